@@ -1,0 +1,1 @@
+//! Placeholder documentation, replaced as the crate grows.

@@ -1,0 +1,4 @@
+//! The `mimus` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,2 +1,15 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! The intermediate representation of mimus: one op table, typed SSA blocks, a builder, a text form, a
+//! verifier, passes, and the interpreter that is both tier 0 and the reference for compiled code.
+//!
+//! A guest frontend builds a [`Block`] from guest bytes; [`passes`] specialize it; [`interp`] runs it, and
+//! a backend lowers it to host code. Nothing here knows a guest register by name: guest state is an array
+//! of bytes, addressed by [`EnvSlot`].
 #![forbid(unsafe_code)]
+
+pub mod block;
+pub mod interp;
+pub mod op;
+
+pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
+pub use interp::{Exit, Guest, Interp, Stop};
+pub use op::{Effects, Op, OpInfo, Shape, Type};

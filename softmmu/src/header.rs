@@ -1,0 +1,114 @@
+//! What compiled code and the runtime share beside a guest's registers.
+//!
+//! A guest's env begins with its registers, so that the hottest fields are reached by 8-bit displacements;
+//! an [`EnvHeader`] follows at an offset the backend is told. Compiled code reaches everything through the env
+//! pointer and these fields: it contains no absolute address.
+
+use std::sync::atomic::AtomicU32;
+
+/// Fields of env that compiled code reads and writes whatever the guest is.
+///
+/// Pointers are held as `u64` and are valid for as long as the vCPU that owns the env exists; the runtime
+/// sets them before it enters compiled code.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct EnvHeader {
+    /// Not 0: leave to the dispatcher at the next back edge or indirect exit. Any thread may set it.
+    pub exit_request: AtomicU32,
+    /// A [`Verdict`] of the last slow path or helper; not 0: leave the block at the current instruction.
+    pub verdict: u32,
+    /// First [`crate::TlbEntry`] of the current bank.
+    pub tlb: u64,
+    /// `(entries - 1) * size_of::<TlbEntry>()`: mask for a byte offset into the bank.
+    pub tlb_mask: u64,
+    /// Result of a slow load, `[low, high]`; operand of a slow 128-bit store.
+    pub slow_value: [u64; 2],
+    /// Table of link slots: `u64` each, the host address of an entry point or of the exit stub.
+    pub links: u64,
+    /// Table of the guest's helpers, `extern "C" fn(env, a, b, c, arg: u32) -> u64`.
+    pub helpers: u64,
+    /// `PreserveAll fn(env, addr, flags_and_size)`: does a load, result in `slow_value`.
+    pub slow_load: u64,
+    /// `PreserveAll fn(env, addr, value, flags_and_size)`: does a store; 128-bit values are in `slow_value`.
+    pub slow_store: u64,
+    /// `PreserveAll fn(env, addr, operand, kind_and_size)`: old value in `slow_value`.
+    pub slow_rmw: u64,
+    /// `PreserveAll fn(env, addr, expected, new, size)`: old value in `slow_value`.
+    pub slow_cas: u64,
+    /// `PreserveAll fn(env, code)`: makes a guest trap pending.
+    pub slow_trap: u64,
+    /// The same five as plain `extern "C"` functions, which the `PreserveAll` thunks call.
+    pub slow_rust: [u64; 5],
+    /// First [`JumpCacheEntry`].
+    pub jump_cache: u64,
+    /// `(entries - 1) * size_of::<JumpCacheEntry>()`.
+    pub jump_cache_mask: u64,
+    /// Number of the present translation context: mode bits and mapping generation. Never 0.
+    pub jump_context: u64,
+    /// On leaving with [`ExitCode::Link`]: the link slot taken.
+    pub exit_slot: u64,
+    /// On leaving otherwise: the guest PC to go on at, or the reason of [`ExitCode::Main`].
+    pub exit_value: u64,
+    /// Guest instructions run by compiled code in counted mode.
+    pub insns: u64,
+}
+
+/// Why a slow path or helper did not finish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Verdict {
+    /// It finished.
+    Done = 0,
+    /// A guest fault is pending in the guest's state.
+    Fault = 1,
+    /// The access must be made by the interpreter: it changes translated code.
+    Interpret = 2,
+    /// The helper did part of its work and wants the instruction to be started again (an interrupt is due).
+    Again = 3,
+}
+
+/// What compiled code returns to the dispatcher.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum ExitCode {
+    /// By the unlinked slot `exit_slot`.
+    Link = 0,
+    /// To guest PC `exit_value`, which the jump cache does not have.
+    Indirect = 1,
+    /// By an explicit exit with reason `exit_value`; the guest PC is in env.
+    Main = 2,
+    /// A verdict is not 0; the instruction at guest PC `exit_value` has had no side effect.
+    Stopped = 3,
+    /// `exit_request` was seen on the way to guest PC `exit_value`.
+    Requested = 4,
+}
+
+impl ExitCode {
+    /// From the number that compiled code returned.
+    pub fn from_code(code: u64) -> Option<ExitCode> {
+        [ExitCode::Link, ExitCode::Indirect, ExitCode::Main, ExitCode::Stopped, ExitCode::Requested]
+            .get(usize::try_from(code).ok()?)
+            .copied()
+    }
+}
+
+/// Maps a guest PC to an entry point within a translation context. Owned by one vCPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct JumpCacheEntry {
+    /// Guest PC.
+    pub pc: u64,
+    /// [`EnvHeader::jump_context`] it was made in; 0 never matches.
+    pub context: u64,
+    /// Host address of the entry point.
+    pub entry: u64,
+    /// Unused: makes the size a power of two.
+    pub pad: u64,
+}
+
+const _: () = assert!(size_of::<JumpCacheEntry>() == 32);
+
+/// Byte offset of a guest PC's entry in the jump cache, as compiled code computes it too.
+pub const fn jump_cache_offset(pc: u64, mask: u64) -> u64 {
+    ((pc ^ (pc >> 10)) << 5) & mask
+}

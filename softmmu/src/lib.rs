@@ -2,7 +2,11 @@
 //! walkers' and buses' traits, and the watches that make stores to translated code visible.
 
 pub mod header;
+pub mod mmu;
+pub mod ram;
 pub mod tlb;
 
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, Verdict};
-pub use tlb::{Tlb, TlbEntry};
+pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, Stored, Walker};
+pub use ram::{CodeSink, Ram};
+pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};

@@ -1,0 +1,319 @@
+//! One x86 vCPU: its env, MMU and bus, and how helpers reach memory and raise exceptions.
+
+use std::sync::Arc;
+
+use mimus_ir::{Guest, MemFlags, Stop, Type};
+use mimus_ir::op::RmwKind;
+use mimus_softmmu::{CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
+
+use super::exception::Exception;
+use super::helpers;
+use super::paging::PageFault;
+use super::state::{State, reg};
+
+/// What the machine gives a vCPU beside memory.
+pub trait Bus: MmioBus + Send {
+    /// IN of `size` (1, 2, 4) bytes.
+    fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// OUT of `size` (1, 2, 4) bytes.
+    fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// The machine's time stamp counter, before the guest's offset.
+    fn tsc(&mut self) -> u64;
+    /// IA32_APIC_BASE.
+    fn apic_base(&mut self) -> u64;
+    /// Sets IA32_APIC_BASE; false raises #GP.
+    fn set_apic_base(&mut self, value: u64) -> bool;
+    /// IA32_TSC_DEADLINE, in units of the machine's TSC.
+    fn tsc_deadline(&mut self) -> u64;
+    /// Sets IA32_TSC_DEADLINE.
+    fn set_tsc_deadline(&mut self, value: u64);
+    /// Local APIC task priority, 8 bits.
+    fn tpr(&mut self) -> u8;
+    /// Sets the task priority.
+    fn set_tpr(&mut self, value: u8);
+}
+
+/// A fault was raised and is pending in the vCPU; the helper must return.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Raised;
+
+/// The result of what may raise an exception.
+pub type Result<T> = std::result::Result<T, Raised>;
+
+/// MMU modes, each with a bank of the TLB.
+#[allow(missing_docs)]
+pub mod bank {
+    /// CPL below 3, user pages accessible.
+    pub const KERNEL: usize = 0;
+    /// CPL 3.
+    pub const USER: usize = 1;
+    /// CPL below 3 with SMAP in force.
+    pub const KERNEL_SMAP: usize = 2;
+    pub const COUNT: usize = 3;
+}
+
+/// Features a machine may switch off; everything on by default.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Features {
+    /// 57-bit linear addresses.
+    pub la57: bool,
+    /// TSC frequency in Hz, told by CPUID where it has a leaf for it.
+    pub tsc_hz: u64,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Features { la57: false, tsc_hz: 1_000_000_000 }
+    }
+}
+
+/// One x86 vCPU. Its address is the env pointer: `state` comes first, the header that compiled code shares with the
+/// runtime follows.
+#[repr(C)]
+pub struct Cpu {
+    /// Registers.
+    pub state: State,
+    /// What compiled code shares with the runtime.
+    pub header: EnvHeader,
+    /// Memory.
+    pub mmu: Mmu,
+    /// Devices.
+    pub bus: Box<dyn Bus>,
+    /// The exception raised in the instruction at `state.rip`, not delivered yet.
+    pub pending: Option<Exception>,
+    /// Current TLB bank; [`Cpu::update_mode`] keeps it.
+    pub bank: usize,
+    /// What translated code depends on; [`Cpu::update_mode`] keeps it.
+    pub mode: super::mode::Mode,
+    /// Changes whenever a virtual-to-physical translation may have: part of what jump caches are checked by.
+    pub mapping_generation: u64,
+    /// Set when the vCPU shut down: a fault while delivering a double fault.
+    pub triple_fault: bool,
+    /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code).
+    pub code_policy: CodePolicy,
+    /// CPU features.
+    pub features: Features,
+    /// Interrupts and exceptions delivered, by vector.
+    pub vectors: Box<[u64; 256]>,
+}
+
+/// Offset of the [`EnvHeader`] from the env pointer, in bytes.
+pub const HEADER_OFFSET: usize = std::mem::offset_of!(Cpu, header);
+
+impl Cpu {
+    /// A vCPU in its reset state.
+    pub fn new(ram: Arc<Ram>, sink: Arc<dyn CodeSink>, bus: Box<dyn Bus>, features: Features) -> Box<Cpu> {
+        let mut cpu = Box::new(Cpu {
+            state: State::default(),
+            header: EnvHeader::default(),
+            mmu: Mmu::new(ram, bank::COUNT, sink),
+            bus,
+            pending: None,
+            bank: bank::KERNEL,
+            mode: super::mode::Mode::default(),
+            mapping_generation: 1,
+            triple_fault: false,
+            code_policy: CodePolicy::Write,
+            features,
+            vectors: Box::new([0; 256]),
+        });
+        cpu.update_mode();
+        cpu
+    }
+
+    /// Back to the reset state; memory and devices are the machine's to reset.
+    pub fn reset(&mut self) {
+        self.state = State::default();
+        self.pending = None;
+        self.triple_fault = false;
+        self.flush_tlb(false);
+        self.update_mode();
+    }
+
+    /// Recomputes everything that is derived from control registers, segments and flags. To be called after any change of
+    /// CR0, CR4, EFER, CS, SS, another segment's flatness, CPL, or the flags TF, AC, VM.
+    pub fn update_mode(&mut self) {
+        self.state.sync_seg_bases();
+        self.mode = super::mode::Mode::of(&self.state);
+        self.bank = self.mode.bank();
+        self.header.tlb = self.mmu.tlb.bank_address(self.bank);
+        self.header.tlb_mask = Tlb::mask();
+    }
+
+    /// Flushes the TLB, all of it or but for global pages.
+    pub fn flush_tlb(&mut self, keep_global: bool) {
+        self.mmu.flush(keep_global);
+        self.mapping_generation += 1;
+    }
+
+    /// Flushes one page of the TLB.
+    pub fn flush_tlb_page(&mut self, addr: u64) {
+        self.mmu.flush_page(addr);
+        self.mapping_generation += 1;
+    }
+
+    /// Makes `exception` pending. The instruction at `state.rip` must have had no side effect yet.
+    #[cold]
+    pub fn raise(&mut self, exception: Exception) -> Raised {
+        self.pending = Some(exception);
+        self.header.verdict = Verdict::Fault as u32;
+        Raised
+    }
+
+    #[cold]
+    fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
+        self.raise(match fault {
+            PageFault::Page { addr, code } => Exception::page_fault(addr, code),
+            PageFault::NonCanonical => Exception::gp(0),
+        })
+    }
+
+    /// Reads `size` (1, 2, 4, 8) bytes at a linear address with the privilege of the current instruction.
+    #[inline]
+    pub fn read(&mut self, addr: u64, size: u8) -> Result<u64> {
+        self.read_as(self.bank, addr, size)
+    }
+
+    /// Reads in MMU mode `bank`.
+    #[inline]
+    pub fn read_as(&mut self, bank: usize, addr: u64, size: u8) -> Result<u64> {
+        let result = self.mmu.read(&self.state, &mut *self.bus, bank, addr, size, false);
+        result.map_err(|fault| self.raise_page_fault(fault))
+    }
+
+    /// Writes the low `size` (1, 2, 4, 8) bytes with the privilege of the current instruction. A write to translated
+    /// code is done, and the code dropped.
+    #[inline]
+    pub fn write(&mut self, addr: u64, size: u8, value: u64) -> Result<()> {
+        self.write_as(self.bank, addr, size, value)
+    }
+
+    /// Writes in MMU mode `bank`.
+    #[inline]
+    pub fn write_as(&mut self, bank: usize, addr: u64, size: u8, value: u64) -> Result<()> {
+        let result = self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write);
+        result.map(drop).map_err(|fault| self.raise_page_fault(fault))
+    }
+
+    /// Reads as the processor itself does from GDT, LDT, IDT and TSS: with supervisor privilege.
+    pub fn read_system(&mut self, addr: u64, size: u8) -> Result<u64> {
+        self.read_as(self.system_bank(), addr, size)
+    }
+
+    /// Writes as the processor itself does to descriptors and TSS: with supervisor privilege.
+    pub fn write_system(&mut self, addr: u64, size: u8, value: u64) -> Result<()> {
+        self.write_as(self.system_bank(), addr, size, value)
+    }
+
+    /// MMU mode of implicit supervisor accesses: SMAP is in force whatever EFLAGS.AC says (SDM vol. 3A, 4.6.1).
+    fn system_bank(&self) -> usize {
+        if self.state.cr4 & super::state::cr4::SMAP != 0 { bank::KERNEL_SMAP } else { bank::KERNEL }
+    }
+
+    /// Checks that `size` bytes can be written with the privilege of the current instruction, writing nothing.
+    pub fn probe_write(&mut self, addr: u64, size: u64) -> Result<()> {
+        let result = self.mmu.probe_write(&self.state, self.bank, addr, size);
+        result.map_err(|fault| self.raise_page_fault(fault))
+    }
+
+    /// RSP masked to the stack width.
+    pub fn stack_mask(&self) -> u64 {
+        self.mode.stack_mask()
+    }
+
+    /// Writes the stack pointer, leaving the bits above the stack width alone.
+    pub fn set_sp(&mut self, value: u64) {
+        let mask = self.stack_mask();
+        let old = self.state.gpr[reg::RSP];
+        self.state.gpr[reg::RSP] = if mask == 0xffff_ffff { value & mask } else { old & !mask | value & mask };
+    }
+
+    fn access(&mut self, result: std::result::Result<u64, PageFault>) -> std::result::Result<u64, Stop> {
+        result.map_err(|fault| {
+            self.raise_page_fault(fault);
+            Stop::Fault
+        })
+    }
+
+    fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
+        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), CodePolicy::Write);
+        match result {
+            Ok(Stored::Done) => Ok(()),
+            Ok(Stored::Code) => Err(Stop::CodeChanged),
+            Err(fault) => {
+                self.raise_page_fault(fault);
+                Err(Stop::Fault)
+            }
+        }
+    }
+}
+
+impl Guest for Cpu {
+    #[inline(always)]
+    fn env(&mut self) -> &mut [u8] {
+        bytemuck::bytes_of_mut(&mut self.state)
+    }
+
+    #[inline(always)]
+    fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> std::result::Result<[u64; 2], Stop> {
+        let for_write = flags.has(MemFlags::FOR_WRITE);
+        let size = if ty == Type::V128 { 8 } else { ty.bytes() as u8 };
+        let result = self.mmu.read(&self.state, &mut *self.bus, self.bank, addr, size, for_write);
+        let low = match result {
+            Ok(value) => value,
+            Err(fault) => return self.access(Err(fault)).map(|v| [v, 0]),
+        };
+        if ty != Type::V128 {
+            return Ok([low, 0]);
+        }
+        let result = self.mmu.read(&self.state, &mut *self.bus, self.bank, addr.wrapping_add(8), 8, for_write);
+        let high = self.access(result)?;
+        Ok([low, high])
+    }
+
+    #[inline(always)]
+    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], _: MemFlags) -> std::result::Result<(), Stop> {
+        if ty != Type::V128 {
+            return self.store_one(addr, ty.bytes() as u8, value[0]);
+        }
+        // Both halves are checked before either is written.
+        if addr & 0xfff > 0xff0 && self.probe_write(addr, 16).is_err() {
+            return Err(Stop::Fault);
+        }
+        let first = self.store_one(addr, 8, value[0]);
+        if first == Err(Stop::Fault) {
+            return first;
+        }
+        self.store_one(addr.wrapping_add(8), 8, value[1]).and(first)
+    }
+
+    fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
+        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
+        let changed = self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE);
+        match changed {
+            Err(Stop::Fault) => Err(Stop::Fault),
+            other => Ok((old, other.is_err())),
+        }
+    }
+
+    fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
+        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
+        // A failed CMPXCHG writes the old value back (SDM vol. 2A, CMPXCHG).
+        let value = if old == expected & ty.mask() { new } else { old };
+        match self.store(addr, ty, [value & ty.mask(), 0], MemFlags::NONE) {
+            Err(Stop::Fault) => Err(Stop::Fault),
+            other => Ok((old, other.is_err())),
+        }
+    }
+
+    #[inline(always)]
+    fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
+        let Some(row) = helpers::TABLE.get(usize::from(helper)) else { return Err(Stop::Fault) };
+        let value = (row.function)(self, args[0], args[1], args[2], arg);
+        if self.header.verdict != 0 { Err(Stop::Fault) } else { Ok(value) }
+    }
+
+    fn trap(&mut self, code: u64) {
+        self.raise(Exception::from_trap_code(code));
+    }
+}

@@ -1,0 +1,159 @@
+//! Lazy arithmetic flags.
+//!
+//! An instruction that sets flags records what it did: `cc_op` (kind and operand width), `cc_dst` (result), `cc_src`
+//! and `cc_aux`. Flags are computed from them when something reads them. All values are zero-extended from the
+//! operand width.
+
+use super::state::{State, rflags};
+
+macro_rules! cc_kinds {
+    ($($(#[$doc:meta])* $kind:ident;)*) => {
+        /// What kind of instruction set the flags last.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[repr(u8)]
+        pub enum CcKind { $($(#[$doc])* $kind),* }
+
+        impl CcKind {
+            /// Every kind, in order of number.
+            pub const ALL: &'static [CcKind] = &[$(CcKind::$kind),*];
+        }
+    };
+}
+
+cc_kinds! {
+    /// `cc_src` holds the six flags as they are in RFLAGS.
+    Flags;
+    /// `dst = a + src`.
+    Add;
+    /// `dst = a + src + aux`.
+    Adc;
+    /// `dst = a - src`.
+    Sub;
+    /// `dst = a - src - aux`.
+    Sbb;
+    /// Carry, overflow and adjust are 0.
+    Logic;
+    /// `dst = a + 1`, `src` is the carry before.
+    Inc;
+    /// `dst = a - 1`, `src` is the carry before.
+    Dec;
+    /// `dst = a << n`, `src = a << (n - 1)`.
+    Shl;
+    /// `dst = a >> n` (either kind), `src = a >> (n - 1)`.
+    Shr;
+    /// Carry and overflow are `src != 0`.
+    Mul;
+}
+
+/// Kind and operand width, as held in `cc_op`: `kind * 4 + log2(bytes)`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct CcOp {
+    /// Kind.
+    pub kind: CcKind,
+    /// log2 of the operand width in bytes.
+    pub log2: u8,
+}
+
+impl CcOp {
+    /// Flags given bit by bit.
+    pub const FLAGS: CcOp = CcOp { kind: CcKind::Flags, log2: 0 };
+
+    /// As held in `cc_op`.
+    pub const fn encode(self) -> u64 {
+        self.kind as u64 * 4 + (self.log2 & 3) as u64
+    }
+
+    /// From `cc_op`.
+    pub fn decode(code: u64) -> CcOp {
+        let kind = CcKind::ALL.get((code >> 2) as usize).copied().unwrap_or(CcKind::Flags);
+        CcOp { kind, log2: (code & 3) as u8 }
+    }
+}
+
+/// The six arithmetic flags of a record.
+pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
+    if op.kind == CcKind::Flags {
+        return src & rflags::ARITH;
+    }
+    let bits = 8u32 << op.log2;
+    let mask = u64::MAX >> (64 - bits);
+    let sign = 1u64 << (bits - 1);
+    let (dst, src) = (dst & mask, src & mask);
+    let carry_in = aux & 1;
+    let (cf, of, af) = match op.kind {
+        CcKind::Flags => (false, false, false),
+        CcKind::Add | CcKind::Adc => {
+            let carry_in = if op.kind == CcKind::Adc { carry_in } else { 0 };
+            let a = dst.wrapping_sub(src).wrapping_sub(carry_in) & mask;
+            let carries = (a & src) | ((a | src) & !dst);
+            (carries & sign != 0, (a ^ dst) & (src ^ dst) & sign != 0, (a ^ src ^ dst) & 0x10 != 0)
+        }
+        CcKind::Sub | CcKind::Sbb => {
+            let carry_in = if op.kind == CcKind::Sbb { carry_in } else { 0 };
+            let a = dst.wrapping_add(src).wrapping_add(carry_in) & mask;
+            let borrows = (!a & src) | ((!a | src) & dst);
+            (borrows & sign != 0, (a ^ src) & (a ^ dst) & sign != 0, (a ^ src ^ dst) & 0x10 != 0)
+        }
+        CcKind::Logic => (false, false, false),
+        CcKind::Inc => (src & 1 != 0, dst == sign, dst & 0xf == 0),
+        CcKind::Dec => (src & 1 != 0, dst == sign - 1, dst & 0xf == 0xf),
+        CcKind::Shl => {
+            let cf = src & sign != 0;
+            (cf, cf != (dst & sign != 0), false)
+        }
+        CcKind::Shr => (src & 1 != 0, (src ^ dst) & sign != 0, false),
+        CcKind::Mul => (src != 0, src != 0, false),
+    };
+    u64::from(cf) * rflags::CF
+        | u64::from((dst as u8).count_ones().is_multiple_of(2)) * rflags::PF
+        | u64::from(af) * rflags::AF
+        | u64::from(dst == 0) * rflags::ZF
+        | u64::from(dst & sign != 0) * rflags::SF
+        | u64::from(of) * rflags::OF
+}
+
+/// Whether condition `cc` (low 4 bits of the opcodes of Jcc, SETcc, CMOVcc: SDM vol. 1, appendix B) holds.
+pub const fn condition(cc: u8, flags: u64) -> bool {
+    let cf = flags & rflags::CF != 0;
+    let zf = flags & rflags::ZF != 0;
+    let sf = flags & rflags::SF != 0;
+    let of = flags & rflags::OF != 0;
+    let pf = flags & rflags::PF != 0;
+    let holds = match cc >> 1 & 7 {
+        0 => of,
+        1 => cf,
+        2 => zf,
+        3 => cf || zf,
+        4 => sf,
+        5 => pf,
+        6 => sf != of,
+        _ => zf || sf != of,
+    };
+    holds != (cc & 1 != 0)
+}
+
+impl State {
+    /// The six arithmetic flags now.
+    pub fn arith_flags(&self) -> u64 {
+        compute(CcOp::decode(self.cc_op), self.cc_dst, self.cc_src, self.cc_aux)
+    }
+
+    /// Sets the six arithmetic flags.
+    pub fn set_arith_flags(&mut self, flags: u64) {
+        self.cc_op = CcOp::FLAGS.encode();
+        self.cc_src = flags & rflags::ARITH;
+        self.cc_dst = 0;
+        self.cc_aux = 0;
+    }
+
+    /// RFLAGS, whole.
+    pub fn rflags(&self) -> u64 {
+        self.flags | self.arith_flags()
+    }
+
+    /// Sets RFLAGS, whole; bit 1 is forced.
+    pub fn set_rflags(&mut self, value: u64) {
+        self.set_arith_flags(value);
+        self.flags = value & !rflags::ARITH | 2;
+    }
+}

@@ -1,0 +1,14 @@
+//! x86: real, protected, virtual-8086, compatibility and 64-bit mode.
+
+pub mod cpu;
+pub mod cpuid;
+pub mod exception;
+pub mod flags;
+pub mod helpers;
+pub mod mode;
+pub mod paging;
+pub mod state;
+pub mod sys;
+
+pub use cpu::{Bus, Cpu, Features, HEADER_OFFSET};
+pub use mode::Mode;

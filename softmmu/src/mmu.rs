@@ -1,0 +1,298 @@
+//! The soft MMU of one vCPU: the TLB, its refill, and every access that the inline probe does not serve.
+
+use std::sync::Arc;
+
+use crate::ram::{CodeSink, Ram, read_raw, write_raw};
+use crate::tlb::{META_GLOBAL, PAGE_SIZE, Tlb};
+
+/// Kind of a guest access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Data read.
+    Read,
+    /// Data write.
+    Write,
+    /// Instruction fetch.
+    Fetch,
+}
+
+/// What a page walk found for one page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// Guest-physical address of the 4 KiB page.
+    pub gpa: u64,
+    /// Stores are allowed and the page's dirty bit is set already.
+    pub writable: bool,
+    /// The translation survives a change of address space.
+    pub global: bool,
+}
+
+/// Translates guest virtual addresses; implemented by each guest's state.
+pub trait Walker {
+    /// The guest's description of a failed walk.
+    type Fault;
+
+    /// Translates the page of `addr` for `access` in MMU mode `bank`, setting accessed and dirty bits.
+    fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Self::Fault>;
+}
+
+/// Where physical accesses outside RAM go.
+pub trait MmioBus {
+    /// Reads `size` (1, 2, 4, 8) bytes at `gpa`.
+    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64;
+    /// Writes the low `size` (1, 2, 4, 8) bytes of `value` at `gpa`.
+    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64);
+}
+
+/// Counts of one vCPU's MMU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MmuStats {
+    /// Accesses served by the TLB in the interpreter and helpers (compiled code counts none).
+    pub hits: u64,
+    /// Page walks.
+    pub refills: u64,
+    /// Accesses that went to a device.
+    pub mmio: u64,
+    /// Flushes of everything or of all non-global pages.
+    pub flushes: u64,
+    /// Flushes of one page.
+    pub page_flushes: u64,
+}
+
+/// How a store to translated code is to be treated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodePolicy {
+    /// Do it, tell the sink, and report it.
+    Write,
+    /// Report it without doing it.
+    Refuse,
+}
+
+/// What became of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// Done.
+    Done,
+    /// It hits translated code (done or not, by the [`CodePolicy`]).
+    Code,
+}
+
+/// The soft MMU of one vCPU.
+pub struct Mmu {
+    /// Guest RAM.
+    pub ram: Arc<Ram>,
+    /// The TLB.
+    pub tlb: Tlb,
+    /// Counters.
+    pub stats: MmuStats,
+    sink: Arc<dyn CodeSink>,
+}
+
+impl Mmu {
+    /// An MMU with `banks` modes.
+    pub fn new(ram: Arc<Ram>, banks: usize, sink: Arc<dyn CodeSink>) -> Mmu {
+        Mmu { ram, tlb: Tlb::new(banks), stats: MmuStats::default(), sink }
+    }
+
+    /// Invalidates every entry, or every non-global one.
+    pub fn flush(&mut self, keep_global: bool) {
+        self.stats.flushes += 1;
+        self.tlb.flush(keep_global);
+    }
+
+    /// Invalidates the page of `addr` in every mode.
+    pub fn flush_page(&mut self, addr: u64) {
+        self.stats.page_flushes += 1;
+        self.tlb.flush_page(addr);
+    }
+
+    /// Translates `addr` and refills the TLB if its page is RAM; the guest-physical address.
+    pub fn translate<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, access: Access) -> Result<u64, W::Fault> {
+        self.stats.refills += 1;
+        let map = walker.walk(&self.ram, addr, access, bank)?;
+        if access != Access::Fetch
+            && let Some(host) = self.ram.host(map.gpa, PAGE_SIZE)
+        {
+            let page = addr & !(PAGE_SIZE - 1);
+            let write = map.writable && self.ram.code_granules(map.gpa) == 0;
+            let meta = map.gpa | if map.global { META_GLOBAL } else { 0 };
+            self.tlb.fill(bank, page, true, write, (host as u64).wrapping_sub(page), meta);
+        }
+        Ok(map.gpa | addr & (PAGE_SIZE - 1))
+    }
+
+    /// Reads `size` (1, 2, 4, 8) bytes. With `for_write`, write permission is checked too.
+    #[inline]
+    pub fn read<W: Walker>(
+        &mut self,
+        walker: &W,
+        bus: &mut (impl MmioBus + ?Sized),
+        bank: usize,
+        addr: u64,
+        size: u8,
+        for_write: bool,
+    ) -> Result<u64, W::Fault> {
+        let entry = self.tlb.entry(bank, addr);
+        let tag = if for_write { entry.write } else { entry.read };
+        if (addr ^ tag) < 4097 - u64::from(size) {
+            self.stats.hits += 1;
+            let p = addr.wrapping_add(entry.addend) as *const u8;
+            // SAFETY: a matching tag says that `addend` maps this page into RAM that `self.ram` keeps mapped, and
+            // the compare also says that the access stays within the page.
+            return Ok(unsafe { read_sized(p, size) });
+        }
+        self.read_slow(walker, bus, bank, addr, size, for_write)
+    }
+
+    #[cold]
+    fn read_slow<W: Walker>(
+        &mut self,
+        walker: &W,
+        bus: &mut (impl MmioBus + ?Sized),
+        bank: usize,
+        addr: u64,
+        size: u8,
+        for_write: bool,
+    ) -> Result<u64, W::Fault> {
+        let access = if for_write { Access::Write } else { Access::Read };
+        let offset = addr & (PAGE_SIZE - 1);
+        let first = PAGE_SIZE - offset;
+        if first >= u64::from(size) {
+            let gpa = self.translate(walker, bank, addr, access)?;
+            return Ok(self.phys_read(bus, gpa, size));
+        }
+        let gpa = self.translate(walker, bank, addr, access)?;
+        let next = self.translate(walker, bank, addr.wrapping_add(first), access)?;
+        let mut value = 0;
+        for i in 0..u64::from(size) {
+            let at = if i < first { gpa + i } else { next + (i - first) };
+            value |= self.phys_read(bus, at, 1) << (8 * i);
+        }
+        Ok(value)
+    }
+
+    /// Writes the low `size` (1, 2, 4, 8) bytes of `value`.
+    #[inline]
+    pub fn write<W: Walker>(
+        &mut self,
+        walker: &W,
+        bus: &mut (impl MmioBus + ?Sized),
+        bank: usize,
+        (addr, size, value): (u64, u8, u64),
+        policy: CodePolicy,
+    ) -> Result<Stored, W::Fault> {
+        let entry = self.tlb.entry(bank, addr);
+        if (addr ^ entry.write) < 4097 - u64::from(size) {
+            self.stats.hits += 1;
+            let p = addr.wrapping_add(entry.addend) as *mut u8;
+            // SAFETY: as in `read`; the write tag also says that nobody watches the page.
+            unsafe { write_sized(p, size, value) };
+            return Ok(Stored::Done);
+        }
+        self.write_slow(walker, bus, bank, (addr, size, value), policy)
+    }
+
+    #[cold]
+    fn write_slow<W: Walker>(
+        &mut self,
+        walker: &W,
+        bus: &mut (impl MmioBus + ?Sized),
+        bank: usize,
+        (addr, size, value): (u64, u8, u64),
+        policy: CodePolicy,
+    ) -> Result<Stored, W::Fault> {
+        let offset = addr & (PAGE_SIZE - 1);
+        let first = (PAGE_SIZE - offset).min(u64::from(size));
+        let rest = u64::from(size) - first;
+        let gpa = self.translate(walker, bank, addr, Access::Write)?;
+        // Both pages are translated before either is written: a fault leaves memory unchanged.
+        let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
+        let code = self.ram.hits_code(gpa, first) || rest != 0 && self.ram.hits_code(next, rest);
+        if code && policy == CodePolicy::Refuse {
+            return Ok(Stored::Code);
+        }
+        if rest == 0 {
+            self.phys_write(bus, gpa, size, value);
+        } else {
+            for i in 0..u64::from(size) {
+                let at = if i < first { gpa + i } else { next + (i - first) };
+                self.phys_write(bus, at, 1, value >> (8 * i));
+            }
+        }
+        Ok(if code { Stored::Code } else { Stored::Done })
+    }
+
+    /// Checks that `size` bytes at `addr` can be written, without writing.
+    pub fn probe_write<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, size: u64) -> Result<(), W::Fault> {
+        self.translate(walker, bank, addr, Access::Write)?;
+        if (addr & (PAGE_SIZE - 1)) + size > PAGE_SIZE {
+            self.translate(walker, bank, addr.wrapping_add(size - 1), Access::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Reads `size` (1, 2, 4, 8) bytes at a guest-physical address: RAM or device.
+    pub fn phys_read(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8) -> u64 {
+        match self.ram.host(gpa, u64::from(size)) {
+            // SAFETY: `host` checked that the bytes are RAM.
+            Some(p) => unsafe { read_sized(p, size) },
+            None => {
+                self.stats.mmio += 1;
+                bus.mmio_read(gpa, size)
+            }
+        }
+    }
+
+    /// Writes at a guest-physical address: RAM (telling the sink when code is hit) or device.
+    pub fn phys_write(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8, value: u64) {
+        match self.ram.host(gpa, u64::from(size)) {
+            Some(p) => {
+                // SAFETY: `host` checked that the bytes are RAM.
+                unsafe { write_sized(p, size, value) };
+                if self.ram.hits_code(gpa, u64::from(size)) {
+                    self.sink.code_written(gpa, u64::from(size));
+                }
+            }
+            None => {
+                self.stats.mmio += 1;
+                bus.mmio_write(gpa, size, value);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Mmu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mmu").field("ram", &self.ram).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+/// # Safety
+/// `p` points at `size` readable bytes of guest RAM.
+#[inline(always)]
+unsafe fn read_sized(p: *const u8, size: u8) -> u64 {
+    // SAFETY: by the caller's promise, in every arm.
+    unsafe {
+        match size {
+            1 => u64::from(read_raw::<u8>(p)),
+            2 => u64::from(read_raw::<u16>(p)),
+            4 => u64::from(read_raw::<u32>(p)),
+            _ => read_raw::<u64>(p),
+        }
+    }
+}
+
+/// # Safety
+/// `p` points at `size` writable bytes of guest RAM.
+#[inline(always)]
+unsafe fn write_sized(p: *mut u8, size: u8, value: u64) {
+    // SAFETY: by the caller's promise, in every arm.
+    unsafe {
+        match size {
+            1 => write_raw::<u8>(p, value as u8),
+            2 => write_raw::<u16>(p, value as u16),
+            4 => write_raw::<u32>(p, value as u32),
+            _ => write_raw::<u64>(p, value),
+        }
+    }
+}

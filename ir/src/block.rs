@@ -98,16 +98,23 @@ impl Inst {
         if self.op == Op::Call { own.or(CallInfo::decode(self.imm).effects) } else { own }
     }
 
+    /// Whether translated code may be another after it, so that the block may be left at the next
+    /// [`Op::Insn`] ([`crate::Stop::CodeChanged`]). A call that can do so has one of the effects
+    /// [`Effects::FAULT`] and [`Effects::MEMORY`].
+    #[inline]
+    pub fn may_change_code(&self) -> bool {
+        match self.op {
+            Op::Store | Op::Rmw | Op::Cas => true,
+            Op::Call => CallInfo::decode(self.imm).effects.0 & (Effects::FAULT.0 | Effects::MEMORY.0) != 0,
+            _ => false,
+        }
+    }
+
     /// Calls `f` with each operand that is a value.
     #[inline]
     pub fn for_each_operand(&mut self, mut f: impl FnMut(&mut Value)) {
         let count = match self.op.info().shape {
-            Shape::Const
-            | Shape::LoadEnv
-            | Shape::StoreEnvImm
-            | Shape::Insn
-            | Shape::Jump
-            | Shape::Exit => 0,
+            Shape::Const | Shape::LoadEnv | Shape::StoreEnvImm | Shape::Insn | Shape::Jump | Shape::Exit => 0,
             Shape::Unary
             | Shape::Extend
             | Shape::BinaryImm

@@ -254,14 +254,16 @@ impl Interp {
                     Some(value) => value,
                     None => return Outcome { exit: Exit::Malformed, insns },
                 },
-                Op::Load | Op::Store | Op::Rmw | Op::Cas | Op::Call => match self.effect(inst, guest, &mut code_changed) {
-                    Ok(value) => value,
-                    Err(Stop::CodeChanged) => {
-                        code_changed = true;
-                        continue;
+                Op::Load | Op::Store | Op::Rmw | Op::Cas | Op::Call => {
+                    match self.effect(inst, guest, &mut code_changed) {
+                        Ok(value) => value,
+                        Err(Stop::CodeChanged) => {
+                            code_changed = true;
+                            continue;
+                        }
+                        Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc }, insns },
                     }
-                    Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc }, insns },
-                },
+                }
                 _ => match self.pure(inst) {
                     Some(value) => [value, 0],
                     None => return Outcome { exit: Exit::Malformed, insns },

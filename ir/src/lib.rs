@@ -9,6 +9,7 @@
 pub mod block;
 pub mod interp;
 pub mod op;
+pub mod passes;
 
 pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 pub use interp::{Exit, Guest, Interp, Stop};

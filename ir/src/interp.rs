@@ -9,7 +9,8 @@ use crate::op::{Op, RmwKind, Type};
 pub enum Stop {
     /// A fault is pending: leave at the start of the current instruction.
     Fault,
-    /// The access was done and changed translated code: leave after the current instruction.
+    /// The access was done and changed translated code: leave after the current instruction. The op's
+    /// result, if it has one, is 0.
     CodeChanged,
 }
 
@@ -21,9 +22,10 @@ pub trait Guest {
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop>;
     /// Writes the low `ty.bytes()` bytes of `value` at `addr`.
     fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> Result<(), Stop>;
-    /// Atomic read-modify-write; the old value, and whether code changed.
+    /// Atomic read-modify-write; the old value, and whether code changed. `operand` has no bits beyond `ty`.
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> Result<(u64, bool), Stop>;
-    /// Atomic compare-and-swap; the old value, and whether code changed.
+    /// Atomic compare-and-swap; the old value, and whether code changed. `expected` and `new` have no bits
+    /// beyond `ty`.
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> Result<(u64, bool), Stop>;
     /// Calls helper `helper`. [`Stop::Fault`] when it left a fault pending.
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop>;
@@ -317,9 +319,12 @@ impl Interp {
             }
             Op::Rmw => {
                 let kind = RmwKind::from_code(inst.c).unwrap_or(RmwKind::Xchg);
-                guest.rmw(kind, a, inst.ty, self.get(inst.b))?
+                guest.rmw(kind, a, inst.ty, self.get(inst.b) & inst.ty.mask())?
             }
-            Op::Cas => guest.cas(a, inst.ty, self.get(inst.b), self.get(inst.c))?,
+            Op::Cas => {
+                let mask = inst.ty.mask();
+                guest.cas(a, inst.ty, self.get(inst.b) & mask, self.get(inst.c) & mask)?
+            }
             _ => {
                 let info = CallInfo::decode(inst.imm);
                 let arg = |v: Value| if v == crate::block::NONE { 0 } else { self.get(v) };

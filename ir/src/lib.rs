@@ -10,7 +10,12 @@ pub mod block;
 pub mod interp;
 pub mod op;
 pub mod passes;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod text;
+pub mod verify;
 
 pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 pub use interp::{Exit, Guest, Interp, Stop};
 pub use op::{Effects, Op, OpInfo, Shape, Type};
+pub use verify::{VerifyError, verify};

@@ -51,7 +51,7 @@ fn at(value: usize) -> usize {
     value & (MAX_INSTS - 1)
 }
 
-/// Runs every pass over `block`, which must be valid; its behaviour stays the same. A
+/// Runs every pass over `block`, which must be valid ([`crate::verify()`]); its behaviour stays the same. A
 /// block that is too long to run is left as it is.
 pub fn optimize(block: &mut Block, scratch: &mut Scratch) {
     if block.insts.len() > MAX_INSTS {
@@ -62,5 +62,7 @@ pub fn optimize(block: &mut Block, scratch: &mut Scratch) {
     backward::compact(&mut block.insts, scratch);
 }
 
+#[cfg(test)]
+mod equivalence;
 #[cfg(test)]
 mod tests;

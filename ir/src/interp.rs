@@ -261,7 +261,7 @@ impl Interp {
                         Ok(value) => value,
                         Err(Stop::CodeChanged) => {
                             code_changed = true;
-                            continue;
+                            [0, 0]
                         }
                         Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc }, insns },
                     }

@@ -8,6 +8,8 @@
 
 pub mod block;
 pub mod interp;
+#[cfg(test)]
+mod interp_tests;
 pub mod op;
 pub mod passes;
 #[cfg(any(test, feature = "testing"))]

@@ -126,6 +126,16 @@ impl Generator<'_> {
         recent[choice % recent.len()]
     }
 
+    /// An integer, or a comparison of one with 0.
+    fn condition(&mut self) -> Value {
+        let a = self.int();
+        if self.source.byte() < 128 {
+            return a;
+        }
+        let ty = self.int_type();
+        self.push(Inst { op: Op::NeI, ty, a, b: NONE, c: NONE, imm: 0 })
+    }
+
     fn operand(&mut self, ty: Type) -> Value {
         if ty != Type::V128 {
             return self.int();
@@ -178,10 +188,17 @@ impl Generator<'_> {
                 inst.c = self.source.below(ty as usize + 1) as u16;
             }
             Shape::Binary | Shape::Compare => (inst.a, inst.b) = (self.int(), self.int()),
-            Shape::BinaryImm | Shape::CompareImm => {
-                (inst.a, inst.imm) = (self.int(), self.source.constant() & ty.mask())
+            Shape::BinaryImm => (inst.a, inst.imm) = (self.int(), self.source.constant() & ty.mask()),
+            Shape::CompareImm if self.source.byte() < 64 => {
+                // Near the largest value that the operand can have.
+                let (a, bits) = (self.int(), self.source.below(ty.bits() as usize));
+                let max = (1 << bits) - 1;
+                inst.a = self.push(Inst { op: Op::AndI, ty, a, b: NONE, c: NONE, imm: max });
+                inst.imm = [max, max.saturating_sub(1), max + 1][self.source.below(3)] & ty.mask();
             }
-            Shape::Select | Shape::Cas => (inst.a, inst.b, inst.c) = (self.int(), self.int(), self.int()),
+            Shape::CompareImm => (inst.a, inst.imm) = (self.int(), self.source.constant() & ty.mask()),
+            Shape::Select => (inst.a, inst.b, inst.c) = (self.condition(), self.int(), self.int()),
+            Shape::Cas => (inst.a, inst.b, inst.c) = (self.int(), self.int(), self.int()),
             Shape::Deposit => (inst.a, inst.b, inst.imm) = (self.int(), self.int(), self.bit_field(ty)),
             Shape::Extract => (inst.a, inst.imm) = (self.int(), self.bit_field(ty)),
             Shape::Lea => {
@@ -210,11 +227,15 @@ impl Generator<'_> {
                 inst.imm = CallInfo { helper, effects: helper_effects(helper), arg }.encode();
             }
             Shape::TrapIf => {
-                let (a, b) = (self.int(), self.source.constant() & Type::I32.mask());
-                inst.a = self.push(Inst { op: Op::EqI, ty: Type::I32, a, b: NONE, c: NONE, imm: b });
+                // Seldom true, or most blocks would end here.
+                let ty = Type::I32;
+                let a = self.int();
+                let a = self.push(Inst { op: Op::AndI, ty, a, b: NONE, c: NONE, imm: 7 });
+                let imm = u64::from(self.source.byte() & 7);
+                inst.a = self.push(Inst { op: Op::EqI, ty, a, b: NONE, c: NONE, imm });
                 inst.imm = self.source.constant();
             }
-            Shape::Branch => (inst.a, inst.imm) = (self.int(), self.source.constant()),
+            Shape::Branch => (inst.a, inst.imm) = (self.condition(), self.source.constant()),
             Shape::Jump => (inst.c, inst.imm) = (self.source.below(2) as u16, self.source.constant()),
             Shape::Exit => inst.imm = self.source.constant(),
             // `block` places the markers, which count instructions.

@@ -141,6 +141,9 @@ goldens! {
         v9 = lea.i32 v3, v1, shift=3, disp=0x0
         v10 = call.i64 v4, v5, v6, helper=1
         v11 = call.i64 v7, v8, v9, helper=1
+        v12 = lea.i8 v3, v1, shift=8, disp=0xf0
+        v13 = lea.i8 v3, v1, shift=7, disp=0xf0
+        v14 = call.i64 v12, v13, -, helper=1
         exit 0x0
     ";
     comparisons_decided_by_width "
@@ -154,6 +157,10 @@ goldens! {
         v8 = ne.i.i64 v7, 0x0
         v9 = call.i64 v2, v3, v4, helper=1
         v10 = call.i64 v5, v6, v8, helper=1
+        v11 = ule.i.i32 v1, 0xfe
+        v12 = ne.i.i32 v1, 0xff
+        v13 = ne.i.i32 v1, 0x1ff
+        v14 = call.i64 v11, v12, v13, helper=1
         exit 0x0
     ";
     conditions_invert "
@@ -183,6 +190,13 @@ goldens! {
         v12 = select.i64 v11, v1, v2
         v13 = call.i64 v4, v9, v10, helper=1
         v14 = call.i64 v12, -, -, helper=1
+        v15 = and.i.i32 v1, 0x1ff
+        v16 = ne.i.i32 v15, 0x0
+        v17 = select.i64 v16, v1, v2
+        v18 = and.i.i32 v1, 0xfe
+        v19 = ne.i.i32 v18, 0x0
+        v20 = select.i64 v19, v1, v2
+        v21 = call.i64 v17, v20, -, helper=1
         exit 0x0
     ";
     whole_width_fields "
@@ -196,6 +210,9 @@ goldens! {
         v8 = extract.i64 v4, pos=32, len=8
         v9 = call.i64 v3, v4, v5, helper=1
         v10 = call.i64 v6, v7, v8, helper=1
+        v11 = extract.i64 v4, pos=31, len=2
+        v12 = extract.i64 v4, pos=0, len=31
+        v13 = call.i64 v11, v12, -, helper=1
         exit 0x0
     ";
     env_loads_take_the_stored_value "
@@ -281,6 +298,8 @@ goldens! {
         stenv.i.i64 [0x8], 0x6
         v14 = call.i64 -, -, -, helper=0
         stenv.i.i64 [0x8], 0x7
+        v16 = call.i64 -, -, -, helper=8, effects=memory
+        stenv.i.i64 [0x8], 0x8
         exit 0x0
     ";
     marker_after_a_store_observes_env "

@@ -113,25 +113,15 @@ impl Inst {
     /// Calls `f` with each operand that is a value.
     #[inline]
     pub fn for_each_operand(&mut self, mut f: impl FnMut(&mut Value)) {
-        let count = match self.op.info().shape {
-            Shape::Const | Shape::LoadEnv | Shape::StoreEnvImm | Shape::Insn | Shape::Jump | Shape::Exit => 0,
-            Shape::Unary
-            | Shape::Extend
-            | Shape::BinaryImm
-            | Shape::CompareImm
-            | Shape::Extract
-            | Shape::StoreEnv
-            | Shape::Load
-            | Shape::TrapIf
-            | Shape::Branch
-            | Shape::JumpInd => 1,
-            Shape::Binary | Shape::Compare | Shape::Deposit | Shape::Lea | Shape::Store | Shape::Rmw => 2,
-            Shape::Select | Shape::Cas | Shape::Call => 3,
-        };
-        for (i, operand) in [&mut self.a, &mut self.b, &mut self.c].into_iter().enumerate() {
-            if i < count && *operand != NONE {
-                f(operand);
-            }
+        let count = self.op.info().operands;
+        if count > 0 && self.a != NONE {
+            f(&mut self.a);
+        }
+        if count > 1 && self.b != NONE {
+            f(&mut self.b);
+        }
+        if count > 2 && self.c != NONE {
+            f(&mut self.c);
         }
     }
 

@@ -73,7 +73,8 @@ pub enum Shape {
     Const,
     /// Operand `a`.
     Unary,
-    /// Operand `a` truncated to the type numbered `c`, then extended.
+    /// Operand `a` truncated to the type numbered `c`, then extended. `c` may be the op's own type: then it
+    /// only truncates.
     Extend,
     /// Operands `a`, `b`.
     Binary,
@@ -121,6 +122,27 @@ pub enum Shape {
     Exit,
 }
 
+impl Shape {
+    /// How many of `a`, `b`, `c`, from the first on, are values.
+    pub const fn operands(self) -> usize {
+        match self {
+            Shape::Const | Shape::LoadEnv | Shape::StoreEnvImm | Shape::Insn | Shape::Jump | Shape::Exit => 0,
+            Shape::Unary
+            | Shape::Extend
+            | Shape::BinaryImm
+            | Shape::CompareImm
+            | Shape::Extract
+            | Shape::StoreEnv
+            | Shape::Load
+            | Shape::TrapIf
+            | Shape::Branch
+            | Shape::JumpInd => 1,
+            Shape::Binary | Shape::Compare | Shape::Deposit | Shape::Lea | Shape::Store | Shape::Rmw => 2,
+            Shape::Select | Shape::Cas | Shape::Call => 3,
+        }
+    }
+}
+
 /// What an op may do beside computing its result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Effects(pub u8);
@@ -159,6 +181,8 @@ pub struct OpInfo {
     pub name: &'static str,
     /// Operand shape.
     pub shape: Shape,
+    /// [`Shape::operands`] of the shape, looked up rather than matched.
+    pub operands: u8,
     /// Whether it defines a value.
     pub has_result: bool,
     /// Effects; those of [`Op::Call`] are in its instruction.
@@ -181,6 +205,7 @@ macro_rules! ops {
             const INFO: &'static [OpInfo] = &[$(OpInfo {
                 name: $name,
                 shape: Shape::$shape,
+                operands: Shape::$shape.operands() as u8,
                 has_result: $result == 1,
                 effects: Effects::NONE$(.or(Effects::$effect))*,
                 imm_form: ops!(@imm $($imm)?),

@@ -206,7 +206,7 @@ pub struct ParseError {
 ///
 /// # Errors
 ///
-/// The first line that is not as [`print`] writes it.
+/// The first line that is not as [`print()`] writes it.
 pub fn parse(text: &str) -> Result<Block, ParseError> {
     let mut block: Option<Block> = None;
     for (number, line) in text.lines().enumerate() {

@@ -77,11 +77,11 @@ impl Image {
 
 /// Fills `len` bytes of guest RAM at `start` with zeros.
 pub(super) fn zero(mem: &GuestMemoryMmap<()>, start: u64, len: u64) -> Result<(), BootError> {
-    const ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+    let zeros = vec![0; len.min(1 << 16) as usize];
     let mut done = 0;
     while done < len {
-        let chunk = (len - done).min(ZEROS.len() as u64) as usize;
-        mem.write_slice(&ZEROS[..chunk], GuestAddress(start + done))?;
+        let chunk = (len - done).min(zeros.len() as u64) as usize;
+        mem.write_slice(&zeros[..chunk], GuestAddress(start + done))?;
         done += chunk as u64;
     }
     Ok(())

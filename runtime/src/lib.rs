@@ -1,1 +1,3 @@
 //! Placeholder documentation, replaced as the crate grows.
+
+pub mod boot;

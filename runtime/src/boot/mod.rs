@@ -1,0 +1,251 @@
+//! Loads a guest's kernel, initrd and command line into RAM without firmware
+//! and says with which registers the CPU starts.
+//!
+//! Three protocols, tried in this order: a Linux bzImage (`linux`), a
+//! Multiboot 1 kernel (`multiboot`) and an ELF file with a PVH entry point
+//! (`pvh`). The files come from anywhere: whatever is in them, loading ends in
+//! a state or in an error that names the file and the reason.
+
+mod elf;
+mod image;
+mod layout;
+#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+mod linux;
+mod multiboot;
+mod pvh;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use image::{Image, le_u32};
+use layout::Space;
+pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, LOW_RAM_END, e820, ram_ranges};
+pub use state::{BootMode, BootState, SegmentInit, Segments, TableInit};
+
+/// What to boot.
+#[derive(Clone, Copy, Debug)]
+pub struct BootConfig<'a> {
+    /// The kernel's file.
+    pub kernel: &'a Path,
+    /// The initial RAM disk's file.
+    pub initrd: Option<&'a Path>,
+    /// The kernel's command line, without a NUL.
+    pub cmdline: &'a str,
+    /// RAM in bytes, laid out as [`ram_ranges`] says.
+    pub ram_size: u64,
+    /// ACPI tables to copy: guest-physical address and contents.
+    pub acpi: &'a [(u64, Vec<u8>)],
+    /// Guest-physical address of the RSDP, 0 without ACPI.
+    pub rsdp: u64,
+}
+
+/// Why a guest cannot be booted.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// A file cannot be opened.
+    #[error("cannot open the {what} {}", path.display())]
+    Open {
+        /// "kernel" or "initrd".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be read to its end.
+    #[error("cannot read the {what} {}", path.display())]
+    Read {
+        /// "kernel" or "initrd".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file's contents are malformed, not supported, or too large.
+    #[error("{what} {}: {reason}", path.display())]
+    Image {
+        /// "kernel" or "initrd".
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The command line cannot be given to this kernel.
+    #[error("command line for the kernel {}: {reason}", path.display())]
+    Cmdline {
+        /// The kernel's file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The ACPI tables are not in RAM, or overlap.
+    #[error("ACPI table at {address:#x} ({size:#x} bytes) {reason}")]
+    Acpi {
+        /// Guest-physical address.
+        address: u64,
+        /// Size in bytes.
+        size: u64,
+        /// Why.
+        reason: String,
+    },
+    /// RAM cannot be accessed: it is not laid out as [`ram_ranges`] says.
+    #[error("cannot access guest RAM")]
+    Memory(#[from] GuestMemoryError),
+}
+
+/// Bytes of a kernel file that are read to recognise it: Multiboot's header is
+/// in the first 8 KiB (Multiboot Specification 0.6.96, 3.1), a bzImage's
+/// within the first two sectors.
+const HEAD: u64 = 8192;
+/// Where the small structures go that the protocols hand over: above the first
+/// page, below the last pages of conventional memory, bottom up, since Linux's
+/// decompressor uses the top.
+const TABLES_FLOOR: u64 = 0x1000;
+const TABLES_LIMIT: u64 = 0x9_f000;
+/// The longest command line of any protocol, with its NUL.
+const CMDLINE_LIMIT: usize = 1 << 16;
+
+/// Loads what `config` names into `mem`, which has the regions of
+/// [`ram_ranges`], and returns the CPU's first state.
+pub fn load(mem: &GuestMemoryMmap<()>, config: &BootConfig) -> Result<BootState, BootError> {
+    let kernel = Image::open("kernel", config.kernel)?;
+    let head = kernel.bytes(0, HEAD)?;
+    let mut space = Space::new(config.ram_size);
+    for (address, blob) in config.acpi {
+        let (what, size) = ("the ACPI tables", blob.len() as u64);
+        space.claim(*address, size, what).map_err(|refusal| BootError::Acpi {
+            address: *address,
+            size,
+            reason: refusal.to_string(),
+        })?;
+        mem.write_slice(blob, GuestAddress(*address))?;
+    }
+    space.reserve(CONVENTIONAL_END, EXTENDED_RAM, "the memory reserved for devices and firmware");
+
+    let loader = Loader { mem, config, kernel, head, space };
+    if loader.is_bzimage() {
+        loader.load_bzimage()
+    } else if let Some(header) = multiboot::find(&loader.head) {
+        multiboot::load(loader, header)
+    } else if elf::is_elf(&loader.head) {
+        pvh::load(loader)
+    } else {
+        let found = if loader.kernel.len == 0 { "the file is empty" } else { "not a kernel that mimus can boot" };
+        Err(loader.kernel.error(format!("{found} ({SUPPORTED})")))
+    }
+}
+
+/// The end of every message about an unknown format.
+const SUPPORTED: &str = "supported are Linux bzImage, Multiboot 1, and ELF with a PVH entry point";
+
+/// What the three protocols share while they load.
+struct Loader<'a> {
+    mem: &'a GuestMemoryMmap<()>,
+    config: &'a BootConfig<'a>,
+    kernel: Image,
+    /// The kernel file's first bytes.
+    head: Vec<u8>,
+    space: Space,
+}
+
+impl Loader<'_> {
+    /// Whether the setup header's magic number is there (Linux boot protocol,
+    /// "The Real-Mode Kernel Header").
+    fn is_bzimage(&self) -> bool {
+        const HDRS: u32 = u32::from_le_bytes(*b"HdrS");
+        le_u32(&self.head, 0x202) == Some(HDRS)
+    }
+
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    fn load_bzimage(self) -> Result<BootState, BootError> {
+        linux::load(self)
+    }
+
+    /// `linux-loader` has its bzImage half for x86 hosts only.
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+    fn load_bzimage(self) -> Result<BootState, BootError> {
+        Err(self.kernel.error("a bzImage cannot be loaded on a host that is not x86; use an ELF kernel with PVH"))
+    }
+
+    /// The memory map, the ACPI tables in usable RAM marked.
+    fn e820(&self) -> Vec<E820Entry> {
+        let acpi: Vec<_> = self.config.acpi.iter().map(|(address, blob)| (*address, blob.len() as u64)).collect();
+        layout::e820_with_acpi(self.config.ram_size, &acpi)
+    }
+
+    /// Takes pages in conventional memory.
+    fn take_low(&mut self, size: u64, what: &'static str) -> Result<u64, BootError> {
+        self.space.claim_lowest(size, TABLES_FLOOR, TABLES_LIMIT, "the boot data").ok_or_else(|| {
+            let reason = format!("no room for the {what}: no {size:#x} free bytes of RAM below {TABLES_LIMIT:#x}");
+            self.kernel.error(reason)
+        })
+    }
+
+    /// Copies `bytes` to conventional memory.
+    fn put_low(&mut self, bytes: &[u8], what: &'static str) -> Result<u64, BootError> {
+        let address = self.take_low(bytes.len() as u64, what)?;
+        self.mem.write_slice(bytes, GuestAddress(address))?;
+        Ok(address)
+    }
+
+    /// Copies a command line and its NUL to conventional memory. `limit` is the
+    /// longest that the kernel takes, in bytes without the NUL.
+    fn put_cmdline(&mut self, cmdline: &[u8], limit: usize) -> Result<u64, BootError> {
+        let (len, limit) = (cmdline.len(), limit.min(CMDLINE_LIMIT - 1));
+        if len > limit {
+            let reason = format!("{len} bytes are too long: this kernel takes at most {limit}");
+            return Err(BootError::Cmdline { path: self.kernel.path().into(), reason });
+        }
+        if cmdline.contains(&0) {
+            return Err(BootError::Cmdline { path: self.kernel.path().into(), reason: "it contains a NUL".into() });
+        }
+        let mut bytes = cmdline.to_vec();
+        bytes.push(0);
+        self.put_low(&bytes, "kernel command line")
+    }
+
+    /// Copies the initrd to where `place` finds room for that many bytes, and
+    /// returns its address and size.
+    fn put_initrd(
+        &mut self,
+        place: impl FnOnce(&mut Space, u64) -> Option<u64>,
+    ) -> Result<Option<(u64, u64)>, BootError> {
+        let Some(path) = self.config.initrd else { return Ok(None) };
+        let initrd = Image::open("initrd", path)?;
+        let size = initrd.len;
+        if size == 0 {
+            return Err(initrd.error("the file is empty"));
+        }
+        let address = place(&mut self.space, size).ok_or_else(|| {
+            initrd.error(format!(
+                "its {} KiB do not fit beside the kernel into {} KiB of RAM; give the guest more",
+                size.div_ceil(1024),
+                self.config.ram_size / 1024
+            ))
+        })?;
+        initrd.copy(self.mem, 0, size, address)?;
+        Ok(Some((address, size)))
+    }
+
+    /// Writes the GDT and returns the state of `mode`.
+    fn finish(mut self, mode: BootMode) -> Result<BootState, BootError> {
+        let gdt = self.take_low(state::GDT_SIZE, "GDT")?;
+        let state = BootState::new(mode, gdt);
+        self.mem.write_slice(&state.gdt_bytes(), GuestAddress(gdt))?;
+        Ok(state)
+    }
+
+    /// Like [`Self::finish`] for a 32-bit entry with `ebx` at a structure in
+    /// conventional memory.
+    fn finish32(self, entry: u32, eax: u32, ebx: u64) -> Result<BootState, BootError> {
+        // Below TABLES_LIMIT, so that nothing is lost.
+        self.finish(BootMode::Protected32 { entry, eax, ebx: ebx as u32, esi: 0 })
+    }
+}

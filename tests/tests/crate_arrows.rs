@@ -1,0 +1,160 @@
+//! The house keeps its shape: which crate may use which, what lies at the top,
+//! and where `unsafe` may be.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What each crate may use of ours. A crate that is not here may use nothing.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("mimus-ir", &[]),
+    ("mimus-softmmu", &[]),
+    ("mimus-hw", &["mimus-softmmu"]),
+    ("mimus-frontend", &["mimus-ir", "mimus-softmmu"]),
+    ("mimus-backend", &["mimus-ir", "mimus-softmmu"]),
+    ("mimus-runtime", LIBRARIES),
+    ("mimus-tests", ALL),
+    ("mimus-benches", ALL),
+    ("mimus-tools", ALL),
+];
+const LIBRARIES: &[&str] = &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend"];
+const ALL: &[&str] = &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend", "mimus-runtime"];
+
+/// What a newcomer sees at the top of the repository. Hidden files and the
+/// build's `target` are not looked at.
+const TOP: &[&str] = &[
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "backend",
+    "benches",
+    "docs",
+    "frontend",
+    "hw",
+    "ir",
+    "runtime",
+    "softmmu",
+    "tests",
+    "tools",
+];
+
+/// The crates that may say `unsafe`; the others forbid it.
+const MAY_BE_UNSAFE: &[&str] = &["softmmu", "backend", "runtime"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the workspace's folder").into()
+}
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    metadata["packages"].as_array().expect("there are packages").clone()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("no {key} in {value}"))
+}
+
+#[test]
+fn crates_use_only_what_the_table_allows() {
+    let packages = packages();
+    let ours: BTreeSet<&str> = packages.iter().map(|package| text(package, "name")).collect();
+    let listed: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(ours, listed, "the table names each crate of the workspace");
+    let mut wrong = Vec::new();
+    for package in &packages {
+        let name = text(package, "name");
+        let (_, allowed) = ARROWS.iter().find(|(listed, _)| *listed == name).expect("compared above");
+        // Normal, dev and build dependencies alike.
+        for dependency in package["dependencies"].as_array().expect("a list of dependencies") {
+            let target = text(dependency, "name");
+            if ours.contains(target) && !allowed.contains(&target) {
+                wrong.push(format!("{name} -> {target}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "dependencies against the table in docs: {wrong:?}");
+}
+
+#[test]
+fn each_crate_has_the_folder_of_its_name() {
+    for package in packages() {
+        let name = text(&package, "name");
+        let folder = name.strip_prefix("mimus-").expect("our crates are called mimus-*");
+        assert_eq!(Path::new(text(&package, "manifest_path")), root().join(folder).join("Cargo.toml"));
+    }
+}
+
+#[test]
+fn nothing_else_lies_at_the_top() {
+    let found: BTreeSet<String> = fs::read_dir(root())
+        .expect("the workspace's folder can be read")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a UTF-8 name"))
+        .filter(|name| !name.starts_with('.') && name != "target")
+        .collect();
+    let expected: BTreeSet<String> = TOP.iter().map(|name| (*name).to_owned()).collect();
+    assert_eq!(found, expected);
+}
+
+/// All Rust files below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("target") {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Whether a line of code, its comment left out, has `unsafe` as a word.
+fn says_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == "unsafe")
+}
+
+#[test]
+fn unsafe_is_only_where_it_may_be() {
+    assert!(says_unsafe("let x = unsafe { *p };") && !says_unsafe("#![forbid(unsafe_code)] // unsafe"));
+    let mut wrong = Vec::new();
+    for package in packages() {
+        let manifest = PathBuf::from(text(&package, "manifest_path"));
+        let folder = manifest.parent().expect("a manifest is in a folder");
+        if MAY_BE_UNSAFE.iter().any(|name| folder.ends_with(name)) {
+            continue;
+        }
+        for target in package["targets"].as_array().expect("a list of targets") {
+            let source = text(target, "src_path");
+            let code = fs::read_to_string(source).expect("the target's source");
+            if !code.lines().any(|line| line.trim() == "#![forbid(unsafe_code)]") {
+                wrong.push(format!("{source} lacks #![forbid(unsafe_code)]"));
+            }
+        }
+        for file in rust_files(folder) {
+            // This test talks about it.
+            if file.ends_with("tests/crate_arrows.rs") {
+                continue;
+            }
+            let code = fs::read_to_string(&file).expect("a source file");
+            for (number, _) in code.lines().enumerate().filter(|(_, line)| says_unsafe(line)) {
+                wrong.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

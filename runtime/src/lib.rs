@@ -1,1 +1,4 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! Machines that run guests, and the pieces of the `mimus` command.
+pub mod cli;
+pub mod config;
+pub mod terminal;

@@ -5,7 +5,9 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -22,8 +24,38 @@ use crate::config::{LOG_ITEMS, LogItems};
 /// error. Each event is one write, so that nothing is lost when the process is killed.
 pub fn subscriber(items: LogItems, file: Option<File>) -> Box<dyn Subscriber + Send + Sync> {
     match file {
-        None => build(items, std::io::stderr),
-        Some(file) => build(items, std::io::stderr.with_max_level(Level::WARN).and(Arc::new(file))),
+        None => build(items, io::stderr),
+        Some(file) => build(items, io::stderr.with_max_level(Level::WARN).and(Arc::new(LogFile::new(file)))),
+    }
+}
+
+/// The file of `-D`. The first failure to write to it is told on standard error.
+struct LogFile {
+    file: File,
+    failed: AtomicBool,
+}
+
+impl LogFile {
+    fn new(file: File) -> Self {
+        LogFile { file, failed: AtomicBool::new(false) }
+    }
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let result = (&self.file).write(bytes);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+            && !self.failed.swap(true, Ordering::Relaxed)
+        {
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "mimus: -D: the log is incomplete: {error}");
+        }
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&self.file).flush()
     }
 }
 
@@ -34,8 +66,14 @@ where
 {
     let most = if items.is_empty() { LevelFilter::WARN } else { LevelFilter::TRACE };
     let filter = filter_fn(move |metadata| wanted(items, metadata)).with_max_level_hint(most);
-    let output = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_ansi(false).with_writer(writer);
-    Box::new(output.event_format(Lines).finish().with(filter))
+    let output = tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::TRACE)
+        .with_ansi(false)
+        // It would report to standard error by a macro that panics when that is closed.
+        .log_internal_errors(false)
+        .with_writer(writer)
+        .event_format(Lines);
+    Box::new(output.finish().with(filter))
 }
 
 fn wanted(items: LogItems, metadata: &Metadata<'_>) -> bool {
@@ -65,7 +103,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::sync::Mutex;
 
     #[derive(Clone, Default)]
@@ -103,6 +140,28 @@ mod tests {
         assert_eq!(logged(LogItems::empty()), always);
         assert_eq!(logged(LogItems::OP), format!("movl\n{always}"));
         assert_eq!(logged(LogItems::OP_OPT | LogItems::IN_ASM), format!("addl\nnop\n{always}"));
+    }
+
+    #[test]
+    fn a_log_file_gets_items_and_warnings() {
+        let path = std::env::temp_dir().join(format!("mimus-log-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        tracing::subscriber::with_default(subscriber(LogItems::OP, Some(file)), || {
+            tracing::debug!(target: "op", "movl");
+            tracing::debug!(target: "int", "#PF");
+            tracing::warn!(target: "unimp", "wbinvd");
+        });
+        let text = std::fs::read_to_string(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(text.unwrap(), "movl\nmimus: warning: wbinvd\n");
+    }
+
+    #[test]
+    fn a_full_log_file_is_noticed_and_survived() {
+        let full = LogFile::new(File::options().write(true).open("/dev/full").unwrap());
+        assert!((&full).write(b"x").is_err());
+        assert!(full.failed.load(Ordering::Relaxed));
+        assert!((&full).write(b"y").is_err());
     }
 
     #[test]

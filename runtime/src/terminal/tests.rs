@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Read, pipe};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// A pseudo-terminal that is nobody's controlling terminal: (the user's side, the program's side).
@@ -142,6 +143,35 @@ fn restored_by_signals_that_end_the_process() {
         assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
         assert_eq!(mode(&tty), before, "{signal:?}");
     }
+}
+
+#[test]
+fn restored_while_stopped() {
+    const NAME: &str = "restored_while_stopped";
+    if is_child(NAME) {
+        let _terminal = RawTerminal::enter(io::stdin(), true).unwrap().unwrap();
+        println!("raw now");
+        thread::sleep(Duration::from_secs(60));
+        panic!("no signal came");
+    }
+    let (_user, tty) = pseudo_terminal();
+    let before = mode(&tty);
+    let (mut child, _output) = child(NAME, &tty);
+    let raw = mode(&tty);
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TSTP).unwrap();
+    let (_, status) = waitpid(Some(pid), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped());
+    assert_eq!(mode(&tty), before);
+    kill_process(pid, Signal::CONT).unwrap();
+    let patience = Instant::now() + Duration::from_secs(30);
+    while mode(&tty) != raw {
+        assert!(Instant::now() < patience, "still not raw");
+        thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(mode(&tty), before);
 }
 
 #[test]

@@ -1,3 +1,6 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! Machines that run guests, and the pieces of the `mimus` command.
 
 pub mod boot;
+pub mod cli;
+pub mod config;
+pub mod terminal;

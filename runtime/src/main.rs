@@ -1,4 +1,49 @@
 //! The `mimus` command.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use mimus_runtime::cli::{self, Invocation};
+use mimus_runtime::config::{Config, ExitStatus};
+use signal_hook::consts::SIGPIPE;
+
+fn main() -> ExitCode {
+    let result = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Print(text)) => print(&text),
+        Ok(Invocation::Run(config)) => start(*config),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(ExitStatus::OutputClosed) => {
+            // Ends the process as SIGPIPE does by default, so quietly; the code is for a host that refuses.
+            let _ = signal_hook::low_level::emulate_default_handler(SIGPIPE);
+            ExitCode::from(ExitStatus::OutputClosed.code())
+        }
+        Ok(status) => ExitCode::from(status.code()),
+        Err(error) => {
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "mimus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<ExitStatus> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitStatus::OutputClosed),
+        Err(error) => Err(anyhow::Error::new(error).context("standard output")),
+        Ok(()) => Ok(ExitStatus::PowerOff),
+    }
+}
+
+fn start(config: Config) -> anyhow::Result<ExitStatus> {
+    let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
+    tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, file))?;
+    run(config)
+}
+
+/// Stands in for the machine.
+fn run(_config: Config) -> anyhow::Result<ExitStatus> {
+    anyhow::bail!("the machine is not built yet")
+}

@@ -1,0 +1,453 @@
+//! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
+
+use super::error::CliError;
+use super::keyval::{self, Key, Kind, Values};
+use super::suggest::nearest;
+
+/// An option that chooses by name.
+pub(super) struct Family {
+    /// The option, as typed.
+    pub option: &'static str,
+    /// What is chosen, for messages.
+    pub noun: &'static str,
+    /// The key under which the name itself may be given (`-accel accel=jit`).
+    pub implied: &'static str,
+    /// First line of `help`.
+    pub heading: &'static str,
+    /// What keys that no table lists are called, when there is an open-ended set of them.
+    pub unlisted: Option<&'static str>,
+    /// What can be chosen. A name that ends in `*` stands for all names that begin so.
+    pub choices: &'static [Choice],
+}
+
+/// A name that can be chosen.
+pub(super) struct Choice {
+    /// The name, as typed.
+    pub name: &'static str,
+    /// One line of help; empty for what is not offered.
+    pub help: &'static str,
+    /// Whether it is offered.
+    pub offer: Offer,
+}
+
+/// Whether something is offered.
+#[derive(Clone, Copy)]
+pub(super) enum Offer {
+    /// Yes, with these keys.
+    Yes(&'static [Key]),
+    /// QEMU has it and mimus does not, yet.
+    NotYet,
+    /// No, and this says what to use.
+    Instead(&'static str),
+}
+
+/// What was chosen.
+pub(super) enum Chosen {
+    /// A list was asked for: print it and exit.
+    Help(String),
+    /// This one, with these values of its keys.
+    One(&'static str, Values),
+}
+
+const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
+    Choice { name, help, offer: Offer::Yes(keys) }
+}
+
+const fn later(name: &'static str) -> Choice {
+    Choice { name, help: "", offer: Offer::NotYet }
+}
+
+const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+const fn key_later(name: &'static str) -> Key {
+    Key { name, kind: Kind::NotYet, help: "" }
+}
+
+const fn always(name: &'static str, word: &'static str) -> Key {
+    Key { name, kind: Kind::Fixed(word), help: "" }
+}
+
+/// `-accel`.
+pub(super) const ACCEL: Family = Family {
+    option: "-accel",
+    noun: "an accelerator",
+    implied: "accel",
+    heading: "Accelerators supported by mimus:",
+    unlisted: None,
+    choices: &[
+        yes(
+            "jit",
+            "interpret what is cold, compile what is hot (default)",
+            &[
+                key("tb-size", Kind::Number(1, 4096), "bound on translated code, in MiB"),
+                key("threshold", Kind::Number(1, 1_000_000_000), "executions before a block is compiled"),
+                key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
+                key_later("thread"),
+                key_later("split-wx"),
+                key_later("one-insn-per-tb"),
+            ],
+        ),
+        yes("interp", "interpret only", &[]),
+        Choice { name: "tcg", help: "", offer: Offer::Instead("mimus's translator is called 'jit': use -accel jit") },
+        later("kvm"),
+        later("hax"),
+        later("hvf"),
+        later("mshv"),
+        later("nvmm"),
+        later("qtest"),
+        later("whpx"),
+        later("xen"),
+    ],
+};
+
+/// `-machine`, `-M`.
+pub(super) const MACHINE: Family = Family {
+    option: "-machine",
+    noun: "a machine",
+    implied: "type",
+    heading: "Supported machines are:",
+    unlisted: None,
+    choices: &[
+        yes(
+            "pc",
+            "PC with ISA devices, APICs and a PCI host bridge (default)",
+            &[
+                key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
+                always("acpi", "on"),
+                always("fd-bootchk", "off"),
+                always("hpet", "off"),
+                always("i8042", "on"),
+                always("mem-merge", "off"),
+                always("nvdimm", "off"),
+                always("pic", "on"),
+                always("pit", "on"),
+                always("sata", "off"),
+                always("smbus", "off"),
+                always("smm", "off"),
+                always("usb", "off"),
+                always("vmport", "off"),
+                key_later("append"),
+                key_later("boot"),
+                key_later("bus-lock-ratelimit"),
+                key_later("confidential-guest-support"),
+                key_later("default-bus-bypass-iommu"),
+                key_later("dt-compatible"),
+                key_later("dtb"),
+                key_later("dump-guest-core"),
+                key_later("dumpdtb"),
+                key_later("firmware"),
+                key_later("graphics"),
+                key_later("hmat"),
+                key_later("initrd"),
+                key_later("kernel"),
+                key_later("kernel-irqchip"),
+                key_later("kernel_irqchip"),
+                key_later("max-fw-size"),
+                key_later("max-ram-below-4g"),
+                key_later("memory"),
+                key_later("memory-backend"),
+                key_later("memory-encryption"),
+                key_later("pcspk-audiodev"),
+                key_later("pflash0"),
+                key_later("pflash1"),
+                key_later("phandle-start"),
+                key_later("sgx-epc"),
+                key_later("smbios-entry-point-type"),
+                key_later("smp"),
+                key_later("suppress-vmdesc"),
+                key_later("x-oem-id"),
+                key_later("x-oem-table-id"),
+            ],
+        ),
+        later("q35"),
+        later("pc-i440fx-*"),
+        later("pc-q35-*"),
+        later("microvm"),
+        later("isapc"),
+        later("none"),
+        later("x-remote"),
+        later("xenfv*"),
+        later("xenpv"),
+        later("virt*"),
+        later("sifive_*"),
+        later("spike"),
+    ],
+};
+
+/// `-cpu`.
+pub(super) const CPU: Family = Family {
+    option: "-cpu",
+    noun: "a CPU model",
+    implied: "model",
+    heading: "Available CPUs:",
+    unlisted: Some("CPU properties"),
+    choices: &[
+        yes("max", "every feature that mimus implements (default)", &[]),
+        later("host"),
+        later("base"),
+        later("qemu64*"),
+        later("qemu32*"),
+        later("kvm64*"),
+        later("kvm32*"),
+        later("486*"),
+        later("pentium*"),
+        later("athlon*"),
+        later("phenom*"),
+        later("core2duo*"),
+        later("coreduo*"),
+        later("n270*"),
+        later("Conroe*"),
+        later("Penryn*"),
+        later("Nehalem*"),
+        later("Westmere*"),
+        later("SandyBridge*"),
+        later("IvyBridge*"),
+        later("Haswell*"),
+        later("Broadwell*"),
+        later("Skylake-*"),
+        later("Cascadelake-*"),
+        later("Cooperlake*"),
+        later("Icelake-*"),
+        later("SapphireRapids*"),
+        later("Denverton*"),
+        later("Snowridge*"),
+        later("KnightsMill*"),
+        later("Opteron_*"),
+        later("EPYC*"),
+        later("Dhyana*"),
+    ],
+};
+
+/// `-device`.
+pub(super) const DEVICE: Family = Family {
+    option: "-device",
+    noun: "a device",
+    implied: "driver",
+    heading: "Supported devices are:",
+    unlisted: None,
+    choices: &[
+        yes(
+            "isa-debug-exit",
+            "a port that ends the run with exit code (value << 1) | 1",
+            &[
+                key("iobase", Kind::Number(0, 0xffff), "first I/O port, default 0x501"),
+                key("iosize", Kind::Number(1, 4), "number of ports, default 2"),
+                key_later("id"),
+            ],
+        ),
+        Choice {
+            name: "isa-debugcon",
+            help: "",
+            offer: Offer::Instead("there is no -chardev yet: use -debugcon, which is this device at port 0xe9"),
+        },
+        later("virtio-*"),
+        later("vhost-*"),
+        later("e1000*"),
+        later("rtl8139"),
+        later("ne2k_*"),
+        later("pcnet"),
+        later("vmxnet3"),
+        later("i8255*"),
+        later("igb"),
+        later("ide-*"),
+        later("scsi-*"),
+        later("nvme*"),
+        later("ahci"),
+        later("ich9-*"),
+        later("lsi53c*"),
+        later("megasas*"),
+        later("mptsas1068"),
+        later("pvscsi"),
+        later("am53c974"),
+        later("piix*"),
+        later("sd-card"),
+        later("sdhci-pci"),
+        later("floppy"),
+        later("isa-*"),
+        later("pci-*"),
+        later("pcie-*"),
+        later("pxb*"),
+        later("ioh3420"),
+        later("i82801b11-bridge"),
+        later("qemu-xhci"),
+        later("nec-usb-xhci"),
+        later("usb-*"),
+        later("VGA"),
+        later("cirrus-vga"),
+        later("vmware-svga"),
+        later("qxl*"),
+        later("bochs-display"),
+        later("ramfb"),
+        later("secondary-vga"),
+        later("intel-hda"),
+        later("hda-*"),
+        later("AC97"),
+        later("ES1370"),
+        later("sb16"),
+        later("adlib"),
+        later("gus"),
+        later("cs4231a"),
+        later("edu"),
+        later("pvpanic*"),
+        later("ivshmem-*"),
+        later("i6300esb"),
+        later("ib700"),
+        later("intel-iommu"),
+        later("amd-iommu"),
+        later("tpm-*"),
+        later("vfio-*"),
+        later("vmcoreinfo"),
+        later("vmgenid"),
+        later("loader"),
+        later("guest-loader"),
+        later("pc-dimm"),
+        later("nvdimm"),
+        later("ipmi-*"),
+        later("smbus-eeprom"),
+        later("u2f-*"),
+        later("ccid-card-*"),
+        later("*-x86_64-cpu"),
+        later("AMDVI-PCI"),
+        later("acpi-erst"),
+        later("ati-vga"),
+        later("ctucan_pci"),
+        later("cxl-*"),
+        later("dc390"),
+        later("hv-syndbg"),
+        later("hyperv-testdev"),
+        later("i2c-ddc"),
+        later("i8042"),
+        later("i82562"),
+        later("i82801"),
+        later("ipoctal232"),
+        later("kvaser_pci"),
+        later("mc146818rtc"),
+        later("mioe3680_pci"),
+        later("pc-testdev"),
+        later("pcm3680_pci"),
+        later("pvrdma"),
+        later("rocker"),
+        later("sga"),
+        later("smbus-ipmi"),
+        later("tpci200"),
+        later("tulip"),
+        later("virtconsole"),
+        later("virtserialport"),
+        later("vmbus-bridge"),
+        later("vmmouse"),
+        later("x-pci-proxy-dev"),
+        later("x3130-upstream"),
+        later("xio3130-downstream"),
+    ],
+};
+
+/// `-display`.
+pub(super) const DISPLAY: Family = Family {
+    option: "-display",
+    noun: "a display",
+    implied: "type",
+    heading: "Available display backend types:",
+    unlisted: None,
+    choices: &[
+        yes("none", "no display", &[]),
+        later("gtk"),
+        later("sdl"),
+        later("vnc"),
+        later("curses"),
+        later("cocoa"),
+        later("dbus"),
+        later("egl-headless"),
+        later("spice-app"),
+    ],
+};
+
+impl Family {
+    /// Parses `text`; `default` is the name when the value does not begin with one.
+    pub fn parse(&self, text: &str, default: Option<&'static str>) -> Result<Chosen, CliError> {
+        let mut items = keyval::split(self.option, text)?;
+        let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
+        let name = match (named, items.first()) {
+            (Some(position), _) => items.remove(position).value,
+            (None, Some(first)) if first.key.is_none() => items.remove(0).value,
+            _ => default.map(str::to_owned).ok_or_else(|| {
+                CliError::new(self.option, format!("'{text}' does not name {} ({})", self.noun, self.supported()))
+            })?,
+        };
+        if is_help(&name) {
+            return Ok(Chosen::Help(self.list()));
+        }
+        let choice = self.find(&name)?;
+        let keys = match choice.offer {
+            Offer::Yes(keys) => keys,
+            Offer::NotYet => {
+                let mut message = format!("'{name}' is not supported yet");
+                if let Some(near) = nearest(&name, self.offered()) {
+                    message.push_str(&format!("; did you mean '{near}'?"));
+                }
+                return Err(CliError::new(self.option, format!("{message} ({})", self.supported())));
+            }
+            Offer::Instead(advice) => return Err(CliError::new(self.option, format!("'{name}': {advice}"))),
+        };
+        if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
+            return Ok(Chosen::Help(list_keys(choice.name, keys)));
+        }
+        let option = format!("{} {}", self.option, choice.name);
+        if let (Some(unlisted), Some(item)) = (self.unlisted, items.first()) {
+            let name = item.key.as_deref().unwrap_or(&item.value);
+            return Err(CliError::new(option, format!("'{name}': {unlisted} are not supported yet")));
+        }
+        let values = keyval::typed(&option, &items, keys)?;
+        Ok(Chosen::One(choice.name, values))
+    }
+
+    fn find(&self, name: &str) -> Result<&'static Choice, CliError> {
+        let found = self.choices.iter().find(|choice| match choice.name.split_once('*') {
+            None => choice.name == name,
+            Some(("", end)) => name.ends_with(end),
+            Some((start, _)) => name.starts_with(start),
+        });
+        found.ok_or_else(|| {
+            let mut message = format!("'{name}' is not {}", self.noun);
+            let plain = self.choices.iter().map(|choice| choice.name).filter(|name| !name.contains('*'));
+            if let Some(near) = nearest(name, plain) {
+                message.push_str(&format!("; did you mean '{near}'?"));
+            }
+            CliError::new(self.option, format!("{message} ({})", self.supported()))
+        })
+    }
+
+    fn offered(&self) -> impl Iterator<Item = &'static str> {
+        self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))).map(|choice| choice.name)
+    }
+
+    fn supported(&self) -> String {
+        format!("supported: {}", self.offered().collect::<Vec<_>>().join(", "))
+    }
+
+    fn list(&self) -> String {
+        let mut text = format!("{}\n", self.heading);
+        for choice in self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))) {
+            text.push_str(&format!("{:<20} {}\n", choice.name, choice.help));
+        }
+        text
+    }
+}
+
+/// Both of QEMU's spellings of "list what there is".
+pub(super) fn is_help(text: &str) -> bool {
+    text == "help" || text == "?"
+}
+
+fn list_keys(name: &str, keys: &[Key]) -> String {
+    let offered: Vec<&Key> = keys.iter().filter(|key| !key.help.is_empty()).collect();
+    if offered.is_empty() {
+        return format!("There are no options for {name}.\n");
+    }
+    let mut text = format!("{name} options:\n");
+    for key in offered {
+        text.push_str(&format!("  {:<12} {} ({})\n", key.name, key.help, keyval::allowed(key.kind)));
+    }
+    text
+}

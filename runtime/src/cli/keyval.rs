@@ -1,0 +1,392 @@
+//! `key=value,...` values: one typed parser for every option that has them.
+//!
+//! Items are separated by `,`; `,,` is a literal comma. An item without `=` is the value of the implied key when it
+//! comes first (`-m 512` is `-m size=512`); later it switches an on/off key on.
+
+use super::error::CliError;
+use super::suggest::nearest;
+
+/// A key that an option knows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// The name, as typed.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// One line for `NAME,help`.
+    pub help: &'static str,
+}
+
+/// What a key's value may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A whole number in this inclusive range, decimal or hexadecimal with `0x`.
+    Number(u64, u64),
+    /// A size in bytes; a number without a suffix is in MiB.
+    MegaBytes,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Any text; this says what it means.
+    Text(&'static str),
+    /// The setting exists in QEMU and mimus always behaves as this value says.
+    Fixed(&'static str),
+    /// The key exists in QEMU and has no meaning here yet.
+    NotYet,
+}
+
+/// A value that was accepted, under its key's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    /// Of [`Kind::Number`] or, in bytes, [`Kind::MegaBytes`].
+    Number(u64),
+    /// Of [`Kind::Word`].
+    Word(&'static str),
+    /// Of [`Kind::Text`].
+    Text(String),
+}
+
+/// The accepted values of one option.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Values(Vec<(&'static str, Value)>);
+
+impl Values {
+    /// The number (or size in bytes) given for `key`.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        self.0.iter().find_map(|(name, value)| match value {
+            Value::Number(number) if *name == key => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// The word given for `key`.
+    pub fn word(&self, key: &str) -> Option<&'static str> {
+        self.0.iter().find_map(|(name, value)| match value {
+            Value::Word(word) if *name == key => Some(*word),
+            _ => None,
+        })
+    }
+
+    /// The text given for `key`.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.0.iter().find_map(|(name, value)| match value {
+            Value::Text(text) if *name == key => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Every accepted value in the order given.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.0.iter().map(|(name, value)| (*name, value))
+    }
+}
+
+/// One item of a list before its key is looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    /// The part before `=`, or `None` for an item without one.
+    pub key: Option<String>,
+    /// The part after `=`, or all of an item without one.
+    pub value: String,
+}
+
+/// Splits `text` at single commas. `option` is named in errors.
+pub(super) fn split(option: &str, text: &str) -> Result<Vec<Item>, CliError> {
+    let mut items = Vec::new();
+    let mut current = String::new();
+    let mut chars = text.chars().peekable();
+    loop {
+        let next = chars.next();
+        match next {
+            Some(',') if chars.peek() == Some(&',') => {
+                chars.next();
+                current.push(',');
+            }
+            Some(',') | None => {
+                if current.is_empty() {
+                    let message = if text.is_empty() {
+                        "the value is empty".to_owned()
+                    } else {
+                        format!("'{text}' has an empty item (a literal comma is written ',,')")
+                    };
+                    return Err(CliError::new(option, message));
+                }
+                let item = std::mem::take(&mut current);
+                items.push(match item.split_once('=') {
+                    Some(("", _)) => return Err(CliError::new(option, format!("'{item}' has no key before '='"))),
+                    Some((key, value)) => Item { key: Some(key.to_owned()), value: value.to_owned() },
+                    None => Item { key: None, value: item },
+                });
+                if next.is_none() {
+                    return Ok(items);
+                }
+            }
+            Some(other) => current.push(other),
+        }
+    }
+}
+
+/// Parses a whole value whose first item may leave out the key `implied`.
+pub(super) fn parse(option: &str, text: &str, implied: &'static str, keys: &[Key]) -> Result<Values, CliError> {
+    let mut items = split(option, text)?;
+    if let Some(first) = items.first_mut()
+        && first.key.is_none()
+        && !keys.iter().any(|key| key.name == first.value)
+    {
+        first.key = Some(implied.to_owned());
+    }
+    typed(option, &items, keys)
+}
+
+/// Looks every item's key up in `keys` and checks its value.
+pub(super) fn typed(option: &str, items: &[Item], keys: &[Key]) -> Result<Values, CliError> {
+    let mut values = Values::default();
+    let mut seen: Vec<&'static str> = Vec::new();
+    for Item { key: name, value } in items {
+        let (name, value) = match name {
+            Some(name) => (name.as_str(), Some(value.as_str())),
+            None => (value.as_str(), None),
+        };
+        let key = find(option, name, keys)?;
+        let option = format!("{option}: {name}");
+        if seen.contains(&key.name) {
+            return Err(CliError::new(option, "given twice"));
+        }
+        seen.push(key.name);
+        let value = match (value, key.kind) {
+            (_, Kind::NotYet) => return Err(CliError::new(option, "not supported yet")),
+            (Some(value), _) => value,
+            (None, Kind::Word(words)) if words.contains(&"on") => "on",
+            (None, Kind::Fixed("on" | "off")) => "on",
+            (None, kind) => {
+                return Err(CliError::new(option, format!("needs a value ('{name}=...'): {}", allowed(kind))));
+            }
+        };
+        if let Some(value) = check(&option, value, key.kind)? {
+            values.0.push((key.name, value));
+        }
+    }
+    Ok(values)
+}
+
+fn find<'a>(option: &str, name: &str, keys: &'a [Key]) -> Result<&'a Key, CliError> {
+    keys.iter().find(|key| key.name == name).ok_or_else(|| {
+        let usable: Vec<&str> = keys.iter().filter(|key| usable(key.kind)).map(|key| key.name).collect();
+        let mut message = format!("unknown key '{name}'");
+        if let Some(near) = nearest(name, keys.iter().map(|key| key.name)) {
+            message.push_str(&format!("; did you mean '{near}'?"));
+        }
+        if usable.is_empty() {
+            message.push_str(" (no keys are supported)");
+        } else {
+            message.push_str(&format!(" (keys: {})", usable.join(", ")));
+        }
+        CliError::new(option, message)
+    })
+}
+
+/// Whether a user can achieve anything with a key of this kind.
+fn usable(kind: Kind) -> bool {
+    !matches!(kind, Kind::NotYet | Kind::Fixed(_))
+}
+
+/// The check of one value; `None` when it is accepted and changes nothing.
+fn check(option: &str, text: &str, kind: Kind) -> Result<Option<Value>, CliError> {
+    let wrong = |what: &str| CliError::new(option, format!("'{text}' is {what}: {}", allowed(kind)));
+    match kind {
+        Kind::Number(low, high) => match number(text) {
+            Some(value) if (low..=high).contains(&value) => Ok(Some(Value::Number(value))),
+            Some(_) => Err(wrong("out of range")),
+            None => Err(wrong("not a number")),
+        },
+        Kind::MegaBytes => match size(text, 1 << 20) {
+            Some(value) => Ok(Some(Value::Number(value))),
+            None => Err(wrong("not a size")),
+        },
+        Kind::Word(words) => match words.iter().find(|word| **word == text) {
+            Some(word) => Ok(Some(Value::Word(word))),
+            None => Err(wrong("not known here")),
+        },
+        Kind::Text(_) => Ok(Some(Value::Text(text.to_owned()))),
+        Kind::Fixed(word) if word == text => Ok(None),
+        Kind::Fixed(word) if text == "on" || text == "off" => {
+            Err(CliError::new(option, format!("'{text}' is not supported yet (it is always '{word}')")))
+        }
+        Kind::Fixed(_) => Err(wrong("not known here")),
+        Kind::NotYet => Err(CliError::new(option, "not supported yet")),
+    }
+}
+
+/// What may be written for a value of this kind.
+pub(super) fn allowed(kind: Kind) -> String {
+    match kind {
+        Kind::Number(low, high) => format!("a number from {low} to {high}"),
+        Kind::MegaBytes => "a number of MiB, or one with a suffix K, M, G or T".to_owned(),
+        Kind::Word(words) => words.join(" or "),
+        Kind::Text(what) => what.to_owned(),
+        Kind::Fixed(word) => format!("only '{word}' is supported yet"),
+        Kind::NotYet => "not supported yet".to_owned(),
+    }
+}
+
+/// An unsigned number, decimal or hexadecimal with `0x`. Signs, blanks and digit separators are not numbers.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    let plain = !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+    plain.then(|| u64::from_str_radix(digits, radix).ok()).flatten()
+}
+
+/// A size in bytes: a number with an optional fraction and one suffix B, K, M, G, T, P or E (powers of 1024, any
+/// case); `unit` bytes when there is no suffix. `None` for anything else, a size over 2^64 - 1, and a fraction
+/// of a byte.
+pub(super) fn size(text: &str, unit: u64) -> Option<u64> {
+    let (number, unit) = match text.chars().next_back()?.to_ascii_uppercase() {
+        suffix @ ('B' | 'K' | 'M' | 'G' | 'T' | 'P' | 'E') => {
+            let power = "BKMGTPE".find(suffix)?;
+            (text.get(..text.len() - 1)?, 1u64 << (10 * power))
+        }
+        _ => (text, unit),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |part: &str| !part.is_empty() && part.len() <= 18 && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let scale = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let scaled = whole.parse::<u128>().ok()? * scale + fraction.parse::<u128>().ok()?;
+    let bytes = scaled.checked_mul(u128::from(unit))?;
+    (bytes % scale == 0).then(|| u64::try_from(bytes / scale).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &[Key] = &[
+        Key { name: "size", kind: Kind::MegaBytes, help: "" },
+        Key { name: "count", kind: Kind::Number(1, 300), help: "" },
+        Key { name: "mode", kind: Kind::Word(&["fast", "slow"]), help: "" },
+        Key { name: "flag", kind: Kind::Word(&["on", "off"]), help: "" },
+        Key { name: "usb", kind: Kind::Fixed("off"), help: "" },
+        Key { name: "slots", kind: Kind::NotYet, help: "" },
+    ];
+
+    fn parsed(text: &str) -> String {
+        match parse("-x", text, "size", KEYS) {
+            Ok(values) => format!("{:?}", values.0),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn lists() {
+        let rows = [
+            ("1", r#"[("size", Number(1048576))]"#),
+            ("size=1K", r#"[("size", Number(1024))]"#),
+            ("1,count=0x10", r#"[("size", Number(1048576)), ("count", Number(16))]"#),
+            ("count=300,mode=slow", r#"[("count", Number(300)), ("mode", Word("slow"))]"#),
+            ("flag", r#"[("flag", Word("on"))]"#),
+            ("1,flag", r#"[("size", Number(1048576)), ("flag", Word("on"))]"#),
+            ("1,flag=off", r#"[("size", Number(1048576)), ("flag", Word("off"))]"#),
+            ("usb=off", "[]"),
+            ("", "-x: the value is empty"),
+            (",", "-x: ',' has an empty item (a literal comma is written ',,')"),
+            ("1,", "-x: '1,' has an empty item (a literal comma is written ',,')"),
+            ("1,,count=2", "-x: unknown key '1,count'; did you mean 'count'? (keys: size, count, mode, flag)"),
+            ("1,,2", "-x: size: '1,2' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
+            ("=1", "-x: '=1' has no key before '='"),
+            ("size=", "-x: size: '' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
+            ("count=0", "-x: count: '0' is out of range: a number from 1 to 300"),
+            ("count=301", "-x: count: '301' is out of range: a number from 1 to 300"),
+            ("count=many", "-x: count: 'many' is not a number: a number from 1 to 300"),
+            ("count=-1", "-x: count: '-1' is not a number: a number from 1 to 300"),
+            ("count=1=2", "-x: count: '1=2' is not a number: a number from 1 to 300"),
+            ("count", "-x: count: needs a value ('count=...'): a number from 1 to 300"),
+            ("count=1,count=1", "-x: count: given twice"),
+            ("1,size=2", "-x: size: given twice"),
+            ("mode=medium", "-x: mode: 'medium' is not known here: fast or slow"),
+            ("usb=on", "-x: usb: 'on' is not supported yet (it is always 'off')"),
+            ("usb", "-x: usb: 'on' is not supported yet (it is always 'off')"),
+            ("usb=x", "-x: usb: 'x' is not known here: only 'off' is supported yet"),
+            ("slots=1", "-x: slots: not supported yet"),
+            ("1,slots", "-x: slots: not supported yet"),
+            ("cuont=1", "-x: unknown key 'cuont'; did you mean 'count'? (keys: size, count, mode, flag)"),
+            ("1,zzzzzz", "-x: unknown key 'zzzzzz' (keys: size, count, mode, flag)"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(parsed(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn escaped_commas_stay_in_the_value() {
+        let items = split("-x", "a=1,,2,b,,c=3,,").unwrap();
+        let expected = [("a", "1,2"), ("b,c", "3,")];
+        assert_eq!(items.len(), expected.len());
+        for (item, (key, value)) in items.iter().zip(expected) {
+            assert_eq!((item.key.as_deref(), item.value.as_str()), (Some(key), value));
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let mib = 1u64 << 20;
+        let rows = [
+            ("512", Some(512 * mib)),
+            ("512M", Some(512 * mib)),
+            ("512m", Some(512 * mib)),
+            ("1G", Some(1 << 30)),
+            ("1.5G", Some(1536 * mib)),
+            ("0.5", Some(mib / 2)),
+            ("4096B", Some(4096)),
+            ("640k", Some(640 << 10)),
+            ("2T", Some(2 << 40)),
+            ("0", Some(0)),
+            ("15E", Some(15 << 60)),
+            ("16E", None),
+            ("999999999999999999E", None),
+            ("99999999999999999999", None),
+            ("0.3B", None),
+            ("", None),
+            ("M", None),
+            ("1MB", None),
+            ("1MiB", None),
+            ("-1", None),
+            ("+1", None),
+            ("1 G", None),
+            ("1.", None),
+            (".5G", None),
+            ("1.2.3", None),
+            ("0x10", None),
+            ("1é", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(size(text, mib), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers() {
+        let rows = [
+            ("0", Some(0)),
+            ("0xf4", Some(0xf4)),
+            ("0XF4", Some(0xf4)),
+            ("0x04", Some(4)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            ("0x", None),
+            ("+1", None),
+            ("-0", None),
+            ("0x+1", None),
+            ("1_000", None),
+            (" 1", None),
+            ("f4", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(number(text), expected, "{text}");
+        }
+    }
+}

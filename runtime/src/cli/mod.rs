@@ -1,0 +1,410 @@
+//! The `mimus` command line, which is QEMU's: arguments in; a [`Config`], a text to print or one clear error out.
+//!
+//! `argv` rewrites QEMU's spelling by the table in `options`, clap collects the options, and this module gives each its
+//! meaning. Nothing is silently ignored: what cannot be honoured is an error that names the option.
+
+mod argv;
+mod error;
+mod families;
+mod help;
+mod keyval;
+pub mod logging;
+mod options;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+pub use error::{CliError, open_input, open_output};
+
+use crate::config::{Accel, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems};
+use families::{ACCEL, CPU, Chosen, DEVICE, DISPLAY, Family, MACHINE};
+use keyval::{Key, Kind, Value, Values};
+use options::{OPTIONS, Repeat, Shape, Status};
+
+/// What the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Run this machine.
+    Run(Box<Config>),
+    /// Print this text, which ends in a newline, to standard output and exit with code 0.
+    Print(String),
+}
+
+/// Parses the arguments after the program's name. Looks at no file.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    let words = argv::normalise(args)?;
+    let matches = command()
+        .try_get_matches_from(words)
+        .map_err(|error| CliError::new("command line", error.kind().to_string()))?;
+    let given = Given { matches };
+    given.check_repeats()?;
+    if given.flag("help") {
+        return Ok(Invocation::Print(help::help()));
+    }
+    if given.flag("version") {
+        return Ok(Invocation::Print(format!("mimus {}\n", env!("CARGO_PKG_VERSION"))));
+    }
+    match config(&given) {
+        Ok(config) => Ok(Invocation::Run(Box::new(config))),
+        Err(Stop::Print(text)) => Ok(Invocation::Print(text)),
+        Err(Stop::Error(error)) => Err(error),
+    }
+}
+
+/// Why no machine is to be run.
+enum Stop {
+    Print(String),
+    Error(CliError),
+}
+
+impl From<CliError> for Stop {
+    fn from(error: CliError) -> Self {
+        Stop::Error(error)
+    }
+}
+
+/// The clap command that reads normalised arguments.
+fn command() -> Command {
+    let offered = OPTIONS.iter().filter(|option| matches!(option.status, Status::Offered(..)));
+    let args = offered.map(|option| {
+        let arg = Arg::new(option.name).long(option.name);
+        match option.shape {
+            Shape::Flag => arg.action(ArgAction::Count),
+            Shape::Value(_) | Shape::FreeText(_) => {
+                arg.action(ArgAction::Append).value_parser(value_parser!(OsString)).require_equals(true)
+            }
+        }
+    });
+    Command::new("mimus").no_binary_name(true).disable_help_flag(true).disable_version_flag(true).args(args)
+}
+
+/// The options that were given.
+struct Given {
+    matches: ArgMatches,
+}
+
+impl Given {
+    fn flag(&self, name: &str) -> bool {
+        self.matches.get_count(name) > 0
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &OsStr> {
+        self.matches.get_many::<OsString>(name).into_iter().flatten().map(OsString::as_os_str)
+    }
+
+    fn one(&self, name: &str) -> Option<&OsStr> {
+        self.all(name).next()
+    }
+
+    /// The value of an option whose syntax is text.
+    fn text(&self, name: &str) -> Result<Option<&str>, CliError> {
+        self.one(name).map(|value| utf8(name, value)).transpose()
+    }
+
+    /// A file name.
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, CliError> {
+        match self.one(name) {
+            Some(value) if value.is_empty() => Err(CliError::new(format!("-{name}"), "the file name is empty")),
+            value => Ok(value.map(PathBuf::from)),
+        }
+    }
+
+    fn check_repeats(&self) -> Result<(), CliError> {
+        for option in OPTIONS {
+            if let Status::Offered(_, _, Repeat::Once) = option.status
+                && self.all(option.name).nth(1).is_some()
+            {
+                return Err(CliError::new(format!("-{}", option.name), "given more than once"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn utf8<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, CliError> {
+    value
+        .to_str()
+        .ok_or_else(|| CliError::new(format!("-{name}"), format!("'{}' is not valid UTF-8", value.to_string_lossy())))
+}
+
+fn config(given: &Given) -> Result<Config, Stop> {
+    let mut config =
+        Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
+    let accel_of_machine = machine(given)?;
+    accel(given, accel_of_machine, &mut config)?;
+    if let Some(text) = given.text("cpu")? {
+        config.cpu = choose(&CPU, text, None)?.0.to_owned();
+    }
+    if let Some(text) = given.text("smp")? {
+        smp(text)?;
+    }
+    if let Some(text) = given.text("m")? {
+        config.ram_size = ram_size(text)?;
+    }
+    for value in given.all("device") {
+        device(utf8("device", value)?, &mut config)?;
+    }
+    if let Some(text) = given.text("display")? {
+        choose(&DISPLAY, text, None)?;
+    }
+    chardevs(given, &mut config)?;
+    boot(given, &mut config)?;
+    for value in given.all("d") {
+        config.log |= log_items(utf8("d", value)?)?;
+    }
+    config.log_file = given.path("D")?;
+    config.stats = given.path("stats")?;
+    Ok(config)
+}
+
+/// Parses a choice by name; a request for a list ends the parsing.
+fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<(&'static str, Values), Stop> {
+    match family.parse(text, default)? {
+        Chosen::Help(text) => Err(Stop::Print(text)),
+        Chosen::One(name, values) => Ok((name, values)),
+    }
+}
+
+/// Checks every `-machine`; `pc` is the only one. Returns the accelerator that one of them names.
+fn machine(given: &Given) -> Result<Option<String>, Stop> {
+    let mut accel = None;
+    for value in given.all("machine") {
+        let (_, values) = choose(&MACHINE, utf8("machine", value)?, Some("pc"))?;
+        if let Some(text) = values.text("accel")
+            && accel.replace(text.to_owned()).is_some()
+        {
+            return Err(CliError::new("-machine pc: accel", "given twice").into());
+        }
+    }
+    Ok(accel)
+}
+
+fn accel(given: &Given, of_machine: Option<String>, config: &mut Config) -> Result<(), Stop> {
+    let own = given.text("accel")?;
+    let (name, values) = match (own, of_machine) {
+        (Some(_), Some(_)) => {
+            return Err(CliError::new("-accel", "cannot be combined with -machine accel=").into());
+        }
+        (Some(text), None) => choose(&ACCEL, text, None)?,
+        (None, Some(text)) => choose(&ACCEL, &text, None).map_err(|stop| match stop {
+            Stop::Error(error) => CliError::new("-machine pc: accel", error.message).into(),
+            print => print,
+        })?,
+        (None, None) => return Ok(()),
+    };
+    config.accel = match name {
+        "interp" => Accel::Interp,
+        _ => Accel::Jit(JitConfig {
+            tb_size_mib: values.number("tb-size").and_then(|number| u32::try_from(number).ok()),
+            threshold: values.number("threshold").and_then(|number| u32::try_from(number).ok()),
+            compile: match values.word("compile") {
+                Some("sync") => CompileMode::Sync,
+                _ => CompileMode::Background,
+            },
+        }),
+    };
+    Ok(())
+}
+
+fn smp(text: &str) -> Result<(), CliError> {
+    const COUNT: Kind = Kind::Number(1, 4096);
+    const KEYS: &[Key] = &[
+        Key { name: "cpus", kind: COUNT, help: "" },
+        Key { name: "maxcpus", kind: COUNT, help: "" },
+        Key { name: "sockets", kind: COUNT, help: "" },
+        Key { name: "dies", kind: COUNT, help: "" },
+        Key { name: "clusters", kind: COUNT, help: "" },
+        Key { name: "cores", kind: COUNT, help: "" },
+        Key { name: "threads", kind: COUNT, help: "" },
+    ];
+    for (key, value) in keyval::parse("-smp", text, "cpus", KEYS)?.iter() {
+        if let Value::Number(number) = value
+            && *number != 1
+        {
+            return Err(CliError::new("-smp", format!("{key}={number}: more than one vCPU is not supported yet")));
+        }
+    }
+    Ok(())
+}
+
+/// RAM in bytes.
+fn ram_size(text: &str) -> Result<u64, CliError> {
+    const KEYS: &[Key] = &[
+        Key { name: "size", kind: Kind::MegaBytes, help: "" },
+        Key { name: "slots", kind: Kind::NotYet, help: "" },
+        Key { name: "maxmem", kind: Kind::NotYet, help: "" },
+    ];
+    let values = keyval::parse("-m", text, "size", KEYS)?;
+    match values.number("size") {
+        None => Err(CliError::new("-m", format!("'{text}' has no size"))),
+        Some(size) if !(1 << 20..=1 << 40).contains(&size) => {
+            Err(CliError::new("-m", format!("'{text}' is out of range: 1M to 1T")))
+        }
+        Some(size) if !size.is_multiple_of(4096) => {
+            Err(CliError::new("-m", format!("'{text}' is not a multiple of 4K")))
+        }
+        Some(size) => Ok(size),
+    }
+}
+
+fn device(text: &str, config: &mut Config) -> Result<(), Stop> {
+    let (name, values) = choose(&DEVICE, text, None)?;
+    let option = format!("-device {name}");
+    let port = |key: &str, default: u16| {
+        values
+            .number(key)
+            .map_or(Ok(default), u16::try_from)
+            .map_err(|_| CliError::new(&option, format!("{key}: out of range")))
+    };
+    // QEMU's defaults.
+    let exit = DebugExit { iobase: port("iobase", 0x501)?, iosize: port("iosize", 2)? };
+    if u32::from(exit.iobase) + u32::from(exit.iosize) > 0x1_0000 {
+        let message = format!("iobase={:#x},iosize={} reaches past port 0xffff", exit.iobase, exit.iosize);
+        return Err(CliError::new(option, message).into());
+    }
+    if config.debug_exit.replace(exit).is_some() {
+        return Err(CliError::new(option, "more than one is not supported yet").into());
+    }
+    Ok(())
+}
+
+/// The port of QEMU's `-debugcon`.
+const DEBUGCON_PORT: u16 = 0xe9;
+
+fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
+    let explicit = |name: &'static str| -> Result<Option<Chardev>, CliError> {
+        let mut all = given.all(name);
+        let first = all.next().map(|value| chardev(name, value, config.nographic)).transpose()?;
+        match all.next() {
+            Some(_) => Err(CliError::new(format!("-{name}"), "more than one is not supported yet")),
+            None => Ok(first),
+        }
+    };
+    let serial = explicit("serial")?;
+    let debugcon = explicit("debugcon")?;
+    config.serial = match serial {
+        Some(chardev) => chardev,
+        None if config.nographic => Chardev::Stdio { mux: true },
+        // In QEMU the port would be in a window that -display none does not open.
+        None if given.one("display").is_some() => Chardev::Null,
+        None => Chardev::Stdio { mux: false },
+    };
+    config.debugcon = debugcon.map(|chardev| Debugcon { iobase: DEBUGCON_PORT, chardev });
+    Ok(())
+}
+
+/// Character devices of QEMU that mimus does not have; a name that ends in `:` or `/` begins a value.
+const CHARDEVS_NOT_YET: &[&str] = &[
+    "none",
+    "vc",
+    "vc:",
+    "pty",
+    "chardev:",
+    "con:",
+    "COM",
+    "/dev/",
+    "parport",
+    "pipe:",
+    "tcp:",
+    "telnet:",
+    "websocket:",
+    "udp:",
+    "unix:",
+    "msmouse",
+    "wctablet",
+    "braille",
+    "fake",
+    "mon:",
+];
+
+fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliError> {
+    let option = format!("-{name}");
+    if let Some(file) = argv::strip_prefix(value, "file:") {
+        return match file.is_empty() {
+            true => Err(CliError::new(option, "'file:' needs a file name: file:FILE")),
+            false => Ok(Chardev::File(PathBuf::from(file))),
+        };
+    }
+    let text = value.to_string_lossy();
+    let begins = |known: &&str| match known.ends_with([':', '/']) || *known == "COM" {
+        true => text.starts_with(*known),
+        false => text == *known,
+    };
+    let supported = "(supported: stdio, mon:stdio, file:FILE, null)";
+    match &*text {
+        "stdio" => Ok(Chardev::Stdio { mux: nographic }),
+        "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
+        "null" => Ok(Chardev::Null),
+        _ if CHARDEVS_NOT_YET.iter().any(begins) => {
+            Err(CliError::new(option, format!("'{text}' is not supported yet {supported}")))
+        }
+        _ => Err(CliError::new(option, format!("'{text}' is not a character device {supported}"))),
+    }
+}
+
+fn boot(given: &Given, config: &mut Config) -> Result<(), CliError> {
+    config.kernel = given.path("kernel")?;
+    config.initrd = given.path("initrd")?;
+    if let Some(text) = given.text("append")? {
+        config.append = text.to_owned();
+    }
+    let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
+    match without_kernel {
+        Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        _ => Ok(()),
+    }
+}
+
+/// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.
+const LOG_ITEMS_NOT_YET: &[&str] = &[
+    "op_ind",
+    "op_plugin",
+    "cpu",
+    "fpu",
+    "vpu",
+    "pcall",
+    "cpu_reset",
+    "guest_errors",
+    "page",
+    "nochain",
+    "plugin",
+    "strace",
+    "tid",
+    "trace:",
+];
+
+fn log_items(text: &str) -> Result<LogItems, Stop> {
+    let mut items = LogItems::empty();
+    for word in text.split(',') {
+        if families::is_help(word) {
+            return Err(Stop::Print(help::log_items()));
+        }
+        if word == "all" {
+            items |= LogItems::all();
+            continue;
+        }
+        match LOG_ITEMS.iter().find(|(_, name, _)| *name == word) {
+            Some((item, _, _)) => items |= *item,
+            None => return Err(CliError::new("-d", unknown_log_item(word)).into()),
+        }
+    }
+    Ok(items)
+}
+
+fn unknown_log_item(word: &str) -> String {
+    let names = || LOG_ITEMS.iter().map(|(_, name, _)| *name);
+    let items = format!("(items: {})", names().collect::<Vec<_>>().join(", "));
+    let later = |known: &&str| *known == word || known.ends_with(':') && word.starts_with(*known);
+    if LOG_ITEMS_NOT_YET.iter().any(later) {
+        return format!("'{word}' is not supported yet {items}");
+    }
+    match suggest::nearest(word, names()) {
+        Some(near) => format!("'{word}' is not a log item; did you mean '{near}'? {items}"),
+        None => format!("'{word}' is not a log item {items}"),
+    }
+}

@@ -1,0 +1,306 @@
+//! The one table of option names: mimus's own, and QEMU 7.2's other system options, which answer "not supported yet".
+
+use Section::{Boot, Console, General, Logs, Machine};
+
+/// An option.
+pub(super) struct Opt {
+    /// The name without its dash; also the name clap knows it by.
+    pub name: &'static str,
+    /// A second spelling.
+    pub alias: Option<&'static str>,
+    /// Whether a value follows, and what it is.
+    pub shape: Shape,
+    /// Whether it is offered.
+    pub status: Status,
+}
+
+/// Whether a value follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// None.
+    Flag,
+    /// One, called this in the help.
+    Value(&'static str),
+    /// One, called this in the help, which may well look like an option itself.
+    FreeText(&'static str),
+}
+
+/// Whether an option is offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    /// Yes: its section of the help, its lines there, and whether it may be repeated.
+    Offered(Section, &'static str, Repeat),
+    /// Only this value is accepted, because mimus always behaves so.
+    Only(&'static str),
+    /// The flag is accepted, because mimus always behaves so.
+    Always,
+    /// QEMU has it and mimus does not, yet.
+    NotYet,
+}
+
+/// A part of the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Section {
+    /// The machine itself.
+    Machine,
+    /// What it runs.
+    Boot,
+    /// Its terminal and other character devices.
+    Console,
+    /// Seeing what happens.
+    Logs,
+    /// About mimus.
+    General,
+}
+
+/// The sections in the order of the help.
+pub(super) const SECTIONS: &[(Section, &str)] = &[
+    (Section::Boot, "What to run"),
+    (Section::Machine, "The machine"),
+    (Section::Console, "Terminal and devices"),
+    (Section::Logs, "Logs and counters"),
+    (Section::General, "General"),
+];
+
+/// What giving an option again means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// An error: one of the two would be ignored.
+    Once,
+    /// Each counts.
+    Each,
+}
+
+const fn flag(name: &'static str, section: Section, help: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Flag, status: Status::Offered(section, help, Repeat::Each) }
+}
+
+const fn once(name: &'static str, value: &'static str, section: Section, help: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Value(value), status: Status::Offered(section, help, Repeat::Once) }
+}
+
+const fn each(name: &'static str, value: &'static str, section: Section, help: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Value(value), status: Status::Offered(section, help, Repeat::Each) }
+}
+
+const fn also(alias: &'static str, option: Opt) -> Opt {
+    Opt { name: option.name, alias: Some(alias), shape: option.shape, status: option.status }
+}
+
+const fn free_text(option: Opt) -> Opt {
+    let shape = match option.shape {
+        Shape::Value(value) => Shape::FreeText(value),
+        shape => shape,
+    };
+    Opt { name: option.name, alias: option.alias, shape, status: option.status }
+}
+
+const fn only(name: &'static str, value: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Value(value), status: Status::Only(value) }
+}
+
+const fn always(name: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Flag, status: Status::Always }
+}
+
+/// Not supported yet, with a value.
+const fn later(name: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::FreeText(""), status: Status::NotYet }
+}
+
+/// Not supported yet, without a value.
+const fn later_flag(name: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Flag, status: Status::NotYet }
+}
+
+/// Every option there is.
+pub(super) const OPTIONS: &[Opt] = &[
+    once("kernel", "FILE", Boot, "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry"),
+    once("initrd", "FILE", Boot, "initial RAM disk (a multiboot kernel's first module)"),
+    free_text(once("append", "TEXT", Boot, "kernel command line")),
+    also("M", each("machine", "NAME[,KEY=VALUE...]", Machine, "board, default pc; see -machine help")),
+    once("cpu", "MODEL", Machine, "CPU model, default max; see -cpu help"),
+    once("smp", "[cpus=]N", Machine, "number of vCPUs; only 1 is supported yet"),
+    once("m", "[size=]SIZE", Machine, "RAM, default 128 MiB; in MiB, or with a suffix K, M, G or T"),
+    once(
+        "accel",
+        "NAME[,KEY=VALUE...]",
+        Machine,
+        "jit (default) compiles hot guest code, interp only interprets.\n\
+         jit,tb-size=MiB bounds translated code;\n\
+         jit,threshold=N compiles after N executions;\n\
+         jit,compile=sync compiles in place, not on a thread of its own",
+    ),
+    flag("no-reboot", Machine, "exit when the guest resets the machine"),
+    flag(
+        "nographic",
+        Console,
+        "no display; the terminal is the serial port, Ctrl-C goes to the guest, Ctrl-A x quits, Ctrl-A h helps",
+    ),
+    once("display", "none", Console, "no display, and no serial port unless -serial is given"),
+    each(
+        "serial",
+        "DEV",
+        Console,
+        "the first serial port: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the guest; default with \
+         -nographic), file:FILE or null",
+    ),
+    each("debugcon", "DEV", Console, "a debug console at port 0xe9, to stdio, file:FILE or null"),
+    each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
+    each("d", "ITEM[,...]", Logs, "log these items; see -d help"),
+    once("D", "FILE", Logs, "log to FILE instead of standard error"),
+    once("stats", "FILE", Logs, "write counters to FILE when the run ends"),
+    also("h", flag("help", General, "print this text and exit")),
+    flag("version", General, "print the version and exit"),
+    // True of mimus as it is.
+    only("monitor", "none"),
+    only("net", "none"),
+    only("nic", "none"),
+    only("parallel", "none"),
+    only("vga", "none"),
+    always("no-hpet"),
+    always("no-user-config"),
+    always("no-fd-bootchk"),
+    // Standard options.
+    later("numa"),
+    later("add-fd"),
+    later("set"),
+    later("global"),
+    later("boot"),
+    later("mem-path"),
+    later_flag("mem-prealloc"),
+    later("k"),
+    later("audio"),
+    later_flag("audio-help"),
+    later("audiodev"),
+    later("name"),
+    later("uuid"),
+    // Block devices.
+    later("fda"),
+    later("fdb"),
+    later("hda"),
+    later("hdb"),
+    later("hdc"),
+    later("hdd"),
+    later("cdrom"),
+    later("blockdev"),
+    later("drive"),
+    later("mtdblock"),
+    later("sd"),
+    later("pflash"),
+    later_flag("snapshot"),
+    later("fsdev"),
+    later("virtfs"),
+    later("iscsi"),
+    // USB.
+    later_flag("usb"),
+    later("usbdevice"),
+    // Display.
+    later_flag("full-screen"),
+    later("g"),
+    later_flag("portrait"),
+    later("rotate"),
+    later("spice"),
+    later("vnc"),
+    // PC only.
+    later("acpitable"),
+    later_flag("no-acpi"),
+    later("smbios"),
+    later_flag("win2k-hack"),
+    // Network, character devices, TPM.
+    later("netdev"),
+    later("chardev"),
+    later("tpmdev"),
+    // Boot.
+    later("bios"),
+    later("dtb"),
+    later("fw_cfg"),
+    later("option-rom"),
+    later("L"),
+    // Debugging and the rest.
+    later("action"),
+    later_flag("async-teardown"),
+    later("chroot"),
+    later("compat"),
+    later_flag("daemonize"),
+    later("dfilter"),
+    later("dump-vmstate"),
+    later("echr"),
+    later_flag("enable-kvm"),
+    later_flag("enable-sync-profile"),
+    later("gdb"),
+    later("icount"),
+    later("incoming"),
+    later("loadvm"),
+    later("mon"),
+    later("msg"),
+    later_flag("no-shutdown"),
+    later_flag("nodefaults"),
+    later("object"),
+    later_flag("old-param"),
+    later_flag("only-migratable"),
+    later("overcommit"),
+    later("pidfile"),
+    later("plugin"),
+    later_flag("preconfig"),
+    later("prom-env"),
+    later("qmp"),
+    later("qmp-pretty"),
+    later("qtest"),
+    later("qtest-log"),
+    later("readconfig"),
+    later("rtc"),
+    later("runas"),
+    later_flag("s"),
+    later_flag("S"),
+    later("sandbox"),
+    later("seed"),
+    later_flag("semihosting"),
+    later("semihosting-config"),
+    later_flag("singlestep"),
+    later("trace"),
+    later("watchdog-action"),
+    later_flag("xen-attach"),
+    later("xen-domid"),
+    later_flag("xen-domid-restrict"),
+];
+
+/// The option of this name or alias (without dash). Case counts: `-m` is not `-M`.
+pub(super) fn find(name: &str) -> Option<&'static Opt> {
+    OPTIONS.iter().find(|option| option.name == name || option.alias == Some(name))
+}
+
+/// Every name and alias.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    OPTIONS.iter().flat_map(|option| [Some(option.name), option.alias]).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_plain() {
+        let mut seen = HashSet::new();
+        for name in names() {
+            assert!(seen.insert(name), "{name} twice");
+            assert!(!name.is_empty() && !name.starts_with('-') && !name.contains(['=', ' ']), "{name}");
+        }
+    }
+
+    #[test]
+    fn values_that_stand_for_what_mimus_does_follow_from_the_table() {
+        for option in OPTIONS {
+            match option.status {
+                Status::Only(value) => assert_eq!(option.shape, Shape::Value(value), "{}", option.name),
+                Status::Always => assert_eq!(option.shape, Shape::Flag, "{}", option.name),
+                Status::Offered(section, help, _) => {
+                    assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", option.name);
+                    assert!(!help.is_empty(), "{}", option.name);
+                }
+                Status::NotYet => {}
+            }
+        }
+    }
+}

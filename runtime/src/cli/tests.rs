@@ -1,0 +1,338 @@
+//! Command lines and what becomes of them.
+
+use super::*;
+use std::os::unix::ffi::OsStrExt;
+
+/// Parses a command line written with blanks between arguments.
+fn parsed(line: &str) -> Result<Invocation, CliError> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+fn config_of(line: &str) -> Config {
+    match parsed(line) {
+        Ok(Invocation::Run(config)) => *config,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn printed(line: &str) -> String {
+    match parsed(line) {
+        Ok(Invocation::Print(text)) => text,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn good_lines() {
+    type Change = fn(&mut Config);
+    let rows: &[(&str, Change)] = &[
+        ("", |_| ()),
+        ("-m 512", |c| c.ram_size = 512 << 20),
+        ("--m 512M", |c| c.ram_size = 512 << 20),
+        ("-m 1G", |c| c.ram_size = 1 << 30),
+        ("-m size=1.5G", |c| c.ram_size = 3 << 29),
+        ("-m 640M -smp 1", |c| c.ram_size = 640 << 20),
+        ("-m 1", |c| c.ram_size = 1 << 20),
+        ("-m 1T", |c| c.ram_size = 1 << 40),
+        ("-smp cpus=1,sockets=1,cores=1,threads=1,maxcpus=1", |_| ()),
+        ("-kernel vmlinuz", |c| c.kernel = Some("vmlinuz".into())),
+        ("-kernel k -initrd i -append console=ttyS0", |c| {
+            c.kernel = Some("k".into());
+            c.initrd = Some("i".into());
+            c.append = "console=ttyS0".into();
+        }),
+        ("-kernel k -append -s", |c| {
+            c.kernel = Some("k".into());
+            c.append = "-s".into();
+        }),
+        ("-nographic", |c| {
+            c.nographic = true;
+            c.serial = Chardev::Stdio { mux: true };
+        }),
+        ("-nographic -nographic -serial stdio", |c| {
+            c.nographic = true;
+            c.serial = Chardev::Stdio { mux: true };
+        }),
+        ("-nographic -serial null", |c| {
+            c.nographic = true;
+            c.serial = Chardev::Null;
+        }),
+        ("-serial stdio", |_| ()),
+        ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
+        ("-display none", |c| c.serial = Chardev::Null),
+        ("-display none -nographic", |c| {
+            c.nographic = true;
+            c.serial = Chardev::Stdio { mux: true };
+        }),
+        ("-serial file:a,b=c", |c| c.serial = Chardev::File("a,b=c".into())),
+        ("-debugcon file:log", |c| {
+            c.debugcon = Some(Debugcon { iobase: 0xe9, chardev: Chardev::File("log".into()) });
+        }),
+        ("-debugcon stdio -nographic", |c| {
+            c.nographic = true;
+            c.serial = Chardev::Stdio { mux: true };
+            c.debugcon = Some(Debugcon { iobase: 0xe9, chardev: Chardev::Stdio { mux: true } });
+        }),
+        ("-device isa-debug-exit", |c| c.debug_exit = Some(DebugExit { iobase: 0x501, iosize: 2 })),
+        ("-device isa-debug-exit,iobase=0xf4,iosize=0x04", |c| {
+            c.debug_exit = Some(DebugExit { iobase: 0xf4, iosize: 4 });
+        }),
+        ("-device driver=isa-debug-exit,iobase=0xffff,iosize=1", |c| {
+            c.debug_exit = Some(DebugExit { iobase: 0xffff, iosize: 1 });
+        }),
+        ("-M pc", |_| ()),
+        ("-machine type=pc,usb=off,acpi", |_| ()),
+        ("-machine usb=off -M pc,accel=interp", |c| c.accel = Accel::Interp),
+        ("-accel interp", |c| c.accel = Accel::Interp),
+        ("-accel jit", |_| ()),
+        ("-accel accel=jit,tb-size=64,threshold=1,compile=sync", |c| {
+            c.accel = Accel::Jit(JitConfig { tb_size_mib: Some(64), threshold: Some(1), compile: CompileMode::Sync });
+        }),
+        ("-accel jit,compile=background", |_| ()),
+        ("-cpu max", |_| ()),
+        ("-no-reboot", |c| c.no_reboot = true),
+        ("-monitor none -net none -nic none -vga none -parallel none -no-hpet -no-user-config", |_| ()),
+        ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
+            c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
+            c.log_file = Some("log".into());
+            c.stats = Some("s.json".into());
+        }),
+        ("-d all", |c| c.log = LogItems::all()),
+    ];
+    for (line, change) in rows {
+        let mut expected = Config::default();
+        change(&mut expected);
+        assert_eq!(config_of(line), expected, "{line}");
+    }
+}
+
+#[test]
+fn bad_lines() {
+    let rows = [
+        ("-krenel x", "-krenel: unknown option; did you mean -kernel? (-help lists all)"),
+        ("--krenel x", "--krenel: unknown option; did you mean -kernel? (-help lists all)"),
+        ("-xyzzyx", "-xyzzyx: unknown option (-help lists all)"),
+        ("-", "-: disk images are not supported yet (options begin with '-')"),
+        ("--", "--: unknown option (-help lists all)"),
+        ("disk.img", "disk.img: disk images are not supported yet (options begin with '-')"),
+        ("-m=512", "-m=512: the value is an argument of its own: -m '512'"),
+        ("-nographic=on", "-nographic=on: -nographic takes no value"),
+        ("-m", "-m: needs a value: [size=]SIZE"),
+        ("-append", "-append: needs a value: TEXT"),
+        ("-kernel -initrd x", "-kernel: needs a value (FILE), but the option -initrd follows"),
+        ("-hda", "-hda: needs a value (and is not supported yet)"),
+        ("-m 512 -m 1G", "-m: given more than once"),
+        ("-kernel a -kernel b", "-kernel: given more than once"),
+        // QEMU's own.
+        ("-hda disk.img", "-hda: not supported yet"),
+        ("-drive file=x,if=virtio -m 512", "-drive: not supported yet"),
+        ("-cdrom a.iso -krenel", "-cdrom: not supported yet"),
+        ("-enable-kvm", "-enable-kvm: not supported yet"),
+        ("-s -S", "-s: not supported yet"),
+        ("-gdb tcp::1234", "-gdb: not supported yet"),
+        ("-monitor stdio", "-monitor: 'stdio' is not supported yet (only 'none' is)"),
+        ("-net user", "-net: 'user' is not supported yet (only 'none' is)"),
+        ("-vga std", "-vga: 'std' is not supported yet (only 'none' is)"),
+        // Memory and CPUs.
+        ("-m lots", "-m: size: 'lots' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
+        ("-m 0", "-m: '0' is out of range: 1M to 1T"),
+        ("-m 512K", "-m: '512K' is out of range: 1M to 1T"),
+        ("-m 2T", "-m: '2T' is out of range: 1M to 1T"),
+        ("-m 1048577B", "-m: '1048577B' is not a multiple of 4K"),
+        ("-m 512,slots=2", "-m: slots: not supported yet"),
+        ("-m 512,size=1G", "-m: size: given twice"),
+        ("-m sise=1G", "-m: unknown key 'sise'; did you mean 'size'? (keys: size)"),
+        ("-smp 4", "-smp: cpus=4: more than one vCPU is not supported yet"),
+        ("-smp 1,maxcpus=8", "-smp: maxcpus=8: more than one vCPU is not supported yet"),
+        ("-smp 0", "-smp: cpus: '0' is out of range: a number from 1 to 4096"),
+        ("-smp two", "-smp: cpus: 'two' is not a number: a number from 1 to 4096"),
+        ("-cpu host", "-cpu: 'host' is not supported yet (supported: max)"),
+        ("-cpu qemu64,+ssse3", "-cpu: 'qemu64' is not supported yet (supported: max)"),
+        ("-cpu mex", "-cpu: 'mex' is not a CPU model; did you mean 'max'? (supported: max)"),
+        ("-cpu max,+avx2", "-cpu max: '+avx2': CPU properties are not supported yet"),
+        ("-cpu max,vendor=x", "-cpu max: 'vendor': CPU properties are not supported yet"),
+        // Machines and accelerators.
+        ("-M q35", "-machine: 'q35' is not supported yet (supported: pc)"),
+        ("-M pc-i440fx-7.2", "-machine: 'pc-i440fx-7.2' is not supported yet (supported: pc)"),
+        ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
+        ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
+        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel)"),
+        ("-machine pc,kernel-irqchip=on", "-machine pc: kernel-irqchip: not supported yet"),
+        ("-machine accel=kvm", "-machine pc: accel: 'kvm' is not supported yet (supported: jit, interp)"),
+        ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
+        ("-M accel=jit -M accel=jit", "-machine pc: accel: given twice"),
+        ("-accel kvm", "-accel: 'kvm' is not supported yet (supported: jit, interp)"),
+        ("-accel tcg", "-accel: 'tcg': mimus's translator is called 'jit': use -accel jit"),
+        ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, interp)"),
+        ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, interp)"),
+        (
+            "-accel jit,tb-sise=64",
+            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, threshold, compile)",
+        ),
+        ("-accel jit,tb-size=0", "-accel jit: tb-size: '0' is out of range: a number from 1 to 4096"),
+        ("-accel jit,tb-size=big", "-accel jit: tb-size: 'big' is not a number: a number from 1 to 4096"),
+        ("-accel jit,compile=later", "-accel jit: compile: 'later' is not known here: background or sync"),
+        ("-accel jit,thread=multi", "-accel jit: thread: not supported yet"),
+        ("-accel interp,threshold=1", "-accel interp: unknown key 'threshold' (no keys are supported)"),
+        ("-accel jit,", "-accel: 'jit,' has an empty item (a literal comma is written ',,')"),
+        // Devices.
+        ("-device virtio-net-pci", "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit)"),
+        (
+            "-device isa-debug-exti",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit)",
+        ),
+        ("-device frobnicator", "-device: 'frobnicator' is not a device (supported: isa-debug-exit)"),
+        (
+            "-device isa-debugcon,iobase=0x402,chardev=x",
+            "-device: 'isa-debugcon': there is no -chardev yet: use -debugcon, which is this device at port 0xe9",
+        ),
+        (
+            "-device isa-debug-exit,iobase=0x10000",
+            "-device isa-debug-exit: iobase: '0x10000' is out of range: a number from 0 to 65535",
+        ),
+        (
+            "-device isa-debug-exit,iobase=0xffff,iosize=4",
+            "-device isa-debug-exit: iobase=0xffff,iosize=4 reaches past port 0xffff",
+        ),
+        ("-device isa-debug-exit -device isa-debug-exit", "-device isa-debug-exit: more than one is not supported yet"),
+        ("-device isa-debug-exit,id=x", "-device isa-debug-exit: id: not supported yet"),
+        ("-display gtk", "-display: 'gtk' is not supported yet (supported: none)"),
+        ("-display nome", "-display: 'nome' is not a display; did you mean 'none'? (supported: none)"),
+        // Character devices.
+        ("-serial pty", "-serial: 'pty' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
+        (
+            "-serial tcp::1,server",
+            "-serial: 'tcp::1,server' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)",
+        ),
+        ("-serial mon:null", "-serial: 'mon:null' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
+        (
+            "-serial studio",
+            "-serial: 'studio' is not a character device (supported: stdio, mon:stdio, file:FILE, null)",
+        ),
+        ("-serial file:", "-serial: 'file:' needs a file name: file:FILE"),
+        ("-serial null -serial stdio", "-serial: more than one is not supported yet"),
+        ("-debugcon vc", "-debugcon: 'vc' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
+        // Boot and logs.
+        ("-append quiet", "-append: needs -kernel"),
+        ("-initrd x", "-initrd: needs -kernel"),
+        (
+            "-d in_asn",
+            "-d: 'in_asn' is not a log item; did you mean 'in_asm'? \
+             (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)",
+        ),
+        ("-d cpu", "-d: 'cpu' is not supported yet (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
+        ("-d int,,mmu", "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
+    ];
+    for (line, expected) in rows {
+        match parsed(line) {
+            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_option_of_qemu_without_support_says_so() {
+    for option in OPTIONS.iter().filter(|option| option.status == Status::NotYet) {
+        let mut line = vec![OsString::from(format!("-{}", option.name))];
+        if option.shape != Shape::Flag {
+            line.push("x".into());
+        }
+        assert_eq!(parse(line).unwrap_err().to_string(), format!("-{}: not supported yet", option.name));
+    }
+}
+
+#[test]
+fn arguments_that_no_shell_would_split() {
+    let args = |list: &[&str]| parse(list.iter().map(OsString::from));
+    let config = match args(&["-kernel", "a b", "-append", "console=ttyS0 a=b,c  quiet", "-initrd", "-"]) {
+        Ok(Invocation::Run(config)) => config,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(config.kernel, Some("a b".into()));
+    assert_eq!(config.append, "console=ttyS0 a=b,c  quiet");
+    assert_eq!(config.initrd, Some("-".into()));
+    let rows: &[(&[&str], &str)] = &[
+        (&[""], "'': disk images are not supported yet (options begin with '-')"),
+        (&["-kernel", ""], "-kernel: the file name is empty"),
+        (&["-stats", ""], "-stats: the file name is empty"),
+        (&["-m", ""], "-m: the value is empty"),
+        (&["-serial", ""], "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, null)"),
+        (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
+        (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (supported: max)"),
+        (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(args(line).unwrap_err().to_string(), *expected, "{line:?}");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf8() {
+    let odd = || OsStr::from_bytes(b"\xff.img").to_owned();
+    let two = |option: &str| parse([OsString::from(option), odd()]);
+    match two("-kernel") {
+        Ok(Invocation::Run(config)) => assert_eq!(config.kernel, Some(odd().into())),
+        other => panic!("{other:?}"),
+    }
+    match parse([OsString::from("-serial"), OsStr::from_bytes(b"file:\xff.img").to_owned()]) {
+        Ok(Invocation::Run(config)) => assert_eq!(config.serial, Chardev::File(odd().into())),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(two("-m").unwrap_err().to_string(), "-m: '\u{fffd}.img' is not valid UTF-8");
+    assert_eq!(
+        parse([odd()]).unwrap_err().to_string(),
+        "\u{fffd}.img: disk images are not supported yet (options begin with '-')"
+    );
+}
+
+#[test]
+fn texts() {
+    assert_eq!(printed("-version"), format!("mimus {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(printed("-m 512 -help"), help::help());
+    assert_eq!(printed("-h"), help::help());
+    // A user who asks for help gets it, whatever else is wrong.
+    assert_eq!(printed("-hda x -foo --help"), help::help());
+    assert_eq!(printed("-d help"), help::log_items());
+    assert_eq!(printed("-d in_asm,?"), help::log_items());
+    assert_eq!(
+        printed("-accel help"),
+        "Accelerators supported by mimus:\n\
+         jit                  interpret what is cold, compile what is hot (default)\n\
+         interp               interpret only\n"
+    );
+    assert_eq!(
+        printed("-M help"),
+        "Supported machines are:\n\
+         pc                   PC with ISA devices, APICs and a PCI host bridge (default)\n"
+    );
+    assert_eq!(printed("-machine ?"), printed("-M help"));
+    assert_eq!(
+        printed("-cpu help"),
+        "Available CPUs:\n\
+         max                  every feature that mimus implements (default)\n"
+    );
+    assert_eq!(
+        printed("-device help"),
+        "Supported devices are:\n\
+         isa-debug-exit       a port that ends the run with exit code (value << 1) | 1\n"
+    );
+    assert_eq!(
+        printed("-device isa-debug-exit,help"),
+        "isa-debug-exit options:\n\
+         \x20 iobase       first I/O port, default 0x501 (a number from 0 to 65535)\n\
+         \x20 iosize       number of ports, default 2 (a number from 1 to 4)\n"
+    );
+    assert_eq!(printed("-accel interp,help"), "There are no options for interp.\n");
+    assert_eq!(printed("-display help"), "Available display backend types:\nnone                 no display\n");
+}
+
+#[test]
+fn log_items_have_unique_flags_that_cover_the_type() {
+    let mut all = LogItems::empty();
+    for (item, name, _) in LOG_ITEMS {
+        assert!(!all.intersects(*item), "{name}");
+        all |= *item;
+    }
+    assert_eq!(all, LogItems::all());
+}

@@ -1,0 +1,213 @@
+//! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
+
+use std::path::PathBuf;
+
+/// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
+pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
+
+/// The CPU model used when nothing else is asked for; always the name of a row of `-cpu help`.
+pub const DEFAULT_CPU: &str = "max";
+
+/// Everything that determines one run of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The board.
+    pub machine: MachineKind,
+    /// RAM in bytes: a multiple of 4096, between 1 MiB and 1 TiB.
+    pub ram_size: u64,
+    /// Number of vCPUs; only 1 is offered today.
+    pub smp: u8,
+    /// Name of the CPU model; always a name that `-cpu help` lists.
+    pub cpu: String,
+    /// How guest code is executed.
+    pub accel: Accel,
+    /// Kernel image (bzImage, multiboot or PVH ELF); `None` runs the built-in demo guest.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk; only ever set together with `kernel`.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, empty when none was given; only ever non-empty together with `kernel`.
+    pub append: String,
+    /// Where the first serial port (COM1) is connected.
+    pub serial: Chardev,
+    /// The `isa-debugcon` port, when one was asked for.
+    pub debugcon: Option<Debugcon>,
+    /// The `isa-debug-exit` device, when one was asked for.
+    pub debug_exit: Option<DebugExit>,
+    /// No display, and the terminal belongs to the guest (Ctrl-C included).
+    pub nographic: bool,
+    /// A guest reset ends the run instead of restarting the machine.
+    pub no_reboot: bool,
+    /// What is logged.
+    pub log: LogItems,
+    /// Where log items go; standard error when `None`.
+    pub log_file: Option<PathBuf>,
+    /// Where counters are written when the run ends; nowhere when `None`.
+    pub stats: Option<PathBuf>,
+}
+
+impl Default for Config {
+    /// The machine that no arguments at all describe.
+    fn default() -> Self {
+        Config {
+            machine: MachineKind::Pc,
+            ram_size: DEFAULT_RAM_SIZE,
+            smp: 1,
+            cpu: DEFAULT_CPU.to_owned(),
+            accel: Accel::default(),
+            kernel: None,
+            initrd: None,
+            append: String::new(),
+            serial: Chardev::Stdio { mux: false },
+            debugcon: None,
+            debug_exit: None,
+            nographic: false,
+            no_reboot: false,
+            log: LogItems::empty(),
+            log_file: None,
+            stats: None,
+        }
+    }
+}
+
+/// A board that can be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MachineKind {
+    /// QEMU's `pc`: a PC with ISA devices, a local APIC, an I/O APIC and a PCI host bridge.
+    Pc,
+}
+
+/// How guest code is executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accel {
+    /// Interpret only.
+    Interp,
+    /// Interpret what is cold, compile what is hot.
+    Jit(JitConfig),
+}
+
+impl Default for Accel {
+    fn default() -> Self {
+        Accel::Jit(JitConfig::default())
+    }
+}
+
+/// Settings of the compiling tiers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JitConfig {
+    /// Bound in MiB (1 to 4096) on translated code and its metadata; `None`: the runtime's own default.
+    pub tb_size_mib: Option<u32>,
+    /// Executions (at least 1) after which a block is compiled; `None`: the runtime's own default.
+    pub threshold: Option<u32>,
+    /// Where compiling happens.
+    pub compile: CompileMode,
+}
+
+/// Where compiling happens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CompileMode {
+    /// On a background thread; a vCPU never waits for it.
+    #[default]
+    Background,
+    /// In the vCPU's thread, at the moment the threshold is reached: reproducible.
+    Sync,
+}
+
+/// The host side of a character device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chardev {
+    /// Standard input and output.
+    Stdio {
+        /// The terminal belongs to the guest: Ctrl-C reaches it, and Ctrl-A is the escape key. When false, Ctrl-C
+        /// and its kin act on the process and every other byte reaches the guest.
+        mux: bool,
+    },
+    /// Output goes to this file, which is truncated; there is no input.
+    File(PathBuf),
+    /// Output is discarded; there is no input.
+    Null,
+}
+
+/// An `isa-debugcon` device: bytes written to a port appear on a character device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Debugcon {
+    /// I/O port.
+    pub iobase: u16,
+    /// Where the bytes go. Shares standard output with the serial port when both name it.
+    pub chardev: Chardev,
+}
+
+/// An `isa-debug-exit` device: writing `v` ends the run with exit code `(v << 1) | 1`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DebugExit {
+    /// First I/O port.
+    pub iobase: u16,
+    /// Number of ports (1 to 4); `iobase + iosize` never exceeds 0x10000.
+    pub iosize: u16,
+}
+
+bitflags::bitflags! {
+    /// What `-d` can log. The `tracing` target of an item is the item's name in [`LOG_ITEMS`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub struct LogItems: u32 {
+        /// Guest instructions of each block when it is first translated.
+        const IN_ASM = 1 << 0;
+        /// Micro-ops as lifted.
+        const OP = 1 << 1;
+        /// Micro-ops after the passes.
+        const OP_OPT = 1 << 2;
+        /// Cranelift IR of each compiled unit.
+        const CLIF = 1 << 3;
+        /// Host code of each compiled unit.
+        const OUT_ASM = 1 << 4;
+        /// Interrupts and exceptions.
+        const INT = 1 << 5;
+        /// Each entry into a block.
+        const EXEC = 1 << 6;
+        /// Page walks, TLB refills and flushes.
+        const MMU = 1 << 7;
+        /// What the guest uses and mimus does not implement.
+        const UNIMP = 1 << 8;
+    }
+}
+
+/// One log item: its flag, its name on the command line and as a `tracing` target, and a line of help.
+pub type LogItem = (LogItems, &'static str, &'static str);
+
+/// Every log item, in the order `-d help` lists them.
+pub const LOG_ITEMS: &[LogItem] = &[
+    (LogItems::IN_ASM, "in_asm", "guest instructions of each block, when it is translated"),
+    (LogItems::OP, "op", "micro-ops of each block as lifted"),
+    (LogItems::OP_OPT, "op_opt", "micro-ops of each block after optimization"),
+    (LogItems::CLIF, "clif", "Cranelift IR of each compiled block or region"),
+    (LogItems::OUT_ASM, "out_asm", "host code of each compiled block or region"),
+    (LogItems::INT, "int", "interrupts and exceptions"),
+    (LogItems::EXEC, "exec", "each block that is entered (slow: no chaining)"),
+    (LogItems::MMU, "mmu", "page walks, TLB refills and flushes"),
+    (LogItems::UNIMP, "unimp", "what the guest uses and mimus does not implement"),
+];
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// The guest powered the machine off.
+    PowerOff,
+    /// The guest reset the machine and `-no-reboot` was given.
+    Reset,
+    /// The user quit with Ctrl-A x.
+    Quit,
+    /// The guest wrote to `isa-debug-exit`; holds the process exit code, `(value << 1) | 1`.
+    DebugExit(u8),
+    /// Whoever read our standard output is gone.
+    OutputClosed,
+}
+
+impl ExitStatus {
+    /// The process's exit code. 141 is what a shell reports for a program that ended by SIGPIPE.
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::PowerOff | ExitStatus::Reset | ExitStatus::Quit => 0,
+            ExitStatus::DebugExit(code) => code,
+            ExitStatus::OutputClosed => 141,
+        }
+    }
+}

@@ -148,8 +148,8 @@ fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
     fadt.p_lvl2_lat = 0xfff.into();
     fadt.p_lvl3_lat = 0xfff.into();
     fadt.century = rtc::CENTURY;
-    // Legacy devices and an 8042 (5.2.9.3).
-    fadt.iapc_boot_arch = 3.into();
+    // Legacy devices, an 8042 and no VGA (5.2.9.3).
+    fadt.iapc_boot_arch = 7.into();
     fadt.reset_reg = io_register(0xcf9, 8);
     fadt.reset_value = 0x06;
     fadt.finalize()
@@ -186,16 +186,17 @@ fn irq(number: u8) -> Interrupt {
     Interrupt::new(true, true, false, false, u32::from(number))
 }
 
-/// An ISA device: name, hardware ID, port ranges, interrupt.
+/// An ISA device: name, hardware ID, port ranges, interrupt. The crate's interrupt descriptor holds a global system
+/// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
 type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
 
 const ISA_DEVICES: [IsaDevice<'_>; 7] = [
     ("COM1", "PNP0501", &[(uart::COM1.base, 8)], Some(uart::COM1.irq)),
     ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
     ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
-    ("TIMR", "PNP0100", &[(0x40, 4)], Some(0)),
+    ("TIMR", "PNP0100", &[(0x40, 4)], None),
     ("SPKR", "PNP0800", &[(0x61, 1)], None),
-    ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], Some(2)),
+    ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], None),
     (
         "MBRD",
         "PNP0C02",
@@ -229,7 +230,7 @@ fn pci_root() -> Vec<u8> {
         ]),
     );
     let zero = |name: &str| Name::new(name.into(), &aml::ZERO);
-    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_ADR"), &zero("_UID"), &zero("_BBN"), &crs]))
+    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs]))
 }
 
 fn processor(cpu: u8) -> Vec<u8> {
@@ -315,6 +316,11 @@ mod tests {
             &[4, 6, 0xff, 0, 0, 1],
         ];
         assert_eq!(madt[44..], expected.concat());
+    }
+
+    #[test]
+    fn no_device_names_an_overridden_interrupt() {
+        assert!(ISA_DEVICES.iter().all(|device| !matches!(device.3, Some(0 | 2 | SCI_IRQ))));
     }
 
     #[test]

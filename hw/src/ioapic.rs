@@ -86,9 +86,9 @@ impl IoApic {
         }
     }
 
-    /// Whether some input may want a message sent; the cheap test before asking each.
-    pub(crate) fn is_active(&self) -> bool {
-        self.edges | self.lines != 0
+    /// The inputs that may want a message sent, bit by number; the cheap test before [`IoApic::request`].
+    pub(crate) fn active(&self) -> u32 {
+        self.edges | self.lines
     }
 
     /// The end of the level-triggered interrupt `vector`.

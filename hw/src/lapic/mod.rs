@@ -211,8 +211,11 @@ impl Lapic {
         self.advance(now);
     }
 
+    /// When the timer will raise an interrupt. A masked timer needs nobody: its registers are worked out when they are
+    /// read. In TSC-deadline mode expiry also clears the MSR, masked or not.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.timer.next_deadline()
+        let silent = self.lvt[LVT_TIMER] & LVT_MASKED != 0 && self.timer.tsc_deadline() == 0;
+        if silent { None } else { self.timer.next_deadline() }
     }
 
     /// Fires the timer if it is due.

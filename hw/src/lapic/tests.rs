@@ -104,6 +104,7 @@ fn periodic_timer_catches_up_in_one_step() {
 #[test]
 fn dividers() {
     let mut l = lapic();
+    l.write(0, TIMER, 0x40);
     for (field, divisor) in [(0, 2), (1, 4), (2, 8), (3, 16), (8, 32), (9, 64), (10, 128), (11, 1)] {
         l.write(0, DIVIDE, field);
         l.write(0, INITIAL, 10);
@@ -114,6 +115,7 @@ fn dividers() {
 #[test]
 fn changing_the_divider_keeps_the_count() {
     let mut l = lapic();
+    l.write(0, TIMER, 0x40);
     l.write(0, DIVIDE, 0xb);
     l.write(0, INITIAL, 1000);
     l.write(400, DIVIDE, 0);
@@ -147,11 +149,13 @@ fn tsc_deadline_timer() {
 #[test]
 fn masked_timer_expires_silently() {
     let mut l = lapic();
-    l.write(0, TIMER, LVT_MASKED | 0x40);
-    l.write(0, INITIAL, 10);
-    l.advance(1000);
-    assert_eq!(l.pending(), None);
+    l.write(0, TIMER, LVT_MASKED | 0x2_0040);
+    l.write(0, INITIAL, 100);
     assert_eq!(l.next_deadline(), None);
+    assert_eq!(l.read(1010, CURRENT), 95);
+    assert_eq!(l.pending(), None);
+    l.write(1010, TIMER, 0x2_0040);
+    assert_eq!((l.pending(), l.next_deadline()), (None, Some(1200)), "it kept counting");
 }
 
 #[test]

@@ -565,10 +565,10 @@ impl Devices {
         }
         let output = self.pic.output();
         self.set_pic_output(output);
-        if !self.ioapic.is_active() {
-            return;
-        }
-        for pin in 0..ioapic::PINS {
+        let mut active = self.ioapic.active();
+        while active != 0 {
+            let pin = active.trailing_zeros() as u8;
+            active &= active - 1;
             if let Some(message) = self.ioapic.request(pin)
                 && self.deliver(message, None)
             {

@@ -173,9 +173,9 @@ impl Rtc {
         self.nmi_masked
     }
 
-    /// Whether a restored state has the memory that every access relies on.
+    /// Whether a restored state has the memory that every access relies on and a day of the week.
     pub(crate) fn is_well_formed(&self) -> bool {
-        self.cmos.len() == CMOS_SIZE
+        self.cmos.len() == CMOS_SIZE && (0..7).contains(&self.weekday_offset)
     }
 
     /// The level of the interrupt line.
@@ -598,6 +598,13 @@ mod tests {
         assert!(r.nmi_masked());
         r.write_index(0x0d);
         assert!(!r.nmi_masked());
+    }
+
+    #[test]
+    fn malformed_states_are_recognised() {
+        assert!(rtc().is_well_formed());
+        assert!(!Rtc { cmos: vec![0; 64], ..rtc() }.is_well_formed());
+        assert!(!Rtc { weekday_offset: i64::MAX, ..rtc() }.is_well_formed());
     }
 
     #[test]

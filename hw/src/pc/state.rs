@@ -106,3 +106,45 @@ impl Pc {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CharSink, PcConfig};
+
+    struct Null;
+
+    impl CharSink for Null {
+        fn write(&mut self, _bytes: &[u8]) {}
+    }
+
+    #[test]
+    fn a_malformed_device_is_refused_and_nothing_changes() {
+        let config = PcConfig {
+            ram_size: 64 << 20,
+            cpus: 1,
+            tsc_hz: 1_000_000_000,
+            unix_time_at_power_on: 0,
+            debug_exit: None,
+            debugcon: None,
+        };
+        let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
+        pc.advance(1_000);
+        let good = pc.save();
+        let mut bad = good.clone();
+        bad.devices.now = 77_777;
+        bad.devices.rtc = serde_round_trip_with_short_memory(&bad.devices.rtc);
+        assert_eq!(pc.restore(bad), Err(StateError::Malformed("clock")));
+        assert_eq!(pc.save(), good);
+    }
+
+    /// Serializes a clock and drops the last byte of its CMOS memory.
+    fn serde_round_trip_with_short_memory(rtc: &Rtc) -> Rtc {
+        let mut bytes = postcard::to_stdvec(rtc).expect("a clock serializes");
+        // Index, NMI mask, then the length of the memory as a two-byte variable-length integer: 128 becomes 127.
+        assert_eq!(bytes[2..4], [0x80, 0x01]);
+        bytes.splice(2..4, [0x7f]);
+        bytes.remove(3 + 127);
+        postcard::from_bytes(&bytes).expect("the shape is still a clock's")
+    }
+}

@@ -1,2 +1,26 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! The devices of mimus as pure state machines.
+//!
+//! Nothing in this crate has a thread, a clock or a host file. Guest time enters as an argument (`now`, guest
+//! nanoseconds since power-on), characters leave through a [`CharSink`], and everything a device remembers is plain
+//! serde data. [`Pc`] ties the devices of a PC together: one table routes I/O ports, one table routes interrupt lines.
+//!
+//! The host side reads and writes ports and MMIO on behalf of a vCPU, calls [`Pc::advance`] no later than
+//! [`Pc::next_deadline`], and asks [`Pc::interrupt_pending`] before it enters the guest.
 #![forbid(unsafe_code)]
+
+mod acpi_pm;
+pub mod acpi_tables;
+mod debug;
+mod i8042;
+mod ioapic;
+mod lapic;
+mod mp_table;
+mod pc;
+mod pci;
+mod pic;
+mod pit;
+mod rtc;
+mod time;
+mod uart;
+
+pub use pc::{CharSink, Pc, PcConfig, PcEvent, PcState, StateError, low_ram_size};

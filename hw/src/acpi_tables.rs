@@ -1,0 +1,339 @@
+//! The firmware tables of the PC: RSDP, RSDT, XSDT, FADT, FACS, MADT and DSDT (ACPI specification 6.5, chapter 5),
+//! and an MP table.
+//!
+//! All of them lie in one area below 1 MiB, where a guest scans for the RSDP and the MP floating pointer.
+
+use crate::acpi_pm::{
+    ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S5_SLEEP_TYPE, SCI_IRQ,
+    SMI_COMMAND,
+};
+use crate::{ioapic, lapic, mp_table, rtc, uart};
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope,
+};
+use acpi_tables::facs::FACS;
+use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
+use acpi_tables::gas::{AccessSize, AddressSpace as GasSpace, GAS};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, aml};
+
+/// Guest-physical address of the RSDP; a boot loader may pass it on.
+pub const RSDP_ADDRESS: u64 = 0xf_0000;
+/// The area that holds the tables ends before this guest-physical address.
+pub const TABLES_END: u64 = 0x10_0000;
+
+/// The PCI memory hole below 4 GiB: its first and last address.
+const PCI_HOLE: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
+
+const OEM_ID: [u8; 6] = *b"MIMUS ";
+const OEM_TABLE_ID: [u8; 8] = *b"MIMUSPC ";
+const OEM_REVISION: u32 = 1;
+
+/// Bytes to place in guest RAM before the guest starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Guest-physical address of the first byte.
+    pub address: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Hands out addresses from [`RSDP_ADDRESS`] up.
+struct Layout {
+    next: u64,
+    blobs: Vec<Blob>,
+}
+
+impl Layout {
+    fn place(&mut self, bytes: Vec<u8>) -> u64 {
+        let address = self.next;
+        // FACS wants 64-byte alignment (5.2.10), the others 16.
+        self.next = (address + bytes.len() as u64).next_multiple_of(64);
+        self.blobs.push(Blob { address, bytes });
+        address
+    }
+
+    fn place_aml(&mut self, table: &dyn Aml) -> u64 {
+        self.place(bytes_of(table))
+    }
+}
+
+/// The tables for a machine with `cpus` processors (at least one).
+pub fn build(cpus: u8) -> Vec<Blob> {
+    let cpus = cpus.max(1);
+    let rsdp_space = (Rsdp::len() as u64).next_multiple_of(64);
+    let mut layout = Layout { next: RSDP_ADDRESS + rsdp_space, blobs: Vec::new() };
+    let facs = layout.place_aml(&FACS::new());
+    let dsdt = layout.place_aml(&dsdt(cpus));
+    let fadt = layout.place_aml(&fadt(facs, dsdt));
+    let madt = layout.place_aml(&madt(cpus));
+
+    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    for table in [fadt, madt] {
+        xsdt.add_entry(table);
+        rsdt.append_slice(&(table as u32).to_le_bytes());
+    }
+    let xsdt = layout.place_aml(&xsdt);
+    let rsdt = layout.place_aml(&rsdt);
+
+    let mp_address = layout.next;
+    layout.place(mp_table::build(mp_address as u32, cpus, SCI_IRQ));
+    layout.blobs.push(Blob { address: RSDP_ADDRESS, bytes: rsdp(xsdt, rsdt as u32) });
+    layout.blobs
+}
+
+fn bytes_of(aml: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    aml.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+/// The crate's RSDP knows no RSDT address, which guests of ACPI 1.0 read (5.2.5.3): patch it and both checksums.
+fn rsdp(xsdt: u64, rsdt: u32) -> Vec<u8> {
+    let mut bytes = bytes_of(&Rsdp::new(OEM_ID, xsdt));
+    bytes[16..20].copy_from_slice(&rsdt.to_le_bytes());
+    bytes[8] = 0;
+    bytes[8] = negated_sum(&bytes[..20]);
+    bytes[32] = 0;
+    bytes[32] = negated_sum(&bytes);
+    bytes
+}
+
+fn negated_sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte))
+}
+
+fn io_register(port: u16, bits: u8) -> GAS {
+    let access = match bits {
+        8 => AccessSize::ByteAccess,
+        16 => AccessSize::WordAccess,
+        _ => AccessSize::DwordAccess,
+    };
+    GAS::new(GasSpace::SystemIo, bits, 0, access, u64::from(port))
+}
+
+fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
+    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+        .preferred_pm_profile(PmProfile::Desktop)
+        .flag(Flags::Wbinvd)
+        .flag(Flags::ProcC1)
+        .flag(Flags::SlpButton)
+        .flag(Flags::FixRtc)
+        .flag(Flags::TmrValExt)
+        .flag(Flags::ResetRegSup);
+    fadt.firmware_ctrl = (facs as u32).into();
+    fadt.dsdt = (dsdt as u32).into();
+    fadt.x_dsdt = dsdt.into();
+    fadt.sci_int = u16::from(SCI_IRQ).into();
+    fadt.smi_cmd = u32::from(SMI_COMMAND).into();
+    fadt.acpi_enable = ACPI_ENABLE;
+    fadt.acpi_disable = ACPI_DISABLE;
+    let (event, control, timer) = (PM_BASE + PM1_EVENT, PM_BASE + PM1_CONTROL, PM_BASE + PM_TIMER);
+    fadt.pm1a_evt_blk = u32::from(event).into();
+    fadt.x_pm1a_evt_blk = io_register(event, 32);
+    fadt.pm1_evt_len = 4;
+    fadt.pm1a_cnt_blk = u32::from(control).into();
+    fadt.x_pm1a_cnt_blk = io_register(control, 16);
+    fadt.pm1_cnt_len = 2;
+    fadt.pm_tmr_blk = u32::from(timer).into();
+    fadt.x_pm_tmr_blk = io_register(timer, 32);
+    fadt.pm_tmr_len = 4;
+    fadt.gpe0_blk = u32::from(GPE0_BASE).into();
+    fadt.x_gpe0_blk = io_register(GPE0_BASE, 32);
+    fadt.gpe0_blk_len = 4;
+    // More than 100 and 1000 µs: no C2, no C3.
+    fadt.p_lvl2_lat = 0xfff.into();
+    fadt.p_lvl3_lat = 0xfff.into();
+    fadt.century = rtc::CENTURY;
+    // Legacy devices, an 8042 and no VGA (5.2.9.3).
+    fadt.iapc_boot_arch = 7.into();
+    fadt.reset_reg = io_register(0xcf9, 8);
+    fadt.reset_value = 0x06;
+    fadt.finalize()
+}
+
+/// The crate's MADT has no interrupt source override, so the entries are written here (5.2.12, tables 5.20-5.26).
+fn madt(cpus: u8) -> Sdt {
+    let mut madt = Sdt::new(*b"APIC", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    madt.append_slice(&(lapic::DEFAULT_BASE as u32).to_le_bytes());
+    // PCAT_COMPAT: there are 8259As as well.
+    madt.append_slice(&1u32.to_le_bytes());
+    for cpu in 0..cpus {
+        madt.append_slice(&[0, 8, cpu, cpu, 1, 0, 0, 0]);
+    }
+    let [a, b, c, d] = (ioapic::BASE as u32).to_le_bytes();
+    madt.append_slice(&[1, 12, ioapic::RESET_ID, 0, a, b, c, d, 0, 0, 0, 0]);
+    for (irq, gsi, flags) in [(0, 2, 0x00), (SCI_IRQ, SCI_IRQ, 0x0d)] {
+        madt.append_slice(&[2, 10, 0, irq, gsi, 0, 0, 0, flags, 0]);
+    }
+    // NMI on LINT1 of all processors.
+    madt.append_slice(&[4, 6, 0xff, 0, 0, 1]);
+    madt
+}
+
+fn hid(id: &str) -> Name {
+    Name::new("_HID".into(), &EISAName::new(id))
+}
+
+fn ports(first: u16, count: u8) -> IO {
+    IO::new(first, first, 1, count)
+}
+
+fn irq(number: u8) -> Interrupt {
+    Interrupt::new(true, true, false, false, u32::from(number))
+}
+
+/// An ISA device: name, hardware ID, port ranges, interrupt. The crate's interrupt descriptor holds a global system
+/// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
+type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
+
+const ISA_DEVICES: [IsaDevice<'_>; 7] = [
+    ("COM1", "PNP0501", &[(uart::COM1.base, 8)], Some(uart::COM1.irq)),
+    ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
+    ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
+    ("TIMR", "PNP0100", &[(0x40, 4)], None),
+    ("SPKR", "PNP0800", &[(0x61, 1)], None),
+    ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], None),
+    (
+        "MBRD",
+        "PNP0C02",
+        &[(0x80, 1), (0x92, 1), (SMI_COMMAND, 2), (0x4d0, 2), (PM_BASE, PM_LENGTH as u8), (GPE0_BASE, 4)],
+        None,
+    ),
+];
+
+fn isa_device((name, id, ranges, interrupt): IsaDevice<'_>) -> Vec<u8> {
+    let ranges: Vec<IO> = ranges.iter().map(|(first, count)| ports(*first, *count)).collect();
+    let interrupt = interrupt.map(irq);
+    let mut resources: Vec<&dyn Aml> = ranges.iter().map(|range| range as &dyn Aml).collect();
+    if let Some(interrupt) = &interrupt {
+        resources.push(interrupt);
+    }
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
+    bytes_of(&Device::new(name.into(), vec![&hid(id), &crs]))
+}
+
+fn pci_root() -> Vec<u8> {
+    let (first, last) = PCI_HOLE;
+    let crs = Name::new(
+        "_CRS".into(),
+        &ResourceTemplate::new(vec![
+            &AddressSpace::new_bus_number(0u16, 0xff),
+            &ports(0xcf8, 8),
+            &AddressSpace::new_io(0u16, 0xcf7, None),
+            &AddressSpace::new_io(0xd00u16, 0xffff, None),
+            &AddressSpace::new_memory(AddressSpaceCacheable::Cacheable, true, 0xa_0000u32, 0xb_ffff, None),
+            &AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, first, last, None),
+        ]),
+    );
+    let zero = |name: &str| Name::new(name.into(), &aml::ZERO);
+    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs]))
+}
+
+fn processor(cpu: u8) -> Vec<u8> {
+    let name = format!("C{cpu:03X}");
+    let hid = Name::new("_HID".into(), &"ACPI0007");
+    let uid = Name::new("_UID".into(), &cpu);
+    bytes_of(&Device::new(name.as_str().into(), vec![&hid, &uid]))
+}
+
+fn dsdt(cpus: u8) -> Sdt {
+    let mut system_bus = pci_root();
+    for device in ISA_DEVICES {
+        system_bus.extend(isa_device(device));
+    }
+    for cpu in 0..cpus {
+        system_bus.extend(processor(cpu));
+    }
+    let s5 = Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &S5_SLEEP_TYPE, &aml::ZERO, &aml::ZERO]));
+    // Revision 2: integers are 64 bits wide.
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    dsdt.append_slice(&Scope::raw("_SB_".into(), system_bus));
+    dsdt.append_slice(&bytes_of(&s5));
+    dsdt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table_at(blobs: &[Blob], address: u64) -> &[u8] {
+        &blobs.iter().find(|blob| blob.address == address).expect("a pointer leads to a table").bytes
+    }
+
+    fn u32_at(bytes: &[u8], offset: usize) -> u64 {
+        u64::from(u32::from_le_bytes(bytes[offset..offset + 4].try_into().unwrap()))
+    }
+
+    fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+        u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+    }
+
+    /// Checks length and checksum of a table with the standard header.
+    fn checked<'a>(blobs: &'a [Blob], address: u64, signature: &[u8; 4]) -> &'a [u8] {
+        let table = table_at(blobs, address);
+        assert_eq!(&table[..4], signature);
+        assert_eq!(u32_at(table, 4), table.len() as u64);
+        assert_eq!(negated_sum(table), 0);
+        table
+    }
+
+    #[test]
+    fn every_table_is_reached_and_sums_to_zero() {
+        let blobs = build(4);
+        let rsdp = table_at(&blobs, RSDP_ADDRESS);
+        assert_eq!(&rsdp[..8], b"RSD PTR ");
+        assert_eq!((negated_sum(&rsdp[..20]), negated_sum(rsdp)), (0, 0));
+        let rsdt = checked(&blobs, u32_at(rsdp, 16), b"RSDT");
+        let xsdt = checked(&blobs, u64_at(rsdp, 24), b"XSDT");
+        for (index, signature) in [b"FACP", b"APIC"].into_iter().enumerate() {
+            let address = u64_at(xsdt, 36 + 8 * index);
+            assert_eq!(u32_at(rsdt, 36 + 4 * index), address);
+            checked(&blobs, address, signature);
+        }
+        let fadt = table_at(&blobs, u64_at(xsdt, 36));
+        assert_eq!(u32_at(fadt, 40), u64_at(fadt, 140));
+        let dsdt = checked(&blobs, u32_at(fadt, 40), b"DSDT");
+        assert!(dsdt.windows(4).any(|name| name == b"_S5_"));
+        let facs = u32_at(fadt, 36);
+        assert_eq!((&table_at(&blobs, facs)[..4], facs % 64), (&b"FACS"[..], 0));
+        assert_eq!((u32_at(fadt, 48), u32_at(fadt, 76)), (0xb2, 0x608));
+    }
+
+    #[test]
+    fn interrupt_structure_of_the_madt() {
+        let blobs = build(2);
+        let madt = &blobs.iter().find(|blob| blob.bytes.starts_with(b"APIC")).unwrap().bytes;
+        let expected: &[&[u8]] = &[
+            &[0, 8, 0, 0, 1, 0, 0, 0],
+            &[0, 8, 1, 1, 1, 0, 0, 0],
+            &[1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0],
+            &[2, 10, 0, 0, 2, 0, 0, 0, 0, 0],
+            &[2, 10, 0, 9, 9, 0, 0, 0, 0x0d, 0],
+            &[4, 6, 0xff, 0, 0, 1],
+        ];
+        assert_eq!(madt[44..], expected.concat());
+    }
+
+    #[test]
+    fn no_device_names_an_overridden_interrupt() {
+        assert!(ISA_DEVICES.iter().all(|device| !matches!(device.3, Some(0 | 2 | SCI_IRQ))));
+    }
+
+    #[test]
+    fn blobs_fit_without_overlap() {
+        for cpus in [0, 1, 255] {
+            let mut blobs = build(cpus);
+            blobs.sort_by_key(|blob| blob.address);
+            for pair in blobs.windows(2) {
+                assert!(pair[0].address + pair[0].bytes.len() as u64 <= pair[1].address);
+            }
+            let last = blobs.last().unwrap();
+            assert!(last.address + last.bytes.len() as u64 <= TABLES_END);
+            assert!(blobs.iter().all(|blob| blob.address % 16 == 0 && blob.address >= RSDP_ADDRESS));
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! The 8042 keyboard controller with a keyboard (IBM PS/2 hardware interface technical reference, "Keyboard and
+//! auxiliary device controller"), and the fast A20 and reset port 0x92.
+//!
+//! No auxiliary device is attached: bytes sent to one are answered with "resend" and the time-out flag at once.
+
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+const STATUS_OUTPUT_FULL: u8 = 1 << 0;
+const STATUS_SYSTEM: u8 = 1 << 2;
+const STATUS_COMMAND: u8 = 1 << 3;
+const STATUS_UNLOCKED: u8 = 1 << 4;
+const STATUS_AUX: u8 = 1 << 5;
+const STATUS_TIMEOUT: u8 = 1 << 6;
+
+const MODE_IRQ1: u8 = 1 << 0;
+const MODE_IRQ12: u8 = 1 << 1;
+const MODE_SYSTEM: u8 = 1 << 2;
+const MODE_KEYBOARD_OFF: u8 = 1 << 4;
+const MODE_AUX_OFF: u8 = 1 << 5;
+const MODE_TRANSLATE: u8 = 1 << 6;
+
+const OUTPUT_NO_RESET: u8 = 1 << 0;
+const OUTPUT_A20: u8 = 1 << 1;
+const OUTPUT_IRQ1: u8 = 1 << 4;
+const OUTPUT_IRQ12: u8 = 1 << 5;
+
+const ACK: u8 = 0xfa;
+const RESEND: u8 = 0xfe;
+
+/// Answers that wait behind the output buffer; a guest that does not read loses the rest, as on the hardware.
+const QUEUE_LIMIT: usize = 16;
+
+/// A byte on its way to the guest, with its source's status bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Answer {
+    byte: u8,
+    status: u8,
+}
+
+/// The keyboard controller, the keyboard behind it and the A20 gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct I8042 {
+    mode: u8,
+    ram: [u8; 32],
+    last_was_command: bool,
+    output: Option<Answer>,
+    last_data: u8,
+    queue: VecDeque<Answer>,
+    /// A controller command that waits for its data byte.
+    command: Option<u8>,
+    /// A keyboard command that waits for its parameter.
+    keyboard_command: Option<u8>,
+    scan_code_set: u8,
+    last_keyboard_byte: u8,
+    a20: bool,
+    port_92: u8,
+    reset_requested: bool,
+}
+
+impl I8042 {
+    /// The controller as firmware leaves it: keyboard interrupt and translation on, A20 open.
+    pub(crate) fn new() -> Self {
+        I8042 {
+            mode: MODE_IRQ1 | MODE_SYSTEM | MODE_AUX_OFF | MODE_TRANSLATE,
+            ram: [0; 32],
+            last_was_command: false,
+            output: None,
+            last_data: 0,
+            queue: VecDeque::new(),
+            command: None,
+            keyboard_command: None,
+            scan_code_set: 2,
+            last_keyboard_byte: 0,
+            a20: true,
+            port_92: 0,
+            reset_requested: false,
+        }
+    }
+
+    /// Whether a restored state keeps to the queue's bound.
+    pub(crate) fn is_well_formed(&self) -> bool {
+        self.queue.len() <= QUEUE_LIMIT
+    }
+
+    pub(crate) fn a20_enabled(&self) -> bool {
+        self.a20
+    }
+
+    /// Whether the guest pulled the reset line since the last call.
+    pub(crate) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.reset_requested)
+    }
+
+    /// Moves the next waiting byte into the output buffer. The board calls it after it has propagated the interrupt
+    /// lines, so that each byte raises its line anew.
+    pub(crate) fn refill(&mut self) {
+        if self.output.is_some() {
+            return;
+        }
+        let blocked = |answer: &Answer| answer.status & STATUS_AUX == 0 && self.mode & MODE_KEYBOARD_OFF != 0;
+        if self.queue.front().is_some_and(|answer| !blocked(answer)) {
+            self.output = self.queue.pop_front();
+        }
+    }
+
+    /// The keyboard's interrupt line.
+    pub(crate) fn irq1(&self) -> bool {
+        self.mode & MODE_IRQ1 != 0 && self.output.is_some_and(|answer| answer.status & STATUS_AUX == 0)
+    }
+
+    /// The auxiliary device's interrupt line.
+    pub(crate) fn irq12(&self) -> bool {
+        self.mode & MODE_IRQ12 != 0 && self.output.is_some_and(|answer| answer.status & STATUS_AUX != 0)
+    }
+
+    /// Reads port 0x60.
+    pub(crate) fn read_data(&mut self) -> u8 {
+        if let Some(answer) = self.output.take() {
+            self.last_data = answer.byte;
+        }
+        self.last_data
+    }
+
+    /// Reads port 0x64.
+    pub(crate) fn read_status(&self) -> u8 {
+        let mut status = STATUS_UNLOCKED;
+        if let Some(answer) = self.output {
+            status |= STATUS_OUTPUT_FULL | answer.status;
+        }
+        if self.mode & MODE_SYSTEM != 0 {
+            status |= STATUS_SYSTEM;
+        }
+        if self.last_was_command {
+            status |= STATUS_COMMAND;
+        }
+        status
+    }
+
+    /// Writes port 0x64.
+    pub(crate) fn write_command(&mut self, value: u8) {
+        self.last_was_command = true;
+        self.command = None;
+        match value {
+            0x20 => self.reply(self.mode),
+            0x21..=0x3f => self.reply(self.ram[usize::from(value & 0x1f)]),
+            0x60..=0x7f | 0xd1..=0xd4 => self.command = Some(value),
+            0xa7 => self.mode |= MODE_AUX_OFF,
+            0xa8 => self.mode &= !MODE_AUX_OFF,
+            // Interface tests: no error.
+            0xa9 | 0xab => self.reply(0x00),
+            0xaa => {
+                self.mode |= MODE_SYSTEM;
+                self.reply(0x55);
+            }
+            0xad => self.mode |= MODE_KEYBOARD_OFF,
+            0xae => self.mode &= !MODE_KEYBOARD_OFF,
+            // Input port: keyboard unlocked, manufacturing jumper absent.
+            0xc0 => self.reply(0xa0),
+            0xd0 => {
+                let output = self.output_port();
+                self.reply(output);
+            }
+            0xdd => self.a20 = false,
+            0xdf => self.a20 = true,
+            // Pulse the output lines whose bit is 0; line 0 is reset.
+            0xf0..=0xff => self.reset_requested |= value & 1 == 0,
+            _ => tracing::debug!(value, "unknown keyboard controller command"),
+        }
+    }
+
+    /// Writes port 0x60.
+    pub(crate) fn write_data(&mut self, value: u8) {
+        self.last_was_command = false;
+        match self.command.take() {
+            None => {
+                self.mode &= !MODE_KEYBOARD_OFF;
+                self.write_keyboard(value);
+            }
+            Some(0x60) => self.mode = value,
+            Some(command @ 0x61..=0x7f) => self.ram[usize::from(command & 0x1f)] = value,
+            Some(0xd1) => {
+                self.a20 = value & OUTPUT_A20 != 0;
+                self.reset_requested |= value & OUTPUT_NO_RESET == 0;
+            }
+            Some(0xd2) => self.reply(value),
+            Some(0xd3) => self.answer(value, STATUS_AUX),
+            Some(_) => self.answer(RESEND, STATUS_AUX | STATUS_TIMEOUT),
+        }
+    }
+
+    /// Reads port 0x92.
+    pub(crate) fn read_port_92(&self) -> u8 {
+        self.port_92 & !2 | if self.a20 { 2 } else { 0 }
+    }
+
+    /// Writes port 0x92: bit 1 opens A20, a rise of bit 0 resets.
+    pub(crate) fn write_port_92(&mut self, value: u8) {
+        self.a20 = value & 2 != 0;
+        self.reset_requested |= value & !self.port_92 & 1 != 0;
+        self.port_92 = value & 1;
+    }
+
+    fn output_port(&self) -> u8 {
+        let mut value = OUTPUT_NO_RESET;
+        for (bit, set) in [(OUTPUT_A20, self.a20), (OUTPUT_IRQ1, self.irq1()), (OUTPUT_IRQ12, self.irq12())] {
+            if set {
+                value |= bit;
+            }
+        }
+        value
+    }
+
+    /// The controller's own answers overtake what the keyboard has queued.
+    fn reply(&mut self, byte: u8) {
+        self.output = Some(Answer { byte, status: 0 });
+    }
+
+    fn answer(&mut self, byte: u8, status: u8) {
+        if self.queue.len() < QUEUE_LIMIT {
+            self.queue.push_back(Answer { byte, status });
+        }
+    }
+
+    fn keyboard_answer(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.last_keyboard_byte = byte;
+            self.answer(byte, 0);
+        }
+    }
+
+    fn write_keyboard(&mut self, value: u8) {
+        match (self.keyboard_command.take(), value) {
+            // Scan code set: 0 asks for the current one.
+            (Some(0xf0), 0) => self.keyboard_answer(&[ACK, self.scan_code_set]),
+            (Some(0xf0), 1..=3) => {
+                self.scan_code_set = value;
+                self.keyboard_answer(&[ACK]);
+            }
+            (Some(0xf0), _) => self.keyboard_answer(&[RESEND]),
+            // LEDs and typematic rate: nothing to see.
+            (Some(_), _) => self.keyboard_answer(&[ACK]),
+            (None, 0xed | 0xf0 | 0xf3) => {
+                self.keyboard_command = Some(value);
+                self.keyboard_answer(&[ACK]);
+            }
+            (None, 0xee) => self.keyboard_answer(&[0xee]),
+            (None, 0xf2) => {
+                self.keyboard_answer(&[ACK, 0xab, if self.mode & MODE_TRANSLATE != 0 { 0x41 } else { 0x83 }])
+            }
+            (None, 0xf4..=0xfd) => {
+                if matches!(value, 0xf5 | 0xf6) {
+                    self.scan_code_set = 2;
+                }
+                self.keyboard_answer(&[ACK]);
+            }
+            (None, 0xfe) => self.answer(self.last_keyboard_byte, 0),
+            (None, 0xff) => {
+                self.queue.clear();
+                self.scan_code_set = 2;
+                self.keyboard_answer(&[ACK, 0xaa]);
+            }
+            (None, _) => self.keyboard_answer(&[RESEND]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(k: &mut I8042, value: u8) {
+        k.write_command(value);
+        k.refill();
+    }
+
+    fn data(k: &mut I8042, value: u8) {
+        k.write_data(value);
+        k.refill();
+    }
+
+    /// Every byte that waits, with its status.
+    fn drain(k: &mut I8042) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while k.read_status() & STATUS_OUTPUT_FULL != 0 {
+            bytes.push(k.read_data());
+            k.refill();
+        }
+        bytes
+    }
+
+    #[test]
+    fn self_tests() {
+        let mut k = I8042::new();
+        for (value, answer) in [(0xaa, 0x55), (0xab, 0), (0xa9, 0), (0x20, 0x65)] {
+            command(&mut k, value);
+            assert_eq!(k.read_status(), STATUS_UNLOCKED | STATUS_SYSTEM | STATUS_COMMAND | STATUS_OUTPUT_FULL);
+            assert_eq!(drain(&mut k), [answer]);
+        }
+    }
+
+    #[test]
+    fn keyboard_commands() {
+        let mut k = I8042::new();
+        for (sent, answer) in [
+            (&[0xff][..], &[0xfa, 0xaa][..]),
+            (&[0xf2], &[0xfa, 0xab, 0x41]),
+            (&[0xed, 0x07], &[0xfa, 0xfa]),
+            (&[0xf3, 0x20], &[0xfa, 0xfa]),
+            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x02]),
+            (&[0xf0, 0x03], &[0xfa, 0xfa]),
+            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x03]),
+            (&[0xf4], &[0xfa]),
+            (&[0xee], &[0xee]),
+            (&[0xfe], &[0xee]),
+            (&[0x42], &[0xfe]),
+        ] {
+            for &byte in sent {
+                data(&mut k, byte);
+            }
+            assert_eq!(drain(&mut k), answer, "{sent:x?}");
+        }
+        command(&mut k, 0x60);
+        data(&mut k, 0x05);
+        data(&mut k, 0xf2);
+        assert_eq!(drain(&mut k), [0xfa, 0xab, 0x83], "untranslated");
+    }
+
+    #[test]
+    fn each_byte_raises_the_line() {
+        let mut k = I8042::new();
+        data(&mut k, 0xff);
+        assert!(k.irq1());
+        assert_eq!(k.read_data(), 0xfa);
+        assert!(!k.irq1());
+        k.refill();
+        assert!(k.irq1());
+        assert_eq!(drain(&mut k), [0xaa]);
+        assert!(!k.irq1());
+        assert_eq!(k.read_data(), 0xaa, "an empty buffer repeats its last byte");
+    }
+
+    #[test]
+    fn disabled_keyboard_holds_its_bytes() {
+        let mut k = I8042::new();
+        k.write_data(0xf4);
+        command(&mut k, 0xad);
+        assert_eq!(drain(&mut k), [0u8; 0]);
+        command(&mut k, 0xae);
+        assert_eq!(drain(&mut k), [0xfa]);
+    }
+
+    #[test]
+    fn auxiliary_port_loops_and_times_out() {
+        let mut k = I8042::new();
+        command(&mut k, 0x60);
+        data(&mut k, 0x47);
+        command(&mut k, 0xd3);
+        data(&mut k, 0xa5);
+        assert!(k.irq12() && !k.irq1());
+        assert_eq!(k.read_status() & STATUS_AUX, STATUS_AUX);
+        assert_eq!(drain(&mut k), [0xa5]);
+        command(&mut k, 0xd4);
+        data(&mut k, 0xff);
+        assert_eq!(k.read_status() & (STATUS_AUX | STATUS_TIMEOUT), STATUS_AUX | STATUS_TIMEOUT);
+        assert_eq!(drain(&mut k), [0xfe]);
+    }
+
+    #[test]
+    fn a20_has_three_switches() {
+        let mut k = I8042::new();
+        assert!(k.a20_enabled());
+        command(&mut k, 0xd1);
+        data(&mut k, 0x01);
+        assert!(!k.a20_enabled());
+        command(&mut k, 0xd0);
+        assert_eq!(drain(&mut k), [OUTPUT_NO_RESET]);
+        k.write_port_92(2);
+        assert!(k.a20_enabled());
+        assert_eq!(k.read_port_92(), 2);
+        command(&mut k, 0xdd);
+        assert!(!k.a20_enabled());
+        assert_eq!(k.read_port_92(), 0);
+        command(&mut k, 0xdf);
+        assert!(k.a20_enabled() && !k.take_reset());
+    }
+
+    #[test]
+    fn resets() {
+        let mut k = I8042::new();
+        command(&mut k, 0xff);
+        assert!(!k.take_reset(), "no line is pulsed");
+        command(&mut k, 0xfe);
+        assert!(k.take_reset() && !k.take_reset());
+        k.write_port_92(3);
+        assert!(k.take_reset());
+        k.write_port_92(3);
+        assert!(!k.take_reset());
+        command(&mut k, 0xd1);
+        data(&mut k, 0x02);
+        assert!(k.take_reset());
+    }
+
+    #[test]
+    fn the_queue_is_bounded() {
+        let mut k = I8042::new();
+        for _ in 0..1000 {
+            k.write_data(0xf2);
+        }
+        assert_eq!(k.queue.len(), QUEUE_LIMIT);
+    }
+
+    #[test]
+    fn state_round_trips() {
+        let mut k = I8042::new();
+        data(&mut k, 0xf2);
+        command(&mut k, 0xd1);
+        let mut back: I8042 = postcard::from_bytes(&postcard::to_stdvec(&k).unwrap()).unwrap();
+        assert_eq!(back, k);
+        data(&mut back, 0x01);
+        assert!(!back.a20_enabled());
+        assert_eq!(drain(&mut back), [0xfa, 0xab, 0x41]);
+    }
+}

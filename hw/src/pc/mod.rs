@@ -1,0 +1,627 @@
+//! The board: the devices of a PC, their ports and their interrupt lines.
+
+mod state;
+
+use crate::acpi_pm::{self, AcpiPm};
+use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
+use crate::i8042::I8042;
+use crate::ioapic::{self, IoApic};
+use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
+use crate::pci::Pci;
+use crate::pic::Pic;
+use crate::pit::Pit;
+use crate::rtc::Rtc;
+use crate::time::earlier;
+use crate::uart::{COM1, Uart};
+use serde::{Deserialize, Serialize};
+use state::Devices;
+pub use state::{PcState, StateError};
+
+/// What a PC is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PcConfig {
+    /// Guest RAM in bytes; the CMOS tells it to the guest.
+    pub ram_size: u64,
+    /// Processors, each with a local APIC; 0 counts as 1.
+    pub cpus: u8,
+    /// Frequency of the guest's time-stamp counter in Hz.
+    pub tsc_hz: u64,
+    /// What the real-time clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
+    pub unix_time_at_power_on: u64,
+    /// First port and number of ports of the debug exit device.
+    pub debug_exit: Option<(u16, u16)>,
+    /// The port of the debug console.
+    pub debugcon: Option<u16>,
+}
+
+/// Where a device's characters go on the host side: a terminal, a file, nowhere.
+pub trait CharSink: Send {
+    /// Takes `bytes`, in order. The device does not wait and does not learn of failures.
+    fn write(&mut self, bytes: &[u8]);
+}
+
+/// What the guest asks of whoever runs the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PcEvent {
+    /// The guest entered soft-off.
+    PowerOff,
+    /// The guest asked for a reset: stop the processors, then call [`Pc::reset`].
+    Reset,
+    /// The guest wrote to the debug exit port: the exit code for the process.
+    DebugExit(u8),
+}
+
+/// RAM below the PCI hole, in bytes, for a machine with `ram_size` bytes; the rest starts at 4 GiB. As on the machine
+/// that this one is modelled on, the hole grows to 1 GiB once the RAM does not fit below 3.5 GiB.
+pub fn low_ram_size(ram_size: u64) -> u64 {
+    if ram_size >= 0xe000_0000 { 0xc000_0000 } else { ram_size }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PortDevice {
+    Pic,
+    Pit,
+    KeyboardData,
+    PortB,
+    KeyboardCommand,
+    RtcIndex,
+    RtcData,
+    PostCode,
+    Port92,
+    Smi,
+    Uart,
+    Pm,
+    Pci,
+    Gpe,
+    DebugExit,
+    DebugCon,
+}
+
+impl PortDevice {
+    /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
+    fn is_wide(self) -> bool {
+        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::DebugExit)
+    }
+}
+
+/// First and last port, and who answers there.
+type PortRange = (u16, u16, PortDevice);
+
+/// The fixed ports, in order.
+const PORTS: [PortRange; 16] = [
+    (0x20, 0x21, PortDevice::Pic),
+    (0x40, 0x43, PortDevice::Pit),
+    (0x60, 0x60, PortDevice::KeyboardData),
+    (0x61, 0x61, PortDevice::PortB),
+    (0x64, 0x64, PortDevice::KeyboardCommand),
+    (0x70, 0x70, PortDevice::RtcIndex),
+    (0x71, 0x71, PortDevice::RtcData),
+    (0x80, 0x80, PortDevice::PostCode),
+    (0x92, 0x92, PortDevice::Port92),
+    (0xa0, 0xa1, PortDevice::Pic),
+    (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
+    (COM1.base, COM1.base + 7, PortDevice::Uart),
+    (0x4d0, 0x4d1, PortDevice::Pic),
+    (acpi_pm::PM_BASE, acpi_pm::PM_BASE + acpi_pm::PM_LENGTH - 1, PortDevice::Pm),
+    (0xcf8, 0xcff, PortDevice::Pci),
+    (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
+];
+
+/// An ISA interrupt line and what drives it.
+type IrqSource = (u8, fn(&Devices) -> bool);
+
+/// The ISA interrupt lines that follow the level of a device's output. The timer's is driven by its edges instead.
+const IRQ_SOURCES: [IrqSource; 5] = [
+    (1, |devices| devices.i8042.irq1()),
+    (COM1.irq, |devices| devices.uart.irq()),
+    (8, |devices| devices.rtc.irq()),
+    (acpi_pm::SCI_IRQ, |devices| devices.pm.sci()),
+    (12, |devices| devices.i8042.irq12()),
+];
+
+/// The I/O APIC input of an ISA interrupt line: the timer's is input 2, as the MADT and the MP table say.
+fn ioapic_pin(irq: u8) -> u8 {
+    if irq == 0 { 2 } else { irq }
+}
+
+/// What firmware writes to the 8259As: vectors 0x08 and 0x70, cascade on input 2, everything masked.
+const FIRMWARE_PIC_WRITES: [(u16, u8); 10] = [
+    (0x20, 0x11),
+    (0x21, 0x08),
+    (0x21, 0x04),
+    (0x21, 0x01),
+    (0x21, 0xff),
+    (0xa0, 0x11),
+    (0xa1, 0x70),
+    (0xa1, 0x02),
+    (0xa1, 0x01),
+    (0xa1, 0xff),
+];
+
+/// The I/O APIC input that carries the 8259A's output.
+const EXT_INT_PIN: u8 = 0;
+
+/// A PC without its processors and RAM.
+pub struct Pc {
+    config: PcConfig,
+    ports: Vec<PortRange>,
+    serial: Box<dyn CharSink>,
+    debugcon: Box<dyn CharSink>,
+    devices: Devices,
+}
+
+impl Pc {
+    /// A machine that has just been switched on. `serial` takes what COM1 sends, `debugcon` what the debug console
+    /// gets.
+    pub fn new(config: PcConfig, serial: Box<dyn CharSink>, debugcon: Box<dyn CharSink>) -> Pc {
+        let cpus = config.cpus.max(1);
+        let config = PcConfig { cpus, ..config };
+        // Configured ports come first: who asks for one wants it there.
+        let mut ports = Vec::new();
+        if let Some((base, size)) = config.debug_exit {
+            ports.push((base, base.saturating_add(size.max(1) - 1), PortDevice::DebugExit));
+        }
+        if let Some(port) = config.debugcon {
+            ports.push((port, port, PortDevice::DebugCon));
+        }
+        ports.extend(PORTS);
+        let mut devices = Devices {
+            now: 0,
+            uart: Uart::new(COM1),
+            pic: Pic::new(),
+            pit: Pit::new(),
+            rtc: Rtc::new(config.unix_time_at_power_on, config.ram_size, cpus),
+            lapics: (0..cpus).map(Lapic::new).collect(),
+            ioapic: IoApic::new(),
+            pci: Pci::new(),
+            i8042: I8042::new(),
+            pm: AcpiPm::new(),
+            post_code: PostCode::default(),
+            isa_lines: 0,
+            event: None,
+        };
+        devices.set_up_as_firmware();
+        Pc { config, ports, serial, debugcon, devices }
+    }
+
+    /// Reads `size` (1, 2 or 4) bytes at I/O port `port`. Ports that nobody claims read as all ones.
+    pub fn port_read(&mut self, now: u64, port: u16, size: u8) -> u32 {
+        let now = self.set_now(now);
+        let size = size.clamp(1, 4);
+        let mask = u32::MAX >> (32 - 8 * u32::from(size));
+        let value = match self.route(port) {
+            Some((base, device)) if device.is_wide() => self.read_device(now, device, port - base, port, size),
+            _ => (0..size).rev().fold(0, |value, byte| {
+                let port = port.wrapping_add(u16::from(byte));
+                let byte = match self.route(port) {
+                    Some((base, device)) => self.read_device(now, device, port - base, port, 1),
+                    None => 0xff,
+                };
+                value << 8 | (byte & 0xff)
+            }),
+        };
+        self.settle();
+        value & mask
+    }
+
+    /// Writes the low `size` (1, 2 or 4) bytes of `value` to I/O port `port`.
+    pub fn port_write(&mut self, now: u64, port: u16, size: u8, value: u32) {
+        let now = self.set_now(now);
+        let size = size.clamp(1, 4);
+        let value = value & u32::MAX >> (32 - 8 * u32::from(size));
+        match self.route(port) {
+            Some((base, device)) if device.is_wide() => {
+                self.write_device(now, device, port - base, port, size, value);
+            }
+            _ => {
+                for (offset, byte) in (0..u16::from(size)).zip(value.to_le_bytes()) {
+                    let port = port.wrapping_add(offset);
+                    if let Some((base, device)) = self.route(port) {
+                        self.write_device(now, device, port - base, port, 1, u32::from(byte));
+                    }
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Reads `size` bytes at guest-physical address `gpa` on behalf of processor `cpu`: its local APIC page, wherever
+    /// IA32_APIC_BASE has put it, or the I/O APIC. All ones elsewhere.
+    pub fn mmio_read(&mut self, now: u64, cpu: usize, gpa: u64, size: u8) -> u64 {
+        let now = self.set_now(now);
+        let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
+        // Registers are 32 bits wide and 16 bytes apart; a narrower access sees its part.
+        let shift = 8 * (gpa & 3) as u32;
+        let value = if let Some(lapic) = self.devices.lapics.get_mut(cpu)
+            && let Some(offset) = lapic.page_offset(gpa)
+        {
+            u64::from(lapic.read(now, offset & !3) >> shift)
+        } else if let Some(offset) = ioapic_offset(gpa) {
+            u64::from(self.devices.ioapic.read(offset & !3) >> shift)
+        } else {
+            u64::MAX
+        };
+        self.settle();
+        value & mask
+    }
+
+    /// Writes the low `size` bytes of `value` to guest-physical address `gpa` on behalf of processor `cpu`. The APICs
+    /// take aligned double words only (SDM vol. 3A, 10.4.1).
+    pub fn mmio_write(&mut self, now: u64, cpu: usize, gpa: u64, size: u8, value: u64) {
+        let now = self.set_now(now);
+        if size < 4 || gpa & 3 != 0 {
+            tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
+            return;
+        }
+        let value = value as u32;
+        if let Some(lapic) = self.devices.lapics.get_mut(cpu)
+            && let Some(offset) = lapic.page_offset(gpa)
+        {
+            match lapic.write(now, offset, value) {
+                Some(Effect::Send(message)) => {
+                    self.devices.deliver(message, Some(cpu));
+                }
+                Some(Effect::EndOfInterrupt(vector)) => self.devices.ioapic.end_of_interrupt(vector),
+                None => {}
+            }
+        } else if let Some(offset) = ioapic_offset(gpa) {
+            self.devices.ioapic.write(offset, value);
+        }
+        self.settle();
+    }
+
+    /// Brings every device to `now`. A periodic source that is late by many periods reports once.
+    pub fn advance(&mut self, now: u64) {
+        let now = self.set_now(now);
+        let devices = &mut self.devices;
+        devices.pit.advance(now);
+        devices.rtc.advance(now);
+        devices.pm.advance(now);
+        for lapic in &mut devices.lapics {
+            lapic.advance(now);
+        }
+        self.settle();
+    }
+
+    /// The earliest guest nanosecond at which [`Pc::advance`] has something to do; none when nothing is armed.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let devices = &self.devices;
+        let clocks = [devices.pit.next_deadline(), devices.rtc.next_deadline(), devices.pm.next_deadline()];
+        clocks.into_iter().chain(devices.lapics.iter().map(Lapic::next_deadline)).fold(None, earlier)
+    }
+
+    /// Whether processor `cpu` is asked to take an interrupt: one in its local APIC above the processor priority, or
+    /// the 8259A's.
+    pub fn interrupt_pending(&self, cpu: usize) -> bool {
+        self.lapic(cpu).is_some_and(|lapic| lapic.pending().is_some() || lapic.ext_int_pending())
+    }
+
+    /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
+    pub fn acknowledge_interrupt(&mut self, cpu: usize) -> Option<u8> {
+        let devices = &mut self.devices;
+        let lapic = devices.lapics.get_mut(cpu)?;
+        if let Some(vector) = lapic.acknowledge() {
+            return Some(vector);
+        }
+        if !lapic.ext_int_pending() {
+            return None;
+        }
+        lapic.acknowledge_ext_int();
+        let vector = devices.pic.acknowledge();
+        // The 8259A drops INT during the cycle; another request is a new edge.
+        devices.set_pic_output(false);
+        self.settle();
+        Some(vector)
+    }
+
+    /// Whether processor `cpu` has an NMI to take; it is gone afterwards. Bit 7 of port 0x70 holds NMIs back.
+    pub fn take_nmi(&mut self, cpu: usize) -> bool {
+        let masked = self.devices.rtc.nmi_masked();
+        !masked && self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_nmi)
+    }
+
+    /// Whether processor `cpu` got an INIT since the last call; its local APIC is reset already.
+    pub fn take_init(&mut self, cpu: usize) -> bool {
+        self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_init)
+    }
+
+    /// The vector of a start-up IPI to processor `cpu` since the last call: it starts at vector << 12.
+    pub fn take_sipi(&mut self, cpu: usize) -> Option<u8> {
+        self.devices.lapics.get_mut(cpu)?.take_sipi()
+    }
+
+    /// The task priority register of processor `cpu`; CR8 is its upper four bits.
+    pub fn tpr(&self, cpu: usize) -> u8 {
+        self.lapic(cpu).map_or(0, Lapic::tpr)
+    }
+
+    /// Sets the task priority register of processor `cpu`.
+    pub fn set_tpr(&mut self, cpu: usize, tpr: u8) {
+        if let Some(lapic) = self.devices.lapics.get_mut(cpu) {
+            lapic.set_tpr(tpr);
+        }
+    }
+
+    /// IA32_APIC_BASE of processor `cpu`.
+    pub fn apic_base(&self, cpu: usize) -> u64 {
+        self.lapic(cpu).map_or(0, Lapic::base)
+    }
+
+    /// Writes IA32_APIC_BASE of processor `cpu`; false asks for #GP, and nothing has changed.
+    pub fn set_apic_base(&mut self, cpu: usize, value: u64) -> bool {
+        let accepted = self.devices.lapics.get_mut(cpu).is_some_and(|lapic| lapic.set_base(value));
+        self.settle();
+        accepted
+    }
+
+    /// Writes IA32_TSC_DEADLINE of processor `cpu` at a time when its time-stamp counter is `tsc_now`. Ignored unless
+    /// the timer is in TSC-deadline mode; 0 disarms.
+    pub fn set_tsc_deadline(&mut self, cpu: usize, now: u64, tsc_now: u64, deadline: u64) {
+        let now = self.set_now(now);
+        let tsc_hz = self.config.tsc_hz;
+        if let Some(lapic) = self.devices.lapics.get_mut(cpu) {
+            lapic.set_tsc_deadline(now, tsc_now, tsc_hz, deadline);
+        }
+    }
+
+    /// IA32_TSC_DEADLINE of processor `cpu`; 0 when the timer is not armed.
+    pub fn tsc_deadline(&self, cpu: usize) -> u64 {
+        self.lapic(cpu).map_or(0, Lapic::tsc_deadline)
+    }
+
+    /// How many bytes COM1 can take now.
+    pub fn serial_room(&self) -> usize {
+        self.devices.uart.room()
+    }
+
+    /// Receives `bytes` at COM1 and returns how many of them it took.
+    pub fn serial_receive(&mut self, now: u64, bytes: &[u8]) -> usize {
+        self.set_now(now);
+        let count = self.devices.uart.receive(bytes);
+        self.settle();
+        count
+    }
+
+    /// Presses the power button: a guest with ACPI gets its SCI.
+    pub fn press_power_button(&mut self, now: u64) {
+        self.set_now(now);
+        self.devices.pm.press_power_button();
+        self.settle();
+    }
+
+    /// What the guest has asked for; the first request stands until it is taken.
+    pub fn take_event(&mut self) -> Option<PcEvent> {
+        self.devices.event.take()
+    }
+
+    /// Whether address line 20 is driven.
+    pub fn a20_enabled(&self) -> bool {
+        self.devices.i8042.a20_enabled()
+    }
+
+    /// The reset line: every device as at power-on, but for the clock and its battery-backed memory.
+    pub fn reset(&mut self, now: u64) {
+        let now = self.set_now(now);
+        let devices = &mut self.devices;
+        devices.uart.reset();
+        devices.pic = Pic::new();
+        devices.pit = Pit::new();
+        devices.pit.advance(now);
+        devices.rtc.reset();
+        devices.lapics = (0..self.config.cpus).map(Lapic::new).collect();
+        devices.ioapic = IoApic::new();
+        devices.pci = Pci::new();
+        devices.i8042 = I8042::new();
+        devices.pm.reset();
+        devices.post_code = PostCode::default();
+        devices.isa_lines = 0;
+        devices.event = None;
+        devices.set_up_as_firmware();
+    }
+
+    fn lapic(&self, cpu: usize) -> Option<&Lapic> {
+        self.devices.lapics.get(cpu)
+    }
+
+    /// Guest time never runs backwards, whatever the caller says, and stays far from overflow (146 years).
+    fn set_now(&mut self, now: u64) -> u64 {
+        self.devices.now = self.devices.now.max(now.min(1 << 62));
+        self.devices.now
+    }
+
+    fn settle(&mut self) {
+        self.devices.settle();
+    }
+
+    /// The first port of the range that `port` is in, and its device.
+    fn route(&self, port: u16) -> Option<(u16, PortDevice)> {
+        let range = self.ports.iter().find(|(first, last, _)| (*first..=*last).contains(&port));
+        range.map(|(first, _, device)| (*first, *device))
+    }
+
+    fn read_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8) -> u32 {
+        let devices = &mut self.devices;
+        let [low, _] = offset.to_le_bytes();
+        let byte = match device {
+            PortDevice::Pm => return devices.pm.read(now, offset, size),
+            PortDevice::Pci => return devices.pci.read(low, size),
+            PortDevice::DebugExit => 0,
+            PortDevice::DebugCon => DEBUGCON_MAGIC,
+            PortDevice::Pic => devices.pic.read(port),
+            PortDevice::Pit => devices.pit.read(now, low),
+            PortDevice::PortB => devices.pit.read_port_b(now),
+            PortDevice::KeyboardData => {
+                let data = devices.i8042.read_data();
+                self.settle_i8042();
+                data
+            }
+            PortDevice::KeyboardCommand => devices.i8042.read_status(),
+            PortDevice::Port92 => devices.i8042.read_port_92(),
+            // The index can not be read back.
+            PortDevice::RtcIndex => 0xff,
+            PortDevice::RtcData => devices.rtc.read(now),
+            PortDevice::PostCode => devices.post_code.read(),
+            PortDevice::Smi => devices.pm.read_smi(offset),
+            PortDevice::Gpe => 0,
+            PortDevice::Uart => devices.uart.read(low),
+        };
+        u32::from(byte)
+    }
+
+    fn write_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8, value: u32) {
+        let devices = &mut self.devices;
+        let [low, _] = offset.to_le_bytes();
+        let [byte, ..] = value.to_le_bytes();
+        match device {
+            PortDevice::Pm => {
+                devices.pm.write(now, offset, size, value);
+                if devices.pm.take_power_off() {
+                    devices.request(PcEvent::PowerOff);
+                }
+            }
+            PortDevice::Pci => {
+                if devices.pci.write(low, size, value) {
+                    devices.request(PcEvent::Reset);
+                }
+            }
+            PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
+            PortDevice::DebugCon => self.debugcon.write(&[byte]),
+            PortDevice::Pic => devices.pic.write(port, byte),
+            PortDevice::Pit => devices.pit.write(now, low, byte),
+            PortDevice::PortB => devices.pit.write_port_b(now, byte),
+            PortDevice::KeyboardData => {
+                devices.i8042.write_data(byte);
+                self.settle_i8042();
+            }
+            PortDevice::KeyboardCommand => {
+                devices.i8042.write_command(byte);
+                self.settle_i8042();
+            }
+            PortDevice::Port92 => {
+                devices.i8042.write_port_92(byte);
+                self.settle_i8042();
+            }
+            PortDevice::RtcIndex => devices.rtc.write_index(byte),
+            PortDevice::RtcData => devices.rtc.write(now, byte),
+            PortDevice::PostCode => devices.post_code.write(byte),
+            PortDevice::Smi => devices.pm.write_smi(offset, byte),
+            // No event, so no status to clear and nothing to enable.
+            PortDevice::Gpe => {}
+            PortDevice::Uart => {
+                devices.uart.write(low, byte);
+                devices.settle();
+                if let Some(byte) = devices.uart.transmit() {
+                    self.serial.write(&[byte]);
+                }
+            }
+        }
+    }
+
+    /// Lets the interrupt lines fall before the next byte raises them.
+    fn settle_i8042(&mut self) {
+        self.devices.settle();
+        self.devices.i8042.refill();
+        if self.devices.i8042.take_reset() {
+            self.devices.request(PcEvent::Reset);
+        }
+    }
+}
+
+fn ioapic_offset(gpa: u64) -> Option<u64> {
+    (gpa & !0xfff == ioapic::BASE).then_some(gpa & 0xfff)
+}
+
+impl Devices {
+    /// There is no firmware, so the interrupt controllers start as it would leave them: 8259As initialised and masked,
+    /// the bootstrap processor's local APIC in virtual wire mode.
+    fn set_up_as_firmware(&mut self) {
+        // The timer's line is high from power-on; the initialisation forgets that edge.
+        self.settle();
+        for (port, value) in FIRMWARE_PIC_WRITES {
+            self.pic.write(port, value);
+        }
+        if let Some(bsp) = self.lapics.first_mut() {
+            bsp.enter_virtual_wire_mode();
+        }
+        self.settle();
+    }
+
+    /// Keeps the first request that nobody has taken yet.
+    fn request(&mut self, event: PcEvent) {
+        self.event.get_or_insert(event);
+    }
+
+    /// Propagates every interrupt line from its device to the processors.
+    fn settle(&mut self) {
+        let timer = self.pit.take_irq0();
+        if timer.rose {
+            self.set_isa_line(0, false);
+            self.set_isa_line(0, true);
+        }
+        self.set_isa_line(0, timer.level);
+        for (irq, level) in IRQ_SOURCES {
+            let level = level(self);
+            self.set_isa_line(irq, level);
+        }
+        let output = self.pic.output();
+        self.set_pic_output(output);
+        let mut active = self.ioapic.active();
+        while active != 0 {
+            let pin = active.trailing_zeros() as u8;
+            active &= active - 1;
+            if let Some(message) = self.ioapic.request(pin)
+                && self.deliver(message, None)
+            {
+                self.ioapic.accepted(pin);
+            }
+        }
+    }
+
+    fn set_isa_line(&mut self, irq: u8, level: bool) {
+        let bit = 1 << irq;
+        if (self.isa_lines & bit != 0) != level {
+            self.isa_lines ^= bit;
+            self.pic.set_irq(irq, level);
+            self.ioapic.set_pin(ioapic_pin(irq), level);
+        }
+    }
+
+    fn set_pic_output(&mut self, level: bool) {
+        self.ioapic.set_pin(EXT_INT_PIN, level);
+        for lapic in &mut self.lapics {
+            lapic.set_lint0(level);
+        }
+    }
+
+    /// Gives a message to the local APICs it is for; true when one took it.
+    fn deliver(&mut self, message: Message, sender: Option<usize>) -> bool {
+        let chosen = |index: usize, lapic: &Lapic| match message.destination {
+            Destination::Sender => sender == Some(index),
+            Destination::AllButSender => sender != Some(index),
+            destination => lapic.matches(destination),
+        };
+        if message.delivery == Delivery::LowestPriority {
+            let mut candidates: Vec<(u8, usize)> = self
+                .lapics
+                .iter()
+                .enumerate()
+                .filter(|(index, lapic)| chosen(*index, lapic))
+                .map(|(index, lapic)| (lapic.ppr(), index))
+                .collect();
+            candidates.sort_unstable();
+            return candidates
+                .into_iter()
+                .any(|(_, index)| self.lapics.get_mut(index).is_some_and(|lapic| lapic.receive(message)));
+        }
+        let mut taken = false;
+        for (index, lapic) in self.lapics.iter_mut().enumerate() {
+            if chosen(index, lapic) {
+                taken |= lapic.receive(message);
+            }
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests;

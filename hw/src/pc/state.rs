@@ -1,0 +1,150 @@
+//! The board's state as data.
+
+use super::{Pc, PcEvent};
+use crate::acpi_pm::AcpiPm;
+use crate::debug::PostCode;
+use crate::i8042::I8042;
+use crate::ioapic::IoApic;
+use crate::lapic::Lapic;
+use crate::pci::Pci;
+use crate::pic::Pic;
+use crate::pit::Pit;
+use crate::rtc::Rtc;
+use crate::uart::{COM1, Uart};
+use serde::{Deserialize, Serialize};
+
+/// Changes whenever a device's state changes its shape.
+const VERSION: u32 = 1;
+
+/// Everything on the board that is not a host handle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Devices {
+    /// Guest nanoseconds since power-on, as far as the board knows.
+    pub(super) now: u64,
+    pub(super) uart: Uart,
+    pub(super) pic: Pic,
+    pub(super) pit: Pit,
+    pub(super) rtc: Rtc,
+    pub(super) lapics: Vec<Lapic>,
+    pub(super) ioapic: IoApic,
+    pub(super) pci: Pci,
+    pub(super) i8042: I8042,
+    pub(super) pm: AcpiPm,
+    pub(super) post_code: PostCode,
+    /// The ISA interrupt lines as last driven, bit by number.
+    pub(super) isa_lines: u16,
+    pub(super) event: Option<PcEvent>,
+}
+
+/// The state of a [`Pc`] at a moment between two accesses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PcState {
+    version: u32,
+    ram_size: u64,
+    tsc_hz: u64,
+    devices: Devices,
+}
+
+/// Why a state does not fit a machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Another version of this crate wrote it.
+    #[error("device state has version {found}, this is version {expected}")]
+    Version {
+        /// The version in the state.
+        found: u32,
+        /// The version that can be restored.
+        expected: u32,
+    },
+    /// It comes from a machine that was configured differently.
+    #[error("device state is for a machine with another {0}")]
+    Machine(&'static str),
+    /// A device's state breaks that device's own rules.
+    #[error("device state of the {0} is malformed")]
+    Malformed(&'static str),
+}
+
+impl Pc {
+    /// The state of every device.
+    pub fn save(&self) -> PcState {
+        PcState {
+            version: VERSION,
+            ram_size: self.config.ram_size,
+            tsc_hz: self.config.tsc_hz,
+            devices: self.devices.clone(),
+        }
+    }
+
+    /// Replaces the state of every device; the configuration and the character sinks stay. On an error nothing has
+    /// changed.
+    pub fn restore(&mut self, state: PcState) -> Result<(), StateError> {
+        if state.version != VERSION {
+            return Err(StateError::Version { found: state.version, expected: VERSION });
+        }
+        let devices = state.devices;
+        for (what, same) in [
+            ("amount of RAM", state.ram_size == self.config.ram_size),
+            ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
+            ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
+            ("serial port", devices.uart.config() == COM1),
+        ] {
+            if !same {
+                return Err(StateError::Machine(what));
+            }
+        }
+        for (what, well_formed) in [
+            ("clock", devices.rtc.is_well_formed()),
+            ("PCI host bridge", devices.pci.is_well_formed()),
+            ("serial port", devices.uart.is_well_formed()),
+            ("keyboard controller", devices.i8042.is_well_formed()),
+        ] {
+            if !well_formed {
+                return Err(StateError::Malformed(what));
+            }
+        }
+        self.devices = devices;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CharSink, PcConfig};
+
+    struct Null;
+
+    impl CharSink for Null {
+        fn write(&mut self, _bytes: &[u8]) {}
+    }
+
+    #[test]
+    fn a_malformed_device_is_refused_and_nothing_changes() {
+        let config = PcConfig {
+            ram_size: 64 << 20,
+            cpus: 1,
+            tsc_hz: 1_000_000_000,
+            unix_time_at_power_on: 0,
+            debug_exit: None,
+            debugcon: None,
+        };
+        let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
+        pc.advance(1_000);
+        let good = pc.save();
+        let mut bad = good.clone();
+        bad.devices.now = 77_777;
+        bad.devices.rtc = serde_round_trip_with_short_memory(&bad.devices.rtc);
+        assert_eq!(pc.restore(bad), Err(StateError::Malformed("clock")));
+        assert_eq!(pc.save(), good);
+    }
+
+    /// Serializes a clock and drops the last byte of its CMOS memory.
+    fn serde_round_trip_with_short_memory(rtc: &Rtc) -> Rtc {
+        let mut bytes = postcard::to_stdvec(rtc).expect("a clock serializes");
+        // Index, NMI mask, then the length of the memory as a two-byte variable-length integer: 128 becomes 127.
+        assert_eq!(bytes[2..4], [0x80, 0x01]);
+        bytes.splice(2..4, [0x7f]);
+        bytes.remove(3 + 127);
+        postcard::from_bytes(&bytes).expect("the shape is still a clock's")
+    }
+}

@@ -1,0 +1,456 @@
+use super::*;
+use std::sync::{Arc, Mutex};
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl CharSink for Sink {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+impl Sink {
+    fn text(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+const LAPIC: u64 = 0xfee0_0000;
+const IOAPIC: u64 = 0xfec0_0000;
+const MS: u64 = 1_000_000;
+
+fn config(cpus: u8) -> PcConfig {
+    PcConfig {
+        ram_size: 512 << 20,
+        cpus,
+        tsc_hz: 2_000_000_000,
+        unix_time_at_power_on: 1_700_000_000,
+        debug_exit: Some((0xf4, 4)),
+        debugcon: Some(0xe9),
+    }
+}
+
+fn pc(cpus: u8) -> Pc {
+    Pc::new(config(cpus), Box::new(Sink::default()), Box::new(Sink::default()))
+}
+
+fn outb(pc: &mut Pc, port: u16, value: u8) {
+    pc.port_write(0, port, 1, u32::from(value));
+}
+
+fn inb(pc: &mut Pc, port: u16) -> u8 {
+    pc.port_read(0, port, 1) as u8
+}
+
+fn init_pics(pc: &mut Pc, master_mask: u8, slave_mask: u8) {
+    for (port, value) in [
+        (0x20, 0x11),
+        (0x21, 0x30),
+        (0x21, 0x04),
+        (0x21, 0x01),
+        (0xa0, 0x11),
+        (0xa1, 0x38),
+        (0xa1, 0x02),
+        (0xa1, 0x01),
+        (0x21, master_mask),
+        (0xa1, slave_mask),
+    ] {
+        outb(pc, port, value);
+    }
+}
+
+fn lapic_write(pc: &mut Pc, cpu: usize, offset: u64, value: u32) {
+    pc.mmio_write(0, cpu, LAPIC + offset, 4, u64::from(value));
+}
+
+fn redirect(pc: &mut Pc, pin: u32, entry: u64) {
+    for (index, half) in [(0x11 + 2 * pin, entry >> 32), (0x10 + 2 * pin, entry & 0xffff_ffff)] {
+        pc.mmio_write(0, 0, IOAPIC, 4, u64::from(index));
+        pc.mmio_write(0, 0, IOAPIC + 0x10, 4, half);
+    }
+}
+
+/// Channel 0 of the timer in mode 2 at 100 Hz.
+fn start_timer(pc: &mut Pc) {
+    for (port, value) in [(0x43, 0x34), (0x40, 0x9c), (0x40, 0x2e)] {
+        outb(pc, port, value);
+    }
+}
+
+#[test]
+fn the_fixed_port_ranges_are_in_order_and_apart() {
+    for pair in PORTS.windows(2) {
+        assert!(pair[0].1 < pair[1].0, "{pair:x?}");
+    }
+    assert!(PORTS.iter().all(|(first, last, _)| first <= last));
+}
+
+#[test]
+fn nothing_is_pending_at_power_on() {
+    let mut p = pc(2);
+    assert!(!p.interrupt_pending(0) && !p.interrupt_pending(1));
+    outb(&mut p, 0x21, 0);
+    outb(&mut p, 0xa1, 0);
+    assert!(!p.interrupt_pending(0), "not even unmasked");
+    assert_eq!(p.next_deadline(), None);
+}
+
+#[test]
+fn timer_interrupts_through_the_8259a() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0xfe, 0xff);
+    start_timer(&mut p);
+    for _ in 0..3 {
+        let due = p.next_deadline().unwrap();
+        p.advance(due - 1);
+        assert!(!p.interrupt_pending(0));
+        p.advance(due);
+        assert!(p.interrupt_pending(0));
+        assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
+        assert!(!p.interrupt_pending(0));
+        assert_eq!(p.acknowledge_interrupt(0), None);
+        outb(&mut p, 0x20, 0x20);
+    }
+    // With the local APIC switched off INTR goes straight to the processor.
+    assert!(p.set_apic_base(0, LAPIC | 0x100));
+    p.advance(1000 * MS);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
+    assert_eq!(p.mmio_read(0, 0, LAPIC + 0x30, 4), 0xffff_ffff);
+}
+
+#[test]
+fn timer_interrupts_through_the_ioapic_at_input_2() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0xff, 0xff);
+    lapic_write(&mut p, 0, 0x350, 0x1_0000);
+    redirect(&mut p, 2, 0x51);
+    start_timer(&mut p);
+    p.advance(11 * MS);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    p.advance(21 * MS);
+    assert!(!p.interrupt_pending(0), "not before EOI");
+    lapic_write(&mut p, 0, 0xb0, 0);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+}
+
+#[test]
+fn level_interrupt_repeats_after_eoi_until_its_cause_is_gone() {
+    let mut p = pc(1);
+    redirect(&mut p, 9, 0x8059);
+    outb(&mut p, 0xb2, 0xf1);
+    p.port_write(0, 0x602, 2, 0x100);
+    p.press_power_button(0);
+    for _ in 0..2 {
+        assert_eq!(p.acknowledge_interrupt(0), Some(0x59));
+        assert!(!p.interrupt_pending(0));
+        lapic_write(&mut p, 0, 0xb0, 0);
+        assert!(p.interrupt_pending(0));
+    }
+    p.acknowledge_interrupt(0);
+    p.port_write(0, 0x600, 2, 0x100);
+    lapic_write(&mut p, 0, 0xb0, 0);
+    assert!(!p.interrupt_pending(0));
+}
+
+#[test]
+fn ext_int_through_the_ioapic() {
+    let mut p = pc(1);
+    lapic_write(&mut p, 0, 0x350, 0x1_0000);
+    init_pics(&mut p, 0xfc, 0xff);
+    redirect(&mut p, 0, 0x700);
+    start_timer(&mut p);
+    outb(&mut p, 0x60, 0xf4);
+    p.advance(11 * MS);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
+    outb(&mut p, 0x20, 0x20);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x31));
+    assert_eq!(p.acknowledge_interrupt(0), None);
+}
+
+#[test]
+fn serial_port_sends_receives_and_interrupts() {
+    let (serial, console) = (Sink::default(), Sink::default());
+    let mut p = Pc::new(config(1), Box::new(serial.clone()), Box::new(console.clone()));
+    init_pics(&mut p, 0xef, 0xff);
+    for byte in *b"hi" {
+        outb(&mut p, 0x3f8, byte);
+    }
+    assert_eq!(serial.text(), b"hi");
+    outb(&mut p, 0x3fc, 0x08);
+    outb(&mut p, 0x3f9, 0x03);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    outb(&mut p, 0x20, 0x20);
+    assert!(!p.interrupt_pending(0));
+    // A byte written while the request is high makes a new edge.
+    outb(&mut p, 0x3f8, b'!');
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    assert_eq!(inb(&mut p, 0x3fa), 0x02);
+    outb(&mut p, 0x20, 0x20);
+    assert_eq!(p.serial_room(), 1);
+    assert_eq!(p.serial_receive(0, b"abc"), 1);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    assert_eq!(inb(&mut p, 0x3f8), b'a');
+    outb(&mut p, 0xe9, b'd');
+    assert_eq!((inb(&mut p, 0xe9), console.text()), (0xe9, b"d".to_vec()));
+}
+
+#[test]
+fn keyboard_bytes_interrupt_one_by_one() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0xfd, 0xff);
+    outb(&mut p, 0x60, 0xff);
+    for byte in [0xfa, 0xaa] {
+        assert_eq!(p.acknowledge_interrupt(0), Some(0x31));
+        outb(&mut p, 0x20, 0x20);
+        assert!(!p.interrupt_pending(0));
+        assert_eq!(inb(&mut p, 0x60), byte);
+    }
+    assert!(!p.interrupt_pending(0));
+}
+
+#[test]
+fn clock_interrupts_on_the_slave() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0xfb, 0xfe);
+    outb(&mut p, 0x70, 0x0b);
+    outb(&mut p, 0x71, 0x12);
+    assert_eq!(p.next_deadline(), Some(1000 * MS));
+    p.advance(1000 * MS);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x38));
+}
+
+#[test]
+fn local_timer_and_tsc_deadline() {
+    let mut p = pc(1);
+    lapic_write(&mut p, 0, 0x320, 0x4_00ec);
+    p.set_tsc_deadline(0, 1000, 2_000, 12_000);
+    assert_eq!((p.tsc_deadline(0), p.next_deadline()), (12_000, Some(6_000)));
+    p.advance(6_000);
+    assert_eq!((p.acknowledge_interrupt(0), p.tsc_deadline(0)), (Some(0xec), 0));
+    p.set_tpr(0, 0xf0);
+    lapic_write(&mut p, 0, 0xb0, 0);
+    p.set_tsc_deadline(0, 7_000, 14_000, 1);
+    assert!(!p.interrupt_pending(0));
+    p.set_tpr(0, 0);
+    assert_eq!((p.tpr(0), p.acknowledge_interrupt(0)), (0, Some(0xec)));
+}
+
+#[test]
+fn interprocessor_interrupts() {
+    let mut p = pc(3);
+    for cpu in 0..3 {
+        lapic_write(&mut p, cpu, 0xf0, 0x1ff);
+        lapic_write(&mut p, cpu, 0xd0, 0x0100_0000 << cpu);
+    }
+    let pending = |p: &Pc| [0, 1, 2].map(|cpu| p.interrupt_pending(cpu));
+    lapic_write(&mut p, 0, 0x300, 0x4_0040);
+    assert_eq!(pending(&p), [true, false, false]);
+    lapic_write(&mut p, 0, 0x300, 0xc_0041);
+    assert_eq!(pending(&p), [true, true, true]);
+    for (cpu, vector) in [(0, 0x40), (1, 0x41), (2, 0x41)] {
+        assert_eq!(p.acknowledge_interrupt(cpu), Some(vector));
+        lapic_write(&mut p, cpu, 0xb0, 0);
+    }
+    // Lowest priority among processors 1 and 2, of which 1 is busier.
+    p.set_tpr(1, 0x20);
+    lapic_write(&mut p, 0, 0x310, 0x0600_0000);
+    lapic_write(&mut p, 0, 0x300, 0x0942);
+    assert_eq!(pending(&p), [false, false, true]);
+    lapic_write(&mut p, 0, 0x300, 0x8_0400);
+    assert!((0..3).all(|cpu| p.take_nmi(cpu)));
+    lapic_write(&mut p, 0, 0x310, 0x0100_0000);
+    lapic_write(&mut p, 0, 0x300, 0x4500);
+    lapic_write(&mut p, 0, 0x300, 0x4610);
+    assert!(p.take_init(1) && !p.take_init(2));
+    assert_eq!((p.take_sipi(1), p.take_sipi(2)), (Some(0x10), None));
+}
+
+#[test]
+fn nmi_mask_holds_back() {
+    let mut p = pc(1);
+    lapic_write(&mut p, 0, 0x300, 0x4_0400);
+    lapic_write(&mut p, 0, 0x300, 0x8_0400);
+    outb(&mut p, 0x70, 0x80);
+    assert!(!p.take_nmi(0));
+    outb(&mut p, 0x70, 0x00);
+    assert!(p.take_nmi(0) && !p.take_nmi(0));
+}
+
+#[test]
+fn the_guest_leaves() {
+    let events: [(u16, u8, u32, PcEvent); 6] = [
+        (0x604, 2, 0x2000, PcEvent::PowerOff),
+        (0xcf9, 1, 0x06, PcEvent::Reset),
+        (0x64, 1, 0xfe, PcEvent::Reset),
+        (0x92, 1, 0x03, PcEvent::Reset),
+        (0xf4, 4, 0x10, PcEvent::DebugExit(0x21)),
+        (0xf6, 1, 0x01, PcEvent::DebugExit(0x03)),
+    ];
+    for (port, size, value, event) in events {
+        let mut p = pc(1);
+        p.port_write(0, port, size, value);
+        assert_eq!(p.take_event(), Some(event));
+        assert_eq!(p.take_event(), None);
+    }
+    let mut p = pc(1);
+    p.port_write(0, 0xf4, 1, 0);
+    p.port_write(0, 0xcf9, 1, 6);
+    assert_eq!(p.take_event(), Some(PcEvent::DebugExit(1)), "the first one stands");
+}
+
+#[test]
+fn unclaimed_addresses_float() {
+    let mut p = pc(1);
+    assert_eq!(p.port_read(0, 0x1234, 1), 0xff);
+    assert_eq!(p.port_read(0, 0x1234, 2), 0xffff);
+    assert_eq!(p.port_read(0, 0xffff, 4), 0xffff_ffff);
+    assert_eq!(p.mmio_read(0, 0, 0xd000_0000, 8), u64::MAX);
+    assert_eq!(p.mmio_read(0, 0, 0xd000_0000, 2), 0xffff);
+    assert_eq!(p.mmio_read(0, 9, LAPIC, 4), 0xffff_ffff, "no such processor");
+}
+
+#[test]
+fn wide_accesses_reach_the_right_device() {
+    let mut p = pc(1);
+    p.port_write(0, 0xcf8, 4, 0x8000_0000);
+    assert_eq!(p.port_read(0, 0xcfc, 4), 0x1237_8086);
+    assert_eq!(p.port_read(1_000_000_000, 0x608, 4), 3_579_545);
+    // A word write to the clock's index port sets index and data.
+    p.port_write(0, 0x70, 2, 0x5a_0e);
+    outb(&mut p, 0x70, 0x0e);
+    assert_eq!(inb(&mut p, 0x71), 0x5a);
+}
+
+#[test]
+fn reset_keeps_the_clock_and_its_memory() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0, 0);
+    outb(&mut p, 0x70, 0x0e);
+    outb(&mut p, 0x71, 0x77);
+    outb(&mut p, 0x92, 0);
+    start_timer(&mut p);
+    p.reset(5_000 * MS);
+    assert!(p.a20_enabled());
+    assert_eq!((p.next_deadline(), p.take_event()), (None, None));
+    outb(&mut p, 0x70, 0x0e);
+    assert_eq!(inb(&mut p, 0x71), 0x77);
+    outb(&mut p, 0x70, 0x00);
+    assert_eq!(inb(&mut p, 0x71), 0x25, "five seconds after 22:13:20");
+}
+
+#[test]
+fn state_round_trips_in_the_middle_of_activity() {
+    let mut p = pc(2);
+    init_pics(&mut p, 0, 0);
+    start_timer(&mut p);
+    lapic_write(&mut p, 1, 0x320, 0x2_0044);
+    lapic_write(&mut p, 1, 0x380, 12_345);
+    outb(&mut p, 0x60, 0xff);
+    p.port_write(0, 0xf4, 1, 3);
+    p.advance(33 * MS);
+    p.acknowledge_interrupt(0);
+    let bytes = postcard::to_stdvec(&p.save()).unwrap();
+    let mut q = pc(2);
+    q.restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
+    for pc in [&mut p, &mut q] {
+        pc.advance(77 * MS);
+        outb(pc, 0x20, 0x20);
+        inb(pc, 0x60);
+    }
+    assert_eq!(p.save(), q.save());
+    assert_eq!(p.next_deadline(), q.next_deadline());
+    assert_eq!((p.take_event(), q.take_event()), (Some(PcEvent::DebugExit(7)), Some(PcEvent::DebugExit(7))));
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused() {
+    let p = pc(1);
+    let mut q = pc(2);
+    assert_eq!(q.restore(p.save()), Err(StateError::Machine("number of processors")));
+    let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
+    bytes[0] = 99;
+    let result = q.restore(postcard::from_bytes(&bytes).unwrap());
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 1 }));
+}
+
+/// A xorshift generator: the same traffic on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+#[test]
+fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
+    for seed in [1, 0x9e37_79b9_7f4a_7c15, 0xdead_beef_cafe_f00d] {
+        let mut random = Random(seed);
+        let mut p = pc(2);
+        let mut now = 0;
+        for step in 0..100_000u64 {
+            now += match random.below(8) {
+                0 => random.below(10_000_000_000),
+                1..4 => random.below(100_000),
+                _ => 0,
+            };
+            let port = match random.below(4) {
+                0 => random.next() as u16,
+                _ => {
+                    let (first, last, _) = p.ports[random.below(p.ports.len() as u64) as usize];
+                    first.wrapping_add(random.below(u64::from(last - first) + 2) as u16)
+                }
+            };
+            let size = [1, 2, 4, 0, 3, 8][random.below(6) as usize];
+            let cpu = random.below(3) as usize;
+            let gpa = match random.below(3) {
+                0 => random.next(),
+                1 => LAPIC + random.below(0x1000),
+                _ => LAPIC + 0x10 * random.below(0x40),
+            };
+            let value = random.next();
+            match random.below(12) {
+                0..3 => p.port_write(now, port, size, value as u32),
+                3..5 => {
+                    p.port_read(now, port, size);
+                }
+                5 => p.mmio_write(now, cpu, gpa, size, value),
+                6 => {
+                    p.mmio_write(now, cpu, IOAPIC + 0x10 * random.below(6), 4, value & random.next());
+                }
+                7 => {
+                    p.mmio_read(now, cpu, gpa, size);
+                }
+                8 => {
+                    p.acknowledge_interrupt(cpu);
+                }
+                9 => p.set_tsc_deadline(cpu, now, value >> 3, random.next() >> random.below(64)),
+                10 => {
+                    p.serial_receive(now, &value.to_le_bytes());
+                }
+                _ => {
+                    p.take_event();
+                    p.set_tpr(cpu, value as u8);
+                    p.set_apic_base(cpu, LAPIC | value & 0xb00);
+                }
+            }
+            if step % 3 == 0 {
+                p.advance(now);
+                assert!(p.next_deadline().is_none_or(|due| due > now), "step {step}");
+            }
+            if step % 5_000 == 0 {
+                let bytes = postcard::to_stdvec(&p.save()).unwrap();
+                assert!(bytes.len() < 4096);
+                p.restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
+            }
+        }
+    }
+}

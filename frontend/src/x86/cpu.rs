@@ -6,7 +6,7 @@ use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_ir::op::RmwKind;
 use mimus_softmmu::{CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
 
-use super::exception::Exception;
+use super::exception::{Exception, RETRY};
 use super::helpers;
 use super::paging::PageFault;
 use super::state::{State, reg};
@@ -314,6 +314,10 @@ impl Guest for Cpu {
     }
 
     fn trap(&mut self, code: u64) {
-        self.raise(Exception::from_trap_code(code));
+        if code == RETRY {
+            self.header.verdict = Verdict::Again as u32;
+        } else {
+            self.raise(Exception::from_trap_code(code));
+        }
     }
 }

@@ -73,3 +73,6 @@ impl Exception {
         Exception { vector: code as u8, error, address: 0 }
     }
 }
+
+/// A trap code that is no exception: the instruction is started again, as after a lost compare-and-swap.
+pub const RETRY: u64 = 1 << 9;

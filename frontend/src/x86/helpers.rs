@@ -4,7 +4,7 @@ use mimus_ir::Effects;
 use mimus_ir::block::CallInfo;
 
 use super::cpu::Cpu;
-use super::{arith, sys};
+use super::{arith, fpu, sys};
 
 /// A helper: three operands and a constant. It must not panic whatever they are.
 pub type HelperFn = extern "C" fn(&mut Cpu, u64, u64, u64, u32) -> u64;
@@ -58,6 +58,24 @@ helpers! {
     CompareExchangePair arith::compare_exchange_pair [READ_ENV WRITE_ENV FAULT];
     /// DAA, DAS, AAA, AAS, AAM, AAD: `arg` bits 0..8 say which (0..5), bits 8..16 the immediate.
     DecimalAdjust arith::decimal_adjust [READ_ENV WRITE_ENV FAULT];
+    /// A vector operation without floating-point exceptions: operand offsets in `a`, operation and immediate in `arg`.
+    Vector fpu::vector [READ_ENV WRITE_ENV];
+    /// A vector operation that may raise #XM.
+    VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT];
+    /// Checks for a pending #MF and takes the x87 unit into MMX mode.
+    EnterMmx fpu::enter_mmx [READ_ENV WRITE_ENV FAULT];
+    /// EMMS.
+    Emms fpu::emms [READ_ENV WRITE_ENV FAULT];
+    /// LDMXCSR of `a`.
+    LoadMxcsr fpu::load_mxcsr [READ_ENV WRITE_ENV FAULT];
+    /// MASKMOVQ, MASKMOVDQU.
+    MaskedMove fpu::masked_move [READ_ENV FAULT];
+    /// An x87 operation: linear address of its memory operand in `a`, guest PC in `b`; `arg` by [`fpu::X87Call`].
+    X87 fpu::x87 [READ_ENV WRITE_ENV FAULT];
+    /// FWAIT.
+    Fwait fpu::fwait [READ_ENV FAULT];
+    /// FXSAVE (`arg` bit 0 clear) or FXRSTOR (set) at `a`, with 64-bit pointers if bit 1 is set.
+    Fxsave fpu::fxsave [READ_ENV WRITE_ENV FAULT];
     /// A string instruction with or without a repeat prefix: [`super::strings`].
     StringOp super::strings::string_op [READ_ENV WRITE_ENV FAULT];
     /// Linear address of offset `a` in a segment that is not flat, after its checks: [`sys::segment::linear`].

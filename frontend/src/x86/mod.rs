@@ -1,13 +1,18 @@
 //! x86: real, protected, virtual-8086, compatibility and 64-bit mode.
 
+pub mod arith;
 pub mod cpu;
 pub mod cpuid;
 pub mod exception;
 pub mod flags;
+pub mod fp;
+pub mod fpu;
 pub mod helpers;
+pub mod lift;
 pub mod mode;
 pub mod paging;
 pub mod state;
+pub mod strings;
 pub mod sys;
 
 pub use cpu::{Bus, Cpu, Features, HEADER_OFFSET};

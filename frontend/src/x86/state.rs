@@ -140,6 +140,8 @@ pub struct State {
     pub vtmp: [[u64; 2]; 2],
     /// XMM registers, `[low, high]`.
     pub xmm: [[u64; 2]; 16],
+    /// The x87 unit, whose registers are the MMX registers too.
+    pub fpu: super::fp::x87::Fpu,
     /// Segment registers in encoding order.
     pub seg: [Segment; 6],
     /// LDTR.
@@ -204,8 +206,6 @@ pub struct State {
     pub shadow: u64,
     /// 1 while NMIs are blocked until IRET.
     pub nmi_blocked: u64,
-    /// Padding to a multiple of 16.
-    pub pad: u64,
 }
 
 /// Bits of RFLAGS (SDM vol. 1, 3.4.3).
@@ -354,6 +354,7 @@ impl Default for State {
         s.pat = 0x0007_0406_0007_0406;
         s.misc_enable = 1;
         s.mxcsr = 0x1f80;
+        s.fpu.init();
         s.sync_seg_bases();
         s
     }

@@ -1,0 +1,181 @@
+//! Helpers for arithmetic that is too large for micro-ops.
+
+use super::cpu::{Cpu, Result};
+use super::exception::{Exception, vector};
+use super::flags::{compute, condition, CcKind, CcOp};
+use super::state::{reg, rflags};
+
+/// The arithmetic flags.
+pub extern "C" fn cc_flags(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    cpu.state.arith_flags()
+}
+
+/// Whether condition `arg` holds.
+pub extern "C" fn cc_cond(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    u64::from(condition(arg as u8, cpu.state.arith_flags()))
+}
+
+fn mask_of(bytes: u32) -> u64 {
+    u64::MAX >> (64 - (8 * bytes).clamp(8, 64))
+}
+
+fn sign_extend(value: u64, bytes: u32) -> i128 {
+    let shift = 128 - 8 * bytes;
+    i128::from(value) << shift >> shift
+}
+
+/// DIV, IDIV.
+pub extern "C" fn divide(cpu: &mut Cpu, divisor: u64, _: u64, _: u64, arg: u32) -> u64 {
+    let bytes = arg & 0xff;
+    let signed = arg & 0x100 != 0;
+    let mask = mask_of(bytes);
+    let (rax, rdx) = (cpu.state.gpr[reg::RAX], cpu.state.gpr[reg::RDX]);
+    // An 8-bit division takes AX; the others the double-width pair.
+    let dividend = if bytes == 1 {
+        u128::from(rax & 0xffff)
+    } else {
+        u128::from(rdx & mask) << (8 * bytes) | u128::from(rax & mask)
+    };
+    let Some((quotient, remainder)) = quotient(dividend, divisor & mask, bytes, signed) else {
+        cpu.raise(Exception::plain(vector::DE));
+        return 0;
+    };
+    let (q, r) = (quotient & mask, remainder & mask);
+    let gpr = &mut cpu.state.gpr;
+    match bytes {
+        1 => gpr[reg::RAX] = rax & !0xffff | q | r << 8,
+        2 => {
+            gpr[reg::RAX] = rax & !0xffff | q;
+            gpr[reg::RDX] = rdx & !0xffff | r;
+        }
+        _ => {
+            gpr[reg::RAX] = q;
+            gpr[reg::RDX] = r;
+        }
+    }
+    0
+}
+
+/// Quotient and remainder, or `None` for a divisor of 0 or a quotient that does not fit.
+fn quotient(dividend: u128, divisor: u64, bytes: u32, signed: bool) -> Option<(u64, u64)> {
+    if !signed {
+        let divisor = u128::from(divisor);
+        let quotient = dividend.checked_div(divisor)?;
+        return (quotient <= u128::from(mask_of(bytes))).then_some((quotient as u64, (dividend % divisor) as u64));
+    }
+    let shift = 128 - 16 * bytes;
+    let dividend = (dividend << shift) as i128 >> shift;
+    let divisor = sign_extend(divisor, bytes);
+    let quotient = dividend.checked_div(divisor)?;
+    let limit = 1i128 << (8 * bytes - 1);
+    let fits = (-limit..limit).contains(&quotient);
+    fits.then_some((quotient as u64, dividend.wrapping_rem(divisor) as u64))
+}
+
+/// RCL, RCR: the result, or with `arg` bit 9 the flags after it. Changes nothing itself.
+pub extern "C" fn rotate_carry(cpu: &mut Cpu, value: u64, count: u64, _: u64, arg: u32) -> u64 {
+    let bytes = arg & 0xff;
+    let bits = 8 * bytes;
+    let right = arg & 0x100 != 0;
+    let flags = cpu.state.arith_flags();
+    let wide = u128::from(value & mask_of(bytes)) | u128::from(flags & rflags::CF) << bits;
+    let ring = bits + 1;
+    let masked = count as u32 & if bytes == 8 { 63 } else { 31 };
+    let n = masked % ring;
+    let n = if right { (ring - n) % ring } else { n };
+    let rotated = (wide << n | wide >> (ring - n)) & ((1u128 << ring) - 1);
+    let result = rotated as u64 & mask_of(bytes);
+    if arg & 0x200 == 0 {
+        return result;
+    }
+    if masked == 0 {
+        return flags;
+    }
+    let carry = (rotated >> bits) as u64 & 1;
+    let top = result >> (bits - 1) & 1;
+    let overflow = if right { top ^ (result >> (bits - 2) & 1) } else { top ^ carry };
+    flags & !(rflags::CF | rflags::OF) | carry * rflags::CF | overflow * rflags::OF
+}
+
+/// CRC32 (SDM vol. 2A): polynomial 0x11EDC6F41, bit-reflected.
+pub extern "C" fn crc32(_: &mut Cpu, acc: u64, value: u64, _: u64, arg: u32) -> u64 {
+    const REFLECTED: u32 = 0x82f6_3b78;
+    let mut crc = acc as u32;
+    for byte in value.to_le_bytes().into_iter().take(arg.clamp(1, 8) as usize) {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 != 0 { REFLECTED } else { 0 };
+        }
+    }
+    crc.into()
+}
+
+/// CMPXCHG8B, CMPXCHG16B.
+pub extern "C" fn compare_exchange_pair(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> u64 {
+    // On an error the exception is pending already.
+    let _: Result<()> = exchange_pair(cpu, addr, arg);
+    0
+}
+
+fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
+    if bytes == 16 && addr & 15 != 0 {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    let half = (bytes / 2) as u8;
+    let mask = mask_of(half.into());
+    let high_addr = addr.wrapping_add(half.into());
+    cpu.probe_write(addr, bytes.into())?;
+    let low = cpu.read(addr, half)?;
+    let high = cpu.read(high_addr, half)?;
+    let gpr = &cpu.state.gpr;
+    let equal = low == gpr[reg::RAX] & mask && high == gpr[reg::RDX] & mask;
+    // A failed comparison writes the old value back.
+    let (new_low, new_high) = if equal { (gpr[reg::RBX], gpr[reg::RCX]) } else { (low, high) };
+    cpu.write(addr, half, new_low)?;
+    cpu.write(high_addr, half, new_high)?;
+    if !equal {
+        cpu.state.gpr[reg::RAX] = low;
+        cpu.state.gpr[reg::RDX] = high;
+    }
+    let flags = cpu.state.arith_flags() & !rflags::ZF;
+    cpu.state.set_arith_flags(flags | u64::from(equal) * rflags::ZF);
+    Ok(())
+}
+
+/// DAA, DAS, AAA, AAS, AAM, AAD (SDM vol. 2A).
+pub extern "C" fn decimal_adjust(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    let imm = (arg >> 8) as u8;
+    let flags = cpu.state.arith_flags();
+    let (cf, af) = (flags & rflags::CF != 0, flags & rflags::AF != 0);
+    let ax = cpu.state.gpr[reg::RAX] as u16;
+    let (al, ah) = (ax as u8, (ax >> 8) as u8);
+    let low_nibble = al & 15 > 9 || af;
+    let (result, cf, af) = match arg & 0xff {
+        0 | 1 => {
+            let (six, sixty) = (if low_nibble { 6 } else { 0 }, if al > 0x99 || cf { 0x60 } else { 0 });
+            let adjust = six + sixty;
+            let das = arg & 0xff == 1;
+            let new = if das { al.wrapping_sub(adjust) } else { al.wrapping_add(adjust) };
+            let borrow = das && low_nibble && al < 6;
+            (u16::from(ah) << 8 | u16::from(new), sixty != 0 || borrow, low_nibble)
+        }
+        2 => (if low_nibble { ax.wrapping_add(0x106) } else { ax } & 0xff0f, low_nibble, low_nibble),
+        3 => {
+            let new = if low_nibble { ax.wrapping_sub(6).wrapping_sub(0x100) } else { ax };
+            (new & 0xff0f, low_nibble, low_nibble)
+        }
+        4 => {
+            let (Some(high), Some(low)) = (al.checked_div(imm), al.checked_rem(imm)) else {
+                cpu.raise(Exception::plain(vector::DE));
+                return 0;
+            };
+            (u16::from(high) << 8 | u16::from(low), false, false)
+        }
+        _ => (u16::from(al.wrapping_add(ah.wrapping_mul(imm))), false, false),
+    };
+    let logic = CcOp { kind: CcKind::Logic, log2: 0 };
+    let shape = compute(logic, u64::from(result & 0xff), 0, 0);
+    cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(result);
+    cpu.state.set_arith_flags(shape | u64::from(cf) * rflags::CF | u64::from(af) * rflags::AF);
+    0
+}

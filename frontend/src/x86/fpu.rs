@@ -1,0 +1,303 @@
+//! Helpers that connect the x87 and SIMD semantics of [`super::fp`] with env and memory.
+
+use super::cpu::{Cpu, Result};
+use super::exception::{Exception, vector};
+use super::fp::vec::{self, Aux, Dest, VecOp};
+use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out};
+use super::fp::{Mxcsr, SimdException};
+use super::state::{Seg, State, cr4, reg};
+
+/// Reads 16 bytes of env at `offset`; 0 outside it.
+fn env_read(cpu: &Cpu, offset: usize) -> u128 {
+    let bytes = bytemuck::bytes_of(&cpu.state).get(offset..offset + 16);
+    bytes.and_then(|b| b.try_into().ok()).map_or(0, u128::from_ne_bytes)
+}
+
+/// Writes the first bytes of `value` to env at `offset`.
+fn env_write(cpu: &mut Cpu, offset: usize, value: &[u8]) {
+    if let Some(bytes) = bytemuck::bytes_of_mut(&mut cpu.state).get_mut(offset..offset + value.len()) {
+        bytes.copy_from_slice(value);
+    }
+}
+
+/// An operation of the vector table. `a`: env offset of the source in bits 0..16, of the destination in bits 16..32; `arg`:
+/// operation in bits 0..16, immediate in bits 16..24. The value is what a general register, memory or the flags take.
+pub extern "C" fn vector(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64 {
+    let Ok(op) = VecOp::try_from(arg as u16) else { return 0 };
+    let imm = (arg >> 16) as u8;
+    let row = op.row();
+    let (src_at, dst_at) = (a as u16 as usize, (a >> 16) as u16 as usize);
+    let (src, dst) = (env_read(cpu, src_at), env_read(cpu, dst_at));
+    let gpr = &cpu.state.gpr;
+    let aux = match row.aux() {
+        Aux::None => 0,
+        Aux::Xmm0 => u128::from(cpu.state.xmm[0][0]) | u128::from(cpu.state.xmm[0][1]) << 64,
+        Aux::RaxRdx => u128::from(gpr[reg::RAX]) | u128::from(gpr[reg::RDX]) << 64,
+    };
+    let mut mxcsr = Mxcsr(cpu.state.mxcsr as u32);
+    let result = vec::exec(op, imm, dst, src, aux, &mut mxcsr);
+    cpu.state.mxcsr = mxcsr.0.into();
+    let value = match result {
+        Ok(value) => value,
+        Err(SimdException { .. }) => {
+            let osxmmexcpt = cpu.state.cr4 & cr4::OSXMMEXCPT != 0;
+            cpu.raise(if osxmmexcpt { Exception::plain(vector::XM) } else { Exception::ud() });
+            return 0;
+        }
+    };
+    match row.dest {
+        Dest::Xmm => env_write(cpu, dst_at, &value.to_ne_bytes()),
+        Dest::Mm => {
+            env_write(cpu, dst_at, &(value as u64).to_ne_bytes());
+            env_write(cpu, dst_at + 8, &[0xff, 0xff]);
+        }
+        Dest::Ecx => cpu.state.gpr[reg::RCX] = value as u64,
+        Dest::Xmm0 => cpu.state.xmm[0] = [value as u64, (value >> 64) as u64],
+        Dest::Gpr | Dest::GprOrMem(_) | Dest::Mem(_) | Dest::Eflags => return value as u64,
+    }
+    if row.is_string() { vec::string_eflags(op, imm, dst, src, aux).into() } else { 0 }
+}
+
+/// Raises #MF if an x87 exception is pending.
+fn check_pending(cpu: &mut Cpu) -> Result<()> {
+    match cpu.state.fpu.check_pending() {
+        Ok(()) => Ok(()),
+        Err(_) => Err(cpu.raise(Exception::plain(vector::MF))),
+    }
+}
+
+/// Begins an MMX instruction.
+pub extern "C" fn enter_mmx(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    if check_pending(cpu).is_ok() {
+        cpu.state.fpu.enter_mmx();
+    }
+    0
+}
+
+/// EMMS.
+pub extern "C" fn emms(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    if check_pending(cpu).is_ok() {
+        cpu.state.fpu.emms();
+    }
+    0
+}
+
+/// FWAIT.
+pub extern "C" fn fwait(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    // On an error the exception is pending already.
+    let _: Result<()> = check_pending(cpu);
+    0
+}
+
+/// LDMXCSR.
+pub extern "C" fn load_mxcsr(cpu: &mut Cpu, value: u64, _: u64, _: u64, _: u32) -> u64 {
+    if value as u32 & !Mxcsr::WRITABLE != 0 {
+        cpu.raise(Exception::gp(0));
+    } else {
+        cpu.state.mxcsr = value & u64::from(Mxcsr::WRITABLE);
+    }
+    0
+}
+
+/// MASKMOVQ, MASKMOVDQU to linear address `addr`; `offsets` as for [`vector`], source and mask; `arg` bytes.
+pub extern "C" fn masked_move(cpu: &mut Cpu, addr: u64, offsets: u64, _: u64, arg: u32) -> u64 {
+    let source = env_read(cpu, offsets as u16 as usize);
+    let mask = env_read(cpu, (offsets >> 16) as u16 as usize);
+    for i in 0..u64::from(arg.min(16)) {
+        if mask >> (8 * i + 7) & 1 != 0 && cpu.write(addr.wrapping_add(i), 1, (source >> (8 * i)) as u64).is_err() {
+            break;
+        }
+    }
+    0
+}
+
+/// The constant argument of [`x87`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct X87Call {
+    /// Number of the [`X87Op`].
+    pub op: u16,
+    /// Stack register.
+    pub register: u8,
+    /// 32-bit operand size.
+    pub wide: bool,
+}
+
+impl X87Call {
+    /// As passed.
+    pub const fn encode(self) -> u32 {
+        self.op as u32 | (self.register as u32 & 7) << 16 | (self.wide as u32) << 24
+    }
+}
+
+/// An x87 operation.
+pub extern "C" fn x87(cpu: &mut Cpu, addr: u64, pc: u64, _: u64, arg: u32) -> u64 {
+    // On an error the exception is pending already.
+    let _: Result<()> = run_x87(cpu, addr, pc, arg);
+    0
+}
+
+fn run_x87(cpu: &mut Cpu, addr: u64, pc: u64, arg: u32) -> Result<()> {
+    let Some(row) = X87Op::ALL.get(arg as u16 as usize).map(|op| op.row()) else { return Ok(()) };
+    let register = (arg >> 16 & 7) as u8;
+    if row.waits {
+        check_pending(cpu)?;
+    }
+    match row.memory.bytes() {
+        None => run_image(cpu, row.op, row.memory, addr, arg >> 24 & 1 != 0)?,
+        Some(bytes) if row.store => {
+            let Ok(store) = cpu.state.fpu.store_value(row.op) else { return Ok(()) };
+            if let Some(value) = store.value {
+                write_bytes(cpu, addr, &value.to_le_bytes()[..usize::from(bytes)])?;
+            }
+            cpu.state.fpu.commit(store.commit);
+        }
+        Some(bytes) => {
+            let mut operand = read_bits(cpu, addr, bytes)?;
+            if row.reads_eflags() {
+                operand = cpu.state.arith_flags().into();
+            }
+            let Ok(X87Out { eflags, ax, .. }) = cpu.state.fpu.exec(row.op, register, operand) else { return Ok(()) };
+            if let Some(eflags) = eflags {
+                cpu.state.set_arith_flags(eflags.into());
+            }
+            if let Some(ax) = ax {
+                cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(ax);
+            }
+        }
+    }
+    if !row.control {
+        cpu.state.fpu.fip = pc;
+        cpu.state.fpu.fcs = cpu.state.seg[Seg::Cs as usize].selector;
+        if row.memory != MemFormat::None {
+            cpu.state.fpu.fdp = addr;
+            cpu.state.fpu.fds = cpu.state.seg[Seg::Ds as usize].selector;
+        }
+    }
+    Ok(())
+}
+
+fn read_bits(cpu: &mut Cpu, addr: u64, bytes: u8) -> Result<u128> {
+    Ok(match bytes {
+        0 => 0,
+        10 => {
+            let low = cpu.read(addr, 8)?;
+            u128::from(low) | u128::from(cpu.read(addr.wrapping_add(8), 2)?) << 64
+        }
+        size => cpu.read(addr, size)?.into(),
+    })
+}
+
+/// Writes all of `bytes` or, where a page is missing, nothing.
+fn write_bytes(cpu: &mut Cpu, addr: u64, bytes: &[u8]) -> Result<()> {
+    cpu.probe_write(addr, bytes.len() as u64)?;
+    for (i, chunk) in bytes.chunks(8).enumerate() {
+        let at = addr.wrapping_add(8 * i as u64);
+        match *chunk {
+            [a, b, c, d, e, f, g, h] => cpu.write(at, 8, u64::from_le_bytes([a, b, c, d, e, f, g, h]))?,
+            _ => {
+                for (j, &byte) in chunk.iter().enumerate() {
+                    cpu.write(at.wrapping_add(j as u64), 1, byte.into())?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_bytes(cpu: &mut Cpu, addr: u64, out: &mut [u8]) -> Result<()> {
+    for (i, chunk) in out.chunks_mut(2).enumerate() {
+        let value = cpu.read(addr.wrapping_add(2 * i as u64), 2)?;
+        chunk.copy_from_slice(&(value as u16).to_le_bytes()[..chunk.len()]);
+    }
+    Ok(())
+}
+
+/// FNSTENV, FLDENV, FNSAVE, FRSTOR.
+fn run_image(cpu: &mut Cpu, op: X87Op, format: MemFormat, addr: u64, wide: bool) -> Result<()> {
+    let layout = match (wide, cpu.mode.real_or_vm86()) {
+        (false, true) => EnvLayout::Real16,
+        (false, false) => EnvLayout::Protected16,
+        (true, true) => EnvLayout::Real32,
+        (true, false) => EnvLayout::Protected32,
+    };
+    let state = format == MemFormat::State;
+    let bytes = if state { layout.state_bytes() } else { layout.bytes() };
+    let mut image = [0; 108];
+    if op.row().waits {
+        read_bytes(cpu, addr, &mut image[..bytes])?;
+        let fpu = &mut cpu.state.fpu;
+        if state { fpu.restore(layout, &image[..bytes]) } else { fpu.load_environment(layout, &image[..bytes]) }
+        return Ok(());
+    }
+    if state {
+        image = cpu.state.fpu.save(layout);
+    } else {
+        image[..28].copy_from_slice(&cpu.state.fpu.environment(layout));
+    }
+    write_bytes(cpu, addr, &image[..bytes])?;
+    // These operations have no operand: an error is impossible, and there is no result.
+    let _ = cpu.state.fpu.exec(op, 0, 0);
+    Ok(())
+}
+
+/// FXSAVE, FXRSTOR (SDM vol. 1, 10.5).
+pub extern "C" fn fxsave(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> u64 {
+    let wide = arg & 2 != 0;
+    // On an error the exception is pending already.
+    let _: Result<()> = if addr & 15 != 0 {
+        Err(cpu.raise(Exception::gp(0)))
+    } else if arg & 1 == 0 {
+        save_extended(cpu, addr, wide)
+    } else {
+        restore_extended(cpu, addr, wide)
+    };
+    0
+}
+
+/// How many XMM registers the image holds in this mode.
+fn xmm_count(cpu: &Cpu) -> usize {
+    if cpu.state.cr4 & cr4::OSFXSR == 0 {
+        0
+    } else if cpu.state.code64() {
+        16
+    } else {
+        8
+    }
+}
+
+fn save_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
+    cpu.probe_write(addr, 512)?;
+    let image = cpu.state.fpu.fxsave(wide, Mxcsr(cpu.state.mxcsr as u32));
+    write_bytes(cpu, addr, &image)?;
+    for i in 0..xmm_count(cpu) {
+        let at = addr.wrapping_add(160 + 16 * i as u64);
+        let [low, high] = cpu.state.xmm[i];
+        cpu.write(at, 8, low)?;
+        cpu.write(at.wrapping_add(8), 8, high)?;
+    }
+    Ok(())
+}
+
+fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
+    let mut image = [0; 160];
+    read_bytes(cpu, addr, &mut image)?;
+    let mxcsr = u32::from_le_bytes([image[24], image[25], image[26], image[27]]);
+    if mxcsr & !Mxcsr::WRITABLE != 0 {
+        return Err(cpu.raise(Exception::gp(0)));
+    }
+    let count = xmm_count(cpu);
+    let mut xmm = cpu.state.xmm;
+    for (i, register) in xmm.iter_mut().enumerate().take(count) {
+        let at = addr.wrapping_add(160 + 16 * i as u64);
+        *register = [cpu.read(at, 8)?, cpu.read(at.wrapping_add(8), 8)?];
+    }
+    cpu.state.fpu.fxrstor(wide, &image);
+    if count != 0 {
+        cpu.state.xmm = xmm;
+        cpu.state.mxcsr = mxcsr.into();
+    }
+    Ok(())
+}
+
+// Offsets into the env are held in 16 bits.
+const _: () = assert!(size_of::<State>() < 1 << 16);

@@ -1,0 +1,185 @@
+//! What is known of the arithmetic flags while a block is lifted, and conditions on them.
+
+use mimus_ir::block::Value;
+use mimus_ir::op::{Op, Type};
+
+use super::Lift;
+use crate::x86::flags::{CcKind, CcOp};
+use crate::x86::helpers::Helper;
+use crate::x86::state::slot;
+
+/// The flags' record, as far as it is known in this block.
+#[derive(Clone, Copy)]
+pub(super) enum Flags {
+    /// Set before the block, or by a helper.
+    Dynamic,
+    /// Set in this block.
+    Known(Record),
+}
+
+/// A flags record with its values at hand.
+#[derive(Clone, Copy)]
+pub(super) struct Record {
+    pub kind: CcKind,
+    pub ty: Type,
+    /// First operand, for additions and subtractions.
+    pub a: Value,
+    pub dst: Value,
+    pub src: Value,
+    pub aux: Value,
+}
+
+/// Condition codes by their low 4 opcode bits.
+pub(super) mod cc {
+    pub const B: u8 = 2;
+    pub const E: u8 = 4;
+}
+
+impl Lift {
+    /// Records that an instruction set the flags.
+    pub(super) fn set_flags(&mut self, record: Record) {
+        let op = CcOp { kind: record.kind, log2: record.ty as u8 };
+        self.b.store_env_imm(slot::CC_OP, op.encode());
+        self.b.store_env(slot::CC_DST, record.dst);
+        self.b.store_env(slot::CC_SRC, record.src);
+        if matches!(record.kind, CcKind::Adc | CcKind::Sbb) {
+            self.b.store_env(slot::CC_AUX, record.aux);
+        }
+        self.flags = Flags::Known(record);
+    }
+
+    /// [`Lift::set_flags`] for the kinds that need only a result and one operand.
+    pub(super) fn set_flags_simple(&mut self, kind: CcKind, ty: Type, dst: Value, src: Value) {
+        self.set_flags(Record { kind, ty, a: src, dst, src, aux: src });
+    }
+
+    /// Sets all six flags from a value that has them where RFLAGS has.
+    pub(super) fn set_flag_bits(&mut self, bits: Value) {
+        self.b.store_env_imm(slot::CC_OP, CcOp::FLAGS.encode());
+        self.b.store_env(slot::CC_SRC, bits);
+        self.flags = Flags::Known(Record { kind: CcKind::Flags, ty: Type::I64, a: bits, dst: bits, src: bits, aux: bits });
+    }
+
+    /// The six flags where RFLAGS has them.
+    pub(super) fn flag_bits(&mut self) -> Value {
+        if let Flags::Known(Record { kind: CcKind::Flags, src, .. }) = self.flags {
+            return src;
+        }
+        self.call(Helper::CcFlags, Type::I64, &[], 0)
+    }
+
+    /// The carry flag as 0 or 1.
+    pub(super) fn carry(&mut self) -> Value {
+        self.condition(cc::B)
+    }
+
+    fn negative(&mut self, ty: Type, value: Value) -> Value {
+        self.b.binary_imm(Op::SltI, ty, value, 0)
+    }
+
+    fn carry_of(&mut self, r: &Record) -> Option<Value> {
+        Some(match r.kind {
+            CcKind::Logic => self.b.iconst(Type::I8, 0),
+            CcKind::Add => self.b.binary(Op::Ult, r.ty, r.dst, r.src),
+            CcKind::Sub => self.b.binary(Op::Ult, r.ty, r.a, r.src),
+            CcKind::Adc | CcKind::Sbb => {
+                let left = if r.kind == CcKind::Adc { r.dst } else { r.a };
+                let with = self.b.binary(Op::Ule, r.ty, left, r.src);
+                let without = self.b.binary(Op::Ult, r.ty, left, r.src);
+                self.b.select(Type::I8, r.aux, with, without)
+            }
+            CcKind::Inc | CcKind::Dec => r.src,
+            CcKind::Shl => self.negative(r.ty, r.src),
+            CcKind::Shr => self.b.binary_imm(Op::AndI, Type::I8, r.src, 1),
+            CcKind::Mul => self.b.binary_imm(Op::NeI, r.ty, r.src, 0),
+            CcKind::Flags => return None,
+        })
+    }
+
+    fn overflow_of(&mut self, r: &Record) -> Option<Value> {
+        let sign = 1u64 << (r.ty.bits() - 1);
+        Some(match r.kind {
+            CcKind::Logic => self.b.iconst(Type::I8, 0),
+            CcKind::Add | CcKind::Adc | CcKind::Sub | CcKind::Sbb => {
+                let other = if matches!(r.kind, CcKind::Add | CcKind::Adc) { r.dst } else { r.a };
+                let x = self.b.binary(Op::Xor, r.ty, r.a, r.dst);
+                let y = self.b.binary(Op::Xor, r.ty, r.src, other);
+                let both = self.b.binary(Op::And, r.ty, x, y);
+                self.negative(r.ty, both)
+            }
+            CcKind::Inc => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign),
+            CcKind::Dec => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign - 1),
+            CcKind::Shl | CcKind::Shr => {
+                let both = self.b.binary(Op::Xor, r.ty, r.src, r.dst);
+                self.negative(r.ty, both)
+            }
+            CcKind::Mul => return self.carry_of(r),
+            CcKind::Flags => return None,
+        })
+    }
+
+    fn not(&mut self, condition: Value) -> Value {
+        self.b.binary_imm(Op::XorI, Type::I8, condition, 1)
+    }
+
+    /// Condition `code` (the low 4 opcode bits of Jcc) as 0 or 1.
+    pub(super) fn condition(&mut self, code: u8) -> Value {
+        let known = match self.flags {
+            Flags::Known(record) => self.known_condition(&record, code & !1),
+            Flags::Dynamic => None,
+        };
+        match known {
+            Some(value) if code & 1 == 0 => value,
+            Some(value) => self.not(value),
+            None => self.call(Helper::CcCond, Type::I8, &[], u32::from(code)),
+        }
+    }
+
+    fn known_condition(&mut self, r: &Record, code: u8) -> Option<Value> {
+        let zero = |l: &mut Lift| l.b.binary_imm(Op::EqI, r.ty, r.dst, 0);
+        if r.kind == CcKind::Flags {
+            let bit = match code {
+                0 => 11,
+                2 => 0,
+                4 => 6,
+                8 => 7,
+                10 => 2,
+                _ => return None,
+            };
+            return Some(self.b.extract(Type::I8, r.src, bit, 1));
+        }
+        let sub = r.kind == CcKind::Sub;
+        Some(match code {
+            0 => self.overflow_of(r)?,
+            2 => self.carry_of(r)?,
+            4 if sub => self.b.binary(Op::Eq, r.ty, r.a, r.src),
+            4 => zero(self),
+            6 if sub => self.b.binary(Op::Ule, r.ty, r.a, r.src),
+            6 => {
+                let (carry, zero) = (self.carry_of(r)?, zero(self));
+                self.b.binary(Op::Or, Type::I8, carry, zero)
+            }
+            8 => self.negative(r.ty, r.dst),
+            10 => {
+                let ones = self.b.unary(Op::Popcnt, Type::I8, r.dst);
+                let odd = self.b.binary_imm(Op::AndI, Type::I8, ones, 1);
+                self.not(odd)
+            }
+            12 if sub => self.b.binary(Op::Slt, r.ty, r.a, r.src),
+            14 if sub => self.b.binary(Op::Sle, r.ty, r.a, r.src),
+            12 if r.kind == CcKind::Logic => self.negative(r.ty, r.dst),
+            14 if r.kind == CcKind::Logic => self.b.binary_imm(Op::SleI, r.ty, r.dst, 0),
+            _ => {
+                let overflow = self.overflow_of(r)?;
+                let sign = self.negative(r.ty, r.dst);
+                let less = self.b.binary(Op::Xor, Type::I8, sign, overflow);
+                if code == 12 {
+                    less
+                } else {
+                    let zero = zero(self);
+                    self.b.binary(Op::Or, Type::I8, less, zero)
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! From guest bytes to micro-ops.
+//!
+//! [`lift`] decodes with iced-x86 until a block ends; [`table::handler`] has one row an instruction. Within an instruction,
+//! everything that can fault comes before the first write to env, so that a fault leaves at a precise state.
+
+mod alu;
+mod bits;
+mod cond;
+mod control;
+mod data;
+mod operand;
+mod shift;
+mod stack;
+mod string;
+mod system;
+mod table;
+mod vector;
+mod x87;
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+use mimus_ir::block::{Block, Builder, NONE, Value};
+use mimus_ir::op::{Op, Type};
+
+use super::exception::Exception;
+use super::helpers::Helper;
+use super::mode::Mode;
+use super::state::slot;
+use cond::Flags;
+
+/// Most guest instructions in a block.
+pub const MAX_GUEST_INSNS: u32 = 64;
+
+/// A block also ends when it has this many ops, so that the largest instruction still fits.
+const MAX_OPS: usize = mimus_ir::MAX_INSTS - 192;
+
+/// Longest x86 instruction in bytes (SDM vol. 2A, 2.3.11).
+pub const MAX_INSN_LEN: usize = 15;
+
+/// What to translate.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Code bytes from `rip` on; translation does not go past them.
+    pub bytes: &'a [u8],
+    /// How many of `bytes` are in the page of the first: only the first instruction may go beyond.
+    pub in_page: usize,
+    /// Guest PC of the first byte: RIP, without the base of CS.
+    pub rip: u64,
+    /// Mode bits.
+    pub mode: Mode,
+    /// Most instructions to translate.
+    pub max_insns: u32,
+}
+
+/// Why an instruction could not be lifted, beside being undefined.
+enum Refusal {
+    /// It has no semantics here.
+    Undefined,
+}
+
+type Lifted = Result<(), Refusal>;
+
+/// What an instruction's handler works with.
+struct Lift {
+    b: Builder,
+    mode: Mode,
+    flags: Flags,
+    /// Guest PC after the current instruction, as it would be in RIP.
+    next: u64,
+    /// Whether the block is complete.
+    ended: bool,
+}
+
+/// Translates a block. The result ends within `request.bytes`, and has at least one instruction: one that cannot be decoded
+/// raises its exception.
+pub fn lift(request: &Request<'_>) -> Block {
+    let mode = request.mode;
+    let mut lift = Lift { b: Builder::new(request.rip), mode, flags: Flags::Dynamic, next: request.rip, ended: false };
+    let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DecoderOptions::NONE);
+    let mut insn = Instruction::default();
+    let mut count = 0;
+    loop {
+        let start = decoder.position();
+        let pc = lift.next;
+        if count > 0 && (start >= request.in_page || count >= request.max_insns || lift.b.len() > MAX_OPS) {
+            break;
+        }
+        decoder.decode_out(&mut insn);
+        let end = decoder.position();
+        if count > 0 && (end > request.in_page || decoder.last_error() == DecoderError::NoMoreBytes) {
+            break;
+        }
+        lift.next = lift.mask_ip(insn.next_ip());
+        lift.b.insn(pc, (end - start) as u32);
+        if insn.is_invalid() {
+            let long = end - start >= MAX_INSN_LEN || decoder.last_error() == DecoderError::NoMoreBytes;
+            lift.raise(if long { Exception::gp(0) } else { Exception::ud() });
+        } else {
+            lift.instruction(&insn);
+        }
+        count += 1;
+        if lift.ended {
+            break;
+        }
+    }
+    let next = lift.next;
+    if !lift.ended {
+        lift.b.jump(next);
+    }
+    lift.b.finish(next)
+}
+
+impl Lift {
+    fn instruction(&mut self, insn: &Instruction) {
+        let undo = self.b.len();
+        let result = match table::handler(insn) {
+            Some(handler) => handler(self, insn),
+            None => Err(Refusal::Undefined),
+        };
+        if result.is_err() {
+            self.b.truncate(undo);
+            if insn.mnemonic() != Mnemonic::Ud2 {
+                tracing::warn!(target: "unimp", "no semantics for {:?} at {:#x}: #UD", insn.code(), insn.ip());
+            }
+            self.raise(Exception::ud());
+        }
+    }
+
+    /// RIP as wide as the code segment has it.
+    fn mask_ip(&self, ip: u64) -> u64 {
+        match self.mode.bitness() {
+            64 => ip,
+            32 => ip & 0xffff_ffff,
+            _ => ip & 0xffff,
+        }
+    }
+
+    /// Raises `exception` in the current instruction and ends the block.
+    fn raise(&mut self, exception: Exception) {
+        let always = self.b.iconst(Type::I8, 1);
+        self.b.trap_if(always, exception.trap_code());
+        self.b.exit(0);
+        self.ended = true;
+    }
+
+    /// Ends the block after the current instruction: modes may have changed, or an interrupt may be taken.
+    fn end_to_dispatcher(&mut self) {
+        self.b.store_env_imm(slot::RIP, self.next);
+        self.exit();
+    }
+
+    /// Ends the block; `rip` is in env already.
+    fn exit(&mut self) {
+        self.b.exit(0);
+        self.ended = true;
+    }
+
+    /// Calls a helper for its effect or value. What it may have done to the flags is unknown afterwards when it writes env.
+    fn call(&mut self, helper: Helper, ty: Type, args: &[Value], arg: u32) -> Value {
+        let get = |i: usize| args.get(i).copied().unwrap_or(NONE);
+        let info = helper.info(arg);
+        if info.effects.has(mimus_ir::Effects::WRITE_ENV) {
+            self.flags = Flags::Dynamic;
+        }
+        self.b.call(ty, info, [get(0), get(1), get(2)])
+    }
+
+    fn iconst(&mut self, value: u64) -> Value {
+        self.b.iconst(Type::I64, value)
+    }
+
+    /// `value` zero-extended from `ty` to 64 bits, whatever bits its slot has above.
+    fn zext64(&mut self, ty: Type, value: Value) -> Value {
+        let narrow = self.b.inst(value).and_then(|i| i.result_type()).is_some_and(|t| t.bits() <= ty.bits());
+        if narrow || ty == Type::I64 { value } else { self.b.extend(Op::Zext, Type::I64, ty, value) }
+    }
+
+    /// #GP(0) unless the privilege level is 0; whether it was raised.
+    fn privileged(&mut self) -> bool {
+        let denied = self.mode.cpl() != 0;
+        if denied {
+            self.raise(Exception::gp(0));
+        }
+        denied
+    }
+}

@@ -1,0 +1,194 @@
+//! Repeated string instructions, and INS and OUTS (SDM vol. 2B, REP).
+
+use mimus_softmmu::Verdict;
+use std::sync::atomic::Ordering;
+
+use super::cpu::{Cpu, Raised, Result};
+use super::flags::{CcKind, CcOp};
+use super::state::{Seg, reg, rflags};
+use super::sys::segment;
+
+/// Which string instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum StringKind {
+    Movs,
+    Cmps,
+    Stos,
+    Lods,
+    Scas,
+    Ins,
+    Outs,
+}
+
+/// Repeat prefix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repeat {
+    /// None.
+    None,
+    /// REP, or REPE for the comparing ones.
+    WhileEqual,
+    /// REPNE.
+    WhileNotEqual,
+}
+
+/// A string instruction, as it is passed to [`string_op`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StringInsn {
+    /// Operation.
+    pub kind: StringKind,
+    /// log2 of the element's bytes.
+    pub log2: u8,
+    /// Prefix.
+    pub repeat: Repeat,
+    /// log2 of the address width in bytes.
+    pub address_log2: u8,
+    /// Segment of the source.
+    pub seg: Seg,
+}
+
+impl StringInsn {
+    const KINDS: [StringKind; 7] = [
+        StringKind::Movs,
+        StringKind::Cmps,
+        StringKind::Stos,
+        StringKind::Lods,
+        StringKind::Scas,
+        StringKind::Ins,
+        StringKind::Outs,
+    ];
+    const REPEATS: [Repeat; 3] = [Repeat::None, Repeat::WhileEqual, Repeat::WhileNotEqual];
+
+    /// As a helper's constant argument.
+    pub const fn encode(self) -> u32 {
+        self.kind as u32
+            | (self.log2 as u32) << 4
+            | (self.repeat as u32) << 8
+            | (self.address_log2 as u32) << 12
+            | (self.seg as u32) << 16
+    }
+
+    /// From a helper's constant argument.
+    pub fn decode(arg: u32) -> Option<StringInsn> {
+        let at = |shift: u32| (arg >> shift & 15) as usize;
+        Some(StringInsn {
+            kind: *StringInsn::KINDS.get(at(0))?,
+            log2: at(4) as u8 & 3,
+            repeat: *StringInsn::REPEATS.get(at(8))?,
+            address_log2: at(12) as u8 & 3,
+            seg: *Seg::ALL.get(at(16))?,
+        })
+    }
+}
+
+/// Elements done between two looks at the exit request.
+const POLL_INTERVAL: u32 = 512;
+
+/// The string helper.
+pub extern "C" fn string_op(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    if let Some(insn) = StringInsn::decode(arg) {
+        // On an error the exception is pending already.
+        let _: Result<()> = run(cpu, insn);
+    }
+    0
+}
+
+fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
+    let mask = u64::MAX >> (64 - (8 << insn.address_log2));
+    if insn.repeat == Repeat::None {
+        return element(cpu, insn, mask).map(drop);
+    }
+    let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
+    let mut until_poll = POLL_INTERVAL;
+    while cpu.state.gpr[reg::RCX] & mask != 0 {
+        let equal = element(cpu, insn, mask)?;
+        let count = (cpu.state.gpr[reg::RCX] & mask) - 1;
+        set_masked(cpu, reg::RCX, count, mask);
+        if compares && equal != (insn.repeat == Repeat::WhileEqual) {
+            break;
+        }
+        until_poll -= 1;
+        if until_poll == 0 {
+            until_poll = POLL_INTERVAL;
+            if cpu.header.exit_request.load(Ordering::Acquire) != 0 && count != 0 {
+                // The registers tell how far it got: the instruction starts again after the interrupt.
+                cpu.header.verdict = Verdict::Again as u32;
+                return Err(Raised);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes an index or count register: 32-bit ones clear the upper half.
+fn set_masked(cpu: &mut Cpu, number: usize, value: u64, mask: u64) {
+    let old = cpu.state.gpr[number];
+    cpu.state.gpr[number] = if mask >> 32 == 0 && mask > 0xffff { value & mask } else { old & !mask | value & mask };
+}
+
+/// Does one element; for the comparing ones, whether the operands were equal.
+fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
+    let size = 1u8 << insn.log2;
+    let step = if cpu.state.flags & rflags::DF != 0 { u64::from(size).wrapping_neg() } else { u64::from(size) };
+    let si = cpu.state.gpr[reg::RSI] & mask;
+    let di = cpu.state.gpr[reg::RDI] & mask;
+    let source = |cpu: &mut Cpu| {
+        let addr = segment::address(cpu, insn.seg, si, size.into(), false)?;
+        cpu.read(addr, size)
+    };
+    let target = |cpu: &mut Cpu, write: bool| segment::address(cpu, Seg::Es, di, size.into(), write);
+    let mut equal = true;
+    let (mut moves_si, mut moves_di) = (true, true);
+    let value_mask = u64::MAX >> (64 - (8 << insn.log2));
+    match insn.kind {
+        StringKind::Movs => {
+            let value = source(cpu)?;
+            let addr = target(cpu, true)?;
+            cpu.write(addr, size, value)?;
+        }
+        StringKind::Stos => {
+            let addr = target(cpu, true)?;
+            cpu.write(addr, size, cpu.state.gpr[reg::RAX])?;
+            moves_si = false;
+        }
+        StringKind::Lods => {
+            let value = source(cpu)?;
+            let acc = cpu.state.gpr[reg::RAX];
+            cpu.state.gpr[reg::RAX] = if size == 4 { value } else { acc & !value_mask | value };
+            moves_di = false;
+        }
+        StringKind::Cmps | StringKind::Scas => {
+            let left = if insn.kind == StringKind::Cmps { source(cpu)? } else { cpu.state.gpr[reg::RAX] & value_mask };
+            let addr = target(cpu, false)?;
+            let right = cpu.read(addr, size)?;
+            equal = left == right;
+            cpu.state.cc_op = CcOp { kind: CcKind::Sub, log2: insn.log2 }.encode();
+            cpu.state.cc_dst = left.wrapping_sub(right) & value_mask;
+            cpu.state.cc_src = right;
+            moves_si = insn.kind == StringKind::Cmps;
+        }
+        StringKind::Ins => {
+            let port = cpu.state.gpr[reg::RDX] as u16;
+            cpu.check_io(port, size)?;
+            let addr = target(cpu, true)?;
+            cpu.probe_write(addr, size.into())?;
+            let value = cpu.bus.port_in(port, size);
+            cpu.write(addr, size, value.into())?;
+            moves_si = false;
+        }
+        StringKind::Outs => {
+            let port = cpu.state.gpr[reg::RDX] as u16;
+            cpu.check_io(port, size)?;
+            let value = source(cpu)?;
+            cpu.bus.port_out(port, size, value as u32);
+            moves_di = false;
+        }
+    }
+    if moves_si {
+        set_masked(cpu, reg::RSI, si.wrapping_add(step), mask);
+    }
+    if moves_di {
+        set_masked(cpu, reg::RDI, di.wrapping_add(step), mask);
+    }
+    Ok(equal)
+}

@@ -1,2 +1,4 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! Guest instruction sets: decode and semantics as micro-ops.
 #![forbid(unsafe_code)]
+
+pub mod x86;

@@ -1,0 +1,3 @@
+//! The x86 guest.
+
+pub mod fp;

@@ -204,17 +204,18 @@ pub(super) fn dot_product(e: &mut Env, fmt: Format, imm: u8, a: u128, b: u128) -
             *term = arith(e, fmt, Arith::Mul, element(fmt, a >> at), element(fmt, b >> at));
         }
     }
-    // Each multiplication and addition is checked for exceptions on its own; an unmasked one ends the instruction.
-    if e.flags & e.unmasked != 0 {
+    // Each step is checked for exceptions on its own; an unmasked one ends the instruction.
+    if e.settle() {
         return 0;
     }
-    let low = arith(e, fmt, Arith::Add, terms[0], terms[1]);
-    let sum = if lanes == 4 && e.flags & e.unmasked == 0 {
+    let mut sum = arith(e, fmt, Arith::Add, terms[0], terms[1]);
+    if lanes == 4 {
         let high = arith(e, fmt, Arith::Add, terms[2], terms[3]);
-        if e.flags & e.unmasked == 0 { arith(e, fmt, Arith::Add, low, high) } else { 0 }
-    } else {
-        low
-    };
+        if e.settle() {
+            return 0;
+        }
+        sum = arith(e, fmt, Arith::Add, sum, high);
+    }
     (0..lanes).filter(|i| imm >> i & 1 != 0).map(|i| u128::from(sum) << (i as u32 * fmt.bits())).sum()
 }
 

@@ -47,7 +47,8 @@ pub(super) struct Env {
     pub daz: bool,
     pub ftz: bool,
     pub unmasked: u32,
-    pub flags: u32,
+    flags: u32,
+    settled: u32,
 }
 
 impl Env {
@@ -60,6 +61,7 @@ impl Env {
             ftz: mxcsr.0 & 1 << 15 != 0 && unmasked & UE == 0,
             unmasked,
             flags: 0,
+            settled: 0,
         }
     }
 
@@ -67,21 +69,21 @@ impl Env {
         self.flags |= flags;
     }
 
-    /// Whether an exception of the operands is unmasked, so that no result is computed.
-    pub fn stops(&self) -> bool {
-        self.flags & self.unmasked & (IE | DE | ZE) != 0
-    }
-
-    /// Merges the flags into MXCSR. When an exception of the operands is unmasked in any element, no element gets as far as
-    /// the exceptions of a result (SDM vol. 1, 4.9.2 and 11.5.3).
-    pub fn finish(mut self, mxcsr: &mut Mxcsr) -> Result<(), SimdException> {
-        if self.stops() {
+    /// Ends a step, that is the operations that an instruction does side by side; tells whether an unmasked exception ends
+    /// the instruction. When an exception of the operands is unmasked in any element, no element gets as far as the
+    /// exceptions of a result (SDM vol. 1, 4.9.2 and 11.5.3).
+    pub fn settle(&mut self) -> bool {
+        if self.flags & self.unmasked & (IE | DE | ZE) != 0 {
             self.flags &= IE | DE | ZE;
         }
-        mxcsr.0 |= self.flags;
-        match self.flags & self.unmasked {
-            0 => Ok(()),
-            flags => Err(SimdException { flags }),
-        }
+        self.settled |= std::mem::take(&mut self.flags);
+        self.settled & self.unmasked != 0
+    }
+
+    /// Ends the last step and merges the flags into MXCSR.
+    pub fn finish(mut self, mxcsr: &mut Mxcsr) -> Result<(), SimdException> {
+        let stops = self.settle();
+        mxcsr.0 |= self.settled;
+        if stops { Err(SimdException { flags: self.settled & self.unmasked }) } else { Ok(()) }
     }
 }

@@ -9,6 +9,7 @@ mod packed;
 mod soft;
 mod string;
 pub mod vec;
+pub mod x87;
 
 pub use mxcsr::{Mxcsr, SimdException};
 pub use soft::Rounding;

@@ -1,0 +1,32 @@
+//! Exact, host-independent floating point and SIMD as pure functions.
+//!
+//! [`vec`] executes MMX and SSE operations on register values, [`x87`] the x87 unit on its state. Neither touches memory
+//! or uses the host's floating point: the same operands give the same bits on every host.
+
+mod float;
+mod mxcsr;
+mod packed;
+mod soft;
+mod string;
+pub mod vec;
+pub mod x87;
+
+pub use mxcsr::{Mxcsr, SimdException};
+pub use soft::Rounding;
+
+/// EFLAGS CF.
+const CF: u32 = 1 << 0;
+/// EFLAGS PF.
+const PF: u32 = 1 << 2;
+/// EFLAGS ZF.
+const ZF: u32 = 1 << 6;
+
+/// ZF, PF and CF for the order of two floating-point numbers, `None` being unordered (SDM vol. 2, "COMISS", "FCOMI").
+fn eflags_of_order(order: Option<std::cmp::Ordering>) -> u32 {
+    match order {
+        None => ZF | PF | CF,
+        Some(std::cmp::Ordering::Less) => CF,
+        Some(std::cmp::Ordering::Equal) => ZF,
+        Some(std::cmp::Ordering::Greater) => 0,
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_ir::op::RmwKind;
-use mimus_softmmu::{CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
+use mimus_softmmu::{Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
 
 use super::exception::{Exception, RETRY};
 use super::helpers;
@@ -89,7 +89,8 @@ pub struct Cpu {
     pub mapping_generation: u64,
     /// Set when the vCPU shut down: a fault while delivering a double fault.
     pub triple_fault: bool,
-    /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code).
+    /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code, which cannot stop in the
+    /// middle of a block whose rest may have changed).
     pub code_policy: CodePolicy,
     /// CPU features.
     pub features: Features,
@@ -161,11 +162,17 @@ impl Cpu {
     }
 
     #[cold]
-    fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
+    pub(crate) fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
         self.raise(match fault {
             PageFault::Page { addr, code } => Exception::page_fault(addr, code),
             PageFault::NonCanonical => Exception::gp(0),
         })
+    }
+
+    /// Guest-physical address of an instruction byte at linear address `addr`.
+    pub fn translate_fetch(&mut self, addr: u64) -> Result<u64> {
+        let result = self.mmu.translate(&self.state, self.bank, addr, Access::Fetch);
+        result.map_err(|fault| self.raise_page_fault(fault))
     }
 
     /// Reads `size` (1, 2, 4, 8) bytes at a linear address with the privilege of the current instruction.
@@ -191,8 +198,20 @@ impl Cpu {
     /// Writes in MMU mode `bank`.
     #[inline]
     pub fn write_as(&mut self, bank: usize, addr: u64, size: u8, value: u64) -> Result<()> {
-        let result = self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write);
-        result.map(drop).map_err(|fault| self.raise_page_fault(fault))
+        match self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write) {
+            Ok(Stored::Done) => Ok(()),
+            Ok(Stored::Code) => {
+                self.code_changed();
+                Ok(())
+            }
+            Err(fault) => Err(self.raise_page_fault(fault)),
+        }
+    }
+
+    /// Translated code was dropped: nothing that leads to it by virtual address may be followed any more.
+    fn code_changed(&mut self) {
+        self.mapping_generation += 1;
+        self.header.jump_context = 0;
     }
 
     /// Reads as the processor itself does from GDT, LDT, IDT and TSS: with supervisor privilege.
@@ -236,10 +255,17 @@ impl Cpu {
     }
 
     fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
-        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), CodePolicy::Write);
+        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), self.code_policy);
         match result {
             Ok(Stored::Done) => Ok(()),
-            Ok(Stored::Code) => Err(Stop::CodeChanged),
+            Ok(Stored::Code) if self.code_policy == CodePolicy::Refuse => {
+                self.header.verdict = Verdict::Interpret as u32;
+                Err(Stop::Fault)
+            }
+            Ok(Stored::Code) => {
+                self.code_changed();
+                Err(Stop::CodeChanged)
+            }
             Err(fault) => {
                 self.raise_page_fault(fault);
                 Err(Stop::Fault)

@@ -51,7 +51,11 @@ pub struct Request<'a> {
     pub max_insns: u32,
 }
 
-/// Why an instruction could not be lifted, beside being undefined.
+/// The first instruction goes beyond the bytes given, which are fewer than [`MAX_INSN_LEN`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Truncated;
+
+/// Why an instruction could not be lifted.
 enum Refusal {
     /// It has no semantics here.
     Undefined,
@@ -72,7 +76,11 @@ struct Lift {
 
 /// Translates a block. The result ends within `request.bytes`, and has at least one instruction: one that cannot be decoded
 /// raises its exception.
-pub fn lift(request: &Request<'_>) -> Block {
+///
+/// # Errors
+///
+/// [`Truncated`] when more bytes are needed for the first instruction.
+pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
     let mode = request.mode;
     let mut lift = Lift { b: Builder::new(request.rip), mode, flags: Flags::Dynamic, next: request.rip, ended: false };
     let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DecoderOptions::NONE);
@@ -88,6 +96,9 @@ pub fn lift(request: &Request<'_>) -> Block {
         let end = decoder.position();
         if count > 0 && (end > request.in_page || decoder.last_error() == DecoderError::NoMoreBytes) {
             break;
+        }
+        if decoder.last_error() == DecoderError::NoMoreBytes && request.bytes.len() < MAX_INSN_LEN {
+            return Err(Truncated);
         }
         lift.next = lift.mask_ip(insn.next_ip());
         lift.b.insn(pc, (end - start) as u32);
@@ -106,7 +117,7 @@ pub fn lift(request: &Request<'_>) -> Block {
     if !lift.ended {
         lift.b.jump(next);
     }
-    lift.b.finish(next)
+    Ok(lift.b.finish(next))
 }
 
 impl Lift {

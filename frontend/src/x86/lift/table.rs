@@ -54,7 +54,7 @@ table! {
     Cld | Std => direction_flag;
     Xlatb => xlat;
     Lds | Les | Lfs | Lgs | Lss => load_far_pointer;
-    Nop | Pause | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch | Prefetch_reserved
+    Nop | Pause | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch
         | Lfence | Sfence | Mfence | Clflush | Reservednop | Endbr64 | Endbr32 => nothing;
     Push => push;
     Pop => pop;

@@ -1,0 +1,537 @@
+//! The dispatcher of one x86 vCPU: finds or makes the block at the guest PC, interprets or enters it, and does what it was
+//! left for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mimus_backend::exec::{HostAddr, enter};
+use mimus_backend::perf::PerfMap;
+use mimus_backend::thunks::Thunks;
+use mimus_frontend::x86::lift::{self, MAX_GUEST_INSNS, MAX_INSN_LEN};
+use mimus_frontend::x86::state::rflags;
+use mimus_frontend::x86::{Cpu, Mode, exception::Exception};
+use mimus_ir::interp::Outcome;
+use mimus_ir::passes::{Scratch, optimize};
+use mimus_ir::{Block, Exit, Interp};
+use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
+use smallvec::{SmallVec, smallvec};
+
+use crate::cache::{Cache, Passage, Stage, Tb, TbKey};
+use crate::compile::Compiling;
+use crate::log;
+use crate::slow;
+use crate::stats::VcpuStats;
+
+/// Blocks whose first byte is at most this far from the end of what is decoded at once, in bytes.
+const FETCH: usize = 512;
+
+/// Entries of the jump cache that compiled code probes.
+const JUMP_CACHE: usize = 4096;
+
+/// Entries of the dispatcher's own cache of blocks by virtual address.
+const BLOCK_CACHE: usize = 2048;
+
+/// Entries of the instruction TLB.
+const FETCH_TLB: usize = 256;
+
+/// The compiling side of a machine.
+#[derive(Debug)]
+pub struct Jit {
+    /// Entry trampoline, exit stub, slow paths.
+    pub thunks: Thunks,
+    /// The compiler.
+    pub compiling: Compiling,
+    /// Executions after which a block is compiled.
+    pub threshold: u32,
+}
+
+/// A bug of mimus that the guest's next instruction ran into.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("internal error: the translation of the code at {0:#x} is malformed")]
+pub struct Malformed(pub u64);
+
+#[derive(Clone)]
+struct Cached {
+    pc: u64,
+    context: u64,
+    tb: Arc<Tb>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Fetched {
+    page: u64,
+    context: u64,
+    gpa: u64,
+}
+
+/// Numbers for what jump caches depend on: mode, base of CS and mapping generation.
+#[derive(Default)]
+struct Contexts {
+    generation: u64,
+    known: SmallVec<[(Mode, u64, u64); 8]>,
+    last: u64,
+}
+
+impl Contexts {
+    fn number(&mut self, mode: Mode, cs_base: u64, generation: u64) -> u64 {
+        if self.generation != generation {
+            self.generation = generation;
+            self.known.clear();
+        }
+        if let Some(&(.., number)) = self.known.iter().find(|&&(m, b, _)| m == mode && b == cs_base) {
+            return number;
+        }
+        if self.known.len() == 8 {
+            self.known.clear();
+        }
+        self.last += 1;
+        self.known.push((mode, cs_base, self.last));
+        self.last
+    }
+}
+
+/// One vCPU with its dispatcher's state.
+pub struct Vcpu {
+    /// The guest's registers, memory and devices.
+    pub cpu: Box<Cpu>,
+    /// Counters.
+    pub stats: VcpuStats,
+    cache: Arc<Cache>,
+    jit: Option<Arc<Jit>>,
+    interp: Interp,
+    scratch: Box<Scratch>,
+    contexts: Contexts,
+    blocks: Vec<Option<Cached>>,
+    fetched: Vec<Fetched>,
+    jump_cache: Box<[JumpCacheEntry]>,
+    helpers: Vec<u64>,
+    passage: Arc<Passage>,
+    seen_deaths: u64,
+    /// Link slot that compiled code left by, to be linked to the block found next.
+    link_from: Option<u64>,
+    /// Compiled code left by an indirect jump that its jump cache did not have.
+    indirect: bool,
+    perf: Option<PerfMap>,
+}
+
+impl Vcpu {
+    /// A vCPU that shares `cache`, interpreting only when there is no `jit`.
+    pub fn new(mut cpu: Box<Cpu>, cache: Arc<Cache>, jit: Option<Arc<Jit>>, perf: Option<PerfMap>) -> Vcpu {
+        let passage = cache.register();
+        let mut jump_cache = vec![JumpCacheEntry::default(); JUMP_CACHE].into_boxed_slice();
+        let helpers: Vec<u64> =
+            mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
+        let header = &mut cpu.header;
+        header.links = cache.links().address();
+        header.helpers = helpers.as_ptr() as u64;
+        header.jump_cache = jump_cache.as_mut_ptr() as u64;
+        header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
+        header.slow_rust = slow::TABLE.map(|f| f.address());
+        if let Some(jit) = &jit {
+            jit.thunks.install(header);
+        }
+        Vcpu {
+            cpu,
+            stats: VcpuStats::default(),
+            cache,
+            jit,
+            interp: Interp::default(),
+            scratch: Box::default(),
+            contexts: Contexts::default(),
+            blocks: vec![None; BLOCK_CACHE],
+            fetched: vec![Fetched::default(); FETCH_TLB],
+            jump_cache,
+            helpers,
+            passage,
+            seen_deaths: 0,
+            link_from: None,
+            indirect: false,
+            perf,
+        }
+    }
+
+    /// Says that the vCPU is about to sleep.
+    pub fn rest(&self) {
+        self.cache.rest(&self.passage);
+    }
+
+    /// Runs the block at the guest PC: from the dispatcher's point of view, one step.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] for a bug of the frontend or backend.
+    pub fn step(&mut self) -> Result<(), Malformed> {
+        if self.cache.pass(&self.passage, &mut self.seen_deaths) {
+            self.cpu.mapping_generation += 1;
+        }
+        if let Some(jit) = &self.jit
+            && jit.compiling.has_finished()
+        {
+            self.publish_finished();
+        }
+        if self.cpu.mode.has(Mode::TF | Mode::BREAKPOINTS) {
+            return self.step_one();
+        }
+        let context = self.context();
+        let Ok(tb) = self.find(context) else {
+            self.deliver();
+            return Ok(());
+        };
+        let tb = match tb {
+            Found::Block(tb) => tb,
+            Found::Uncached(block) => return self.interpret(&block).map(drop),
+        };
+        tb.touch();
+        let entry = tb.entry();
+        if entry == 0 {
+            self.link_from = None;
+            self.warm(&tb);
+            return self.interpret(&tb.block).map(drop);
+        }
+        if let Some(slot) = self.link_from.take() {
+            self.cache.link(slot, &tb);
+        }
+        if std::mem::take(&mut self.indirect) && !tb.straddles() {
+            let pc = tb.key.pc;
+            let at = mimus_softmmu::header::jump_cache_offset(pc, self.cpu.header.jump_cache_mask);
+            if let Some(cell) = self.jump_cache.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
+                *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
+            }
+        }
+        self.run_compiled(entry);
+        Ok(())
+    }
+
+    /// The number of the present translation context, told to compiled code too.
+    fn context(&mut self) -> u64 {
+        let cs_base = if self.cpu.mode.has(Mode::CODE64) { 0 } else { self.cpu.state.seg_base[1] };
+        let number = self.contexts.number(self.cpu.mode, cs_base, self.cpu.mapping_generation);
+        self.cpu.header.jump_context = number;
+        number
+    }
+
+    /// Counts an interpreted execution and has the block compiled when it is hot.
+    fn warm(&mut self, tb: &Arc<Tb>) {
+        let Some(jit) = &self.jit else { return };
+        let heat = tb.heat.fetch_add(1, Ordering::Relaxed) + 1;
+        if heat >= jit.threshold && tb.stage() == Stage::Cold {
+            jit.compiling.request(&self.cache, tb);
+        }
+    }
+
+    #[cold]
+    fn publish_finished(&mut self) {
+        let Some(jit) = &self.jit else { return };
+        for finished in jit.compiling.take_finished() {
+            let pc = finished.tb.key.pc;
+            if let (Some((start, len)), Some(perf)) = (self.cache.publish(finished), &mut self.perf)
+                && let Err(error) = perf.append(HostAddr(start), len, &format!("guest_{pc:x}"))
+            {
+                tracing::warn!("perf map: {error}");
+                self.perf = None;
+            }
+        }
+    }
+
+    fn interpret(&mut self, block: &Block) -> Result<Exit, Malformed> {
+        log::exec(&self.cpu, "interpreted");
+        let Outcome { exit, insns } = self.interp.run(block, &mut *self.cpu);
+        self.stats.interpreted_insns += u64::from(insns);
+        self.stats.interpreted_blocks += 1;
+        match exit {
+            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } => self.cpu.state.rip = pc,
+            Exit::Main(_) => {}
+            Exit::Fault { pc } => {
+                self.cpu.state.rip = pc;
+                self.stopped()?;
+            }
+            Exit::Malformed => return Err(Malformed(block.pc)),
+        }
+        Ok(exit)
+    }
+
+    fn run_compiled(&mut self, entry: u64) {
+        let Some(jit) = &self.jit else { return };
+        log::exec(&self.cpu, "compiled");
+        self.cpu.code_policy = CodePolicy::Refuse;
+        let env: *mut Cpu = &raw mut *self.cpu;
+        // SAFETY: `entry` is a live block's entry, read since this vCPU last passed its dispatcher, so that its memory is not
+        // reused before the next pass; `env` is this vCPU's own, with its header filled in by `new` and `update_mode`; the
+        // tables that the header points to live as long as `self`, the link table as long as the cache it shares.
+        let code = unsafe { enter(&jit.thunks, env.cast(), HostAddr(entry)) };
+        self.cpu.code_policy = CodePolicy::Write;
+        self.stats.exits[code as usize] += 1;
+        let value = self.cpu.header.exit_value;
+        match code {
+            ExitCode::Link => {
+                let slot = self.cpu.header.exit_slot;
+                if let Some(target) = self.cache.links().target(slot) {
+                    self.cpu.state.rip = target;
+                    self.link_from = Some(slot);
+                }
+            }
+            ExitCode::Indirect => {
+                self.cpu.state.rip = value;
+                self.indirect = true;
+            }
+            ExitCode::Requested => self.cpu.state.rip = value,
+            ExitCode::Main => {}
+            ExitCode::Stopped => {
+                self.cpu.state.rip = value;
+                if self.cpu.header.verdict == Verdict::Interpret as u32 {
+                    self.cpu.header.verdict = 0;
+                    self.stats.interpreted_once += 1;
+                    // A malformed single instruction would have been found when its block was made.
+                    let _: Result<(), Malformed> = self.step_one();
+                } else {
+                    // As above: nothing is interpreted here.
+                    let _: Result<(), Malformed> = self.stopped();
+                }
+            }
+        }
+    }
+
+    /// A fault is pending, or the instruction is to be started again.
+    fn stopped(&mut self) -> Result<(), Malformed> {
+        let verdict = std::mem::take(&mut self.cpu.header.verdict);
+        if verdict == Verdict::Fault as u32 {
+            self.deliver();
+        }
+        Ok(())
+    }
+
+    /// Delivers the pending exception of the instruction at the guest PC.
+    fn deliver(&mut self) {
+        self.cpu.header.verdict = 0;
+        self.cpu.state.shadow = 0;
+        log::exception(&self.cpu);
+        self.cpu.deliver_pending();
+        // Delivery may itself have raised and resolved faults.
+        self.cpu.header.verdict = 0;
+    }
+
+    /// Interprets exactly one instruction, with what single-stepping and breakpoints add to it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Vcpu::step`].
+    pub fn step_one(&mut self) -> Result<(), Malformed> {
+        self.link_from = None;
+        self.indirect = false;
+        let trap = self.cpu.state.flags & rflags::TF != 0;
+        let shadow = std::mem::take(&mut self.cpu.state.shadow) != 0;
+        let resume = self.cpu.state.flags & rflags::RF != 0;
+        if self.cpu.mode.has(Mode::BREAKPOINTS) && !resume {
+            let hit = self.breakpoints_here();
+            if hit != 0 {
+                self.cpu.raise(Exception { address: hit, ..Exception::plain(1) });
+                self.deliver();
+                return Ok(());
+            }
+        }
+        self.cpu.state.flags &= !rflags::RF;
+        let block = match self.translate(1) {
+            Ok(translated) => translated.block,
+            Err(_) => {
+                self.deliver();
+                return Ok(());
+            }
+        };
+        let exit = self.interpret(&block)?;
+        if trap && !shadow && !matches!(exit, Exit::Fault { .. }) {
+            self.cpu.deliver_debug_trap(1 << 14);
+        }
+        Ok(())
+    }
+
+    /// Instruction breakpoints at the guest PC, as DR6 has them (SDM vol. 3B, 17.2).
+    fn breakpoints_here(&self) -> u64 {
+        let state = &self.cpu.state;
+        let linear = self.linear_pc();
+        (0..4)
+            .filter(|&i| state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear)
+            .fold(0, |bits, i| bits | 1 << i)
+    }
+
+    /// Linear address of the guest PC.
+    fn linear_pc(&self) -> u64 {
+        let state = &self.cpu.state;
+        if self.cpu.mode.has(Mode::CODE64) {
+            state.rip
+        } else {
+            state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff
+        }
+    }
+
+    /// Guest-physical address of the instruction byte at linear address `addr`.
+    fn fetch_address(&mut self, addr: u64, context: u64) -> Result<u64, Raised> {
+        let page = addr & !(PAGE_SIZE - 1);
+        let index = (addr >> 12) as usize & (FETCH_TLB - 1);
+        let cached = self.fetched[index];
+        if cached.page == page && cached.context == context {
+            return Ok(cached.gpa | addr & (PAGE_SIZE - 1));
+        }
+        let gpa = self.cpu.translate_fetch(addr).map_err(|_| Raised)?;
+        self.fetched[index] = Fetched { page, context, gpa: gpa & !(PAGE_SIZE - 1) };
+        Ok(gpa)
+    }
+
+    /// The block at the guest PC.
+    fn find(&mut self, context: u64) -> Result<Found, Raised> {
+        let pc = self.cpu.state.rip;
+        let index = (pc ^ pc >> 11) as usize & (BLOCK_CACHE - 1);
+        if let Some(cached) = &self.blocks[index]
+            && cached.pc == pc
+            && cached.context == context
+            && !cached.tb.is_dead()
+        {
+            return Ok(Found::Block(cached.tb.clone()));
+        }
+        let linear = self.linear_pc();
+        let limit = self.cpu.state.seg[1].limit;
+        if !self.cpu.mode.has(Mode::CS_FLAT) && pc > u64::from(limit) {
+            self.cpu.raise(Exception::gp(0));
+            return Err(Raised);
+        }
+        let gpa = self.fetch_address(linear, context)?;
+        let cs_base = if self.cpu.mode.has(Mode::CODE64) { 0 } else { self.cpu.state.seg_base[1] as u32 };
+        let key = TbKey { gpa, pc, cs_base, mode: self.cpu.mode };
+        if let Some(tb) = self.cache.lookup(&key)
+            && self.second_page_matches(&tb, linear, context)?
+        {
+            if !tb.straddles() {
+                self.blocks[index] = Some(Cached { pc, context, tb: tb.clone() });
+            }
+            return Ok(Found::Block(tb));
+        }
+        self.insert(key, index, context)
+    }
+
+    /// Whether the second page of a straddling block is still the one that it was translated from.
+    fn second_page_matches(&mut self, tb: &Tb, linear: u64, context: u64) -> Result<bool, Raised> {
+        match tb.pages.get(1) {
+            None => Ok(true),
+            Some(&(page, _)) => {
+                let next = (linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE);
+                Ok(self.fetch_address(next, context)? == page)
+            }
+        }
+    }
+
+    fn insert(&mut self, key: TbKey, index: usize, context: u64) -> Result<Found, Raised> {
+        // Twice at most: another vCPU may write the bytes while they are translated.
+        for _ in 0..2 {
+            let Translated { block, pages, bytes } = self.translate(MAX_GUEST_INSNS)?;
+            let ram = self.cpu.mmu.ram.clone();
+            if !pages.iter().all(|&(page, _)| ram.is_ram(page)) {
+                return Ok(Found::Uncached(Box::new(block)));
+            }
+            let mut tb_pages = SmallVec::new();
+            let in_page = (PAGE_SIZE - (key.gpa & (PAGE_SIZE - 1))) as usize;
+            let len = block.guest_bytes as usize;
+            tb_pages.push((key.gpa & !(PAGE_SIZE - 1), Ram::granules(key.gpa, len.min(in_page) as u64)));
+            if len > in_page
+                && let Some(&(second, _)) = pages.get(1)
+            {
+                tb_pages.push((second, Ram::granules(second, (len - in_page) as u64)));
+            }
+            let unchanged = || {
+                let mut now = [0; FETCH + MAX_INSN_LEN];
+                let first = len.min(in_page);
+                let mut same = ram.read_bytes(key.gpa, &mut now[..first]);
+                if let Some(&(second, _)) = pages.get(1).filter(|_| len > in_page) {
+                    same &= ram.read_bytes(second, &mut now[first..len]);
+                }
+                same && now.get(..len) == bytes.get(..len)
+            };
+            let pages_of_tb = tb_pages.clone();
+            if let Some((tb, fresh)) = self.cache.insert(Tb::new(key, block, tb_pages), unchanged) {
+                if fresh {
+                    for (page, _) in pages_of_tb {
+                        self.cpu.mmu.tlb.protect_page(page);
+                    }
+                }
+                if !tb.straddles() {
+                    self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
+                }
+                return Ok(Found::Block(tb));
+            }
+        }
+        let Translated { block, .. } = self.translate(1)?;
+        Ok(Found::Uncached(Box::new(block)))
+    }
+
+    /// Translates at most `max_insns` instructions at the guest PC.
+    fn translate(&mut self, max_insns: u32) -> Result<Translated, Raised> {
+        let context = self.context();
+        let linear = self.linear_pc();
+        let gpa = self.fetch_address(linear, context)?;
+        let want = if max_insns == 1 { MAX_INSN_LEN } else { FETCH };
+        let in_page = ((PAGE_SIZE - (gpa & (PAGE_SIZE - 1))) as usize).min(want);
+        let mut bytes = [0; FETCH + MAX_INSN_LEN];
+        self.read_code(gpa, &mut bytes[..in_page]);
+        let mut pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
+        let mode = self.cpu.mode;
+        let rip = self.cpu.state.rip;
+        let request = |bytes, in_page| lift::Request { bytes, in_page, rip, mode, max_insns };
+        let lifted = match lift::lift(&request(&bytes[..in_page], in_page)) {
+            Ok(block) => Ok(block),
+            Err(lift::Truncated) => {
+                let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
+                self.read_code(second, &mut bytes[in_page..in_page + MAX_INSN_LEN]);
+                pages.push((second, 0));
+                lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page))
+            }
+        };
+        let mut block = match lifted {
+            Ok(block) => block,
+            Err(lift::Truncated) => {
+                // 15 bytes more are always enough.
+                self.cpu.raise(Exception::gp(0));
+                return Err(Raised);
+            }
+        };
+        log::lifted(&block, &bytes, mode);
+        optimize(&mut block, &mut self.scratch);
+        log::optimized(&block);
+        #[cfg(debug_assertions)]
+        if let Err(error) = mimus_ir::verify::verify(&block, size_of::<mimus_frontend::x86::state::State>()) {
+            tracing::warn!("block at {:#x}: {error}\n{block}", block.pc);
+        }
+        Ok(Translated { block, pages, bytes })
+    }
+
+    /// Reads code bytes, from a device if need be.
+    fn read_code(&mut self, gpa: u64, out: &mut [u8]) {
+        if self.cpu.mmu.ram.read_bytes(gpa, out) {
+            return;
+        }
+        let cpu = &mut *self.cpu;
+        for (i, byte) in out.iter_mut().enumerate().take(MAX_INSN_LEN) {
+            *byte = cpu.mmu.phys_read(&mut *cpu.bus, gpa + i as u64, 1) as u8;
+        }
+    }
+}
+
+impl std::fmt::Debug for Vcpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vcpu").field("stats", &self.stats).field("helpers", &self.helpers.len()).finish_non_exhaustive()
+    }
+}
+
+/// A fault is pending in the vCPU.
+#[derive(Debug)]
+struct Raised;
+
+enum Found {
+    Block(Arc<Tb>),
+    /// Code that is not in RAM: run once, forgotten.
+    Uncached(Box<Block>),
+}
+
+struct Translated {
+    block: Block,
+    /// Pages read from; granules are not filled in.
+    pages: SmallVec<[(u64, u64); 2]>,
+    bytes: [u8; FETCH + MAX_INSN_LEN],
+}

@@ -256,7 +256,13 @@ pub(super) fn reciprocal(root: bool, b: u64) -> u64 {
         Val::Finite(f) if root && f.sign => return F32.indefinite(),
         Val::Inf(true) if root => return F32.indefinite(),
         Val::Inf(_) => return F32.encode(sign, 0, 0),
-        Val::Finite(f) => if root { soft::sqrt(f) } else { f },
+        Val::Finite(f) => {
+            if root {
+                soft::sqrt(f)
+            } else {
+                f
+            }
+        }
     };
     // 2^127 over the 64 leading bits of a significand in [2^63, 2^64] lies in [2^63, 2^64].
     let quotient = (1u128 << 127) / (f.sig >> 64);

@@ -1,6 +1,6 @@
 //! Exact, host-independent floating point and SIMD as pure functions.
 //!
-//! [`vec`] executes MMX and SSE operations on register values, [`x87`] the x87 unit on its state. Neither touches memory
+//! [`mod@vec`] executes MMX and SSE operations on register values, [`x87`] the x87 unit on its state. Neither touches memory
 //! or uses the host's floating point: the same operands give the same bits on every host.
 
 mod float;
@@ -8,6 +8,8 @@ mod mxcsr;
 mod packed;
 mod soft;
 mod string;
+#[cfg(test)]
+mod tests;
 pub mod vec;
 pub mod x87;
 

@@ -35,7 +35,6 @@ pub(super) fn with_lane<T: Lane>(x: u128, i: usize, v: T) -> u128 {
     x & !((u128::MAX >> (128 - T::BITS)) << at) | v.bits() << at
 }
 
-
 /// A register of `n` bytes whose element `i` is `f(i)`.
 pub(super) fn build<T: Lane>(n: usize, f: impl Fn(usize) -> T) -> u128 {
     let mut out = 0;
@@ -166,7 +165,7 @@ pub(super) fn multiply<T: Lane + Into<i64>>(a: u128, b: u128, shift: u32) -> u12
 
 /// PMULHRSW: the product's bits 14-30, rounded.
 pub(super) fn multiply_round(a: u128, b: u128) -> u128 {
-    map2(a, b, |x: i16, y: i16| (((i32::from(x) * i32::from(y) >> 14) + 1) >> 1) as i16)
+    map2(a, b, |x: i16, y: i16| ((((i32::from(x) * i32::from(y)) >> 14) + 1) >> 1) as i16)
 }
 
 /// PMULUDQ and PMULDQ: full products of the even 32-bit elements.
@@ -198,9 +197,7 @@ pub(super) fn sum_differences(a: u128, b: u128) -> u128 {
 /// `b` (that imm bits 0-1 select).
 pub(super) fn sliding_differences(a: u128, b: u128, imm: u8) -> u128 {
     let (from_a, from_b) = (usize::from(imm >> 2 & 1) * 4, usize::from(imm & 3) * 4);
-    build(16, |i| {
-        (0..4).map(|k| u16::from(lane::<u8>(a, from_a + i + k).abs_diff(lane(b, from_b + k)))).sum::<u16>()
-    })
+    build(16, |i| (0..4).map(|k| u16::from(lane::<u8>(a, from_a + i + k).abs_diff(lane(b, from_b + k)))).sum::<u16>())
 }
 
 /// PHMINPOSUW: the smallest element and, in element 1, its first position.

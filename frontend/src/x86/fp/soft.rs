@@ -197,10 +197,24 @@ impl Val {
 
     fn to_wide(self) -> Wide {
         match self {
-            Self::Zero(sign) => if sign { -Wide::ZERO } else { Wide::ZERO },
-            Self::Inf(sign) => if sign { -Wide::INFINITY } else { Wide::INFINITY },
+            Self::Zero(sign) => {
+                if sign {
+                    -Wide::ZERO
+                } else {
+                    Wide::ZERO
+                }
+            }
+            Self::Inf(sign) => {
+                if sign {
+                    -Wide::INFINITY
+                } else {
+                    Wide::INFINITY
+                }
+            }
             Self::Finite(f) => Wide::from_bits(
-                u128::from(f.sign) << 127 | ((f.exp + WIDE_BIAS) as u128) << WIDE_FRAC | (f.sig << 1) >> (128 - WIDE_FRAC),
+                u128::from(f.sign) << 127
+                    | ((f.exp + WIDE_BIAS) as u128) << WIDE_FRAC
+                    | (f.sig << 1) >> (128 - WIDE_FRAC),
             ),
         }
     }

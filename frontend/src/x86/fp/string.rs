@@ -54,7 +54,13 @@ fn compare(imm: u8, a: u128, b: u128, len_a: usize, len_b: usize) -> Comparison 
     let holds = |j: usize| match imm >> 2 & 3 {
         0 => j < len_b && (0..len_a).any(|i| at_a(i) == at_b(j)),
         1 => j < len_b && (0..len_a / 2).any(|i| (at_a(2 * i)..=at_a(2 * i + 1)).contains(&at_b(j))),
-        2 => if j < len_a && j < len_b { at_a(j) == at_b(j) } else { j >= len_a && j >= len_b },
+        2 => {
+            if j < len_a && j < len_b {
+                at_a(j) == at_b(j)
+            } else {
+                j >= len_a && j >= len_b
+            }
+        }
         _ => (0..n - j).all(|i| i >= len_a || (i + j < len_b && at_a(i) == at_b(i + j))),
     };
     let raw = (0..n).fold(0u32, |acc, j| acc | u32::from(holds(j)) << j);

@@ -1,12 +1,12 @@
 //! The table of MMX and SSE to SSE4.2 operations, and their execution.
 
-use super::mxcsr::{Env, Mxcsr, SimdException};
 use super::float::*;
+use super::mxcsr::{Env, Mxcsr, SimdException};
 use super::packed::*;
 use super::soft::Arith;
 use super::string;
-use std::cmp::Ordering;
 use iced_x86::Code;
+use std::cmp::Ordering;
 
 /// Where an operation's result goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +246,7 @@ vec_table! {
         Psrad_mm_mmm64 Psrad_xmm_xmmm128 = |_, a, b, _| shift_sign(a, b as u64, |x: i32, c| x >> c);
         Psllq_mm_mmm64 Psllq_xmm_xmmm128 = |_, a, b, _| shift(a, b as u64, |x: u64, c| x << c);
         Psrlq_mm_mmm64 Psrlq_xmm_xmmm128 = |_, a, b, _| shift(a, b as u64, |x: u64, c| x >> c);
-        Palignr_mm_mmm64_imm8 Palignr_xmm_xmmm128_imm8 = |n, a, b, i| align(n, a, b, i);
+        Palignr_mm_mmm64_imm8 Palignr_xmm_xmmm128_imm8 = align;
     }
     shifts {
         Psllw_mm_imm8 Psllw_xmm_imm8 = |_, a, _, i| shift(a, i.into(), |x: u16, c| x << c);
@@ -293,7 +293,7 @@ vec_table! {
         Pmuldq_xmm_xmmm128: Xmm, Xmm, 16 = Int(|a, b, _| multiply_even::<i32>(a, b));
         Packusdw_xmm_xmmm128: Xmm, Xmm, 16 = Int(|a, b, _| pack(16, a, b, saturate_u16));
         Phminposuw_xmm_xmmm128: Xmm, Xmm, 16 = Int(|_, b, _| minimum_position(b));
-        Mpsadbw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| sliding_differences(a, b, i));
+        Mpsadbw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(sliding_differences);
         Pslldq_xmm_imm8: Xmm, None, 0 = Int(|a, _, i| byte_shift(a, i, u128::checked_shl));
         Psrldq_xmm_imm8: Xmm, None, 0 = Int(|a, _, i| byte_shift(a, i, u128::checked_shr));
         Pmovsxbw_xmm_xmmm64: Xmm, Xmm, 8 = Int(|_, b, _| extend(b, |x: i8| i16::from(x)));
@@ -312,15 +312,15 @@ vec_table! {
         Pshufd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|_, b, i| shuffle4::<u32>(b, i));
         Pshuflw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|_, b, i| b >> 64 << 64 | shuffle4::<u16>(b, i));
         Pshufhw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|_, b, i| u128::from(b as u64) | shuffle4::<u16>(b >> 64, i) << 64);
-        Shufps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| shuffle_ps(a, b, i));
-        Shufpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| shuffle_pd(a, b, i));
-        Blendps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| blend::<u32>(a, b, i));
-        Blendpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| blend::<u64>(a, b, i));
-        Pblendw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(|a, b, i| blend::<u16>(a, b, i));
+        Shufps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(shuffle_ps);
+        Shufpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(shuffle_pd);
+        Blendps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(blend::<u32>);
+        Blendpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(blend::<u64>);
+        Pblendw_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Int(blend::<u16>);
         Pblendvb_xmm_xmmm128: Xmm, Xmm, 16 = Aux(|a, b, aux, _| blend_variable::<u8>(a, b, aux));
         Blendvps_xmm_xmmm128: Xmm, Xmm, 16 = Aux(|a, b, aux, _| blend_variable::<u32>(a, b, aux));
         Blendvpd_xmm_xmmm128: Xmm, Xmm, 16 = Aux(|a, b, aux, _| blend_variable::<u64>(a, b, aux));
-        Insertps_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Int(|a, b, i| insert_ps(a, b, i));
+        Insertps_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Int(insert_ps);
         Movss_xmm_xmmm32 + Movss_xmmm32_xmm: Xmm, Xmm, 0 = Int(|a, b, _| with_lane(a, 0, b as u32));
         Movsd_xmm_xmmm64 + Movsd_xmmm64_xmm: Xmm, Xmm, 0 = Int(|a, b, _| with_lane(a, 0, b as u64));
         Movhlps_xmm_xmm: Xmm, Xmm, 0 = Int(|a, b, _| with_lane(a, 0, (b >> 64) as u64));

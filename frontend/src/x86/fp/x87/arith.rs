@@ -3,7 +3,7 @@
 use super::table::{MemFormat, X87Row};
 use super::{C0, C1, C2, C3, Fpu, Operand, Outcome, Reg, X87Out};
 use crate::x86::fp::eflags_of_order;
-use crate::x86::fp::soft::{self, Arith, Class, F32, F64, Finite, PE, Rounding, Val, X80, ZE};
+use crate::x86::fp::soft::{self, Arith, Class, DE, F32, F64, Finite, IE, PE, Rounding, Val, X80, ZE};
 
 /// The six arithmetic operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +53,23 @@ pub(super) enum Kind {
     LoadSti,
     /// Pushes a constant: significand and exponent.
     Constant(u128, i32),
-    StoreFloat { pops: bool },
-    StoreInt { truncate: bool, pops: bool },
+    StoreFloat {
+        pops: bool,
+    },
+    StoreInt {
+        truncate: bool,
+        pops: bool,
+    },
     StoreBcd,
-    StoreSti { pops: bool },
+    StoreSti {
+        pops: bool,
+    },
     Exchange,
     /// FCMOVcc: moves if whether any of these flags is set is as wanted.
-    Move { mask: u32, wanted: bool },
+    Move {
+        mask: u32,
+        wanted: bool,
+    },
     /// Works on the top of the stack.
     Stack(fn(&mut Fpu) -> Outcome<()>),
     /// Works on tags and TOP and never faults.
@@ -76,32 +86,36 @@ pub(super) enum Kind {
 
 impl Fpu {
     /// Executes what is not a store to memory.
-    pub(super) fn run(&mut self, row: &X87Row, sti: u8, operand: u128) -> Outcome<X87Out> {
+    pub(super) fn execute_row(&mut self, row: &X87Row, sti: u8, operand: u128) -> Outcome<X87Out> {
         let mut out = X87Out::default();
         match row.kind {
             Kind::LoadControl => self.set_control_word(operand as u16),
             Kind::StatusAx => out.ax = Some(self.sw),
             Kind::Control(f) | Kind::NoWait(f) => f(self),
             Kind::Register(f) => f(self, sti),
+            Kind::Compare(c) => out.eflags = self.compare(c, sti, memory_operand(row.memory, operand)),
+            Kind::Move { mask, wanted } => self.move_if((operand as u32 & mask != 0) == wanted, sti)?,
             _ => {
                 self.set_c1(false);
-                out.eflags = self.run_data(row, sti, operand)?;
+                self.run_data(row, sti, operand)?;
             }
         }
         Ok(out)
     }
 
-    fn run_data(&mut self, row: &X87Row, sti: u8, operand: u128) -> Outcome<Option<u32>> {
+    fn run_data(&mut self, row: &X87Row, sti: u8, operand: u128) -> Outcome<()> {
         match row.kind {
             Kind::Arith(op, place) => self.arithmetic(op, place, sti, memory_operand(row.memory, operand))?,
-            Kind::Compare(c) => return self.compare(c, sti, memory_operand(row.memory, operand)),
             Kind::Load => self.push(|fpu| fpu.load(row.memory, memory_operand(row.memory, operand)))?,
-            Kind::LoadSti => self.push(|fpu| {
-                if fpu.is_empty(sti) {
-                    fpu.stack_fault(false)?;
+            Kind::LoadSti => {
+                let x = self.read(sti);
+                if x.class.is_none() {
+                    self.stack_fault(false)?;
+                    self.push_free(Reg::INDEFINITE);
+                } else {
+                    self.push(|_| Ok(x.reg))?;
                 }
-                Ok(fpu.read(sti).reg)
-            })?,
+            }
             Kind::Constant(sig, exp) => {
                 let rc = self.rounding();
                 self.push(|_| {
@@ -127,17 +141,10 @@ impl Fpu {
                 self.write(0, y.reg);
                 self.write(sti, x.reg);
             }
-            Kind::Move { mask, wanted } => {
-                let (x, y) = (self.read(0), self.read(sti));
-                if x.class.is_none() || y.class.is_none() {
-                    self.stack_fault(false)?;
-                    self.write(0, Reg::INDEFINITE);
-                } else if (operand as u32 & mask != 0) == wanted {
-                    self.write(0, y.reg);
-                }
-            }
             Kind::Stack(f) => f(self)?,
-            Kind::LoadControl
+            Kind::Compare(_)
+            | Kind::Move { .. }
+            | Kind::LoadControl
             | Kind::StoreControl
             | Kind::StoreStatus
             | Kind::StatusAx
@@ -148,7 +155,7 @@ impl Fpu {
             | Kind::StoreInt { .. }
             | Kind::StoreBcd => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     fn arithmetic(&mut self, op: Arithmetic, place: Place, sti: u8, memory: Operand) -> Outcome<()> {
@@ -185,7 +192,9 @@ impl Fpu {
         Ok(self.finish(v, self.precision()))
     }
 
-    fn compare(&mut self, c: Comparison, sti: u8, memory: Operand) -> Outcome<Option<u32>> {
+    /// Compares. An unmasked exception keeps the stack from being popped, but the result is given all the same: so do
+    /// processors, against the manual's footnote for FCOM and with its text for FCOMI (SDM vol. 2).
+    fn compare(&mut self, c: Comparison, sti: u8, memory: Operand) -> Option<u32> {
         let x = self.read(0);
         let y = match c.place {
             Place::Memory => memory,
@@ -193,26 +202,36 @@ impl Fpu {
             Place::Zero => Operand::new(Reg::zero(false)),
             _ => self.read(sti),
         };
-        let nan = [x, y].iter().any(|x| x.class == Some(Class::QNan));
-        let order = match self.special(&[x, y])? {
-            None => {
-                self.check_denormal(&[x, y])?;
-                Some(x.val.compare(y.val))
-            }
-            Some(_) => {
-                if nan && !c.quiet {
-                    self.invalid()?;
-                }
-                None
-            }
-        };
-        let eflags = eflags_of_order(order);
+        let comparable = |x: &Operand| x.class.is_some_and(|class| !class.is_nan() && class != Class::Unsupported);
+        let ordered = comparable(&x) && comparable(&y);
+        let eflags = eflags_of_order(ordered.then(|| x.val.compare(y.val)));
         if !c.eflags {
+            self.set_c1(false);
             // C0, C2 and C3 correspond to CF, PF and ZF (SDM vol. 1, 8.1.4).
             self.set_conditions((eflags << 8) as u16);
         }
-        self.pops(c.pops);
-        Ok(c.eflags.then_some(eflags))
+        if self.check_compared(c.quiet, [x, y]).is_ok() {
+            self.pops(c.pops);
+        }
+        c.eflags.then_some(eflags)
+    }
+
+    fn check_compared(&mut self, quiet: bool, operands: [Operand; 2]) -> Outcome<()> {
+        if self.special(&operands)?.is_none() {
+            return self.check_denormal(&operands);
+        }
+        if !quiet && operands.iter().any(|x| x.class == Some(Class::QNan)) { self.except(IE) } else { Ok(()) }
+    }
+
+    fn move_if(&mut self, holds: bool, sti: u8) -> Outcome<()> {
+        let (x, y) = (self.read(0), self.read(sti));
+        if x.class.is_none() || y.class.is_none() {
+            self.stack_fault(false)?;
+            self.write(0, Reg::INDEFINITE);
+        } else if holds {
+            self.write(0, y.reg);
+        }
+        Ok(())
     }
 
     fn load(&mut self, format: MemFormat, x: Operand) -> Outcome<Reg> {
@@ -221,7 +240,10 @@ impl Fpu {
             if let Some(nan) = self.special(&[x])? {
                 return Ok(nan);
             }
-            self.check_denormal(&[x])?;
+            // Unmasked, this does not keep the number from being loaded.
+            if x.class == Some(Class::Denormal) {
+                self.raise(DE);
+            }
         }
         Ok(x.reg)
     }
@@ -231,8 +253,23 @@ impl Fpu {
         self.set_top(self.top() + by);
     }
 
-    pub(super) fn free_pop(&mut self, i: u8) {
+    pub(super) fn free_sti(&mut self, i: u8) {
+        self.set_c1(false);
         self.free(i);
+    }
+
+    pub(super) fn free_pop(&mut self, i: u8) {
+        self.free_sti(i);
+        self.pop();
+    }
+
+    /// FSTPNCE, an undocumented FSTP ST(i) without a stack fault: an empty ST(0) is not stored.
+    pub(super) fn store_pop_quietly(&mut self, i: u8) {
+        self.set_c1(false);
+        let x = self.read(0);
+        if x.class.is_some() {
+            self.write(i, x.reg);
+        }
         self.pop();
     }
 
@@ -332,13 +369,20 @@ impl Fpu {
             }
             let sign = x.val.sign();
             Ok(match (x.val, y.val) {
-                (_, Val::Inf(down)) => if down { Reg::zero(sign) } else { Reg::infinity(sign) },
+                (_, Val::Inf(down)) => {
+                    if down {
+                        Reg::zero(sign)
+                    } else {
+                        Reg::infinity(sign)
+                    }
+                }
                 (Val::Finite(f), Val::Finite(by)) => {
                     // Beyond this every result overflows or underflows, also with an adjusted exponent.
                     let n = soft::to_int(by, Rounding::Zero).int.min(1 << 17) as i32;
                     fpu.finish(Val::Finite(Finite { exp: f.exp + if by.sign { -n } else { n }, ..f }), X80)
                 }
-                _ => x.reg,
+                // A denormal number is a result like any other: it can underflow.
+                _ => fpu.finish(x.val, X80),
             })
         })?;
         self.write(0, result);
@@ -390,6 +434,7 @@ impl Fpu {
 
     fn remainder(&mut self, nearest: bool) -> Outcome<()> {
         let mut conditions = None;
+        self.sw &= !C2;
         let result = self.binary(|fpu, x, y| {
             let (a, b) = match (x.val, y.val) {
                 (Val::Inf(_), _) | (_, Val::Zero(_)) => return fpu.invalid(),
@@ -397,7 +442,7 @@ impl Fpu {
                 _ => {
                     fpu.check_denormal(&[x, y])?;
                     conditions = Some(0);
-                    return Ok(x.reg);
+                    return Ok(fpu.finish(x.val, X80));
                 }
             };
             fpu.check_denormal(&[x, y])?;

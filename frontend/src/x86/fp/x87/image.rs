@@ -179,7 +179,6 @@ impl Fpu {
             self.regs[at] = register(chunk);
         }
     }
-
 }
 
 fn register(bytes: &[u8]) -> Reg {

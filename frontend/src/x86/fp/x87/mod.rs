@@ -12,6 +12,8 @@ mod arith;
 mod image;
 mod store;
 mod table;
+#[cfg(test)]
+mod tests;
 mod transcendental;
 
 pub use image::EnvLayout;
@@ -188,9 +190,7 @@ impl Operand {
         let (sign, biased) = (reg.sign(), i32::from(reg.se & EXP_MAX));
         let val = match class {
             Class::Zero => Val::Zero(sign),
-            Class::Denormal | Class::Normal => {
-                soft::normalize(sign, biased.max(1) - BIAS, u128::from(reg.sig) << 64)
-            }
+            Class::Denormal | Class::Normal => soft::normalize(sign, biased.max(1) - BIAS, u128::from(reg.sig) << 64),
             _ => Val::Inf(sign),
         };
         Self { class: Some(class), val, reg }
@@ -417,7 +417,7 @@ impl Fpu {
             Val::Finite(f) => f,
         };
         let (unbounded, range) = soft::round(f, fmt, self.rounding());
-        let (mut r, flag) = match range {
+        let (r, flag) = match range {
             Range::Normal => (unbounded, 0),
             Range::Huge if self.unmasked() & OE == 0 => {
                 let infinite = soft::overflows_to_infinity(f.sign, self.rounding());
@@ -433,11 +433,10 @@ impl Fpu {
         self.raise(flag | if r.inexact { PE } else { 0 });
         self.set_c1(r.up);
         // FSCALE can leave the range even of the adjusted exponent.
-        if r.exp > fmt.emax {
-            return Reg::infinity(f.sign);
-        }
-        if r.exp < fmt.emin {
-            r.sig = 0;
+        if r.exp > fmt.emax || r.exp < fmt.emin {
+            self.raise(PE);
+            self.set_c1(r.exp > fmt.emax);
+            return if r.exp > fmt.emax { Reg::infinity(f.sign) } else { Reg::zero(f.sign) };
         }
         Reg::encode(f.sign, r, fmt.prec)
     }
@@ -457,7 +456,6 @@ impl Fpu {
             return Ok(X87Out { memory: store.value, ..X87Out::default() });
         }
         // An exception that suppresses the result leaves what has been set in the status word, and nothing to add.
-        Ok(self.run(row, sti & 7, operand).unwrap_or_default())
+        Ok(self.execute_row(row, sti & 7, operand).unwrap_or_default())
     }
 }
-

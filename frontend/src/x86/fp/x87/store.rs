@@ -3,7 +3,7 @@
 use super::arith::Kind;
 use super::table::{MemFormat, X87Op};
 use super::{Fpu, Outcome, Reg, X87Fault};
-use crate::x86::fp::soft::{self, Class, F32, F64, Format, IE, OE, PE, Range, Rounded, Rounding, UE, Val};
+use crate::x86::fp::soft::{self, Class, F32, F64, Format, IE, OE, PE, Range, Rounding, UE, Val};
 
 /// What a store does to the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,34 +72,24 @@ impl Fpu {
             Val::Inf(sign) => return Ok(fmt.infinity() | if sign { fmt.sign_bit() } else { 0 }),
             Val::Finite(f) => f,
         };
-        let inexact = |r: Rounded| if r.inexact { PE } else { 0 };
         let (unbounded, range) = soft::round(f, fmt, self.rounding());
         let r = match range {
             Range::Normal => unbounded,
             Range::Huge => {
-                let masked = self.unmasked() & OE == 0;
-                if !masked {
-                    self.set_c1(unbounded.up);
-                    self.raise(inexact(unbounded));
-                }
                 self.except(OE)?;
                 self.raise(PE);
                 self.set_c1(soft::overflows_to_infinity(f.sign, self.rounding()));
                 return Ok(fmt.overflow(f.sign, self.rounding()));
             }
-            Range::Tiny(_) if self.unmasked() & UE != 0 => {
-                self.set_c1(unbounded.up);
-                self.raise(inexact(unbounded));
-                self.except(UE)?;
-                unbounded
-            }
             Range::Tiny(denormal) => {
-                self.raise(if denormal.inexact { UE } else { 0 });
+                if denormal.inexact || self.unmasked() & UE != 0 {
+                    self.except(UE)?;
+                }
                 denormal
             }
         };
         self.set_c1(r.up);
-        self.raise(inexact(r));
+        self.raise(if r.inexact { PE } else { 0 });
         Ok(fmt.encode(f.sign, r.sig, r.exp))
     }
 

@@ -221,7 +221,8 @@ x87_table! {
     Fisttp_m64int: Int64 = StoreInt { truncate: true, pops: true };
     Fbstp_m80bcd: Bcd = StoreBcd;
     Fst_sti: None = StoreSti { pops: false };
-    Fstp_sti + Fstpnce_sti + Fstp_sti_DFD0 + Fstp_sti_DFD8: None = StoreSti { pops: true };
+    Fstpnce_sti: None = Register(Fpu::store_pop_quietly);
+    Fstp_sti + Fstp_sti_DFD0 + Fstp_sti_DFD8: None = StoreSti { pops: true };
     Fxch_st0_sti + Fxch_st0_sti_DDC8 + Fxch_st0_sti_DFC8: None = Exchange;
     Fcmovb_st0_sti: None = mov(CF, true);
     Fcmovnb_st0_sti: None = mov(CF, false);
@@ -250,7 +251,7 @@ x87_table! {
     Fpatan: None = Stack(Fpu::arctangent);
     Fdecstp: None = Register(|fpu, _| fpu.rotate(7));
     Fincstp: None = Register(|fpu, _| fpu.rotate(1));
-    Ffree_sti: None = Register(Fpu::free);
+    Ffree_sti: None = Register(Fpu::free_sti);
     Ffreep_sti: None = Register(Fpu::free_pop);
     Fnop + Wait: None = Control(|_| ());
     Fldcw_m2byte: Word = LoadControl;

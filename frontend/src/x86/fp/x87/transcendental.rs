@@ -5,7 +5,7 @@
 //! counts as inexact.
 
 use super::{C2, Fpu, Operand, Outcome, Reg};
-use crate::x86::fp::soft::{self, Arith, Finite, Rounding, Val, X80, ZE};
+use crate::x86::fp::soft::{self, Arith, Class, Finite, PE, Rounding, UE, Val, X80, ZE};
 use std::cmp::Ordering;
 
 // Significands of 128 bits, truncated, with bit 127 set.
@@ -166,11 +166,12 @@ impl Fpu {
                 Val::Finite(f) => f,
             };
             fpu.check_denormal(&[x])?;
-            match (f.exp, f.sig == 1 << 127) {
-                (0, true) if f.sign => Ok(fpu.finish(constant(1 << 127, -1).neg(), X80)),
-                (0.., _) => Ok(x.reg),
-                _ => Ok(fpu.approximate(exp_minus_1(mul(x.val, constant(LN_2, -1))))),
+            if f.exp < 0 {
+                return Ok(fpu.approximate(exp_minus_1(mul(x.val, constant(LN_2, -1)))));
             }
+            fpu.raise(PE);
+            let minus_one = x.val == int(1).neg();
+            Ok(if minus_one { Reg::exact(constant(1 << 127, -1).neg()) } else { x.reg })
         })
     }
 
@@ -198,7 +199,12 @@ impl Fpu {
                 (_, Val::Inf(_)) | (Val::Inf(_), _) => Reg::infinity(sign),
                 (Val::Finite(f), Val::Finite(_)) => match log2(f) {
                     (Val::Zero(_), _) => Reg::zero(sign),
-                    (v, true) => fpu.finish(mul(y.val, v), X80),
+                    (v, true) => {
+                        let result = fpu.finish(mul(y.val, v), X80);
+                        // Processors report even these products as inexact.
+                        fpu.raise(if result.class() == Class::Denormal { UE | PE } else { PE });
+                        result
+                    }
                     (v, false) => fpu.approximate(mul(y.val, v)),
                 },
                 _ => Reg::zero(sign),
@@ -207,30 +213,29 @@ impl Fpu {
         self.pop_under(result)
     }
 
-    /// ST(1) * log2(ST(0) + 1), also beyond the defined range of ST(0).
+    /// ST(1) * log2(ST(0) + 1), also beyond the defined range of ST(0), but ST(0) itself from -1 down.
     pub(super) fn log2_plus_1(&mut self) -> Outcome<()> {
         let result = self.binary(|fpu, x, y| {
             let sign = y.val.sign() ^ x.val.sign();
-            if x.val.compare(int(1).neg()) == Ordering::Less {
-                return fpu.invalid();
-            }
             match (x.val, y.val) {
-                (Val::Zero(_), Val::Inf(_)) | (Val::Inf(_), Val::Zero(_)) => return fpu.invalid(),
+                (Val::Zero(_), Val::Inf(_)) | (Val::Inf(_), Val::Zero(_)) | (Val::Inf(true), _) => {
+                    return fpu.invalid();
+                }
                 _ => fpu.check_denormal(&[x, y])?,
             }
             Ok(match (x.val, y.val) {
                 (Val::Inf(_), _) | (_, Val::Inf(_)) => Reg::infinity(sign),
-                (Val::Finite(f), Val::Finite(_)) => {
-                    let log = if f.exp < -2 {
-                        log2_of_ratio(x.val, add(x.val, int(2)))
-                    } else if let Val::Finite(one_more) = add(x.val, int(1)) {
-                        log2(one_more).0
-                    } else {
-                        fpu.except(ZE)?;
-                        return Ok(Reg::infinity(sign));
-                    };
-                    fpu.approximate(mul(y.val, log))
+                (Val::Finite(_), Val::Finite(_)) if x.val.compare(int(1).neg()) != Ordering::Greater => {
+                    fpu.raise(PE);
+                    x.reg
                 }
+                (Val::Finite(f), Val::Finite(_)) if f.exp < -2 => {
+                    fpu.approximate(mul(y.val, log2_of_ratio(x.val, add(x.val, int(2)))))
+                }
+                (Val::Finite(_), Val::Finite(_)) => match add(x.val, int(1)) {
+                    Val::Finite(one_more) => fpu.approximate(mul(y.val, log2(one_more).0)),
+                    _ => Reg::zero(sign),
+                },
                 _ => Reg::zero(sign),
             })
         })?;
@@ -318,8 +323,12 @@ impl Fpu {
 
     /// Replaces ST(0) and pushes a second result.
     fn trigonometric_pair(&mut self, f: impl FnOnce(&mut Self, Operand, (Val, Val)) -> (Reg, Reg)) -> Outcome<()> {
-        let Some(x) = self.angle_operand() else { return Ok(()) };
-        self.replace_and_push(|fpu, _| {
+        if self.is_empty(0) || !self.is_empty(7) {
+            self.sw &= !C2;
+        } else if self.angle_operand().is_none() {
+            return Ok(());
+        }
+        self.replace_and_push(|fpu, x| {
             if let Some(reg) = fpu.special(&[x])? {
                 return Ok((reg, reg));
             }

@@ -1,9 +1,10 @@
 //! One x86 vCPU: its env, MMU and bus, and how helpers reach memory and raise exceptions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_ir::op::RmwKind;
+use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_softmmu::{CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
 
 use super::exception::{Exception, RETRY};
@@ -95,6 +96,8 @@ pub struct Cpu {
     pub features: Features,
     /// Interrupts and exceptions delivered, by vector.
     pub vectors: Box<[u64; 256]>,
+    /// MSRs that do not exist and were used, as far as they have been logged.
+    pub unknown_msrs: BTreeSet<u32>,
 }
 
 /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
@@ -116,6 +119,7 @@ impl Cpu {
             code_policy: CodePolicy::Write,
             features,
             vectors: Box::new([0; 256]),
+            unknown_msrs: BTreeSet::new(),
         });
         cpu.update_mode();
         cpu
@@ -161,7 +165,7 @@ impl Cpu {
     }
 
     #[cold]
-    fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
+    pub(crate) fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
         self.raise(match fault {
             PageFault::Page { addr, code } => Exception::page_fault(addr, code),
             PageFault::NonCanonical => Exception::gp(0),

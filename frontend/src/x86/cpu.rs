@@ -1,9 +1,10 @@
 //! One x86 vCPU: its env, MMU and bus, and how helpers reach memory and raise exceptions.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_ir::op::RmwKind;
+use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_softmmu::{Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
 
 use super::exception::{Exception, RETRY};
@@ -96,6 +97,8 @@ pub struct Cpu {
     pub features: Features,
     /// Interrupts and exceptions delivered, by vector.
     pub vectors: Box<[u64; 256]>,
+    /// MSRs that do not exist and were used, as far as they have been logged.
+    pub unknown_msrs: BTreeSet<u32>,
 }
 
 /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
@@ -117,6 +120,7 @@ impl Cpu {
             code_policy: CodePolicy::Write,
             features,
             vectors: Box::new([0; 256]),
+            unknown_msrs: BTreeSet::new(),
         });
         cpu.update_mode();
         cpu

@@ -1,0 +1,176 @@
+//! CPUID (SDM vol. 2A, CPUID).
+//!
+//! The CPU presents itself as an in-order Intel core (family 6, model 0x36) with the x86-64-v2 instruction set. Guests then
+//! know that it does not execute speculatively and leave their costly mitigations off, and learn the frequencies of TSC and
+//! APIC timer from leaf 0x15 instead of measuring them.
+
+use super::cpu::Cpu;
+use super::paging::PHYSICAL_BITS;
+use super::state::reg;
+
+/// Family 6, model 0x36, stepping 1: leaf 1 EAX, and EDX after reset.
+pub const SIGNATURE: u32 = 0x0003_0661;
+
+/// Frequency of the local APIC timer before its divider, in Hz.
+pub const APIC_TIMER_HZ: u64 = 1_000_000_000;
+
+/// `[EAX, EBX, ECX, EDX]`.
+type Regs = [u32; 4];
+
+struct Leaf {
+    leaf: u32,
+    /// `None`: whatever ECX is.
+    subleaf: Option<u32>,
+    build: fn(&mut Cpu, u32) -> Regs,
+}
+
+const LAST_BASIC: u32 = 0x16;
+const LAST_HYPERVISOR: u32 = 0x4000_0000;
+const LAST_EXTENDED: u32 = 0x8000_0008;
+
+const fn row(leaf: u32, subleaf: Option<u32>, build: fn(&mut Cpu, u32) -> Regs) -> Leaf {
+    Leaf { leaf, subleaf, build }
+}
+
+/// Leaves that are not all zero.
+static LEAVES: &[Leaf] = &[
+    row(0, None, |_, _| text_leaf(LAST_BASIC, b"GenuineIntel", [0, 2, 1])),
+    row(1, None, features),
+    // One byte per cache or TLB: 0xff refers to leaf 4.
+    row(2, None, |_, _| [0x00ff_0001, 0, 0, 0]),
+    row(4, Some(0), |_, _| cache(1, 1, 32, 8)),
+    row(4, Some(1), |_, _| cache(2, 1, 32, 8)),
+    row(4, Some(2), |_, _| cache(3, 2, 1024, 16)),
+    // ARAT: the APIC timer runs in every idle state.
+    row(6, None, |_, _| [1 << 2, 0, 0, 0]),
+    row(7, Some(0), structured_features),
+    row(0xb, None, topology),
+    row(0x15, None, |cpu, _| frequencies(cpu.features.tsc_hz)),
+    row(0x16, None, |cpu, _| {
+        let mhz = (cpu.features.tsc_hz / 1_000_000).min(0xffff) as u32;
+        [mhz, mhz, 100, 0]
+    }),
+    row(0x4000_0000, None, |_, _| text_leaf(LAST_HYPERVISOR, b"mimusmimus  ", [0, 1, 2])),
+    row(0x8000_0000, None, |_, _| [LAST_EXTENDED, 0, 0, 0]),
+    row(0x8000_0001, None, extended_features),
+    row(0x8000_0002, None, |_, _| brand(0)),
+    row(0x8000_0003, None, |_, _| brand(16)),
+    row(0x8000_0004, None, |_, _| brand(32)),
+    // L2: 1024 KiB, 16-way (code 8), 64-byte lines.
+    row(0x8000_0006, None, |_, _| [0, 0, 1024 << 16 | 8 << 12 | 64, 0]),
+    // Invariant TSC.
+    row(0x8000_0007, None, |_, _| [0, 0, 0, 1 << 8]),
+    row(0x8000_0008, None, |cpu, _| {
+        let linear = if cpu.features.la57 { 57 } else { 48 };
+        [PHYSICAL_BITS | linear << 8, 0, 0, 0]
+    }),
+];
+
+/// EAX and 12 characters in EBX, ECX, EDX as `order` says.
+fn text_leaf(eax: u32, text: &[u8; 12], order: [usize; 3]) -> Regs {
+    let word = |i: usize| text.iter().skip(4 * i).take(4).rev().fold(0, |w, &b| w << 8 | u32::from(b));
+    [eax, word(order[0]), word(order[1]), word(order[2])]
+}
+
+fn brand(from: usize) -> Regs {
+    const BRAND: &[u8] = b"mimus virtual CPU";
+    let word =
+        |i: usize| (0..4).rev().fold(0, |w, b| w << 8 | u32::from(BRAND.get(from + 4 * i + b).copied().unwrap_or(0)));
+    [word(0), word(1), word(2), word(3)]
+}
+
+/// Feature bits, by number.
+const fn bits(numbers: &[u32]) -> u32 {
+    let mut value = 0;
+    let mut i = 0;
+    while i < numbers.len() {
+        value |= 1 << numbers[i];
+        i += 1;
+    }
+    value
+}
+
+/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, POPCNT, TSC-deadline, hypervisor.
+const LEAF1_ECX: u32 = bits(&[0, 9, 13, 17, 19, 20, 23, 24, 31]);
+
+/// FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
+const LEAF1_EDX: u32 = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26]);
+
+fn features(cpu: &mut Cpu, _: u32) -> Regs {
+    const CLFLUSH_QWORDS: u32 = 8;
+    // The APIC bit mirrors the APIC's global enable (SDM vol. 3A, 10.4.3).
+    let apic = if cpu.bus.apic_base() & 1 << 11 != 0 { 1 << 9 } else { 0 };
+    [SIGNATURE, CLFLUSH_QWORDS << 8 | 1 << 16, LEAF1_ECX, LEAF1_EDX | apic]
+}
+
+fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
+    // FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP.
+    const EBX: u32 = bits(&[0, 1, 7, 9, 10, 20]);
+    const UMIP: u32 = 1 << 2;
+    const LA57: u32 = 1 << 16;
+    [0, EBX, if cpu.features.la57 { UMIP | LA57 } else { UMIP }, 0]
+}
+
+fn extended_features(cpu: &mut Cpu, _: u32) -> Regs {
+    // LAHF in 64-bit mode.
+    const ECX: u32 = 1;
+    // NX, 1 GiB pages, RDTSCP, long mode.
+    const EDX: u32 = bits(&[20, 26, 27, 29]);
+    // SYSCALL is told in 64-bit mode only, where alone it exists.
+    [SIGNATURE, 0, ECX, EDX | if cpu.state.code64() { 1 << 11 } else { 0 }]
+}
+
+/// Leaf 4: a cache of `kib` KiB with 64-byte lines; `kind` 1 data, 2 code, 3 unified.
+fn cache(kind: u32, level: u32, kib: u32, ways: u32) -> Regs {
+    const SELF_INITIALIZING: u32 = 1 << 8;
+    let sets = kib * 1024 / (64 * ways);
+    [kind | level << 5 | SELF_INITIALIZING, (ways - 1) << 22 | 63, sets - 1, 0]
+}
+
+/// Leaf 0xb: one thread in one core in one package.
+fn topology(_: &mut Cpu, subleaf: u32) -> Regs {
+    match subleaf {
+        0 => [0, 1, 1 << 8, 0],
+        1 => [0, 1, 1 | 2 << 8, 0],
+        _ => [0, 0, subleaf & 0xff, 0],
+    }
+}
+
+/// Leaf 0x15: TSC / crystal = EBX / EAX, the crystal being what the APIC timer counts. All zero, so that guests measure,
+/// when that ratio times the crystal's kHz does not fit in the 32 bits that guests compute it in.
+fn frequencies(tsc_hz: u64) -> Regs {
+    let divisor = gcd(tsc_hz, APIC_TIMER_HZ);
+    let (numerator, denominator) = (tsc_hz / divisor, APIC_TIMER_HZ / divisor);
+    if tsc_hz == 0 || numerator.saturating_mul(APIC_TIMER_HZ / 1000) > u64::from(u32::MAX) {
+        return [0; 4];
+    }
+    [denominator as u32, numerator as u32, APIC_TIMER_HZ as u32, 0]
+}
+
+fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+/// What CPUID tells for `leaf` and `subleaf`.
+fn query(cpu: &mut Cpu, leaf: u32, subleaf: u32) -> Regs {
+    // Beyond the last leaf a CPU tells the last basic one (SDM vol. 2A, CPUID, "INPUT EAX").
+    let leaf = match leaf {
+        0..=LAST_BASIC | 0x4000_0000..=LAST_HYPERVISOR | 0x8000_0000..=LAST_EXTENDED => leaf,
+        _ => LAST_BASIC,
+    };
+    let found = LEAVES.iter().find(|row| row.leaf == leaf && row.subleaf.is_none_or(|s| s == subleaf));
+    found.map_or([0; 4], |row| (row.build)(cpu, subleaf))
+}
+
+/// CPUID.
+pub extern "C" fn cpuid(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    let [leaf, subleaf] = [cpu.state.gpr[reg::RAX] as u32, cpu.state.gpr[reg::RCX] as u32];
+    let [eax, ebx, ecx, edx] = query(cpu, leaf, subleaf);
+    for (register, value) in [(reg::RAX, eax), (reg::RBX, ebx), (reg::RCX, ecx), (reg::RDX, edx)] {
+        cpu.state.gpr[register] = value.into();
+    }
+    0
+}

@@ -1,0 +1,321 @@
+//! Control and debug registers, TLB control, HLT, SWAPGS and the FS/GS base instructions.
+
+use super::super::cpu::{Cpu, Result};
+use super::super::exception::{Exception, vector};
+use super::super::paging::PHYSICAL_MASK;
+use super::super::state::{Seg, State, cr0, cr4, efer};
+use super::descriptor::kind;
+use super::{done, truncate, value};
+
+/// Bits of CR0 that exist.
+const CR0_BITS: u64 =
+    cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+
+/// Bits of CR0 on which translations depend.
+const CR0_PAGING: u64 = cr0::PE | cr0::WP | cr0::PG;
+
+/// Bits of CR4 that exist; LA57 only where the CPU has it.
+const CR4_BITS: u64 = cr4::VME
+    | cr4::PVI
+    | cr4::TSD
+    | cr4::DE
+    | cr4::PSE
+    | cr4::PAE
+    | cr4::MCE
+    | cr4::PGE
+    | cr4::PCE
+    | cr4::OSFXSR
+    | cr4::OSXMMEXCPT
+    | cr4::UMIP
+    | cr4::FSGSBASE
+    | cr4::PCIDE
+    | cr4::SMEP
+    | cr4::SMAP;
+
+/// Bits of CR4 on which translations depend.
+const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::LA57 | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
+
+/// In the source of MOV to CR3 with CR4.PCIDE: keep the TLB entries of the PCID.
+const CR3_NO_FLUSH: u64 = 1 << 63;
+
+/// DR6 bit and error information of a general-detect #DB.
+const DR6_BD: u64 = 1 << 13;
+const DR7_GD: u64 = 1 << 13;
+
+impl Cpu {
+    /// The PDPTEs that legacy PAE paging loads from `cr3`; #GP(0) when one is invalid (SDM vol. 3A, 4.4.1).
+    fn pdptes(&mut self, cr3: u64) -> Result<[u64; 4]> {
+        State::read_pdptes(&self.mmu.ram, cr3).ok_or_else(|| self.gp0())
+    }
+
+    fn write_cr0(&mut self, new: u64) -> Result<()> {
+        let old = self.state.cr0;
+        let bad = new >> 32 != 0
+            || new & cr0::PG != 0 && new & cr0::PE == 0
+            || new & cr0::NW != 0 && new & cr0::CD == 0
+            || new & cr0::PG == 0 && (self.state.cr4 & cr4::PCIDE != 0 || self.state.code64());
+        if bad {
+            return Err(self.gp0());
+        }
+        let new = new & CR0_BITS | cr0::ET;
+        let changed = old ^ new;
+        let s = &self.state;
+        let mut efer = s.efer;
+        if changed & cr0::PG != 0 && efer & efer::LME != 0 {
+            if new & cr0::PG == 0 {
+                efer &= !efer::LMA;
+            } else {
+                // A 16-bit TSS has no place in IA-32e mode (SDM vol. 3A, 9.8.5.1).
+                let tss16 = s.tr.present() && s.tr.kind() & kind::WIDE == 0;
+                if s.cr4 & cr4::PAE == 0 || s.seg[Seg::Cs as usize].long() || tss16 {
+                    return Err(self.gp0());
+                }
+                efer |= efer::LMA;
+            }
+        }
+        let pae = new & cr0::PG != 0 && s.cr4 & cr4::PAE != 0 && efer & efer::LMA == 0;
+        if pae && changed & (cr0::PG | cr0::CD | cr0::NW) != 0 {
+            self.state.pdpte = self.pdptes(s.cr3)?;
+        }
+        self.state.cr0 = new;
+        self.state.efer = efer;
+        if changed & CR0_PAGING != 0 {
+            self.flush_tlb(false);
+        }
+        self.update_mode();
+        Ok(())
+    }
+
+    fn write_cr3(&mut self, new: u64) -> Result<()> {
+        let pcid = self.state.cr4 & cr4::PCIDE != 0;
+        let new = if pcid { new & !CR3_NO_FLUSH } else { new };
+        if self.state.long_active() && new & !PHYSICAL_MASK != 0 {
+            return Err(self.gp0());
+        }
+        if self.state.pae_paging() {
+            self.state.pdpte = self.pdptes(new)?;
+        }
+        self.state.cr3 = new;
+        // Entries have no PCID: another address space's must go whatever the no-flush bit says.
+        self.flush_tlb(true);
+        Ok(())
+    }
+
+    fn write_cr4(&mut self, new: u64) -> Result<()> {
+        let old = self.state.cr4;
+        let changed = old ^ new;
+        let long = self.state.long_active();
+        let exists = CR4_BITS | if self.features.la57 { cr4::LA57 } else { 0 };
+        let pcid_on = changed & new & cr4::PCIDE != 0;
+        let bad = new & !exists != 0
+            || long && (new & cr4::PAE == 0 || changed & cr4::LA57 != 0)
+            || pcid_on && (!long || self.state.cr3 & 0xfff != 0);
+        if bad {
+            return Err(self.gp0());
+        }
+        let pae = self.state.cr0 & cr0::PG != 0 && new & cr4::PAE != 0 && !long;
+        if pae && changed & (cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP) != 0 {
+            self.state.pdpte = self.pdptes(self.state.cr3)?;
+        }
+        self.state.cr4 = new;
+        if changed & CR4_PAGING != 0 {
+            self.flush_tlb(false);
+        }
+        self.update_mode();
+        Ok(())
+    }
+
+    fn write_cr(&mut self, number: u32, new: u64) -> Result<()> {
+        self.require_cpl0()?;
+        let new = truncate(new, if self.state.code64() { 8 } else { 4 });
+        match number {
+            0 => self.write_cr0(new),
+            2 => {
+                self.state.cr2 = new;
+                Ok(())
+            }
+            3 => self.write_cr3(new),
+            4 => self.write_cr4(new),
+            8 if new >> 4 != 0 => Err(self.gp0()),
+            8 => {
+                self.bus.set_tpr((new << 4) as u8);
+                Ok(())
+            }
+            _ => Err(self.ud()),
+        }
+    }
+
+    fn read_cr(&mut self, number: u32) -> Result<u64> {
+        self.require_cpl0()?;
+        match number {
+            0 => Ok(self.state.cr0),
+            2 => Ok(self.state.cr2),
+            3 => Ok(self.state.cr3),
+            4 => Ok(self.state.cr4),
+            8 => Ok(u64::from(self.bus.tpr() >> 4)),
+            _ => Err(self.ud()),
+        }
+    }
+
+    /// The debug register that `number` means: 4 and 5 are aliases of 6 and 7 unless CR4.DE says they do not exist
+    /// (SDM vol. 3B, 17.2.2).
+    fn debug_register(&mut self, number: u32) -> Result<usize> {
+        if number > 7 || matches!(number, 4 | 5) && self.state.cr4 & cr4::DE != 0 {
+            return Err(self.ud());
+        }
+        self.require_cpl0()?;
+        if self.state.dr[7] & DR7_GD != 0 {
+            return Err(self.raise(Exception { vector: vector::DB, error: None, address: DR6_BD }));
+        }
+        Ok(if matches!(number, 4 | 5) { number as usize + 2 } else { number as usize })
+    }
+
+    fn write_dr(&mut self, number: u32, new: u64) -> Result<()> {
+        let number = self.debug_register(number)?;
+        let new = truncate(new, if self.state.code64() { 8 } else { 4 });
+        self.state.dr[number] = match number {
+            6 | 7 if new >> 32 != 0 => return Err(self.gp0()),
+            // Reserved bits read as fixed values (SDM vol. 3B, 17.2.3, 17.2.4).
+            6 => new & 0xe00f | 0xffff_0ff0,
+            7 => new & 0xffff_2bff | 0x400,
+            _ => {
+                self.require_canonical(new)?;
+                new
+            }
+        };
+        self.update_mode();
+        Ok(())
+    }
+
+    fn invpcid(&mut self, kind: u64, low: u64, address: u64) -> Result<()> {
+        const ADDRESS: u64 = 0;
+        const CONTEXT: u64 = 1;
+        const ALL: u64 = 2;
+        const ALL_NON_GLOBAL: u64 = 3;
+        self.require_cpl0()?;
+        let pcid = low & 0xfff;
+        let pcid_off = self.state.cr4 & cr4::PCIDE == 0 && pcid != 0;
+        if kind > ALL_NON_GLOBAL || low >> 12 != 0 || matches!(kind, ADDRESS | CONTEXT) && pcid_off {
+            return Err(self.gp0());
+        }
+        match kind {
+            ADDRESS => {
+                self.require_canonical(address)?;
+                self.flush_tlb_page(address);
+            }
+            ALL => self.flush_tlb(false),
+            _ => self.flush_tlb(true),
+        }
+        Ok(())
+    }
+
+    fn halt(&mut self, next_rip: u64) -> Result<()> {
+        self.require_cpl0()?;
+        self.state.rip = next_rip;
+        self.state.halted = 1;
+        Ok(())
+    }
+
+    /// Segment and operand size of RDFSBASE and its kin. #UD outside 64-bit mode and without CR4.FSGSBASE.
+    fn base_operand(&mut self, arg: u32) -> Result<(Seg, u32)> {
+        if !self.state.code64() || self.state.cr4 & cr4::FSGSBASE == 0 {
+            return Err(self.ud());
+        }
+        Ok((if arg & 1 == 0 { Seg::Fs } else { Seg::Gs }, arg >> 8 & 0xff))
+    }
+
+    fn write_base(&mut self, base: u64, arg: u32) -> Result<()> {
+        let (seg, size) = self.base_operand(arg)?;
+        let base = truncate(base, size);
+        self.require_canonical(base)?;
+        self.set_segment_base(seg, base);
+        Ok(())
+    }
+
+    /// Sets the base of a segment and nothing else.
+    pub(crate) fn set_segment_base(&mut self, seg: Seg, base: u64) {
+        self.state.seg[seg as usize].base = base;
+        self.state.sync_seg_bases();
+    }
+
+    fn swapgs(&mut self) -> Result<()> {
+        if !self.state.code64() {
+            return Err(self.ud());
+        }
+        self.require_cpl0()?;
+        let base = self.state.seg[Seg::Gs as usize].base;
+        self.set_segment_base(Seg::Gs, self.state.kernel_gs_base);
+        self.state.kernel_gs_base = base;
+        Ok(())
+    }
+}
+
+/// MOV from control register `arg`.
+pub extern "C" fn read_cr(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    value(cpu.read_cr(arg))
+}
+
+/// MOV of `a` to control register `arg`.
+pub extern "C" fn write_cr(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64 {
+    done(cpu.write_cr(arg, a))
+}
+
+/// MOV from debug register `arg`.
+pub extern "C" fn read_dr(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    value(cpu.debug_register(arg).map(|n| cpu.state.dr[n]))
+}
+
+/// MOV of `a` to debug register `arg`.
+pub extern "C" fn write_dr(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64 {
+    done(cpu.write_dr(arg, a))
+}
+
+/// CLTS.
+pub extern "C" fn clts(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    done(cpu.require_cpl0().map(|()| {
+        cpu.state.cr0 &= !cr0::TS;
+        cpu.update_mode();
+    }))
+}
+
+/// LMSW of `a`: sets PE, MP, EM and TS; PE can only be set (SDM vol. 2A, LMSW).
+pub extern "C" fn lmsw(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
+    let old = cpu.state.cr0;
+    let new = old & !(cr0::MP | cr0::EM | cr0::TS) | a & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
+    done(cpu.require_cpl0().and_then(|()| cpu.write_cr0(new)))
+}
+
+/// INVLPG of linear address `a`.
+pub extern "C" fn invlpg(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
+    done(cpu.require_cpl0().map(|()| cpu.flush_tlb_page(a)))
+}
+
+/// INVPCID of type `a` with the descriptor's low half `b` and high half `c`.
+pub extern "C" fn invpcid(cpu: &mut Cpu, a: u64, b: u64, c: u64, _: u32) -> u64 {
+    done(cpu.invpcid(a, b, c))
+}
+
+/// HLT; `c` is the next instruction's RIP.
+pub extern "C" fn hlt(cpu: &mut Cpu, _: u64, _: u64, c: u64, _: u32) -> u64 {
+    done(cpu.halt(c))
+}
+
+/// #GP(0) unless CPL is 0.
+pub extern "C" fn check_cpl0(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    done(cpu.require_cpl0())
+}
+
+/// SWAPGS.
+pub extern "C" fn swapgs(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    done(cpu.swapgs())
+}
+
+/// RDFSBASE (`arg` bit 0 clear) or RDGSBASE (set); operand size in bytes in `arg` bits 8..16.
+pub extern "C" fn read_fs_gs_base(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+    value(cpu.base_operand(arg).map(|(seg, size)| truncate(cpu.state.seg[seg as usize].base, size)))
+}
+
+/// WRFSBASE or WRGSBASE of `a`; `arg` as of [`read_fs_gs_base`].
+pub extern "C" fn write_fs_gs_base(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64 {
+    done(cpu.write_base(a, arg))
+}

@@ -81,6 +81,12 @@ impl HostIsa {
         self.isa.endianness() == Endianness::Big
     }
 
+    /// Whether 128-bit values are held as vectors. Elsewhere they are numbers: RISC-V may lack vectors, and on a
+    /// big-endian host lanes would not be in the order that env (host) and guest memory (little-endian) agree on.
+    pub(crate) fn has_vectors(&self) -> bool {
+        matches!(self.arch, Arch::X64 | Arch::Aarch64)
+    }
+
     /// Whether plain loads and stores are in total store order already, so that a guest's need no fence.
     pub(crate) fn total_store_order(&self) -> bool {
         matches!(self.arch, Arch::X64 | Arch::S390x)

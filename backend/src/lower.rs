@@ -253,16 +253,15 @@ impl<'a, 'f> Lowering<'a, 'f> {
         BackendError::Malformed { index: self.index, reason }
     }
 
-    /// Cranelift's type for one of ours. 128-bit values are moved only; on a big-endian host they must be
-    /// numbers, not lanes, for env (host order) and guest memory (little-endian) to agree.
+    /// Cranelift's type for one of ours.
     fn ty(&self, ty: Type) -> types::Type {
         match ty {
             Type::I8 => types::I8,
             Type::I16 => types::I16,
             Type::I32 => types::I32,
             Type::I64 => types::I64,
-            Type::V128 if self.host.big_endian() => types::I128,
-            Type::V128 => types::I64X2,
+            Type::V128 if self.host.has_vectors() => types::I64X2,
+            Type::V128 => types::I128,
         }
     }
 

@@ -137,13 +137,13 @@ impl Lowering<'_, '_> {
     /// Puts a 128-bit value where the slow store looks for it, low half first.
     fn stash_wide(&mut self, value: Value) {
         let field = offset_of!(EnvHeader, slow_value);
-        if self.host.big_endian() {
+        if self.host.has_vectors() {
+            let offset = self.header_offset(field);
+            self.b.ins().store(self.flags.env_wide, value, self.env, offset);
+        } else {
             let (low, high) = self.b.ins().isplit(value);
             self.store_header(low, field);
             self.store_header(high, field + 8);
-        } else {
-            let offset = self.header_offset(field);
-            self.b.ins().store(self.flags.env_wide, value, self.env, offset);
         }
     }
 

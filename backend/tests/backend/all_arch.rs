@@ -107,7 +107,7 @@ fn every_op_lowers_for_every_host() {
             let how = How { counted: i % 2 == 0, ..How::default() };
             // Relocations, traps and unknown instructions are errors.
             if let Err(error) = compiler.compile(Toy::request(block, how), &mut code) {
-                panic!("{name}: {error} in {block:#x?}");
+                panic!("{name}: {error} in {block:x?}");
             }
             total += code.len();
         }

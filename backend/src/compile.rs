@@ -40,7 +40,7 @@ pub struct Request<'a> {
 pub struct Dump {
     /// Cranelift's intermediate form.
     pub clif: String,
-    /// Host instructions.
+    /// Host instructions, as the code generator made them: with the frame that may be stripped afterwards.
     pub asm: String,
 }
 

@@ -212,7 +212,21 @@ fn compile_time() {
             toy.code.len() as f64 / (insns + 1) as f64
         );
     }
-    // A block that jumps to itself, and a ring of two pages' blocks.
+    // The largest blocks there can be.
+    let mut b = Builder::new(0x1000);
+    b.insn(0x1000, 4);
+    let a = b.load_env(reg(0, Type::I64));
+    while b.len() + 3 < mimus_ir::MAX_INSTS {
+        let v = b.load(Type::I64, a, b.len() as i32, MemFlags::NONE);
+        b.store_env(reg(1, Type::I64), v);
+    }
+    b.exit(0);
+    let block = b.finish(0x1004);
+    let mut toy = Toy::new();
+    let start = Instant::now();
+    toy.compile(&block, How::default());
+    println!("{} ops, half of them loads: {:?}, {} bytes", block.insts.len(), start.elapsed(), toy.code.len());
+    // A block that jumps to itself.
     let mut toy = Toy::new();
     let mut b = Builder::new(0x1000);
     b.insn(0x1000, 4);

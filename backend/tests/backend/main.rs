@@ -7,4 +7,5 @@ mod control;
 mod memory;
 mod ops;
 mod random;
+mod threads;
 mod toy;

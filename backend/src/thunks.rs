@@ -1,7 +1,9 @@
 //! Code that lives as long as the machine: into compiled code, out of it, and from its slow paths into Rust.
 //!
 //! The functions behind [`EnvHeader::slow_rust`] are, in this order ([`SlowLoad`] and so on): load, store,
-//! read-modify-write, compare-and-swap, trap. They must not unwind.
+//! read-modify-write, compare-and-swap, trap. They must not unwind, nor may helpers. While one of them runs, or a
+//! helper that may fault, [`EnvHeader::exit_value`] holds the guest PC of the current instruction. One that cannot
+//! finish sets [`EnvHeader::verdict`] and has had no effect.
 
 use std::mem::offset_of;
 

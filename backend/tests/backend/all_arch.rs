@@ -22,6 +22,10 @@ fn blocks() -> Vec<Block> {
     }
     let mut random = Random(3);
     blocks.extend((0..200).map(|_| random::block(&mut random)));
+    blocks.extend((0..200).map(|_| {
+        let bytes: Vec<u8> = (0..random.below(900)).map(|_| random.next() as u8).collect();
+        mimus_ir::testing::block(&bytes)
+    }));
     blocks
 }
 

@@ -4,6 +4,7 @@
 mod all_arch;
 mod code;
 mod control;
+mod generated;
 mod memory;
 mod ops;
 mod random;

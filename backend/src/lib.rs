@@ -1,1 +1,31 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! Micro-ops to host code: lowering through Cranelift, the code arena, the thunks between Rust and compiled
+//! code, and the perf map.
+//!
+//! Compiled code is position independent and free of relocations: it reaches everything through the env
+//! pointer, its first argument, and the fields of [`mimus_softmmu::EnvHeader`]. A guest's registers are known
+//! here as offsets and types only.
+//!
+//! ```text
+//! Compiler::compile  ir::Block -> bytes
+//! Arena::alloc, publish        bytes -> HostAddr, in memory that is executable elsewhere
+//! Thunks::new, enter           Rust -> compiled code -> Rust
+//! ```
+
+pub mod arena;
+mod compile;
+mod error;
+pub mod exec;
+mod frame;
+mod host;
+mod icache;
+mod lower;
+pub mod perf;
+pub mod thunks;
+
+pub use arena::{Arena, Generation, Slot};
+pub use compile::{CompiledInfo, Compiler, Dump, Request};
+pub use error::BackendError;
+pub use exec::{HostAddr, enter};
+pub use host::HostIsa;
+pub use perf::PerfMap;
+pub use thunks::Thunks;

@@ -1,0 +1,306 @@
+//! Memory for code: one file mapped twice, writable at one place and executable at another.
+//!
+//! The file is cut into a permanent part, for thunks, and generations of equal size. Translations are allocated in
+//! the current generation; when it is full, [`Arena::rotate`] goes on in a free one and names the least recently
+//! used other to be evicted. The size given at the start is a hard bound.
+
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::compile::CODE_ALIGN;
+use crate::error::BackendError;
+use crate::exec::HostAddr;
+use crate::icache;
+
+/// Unit of mapping, in bytes: the largest page size of the hosts.
+const GRANULE: usize = 64 << 10;
+
+/// Size of the permanent part in bytes.
+const PERMANENT: usize = GRANULE;
+
+/// Generations an arena is cut into unless told otherwise.
+const GENERATIONS: u32 = 8;
+
+/// One use of one part of the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Generation {
+    index: u32,
+    /// How often the part had been freed before.
+    epoch: u32,
+}
+
+impl Generation {
+    /// Number of the part, below [`Arena::generations`]: for tables with a row a part.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
+/// Memory allocated and not yet written.
+#[derive(Debug)]
+pub struct Slot {
+    generation: Generation,
+    offset: usize,
+    len: usize,
+}
+
+impl Slot {
+    /// The generation it lies in.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+/// What became of [`Arena::rotate`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rotation {
+    /// Allocation goes on in a free generation, and there is another one for the next time.
+    Ready,
+    /// Allocation goes on in the last free generation. This one must be evicted meanwhile: unlink what lies in it,
+    /// wait for every vCPU to pass its dispatcher, then [`Arena::free`] it.
+    Evict(Generation),
+    /// No generation is free: the one named by the last [`Rotation::Evict`] must be freed first.
+    Blocked,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Free,
+    Current,
+    Full,
+    Evicting,
+}
+
+#[derive(Debug)]
+struct Part {
+    state: State,
+    epoch: u32,
+    start: usize,
+    used: usize,
+}
+
+/// The code arena. It takes no lock: callers do, while other threads execute what was published.
+#[derive(Debug)]
+pub struct Arena {
+    written: NonNull<u8>,
+    executed: NonNull<u8>,
+    len: usize,
+    permanent_used: usize,
+    part_len: usize,
+    parts: Vec<Part>,
+    current: u32,
+    /// Full parts, least recently used first.
+    order: VecDeque<u32>,
+}
+
+// SAFETY: the pointers are to mappings that the arena owns alone and that are not bound to a thread.
+unsafe impl Send for Arena {}
+
+impl Arena {
+    /// An arena of at most `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::ArenaTooSmall`] below 640 KiB; [`BackendError::Memory`] if the system refuses.
+    pub fn new(bytes: usize) -> Result<Arena, BackendError> {
+        Arena::with_generations(bytes, GENERATIONS)
+    }
+
+    /// An arena cut into `generations` generations, at least 3: one current, one free, one to evict.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Arena::new`]; each generation and the permanent part take a multiple of 64 KiB.
+    pub fn with_generations(bytes: usize, generations: u32) -> Result<Arena, BackendError> {
+        let generations = generations.max(3);
+        let part_len = bytes.saturating_sub(PERMANENT) / generations as usize / GRANULE * GRANULE;
+        if part_len == 0 {
+            return Err(BackendError::ArenaTooSmall(bytes));
+        }
+        let len = PERMANENT + part_len * generations as usize;
+        let (written, executed) = map_twice(len).map_err(|e| BackendError::Memory(e.into()))?;
+        icache::register();
+        let mut parts: Vec<Part> = (0..generations as usize)
+            .map(|i| Part { state: State::Free, epoch: 0, start: PERMANENT + i * part_len, used: 0 })
+            .collect();
+        parts[0].state = State::Current;
+        Ok(Arena {
+            written,
+            executed,
+            len,
+            permanent_used: 0,
+            part_len,
+            parts,
+            current: 0,
+            order: VecDeque::with_capacity(generations as usize),
+        })
+    }
+
+    /// Bytes mapped: the bound.
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// Number of generations.
+    pub fn generations(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The longest piece of code that fits a generation, in bytes.
+    pub fn max_len(&self) -> usize {
+        self.part_len
+    }
+
+    /// Bytes allocated in all generations.
+    pub fn used(&self) -> usize {
+        self.parts.iter().map(|p| p.used).sum()
+    }
+
+    /// The generation allocated in.
+    pub fn current(&self) -> Generation {
+        self.generation(self.current)
+    }
+
+    fn generation(&self, index: u32) -> Generation {
+        Generation { index, epoch: self.parts[index as usize].epoch }
+    }
+
+    /// The part of a generation that was not freed yet.
+    fn part(&mut self, generation: Generation) -> Option<&mut Part> {
+        self.parts.get_mut(generation.index()).filter(|p| p.epoch == generation.epoch && p.state != State::Free)
+    }
+
+    /// Memory for `len` bytes of code in the current generation; `None` when it is full.
+    pub fn alloc(&mut self, len: usize) -> Option<Slot> {
+        let generation = self.current();
+        let part_len = self.part_len;
+        let part = &mut self.parts[self.current as usize];
+        let end = part.used.checked_add(len.checked_next_multiple_of(CODE_ALIGN as usize)?)?;
+        if end > part_len {
+            return None;
+        }
+        let offset = part.start + part.used;
+        part.used = end;
+        Some(Slot { generation, offset, len })
+    }
+
+    /// Writes code into its slot and returns where it can be executed.
+    ///
+    /// # Panics
+    ///
+    /// If `code` is longer than the slot, or the slot's generation was freed meanwhile: the caller's bug, which
+    /// would overwrite code that runs.
+    pub fn publish(&mut self, slot: Slot, code: &[u8]) -> HostAddr {
+        assert!(code.len() <= slot.len, "code of {} bytes in a slot of {}", code.len(), slot.len);
+        assert!(self.part(slot.generation).is_some(), "slot of a freed generation");
+        self.write(slot.offset, code)
+    }
+
+    /// Adds code that lives as long as the arena.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::PermanentFull`].
+    pub fn publish_permanent(&mut self, code: &[u8]) -> Result<HostAddr, BackendError> {
+        let offset = self.permanent_used;
+        let end = offset + code.len().next_multiple_of(CODE_ALIGN as usize);
+        if end > PERMANENT {
+            return Err(BackendError::PermanentFull(code.len()));
+        }
+        self.permanent_used = end;
+        Ok(self.write(offset, code))
+    }
+
+    fn write(&mut self, offset: usize, code: &[u8]) -> HostAddr {
+        assert!(offset + code.len() <= self.len);
+        // SAFETY: `offset..offset + code.len()` lies within both mappings (checked above), which live as long as
+        // `self`. No one executes it: it was allocated since its part was last freed, and `Arena::free` has its
+        // caller promise that nothing there runs any more. No reference to the mappings is ever made.
+        unsafe {
+            let written = self.written.as_ptr().add(offset);
+            let executed = self.executed.as_ptr().add(offset);
+            std::ptr::copy_nonoverlapping(code.as_ptr(), written, code.len());
+            icache::sync(written, executed, code.len());
+            HostAddr(executed as u64)
+        }
+    }
+
+    /// Says that code of `generation` is in use, so that others are evicted before it.
+    pub fn touch(&mut self, generation: Generation) {
+        if self.part(generation).is_none() {
+            return;
+        }
+        if let Some(position) = self.order.iter().position(|&i| i == generation.index) {
+            self.order.remove(position);
+            self.order.push_back(generation.index);
+        }
+    }
+
+    /// Goes on allocating in a free generation.
+    pub fn rotate(&mut self) -> Rotation {
+        let mut free = (0..self.parts.len() as u32).filter(|&i| self.parts[i as usize].state == State::Free);
+        let Some(next) = free.next() else { return Rotation::Blocked };
+        let another = free.next().is_some();
+        self.parts[self.current as usize].state = State::Full;
+        self.order.push_back(self.current);
+        self.parts[next as usize].state = State::Current;
+        self.current = next;
+        if another {
+            return Rotation::Ready;
+        }
+        match self.order.pop_front() {
+            Some(victim) => {
+                self.parts[victim as usize].state = State::Evicting;
+                Rotation::Evict(self.generation(victim))
+            }
+            None => Rotation::Ready,
+        }
+    }
+
+    /// Makes the memory of an evicted generation available again. Does nothing for one that is not being evicted.
+    ///
+    /// # Safety
+    ///
+    /// No link slot, jump cache entry or table leads into the generation, and since none did, every vCPU has been in
+    /// its dispatcher: no thread executes its code now or ever after.
+    pub unsafe fn free(&mut self, generation: Generation) {
+        let Some(part) = self.part(generation).filter(|p| p.state == State::Evicting) else { return };
+        part.state = State::Free;
+        part.epoch = part.epoch.wrapping_add(1);
+        part.used = 0;
+        icache::sync_all_threads();
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: both mappings were made by `map_twice` with this length and are owned by `self`; who still runs
+        // code breaks the contract of `enter`.
+        unsafe {
+            let _ = munmap(self.written.as_ptr().cast(), self.len);
+            let _ = munmap(self.executed.as_ptr().cast(), self.len);
+        }
+    }
+}
+
+/// Maps an anonymous file twice: writable, and executable.
+fn map_twice(len: usize) -> rustix::io::Result<(NonNull<u8>, NonNull<u8>)> {
+    let flags = MemfdFlags::CLOEXEC;
+    // Kernels before 6.3 do not know the flag and allow execution anyway.
+    let file = memfd_create("mimus-code", flags | MemfdFlags::EXEC).or_else(|_| memfd_create("mimus-code", flags))?;
+    ftruncate(&file, len as u64)?;
+    let map = |protection| {
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) }
+    };
+    let written = map(ProtFlags::READ | ProtFlags::WRITE)?;
+    let executed = map(ProtFlags::READ | ProtFlags::EXEC).inspect_err(|_| {
+        // SAFETY: mapped just now and not used yet.
+        let _ = unsafe { munmap(written, len) };
+    })?;
+    let pointer = |p: *mut std::ffi::c_void| NonNull::new(p.cast()).ok_or(rustix::io::Errno::NOMEM);
+    Ok((pointer(written)?, pointer(executed)?))
+}

@@ -1,0 +1,146 @@
+//! The compiler: one block in, one piece of host code out.
+
+use cranelift_codegen::Context;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{AbiParam, Signature, TrapCode, types};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use mimus_ir as ir;
+
+use crate::error::BackendError;
+use crate::frame;
+use crate::host::{Arch, HostIsa};
+use crate::lower::{Lowering, Slots};
+
+/// Alignment of the arena's slots, and so the largest that code may ask for, in bytes.
+pub(crate) const CODE_ALIGN: u32 = 16;
+
+/// What to compile, and how.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The block.
+    pub block: &'a ir::Block,
+    /// Offset of [`mimus_softmmu::EnvHeader`] from the env pointer in bytes.
+    pub header_offset: i32,
+    /// Number of this block's first link slot of two.
+    pub link_slot: u32,
+    /// Added to a guest PC (modulo 2^64) to get its linear address: decides what is the same page.
+    pub linear_offset: u64,
+    /// Whether to count guest instructions in [`mimus_softmmu::EnvHeader::insns`].
+    pub counted: bool,
+    /// Whether to chain: without it every exit goes back to the dispatcher, with the guest PC in
+    /// [`mimus_softmmu::EnvHeader::exit_value`] and [`mimus_softmmu::ExitCode::Indirect`].
+    pub may_link: bool,
+    /// Where to write the intermediate forms, if they are wanted.
+    pub dump: Option<&'a mut Dump>,
+}
+
+/// What a block became on its way.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Dump {
+    /// Cranelift's intermediate form.
+    pub clif: String,
+    /// Host instructions, as the code generator made them: with the frame that may be stripped afterwards.
+    pub asm: String,
+}
+
+/// Beside the bytes of a compiled block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CompiledInfo {
+    /// Where to enter, in bytes from the start of the code.
+    pub entry_offset: u32,
+    /// Guest PC that each of the two link slots leads to, for the slots the code uses.
+    pub link_targets: [Option<u64>; 2],
+    /// Guest instructions in the block.
+    pub guest_insns: u32,
+}
+
+/// Compiles blocks; one for each compiling thread.
+pub struct Compiler {
+    host: HostIsa,
+    context: Context,
+    builder: FunctionBuilderContext,
+    values: Vec<Slots>,
+}
+
+impl std::fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compiler").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// The signature of compiled blocks and of the exit stub: `fn(env, link slot) -> exit code`.
+pub(crate) fn block_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params.extend([AbiParam::new(types::I64); 2]);
+    signature.returns.push(AbiParam::new(types::I64));
+    signature
+}
+
+impl Compiler {
+    /// A compiler for `host`.
+    pub fn new(host: HostIsa) -> Compiler {
+        Compiler { host, context: Context::new(), builder: FunctionBuilderContext::new(), values: Vec::new() }
+    }
+
+    /// The host compiled for.
+    pub fn host(&self) -> &HostIsa {
+        &self.host
+    }
+
+    /// Compiles a block; `out` is replaced by its code, which works at any address that is a multiple of 16.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Malformed`] for a block that breaks the op table's rules; [`BackendError::Codegen`] and
+    /// [`BackendError::NotSelfContained`] when the code generator fails us.
+    pub fn compile(&mut self, request: Request<'_>, out: &mut Vec<u8>) -> Result<CompiledInfo, BackendError> {
+        self.context.clear();
+        self.context.func.signature = block_signature();
+        let builder = FunctionBuilder::new(&mut self.context.func, &mut self.builder);
+        let lowered = Lowering::new(builder, &self.host, &request, &mut self.values).run();
+        let summary = match lowered {
+            Ok(summary) => summary,
+            Err(error) => {
+                // It holds the blocks of the function given up.
+                self.builder = FunctionBuilderContext::new();
+                return Err(error);
+            }
+        };
+        let dump = request.dump;
+        finish(&self.host, &mut self.context, out)?;
+        let entry_offset = if self.host.arch == Arch::X64 && !summary.calls_helpers { frame::strip(out) } else { 0 };
+        if let Some(dump) = dump {
+            dump.clif = self.context.func.display().to_string();
+            dump.asm = self.disassemble()?;
+        }
+        Ok(CompiledInfo { entry_offset, link_targets: summary.link_targets, guest_insns: summary.guest_insns })
+    }
+
+    /// The host instructions of the function just compiled, before its frame was stripped.
+    fn disassemble(&self) -> Result<String, BackendError> {
+        let capstone = self.host.isa.to_capstone().map_err(|e| BackendError::Codegen(e.to_string()))?;
+        match self.context.compiled_code() {
+            Some(code) => code.disassemble(None, &capstone).map_err(|e| BackendError::Codegen(e.to_string())),
+            None => Ok(String::new()),
+        }
+    }
+}
+
+/// Generates code for the function built in `context` and checks that it needs nothing around it.
+pub(crate) fn finish(host: &HostIsa, context: &mut Context, out: &mut Vec<u8>) -> Result<(), BackendError> {
+    let code = context
+        .compile(&*host.isa, &mut ControlPlane::default())
+        .map_err(|e| BackendError::Codegen(e.inner.to_string()))?;
+    let buffer = &code.buffer;
+    let relocations = buffer.relocs().len();
+    // Accesses that the code generator thinks could trap (RISC-V's narrow atomics) have an entry in its table, too.
+    // They do not: the TLB probe went before.
+    let traps = buffer.traps().iter().filter(|t| t.code != TrapCode::HEAP_OUT_OF_BOUNDS).count();
+    if relocations != 0 || traps != 0 || buffer.alignment > CODE_ALIGN {
+        return Err(BackendError::NotSelfContained { relocations, traps, alignment: buffer.alignment });
+    }
+    out.clear();
+    out.extend_from_slice(code.code_buffer());
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! Lowering: micro-ops to Cranelift's intermediate form.
+//!
+//! Every op is a case of [`Lowering::op`], which matches exhaustively: an op of the table that is not lowered
+//! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
+//! rejected as malformed rather than guessed at.
+
+mod control;
+mod memory;
+mod pure;
+
+use std::borrow::Cow;
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::{
+    AbiParam, AliasRegionData, Block, Endianness, InstBuilder, MemFlagsData, SigRef, Signature, Value, types,
+};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::FunctionBuilder;
+use mimus_ir::{Inst, MAX_INSTS, Op, Type};
+use mimus_softmmu::EnvHeader;
+
+use crate::compile::{Request, block_signature};
+use crate::error::BackendError;
+use crate::host::HostIsa;
+
+/// A value in each of the types it was used in, by [`Type`].
+pub(crate) type Slots = [Option<Value>; 5];
+
+/// What lowering found out beside the code.
+pub(crate) struct Summary {
+    /// See [`crate::CompiledInfo::link_targets`].
+    pub link_targets: [Option<u64>; 2],
+    /// Guest instructions in the block.
+    pub guest_insns: u32,
+    /// Whether the code calls helpers directly, so that it must keep the stack aligned.
+    pub calls_helpers: bool,
+}
+
+/// A row of the slow paths' table: the pointer to the thunk in the header, and how many arguments it takes.
+pub(crate) struct SlowPath {
+    /// Offset of the thunk's pointer in [`EnvHeader`].
+    pub offset: usize,
+    /// Number of 64-bit arguments, env included.
+    pub params: usize,
+}
+
+/// The slow paths, in the order of [`EnvHeader::slow_rust`].
+pub(crate) const SLOW_PATHS: [SlowPath; 5] = [
+    SlowPath { offset: offset_of!(EnvHeader, slow_load), params: 3 },
+    SlowPath { offset: offset_of!(EnvHeader, slow_store), params: 4 },
+    SlowPath { offset: offset_of!(EnvHeader, slow_rmw), params: 4 },
+    SlowPath { offset: offset_of!(EnvHeader, slow_cas), params: 5 },
+    SlowPath { offset: offset_of!(EnvHeader, slow_trap), params: 2 },
+];
+
+/// Index into [`SLOW_PATHS`].
+#[derive(Clone, Copy)]
+pub(crate) enum Slow {
+    Load,
+    Store,
+    Rmw,
+    Cas,
+    Trap,
+}
+
+/// Signature of a slow path's thunk or of the Rust function behind it.
+pub(crate) fn slow_signature(call_conv: CallConv, slow: &SlowPath) -> Signature {
+    let mut signature = Signature::new(call_conv);
+    signature.params.resize(slow.params, AbiParam::new(types::I64));
+    signature
+}
+
+/// Flags of accesses, by what is accessed.
+struct Flags {
+    /// Env and what hangs off it: aligned by construction.
+    env: MemFlagsData,
+    /// 128-bit env slots: the env's own alignment is not relied upon.
+    env_wide: MemFlagsData,
+    /// Guest memory: little-endian at any address.
+    guest: MemFlagsData,
+    /// Guest memory at a naturally aligned address.
+    guest_aligned: MemFlagsData,
+}
+
+impl Flags {
+    fn new(b: &mut FunctionBuilder<'_>) -> Flags {
+        let mut region = |user_id, name| {
+            b.func.dfg.alias_regions.insert(AliasRegionData { user_id, description: Cow::Borrowed(name) })
+        };
+        let env = MemFlagsData::new().with_notrap().with_alias_region(Some(region(0, "env")));
+        let guest = MemFlagsData::new()
+            .with_notrap()
+            .with_endianness(Endianness::Little)
+            .with_alias_region(Some(region(1, "guest")));
+        Flags { env: env.with_aligned(), env_wide: env, guest, guest_aligned: guest.with_aligned() }
+    }
+}
+
+/// One function under construction.
+pub(crate) struct Lowering<'a, 'f> {
+    b: FunctionBuilder<'f>,
+    host: &'a HostIsa,
+    request: &'a Request<'a>,
+    values: &'a mut Vec<Slots>,
+    flags: Flags,
+    env: Value,
+    block_sig: SigRef,
+    slow_sigs: [Option<SigRef>; SLOW_PATHS.len()],
+    helper_sig: Option<SigRef>,
+    /// Position of the op being lowered.
+    index: usize,
+    /// Guest PC of the current instruction.
+    pc: u64,
+    /// Guest instructions begun.
+    begun: u32,
+    /// Guest instructions in the block.
+    guest_insns: u32,
+    /// The cold exit of instructions that stop; its parameter in counted mode is the number not run.
+    stopped: Option<Block>,
+    summary: Summary,
+}
+
+impl<'a, 'f> Lowering<'a, 'f> {
+    pub(crate) fn new(
+        mut b: FunctionBuilder<'f>,
+        host: &'a HostIsa,
+        request: &'a Request<'a>,
+        values: &'a mut Vec<Slots>,
+    ) -> Lowering<'a, 'f> {
+        let entry = b.create_block();
+        b.append_block_params_for_function_params(entry);
+        b.switch_to_block(entry);
+        let env = b.block_params(entry)[0];
+        let flags = Flags::new(&mut b);
+        let block_sig = b.import_signature(block_signature());
+        values.clear();
+        values.resize(request.block.insts.len(), Slots::default());
+        let guest_insns = request.block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
+        Lowering {
+            b,
+            host,
+            request,
+            values,
+            flags,
+            env,
+            block_sig,
+            slow_sigs: [None; SLOW_PATHS.len()],
+            helper_sig: None,
+            index: 0,
+            pc: request.block.pc,
+            begun: 0,
+            guest_insns,
+            stopped: None,
+            summary: Summary { link_targets: [None; 2], guest_insns, calls_helpers: false },
+        }
+    }
+
+    /// Lowers the whole block.
+    pub(crate) fn run(mut self) -> Result<Summary, BackendError> {
+        let insts = &self.request.block.insts;
+        if insts.len() > MAX_INSTS || self.request.block.terminator().is_none() {
+            return Err(self.malformed("no terminator, or too long"));
+        }
+        self.count();
+        for (index, inst) in insts.iter().enumerate() {
+            self.index = index;
+            let ends = inst.op.info().effects.has(mimus_ir::Effects::END);
+            if ends != (index + 1 == insts.len()) {
+                return Err(self.malformed("terminator before the end"));
+            }
+            self.op(inst)?;
+        }
+        self.finish_stopped();
+        self.b.seal_all_blocks();
+        self.b.finalize(self.host.isa.frontend_config());
+        Ok(self.summary)
+    }
+
+    fn op(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        match inst.op {
+            // Emitted where it is used, in the type it is used in.
+            Op::Const => Ok(()),
+            Op::Neg
+            | Op::Not
+            | Op::Clz
+            | Op::Ctz
+            | Op::Popcnt
+            | Op::Bswap
+            | Op::Zext
+            | Op::Sext
+            | Op::Add
+            | Op::Sub
+            | Op::Mul
+            | Op::UMulHi
+            | Op::SMulHi
+            | Op::And
+            | Op::Or
+            | Op::Xor
+            | Op::Shl
+            | Op::Shr
+            | Op::Sar
+            | Op::Rotl
+            | Op::Rotr
+            | Op::AddI
+            | Op::SubI
+            | Op::MulI
+            | Op::AndI
+            | Op::OrI
+            | Op::XorI
+            | Op::ShlI
+            | Op::ShrI
+            | Op::SarI
+            | Op::RotlI
+            | Op::RotrI
+            | Op::Eq
+            | Op::Ne
+            | Op::Ult
+            | Op::Ule
+            | Op::Slt
+            | Op::Sle
+            | Op::EqI
+            | Op::NeI
+            | Op::UltI
+            | Op::UleI
+            | Op::SltI
+            | Op::SleI
+            | Op::Select
+            | Op::Deposit
+            | Op::Extract
+            | Op::Lea => self.pure(inst),
+            Op::LoadEnv => self.load_env(inst),
+            Op::StoreEnv => self.store_env(inst),
+            Op::StoreEnvI => self.store_env_imm(inst),
+            Op::Load => self.load(inst),
+            Op::Store => self.store(inst),
+            Op::Rmw => self.rmw(inst),
+            Op::Cas => self.cas(inst),
+            Op::Call => self.call(inst),
+            Op::TrapIf => self.trap_if(inst),
+            Op::Insn => {
+                self.pc = inst.imm;
+                self.begun += 1;
+                Ok(())
+            }
+            Op::Jump => self.jump(inst),
+            Op::Branch => self.branch(inst),
+            Op::JumpInd => self.jump_ind(inst),
+            Op::Exit => self.exit(inst),
+        }
+    }
+
+    fn malformed(&self, reason: &'static str) -> BackendError {
+        BackendError::Malformed { index: self.index, reason }
+    }
+
+    /// Cranelift's type for one of ours.
+    fn ty(&self, ty: Type) -> types::Type {
+        match ty {
+            Type::I8 => types::I8,
+            Type::I16 => types::I16,
+            Type::I32 => types::I32,
+            Type::I64 => types::I64,
+            Type::V128 if self.host.has_vectors() => types::I64X2,
+            Type::V128 => types::I128,
+        }
+    }
+
+    /// A constant of an integer type.
+    fn constant(&mut self, ty: Type, value: u64) -> Value {
+        let clif = self.ty(ty);
+        self.b.ins().iconst(clif, (value & ty.mask()) as i64)
+    }
+
+    fn const64(&mut self, value: u64) -> Value {
+        self.b.ins().iconst(types::I64, value as i64)
+    }
+
+    /// The op that defines operand `v`, and the type it defines.
+    fn definition(&self, v: mimus_ir::Value) -> Result<(&'a Inst, Type), BackendError> {
+        let v = usize::from(v);
+        if v >= self.index {
+            return Err(self.malformed("operand not defined before"));
+        }
+        let inst = &self.request.block.insts[v];
+        let ty = inst.result_type().ok_or_else(|| self.malformed("operand defines no value"))?;
+        Ok((inst, ty))
+    }
+
+    /// Operand `v` truncated or zero-extended to the integer type `ty`, and remembered in that type: to be called
+    /// only where all that follows is dominated, so not in cold paths.
+    fn int(&mut self, v: mimus_ir::Value, ty: Type) -> Result<Value, BackendError> {
+        if let Some(value) = self.values.get(usize::from(v)).and_then(|s| s[ty as usize]) {
+            return Ok(value);
+        }
+        let (inst, from) = self.definition(v)?;
+        if from == Type::V128 || ty == Type::V128 {
+            return Err(self.malformed("128-bit value where an integer is needed"));
+        }
+        if inst.op == Op::Const {
+            return Ok(self.constant(ty, inst.imm & from.mask()));
+        }
+        let value = self.values[usize::from(v)][from as usize].ok_or_else(|| self.malformed("operand has no value"))?;
+        let value = self.convert(value, from, ty);
+        self.values[usize::from(v)][ty as usize] = Some(value);
+        Ok(value)
+    }
+
+    /// An integer truncated or zero-extended.
+    fn convert(&mut self, value: Value, from: Type, to: Type) -> Value {
+        let ty = self.ty(to);
+        match to.bits().cmp(&from.bits()) {
+            std::cmp::Ordering::Less => self.b.ins().ireduce(ty, value),
+            std::cmp::Ordering::Equal => value,
+            std::cmp::Ordering::Greater => self.b.ins().uextend(ty, value),
+        }
+    }
+
+    /// A 128-bit operand.
+    fn wide(&mut self, v: mimus_ir::Value) -> Result<Value, BackendError> {
+        let (_, from) = self.definition(v)?;
+        match self.values[usize::from(v)][Type::V128 as usize] {
+            Some(value) if from == Type::V128 => Ok(value),
+            _ => Err(self.malformed("128-bit operand needed")),
+        }
+    }
+
+    /// An operand of any type.
+    fn operand(&mut self, v: mimus_ir::Value, ty: Type) -> Result<Value, BackendError> {
+        if ty == Type::V128 { self.wide(v) } else { self.int(v, ty) }
+    }
+
+    /// Records the result of the current op.
+    fn define(&mut self, ty: Type, value: Value) {
+        self.values[self.index][ty as usize] = Some(value);
+    }
+
+    fn header_offset(&self, field: usize) -> i32 {
+        self.request.header_offset + field as i32
+    }
+
+    fn load_header(&mut self, ty: types::Type, field: usize) -> Value {
+        let offset = self.header_offset(field);
+        self.b.ins().load(ty, self.flags.env, self.env, offset)
+    }
+
+    fn store_header(&mut self, value: Value, field: usize) {
+        let offset = self.header_offset(field);
+        self.b.ins().store(self.flags.env, value, self.env, offset);
+    }
+
+    fn header_address(&mut self, field: usize) -> Value {
+        let offset = self.header_offset(field);
+        self.b.ins().iadd_imm_s(self.env, i64::from(offset))
+    }
+
+    /// Starts a block off the hot path.
+    fn cold_block(&mut self) -> Block {
+        let block = self.b.create_block();
+        self.b.set_cold_block(block);
+        block
+    }
+
+    fn load_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let ty = self.ty(inst.ty);
+        let flags = if inst.ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
+        let value = self.b.ins().load(ty, flags, self.env, i32::from(inst.c));
+        self.define(inst.ty, value);
+        Ok(())
+    }
+
+    fn store_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let value = self.operand(inst.a, inst.ty)?;
+        let flags = if inst.ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
+        self.b.ins().store(flags, value, self.env, i32::from(inst.c));
+        Ok(())
+    }
+
+    fn store_env_imm(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let offset = i32::from(inst.c);
+        if inst.ty != Type::V128 {
+            let value = self.constant(inst.ty, inst.imm);
+            self.b.ins().store(self.flags.env, value, self.env, offset);
+            return Ok(());
+        }
+        // The halves of a 128-bit number, low half first on a little-endian host.
+        let halves = if self.host.big_endian() { [0, inst.imm] } else { [inst.imm, 0] };
+        for (i, half) in halves.into_iter().enumerate() {
+            let value = self.const64(half);
+            self.b.ins().store(self.flags.env_wide, value, self.env, offset + 8 * i as i32);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! Exits, links, calls and what leaves a block early.
+
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{AbiParam, Block, BlockArg, InstBuilder, Signature, Value, types};
+use cranelift_codegen::isa::CallConv;
+use mimus_ir::block::CallInfo;
+use mimus_ir::{Effects, Inst, NONE, Type};
+use mimus_softmmu::header::jump_cache_offset;
+use mimus_softmmu::tlb::PAGE_SIZE;
+use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
+
+use super::{Lowering, SLOW_PATHS, Slow, slow_signature};
+use crate::error::BackendError;
+
+impl Lowering<'_, '_> {
+    /// In counted mode: counts the whole block; an early exit takes back what it does not run.
+    pub(super) fn count(&mut self) {
+        if self.request.counted {
+            self.add_insns(i64::from(self.guest_insns));
+        }
+    }
+
+    fn add_insns(&mut self, n: i64) {
+        let count = self.load_header(types::I64, offset_of!(EnvHeader, insns));
+        let count = self.b.ins().iadd_imm_s(count, n);
+        self.store_header(count, offset_of!(EnvHeader, insns));
+    }
+
+    /// Leaves word of the current instruction where the stopped exit wants it.
+    pub(super) fn store_pc(&mut self) {
+        let pc = self.const64(self.pc);
+        self.store_header(pc, offset_of!(EnvHeader, exit_value));
+    }
+
+    /// The stopped exit, and its argument.
+    fn stopped(&mut self) -> (Block, Vec<BlockArg>) {
+        let block = match self.stopped {
+            Some(block) => block,
+            None => {
+                let block = self.cold_block();
+                if self.request.counted {
+                    self.b.append_block_param(block, types::I64);
+                }
+                self.stopped = Some(block);
+                block
+            }
+        };
+        let mut args = Vec::new();
+        if self.request.counted {
+            let completed = self.begun.saturating_sub(1);
+            let rest = self.const64(u64::from(self.guest_insns - completed));
+            args.push(BlockArg::Value(rest));
+        }
+        (block, args)
+    }
+
+    /// Emits the stopped exit, if anything goes there.
+    pub(super) fn finish_stopped(&mut self) {
+        let Some(block) = self.stopped else { return };
+        self.b.switch_to_block(block);
+        if self.request.counted {
+            let rest = self.b.block_params(block)[0];
+            let count = self.load_header(types::I64, offset_of!(EnvHeader, insns));
+            let count = self.b.ins().isub(count, rest);
+            self.store_header(count, offset_of!(EnvHeader, insns));
+        }
+        self.return_code(ExitCode::Stopped);
+    }
+
+    /// Goes on at `resume` unless a verdict is out; [`Self::store_pc`] was done before.
+    pub(super) fn leave_on_verdict(&mut self, resume: Block, args: &[BlockArg]) {
+        let verdict = self.load_header(types::I32, offset_of!(EnvHeader, verdict));
+        let (stopped, stopped_args) = self.stopped();
+        self.b.ins().brif(verdict, stopped, &stopped_args, resume, args);
+    }
+
+    /// Calls a slow path's thunk, which preserves every register.
+    pub(super) fn call_slow(&mut self, slow: Slow, args: &[Value]) {
+        let row = &SLOW_PATHS[slow as usize];
+        let signature = match self.slow_sigs[slow as usize] {
+            Some(signature) => signature,
+            None => self.b.import_signature(slow_signature(CallConv::PreserveAll, row)),
+        };
+        self.slow_sigs[slow as usize] = Some(signature);
+        let thunk = self.load_header(types::I64, row.offset);
+        self.b.ins().call_indirect(signature, thunk, args);
+    }
+
+    pub(super) fn call(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        if inst.ty == Type::V128 {
+            return Err(self.malformed("no 128-bit form"));
+        }
+        let info = CallInfo::decode(inst.imm);
+        let faults = info.effects.has(Effects::FAULT);
+        let mut args = vec![self.env];
+        for v in [inst.a, inst.b, inst.c] {
+            args.push(if v == NONE { self.const64(0) } else { self.int(v, Type::I64)? });
+        }
+        let constant = self.host.c_u32(info.arg);
+        args.push(self.b.ins().iconst(types::I64, constant));
+        let signature = match self.helper_sig {
+            Some(signature) => signature,
+            None => {
+                let mut signature = Signature::new(self.host.c_call_conv());
+                signature.params.resize(args.len(), AbiParam::new(types::I64));
+                signature.returns.push(AbiParam::new(types::I64));
+                self.b.import_signature(signature)
+            }
+        };
+        self.helper_sig = Some(signature);
+        self.summary.calls_helpers = true;
+        if faults {
+            self.store_pc();
+        }
+        let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
+        let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);
+        let call = self.b.ins().call_indirect(signature, helper, &args);
+        let result = self.b.inst_results(call)[0];
+        if faults {
+            let resume = self.b.create_block();
+            self.leave_on_verdict(resume, &[]);
+            self.b.switch_to_block(resume);
+        }
+        let result = self.convert(result, Type::I64, inst.ty);
+        self.define(inst.ty, result);
+        Ok(())
+    }
+
+    pub(super) fn trap_if(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let cond = self.int(inst.a, Type::I8)?;
+        let (trap, resume) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(cond, trap, &[], resume, &[]);
+        self.b.switch_to_block(trap);
+        self.store_pc();
+        let code = self.const64(inst.imm);
+        self.call_slow(Slow::Trap, &[self.env, code]);
+        let (stopped, args) = self.stopped();
+        self.b.ins().jump(stopped, &args);
+        self.b.switch_to_block(resume);
+        Ok(())
+    }
+
+    pub(super) fn jump(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let slot = inst.c;
+        if slot > 1 {
+            return Err(self.malformed("a block has two link slots"));
+        }
+        self.leave_to(inst.imm, slot);
+        Ok(())
+    }
+
+    pub(super) fn branch(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let cond = self.int(inst.a, Type::I8)?;
+        let (taken, fallthrough) = (self.b.create_block(), self.b.create_block());
+        self.b.ins().brif(cond, taken, &[], fallthrough, &[]);
+        self.b.switch_to_block(taken);
+        self.leave_to(inst.imm, 0);
+        self.b.switch_to_block(fallthrough);
+        self.leave_to(self.request.block.fallthrough, 1);
+        Ok(())
+    }
+
+    pub(super) fn jump_ind(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let pc = self.int(inst.a, Type::I64)?;
+        self.leave_indirect(pc, None);
+        Ok(())
+    }
+
+    pub(super) fn exit(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let reason = self.const64(inst.imm);
+        self.leave(reason, ExitCode::Main);
+        Ok(())
+    }
+
+    /// Leaves to a constant guest PC.
+    fn leave_to(&mut self, target: u64, slot: u16) {
+        let linear = |pc: u64| pc.wrapping_add(self.request.linear_offset);
+        let page = |pc: u64| linear(pc) / PAGE_SIZE;
+        if !self.request.may_link || page(target) != page(self.request.block.pc) {
+            let pc = self.const64(target);
+            return self.leave_indirect(pc, Some(target));
+        }
+        if linear(target) <= linear(self.pc) {
+            let pc = self.const64(target);
+            self.leave_if_requested(pc);
+        }
+        self.summary.link_targets[usize::from(slot)] = Some(target);
+        let number = u64::from(self.request.link_slot) + u64::from(slot);
+        let links = self.load_header(types::I64, offset_of!(EnvHeader, links));
+        let address = self.b.ins().iadd_imm_s(links, (number * 8) as i64);
+        // Acquire: whoever links publishes the target's code first.
+        let entry = self.b.ins().atomic_load(types::I64, self.flags.env, address);
+        let number = self.const64(number);
+        self.b.ins().return_call_indirect(self.block_sig, entry, &[self.env, number]);
+    }
+
+    /// Leaves to a guest PC of another page or not known before: the only way that is not bound to a mapping of
+    /// guest memory.
+    fn leave_indirect(&mut self, pc: Value, known: Option<u64>) {
+        if !self.request.may_link {
+            return self.leave(pc, ExitCode::Indirect);
+        }
+        self.leave_if_requested(pc);
+        let hash = match known {
+            Some(pc) => self.const64(jump_cache_offset(pc, u64::MAX)),
+            None => self.jump_cache_hash(pc),
+        };
+        let mask = self.load_header(types::I64, offset_of!(EnvHeader, jump_cache_mask));
+        let offset = self.b.ins().band(hash, mask);
+        let cache = self.load_header(types::I64, offset_of!(EnvHeader, jump_cache));
+        let row = self.b.ins().iadd(offset, cache);
+        let cached = |l: &mut Self, field: usize| l.b.ins().load(types::I64, l.flags.env, row, field as i32);
+        let cached_pc = cached(self, offset_of!(JumpCacheEntry, pc));
+        let wrong_pc = self.b.ins().bxor(cached_pc, pc);
+        let context = self.load_header(types::I64, offset_of!(EnvHeader, jump_context));
+        let cached_context = cached(self, offset_of!(JumpCacheEntry, context));
+        let wrong_context = self.b.ins().bxor(context, cached_context);
+        let wrong = self.b.ins().bor(wrong_pc, wrong_context);
+        let hit = self.b.ins().icmp_imm_u(IntCC::Equal, wrong, 0);
+        let (found, miss) = (self.b.create_block(), self.cold_block());
+        self.b.ins().brif(hit, found, &[], miss, &[]);
+        self.b.switch_to_block(miss);
+        self.leave(pc, ExitCode::Indirect);
+        self.b.switch_to_block(found);
+        let entry = cached(self, offset_of!(JumpCacheEntry, entry));
+        let none = self.const64(0);
+        self.b.ins().return_call_indirect(self.block_sig, entry, &[self.env, none]);
+    }
+
+    /// [`jump_cache_offset`] before it is masked.
+    fn jump_cache_hash(&mut self, pc: Value) -> Value {
+        let high = self.b.ins().ushr_imm_u(pc, 10);
+        let hash = self.b.ins().bxor(pc, high);
+        self.b.ins().ishl_imm_u(hash, 5)
+    }
+
+    /// Leaves to the dispatcher if somebody asked for it.
+    fn leave_if_requested(&mut self, pc: Value) {
+        let address = self.header_address(offset_of!(EnvHeader, exit_request));
+        let request = self.b.ins().atomic_load(types::I32, self.flags.env, address);
+        let (requested, go_on) = (self.cold_block(), self.b.create_block());
+        self.b.ins().brif(request, requested, &[], go_on, &[]);
+        self.b.switch_to_block(requested);
+        self.leave(pc, ExitCode::Requested);
+        self.b.switch_to_block(go_on);
+    }
+
+    /// Leaves to the dispatcher with `value` and `code`.
+    fn leave(&mut self, value: Value, code: ExitCode) {
+        self.store_header(value, offset_of!(EnvHeader, exit_value));
+        self.return_code(code);
+    }
+
+    fn return_code(&mut self, code: ExitCode) {
+        let code = self.const64(code as u64);
+        self.b.ins().return_(&[code]);
+    }
+}

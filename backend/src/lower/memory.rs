@@ -1,0 +1,193 @@
+//! Guest memory: the inline TLB probe and the ops behind it.
+
+use std::mem::offset_of;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{AtomicRmwOp, BlockArg, Endianness, InstBuilder, MemFlagsData, Value, types};
+use mimus_ir::op::RmwKind;
+use mimus_ir::{Inst, MemFlags, Type};
+use mimus_softmmu::tlb::PAGE_SIZE;
+use mimus_softmmu::{EnvHeader, TlbEntry};
+
+use super::{Lowering, Slow};
+use crate::error::BackendError;
+
+/// `addr >> TLB_SHIFT` masked is the byte offset of a page's entry: page number times the entry's size.
+const TLB_SHIFT: i64 = PAGE_SIZE.trailing_zeros() as i64 - size_of::<TlbEntry>().trailing_zeros() as i64;
+
+/// What the probe of an access has to find out.
+#[derive(Clone, Copy)]
+struct Access {
+    /// Bytes.
+    size: u32,
+    /// Whether the page must be writable.
+    write: bool,
+    /// Whether the address must be a multiple of the size.
+    aligned: bool,
+}
+
+impl Lowering<'_, '_> {
+    /// The host address of guest address `addr`. Behind a miss, `slow` is called with the arguments made by
+    /// `args`; when it has done the access, the address is that of `slow_value`, where the access is made again:
+    /// a load finds the result there, an atomic op the old value, and a store is without effect. So the access is
+    /// in the code once, and the paths meet in one value.
+    fn probe(
+        &mut self,
+        addr: Value,
+        access: Access,
+        slow: Slow,
+        args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
+    ) -> Result<Value, BackendError> {
+        let size = i64::from(access.size);
+        let mask = self.load_header(types::I64, offset_of!(EnvHeader, tlb_mask));
+        let offset = self.b.ins().ushr_imm_u(addr, TLB_SHIFT);
+        let offset = self.b.ins().band(offset, mask);
+        let bank = self.load_header(types::I64, offset_of!(EnvHeader, tlb));
+        let entry = self.b.ins().iadd(offset, bank);
+        let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
+        let tag = self.b.ins().load(types::I64, self.flags.env, entry, tag as i32);
+        let difference = self.b.ins().bxor(addr, tag);
+        let hit = if access.aligned {
+            let wrong = self.b.ins().band_imm_s(difference, -(PAGE_SIZE as i64) | (size - 1));
+            self.b.ins().icmp_imm_u(IntCC::Equal, wrong, 0)
+        } else {
+            self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64 + 1 - size)
+        };
+        let addend = self.b.ins().load(types::I64, self.flags.env, entry, offset_of!(TlbEntry, addend) as i32);
+        let (miss, resume) = (self.cold_block(), self.b.create_block());
+        let delta = self.b.append_block_param(resume, types::I64);
+        self.b.ins().brif(hit, resume, &[BlockArg::Value(addend)], miss, &[]);
+
+        self.b.switch_to_block(miss);
+        self.store_pc();
+        let args = args(self)?;
+        self.call_slow(slow, &args);
+        self.slow_value_to_guest_order();
+        let stash = self.header_address(offset_of!(EnvHeader, slow_value));
+        let stash = self.b.ins().isub(stash, addr);
+        self.leave_on_verdict(resume, &[BlockArg::Value(stash)]);
+
+        self.b.switch_to_block(resume);
+        Ok(self.b.ins().iadd(addr, delta))
+    }
+
+    /// `slow_value` holds host numbers; what follows reads it as guest memory.
+    fn slow_value_to_guest_order(&mut self) {
+        if !self.host.big_endian() {
+            return;
+        }
+        for half in 0..2 {
+            let field = offset_of!(EnvHeader, slow_value) + 8 * half;
+            let value = self.load_header(types::I64, field);
+            let offset = self.header_offset(field);
+            let little = MemFlagsData::new().with_notrap().with_endianness(Endianness::Little);
+            self.b.ins().store(little, value, self.env, offset);
+        }
+    }
+
+    /// Address operand plus displacement.
+    fn address(&mut self, inst: &Inst) -> Result<Value, BackendError> {
+        let base = self.int(inst.a, Type::I64)?;
+        let disp = i64::from(inst.mem_disp());
+        Ok(if disp == 0 { base } else { self.b.ins().iadd_imm_s(base, disp) })
+    }
+
+    /// Keeps an access in total store order with those around it, where the host does not by itself.
+    fn order(&mut self, flags: MemFlags) {
+        if !self.host.total_store_order() && !flags.has(MemFlags::RELAXED) {
+            self.b.ins().fence();
+        }
+    }
+
+    pub(super) fn load(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
+        let addr = self.address(inst)?;
+        let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
+        let host = self.probe(addr, access, Slow::Load, |l| {
+            let info = l.const64(size_and_flags(size, flags));
+            Ok(vec![l.env, addr, info])
+        })?;
+        let ty = self.ty(inst.ty);
+        let value = self.b.ins().load(ty, self.flags.guest, host, 0);
+        self.order(flags);
+        self.define(inst.ty, value);
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
+        let addr = self.address(inst)?;
+        let value = self.operand(inst.b, inst.ty)?;
+        let access = Access { size, write: true, aligned: false };
+        let host = self.probe(addr, access, Slow::Store, |l| {
+            let info = l.const64(size_and_flags(size, flags));
+            let low = if inst.ty == Type::V128 {
+                l.stash_wide(value);
+                l.const64(0)
+            } else {
+                l.convert(value, inst.ty, Type::I64)
+            };
+            Ok(vec![l.env, addr, low, info])
+        })?;
+        self.order(flags);
+        self.b.ins().store(self.flags.guest, value, host, 0);
+        Ok(())
+    }
+
+    /// Puts a 128-bit value where the slow store looks for it, low half first.
+    fn stash_wide(&mut self, value: Value) {
+        let field = offset_of!(EnvHeader, slow_value);
+        if self.host.has_vectors() {
+            let offset = self.header_offset(field);
+            self.b.ins().store(self.flags.env_wide, value, self.env, offset);
+        } else {
+            let (low, high) = self.b.ins().isplit(value);
+            self.store_header(low, field);
+            self.store_header(high, field + 8);
+        }
+    }
+
+    pub(super) fn rmw(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let kind = RmwKind::from_code(inst.c).ok_or_else(|| self.malformed("no such read-modify-write"))?;
+        let op = match kind {
+            RmwKind::Add => AtomicRmwOp::Add,
+            RmwKind::And => AtomicRmwOp::And,
+            RmwKind::Or => AtomicRmwOp::Or,
+            RmwKind::Xor => AtomicRmwOp::Xor,
+            RmwKind::Xchg => AtomicRmwOp::Xchg,
+        };
+        let size = inst.ty.bytes();
+        let addr = self.int(inst.a, Type::I64)?;
+        let operand = self.int(inst.b, inst.ty)?;
+        let access = Access { size, write: true, aligned: true };
+        let host = self.probe(addr, access, Slow::Rmw, |l| {
+            let info = l.const64(u64::from(inst.c) | u64::from(size) << 8);
+            let operand = l.convert(operand, inst.ty, Type::I64);
+            Ok(vec![l.env, addr, operand, info])
+        })?;
+        let ty = self.ty(inst.ty);
+        let old = self.b.ins().atomic_rmw(ty, self.flags.guest_aligned, op, host, operand);
+        self.define(inst.ty, old);
+        Ok(())
+    }
+
+    pub(super) fn cas(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        let size = inst.ty.bytes();
+        let addr = self.int(inst.a, Type::I64)?;
+        let (expected, new) = (self.int(inst.b, inst.ty)?, self.int(inst.c, inst.ty)?);
+        let access = Access { size, write: true, aligned: true };
+        let host = self.probe(addr, access, Slow::Cas, |l| {
+            let info = l.const64(u64::from(size));
+            let [expected, new] = [expected, new].map(|v| l.convert(v, inst.ty, Type::I64));
+            Ok(vec![l.env, addr, expected, new, info])
+        })?;
+        let old = self.b.ins().atomic_cas(self.flags.guest_aligned, host, expected, new);
+        self.define(inst.ty, old);
+        Ok(())
+    }
+}
+
+/// As [`EnvHeader::slow_load`] and [`EnvHeader::slow_store`] take it: size in bytes, flags from bit 8 on.
+fn size_and_flags(size: u32, flags: MemFlags) -> u64 {
+    u64::from(size) | u64::from(flags.0) << 8
+}

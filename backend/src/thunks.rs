@@ -1,0 +1,150 @@
+//! Code that lives as long as the machine: into compiled code, out of it, and from its slow paths into Rust.
+//!
+//! The functions behind [`EnvHeader::slow_rust`] are, in this order ([`SlowLoad`] and so on): load, store,
+//! read-modify-write, compare-and-swap, trap. They must not unwind, nor may helpers. While one of them runs, or a
+//! helper that may fault, [`EnvHeader::exit_value`] holds the guest PC of the current instruction. One that cannot
+//! finish sets [`EnvHeader::verdict`] and has had no effect.
+
+use std::mem::offset_of;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, Value, types};
+use cranelift_codegen::isa::CallConv;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use mimus_softmmu::{EnvHeader, ExitCode};
+
+use crate::arena::Arena;
+use crate::compile::{block_signature, finish};
+use crate::error::BackendError;
+use crate::exec::HostAddr;
+use crate::frame;
+use crate::host::{Arch, HostIsa};
+use crate::lower::{SLOW_PATHS, SlowPath, slow_signature};
+
+/// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
+pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
+/// `(env, addr, value, size | flags << 8)`: writes guest memory; for 16 bytes the value is in `slow_value`.
+pub type SlowStore = unsafe extern "C" fn(*mut u8, u64, u64, u64);
+/// `(env, addr, operand, kind | size << 8)`: the old value goes to `slow_value[0]`.
+pub type SlowRmw = unsafe extern "C" fn(*mut u8, u64, u64, u64);
+/// `(env, addr, expected, new, size)`: the old value goes to `slow_value[0]`.
+pub type SlowCas = unsafe extern "C" fn(*mut u8, u64, u64, u64, u64);
+/// `(env, code)`: makes a guest trap pending. The code leaves as if a verdict were out.
+pub type SlowTrap = unsafe extern "C" fn(*mut u8, u64);
+/// A guest's helper: `(env, a, b, c, arg)`.
+pub type Helper = unsafe extern "C" fn(*mut u8, u64, u64, u64, u32) -> u64;
+
+/// The permanent code of one arena, for envs with their header at one offset.
+#[derive(Clone, Copy, Debug)]
+pub struct Thunks {
+    entry: HostAddr,
+    exit_stub: HostAddr,
+    slow: [HostAddr; SLOW_PATHS.len()],
+}
+
+impl Thunks {
+    /// Compiles them into the permanent part of `arena`.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::PermanentFull`], or what [`crate::Compiler::compile`] may fail with.
+    pub fn new(host: &HostIsa, arena: &mut Arena, header_offset: i32) -> Result<Thunks, BackendError> {
+        let mut maker = Maker { host, header_offset, code: Vec::new() };
+        maker.entry_trampoline()?;
+        let entry = arena.publish_permanent(&maker.code)?;
+        let offset = maker.exit_stub()?;
+        let exit_stub = HostAddr(arena.publish_permanent(&maker.code)?.0 + u64::from(offset));
+        let mut slow = [entry; SLOW_PATHS.len()];
+        for (index, (path, address)) in SLOW_PATHS.iter().zip(&mut slow).enumerate() {
+            maker.slow_thunk(index, path)?;
+            *address = arena.publish_permanent(&maker.code)?;
+        }
+        Ok(Thunks { entry, exit_stub, slow })
+    }
+
+    /// `extern "C" fn(env, code) -> exit code`.
+    pub(crate) fn entry(&self) -> HostAddr {
+        self.entry
+    }
+
+    /// What an unlinked link slot holds: stores the slot's number to `exit_slot` and returns [`ExitCode::Link`].
+    pub fn exit_stub(&self) -> HostAddr {
+        self.exit_stub
+    }
+
+    /// Fills in the pointers to the slow paths' thunks.
+    pub fn install(&self, header: &mut EnvHeader) {
+        let [load, store, rmw, cas, trap] = self.slow.map(|a| a.0);
+        header.slow_load = load;
+        header.slow_store = store;
+        header.slow_rmw = rmw;
+        header.slow_cas = cas;
+        header.slow_trap = trap;
+    }
+}
+
+/// Compiles one thunk after the other into `code`.
+struct Maker<'a> {
+    host: &'a HostIsa,
+    header_offset: i32,
+    code: Vec<u8>,
+}
+
+impl Maker<'_> {
+    fn function(
+        &mut self,
+        signature: Signature,
+        body: impl FnOnce(&mut FunctionBuilder<'_>, &[Value]),
+    ) -> Result<(), BackendError> {
+        let (mut context, mut builder_context) = (Context::new(), FunctionBuilderContext::new());
+        context.func.signature = signature;
+        let mut b = FunctionBuilder::new(&mut context.func, &mut builder_context);
+        let block = b.create_block();
+        b.append_block_params_for_function_params(block);
+        b.switch_to_block(block);
+        let params = b.block_params(block).to_vec();
+        body(&mut b, &params);
+        b.seal_all_blocks();
+        b.finalize(self.host.isa.frontend_config());
+        finish(self.host, &mut context, &mut self.code)
+    }
+
+    fn entry_trampoline(&mut self) -> Result<(), BackendError> {
+        let mut signature = Signature::new(self.host.c_call_conv());
+        signature.params.extend([AbiParam::new(types::I64); 2]);
+        signature.returns.push(AbiParam::new(types::I64));
+        self.function(signature, |b, params| {
+            let callee = b.import_signature(block_signature());
+            let none = b.ins().iconst(types::I64, 0);
+            let call = b.ins().call_indirect(callee, params[1], &[params[0], none]);
+            let code = b.inst_results(call)[0];
+            b.ins().return_(&[code]);
+        })
+    }
+
+    /// Returns where to enter it.
+    fn exit_stub(&mut self) -> Result<u32, BackendError> {
+        let offset = self.header_offset + offset_of!(EnvHeader, exit_slot) as i32;
+        self.function(block_signature(), |b, params| {
+            b.ins().store(MemFlagsData::trusted(), params[1], params[0], offset);
+            let code = b.ins().iconst(types::I64, ExitCode::Link as i64);
+            b.ins().return_(&[code]);
+        })?;
+        Ok(if self.host.arch == Arch::X64 { frame::strip(&mut self.code) } else { 0 })
+    }
+
+    fn slow_thunk(&mut self, index: usize, path: &SlowPath) -> Result<(), BackendError> {
+        let pointer = self.header_offset + (offset_of!(EnvHeader, slow_rust) + 8 * index) as i32;
+        let rust = slow_signature(self.host.c_call_conv(), path);
+        self.function(slow_signature(CallConv::PreserveAll, path), |b, params| {
+            let callee = b.import_signature(rust);
+            let function = b.ins().load(types::I64, MemFlagsData::trusted(), params[0], pointer);
+            b.ins().call_indirect(callee, function, params);
+            b.ins().return_(&[]);
+        })?;
+        if self.host.arch == Arch::X64 {
+            frame::realign(&mut self.code);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,12 @@
+//! Compiled code against the interpreter, on a toy guest.
+#![allow(missing_docs)]
+
+mod all_arch;
+mod code;
+mod control;
+mod generated;
+mod memory;
+mod ops;
+mod random;
+mod threads;
+mod toy;

@@ -162,7 +162,7 @@ pub struct Finished {
     /// Its first link slot.
     pub slot: u32,
     /// Host code, or `None` when the compiler refused.
-    pub code: Option<(Vec<u8>, mimus_backend::compile::CompiledInfo)>,
+    pub code: Option<(Vec<u8>, mimus_backend::CompiledInfo)>,
 }
 
 /// How far a vCPU has come: memory that was retired before it last passed its dispatcher is not in use by it.

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use mimus_backend::BackendError;
-use mimus_backend::compile::{Compiler, Dump, Request};
-use mimus_backend::host::HostIsa;
+use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Request};
 use mimus_frontend::x86::HEADER_OFFSET;
 
 use crate::cache::{Cache, Finished, Tb};
@@ -61,7 +59,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn compile(&mut self, tb: &Tb, slot: u32) -> Option<(Vec<u8>, mimus_backend::compile::CompiledInfo)> {
+    fn compile(&mut self, tb: &Tb, slot: u32) -> Option<(Vec<u8>, CompiledInfo)> {
         let start = Instant::now();
         let mut dump = self.settings.dump.then(Dump::default);
         let request = Request {

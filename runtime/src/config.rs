@@ -43,6 +43,8 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     /// Where counters are written when the run ends; nowhere when `None`.
     pub stats: Option<PathBuf>,
+    /// Names compiled code in `/tmp/perf-PID.map` for the profiler `perf`.
+    pub perf_map: bool,
 }
 
 impl Default for Config {
@@ -65,6 +67,7 @@ impl Default for Config {
             log: LogItems::empty(),
             log_file: None,
             stats: None,
+            perf_map: false,
         }
     }
 }

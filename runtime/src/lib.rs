@@ -1,6 +1,16 @@
 //! Machines that run guests, and the pieces of the `mimus` command.
 
 pub mod boot;
+pub mod bus;
+pub mod cache;
 pub mod cli;
+pub mod clock;
+pub mod compile;
 pub mod config;
+pub mod kick;
+mod log;
+pub mod machine;
+mod slow;
+pub mod stats;
 pub mod terminal;
+pub mod vcpu;

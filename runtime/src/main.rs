@@ -40,10 +40,5 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
 fn start(config: Config) -> anyhow::Result<ExitStatus> {
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
     tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, file))?;
-    run(config)
-}
-
-/// Stands in for the machine.
-fn run(_config: Config) -> anyhow::Result<ExitStatus> {
-    anyhow::bail!("the machine is not built yet")
+    mimus_runtime::machine::run(&config)
 }

@@ -19,15 +19,7 @@ use signal_hook::low_level::emulate_default_handler;
 use crate::cli::{CliError, open_output};
 use crate::config::Chardev;
 
-pub use char_sink::CharSink;
-
-mod char_sink {
-    /// Where a guest's characters go.
-    pub trait CharSink: Send {
-        /// Takes all of `bytes`.
-        fn write(&mut self, bytes: &[u8]);
-    }
-}
+pub use mimus_hw::CharSink;
 
 /// A terminal in raw mode. Dropping it restores the mode it had; so do a panic and the signals that end the process,
 /// and SIGTSTP for as long as the process is stopped. Only SIGKILL and `std::process::exit` leave it raw.

@@ -473,14 +473,16 @@ impl Vcpu {
         let mut pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
         let mode = self.cpu.mode;
         let rip = self.cpu.state.rip;
-        let request = |bytes, in_page| lift::Request { bytes, in_page, rip, mode, max_insns };
-        let lifted = match lift::lift(&request(&bytes[..in_page], in_page)) {
+        fn request(bytes: &[u8], in_page: usize, rip: u64, mode: Mode, max_insns: u32) -> lift::Request<'_> {
+            lift::Request { bytes, in_page, rip, mode, max_insns }
+        }
+        let lifted = match lift::lift(&request(&bytes[..in_page], in_page, rip, mode, max_insns)) {
             Ok(block) => Ok(block),
             Err(lift::Truncated) => {
                 let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
                 self.read_code(second, &mut bytes[in_page..in_page + MAX_INSN_LEN]);
                 pages.push((second, 0));
-                lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page))
+                lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page, rip, mode, max_insns))
             }
         };
         let mut block = match lifted {

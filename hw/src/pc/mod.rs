@@ -389,6 +389,11 @@ impl Pc {
         self.settle();
     }
 
+    /// Whether the guest has asked for something that [`Pc::take_event`] would return.
+    pub fn has_event(&self) -> bool {
+        self.devices.event.is_some()
+    }
+
     /// What the guest has asked for; the first request stands until it is taken.
     pub fn take_event(&mut self) -> Option<PcEvent> {
         self.devices.event.take()

@@ -159,6 +159,7 @@ fn config(given: &Given) -> Result<Config, Stop> {
     }
     config.log_file = given.path("D")?;
     config.stats = given.path("stats")?;
+    config.perf_map = given.flag("perfmap");
     Ok(config)
 }
 

@@ -150,6 +150,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     each("d", "ITEM[,...]", Logs, "log these items; see -d help"),
     once("D", "FILE", Logs, "log to FILE instead of standard error"),
     once("stats", "FILE", Logs, "write counters to FILE when the run ends"),
+    flag("perfmap", Logs, "name compiled code in /tmp/perf-PID.map for perf"),
     also("h", flag("help", General, "print this text and exit")),
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.

@@ -1,0 +1,109 @@
+//! What a PC gives its vCPU: ports, device memory, time, the local APIC's registers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use mimus_frontend::x86::Bus;
+use mimus_hw::Pc;
+use mimus_softmmu::MmioBus;
+
+use crate::clock::{Alarm, Clock};
+use crate::kick::Kicker;
+
+/// The devices, shared with the threads that bring input.
+pub type SharedPc = Arc<Mutex<Pc>>;
+
+/// Locks the devices. A device that panicked is a bug that was reported; its state is still consistent enough to go on.
+pub fn lock(pc: &SharedPc) -> MutexGuard<'_, Pc> {
+    pc.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One vCPU's way to the devices.
+pub struct PcBus {
+    /// The devices.
+    pub pc: SharedPc,
+    /// Guest time.
+    pub clock: Clock,
+    /// Wakes the vCPU at a device's next deadline.
+    pub alarm: Alarm,
+    /// Gets the vCPU's attention when a device has an interrupt or event.
+    pub kicker: Arc<Kicker>,
+    /// Number of the vCPU.
+    pub index: usize,
+}
+
+impl PcBus {
+    /// Does one device access at the present time, and passes on what it set off.
+    fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
+        let now = self.clock.now();
+        let mut pc = lock(&self.pc);
+        let result = f(&mut pc, now);
+        let wanted = pc.interrupt_pending(self.index) || pc.has_event();
+        let deadline = pc.next_deadline();
+        drop(pc);
+        if wanted {
+            self.kicker.kick();
+        }
+        self.alarm.set(deadline);
+        result
+    }
+}
+
+impl MmioBus for PcBus {
+    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
+        let index = self.index;
+        self.access(|pc, now| pc.mmio_read(now, index, gpa, size))
+    }
+
+    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
+        let index = self.index;
+        self.access(|pc, now| pc.mmio_write(now, index, gpa, size, value));
+    }
+}
+
+impl Bus for PcBus {
+    fn port_in(&mut self, port: u16, size: u8) -> u32 {
+        self.access(|pc, now| pc.port_read(now, port, size))
+    }
+
+    fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        self.access(|pc, now| pc.port_write(now, port, size, value));
+    }
+
+    fn tsc(&mut self) -> u64 {
+        self.clock.now()
+    }
+
+    fn apic_base(&mut self) -> u64 {
+        lock(&self.pc).apic_base(self.index)
+    }
+
+    fn set_apic_base(&mut self, value: u64) -> bool {
+        let index = self.index;
+        self.access(|pc, _| pc.set_apic_base(index, value))
+    }
+
+    fn tsc_deadline(&mut self) -> u64 {
+        lock(&self.pc).tsc_deadline(self.index)
+    }
+
+    fn set_tsc_deadline(&mut self, value: u64) {
+        let index = self.index;
+        // The machine's counter counts nanoseconds: `now` is its value.
+        self.access(|pc, now| pc.set_tsc_deadline(index, now, now, value));
+    }
+
+    fn tpr(&mut self) -> u8 {
+        lock(&self.pc).tpr(self.index)
+    }
+
+    fn set_tpr(&mut self, value: u8) {
+        let index = self.index;
+        self.access(|pc, _| pc.set_tpr(index, value));
+    }
+}
+
+impl std::fmt::Debug for PcBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PcBus").field("clock", &self.clock).field("index", &self.index).finish_non_exhaustive()
+    }
+}

@@ -226,9 +226,9 @@ impl Builder {
         self.op(op, ty, [a, b, NONE], 0)
     }
 
-    /// A [`Shape::BinaryImm`] or [`Shape::CompareImm`] op.
+    /// A [`Shape::BinaryImm`] or [`Shape::CompareImm`] op, given as itself or as the op that it is a form of.
     pub fn binary_imm(&mut self, op: Op, ty: Type, a: Value, imm: u64) -> Value {
-        self.op(op, ty, [a, NONE, NONE], imm & ty.mask())
+        self.op(op.info().imm_form.unwrap_or(op), ty, [a, NONE, NONE], imm & ty.mask())
     }
 
     /// `cond != 0 ? then : otherwise`.

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod compile;
 pub mod config;
+pub mod demo;
 pub mod kick;
 mod log;
 pub mod machine;

@@ -359,7 +359,7 @@ fn unexpected(a: &mut CodeAssembler, l: &mut Labels) -> Asm {
     a.set_label(&mut l.unexpected)?;
     console::say(a, l.say, "\r\nmimus demo: unexpected exception ")?;
     console::number(a, l, qword_ptr(rsp), ", error code ")?;
-    console::number(a, l, qword_ptr(rsp + 8), ", RIP 0x")?;
+    console::number(a, l, qword_ptr(rsp + 8), "\r\n  RIP 0x")?;
     a.mov(rdx, qword_ptr(rsp + 16))?;
     a.mov(esi, 16)?;
     a.call(l.hex)?;

@@ -54,9 +54,10 @@ pub struct Registers {
     pub fx: [u8; 512],
 }
 
-impl Default for Registers {
-    fn default() -> Registers {
-        Registers { gpr: [0; 16], rflags: 2, pad: 0, fx: [0; 512] }
+impl Registers {
+    /// These registers.
+    pub fn new(gpr: [u64; 16], rflags: u64, fx: [u8; 512]) -> Registers {
+        Registers { gpr, rflags, pad: 0, fx }
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn regs(pairs: &[(usize, u64)]) -> Registers {
-    let mut registers = Registers::default();
+    let mut registers = Registers::new([0; 16], 2, [0; 512]);
     registers.fx[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
     for &(n, value) in pairs {
         registers.gpr[n] = value;

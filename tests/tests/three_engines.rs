@@ -54,8 +54,10 @@ mod host {
             }
             self.guest.write_data(self.host.data());
             let want = self.host.step(&case.code, &case.registers).ok()?;
-            let got = self.guest.step(&case.code, &case.registers, passes);
-            let Some(got) = got else { return Some(vec!["wants to be started again".into()]) };
+            let got = match self.guest.step(&case.code, &case.registers, passes) {
+                Ok(got) => got,
+                Err(problem) => return Some(vec![problem]),
+            };
             let mut found = differences(Some((&case.insn, &case.registers)), &want, &got);
             self.guest.read_data(&mut self.data);
             found.extend(data_differences(self.host.data(), &self.data));

@@ -178,47 +178,61 @@ impl Guest {
     }
 
     /// A block of at most `max` instructions from `code`, which lies at [`CODE`], beginning at `rip`.
-    pub fn lift(&mut self, code: &[u8], rip: u64, max: u32, passes: Passes) -> Block {
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the block.
+    pub fn lift(&mut self, code: &[u8], rip: u64, max: u32, passes: Passes) -> Result<Block, String> {
         let bytes = &code[(rip - CODE) as usize..];
         let request = Request { bytes, in_page: bytes.len(), rip, mode: self.cpu.mode, max_insns: max };
-        let mut block = lift::lift(&request).unwrap_or_else(|_| panic!("{code:02x?} is truncated"));
-        if let Err(error) = mimus_ir::verify(&block, size_of::<State>()) {
-            panic!("{code:02x?} gives a malformed block: {error:?}");
-        }
+        let mut block = lift::lift(&request).map_err(|_| "truncated".to_owned())?;
+        mimus_ir::verify(&block, size_of::<State>()).map_err(|error| format!("malformed block: {error:?}"))?;
         if passes == Passes::All {
             optimize(&mut block, &mut self.scratch);
         }
-        block
+        Ok(block)
     }
 
-    /// Interprets a block. `None` if the block wants to be started again, as when an interrupt is due.
-    pub fn interpret(&mut self, block: &Block) -> Option<Outcome> {
+    /// Interprets a block.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::outcome`].
+    pub fn interpret(&mut self, block: &Block) -> Result<Outcome, String> {
         let outcome = self.interp.run(block, &mut *self.cpu);
         let rip = match outcome.exit {
             Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::Fault { pc } | Exit::CodeChanged { pc } => pc,
             Exit::Main(_) => self.cpu.state.rip,
-            Exit::Malformed => panic!("malformed block"),
+            Exit::Malformed => return Err("malformed block".into()),
         };
         self.outcome(rip)
     }
 
     /// The outcome when control has come back at `rip`.
-    pub fn outcome(&mut self, rip: u64) -> Option<Outcome> {
+    ///
+    /// # Errors
+    ///
+    /// The block wants to be started again, as when an interrupt is due.
+    pub fn outcome(&mut self, rip: u64) -> Result<Outcome, String> {
         if self.cpu.header.verdict == Verdict::Again as u32 {
-            return None;
+            return Err("wants to be started again".into());
         }
         let trap = self.cpu.pending.take().map(|e| Trap {
             vector: e.vector,
             error: e.error.unwrap_or(0),
             address: if e.vector == 14 { e.address } else { 0 },
         });
-        Some(Outcome { registers: self.registers(), rip, trap })
+        Ok(Outcome { registers: self.registers(), rip, trap })
     }
 
     /// Interprets the one instruction `code` at [`CODE`].
-    pub fn step(&mut self, code: &[u8], registers: &Registers, passes: Passes) -> Option<Outcome> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::lift`] and [`Guest::outcome`].
+    pub fn step(&mut self, code: &[u8], registers: &Registers, passes: Passes) -> Result<Outcome, String> {
         self.load(registers, CODE);
-        let block = self.lift(code, CODE, 1, passes);
+        let block = self.lift(code, CODE, 1, passes)?;
         self.interpret(&block)
     }
 }

@@ -19,6 +19,8 @@ mod frame;
 mod host;
 mod icache;
 mod lower;
+#[cfg(all(feature = "native-oracle", target_arch = "x86_64", target_os = "linux"))]
+pub mod native;
 pub mod perf;
 pub mod thunks;
 

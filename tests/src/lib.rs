@@ -1,2 +1,5 @@
-//! Placeholder documentation, replaced as the crate grows.
+//! Harness of the tests that need several crates.
 #![forbid(unsafe_code)]
+
+pub mod engines;
+pub mod rng;

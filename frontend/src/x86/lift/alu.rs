@@ -192,7 +192,7 @@ impl Lift {
         let x = self.b.extend(extend, Type::I64, ty, acc);
         let y = self.b.extend(extend, Type::I64, ty, src);
         let product = self.b.binary(Op::Mul, Type::I64, x, y);
-        let high = self.b.extract(ty, product, ty.bits(), ty.bits());
+        let high = self.b.extract(Type::I64, product, ty.bits(), ty.bits());
         if ty == Type::I8 {
             self.write_gpr(Gpr::new(reg::RAX, Type::I16), product);
         } else {
@@ -232,7 +232,7 @@ impl Lift {
             let x = self.b.extend(Op::Sext, Type::I64, ty, x);
             let y = self.b.extend(Op::Sext, Type::I64, ty, y);
             let product = self.b.binary(Op::Mul, Type::I64, x, y);
-            (product, self.b.extract(ty, product, ty.bits(), ty.bits()))
+            (product, self.b.extract(Type::I64, product, ty.bits(), ty.bits()))
         };
         let result = self.zext64(ty, low);
         self.write(insn, 0, ty, result);

@@ -146,7 +146,7 @@ impl Lift {
                 10 => 2,
                 _ => return None,
             };
-            return Some(self.b.extract(Type::I8, r.src, bit, 1));
+            return Some(self.b.extract(Type::I64, r.src, bit, 1));
         }
         let sub = r.kind == CcKind::Sub;
         Some(match code {

@@ -26,6 +26,7 @@ use super::helpers::Helper;
 use super::mode::Mode;
 use super::state::slot;
 use cond::Flags;
+pub use table::supported;
 
 /// Most guest instructions in a block.
 pub const MAX_GUEST_INSNS: u32 = 64;
@@ -123,7 +124,7 @@ pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
 impl Lift {
     fn instruction(&mut self, insn: &Instruction) {
         let undo = self.b.len();
-        let result = match table::handler(insn) {
+        let result = match table::handler(insn.code()) {
             Some(handler) => handler(self, insn),
             None => Err(Refusal::Undefined),
         };

@@ -63,7 +63,7 @@ impl Lift {
     /// A register operand; bits above its width are whatever the register holds there.
     pub(super) fn read_gpr(&mut self, gpr: Gpr) -> Value {
         let whole = self.gpr(gpr.number);
-        if gpr.high { self.b.extract(Type::I8, whole, 8, 8) } else { whole }
+        if gpr.high { self.b.extract(Type::I64, whole, 8, 8) } else { whole }
     }
 
     /// Writes a register operand: 32-bit writes clear the upper half (SDM vol. 1, 3.4.1.1), narrower ones keep the rest.

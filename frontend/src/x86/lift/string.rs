@@ -104,7 +104,7 @@ impl Lift {
 
     fn single(&mut self, kind: StringKind, ty: Type, seg: Seg, address: Type) {
         let flags = self.b.load_env(slot::FLAGS);
-        let down = self.b.extract(Type::I8, flags, rflags::DF.trailing_zeros(), 1);
+        let down = self.b.extract(Type::I64, flags, rflags::DF.trailing_zeros(), 1);
         let up = self.iconst(u64::from(ty.bytes()));
         let back = self.iconst(u64::from(ty.bytes()).wrapping_neg());
         let step = self.b.select(Type::I64, down, back, up);

@@ -1,8 +1,9 @@
 //! The instruction table: one row an instruction, or a family that shares one handler.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Code, EncodingKind, Instruction, Mnemonic};
 
 use super::{Lift, Lifted};
+use crate::x86::fp::{vec, x87};
 
 /// Lifts one instruction.
 pub(super) type Handler = fn(&mut Lift, &Instruction) -> Lifted;
@@ -99,24 +100,49 @@ table! {
 }
 
 /// The handler of an instruction, if it has semantics here.
-pub(super) fn handler(insn: &Instruction) -> Option<Handler> {
-    let vector_move = |m| {
+pub(super) fn handler(code: Code) -> Option<Handler> {
+    let mnemonic = code.mnemonic();
+    let vector_move = {
         use Mnemonic::*;
         matches!(
-            m,
-            Movaps | Movapd | Movdqa | Movups | Movupd | Movdqu | Lddqu | Movntps | Movntpd | Movntdq | Movntdqa | Movss
-                | Movd | Movq | Movntq | Movdq2q | Movq2dq | Movlps | Movlpd | Movhps | Movhpd | Maskmovdqu | Maskmovq
+            mnemonic,
+            Movaps
+                | Movapd
+                | Movdqa
+                | Movups
+                | Movupd
+                | Movdqu
+                | Lddqu
+                | Movntps
+                | Movntpd
+                | Movntdq
+                | Movntdqa
+                | Movss
+                | Movd
+                | Movq
+                | Movntq
+                | Movdq2q
+                | Movq2dq
+                | Movlps
+                | Movlpd
+                | Movhps
+                | Movhpd
+                | Maskmovdqu
+                | Maskmovq
         )
     };
-    row(insn.mnemonic()).or_else(|| {
-        if crate::x86::fp::x87::lookup(insn.code()).is_some() {
+    row(mnemonic).or_else(|| {
+        if x87::lookup(code).is_some() {
             Some(Lift::x87 as Handler)
-        } else if crate::x86::fp::vec::lookup(insn.code()).is_some()
-            || vector_move(insn.mnemonic()) && insn.encoding() == iced_x86::EncodingKind::Legacy
-        {
+        } else if vec::lookup(code).is_some() || vector_move && code.encoding() == EncodingKind::Legacy {
             Some(Lift::vector as Handler)
         } else {
             None
         }
     })
+}
+
+/// Whether an instruction has semantics here; some of its forms may still be undefined in some modes.
+pub fn supported(code: Code) -> bool {
+    handler(code).is_some()
 }

@@ -1,0 +1,162 @@
+//! Whether two engines agree.
+
+use std::fmt::Write as _;
+
+use iced_x86::{Formatter, Instruction, Mnemonic, NasmFormatter};
+
+use super::case::{Case, NAMES};
+use super::form::{ARITH, undefined_flags};
+use super::layout::DATA;
+use super::{Outcome, Registers};
+
+/// How exactly floating-point results are compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// Bit by bit.
+    Exact,
+    /// Relative to the host's own result: an approximation of 12 bits by the manual, which processors make differently.
+    Approximate,
+    /// Within some units of the last place of the double extended format: no two processors' functions are the same.
+    Transcendental,
+}
+
+/// How the results of an instruction are compared with a processor.
+pub fn precision(mnemonic: Mnemonic) -> Precision {
+    use Mnemonic::*;
+    match mnemonic {
+        Rcpss | Rcpps | Rsqrtss | Rsqrtps => Precision::Approximate,
+        Fsin | Fcos | Fsincos | Fptan | Fpatan | F2xm1 | Fyl2x | Fyl2xp1 => Precision::Transcendental,
+        _ => Precision::Exact,
+    }
+}
+
+/// Flags that are compared beside the arithmetic ones: DF, NT, AC, ID.
+const OTHER_FLAGS: u64 = 0x24_4400;
+
+fn list<T: PartialEq + std::fmt::LowerHex>(out: &mut Vec<String>, name: &str, want: T, got: T) {
+    if want != got {
+        out.push(format!("{name} {got:#x}, not {want:#x}"));
+    }
+}
+
+/// Whether two 32-bit floats are the same or within 2^-11 of each other.
+fn close32(a: u32, b: u32) -> bool {
+    let (x, y) = (f64::from(f32::from_bits(a)), f64::from(f32::from_bits(b)));
+    a == b || (x - y).abs() <= y.abs() / 2048.0
+}
+
+/// Whether two 80-bit floats differ by at most `units` of the last place.
+fn close80(a: u128, b: u128, units: u128) -> bool {
+    let magnitude = |x: u128| x & ((1 << 79) - 1);
+    // Exponents go on where significands end, but for the integer bit.
+    let line = |x: u128| (magnitude(x) >> 64) << 63 | magnitude(x) & ((1 << 63) - 1);
+    a == b || a >> 79 == b >> 79 && line(a).abs_diff(line(b)) <= units
+}
+
+fn x87(out: &mut Vec<String>, precision: Precision, want: &Registers, got: &Registers) {
+    list(out, "FCW", want.fx16(0), got.fx16(0));
+    let mut status = 0xffff;
+    if precision == Precision::Transcendental {
+        // C1 tells which way the last bit was rounded; PE and UE whether the result was exact.
+        status &= !0x230;
+    }
+    list(out, "FSW", want.fx16(2) & status, got.fx16(2) & status);
+    list(out, "FTW", want.fx[4], got.fx[4]);
+    for n in 0..8 {
+        let (want, got) = (want.st(n), got.st(n));
+        if precision == Precision::Transcendental && close80(want, got, 4) {
+            continue;
+        }
+        list(out, &format!("ST{n}"), want, got);
+    }
+}
+
+/// Differences of an outcome from the one wanted; none if they agree. `insn` decides what is defined, unless engines are
+/// compared that must do the same in all respects.
+pub fn differences(insn: Option<(&Instruction, &Registers)>, want: &Outcome, got: &Outcome) -> Vec<String> {
+    let mut out = Vec::new();
+    if want.trap != got.trap {
+        out.push(format!("trap {:x?}, not {:x?}", got.trap, want.trap));
+    }
+    list(&mut out, "RIP", want.rip, got.rip);
+    let (w, g) = (&want.registers, &got.registers);
+    for (name, (&w, &g)) in NAMES.iter().zip(w.gpr.iter().zip(&g.gpr)) {
+        list(&mut out, &format!("{name:?}"), w, g);
+    }
+    let undefined = match insn {
+        Some((insn, before)) if want.trap.is_none() => undefined_flags(insn, before),
+        _ => 0,
+    };
+    let flags = (ARITH | OTHER_FLAGS) & !undefined;
+    list(&mut out, "flags", w.rflags & flags, g.rflags & flags);
+    let precision = insn.map_or(Precision::Exact, |(insn, _)| precision(insn.mnemonic()));
+    x87(&mut out, precision, w, g);
+    list(&mut out, "MXCSR", w.mxcsr(), g.mxcsr());
+    for n in 0..16 {
+        let (w, g) = (w.xmm(n), g.xmm(n));
+        let close = (0..4).all(|i| close32((w >> (32 * i)) as u32, (g >> (32 * i)) as u32));
+        if precision == Precision::Approximate && close {
+            continue;
+        }
+        list(&mut out, &format!("XMM{n}"), w, g);
+    }
+    out
+}
+
+/// Differences of data.
+pub fn data_differences(want: &[u8], got: &[u8]) -> Vec<String> {
+    let Some(first) = want.iter().zip(got).position(|(a, b)| a != b) else { return Vec::new() };
+    let last = want.iter().zip(got).rposition(|(a, b)| a != b).unwrap_or(first);
+    let shown = first..(last + 1).min(first + 16);
+    vec![format!("memory at {:#x}: {:02x?}, not {:02x?}", DATA + first as u64, &got[shown.clone()], &want[shown])]
+}
+
+/// An instruction as assembly.
+pub fn assembly(insn: &Instruction) -> String {
+    let mut text = String::new();
+    NasmFormatter::new().format(insn, &mut text);
+    text
+}
+
+/// A case that failed, for a person to read.
+pub fn report(case: &Case, differences: &[String]) -> String {
+    let mut text = format!("{:?}: {} [{:02x?}]\n", case.insn.code(), assembly(&case.insn), case.code);
+    for line in differences {
+        let _ = writeln!(text, "    {line}");
+    }
+    let r = &case.registers;
+    let _ = write!(
+        text,
+        "    before: flags {:#x} mxcsr {:#x} fcw {:#x} fsw {:#x} ftw {:#x}",
+        r.rflags,
+        r.mxcsr(),
+        r.fx16(0),
+        r.fx16(2),
+        r.fx[4]
+    );
+    for (name, value) in NAMES.iter().zip(&r.gpr) {
+        let _ = write!(text, " {name:?}={value:#x}");
+    }
+    let _ = writeln!(text);
+    for i in 0..case.insn.op_count() {
+        if case.insn.op_kind(i) == iced_x86::OpKind::Register {
+            let register = case.insn.op_register(i);
+            let n = register.number();
+            let value = if register.is_xmm() {
+                r.xmm(n)
+            } else if register.is_st() {
+                r.st(n)
+            } else {
+                continue;
+            };
+            let _ = writeln!(text, "    before: {register:?} = {value:#034x}");
+        }
+    }
+    if case.insn.op_count() == 0 {
+        let _ = writeln!(text, "    before: ST0 = {:#022x} ST1 = {:#022x}", r.st(0), r.st(1));
+    }
+    for (at, bytes) in &case.patches {
+        let _ = writeln!(text, "    before: {:#x}: {:02x?}", DATA + *at as u64, &bytes[..bytes.len().min(32)]);
+    }
+    text
+}

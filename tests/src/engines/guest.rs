@@ -1,0 +1,238 @@
+//! A vCPU in 64-bit mode at privilege level 3 whose pages are those of the host oracle.
+
+use std::sync::Arc;
+
+use mimus_frontend::x86::cpu::Features;
+use mimus_frontend::x86::fp::Mxcsr;
+use mimus_frontend::x86::lift::{self, Request};
+use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
+use mimus_frontend::x86::{Bus, Cpu};
+use mimus_ir::passes::{Scratch, optimize};
+use mimus_ir::{Block, Exit, Interp};
+use mimus_softmmu::{CodeSink, MmioBus, Ram, Verdict};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+use super::layout::{CODE, DATA, DATA_LEN, GS_BASE, PAGE, WRITABLE};
+use super::{Outcome, Registers, Trap};
+
+struct NoBus;
+
+impl MmioBus for NoBus {
+    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
+        0
+    }
+    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
+}
+
+impl Bus for NoBus {
+    fn port_in(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+    fn apic_base(&mut self) -> u64 {
+        0
+    }
+    fn set_apic_base(&mut self, _: u64) -> bool {
+        true
+    }
+    fn tsc_deadline(&mut self) -> u64 {
+        0
+    }
+    fn set_tsc_deadline(&mut self, _: u64) {}
+    fn tpr(&mut self) -> u8 {
+        0
+    }
+    fn set_tpr(&mut self, _: u8) {}
+}
+
+struct NoSink;
+
+impl CodeSink for NoSink {
+    fn code_written(&self, _: u64, _: u64) {}
+}
+
+/// Guest-physical address of the data.
+const DATA_GPA: u64 = 0x1_0000;
+/// Guest-physical address of the page tables.
+const TABLES: u64 = 0x1000;
+
+/// How a block is prepared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Passes {
+    /// As it was lifted.
+    None,
+    /// Optimized.
+    All,
+}
+
+/// The vCPU with its memory.
+pub struct Guest {
+    cpu: Box<Cpu>,
+    ram: Arc<Ram>,
+    interp: Interp,
+    scratch: Scratch,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guest").finish_non_exhaustive()
+    }
+}
+
+impl Default for Guest {
+    fn default() -> Guest {
+        Guest::new()
+    }
+}
+
+/// Four levels of tables for the data's pages.
+fn map(ram: &Ram) {
+    const USER: u64 = 0x25; // P, U/S, A
+    const WRITE: u64 = 0x42; // R/W, D
+    let index = |addr: u64, level: u32| addr >> (12 + 9 * level) & 511;
+    let write = |at: u64, value: u64| ram.write_u64(at, value).expect("tables are in RAM");
+    for level in (1..4).rev() {
+        let table = TABLES + PAGE * u64::from(3 - level);
+        write(table + 8 * index(DATA, level), (table + PAGE) | USER | 2);
+    }
+    for n in 0..DATA_LEN as u64 / PAGE {
+        let page = DATA + n * PAGE;
+        let writable = if page >= WRITABLE { WRITE } else { 0 };
+        write(TABLES + 3 * PAGE + 8 * index(page, 0), DATA_GPA + n * PAGE | USER | writable);
+    }
+}
+
+fn user_state(s: &mut State) {
+    s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
+    s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
+    s.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
+    s.cr3 = TABLES;
+    // Selectors as Linux has them, so that reading them compares.
+    let data = Segment { base: 0, limit: u32::MAX, selector: 0, access: 0xc0f3 };
+    s.seg = [data; 6];
+    s.seg[Seg::Ss as usize].selector = 0x2b;
+    s.seg[Seg::Cs as usize] = Segment { base: 0, limit: u32::MAX, selector: 0x33, access: 0xa0fb };
+    s.seg[Seg::Gs as usize].base = GS_BASE;
+}
+
+impl Guest {
+    /// A vCPU with its data zero.
+    pub fn new() -> Guest {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("guest RAM");
+        let ram = Arc::new(Ram::new(memory));
+        map(&ram);
+        let mut cpu = Cpu::new(ram.clone(), Arc::new(NoSink), Box::new(NoBus), Features::default());
+        user_state(&mut cpu.state);
+        cpu.update_mode();
+        cpu.flush_tlb(false);
+        Guest { cpu, ram, interp: Interp::default(), scratch: Scratch::default() }
+    }
+
+    /// The vCPU.
+    pub fn cpu(&mut self) -> &mut Cpu {
+        &mut self.cpu
+    }
+
+    /// Copies the data out.
+    pub fn read_data(&self, out: &mut [u8]) {
+        assert!(self.ram.read_bytes(DATA_GPA, out));
+    }
+
+    /// Sets data from [`DATA`] on.
+    pub fn write_data(&mut self, data: &[u8]) {
+        assert!(data.len() <= DATA_LEN && self.ram.write_bytes(DATA_GPA, data));
+    }
+
+    /// Loads registers, with nothing pending.
+    pub fn load(&mut self, registers: &Registers, rip: u64) {
+        let cpu = &mut *self.cpu;
+        let s = &mut cpu.state;
+        s.gpr = registers.gpr;
+        s.rip = rip;
+        s.set_rflags(registers.rflags | rflags::IF);
+        let (image, _) = registers.fx.split_first_chunk::<160>().expect("long enough");
+        s.fpu.fxrstor(true, image);
+        s.mxcsr = registers.mxcsr().into();
+        for n in 0..16 {
+            let value = registers.xmm(n);
+            s.xmm[n] = [value as u64, (value >> 64) as u64];
+        }
+        cpu.pending = None;
+        cpu.header.verdict = 0;
+        cpu.update_mode();
+    }
+
+    /// The registers now.
+    pub fn registers(&self) -> Registers {
+        let s = &self.cpu.state;
+        let mut fx = [0; 512];
+        fx[..160].copy_from_slice(&s.fpu.fxsave(true, Mxcsr(s.mxcsr as u32)));
+        for (n, xmm) in s.xmm.iter().enumerate() {
+            let value = u128::from(xmm[0]) | u128::from(xmm[1]) << 64;
+            fx[160 + 16 * n..][..16].copy_from_slice(&value.to_le_bytes());
+        }
+        Registers { gpr: s.gpr, rflags: s.rflags(), fx }
+    }
+
+    /// A block of at most `max` instructions from `code`, which lies at [`CODE`], beginning at `rip`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the block.
+    pub fn lift(&mut self, code: &[u8], rip: u64, max: u32, passes: Passes) -> Result<Block, String> {
+        let bytes = &code[(rip - CODE) as usize..];
+        let request = Request { bytes, in_page: bytes.len(), rip, mode: self.cpu.mode, max_insns: max };
+        let mut block = lift::lift(&request).map_err(|_| "truncated".to_owned())?;
+        mimus_ir::verify(&block, size_of::<State>()).map_err(|error| format!("malformed block: {error:?}"))?;
+        if passes == Passes::All {
+            optimize(&mut block, &mut self.scratch);
+        }
+        Ok(block)
+    }
+
+    /// Interprets a block.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::outcome`].
+    pub fn interpret(&mut self, block: &Block) -> Result<Outcome, String> {
+        let outcome = self.interp.run(block, &mut *self.cpu);
+        let rip = match outcome.exit {
+            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::Fault { pc } | Exit::CodeChanged { pc } => pc,
+            Exit::Main(_) => self.cpu.state.rip,
+            Exit::Malformed => return Err("malformed block".into()),
+        };
+        self.outcome(rip)
+    }
+
+    /// The outcome when control has come back at `rip`.
+    ///
+    /// # Errors
+    ///
+    /// The block wants to be started again, as when an interrupt is due.
+    pub fn outcome(&mut self, rip: u64) -> Result<Outcome, String> {
+        if self.cpu.header.verdict == Verdict::Again as u32 {
+            return Err("wants to be started again".into());
+        }
+        let trap = self.cpu.pending.take().map(|e| Trap {
+            vector: e.vector,
+            error: e.error.unwrap_or(0),
+            address: if e.vector == 14 { e.address } else { 0 },
+        });
+        Ok(Outcome { registers: self.registers(), rip, trap })
+    }
+
+    /// Interprets the one instruction `code` at [`CODE`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::lift`] and [`Guest::outcome`].
+    pub fn step(&mut self, code: &[u8], registers: &Registers, passes: Passes) -> Result<Outcome, String> {
+        self.load(registers, CODE);
+        let block = self.lift(code, CODE, 1, passes)?;
+        self.interpret(&block)
+    }
+}

@@ -12,7 +12,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use mimus_softmmu::Ram;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
@@ -177,7 +177,12 @@ impl Machine {
             let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
             apply(&mut cpu.state, &state);
         } else {
-            anyhow::bail!("no kernel: give one with -kernel");
+            let demo = crate::demo::image()?;
+            cpu.mmu.ram.memory().write_slice(&demo.bytes, GuestAddress(demo.load_address)).context("the demo guest")?;
+            let cs = &mut cpu.state.seg[Seg::Cs as usize];
+            cs.selector = demo.entry_segment;
+            cs.base = u64::from(demo.entry_segment) * 16;
+            cpu.state.rip = u64::from(demo.entry_offset);
         }
         cpu.update_mode();
         cpu.flush_tlb(false);

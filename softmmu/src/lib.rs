@@ -1,6 +1,7 @@
 //! Guest memory of mimus: RAM, the TLB that compiled code probes inline, the slow path behind it, page
 //! walkers' and buses' traits, and the watches that make stores to translated code visible.
 
+pub mod bulk;
 pub mod header;
 pub mod mmu;
 pub mod ram;

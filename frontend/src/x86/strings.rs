@@ -1,9 +1,10 @@
 //! Repeated string instructions, and INS and OUTS (SDM vol. 2B, REP).
 
-use mimus_softmmu::Verdict;
+use mimus_softmmu::{PAGE_SIZE, Verdict};
 use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
+use super::mode::Mode;
 use super::flags::{CcKind, CcOp};
 use super::state::{Seg, reg, rflags};
 use super::sys::segment;
@@ -98,6 +99,9 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
     if insn.repeat == Repeat::None {
         return element(cpu, insn, mask).map(drop);
     }
+    if matches!(insn.kind, StringKind::Movs | StringKind::Stos) && cpu.state.flags & rflags::DF == 0 {
+        return run_upwards(cpu, insn, mask);
+    }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
     let mut until_poll = POLL_INTERVAL;
     while cpu.state.gpr[reg::RCX] & mask != 0 {
@@ -110,12 +114,68 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         until_poll -= 1;
         if until_poll == 0 {
             until_poll = POLL_INTERVAL;
-            if cpu.header.exit_request.load(Ordering::Acquire) != 0 && count != 0 {
-                // The registers tell how far it got: the instruction starts again after the interrupt.
-                cpu.header.verdict = Verdict::Again as u32;
-                return Err(Raised);
-            }
+            poll(cpu, count != 0)?;
         }
+    }
+    Ok(())
+}
+
+/// The linear address of an element in a segment without checks, up to where addresses wrap; `None` otherwise.
+fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64) -> Option<u64> {
+    let wraps = offset > mask - PAGE_SIZE;
+    if wraps || !(cpu.mode.open(seg) || cpu.mode.has(Mode::CODE64)) {
+        return None;
+    }
+    let base = if cpu.mode.has(Mode::CODE64) && !matches!(seg, Seg::Fs | Seg::Gs) { 0 } else { cpu.state.seg_base[seg as usize] };
+    let addr = base.wrapping_add(offset);
+    Some(if cpu.mode.has(Mode::CODE64) { addr } else { addr & 0xffff_ffff })
+}
+
+/// REP MOVS and REP STOS with the direction flag clear: a page at a time where that is possible.
+fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
+    let size = 1u8 << insn.log2;
+    loop {
+        let count = cpu.state.gpr[reg::RCX] & mask;
+        if count == 0 {
+            return Ok(());
+        }
+        let si = cpu.state.gpr[reg::RSI] & mask;
+        let di = cpu.state.gpr[reg::RDI] & mask;
+        let moves = insn.kind == StringKind::Movs;
+        let to = open_address(cpu, Seg::Es, di, mask);
+        let from = if moves { open_address(cpu, insn.seg, si, mask) } else { Some(0) };
+        let done = match (from, to) {
+            (Some(from), Some(to)) => {
+                let result = if moves {
+                    cpu.mmu.copy(&cpu.state, cpu.bank, (to, from), size, count)
+                } else {
+                    cpu.mmu.fill(&cpu.state, cpu.bank, to, (size, cpu.state.gpr[reg::RAX]), count)
+                };
+                result.map_err(|fault| cpu.raise_page_fault(fault))?
+            }
+            _ => 0,
+        };
+        if done == 0 {
+            element(cpu, insn, mask)?;
+            set_masked(cpu, reg::RCX, count - 1, mask);
+        } else {
+            let bytes = done << insn.log2;
+            if moves {
+                set_masked(cpu, reg::RSI, si.wrapping_add(bytes), mask);
+            }
+            set_masked(cpu, reg::RDI, di.wrapping_add(bytes), mask);
+            set_masked(cpu, reg::RCX, count - done, mask);
+        }
+        poll(cpu, count != done.max(1))?;
+    }
+}
+
+/// Leaves a repeated instruction that is not done when something waits for the dispatcher: the registers tell how far it got,
+/// and it is started again.
+fn poll(cpu: &mut Cpu, unfinished: bool) -> Result<()> {
+    if unfinished && cpu.header.exit_request.load(Ordering::Acquire) != 0 {
+        cpu.header.verdict = Verdict::Again as u32;
+        return Err(Raised);
     }
     Ok(())
 }

@@ -107,7 +107,8 @@ impl Tb {
 
     /// Where it is on its way to compiled code.
     pub fn stage(&self) -> Stage {
-        [Stage::Cold, Stage::Queued, Stage::Compiled, Stage::Refused][usize::from(self.stage.load(Ordering::Acquire) & 3)]
+        [Stage::Cold, Stage::Queued, Stage::Compiled, Stage::Refused]
+            [usize::from(self.stage.load(Ordering::Acquire) & 3)]
     }
 
     fn set_stage(&self, stage: Stage) {

@@ -78,7 +78,8 @@ impl Timer {
     pub fn start(clock: Clock, kicker: Arc<Kicker>) -> std::io::Result<Timer> {
         let shared = Arc::new(Shared { armed: Mutex::default(), changed: Condvar::new() });
         let own = shared.clone();
-        let thread = std::thread::Builder::new().name("timer".into()).spawn(move || Timer::run(&own, clock, &kicker))?;
+        let thread =
+            std::thread::Builder::new().name("timer".into()).spawn(move || Timer::run(&own, clock, &kicker))?;
         Ok(Timer { shared, thread: Some(thread) })
     }
 

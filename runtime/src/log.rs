@@ -13,7 +13,8 @@ struct X86Names;
 impl text::Names for X86Names {
     fn slot(&self, slot: mimus_ir::EnvSlot) -> Option<Cow<'_, str>> {
         const GPR: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
         ];
         use mimus_frontend::x86::state::slot as s;
         if slot.offset < 128 {

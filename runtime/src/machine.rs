@@ -355,14 +355,9 @@ fn apply(state: &mut State, boot: &BootState) {
     state.cr4 = boot.cr4;
     state.efer = boot.efer;
     let s = &boot.segments;
-    for (seg, init) in [
-        (Seg::Es, &s.es),
-        (Seg::Cs, &s.cs),
-        (Seg::Ss, &s.ss),
-        (Seg::Ds, &s.ds),
-        (Seg::Fs, &s.fs),
-        (Seg::Gs, &s.gs),
-    ] {
+    for (seg, init) in
+        [(Seg::Es, &s.es), (Seg::Cs, &s.cs), (Seg::Ss, &s.ss), (Seg::Ds, &s.ds), (Seg::Fs, &s.fs), (Seg::Gs, &s.gs)]
+    {
         state.seg[seg as usize] = segment(init);
     }
     state.tr = segment(&s.tr);

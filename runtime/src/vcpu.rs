@@ -349,7 +349,9 @@ impl Vcpu {
         let state = &self.cpu.state;
         let linear = self.linear_pc();
         (0..4)
-            .filter(|&i| state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear)
+            .filter(|&i| {
+                state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear
+            })
             .fold(0, |bits, i| bits | 1 << i)
     }
 

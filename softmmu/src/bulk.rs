@@ -6,7 +6,13 @@ use crate::tlb::PAGE_SIZE;
 impl Mmu {
     /// Host address of `addr`, and how many bytes of its page follow, if that page is RAM that may be accessed directly:
     /// `None` for device memory and, when writing, for a page that is watched.
-    fn span<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, write: bool) -> Result<Option<(u64, u64)>, W::Fault> {
+    fn span<W: Walker>(
+        &mut self,
+        walker: &W,
+        bank: usize,
+        addr: u64,
+        write: bool,
+    ) -> Result<Option<(u64, u64)>, W::Fault> {
         for translated in [false, true] {
             let entry = self.tlb.entry(bank, addr);
             let tag = if write { entry.write } else { entry.read };

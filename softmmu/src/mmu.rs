@@ -107,7 +107,13 @@ impl Mmu {
     }
 
     /// Translates `addr` and refills the TLB if its page is RAM; the guest-physical address.
-    pub fn translate<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, access: Access) -> Result<u64, W::Fault> {
+    pub fn translate<W: Walker>(
+        &mut self,
+        walker: &W,
+        bank: usize,
+        addr: u64,
+        access: Access,
+    ) -> Result<u64, W::Fault> {
         self.stats.refills += 1;
         let map = walker.walk(&self.ram, addr, access, bank)?;
         if access != Access::Fetch

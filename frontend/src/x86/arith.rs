@@ -2,7 +2,7 @@
 
 use super::cpu::{Cpu, Result};
 use super::exception::{Exception, vector};
-use super::flags::{compute, condition, CcKind, CcOp};
+use super::flags::{CcKind, CcOp, compute, condition};
 use super::state::{reg, rflags};
 
 /// The arithmetic flags.

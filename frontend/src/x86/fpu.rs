@@ -226,7 +226,11 @@ fn run_image(cpu: &mut Cpu, op: X87Op, format: MemFormat, addr: u64, wide: bool)
     if op.row().waits {
         read_bytes(cpu, addr, &mut image[..bytes])?;
         let fpu = &mut cpu.state.fpu;
-        if state { fpu.restore(layout, &image[..bytes]) } else { fpu.load_environment(layout, &image[..bytes]) }
+        if state {
+            fpu.restore(layout, &image[..bytes])
+        } else {
+            fpu.load_environment(layout, &image[..bytes])
+        }
         return Ok(());
     }
     if state {

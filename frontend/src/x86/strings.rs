@@ -4,8 +4,8 @@ use mimus_softmmu::{PAGE_SIZE, Verdict};
 use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
-use super::mode::Mode;
 use super::flags::{CcKind, CcOp};
+use super::mode::Mode;
 use super::state::{Seg, reg, rflags};
 use super::sys::segment;
 
@@ -126,7 +126,11 @@ fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64) -> Option<u64> {
     if wraps || !(cpu.mode.open(seg) || cpu.mode.has(Mode::CODE64)) {
         return None;
     }
-    let base = if cpu.mode.has(Mode::CODE64) && !matches!(seg, Seg::Fs | Seg::Gs) { 0 } else { cpu.state.seg_base[seg as usize] };
+    let base = if cpu.mode.has(Mode::CODE64) && !matches!(seg, Seg::Fs | Seg::Gs) {
+        0
+    } else {
+        cpu.state.seg_base[seg as usize]
+    };
     let addr = base.wrapping_add(offset);
     Some(if cpu.mode.has(Mode::CODE64) { addr } else { addr & 0xffff_ffff })
 }

@@ -106,7 +106,12 @@ impl Lift {
 
     /// Applies `update` to memory atomically where no read-modify-write op exists: the swap is expected to succeed, and the
     /// instruction starts again when another vCPU came between. The old value.
-    pub(super) fn compare_and_swap(&mut self, ty: Type, addr: Addr, update: impl FnOnce(&mut Lift, Value) -> Value) -> Value {
+    pub(super) fn compare_and_swap(
+        &mut self,
+        ty: Type,
+        addr: Addr,
+        update: impl FnOnce(&mut Lift, Value) -> Value,
+    ) -> Value {
         let old = self.load_for_write(ty, addr);
         let new = update(self, old);
         let addr = self.flatten(addr);

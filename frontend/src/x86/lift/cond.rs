@@ -57,7 +57,8 @@ impl Lift {
     pub(super) fn set_flag_bits(&mut self, bits: Value) {
         self.b.store_env_imm(slot::CC_OP, CcOp::FLAGS.encode());
         self.b.store_env(slot::CC_SRC, bits);
-        self.flags = Flags::Known(Record { kind: CcKind::Flags, ty: Type::I64, a: bits, dst: bits, src: bits, aux: bits });
+        self.flags =
+            Flags::Known(Record { kind: CcKind::Flags, ty: Type::I64, a: bits, dst: bits, src: bits, aux: bits });
     }
 
     /// The six flags where RFLAGS has them.

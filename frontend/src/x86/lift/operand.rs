@@ -136,7 +136,11 @@ impl Lift {
 
     /// The address as one value.
     pub(super) fn flatten(&mut self, addr: Addr) -> Value {
-        if addr.disp == 0 { addr.value } else { self.b.binary_imm(Op::Add, Type::I64, addr.value, addr.disp as i64 as u64) }
+        if addr.disp == 0 {
+            addr.value
+        } else {
+            self.b.binary_imm(Op::Add, Type::I64, addr.value, addr.disp as i64 as u64)
+        }
     }
 
     /// Address width of the memory operand.
@@ -166,7 +170,8 @@ impl Lift {
             return Addr { value: self.b.iconst(ty, insn.ip_rel_memory_address()), disp: 0 };
         }
         let base = Gpr::of(base).map(|r| self.gpr(r.number));
-        let index = Gpr::of(insn.memory_index()).map(|r| (self.gpr(r.number), insn.memory_index_scale().trailing_zeros()));
+        let index =
+            Gpr::of(insn.memory_index()).map(|r| (self.gpr(r.number), insn.memory_index_scale().trailing_zeros()));
         let small = ty == Type::I64 && i32::try_from(disp as i64).is_ok();
         let (folded, kept) = if small { (0, disp as i32) } else { (disp, 0) };
         let value = match (base, index) {

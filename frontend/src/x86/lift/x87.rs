@@ -31,7 +31,8 @@ impl Lift {
         }
         let memory = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Memory);
         let bytes = row.memory.bytes().map_or(108, u32::from);
-        let writes = row.store || matches!(insn.mnemonic(), Mnemonic::Fnsave | Mnemonic::Fnstenv | Mnemonic::Fsave | Mnemonic::Fstenv);
+        let writes = row.store
+            || matches!(insn.mnemonic(), Mnemonic::Fnsave | Mnemonic::Fnstenv | Mnemonic::Fsave | Mnemonic::Fstenv);
         let addr = if memory {
             let addr = self.linear(insn, bytes, writes);
             self.flatten(addr)
@@ -74,5 +75,4 @@ impl Lift {
         self.end_after_helper_store();
         Ok(())
     }
-
 }

@@ -18,7 +18,7 @@ impl text::Names for X86Names {
         ];
         use mimus_frontend::x86::state::slot as s;
         if slot.offset < 128 {
-            return GPR.get(usize::from(slot.offset) / 8).filter(|_| slot.offset % 8 == 0).map(|&n| n.into());
+            return GPR.get(usize::from(slot.offset) / 8).filter(|_| slot.offset.is_multiple_of(8)).map(|&n| n.into());
         }
         let named = [
             (s::RIP, "rip"),

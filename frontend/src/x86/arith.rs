@@ -2,7 +2,7 @@
 
 use super::cpu::{Cpu, Result};
 use super::exception::{Exception, vector};
-use super::flags::{CcKind, CcOp, compute, condition};
+use super::flags::{CcKind, CcOp, compute, condition, when};
 use super::state::{reg, rflags};
 
 /// The arithmetic flags.
@@ -94,7 +94,7 @@ pub extern "C" fn rotate_carry(cpu: &mut Cpu, value: u64, count: u64, _: u64, ar
     let carry = (rotated >> bits) as u64 & 1;
     let top = result >> (bits - 1) & 1;
     let overflow = if right { top ^ (result >> (bits - 2) & 1) } else { top ^ carry };
-    flags & !(rflags::CF | rflags::OF) | carry * rflags::CF | overflow * rflags::OF
+    flags & !(rflags::CF | rflags::OF) | when(carry != 0, rflags::CF) | when(overflow != 0, rflags::OF)
 }
 
 /// CRC32 (SDM vol. 2A): polynomial 0x11EDC6F41, bit-reflected.
@@ -138,7 +138,7 @@ fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
         cpu.state.gpr[reg::RDX] = high;
     }
     let flags = cpu.state.arith_flags() & !rflags::ZF;
-    cpu.state.set_arith_flags(flags | u64::from(equal) * rflags::ZF);
+    cpu.state.set_arith_flags(flags | when(equal, rflags::ZF));
     Ok(())
 }
 
@@ -176,6 +176,6 @@ pub extern "C" fn decimal_adjust(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32
     let logic = CcOp { kind: CcKind::Logic, log2: 0 };
     let shape = compute(logic, u64::from(result & 0xff), 0, 0);
     cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(result);
-    cpu.state.set_arith_flags(shape | u64::from(cf) * rflags::CF | u64::from(af) * rflags::AF);
+    cpu.state.set_arith_flags(shape | when(cf, rflags::CF) | when(af, rflags::AF));
     0
 }

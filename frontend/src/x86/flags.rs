@@ -70,6 +70,11 @@ impl CcOp {
     }
 }
 
+/// `flag` if the condition holds.
+pub(super) const fn when(condition: bool, flag: u64) -> u64 {
+    if condition { flag } else { 0 }
+}
+
 /// The six arithmetic flags of a record.
 pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
     if op.kind == CcKind::Flags {
@@ -104,12 +109,12 @@ pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
         CcKind::Shr => (src & 1 != 0, (src ^ dst) & sign != 0, false),
         CcKind::Mul => (src != 0, src != 0, false),
     };
-    u64::from(cf) * rflags::CF
-        | u64::from((dst as u8).count_ones().is_multiple_of(2)) * rflags::PF
-        | u64::from(af) * rflags::AF
-        | u64::from(dst == 0) * rflags::ZF
-        | u64::from(dst & sign != 0) * rflags::SF
-        | u64::from(of) * rflags::OF
+    when(cf, rflags::CF)
+        | when((dst as u8).count_ones().is_multiple_of(2), rflags::PF)
+        | when(af, rflags::AF)
+        | when(dst == 0, rflags::ZF)
+        | when(dst & sign != 0, rflags::SF)
+        | when(of, rflags::OF)
 }
 
 /// Whether condition `cc` (low 4 bits of the opcodes of Jcc, SETcc, CMOVcc: SDM vol. 1, appendix B) holds.

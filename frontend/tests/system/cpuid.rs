@@ -74,6 +74,8 @@ fn frequencies_or_nothing() {
     assert_eq!(at(2_500_000_000), [2, 5, 1_000_000_000, 0]);
     assert_eq!(at(2_893_127_411), [0; 4], "a ratio guests cannot compute with");
     assert_eq!(at(0), [0; 4]);
+    let mut m = Machine::with(Features { tsc_hz: 2_893_127_411, ..Features::default() });
+    assert_eq!(query(&mut m, 0x16, 0), [0; 4], "and no rounded frequency either");
 }
 
 #[test]

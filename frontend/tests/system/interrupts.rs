@@ -166,6 +166,14 @@ fn faults_of_external_events_have_ext_set() {
 }
 
 #[test]
+fn an_external_interrupt_with_an_exceptions_number_is_benign() {
+    let mut m = Machine::protected(0);
+    m.set_gate(13, sel::CODE, 0x1_0000, INT_GATE, 0);
+    m.cpu.deliver_interrupt(10);
+    assert_eq!((m.cpu.vectors[13], m.cpu.vectors[8], m.get(m.rsp(), 4)), (1, 0, 10 << 3 | 3));
+}
+
+#[test]
 fn software_interrupts_return_after_themselves() {
     for (helper_kind, vector, access) in [(0, 0x80u64, USER_INT_GATE), (1, 3, USER_INT_GATE), (3, 1, INT_GATE)] {
         let mut m = Machine::protected(3);

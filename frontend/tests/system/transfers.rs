@@ -189,11 +189,18 @@ fn iret_in_real_mode() {
 fn iret_outward_loads_flags_by_privilege() {
     let all = u64::from(u32::MAX) & !rflags::VM & !rflags::NT;
     let mut m = Machine::protected(0);
+    m.cpu.state.dr[7] |= 1;
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), all, 0x7000, sel::USER_DATA.into()]);
     m.call(Iret, [0; 3], 4).unwrap();
     assert_eq!((m.cpu.state.cpl(), m.rsp(), m.cpu.state.rip), (3, 0x7000, 0x5000));
     assert_eq!(m.cpu.state.rflags(), 0x003d_3fd7, "every flag there is but VM and NT");
     assert_eq!(m.selector(Seg::Ds), 0, "level 0 segments are not for level 3");
+    // RF means something with a breakpoint armed only.
+    m.cpu.state.dr[7] = 0x400;
+    m.cpu.state.flags &= !rflags::RF;
+    stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), rflags::RF]);
+    m.call(Iret, [0; 3], 4).unwrap();
+    assert_eq!(m.cpu.state.flags & rflags::RF, 0);
     // Level 3 with IOPL 0 can change neither IF nor IOPL.
     let mut m = Machine::protected(3);
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), rflags::IOPL | rflags::ZF]);

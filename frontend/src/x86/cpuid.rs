@@ -47,8 +47,9 @@ static LEAVES: &[Leaf] = &[
     row(0xb, None, topology),
     row(0x15, None, |cpu, _| frequencies(cpu.features.tsc_hz)),
     row(0x16, None, |cpu, _| {
-        let mhz = (cpu.features.tsc_hz / 1_000_000).min(0xffff) as u32;
-        [mhz, mhz, 100, 0]
+        let tsc_hz = cpu.features.tsc_hz;
+        let mhz = (tsc_hz / 1_000_000).min(0xffff) as u32;
+        if frequencies(tsc_hz) == [0; 4] { [0; 4] } else { [mhz, mhz, 100, 0] }
     }),
     row(0x4000_0000, None, |_, _| text_leaf(LAST_HYPERVISOR, b"mimusmimus  ", [0, 1, 2])),
     row(0x8000_0000, None, |_, _| [LAST_EXTENDED, 0, 0, 0]),

@@ -13,16 +13,25 @@ const OPEN_HIGH: u64 = rflags::AC | rflags::ID;
 /// Flags that [`super::super::Mode`] depends on.
 const MODE: u64 = rflags::TF | rflags::AC | rflags::VM;
 
+/// Breakpoint enable bits of DR7.
+const DR7_ENABLES: u64 = 0xff;
+
 impl Cpu {
     /// Loads RFLAGS from an image of `size` bytes: the flags open to all, and those of `also`.
     pub(crate) fn load_flags(&mut self, image: u64, size: u8, also: u64) {
         let mask = OPEN | OPEN_HIGH | also;
         let mask = if size == 2 { mask & 0xffff } else { mask };
         let old = self.state.rflags();
-        self.state.set_rflags(old & !mask | image & mask);
+        self.state.set_rflags((old & !mask | image & mask) & !self.stale_resume());
         if (old ^ self.state.flags) & MODE != 0 {
             self.update_mode();
         }
+    }
+
+    /// RF where no breakpoint is armed. There it has no effect for the one instruction that it lasts, and nobody would clear
+    /// it afterwards: it is not loaded.
+    pub(crate) fn stale_resume(&self) -> u64 {
+        if self.state.dr[7] & DR7_ENABLES == 0 { rflags::RF } else { 0 }
     }
 
     /// Loads FLAGS from a 16-bit image with VIF in the place of IF (SDM vol. 3B, 20.3.3.4).

@@ -95,10 +95,9 @@ impl Cpu {
 
     fn deliver_plain(&mut self, vector: u8) {
         let event = Event { vector, error: None, software: false, rip: self.state.rip, resume: false };
-        if self.deliver(&event).is_err()
-            && let Some(second) = self.take_pending()
-        {
-            self.deliver_exception(combine(vector, second));
+        // Interrupts and debug traps are benign, whatever their number: a fault on the way is delivered as it is.
+        if self.deliver(&event).is_err() {
+            self.deliver_pending();
         }
     }
 
@@ -150,7 +149,6 @@ impl Cpu {
         self.state.shadow = 0;
         let count = &mut self.vectors[usize::from(event.vector)];
         *count = count.wrapping_add(1);
-        self.update_mode();
     }
 
     fn flags_to_push(&self, event: &Event) -> u64 {
@@ -169,16 +167,16 @@ impl Cpu {
         }
         let address = self.state.linear(self.state.idtr.base.wrapping_add(entry));
         let far = self.read_system(address, 4)?;
-        self.push_real_frame(event, self.flags_to_push(event), far)?;
-        self.state.flags &= !(rflags::IF | rflags::TF | rflags::AC | rflags::RF);
-        Ok(())
+        let cleared = rflags::IF | rflags::TF | rflags::AC | rflags::RF;
+        self.push_real_frame(event, (self.flags_to_push(event), cleared), far)
     }
 
-    /// Pushes FLAGS, CS and IP and goes to the real-mode far pointer `far`.
-    fn push_real_frame(&mut self, event: &Event, flags: u64, far: u64) -> Result<()> {
+    /// Pushes FLAGS, CS and IP, clears flags, and goes to the real-mode far pointer `far`.
+    fn push_real_frame(&mut self, event: &Event, (flags, cleared): (u64, u64), far: u64) -> Result<()> {
         let mut stack = Stack::current(self);
         let cs = u64::from(self.state.seg[Seg::Cs as usize].selector);
         stack.push(self, 2, &[flags, cs, event.rip])?;
+        self.state.flags &= !cleared;
         let code = self.real_segment(Seg::Cs, (far >> 16) as u16);
         self.enter_code(code, far & 0xffff, &stack, None);
         Ok(())
@@ -288,9 +286,9 @@ impl Cpu {
             let visible = if flags & rflags::VIF != 0 { rflags::IF } else { 0 };
             flags = flags & !rflags::IF | rflags::IOPL | visible;
         }
-        self.push_real_frame(event, flags, far)?;
         let interrupt = if iopl3 { rflags::IF } else { rflags::VIF };
-        self.state.flags &= !(interrupt | rflags::TF | rflags::NT | rflags::AC | rflags::RF);
+        let cleared = interrupt | rflags::TF | rflags::NT | rflags::AC | rflags::RF;
+        self.push_real_frame(event, (flags, cleared), far)?;
         Ok(true)
     }
 

@@ -1,0 +1,323 @@
+use mimus_frontend::x86::Features;
+use mimus_frontend::x86::cpu::bank;
+use mimus_frontend::x86::helpers::Helper::*;
+use mimus_frontend::x86::state::{Seg, cr0, cr4, efer, rflags};
+
+use super::fixture::{GDT, Machine, TABLES, TSS, sel};
+
+fn write_cr(m: &mut Machine, number: u32, value: u64) {
+    m.call(WriteCr, [value, 0, 0], number).unwrap();
+}
+
+fn cr_fails(m: &mut Machine, number: u32, value: u64) {
+    assert_eq!(m.fails(WriteCr, [value, 0, 0], number), (13, Some(0)), "CR{number} = {value:#x}");
+}
+
+#[test]
+fn from_real_through_protected_to_64_bit_mode_and_back() {
+    let mut m = Machine::new();
+    m.set(TABLES, 8, TABLES + 0x1000 + 7);
+    m.set(TABLES + 0x1000, 8, 0x87);
+    m.call(Lgdt, [GDT, 0xbf, 0], 0).unwrap();
+    write_cr(&mut m, 0, cr0::PE | cr0::ET);
+    assert_eq!((m.cpu.state.cpl(), m.cpu.mode.bitness(), m.cpu.mode.real_or_vm86()), (0, 16, false));
+    m.call(FarJump, [sel::CODE.into(), 0x1000, 0], 2).unwrap();
+    assert_eq!(m.cpu.mode.bitness(), 32);
+    for seg in [Seg::Ds, Seg::Es, Seg::Ss] {
+        m.call(LoadSeg, [sel::DATA.into(), 0, 0], seg as u32).unwrap();
+    }
+    cr_fails(&mut m, 0, cr0::PG);
+    write_cr(&mut m, 4, cr4::PAE);
+    write_cr(&mut m, 3, TABLES);
+    m.cpu.state.gpr[1] = 0xc000_0080;
+    m.cpu.state.gpr[0] = efer::LME | efer::NXE;
+    m.cpu.state.gpr[2] = 0;
+    m.call(Wrmsr, [0; 3], 0).unwrap();
+    assert!(!m.cpu.state.long_active());
+    write_cr(&mut m, 0, cr0::PE | cr0::PG);
+    assert!(m.cpu.state.long_active() && m.cpu.mode.bitness() == 32, "compatibility mode");
+    m.call(FarJump, [sel::CODE64.into(), 0x1000, 0], 4).unwrap();
+    assert_eq!(m.cpu.mode.bitness(), 64);
+    cr_fails(&mut m, 0, cr0::PE);
+    cr_fails(&mut m, 4, 0);
+    // And out again.
+    m.call(FarJump, [sel::CODE.into(), 0x1000, 0], 4).unwrap();
+    write_cr(&mut m, 0, cr0::PE);
+    assert!(!m.cpu.state.long_active());
+    m.call(FarJump, [sel::CODE16.into(), 0x1000, 0], 4).unwrap();
+    write_cr(&mut m, 0, 0);
+    m.call(FarJump, [0x100, 0x10, 0], 2).unwrap();
+    assert_eq!((m.cpu.mode.bitness(), m.cpu.state.seg_base[Seg::Cs as usize]), (16, 0x1000));
+}
+
+#[test]
+fn long_mode_needs_pae_and_32_bit_code_and_tss() {
+    let prepare = || {
+        let mut m = Machine::protected(0);
+        m.cpu.state.efer = efer::LME;
+        m.cpu.state.cr4 = cr4::PAE;
+        m
+    };
+    let on = cr0::PE | cr0::PG;
+    let mut m = prepare();
+    m.cpu.state.cr4 = 0;
+    cr_fails(&mut m, 0, on);
+    let mut m = prepare();
+    m.cpu.state.seg[Seg::Cs as usize].access |= 0x2000;
+    cr_fails(&mut m, 0, on);
+    let mut m = prepare();
+    m.cpu.state.tr.access = 0x83;
+    cr_fails(&mut m, 0, on);
+}
+
+#[test]
+fn cr0_checks_and_fixed_bits() {
+    let mut m = Machine::protected(0);
+    cr_fails(&mut m, 0, cr0::PG);
+    cr_fails(&mut m, 0, cr0::PE | cr0::NW);
+    write_cr(&mut m, 0, 0xffff_ffff_0000_0000 | cr0::PE | 1 << 20);
+    assert_eq!(m.cpu.state.cr0, cr0::PE | cr0::ET, "upper half dropped outside 64-bit mode, unknown bits ignored");
+    let mut m = Machine::long(0);
+    let value = 1 << 32 | m.cpu.state.cr0;
+    cr_fails(&mut m, 0, value);
+    cr_fails(&mut Machine::protected(3), 0, cr0::PE);
+}
+
+#[test]
+fn cr0_switches_that_matter_to_translations_flush() {
+    let mut m = Machine::long(0);
+    let base = m.cpu.state.cr0;
+    for (bit, flushes) in [(cr0::WP, true), (cr0::TS, false), (cr0::EM, false), (cr0::AM, false)] {
+        let before = m.cpu.mapping_generation;
+        write_cr(&mut m, 0, base ^ bit);
+        assert_eq!(m.cpu.mapping_generation != before, flushes, "{bit:#x}");
+        write_cr(&mut m, 0, base);
+    }
+}
+
+#[test]
+fn cr3_reserved_bits_and_pcid() {
+    let mut m = Machine::long(0);
+    cr_fails(&mut m, 3, 1 << 40 | TABLES);
+    cr_fails(&mut m, 3, 1 << 63 | TABLES);
+    cr_fails(&mut Machine::protected(0), 4, cr4::PCIDE);
+    m.cpu.state.cr3 = TABLES | 0x18;
+    let value = m.cpu.state.cr4 | cr4::PCIDE;
+    cr_fails(&mut m, 4, value);
+    m.cpu.state.cr3 = TABLES;
+    let value = m.cpu.state.cr4 | cr4::PCIDE;
+    write_cr(&mut m, 4, value);
+    write_cr(&mut m, 3, 1 << 63 | TABLES | 5);
+    assert_eq!(m.cpu.state.cr3, TABLES | 5);
+    let value = m.cpu.state.cr0 & !cr0::PG;
+    cr_fails(&mut m, 0, value);
+}
+
+#[test]
+fn cr3_writes_drop_old_translations() {
+    let mut m = Machine::long(0);
+    m.set(0x40_0000, 8, 0x1111);
+    assert_eq!(m.cpu.read(0x20_0000, 8), Ok(0));
+    m.set(TABLES + 0x2008, 8, 0x40_0087);
+    assert_eq!(m.cpu.read(0x20_0000, 8), Ok(0), "still in the TLB");
+    write_cr(&mut m, 3, TABLES);
+    assert_eq!(m.cpu.read(0x20_0000, 8), Ok(0x1111));
+    m.set(TABLES + 0x2008, 8, 0x20_0087);
+    m.call(Invlpg, [0x20_0000, 0, 0], 0).unwrap();
+    assert_eq!(m.cpu.read(0x20_0000, 8), Ok(0));
+}
+
+#[test]
+fn pae_loads_pdptes_with_cr3_cr0_and_cr4() {
+    let mut m = Machine::protected(0);
+    m.set(TABLES, 8, TABLES + 0x1001);
+    m.set(TABLES + 0x1000, 8, 0x83);
+    m.set(TABLES + 0x20, 8, TABLES + 0x1003);
+    write_cr(&mut m, 4, cr4::PAE);
+    write_cr(&mut m, 3, TABLES + 0x20);
+    cr_fails(&mut m, 0, cr0::PE | cr0::PG);
+    write_cr(&mut m, 3, TABLES);
+    write_cr(&mut m, 0, cr0::PE | cr0::PG);
+    assert_eq!(m.cpu.state.pdpte[0], TABLES + 0x1001);
+    cr_fails(&mut m, 3, TABLES + 0x20);
+    m.set(TABLES, 8, TABLES + 0x2001);
+    assert!(m.cpu.read(0x1000, 4).is_ok(), "PDPTEs in memory are not looked at again");
+    m.cpu.pending = None;
+}
+
+#[test]
+fn cr4_reserved_bits() {
+    let mut m = Machine::protected(0);
+    for bit in [13, 14, 15, 18, 19, 22, 23] {
+        cr_fails(&mut m, 4, 1 << bit);
+    }
+    cr_fails(&mut m, 4, cr4::LA57);
+    let features = Features { la57: true, ..Features::default() };
+    let mut m = Machine::with(features);
+    write_cr(&mut m, 4, cr4::LA57 | cr4::PAE);
+    let mut m = Machine::long_with(0, features);
+    let value = m.cpu.state.cr4 | cr4::LA57;
+    cr_fails(&mut m, 4, value);
+}
+
+#[test]
+fn smap_changes_the_bank() {
+    let mut m = Machine::long(0);
+    let value = m.cpu.state.cr4 | cr4::SMAP;
+    write_cr(&mut m, 4, value);
+    assert_eq!(m.cpu.bank, bank::KERNEL_SMAP);
+    m.call(Stac, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.bank, bank::KERNEL);
+    m.call(Clac, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.bank, bank::KERNEL_SMAP);
+    assert_eq!(Machine::long(3).fails(Stac, [0; 3], 0), (6, None));
+}
+
+#[test]
+fn cr2_cr8_and_registers_that_do_not_exist() {
+    let mut m = Machine::long(0);
+    write_cr(&mut m, 2, u64::MAX);
+    assert_eq!(m.call(ReadCr, [0; 3], 2), Ok(u64::MAX));
+    write_cr(&mut m, 8, 0xa);
+    assert_eq!(m.call(ReadCr, [0; 3], 8), Ok(0xa));
+    assert_eq!(m.bus.lock().unwrap().tpr, 0xa0);
+    cr_fails(&mut m, 8, 0x10);
+    for number in [1, 5, 6, 7, 9, 15] {
+        assert_eq!(m.fails(WriteCr, [0; 3], number), (6, None));
+        assert_eq!(m.fails(ReadCr, [0; 3], number), (6, None));
+    }
+    assert_eq!(Machine::long(3).fails(ReadCr, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn lmsw_and_clts() {
+    let mut m = Machine::protected(0);
+    m.call(Lmsw, [0xfffe, 0, 0], 0).unwrap();
+    assert_eq!(m.cpu.state.cr0 & 0xf, 0xf, "PE cannot be cleared");
+    m.call(Lmsw, [0, 0, 0], 0).unwrap();
+    assert_eq!(m.cpu.state.cr0 & 0xf, 1);
+    m.cpu.state.cr0 |= cr0::TS;
+    m.call(Clts, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.state.cr0 & cr0::TS, 0);
+    assert_eq!(Machine::protected(3).fails(Clts, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn debug_registers() {
+    let mut m = Machine::long(0);
+    m.call(WriteDr, [0x1234, 0, 0], 3).unwrap();
+    m.call(WriteDr, [0, 0, 0], 6).unwrap();
+    m.call(WriteDr, [0xffff_ffff, 0, 0], 5).unwrap();
+    assert_eq!((m.cpu.state.dr[3], m.cpu.state.dr[6], m.cpu.state.dr[7]), (0x1234, 0xffff_0ff0, 0xffff_2fff));
+    let fault = m.call(ReadDr, [0; 3], 7).unwrap_err();
+    assert_eq!((fault.vector, fault.address), (1, 1 << 13), "general detect");
+    m.cpu.state.dr[7] = 0x400;
+    assert_eq!(m.fails(WriteDr, [1 << 32, 0, 0], 7), (13, Some(0)));
+    assert_eq!(m.call(ReadDr, [0; 3], 4), Ok(0xffff_0ff0));
+    m.cpu.state.cr4 |= cr4::DE;
+    assert_eq!(m.fails(ReadDr, [0; 3], 4), (6, None));
+    assert_eq!(m.fails(ReadDr, [0; 3], 8), (6, None));
+    assert_eq!(Machine::long(3).fails(ReadDr, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn invpcid_checks_its_descriptor() {
+    let mut m = Machine::long(0);
+    for kind in 0..4 {
+        let before = m.cpu.mapping_generation;
+        m.call(Invpcid, [kind, 0, 0x1000], 0).unwrap();
+        assert!(m.cpu.mapping_generation > before);
+    }
+    for operands in [[4, 0, 0], [0, 0x1000, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1 << 47]] {
+        assert_eq!(m.fails(Invpcid, operands, 0), (13, Some(0)), "{operands:x?}");
+    }
+    assert_eq!(Machine::long(3).fails(Invpcid, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn hlt_and_privilege() {
+    let mut m = Machine::protected(0);
+    m.call(Hlt, [0, 0, 0x99], 0).unwrap();
+    assert_eq!((m.cpu.state.halted, m.cpu.state.rip), (1, 0x99));
+    m.call(CheckCpl0, [0; 3], 0).unwrap();
+    let mut m = Machine::protected(3);
+    assert_eq!(m.fails(Hlt, [0; 3], 0), (13, Some(0)));
+    assert_eq!(m.fails(CheckCpl0, [0; 3], 0), (13, Some(0)));
+    assert_eq!(m.fails(Invlpg, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn cli_and_sti_by_iopl_and_pvi() {
+    let mut m = Machine::protected(3);
+    assert_eq!(m.fails(Cli, [0; 3], 0), (13, Some(0)));
+    m.cpu.state.cr4 |= cr4::PVI;
+    m.call(Sti, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.state.flags & rflags::VIF, rflags::VIF);
+    m.call(Cli, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.state.flags & (rflags::VIF | rflags::IF), rflags::IF);
+    m.cpu.state.flags |= rflags::IOPL;
+    m.call(Cli, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.state.flags & rflags::IF, 0);
+    m.call(Sti, [0; 3], 0).unwrap();
+    assert_eq!((m.cpu.state.flags & rflags::IF, m.cpu.state.shadow), (rflags::IF, 1));
+    m.cpu.state.shadow = 0;
+    m.call(Sti, [0; 3], 0).unwrap();
+    assert_eq!(m.cpu.state.shadow, 0, "no shadow when IF was set");
+}
+
+#[test]
+fn pushf_and_popf() {
+    let mut m = Machine::protected(0);
+    m.cpu.state.flags |= rflags::RF | rflags::AC;
+    m.cpu.state.set_arith_flags(rflags::ARITH);
+    assert_eq!(m.call(PushfValue, [0; 3], 4), Ok(2 | rflags::ARITH | rflags::IF | rflags::AC));
+    assert_eq!(m.call(PushfValue, [0; 3], 2), Ok(2 | rflags::ARITH | rflags::IF));
+    m.call(Popf, [u64::MAX, 0, 0], 4).unwrap();
+    assert_eq!(m.cpu.state.rflags(), 0x0024_7fd7, "VM, RF, VIF, VIP are out of reach");
+    let mut m = Machine::protected(3);
+    m.call(Popf, [rflags::IOPL | rflags::TF, 0, 0], 4).unwrap();
+    assert_eq!(m.cpu.state.rflags(), 2 | rflags::IF | rflags::TF);
+    assert!(m.cpu.mode.has(mimus_frontend::x86::Mode::TF));
+    m.call(Popf, [0; 3], 2).unwrap();
+    assert!(!m.cpu.mode.has(mimus_frontend::x86::Mode::TF));
+}
+
+#[test]
+fn fs_and_gs_bases() {
+    let mut m = Machine::long(3);
+    m.call(WriteFsGsBase, [0x1_2345_6789, 0, 0], 8 << 8).unwrap();
+    m.call(WriteFsGsBase, [0x1_2345_6789, 0, 0], 4 << 8 | 1).unwrap();
+    assert_eq!(m.cpu.state.seg_base[4..], [0x1_2345_6789, 0x2345_6789]);
+    assert_eq!(m.call(ReadFsGsBase, [0; 3], 8 << 8), Ok(0x1_2345_6789));
+    assert_eq!(m.call(ReadFsGsBase, [0; 3], 4 << 8), Ok(0x2345_6789));
+    assert_eq!(m.fails(WriteFsGsBase, [1 << 47, 0, 0], 8 << 8), (13, Some(0)));
+    m.cpu.state.cr4 &= !cr4::FSGSBASE;
+    assert_eq!(m.fails(ReadFsGsBase, [0; 3], 8 << 8), (6, None));
+    assert_eq!(m.fails(Swapgs, [0; 3], 0), (13, Some(0)));
+    let mut m = Machine::long(0);
+    m.cpu.state.kernel_gs_base = 0xffff_8000_0000_0000;
+    m.call(Swapgs, [0; 3], 0).unwrap();
+    assert_eq!((m.cpu.state.seg_base[5], m.cpu.state.kernel_gs_base), (0xffff_8000_0000_0000, 0));
+    assert_eq!(Machine::protected(0).fails(Swapgs, [0; 3], 0), (6, None));
+}
+
+#[test]
+fn ports_and_the_permission_map() {
+    let mut m = Machine::protected(0);
+    assert_eq!(m.call(PortIn, [0x60, 0, 0], 1), Ok(0x1234_5678));
+    m.call(PortOut, [0xcf8, 0x8000_0000, 0], 4).unwrap();
+    assert_eq!(m.bus.lock().unwrap().ports, [(0x60, 1, None), (0xcf8, 4, Some(0x8000_0000))]);
+    let mut m = Machine::protected(3);
+    m.set(TSS + 0x88 + 0xc, 2, 0b1000_0111_1111_1111);
+    m.call(PortIn, [0x6b, 0, 0], 4).unwrap();
+    for (port, size) in [(0x6a, 1), (0x6a, 2), (0x6c, 4), (0x6f, 1)] {
+        assert_eq!(m.fails(PortIn, [port, 0, 0], size), (13, Some(0)), "{port:#x} {size}");
+        assert_eq!(m.fails(PortOut, [port, 0, 0], size), (13, Some(0)), "{port:#x} {size}");
+    }
+    assert_eq!(m.fails(PortIn, [0xffff, 0, 0], 1), (13, Some(0)), "beyond the TSS's limit");
+    m.cpu.state.tr.limit = 0x66;
+    assert_eq!(m.fails(PortIn, [0x6b, 0, 0], 1), (13, Some(0)), "no map base");
+    m.cpu.state.flags |= rflags::IOPL;
+    m.call(PortIn, [0xffff, 0, 0], 4).unwrap();
+    assert_eq!(m.bus.lock().unwrap().ports.len(), 2, "refused accesses do not reach the bus");
+}

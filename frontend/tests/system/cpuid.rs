@@ -1,0 +1,100 @@
+use mimus_frontend::x86::Features;
+use mimus_frontend::x86::cpuid::SIGNATURE;
+use mimus_frontend::x86::helpers::Helper;
+use mimus_frontend::x86::state::reg;
+
+use super::fixture::Machine;
+
+fn query(m: &mut Machine, leaf: u64, subleaf: u64) -> [u64; 4] {
+    m.cpu.state.gpr[reg::RAX] = leaf | 0xdead << 32;
+    m.cpu.state.gpr[reg::RCX] = subleaf | 0xdead << 32;
+    m.call(Helper::Cpuid, [0; 3], 0).unwrap();
+    [reg::RAX, reg::RBX, reg::RCX, reg::RDX].map(|r| m.cpu.state.gpr[r])
+}
+
+fn text(words: &[u64]) -> String {
+    words.iter().flat_map(|w| w.to_le_bytes()[..4].to_vec()).map(char::from).collect()
+}
+
+#[test]
+fn names() {
+    let mut m = Machine::new();
+    let [last, b, c, d] = query(&mut m, 0, 0);
+    assert_eq!((last, text(&[b, d, c]).as_str()), (0x16, "GenuineIntel"));
+    let brand: String = (2..5).map(|i| text(&query(&mut m, 0x8000_0000 + i, 0))).collect();
+    assert_eq!(brand.trim_end_matches('\0'), "mimus virtual CPU");
+    let [last, b, c, d] = query(&mut m, 0x4000_0000, 0);
+    assert_eq!((last, text(&[b, c, d]).as_str()), (0x4000_0000, "mimusmimus  "));
+    assert_eq!(query(&mut m, 1, 0)[0], u64::from(SIGNATURE));
+    assert_eq!(Machine::new().cpu.state.gpr[reg::RDX], u64::from(SIGNATURE));
+}
+
+#[test]
+fn features_are_those_of_x86_64_v2() {
+    let mut m = Machine::long(0);
+    let [_, _, c, d] = query(&mut m, 1, 0);
+    for bit in [0, 9, 13, 19, 20, 23] {
+        assert_ne!(c & 1 << bit, 0, "leaf 1 ECX {bit}");
+    }
+    for bit in [3, 12, 21, 26, 27, 28, 29, 30] {
+        assert_eq!(c & 1 << bit, 0, "not offered: leaf 1 ECX {bit}");
+    }
+    for bit in [0, 8, 15, 23, 24, 25, 26] {
+        assert_ne!(d & 1 << bit, 0, "leaf 1 EDX {bit}");
+    }
+    let [_, b, c, d] = query(&mut m, 7, 0);
+    assert_eq!((b, c, d), (1 | 1 << 1 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 20, 1 << 2, 0));
+    assert_eq!(query(&mut m, 7, 1), [0; 4]);
+    let [_, _, c, d] = query(&mut m, 0x8000_0001, 0);
+    assert_eq!((c, d), (1, 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29));
+    assert_eq!(query(&mut Machine::protected(0), 0x8000_0001, 0)[3] & 1 << 11, 0, "SYSCALL is 64-bit only");
+    assert_eq!(query(&mut m, 0x8000_0007, 0)[3], 1 << 8);
+}
+
+#[test]
+fn apic_bit_mirrors_the_global_enable() {
+    let mut m = Machine::new();
+    assert_eq!(query(&mut m, 1, 0)[3] & 1 << 9, 0);
+    m.bus.lock().unwrap().apic_base = 0xfee0_0900;
+    assert_eq!(query(&mut m, 1, 0)[3] & 1 << 9, 1 << 9);
+}
+
+#[test]
+fn address_widths_follow_la57() {
+    assert_eq!(query(&mut Machine::new(), 0x8000_0008, 0)[0], 48 << 8 | 40);
+    let mut m = Machine::with(Features { la57: true, ..Features::default() });
+    assert_eq!(query(&mut m, 0x8000_0008, 0)[0], 57 << 8 | 40);
+    assert_ne!(query(&mut m, 7, 0)[2] & 1 << 16, 0);
+}
+
+#[test]
+fn frequencies_or_nothing() {
+    let at = |tsc_hz| query(&mut Machine::with(Features { tsc_hz, ..Features::default() }), 0x15, 0);
+    assert_eq!(at(1_000_000_000), [1, 1, 1_000_000_000, 0]);
+    assert_eq!(at(2_500_000_000), [2, 5, 1_000_000_000, 0]);
+    assert_eq!(at(2_893_127_411), [0; 4], "a ratio guests cannot compute with");
+    assert_eq!(at(0), [0; 4]);
+    let mut m = Machine::with(Features { tsc_hz: 2_893_127_411, ..Features::default() });
+    assert_eq!(query(&mut m, 0x16, 0), [0; 4], "and no rounded frequency either");
+}
+
+#[test]
+fn topology_and_caches() {
+    let mut m = Machine::new();
+    assert_eq!(query(&mut m, 0xb, 0), [0, 1, 0x100, 0]);
+    assert_eq!(query(&mut m, 0xb, 1), [0, 1, 0x201, 0]);
+    assert_eq!(query(&mut m, 0xb, 2), [0, 0, 2, 0]);
+    let [a, b, sets, _] = query(&mut m, 4, 2);
+    assert_eq!(a & 0xff, 3 | 2 << 5);
+    assert_eq!(((b >> 22) + 1) * ((b & 0xfff) + 1) * (sets + 1), 1024 * 1024);
+    assert_eq!(query(&mut m, 4, 3), [0; 4]);
+}
+
+#[test]
+fn leaves_beyond_the_last_tell_the_last() {
+    let mut m = Machine::new();
+    let last = query(&mut m, 0x16, 0);
+    for leaf in [0x17, 0x7fff_ffff, 0x4000_0001, 0x8000_0009, 0xffff_ffff] {
+        assert_eq!(query(&mut m, leaf, 0), last, "{leaf:#x}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The system side of x86: tables built in RAM, helpers called as translated code calls them.
+
+mod control;
+mod cpuid;
+mod fixture;
+mod interrupts;
+mod msr;
+mod paging;
+mod segments;
+mod tasks;
+mod transfers;
+mod vm86;

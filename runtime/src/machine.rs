@@ -1,6 +1,6 @@
 //! The PC: puts RAM, devices, vCPU and kernel together and runs them.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -84,7 +84,8 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32)?;
     let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
     let settings = Settings {
-        counted: config.stats.is_some(),
+        // The demo guest ends with a table of what ran where.
+        counted: config.stats.is_some() || config.kernel.is_none(),
         chain: !config.log.contains(LogItems::EXEC),
         sync: *compile == CompileMode::Sync,
         dump,
@@ -363,6 +364,9 @@ fn apply(state: &mut State, boot: &BootState) {
     state.tr = segment(&s.tr);
     state.gdtr = TableReg { base: boot.gdt.base, limit: boot.gdt.limit.into() };
     state.idtr = TableReg { base: boot.idt.base, limit: boot.idt.limit.into() };
+    // As firmware leaves them: MTRRs and fixed ranges enabled, write-back by default (SDM vol. 3A, 11.11.2.1). Without it Linux
+    // takes page attributes for unusable.
+    state.mtrr_def_type = 0xc06;
 }
 
 /// Runs the machine that `config` describes to its end, and writes `-stats`.
@@ -377,6 +381,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let mut machine = Machine::new(config)?;
     let status = machine.run()?;
+    if config.kernel.is_none() {
+        // Nobody is told when standard output is gone: the guest's own output found out.
+        let _ = write!(std::io::stdout(), "\n{}", machine.stats().to_table());
+    }
     if let Some((path, file)) = stats_file {
         let write = serde_json::to_writer_pretty(file, &machine.stats().to_json());
         write.with_context(|| format!("-stats: cannot write {}", path.display()))?;

@@ -40,6 +40,38 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// As a table to be read: what was interpreted, compiled and chained.
+    pub fn to_table(&self) -> String {
+        let insns = self.vcpu.interpreted_insns + self.compiled_insns;
+        let percent = |n: u64| if insns == 0 { 0.0 } else { 100.0 * n as f64 / insns as f64 };
+        let [link, indirect, main, stopped, requested] = self.vcpu.exits;
+        let rows = [
+            ("guest instructions", insns, String::new()),
+            ("  interpreted", self.vcpu.interpreted_insns, format!("{:.2} %", percent(self.vcpu.interpreted_insns))),
+            ("  run as host code", self.compiled_insns, format!("{:.2} %", percent(self.compiled_insns))),
+            ("blocks translated", self.cache.translated, format!("{} instructions", self.cache.translated_insns)),
+            ("blocks compiled", self.cache.compiled, format!("{} KiB of host code", self.cache.code_bytes >> 10)),
+            ("links between them", self.cache.links, String::new()),
+            ("returns to the dispatcher", link + indirect + main + stopped + requested, String::new()),
+            ("blocks dropped as rewritten", self.cache.invalidations, String::new()),
+            ("interrupts taken", self.vcpu.interrupts, format!("{} halts", self.vcpu.halts)),
+            ("page walks", self.mmu.refills, format!("{} TLB flushes", self.mmu.flushes + self.mmu.page_flushes)),
+        ];
+        let mut out = String::from("what mimus did:\n");
+        for (name, count, note) in rows {
+            out.push_str(format!("  {name:<28}{count:>12}  {note}").trim_end());
+            out.push('\n');
+        }
+        let seconds = |ns: u64| ns as f64 / 1e9;
+        out.push_str(&format!(
+            "  {:<28}{:>10.2} s  {:.2} s of compiling beside it\n",
+            "time",
+            seconds(self.guest_ns),
+            seconds(self.compile_ns)
+        ));
+        out
+    }
+
     /// As JSON.
     pub fn to_json(&self) -> Value {
         let [link, indirect, main, stopped, requested] = self.vcpu.exits;

@@ -97,12 +97,14 @@ impl Mmu {
     /// Invalidates every entry, or every non-global one.
     pub fn flush(&mut self, keep_global: bool) {
         self.stats.flushes += 1;
+        tracing::info!(target: "mmu", "flush of {}", if keep_global { "non-global pages" } else { "everything" });
         self.tlb.flush(keep_global);
     }
 
     /// Invalidates the page of `addr` in every mode.
     pub fn flush_page(&mut self, addr: u64) {
         self.stats.page_flushes += 1;
+        tracing::info!(target: "mmu", "flush of the page of {addr:#x}");
         self.tlb.flush_page(addr);
     }
 
@@ -115,7 +117,12 @@ impl Mmu {
         access: Access,
     ) -> Result<u64, W::Fault> {
         self.stats.refills += 1;
-        let map = walker.walk(&self.ram, addr, access, bank)?;
+        let walked = walker.walk(&self.ram, addr, access, bank);
+        match &walked {
+            Ok(map) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: {map:x?}"),
+            Err(_) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: fault"),
+        }
+        let map = walked?;
         if access != Access::Fetch
             && let Some(host) = self.ram.host(map.gpa, PAGE_SIZE)
         {

@@ -249,7 +249,10 @@ fn run_image(cpu: &mut Cpu, op: X87Op, format: MemFormat, addr: u64, wide: bool)
 pub extern "C" fn fxsave(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> u64 {
     let wide = arg & 2 != 0;
     // On an error the exception is pending already.
-    let _: Result<()> = if addr & 15 != 0 {
+    let canonical = cpu.state.canonical(addr) && cpu.state.canonical(addr.wrapping_add(511));
+    let _: Result<()> = if cpu.state.code64() && !canonical {
+        Err(cpu.raise(Exception::non_canonical()))
+    } else if addr & 15 != 0 {
         Err(cpu.raise(Exception::gp(0)))
     } else if arg & 1 == 0 {
         save_extended(cpu, addr, wide)

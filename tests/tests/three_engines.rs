@@ -15,7 +15,7 @@ fn interpreter_agrees_with_the_host() {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host {
-    use iced_x86::Code;
+    use iced_x86::{Code, Mnemonic};
     use mimus_tests::engines::case::{Case, case};
     use mimus_tests::engines::compare::{data_differences, differences, report};
     use mimus_tests::engines::form;
@@ -49,6 +49,9 @@ mod host {
         }
 
         fn compare(&mut self, case: &Case, passes: Passes) -> Option<Vec<String>> {
+            if form::undefined_result(&case.insn, &case.registers).is_some() {
+                return None;
+            }
             for (at, bytes) in &case.patches {
                 self.host.data()[*at..at + bytes.len()].copy_from_slice(bytes);
             }
@@ -60,6 +63,14 @@ mod host {
             };
             let mut found = differences(Some((&case.insn, &case.registers)), &want, &got);
             self.guest.read_data(&mut self.data);
+            if let (Mnemonic::Fxsave | Mnemonic::Fxsave64, Some((at, _))) = (case.insn.mnemonic(), case.patches.first()) {
+                // MXCSR_MASK is the processor's own.
+                let mask = (at + 28).min(DATA_LEN)..(at + 32).min(DATA_LEN);
+                self.data[mask.clone()].copy_from_slice(&self.host.data()[mask]);
+            }
+            if want.trap.is_some() && form::several_steps(case.insn.mnemonic()) {
+                return Some(found);
+            }
             found.extend(data_differences(self.host.data(), &self.data));
             Some(found)
         }

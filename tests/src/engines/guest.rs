@@ -56,6 +56,8 @@ impl CodeSink for NoSink {
 
 /// Guest-physical address of the data.
 const DATA_GPA: u64 = 0x1_0000;
+/// Guest-physical address of the code.
+const CODE_GPA: u64 = 0x2_0000;
 /// Guest-physical address of the page tables.
 const TABLES: u64 = 0x1000;
 
@@ -98,6 +100,7 @@ fn map(ram: &Ram) {
         let table = TABLES + PAGE * u64::from(3 - level);
         write(table + 8 * index(DATA, level), (table + PAGE) | USER | 2);
     }
+    write(TABLES + 3 * PAGE + 8 * index(CODE, 0), CODE_GPA | USER);
     for n in 0..DATA_LEN as u64 / PAGE {
         let page = DATA + n * PAGE;
         let writable = if page >= WRITABLE { WRITE } else { 0 };
@@ -144,6 +147,11 @@ impl Guest {
     /// Sets data from [`DATA`] on.
     pub fn write_data(&mut self, data: &[u8]) {
         assert!(data.len() <= DATA_LEN && self.ram.write_bytes(DATA_GPA, data));
+    }
+
+    /// Puts code at [`CODE`].
+    pub fn write_code(&mut self, code: &[u8]) {
+        assert!(code.len() <= PAGE as usize && self.ram.write_bytes(CODE_GPA, code));
     }
 
     /// Loads registers, with nothing pending.
@@ -217,7 +225,8 @@ impl Guest {
         if self.cpu.header.verdict == Verdict::Again as u32 {
             return Err("wants to be started again".into());
         }
-        let trap = self.cpu.pending.take().map(|e| Trap {
+        self.cpu.state.rip = rip;
+        let trap = self.cpu.take_settled().map(|e| Trap {
             vector: e.vector,
             error: e.error.unwrap_or(0),
             address: if e.vector == 14 { e.address } else { 0 },
@@ -232,6 +241,7 @@ impl Guest {
     /// As for [`Guest::lift`] and [`Guest::outcome`].
     pub fn step(&mut self, code: &[u8], registers: &Registers, passes: Passes) -> Result<Outcome, String> {
         self.load(registers, CODE);
+        self.write_code(code);
         let block = self.lift(code, CODE, 1, passes)?;
         self.interpret(&block)
     }

@@ -9,6 +9,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
 use mimus_frontend::x86::{Bus, Cpu};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
+use mimus_runtime::lockstep::{BlockRunner, Compiled, Left};
 use mimus_softmmu::{CodeSink, MmioBus, Ram, Verdict};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -232,6 +233,20 @@ impl Guest {
             address: if e.vector == 14 { e.address } else { 0 },
         });
         Ok(Outcome { registers: self.registers(), rip, trap })
+    }
+
+    /// Runs a compiled block.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::outcome`]; or the block is lost.
+    pub fn run_compiled(&mut self, runner: &mut BlockRunner, block: Compiled) -> Result<Outcome, String> {
+        let left = runner.run(block, &mut self.cpu).ok_or("the compiled block is lost")?;
+        let rip = match left {
+            Left::To(pc) | Left::Stopped(pc) => pc,
+            Left::Main => self.cpu.state.rip,
+        };
+        self.outcome(rip)
     }
 
     /// Interprets the one instruction `code` at [`CODE`].

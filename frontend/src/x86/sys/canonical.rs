@@ -55,7 +55,13 @@ impl Cpu {
             _ => {}
         }
         let whole = self.state.gpr.get(register.full_register().number())?;
-        Some(if register.size() == 4 { whole & 0xffff_ffff } else if register.size() == 1 { whole & 0xff } else { *whole })
+        Some(if register.size() == 4 {
+            whole & 0xffff_ffff
+        } else if register.size() == 1 {
+            whole & 0xff
+        } else {
+            *whole
+        })
     }
 
     /// Takes the pending exception, settled as far as the instruction at `state.rip` decides which one it is.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 pub mod kick;
 mod log;
+pub mod lockstep;
 pub mod machine;
 mod slow;
 pub mod stats;

@@ -239,7 +239,7 @@ impl Mmu {
     pub fn probe_write<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, size: u64) -> Result<(), W::Fault> {
         self.translate(walker, bank, addr, Access::Write)?;
         if (addr & (PAGE_SIZE - 1)) + size > PAGE_SIZE {
-            self.translate(walker, bank, addr.wrapping_add(size - 1), Access::Write)?;
+            self.translate(walker, bank, (addr | (PAGE_SIZE - 1)).wrapping_add(1), Access::Write)?;
         }
         Ok(())
     }

@@ -169,7 +169,7 @@ impl Cpu {
     pub(crate) fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
         self.raise(match fault {
             PageFault::Page { addr, code } => Exception::page_fault(addr, code),
-            PageFault::NonCanonical => Exception::gp(0),
+            PageFault::NonCanonical => Exception::non_canonical(),
         })
     }
 

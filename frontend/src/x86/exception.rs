@@ -29,7 +29,8 @@ pub struct Exception {
     pub vector: u8,
     /// Error code, for the vectors that push one.
     pub error: Option<u32>,
-    /// For #PF: the address for CR2. For #DB: bits to set in DR6.
+    /// For #PF: the address for CR2. For #DB: bits to set in DR6. For #GP: not 0 if an address was not canonical, which may
+    /// turn out to be #SS.
     pub address: u64,
 }
 
@@ -47,6 +48,11 @@ impl Exception {
     /// #GP.
     pub const fn gp(code: u32) -> Exception {
         Exception::with_code(vector::GP, code)
+    }
+
+    /// #GP(0) for an address that is not canonical.
+    pub const fn non_canonical() -> Exception {
+        Exception { vector: vector::GP, error: Some(0), address: 1 }
     }
 
     /// #UD.

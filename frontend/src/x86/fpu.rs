@@ -66,11 +66,9 @@ fn check_pending(cpu: &mut Cpu) -> Result<()> {
     }
 }
 
-/// Begins an MMX instruction.
+/// What an MMX instruction does to the x87 unit, once nothing of it can fault any more.
 pub extern "C" fn enter_mmx(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    if check_pending(cpu).is_ok() {
-        cpu.state.fpu.enter_mmx();
-    }
+    cpu.state.fpu.enter_mmx();
     0
 }
 
@@ -102,8 +100,13 @@ pub extern "C" fn load_mxcsr(cpu: &mut Cpu, value: u64, _: u64, _: u64, _: u32) 
 /// MASKMOVQ, MASKMOVDQU to linear address `addr`; `offsets` as for [`vector`], source and mask; `arg` bytes.
 pub extern "C" fn masked_move(cpu: &mut Cpu, addr: u64, offsets: u64, _: u64, arg: u32) -> u64 {
     let source = env_read(cpu, offsets as u16 as usize);
-    let mask = env_read(cpu, (offsets >> 16) as u16 as usize);
-    for i in 0..u64::from(arg.min(16)) {
+    let bytes = arg.min(16);
+    let mask = env_read(cpu, (offsets >> 16) as u16 as usize) & (u128::MAX >> (128 - 8 * bytes));
+    // The whole operand is checked, whatever the mask, so that a fault writes none of it.
+    if cpu.probe_write(addr, bytes.into()).is_err() {
+        return 0;
+    }
+    for i in 0..u64::from(bytes) {
         if mask >> (8 * i + 7) & 1 != 0 && cpu.write(addr.wrapping_add(i), 1, (source >> (8 * i)) as u64).is_err() {
             break;
         }
@@ -146,8 +149,10 @@ fn run_x87(cpu: &mut Cpu, addr: u64, pc: u64, arg: u32) -> Result<()> {
         None => run_image(cpu, row.op, row.memory, addr, arg >> 24 & 1 != 0)?,
         Some(bytes) if row.store => {
             let Ok(store) = cpu.state.fpu.store_value(row.op) else { return Ok(()) };
-            if let Some(value) = store.value {
-                write_bytes(cpu, addr, &value.to_le_bytes()[..usize::from(bytes)])?;
+            match store.value {
+                Some(value) => write_bytes(cpu, addr, &value.to_le_bytes()[..usize::from(bytes)])?,
+                // Memory faults come before the operation's own exceptions.
+                None => cpu.probe_write(addr, bytes.into())?,
             }
             cpu.state.fpu.commit(store.commit);
         }
@@ -248,7 +253,10 @@ fn run_image(cpu: &mut Cpu, op: X87Op, format: MemFormat, addr: u64, wide: bool)
 pub extern "C" fn fxsave(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> u64 {
     let wide = arg & 2 != 0;
     // On an error the exception is pending already.
-    let _: Result<()> = if addr & 15 != 0 {
+    let canonical = cpu.state.canonical(addr) && cpu.state.canonical(addr.wrapping_add(511));
+    let _: Result<()> = if cpu.state.code64() && !canonical {
+        Err(cpu.raise(Exception::non_canonical()))
+    } else if addr & 15 != 0 {
         Err(cpu.raise(Exception::gp(0)))
     } else if arg & 1 == 0 {
         save_extended(cpu, addr, wide)

@@ -62,8 +62,8 @@ helpers! {
     Vector fpu::vector [READ_ENV WRITE_ENV];
     /// A vector operation that may raise #XM.
     VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT];
-    /// Checks for a pending #MF and takes the x87 unit into MMX mode.
-    EnterMmx fpu::enter_mmx [READ_ENV WRITE_ENV FAULT];
+    /// Takes the x87 unit into MMX mode.
+    EnterMmx fpu::enter_mmx [READ_ENV WRITE_ENV];
     /// EMMS.
     Emms fpu::emms [READ_ENV WRITE_ENV FAULT];
     /// LDMXCSR of `a`.

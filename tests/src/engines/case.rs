@@ -339,7 +339,9 @@ fn contents(rng: &mut Rng, insn: &Instruction, registers: &Registers) -> Vec<u8>
         Mnemonic::Cmpxchg if rng.one_in(2) => rax.to_le_bytes().to_vec(),
         Mnemonic::Cmpxchg8b if rng.one_in(2) => (rax & 0xffff_ffff | rdx << 32).to_le_bytes().to_vec(),
         Mnemonic::Cmpxchg16b if rng.one_in(2) => [rax.to_le_bytes(), rdx.to_le_bytes()].concat(),
-        Mnemonic::Ldmxcsr if !rng.one_in(4) => (values::mxcsr(rng)).to_le_bytes().to_vec(),
+        Mnemonic::Ldmxcsr if !rng.one_in(4) => values::mxcsr(rng).to_le_bytes().to_vec(),
+        // Bit 17 is one that some processors have.
+        Mnemonic::Ldmxcsr => (rng.next_u64() as u32 & !0x2_0000).to_le_bytes().to_vec(),
         _ => match rng.below(4) {
             0 => values::f80_bits(rng).to_le_bytes().to_vec(),
             1 => registers.xmm(rng.below(16) as usize).to_le_bytes().to_vec(),

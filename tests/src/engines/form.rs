@@ -40,6 +40,17 @@ pub const EXCLUDED: &[Exclusion] = {
     ]
 };
 
+/// Forms that processors do differently.
+pub const EXCLUDED_CODES: &[(Code, &str)] = &[
+    (Code::Movsxd_r16_rm16, "AMD's read 4 bytes"),
+    (Code::Bswap_r16, "undefined"),
+    (Code::Reservednop_rm16_r16_0F0D, RESERVED_NOP),
+    (Code::Reservednop_rm32_r32_0F0D, RESERVED_NOP),
+    (Code::Reservednop_rm64_r64_0F0D, RESERVED_NOP),
+];
+
+const RESERVED_NOP: &str = "undefined on AMD's";
+
 /// Whether a form has operands of privilege, or ones that a process must not change.
 fn system_operands(code: Code) -> bool {
     use OpCodeOperandKind as K;
@@ -54,6 +65,9 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     if let Some(row) = EXCLUDED.iter().find(|row| row.mnemonics.contains(&code.mnemonic())) {
         return Some(row.reason);
     }
+    if let Some((_, reason)) = EXCLUDED_CODES.iter().find(|(excluded, _)| *excluded == code) {
+        return Some(reason);
+    }
     if system_operands(code) {
         return Some("loads a segment, control or debug register");
     }
@@ -63,11 +77,36 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     }
 }
 
+/// Whether the result of `insn` with these registers is undefined, or known to be another one on the host: why.
+pub fn undefined_result(insn: &Instruction, before: &Registers) -> Option<&'static str> {
+    match insn.mnemonic() {
+        Mnemonic::Shld | Mnemonic::Shrd => {
+            let count = shift_count(insn, 2, before);
+            (count > operand_bits(insn)).then_some("a count beyond the width")
+        }
+        // SDM vol. 2A, CVTPI2PS: a transition to MMX; AMD's make none.
+        Mnemonic::Cvtpi2ps if insn.op1_kind() == iced_x86::OpKind::Memory => Some("AMD's leave the x87 unit alone"),
+        _ => None,
+    }
+}
+
+/// Whether an instruction accesses memory in several steps, so that at a fault an engine may have written some of its
+/// operand, and the page fault is for whichever page it accessed first.
+pub fn several_steps(mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    matches!(
+        mnemonic,
+        Fldenv | Frstor | Fnstenv | Fnsave | Fxsave | Fxsave64 | Fxrstor | Fxrstor64 | Enter | Maskmovq | Maskmovdqu
+    )
+}
+
 /// Every form that is lifted in 64-bit mode.
 pub fn lifted() -> impl Iterator<Item = Code> {
     Code::values().filter(|&code| {
         code.op_code().is_instruction()
             && code.op_code().mode64()
+            // Not the forms that other makers' processors have instead.
+            && code.op_code().intel_decoder64()
             && code.encoding() == EncodingKind::Legacy
             && lift::supported(code)
     })
@@ -107,16 +146,26 @@ pub fn undefined_flags(insn: &Instruction, before: &Registers) -> u64 {
     }
 }
 
+/// Width of the first operand.
+fn operand_bits(insn: &Instruction) -> u64 {
+    match insn.op0_kind() {
+        iced_x86::OpKind::Register => 8 * insn.op0_register().size() as u64,
+        _ => 8 * insn.memory_size().size() as u64,
+    }
+}
+
+/// The count of a shift in operand `operand`, masked.
+fn shift_count(insn: &Instruction, operand: u32, before: &Registers) -> u64 {
+    let in_register = insn.op_kind(operand) == iced_x86::OpKind::Register;
+    let count = if in_register { before.gpr[1] } else { insn.immediate(operand) };
+    count & if operand_bits(insn) == 64 { 63 } else { 31 }
+}
+
 /// With a count of 0 no flag changes; OF is defined for a count of 1 only; CF is undefined once a count passes the width.
 fn shift_undefined(insn: &Instruction, operand: u32, before: &Registers) -> u64 {
     const AF: u64 = 0x10;
-    let bits = match insn.op0_kind() {
-        iced_x86::OpKind::Register => 8 * insn.op0_register().size() as u64,
-        _ => 8 * insn.memory_size().size() as u64,
-    };
-    let count =
-        if insn.op_kind(operand) == iced_x86::OpKind::Register { before.gpr[1] } else { insn.immediate(operand) };
-    let count = count & if bits == 64 { 63 } else { 31 };
+    let bits = operand_bits(insn);
+    let count = shift_count(insn, operand, before);
     let rotates = matches!(insn.mnemonic(), Mnemonic::Rol | Mnemonic::Ror | Mnemonic::Rcl | Mnemonic::Rcr);
     let adjust = if rotates { 0 } else { AF };
     let double = operand == 2;

@@ -9,6 +9,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
 use mimus_frontend::x86::{Bus, Cpu};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
+use mimus_runtime::lockstep::{BlockRunner, Compiled, Left};
 use mimus_softmmu::{CodeSink, MmioBus, Ram, Verdict};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -56,6 +57,8 @@ impl CodeSink for NoSink {
 
 /// Guest-physical address of the data.
 const DATA_GPA: u64 = 0x1_0000;
+/// Guest-physical address of the code.
+const CODE_GPA: u64 = 0x2_0000;
 /// Guest-physical address of the page tables.
 const TABLES: u64 = 0x1000;
 
@@ -98,6 +101,7 @@ fn map(ram: &Ram) {
         let table = TABLES + PAGE * u64::from(3 - level);
         write(table + 8 * index(DATA, level), (table + PAGE) | USER | 2);
     }
+    write(TABLES + 3 * PAGE + 8 * index(CODE, 0), CODE_GPA | USER);
     for n in 0..DATA_LEN as u64 / PAGE {
         let page = DATA + n * PAGE;
         let writable = if page >= WRITABLE { WRITE } else { 0 };
@@ -144,6 +148,11 @@ impl Guest {
     /// Sets data from [`DATA`] on.
     pub fn write_data(&mut self, data: &[u8]) {
         assert!(data.len() <= DATA_LEN && self.ram.write_bytes(DATA_GPA, data));
+    }
+
+    /// Puts code at [`CODE`].
+    pub fn write_code(&mut self, code: &[u8]) {
+        assert!(code.len() <= PAGE as usize && self.ram.write_bytes(CODE_GPA, code));
     }
 
     /// Loads registers, with nothing pending.
@@ -217,12 +226,27 @@ impl Guest {
         if self.cpu.header.verdict == Verdict::Again as u32 {
             return Err("wants to be started again".into());
         }
-        let trap = self.cpu.pending.take().map(|e| Trap {
+        self.cpu.state.rip = rip;
+        let trap = self.cpu.take_settled().map(|e| Trap {
             vector: e.vector,
             error: e.error.unwrap_or(0),
             address: if e.vector == 14 { e.address } else { 0 },
         });
         Ok(Outcome { registers: self.registers(), rip, trap })
+    }
+
+    /// Runs a compiled block.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::outcome`]; or the block is lost.
+    pub fn run_compiled(&mut self, runner: &mut BlockRunner, block: Compiled) -> Result<Outcome, String> {
+        let left = runner.run(block, &mut self.cpu).ok_or("the compiled block is lost")?;
+        let rip = match left {
+            Left::To(pc) | Left::Stopped(pc) => pc,
+            Left::Main => self.cpu.state.rip,
+        };
+        self.outcome(rip)
     }
 
     /// Interprets the one instruction `code` at [`CODE`].
@@ -232,6 +256,7 @@ impl Guest {
     /// As for [`Guest::lift`] and [`Guest::outcome`].
     pub fn step(&mut self, code: &[u8], registers: &Registers, passes: Passes) -> Result<Outcome, String> {
         self.load(registers, CODE);
+        self.write_code(code);
         let block = self.lift(code, CODE, 1, passes)?;
         self.interpret(&block)
     }

@@ -10,6 +10,7 @@ pub mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod host;
 pub mod layout;
+pub mod program;
 pub mod values;
 
 /// Registers before or after an instruction.

@@ -298,9 +298,11 @@ impl Lift {
             let whole = self.read(insn, 0, ty);
             old = self.b.extend(Op::Zext, Type::I64, ty, whole);
             let same = self.b.binary(Op::Eq, ty, acc, old);
-            let new = self.b.select(ty, same, src, old);
+            let differs = self.b.binary_imm(Op::XorI, Type::I8, same, 1);
+            let target = Gpr::of(insn.op_register(0)).ok_or(Refusal::Undefined)?;
             self.keep_or_write(accumulator, same, old);
-            self.write(insn, 0, ty, new);
+            // A destination that is not equal keeps its upper half, too.
+            self.keep_or_write(target, differs, src);
         }
         let dst = self.b.binary(Op::Sub, ty, acc, old);
         self.set_flags(Record { kind: CcKind::Sub, ty, a: acc, dst, src: old, aux: old });
@@ -313,7 +315,7 @@ impl Lift {
         let written = match gpr.ty {
             Type::I64 => value,
             Type::I32 => self.zext64(Type::I32, value),
-            ty => self.b.deposit(Type::I64, old, value, 0, ty.bits()),
+            ty => self.b.deposit(Type::I64, old, value, if gpr.high { 8 } else { 0 }, ty.bits()),
         };
         let result = self.b.select(Type::I64, keep, old, written);
         self.b.store_env(crate::x86::state::gpr_slot(gpr.number), result);

@@ -272,7 +272,13 @@ impl Lift {
         Ok(())
     }
 
-    /// NOP, PAUSE, prefetches, fences, cache-line hints: nothing to do in a coherent machine without a cache model.
+    /// CLFLUSH: its address is checked as a byte's that is read.
+    pub(super) fn flush_line(&mut self, insn: &Instruction) -> Lifted {
+        self.read(insn, 0, Type::I8);
+        Ok(())
+    }
+
+    /// NOP, PAUSE, prefetches, fences: nothing to do in a coherent machine without a cache model.
     pub(super) fn nothing(&mut self, _: &Instruction) -> Lifted {
         Ok(())
     }

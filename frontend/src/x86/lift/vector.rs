@@ -40,7 +40,12 @@ impl Lift {
         self.vector_row(insn, row)
     }
 
-    /// Takes the x87 unit into MMX mode; pending x87 exceptions come first.
+    /// #MF if an x87 exception is pending, which comes before all else that an MMX instruction may raise.
+    fn check_x87(&mut self) {
+        self.call(Helper::Fwait, Type::I64, &[], 0);
+    }
+
+    /// Takes the x87 unit into MMX mode: once memory has been read or written.
     fn enter_mmx(&mut self) {
         let flags = self.flags;
         self.call(Helper::EnterMmx, Type::I64, &[], 0);
@@ -133,13 +138,17 @@ impl Lift {
     /// Moves of up to 64 low bits between a vector register and memory, a general or another vector register; a vector
     /// destination is zero above them.
     fn move_low(&mut self, insn: &Instruction, ty: Type) {
-        if uses(insn, |r| r.is_mm()) {
-            self.enter_mmx();
+        let mmx = uses(insn, |r| r.is_mm());
+        if mmx {
+            self.check_x87();
         }
         let is_vector = |i: u32| {
             insn.op_kind(i) == OpKind::Register && (insn.op_register(i).is_xmm() || insn.op_register(i).is_mm())
         };
         let value = if is_vector(1) { self.read_half(insn.op_register(1), false) } else { self.read(insn, 1, ty) };
+        if mmx && !self.is_memory(insn, 0) {
+            self.enter_mmx();
+        }
         if is_vector(0) {
             let value = self.zext64(ty, value);
             let register = insn.op_register(0);
@@ -150,6 +159,9 @@ impl Lift {
             }
         } else {
             self.write(insn, 0, ty, value);
+        }
+        if mmx && self.is_memory(insn, 0) {
+            self.enter_mmx();
         }
     }
 
@@ -168,6 +180,7 @@ impl Lift {
     fn masked_move(&mut self, insn: &Instruction) {
         let mm = insn.mnemonic() == Mnemonic::Maskmovq;
         if mm {
+            self.check_x87();
             self.enter_mmx();
         }
         let index = self.gpr(crate::x86::state::reg::RDI);
@@ -193,8 +206,9 @@ impl Lift {
         let to_memory = self.is_memory(insn, 0);
         let source = if operands > 1 { 1 } else { 0 };
         let from_memory = !to_memory && self.is_memory(insn, source);
-        if row.uses_mmx(from_memory) {
-            self.enter_mmx();
+        let mmx = row.uses_mmx(from_memory);
+        if mmx {
+            self.check_x87();
         }
         let mut imm = immediate.map_or(0, |_| insn.immediate8());
         let buffer = vtmp_offset(0);
@@ -226,6 +240,10 @@ impl Lift {
                 None if register.is_mm() => src = mm_offset(register.number()),
                 None => src = xmm_offset(register.number()),
             }
+        }
+        if mmx {
+            // Processors make the transition before a floating-point exception.
+            self.enter_mmx();
         }
         let dst = match insn.op_kind(0) {
             OpKind::Register if insn.op_register(0).is_mm() => mm_offset(insn.op_register(0).number()),

@@ -61,7 +61,7 @@ const DR7_GD: u64 = 1 << 13;
 impl Cpu {
     /// Delivers the pending exception of the instruction at `state.rip`.
     pub fn deliver_pending(&mut self) {
-        if let Some(exception) = self.take_pending() {
+        if let Some(exception) = self.take_settled() {
             self.deliver_exception(exception);
         }
     }

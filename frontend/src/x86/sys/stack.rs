@@ -135,24 +135,29 @@ pub extern "C" fn enter(cpu: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 
     fn run(cpu: &mut Cpu, locals: u64, level: u64, size: u8) -> Result<()> {
         let mut stack = Stack::current(cpu);
         let bp = cpu.state.gpr[reg::RBP];
-        let mut values = SmallVec::<[u64; 33]>::new();
-        values.push(bp);
         let frame = bp_after_push(&stack, size);
-        if level > 0 {
-            let mut display = Stack { sp: bp, ..stack };
-            for _ in 1..level {
-                display.sp = display.sp.wrapping_sub(size.into());
-                let address = display.address(cpu, display.sp & display.mask, size)?;
-                values.push(cpu.read_as(display.bank, address, size)?);
-            }
-            values.push(frame);
+        let step = u64::from(size);
+        let pushes = if level == 0 { 1 } else { level + 1 };
+        let display = |n: u64| bp.wrapping_sub(n * step);
+        // Everything is checked before anything is written, the new top of the stack too.
+        for n in 1..level {
+            let address = stack.address(cpu, display(n) & stack.mask, size)?;
+            cpu.read_as(stack.bank, address, size)?;
         }
-        // The new top of the stack must be writable too: checked before anything is written.
-        let pushed = values.len() as u64 * u64::from(size);
-        let top = stack.sp.wrapping_sub(pushed).wrapping_sub(locals) & stack.mask;
-        let address = stack.address(cpu, top, size)?;
-        cpu.probe_write_as(stack.bank, address, size.into())?;
-        stack.push(cpu, size, &values)?;
+        for below in (1..=pushes).map(|n| n * step).chain([pushes * step + locals]) {
+            let address = stack.address(cpu, stack.sp.wrapping_sub(below) & stack.mask, size)?;
+            cpu.probe_write_as(stack.bank, address, step)?;
+        }
+        stack.push(cpu, size, &[bp])?;
+        for n in 1..level {
+            // Read only now: it may be what was just pushed.
+            let address = stack.address(cpu, display(n) & stack.mask, size)?;
+            let value = cpu.read_as(stack.bank, address, size)?;
+            stack.push(cpu, size, &[value])?;
+        }
+        if level > 0 {
+            stack.push(cpu, size, &[frame])?;
+        }
         stack.release(locals.wrapping_neg());
         stack.commit(cpu);
         let keep = if size == 2 { bp & !0xffff } else { 0 };

@@ -270,8 +270,9 @@ impl Fpu {
         self.regs[usize::from(i & 7)] = Reg::new(0xffff, value);
     }
 
-    /// EMMS: all registers empty.
+    /// EMMS: TOP becomes 0, all registers empty (SDM vol. 3A, table 12-2).
     pub fn emms(&mut self) {
+        self.set_top(0);
         self.tags = 0;
     }
 

@@ -1,0 +1,131 @@
+//! One compiled block at a time on a vCPU, so that compiled code can be compared with the interpreter step by step.
+
+use mimus_backend::exec::enter;
+use mimus_backend::{Arena, BackendError, Compiler, HostAddr, HostIsa, Request, Thunks};
+use mimus_frontend::x86::helpers::TABLE;
+use mimus_frontend::x86::{Cpu, HEADER_OFFSET};
+use mimus_ir::Block;
+use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry};
+
+use crate::slow;
+
+/// Bytes of the arena; it is thrown away when it is full.
+const ARENA: usize = 4 << 20;
+
+/// Compiles blocks and runs them, without chaining.
+#[derive(Debug)]
+pub struct BlockRunner {
+    compiler: Compiler,
+    code: Vec<u8>,
+    memory: Memory,
+    helpers: Vec<u64>,
+    /// What a probe of the jump cache finds: nothing.
+    jump_cache: Box<JumpCacheEntry>,
+    /// Counts the arenas, so that what lay in an earlier one is known to be gone.
+    epoch: u64,
+}
+
+#[derive(Debug)]
+struct Memory {
+    arena: Arena,
+    thunks: Thunks,
+    /// The one pair of link slots, never linked.
+    links: Box<[u64; 2]>,
+}
+
+/// A block that [`BlockRunner::compile`] has made.
+#[derive(Clone, Copy, Debug)]
+pub struct Compiled {
+    entry: HostAddr,
+    epoch: u64,
+}
+
+/// How a block was left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// To the guest PC given.
+    To(u64),
+    /// To the dispatcher; the guest PC is in env.
+    Main,
+    /// In the instruction at the guest PC given, with a fault pending or another verdict.
+    Stopped(u64),
+}
+
+impl Memory {
+    fn new(host: &HostIsa) -> Result<Memory, BackendError> {
+        let mut arena = Arena::new(ARENA)?;
+        let thunks = Thunks::new(host, &mut arena, HEADER_OFFSET as i32)?;
+        let links = Box::new([thunks.exit_stub().0; 2]);
+        Ok(Memory { arena, thunks, links })
+    }
+}
+
+impl BlockRunner {
+    /// For this host.
+    ///
+    /// # Errors
+    ///
+    /// When Cranelift does not know the host, or there is no memory for code.
+    pub fn new() -> Result<BlockRunner, BackendError> {
+        let compiler = Compiler::new(HostIsa::native()?);
+        let memory = Memory::new(compiler.host())?;
+        let helpers = TABLE.iter().map(|row| row.function as usize as u64).collect();
+        Ok(BlockRunner { compiler, code: Vec::new(), memory, helpers, jump_cache: Box::default(), epoch: 0 })
+    }
+
+    /// Compiles a block, which must be for an x86 vCPU. Earlier ones may be lost by it.
+    ///
+    /// # Errors
+    ///
+    /// What the backend finds wrong with it.
+    pub fn compile(&mut self, block: &Block) -> Result<Compiled, BackendError> {
+        let request = Request {
+            block,
+            header_offset: HEADER_OFFSET as i32,
+            link_slot: 0,
+            linear_offset: 0,
+            counted: false,
+            may_link: false,
+            dump: None,
+        };
+        let info = self.compiler.compile(request, &mut self.code)?;
+        let slot = match self.memory.arena.alloc(self.code.len()) {
+            Some(slot) => slot,
+            None => {
+                self.memory = Memory::new(self.compiler.host())?;
+                self.epoch += 1;
+                self.memory.arena.alloc(self.code.len()).ok_or(BackendError::ArenaTooSmall(ARENA))?
+            }
+        };
+        let start = self.memory.arena.publish(slot, &self.code);
+        Ok(Compiled { entry: HostAddr(start.0 + u64::from(info.entry_offset)), epoch: self.epoch })
+    }
+
+    /// Runs a block on `cpu`; `None` if it has been lost by a later [`BlockRunner::compile`].
+    pub fn run(&mut self, compiled: Compiled, cpu: &mut Cpu) -> Option<Left> {
+        if compiled.epoch != self.epoch {
+            return None;
+        }
+        let header = &mut cpu.header;
+        header.links = self.memory.links.as_ptr() as u64;
+        header.helpers = self.helpers.as_ptr() as u64;
+        header.jump_cache = (&raw mut *self.jump_cache) as u64;
+        header.jump_cache_mask = 0;
+        header.jump_context = 1;
+        header.slow_rust = slow::TABLE.map(|f| f.address());
+        self.memory.thunks.install(header);
+        cpu.update_mode();
+        cpu.code_policy = CodePolicy::Refuse;
+        let env: *mut Cpu = cpu;
+        // SAFETY: the block lies in the present arena, by its epoch, and was compiled for this header offset and an x86 env;
+        // `env` is borrowed mutably; all that its header points to was just set and lives as long as `self`.
+        let code = unsafe { enter(&self.memory.thunks, env.cast(), compiled.entry) };
+        cpu.code_policy = CodePolicy::Write;
+        let value = cpu.header.exit_value;
+        Some(match code {
+            ExitCode::Main => Left::Main,
+            ExitCode::Stopped => Left::Stopped(value),
+            ExitCode::Indirect | ExitCode::Requested | ExitCode::Link => Left::To(value),
+        })
+    }
+}

@@ -283,7 +283,8 @@ impl Cache {
     /// brought up to date: then the caller must drop what leads to blocks by virtual address before it goes on.
     #[inline]
     pub fn pass(&self, passage: &Passage, seen: &mut u64) -> bool {
-        passage.0.store(self.epoch.load(Ordering::SeqCst), Ordering::SeqCst);
+        // Acquire: entries are read after the epoch, so that none retired up to it is seen. Release: what ran before is over.
+        passage.0.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
         let deaths = self.deaths.load(Ordering::Acquire);
         std::mem::replace(seen, deaths) != deaths
     }

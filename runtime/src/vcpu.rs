@@ -118,7 +118,9 @@ impl Vcpu {
     /// A vCPU that shares `cache`, interpreting only when there is no `jit`.
     pub fn new(mut cpu: Box<Cpu>, cache: Arc<Cache>, jit: Option<Arc<Jit>>, perf: Option<PerfMap>) -> Vcpu {
         let passage = cache.register();
-        let mut jump_cache = vec![JumpCacheEntry::default(); JUMP_CACHE].into_boxed_slice();
+        // No context has this number: an empty entry matches in none, not even in the one numbered 0.
+        let empty = JumpCacheEntry { context: u64::MAX, ..JumpCacheEntry::default() };
+        let mut jump_cache = vec![empty; JUMP_CACHE].into_boxed_slice();
         let helpers: Vec<u64> =
             mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
         let header = &mut cpu.header;
@@ -173,6 +175,20 @@ impl Vcpu {
             return self.step_one();
         }
         let context = self.context();
+        let pc = self.cpu.state.rip;
+        // The entry is taken out while its block runs: cheaper than counting one more owner.
+        let index = Vcpu::block_index(pc);
+        if let Some(cached) = self.blocks[index].take()
+            && cached.pc == pc
+            && cached.context == context
+            && !cached.tb.is_dead()
+        {
+            let result = self.run(&cached.tb, context);
+            if self.blocks[index].is_none() {
+                self.blocks[index] = Some(cached);
+            }
+            return result;
+        }
         let Ok(tb) = self.find(context) else {
             self.deliver();
             return Ok(());
@@ -181,15 +197,25 @@ impl Vcpu {
             Found::Block(tb) => tb,
             Found::Uncached(block) => return self.interpret(&block).map(drop),
         };
+        self.run(&tb, context)
+    }
+
+    /// Place of a guest PC in the dispatcher's own cache.
+    fn block_index(pc: u64) -> usize {
+        (pc ^ pc >> 11) as usize & (BLOCK_CACHE - 1)
+    }
+
+    /// Runs a block, as compiled code if there is any.
+    fn run(&mut self, tb: &Arc<Tb>, context: u64) -> Result<(), Malformed> {
         tb.touch();
         let entry = tb.entry();
         if entry == 0 {
             self.link_from = None;
-            self.warm(&tb);
+            self.warm(tb);
             return self.interpret(&tb.block).map(drop);
         }
         if let Some(slot) = self.link_from.take() {
-            self.cache.link(slot, &tb);
+            self.cache.link(slot, tb);
         }
         if std::mem::take(&mut self.indirect) && !tb.straddles() {
             let pc = tb.key.pc;
@@ -378,17 +404,10 @@ impl Vcpu {
         Ok(gpa)
     }
 
-    /// The block at the guest PC.
+    /// The block at the guest PC, which the dispatcher's own cache does not have.
     fn find(&mut self, context: u64) -> Result<Found, Raised> {
         let pc = self.cpu.state.rip;
-        let index = (pc ^ pc >> 11) as usize & (BLOCK_CACHE - 1);
-        if let Some(cached) = &self.blocks[index]
-            && cached.pc == pc
-            && cached.context == context
-            && !cached.tb.is_dead()
-        {
-            return Ok(Found::Block(cached.tb.clone()));
-        }
+        let index = Vcpu::block_index(pc);
         let linear = self.linear_pc();
         let limit = self.cpu.state.seg[1].limit;
         if !self.cpu.mode.has(Mode::CS_FLAT) && pc > u64::from(limit) {

@@ -98,7 +98,8 @@ impl ExitCode {
 pub struct JumpCacheEntry {
     /// Guest PC.
     pub pc: u64,
-    /// [`EnvHeader::jump_context`] it was made in; 0 never matches.
+    /// [`EnvHeader::jump_context`] it was made in. An empty entry has a number that no context gets, not 0, which compiled code
+    /// may find there when everything it knows is out of date.
     pub context: u64,
     /// Host address of the entry point.
     pub entry: u64,

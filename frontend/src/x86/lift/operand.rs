@@ -5,6 +5,8 @@ use mimus_ir::block::{MemFlags, Value};
 use mimus_ir::op::{Op, Type};
 
 use super::Lift;
+use crate::x86::Mode;
+use crate::x86::exception::{Exception, vector};
 use crate::x86::helpers::Helper;
 use crate::x86::state::{Seg, gpr_slot, seg_base_slot};
 
@@ -195,9 +197,27 @@ impl Lift {
         self.linear_in(seg, offset, Lift::address_type(insn), size, write)
     }
 
-    /// Linear address of `offset` in `seg`.
+    /// Linear address of `offset` in `seg`, its alignment checked where the mode asks for that.
     pub(super) fn linear_in(&mut self, seg: Seg, offset: Addr, ty: Type, size: u32, write: bool) -> Addr {
-        if self.mode.has(crate::x86::Mode::CODE64) {
+        let addr = self.linear_unaligned(seg, offset, ty, size, write);
+        self.check_alignment(addr, size);
+        addr
+    }
+
+    /// #AC(0) for an operand of 2, 4 or 8 bytes that is not aligned to its size, where alignment checks are on (SDM vol. 3A,
+    /// 6.15, "Alignment Check Exception").
+    pub(super) fn check_alignment(&mut self, addr: Addr, size: u32) {
+        if !self.mode.has(Mode::ALIGN) || !matches!(size, 2 | 4 | 8) {
+            return;
+        }
+        let flat = self.flatten(addr);
+        let low = self.b.binary_imm(Op::AndI, Type::I8, flat, u64::from(size - 1));
+        let odd = self.b.binary_imm(Op::NeI, Type::I8, low, 0);
+        self.b.trap_if(odd, Exception::with_code(vector::AC, 0).trap_code());
+    }
+
+    fn linear_unaligned(&mut self, seg: Seg, offset: Addr, ty: Type, size: u32, write: bool) -> Addr {
+        if self.mode.has(Mode::CODE64) {
             return match seg {
                 Seg::Fs | Seg::Gs => {
                     let base = self.b.load_env(seg_base_slot(seg));

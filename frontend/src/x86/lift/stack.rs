@@ -25,7 +25,9 @@ impl Lift {
     pub(super) fn stack_address(&mut self, sp: Value, disp: i32, size: u32, write: bool) -> Addr {
         let ty = self.stack_type();
         if ty == Type::I64 {
-            return Addr { value: sp, disp };
+            let addr = Addr { value: sp, disp };
+            self.check_alignment(addr, size);
+            return addr;
         }
         let value = self.b.binary_imm(Op::AddI, ty, sp, disp as i64 as u64);
         self.linear_in(Seg::Ss, Addr { value, disp: 0 }, ty, size, write)

@@ -11,7 +11,7 @@ use mimus_runtime::lockstep::BlockRunner;
 use mimus_tests::engines::case::{Case, case};
 use mimus_tests::engines::compare::{data_differences, differences, report};
 use mimus_tests::engines::form;
-use mimus_tests::engines::guest::{Guest, Passes};
+use mimus_tests::engines::guest::{Guest, Passes, World};
 use mimus_tests::engines::layout::{CODE, DATA_LEN};
 use mimus_tests::engines::program::{self, Program};
 use mimus_tests::engines::{Outcome, case as make};
@@ -103,7 +103,7 @@ mod host {
 
     impl Rig {
         pub fn new() -> Rig {
-            Rig { host: Host::new().expect("the host"), guest: Guest::new(), data: vec![0; DATA_LEN] }
+            Rig { host: Host::new().expect("the host"), guest: Guest::new(World::USER), data: vec![0; DATA_LEN] }
         }
 
         fn fill(&mut self, rng: &mut Rng) {
@@ -143,7 +143,7 @@ mod host {
             let mut tally = Tally::default();
             self.fill(&mut rng);
             for attempt in 0..4 * cases {
-                let Some(case) = case(&mut rng, code) else { continue };
+                let Some(case) = case(&mut rng, code, 64) else { continue };
                 let passes = if attempt % 2 == 0 { Passes::None } else { Passes::All };
                 let Some(found) = self.compare(&case, passes) else { continue };
                 tally.count(&found, || report(&case, &found));
@@ -158,6 +158,7 @@ mod host {
 
 /// Two vCPUs, one for each engine.
 struct Pair {
+    world: World,
     interpreted: Guest,
     compiled: Guest,
     runner: BlockRunner,
@@ -165,27 +166,34 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Pair {
+    fn new(world: World) -> Pair {
         Pair {
-            interpreted: Guest::new(),
-            compiled: Guest::new(),
+            world,
+            interpreted: Guest::new(world),
+            compiled: Guest::new(world),
             runner: BlockRunner::new().expect("a compiler for this host"),
             data: [vec![0; DATA_LEN], vec![0; DATA_LEN]],
         }
     }
 
-    fn data_differences(&mut self) -> Vec<String> {
+    /// Differences beside those of outcomes: system registers and data.
+    fn other_differences(&mut self) -> Vec<String> {
         let [a, b] = &mut self.data;
         self.interpreted.read_data(a);
         self.compiled.read_data(b);
-        data_differences(a, b)
+        let mut found = data_differences(a, b);
+        let (want, got) = (self.interpreted.whole_state(), self.compiled.whole_state());
+        if want != got {
+            found.push(format!("other registers: {got:x?}\nnot {want:x?}"));
+        }
+        found
     }
 
     /// Cases of one form: one instruction, compiled once, with several sets of registers.
     fn form(&mut self, code: Code, mut rng: Rng, instructions: u32, sets: u32) -> Tally {
         let mut tally = Tally::default();
         for attempt in 0..8 * instructions {
-            let Some(case) = case(&mut rng, code) else { continue };
+            let Some(case) = case(&mut rng, code, self.world.bits) else { continue };
             let passes = if attempt % 2 == 0 { Passes::None } else { Passes::All };
             self.instruction(&mut tally, &case, passes, &mut rng, sets);
             if tally.run >= instructions * sets {
@@ -224,7 +232,7 @@ impl Pair {
             let want = self.interpreted.interpret(&plain);
             let got = self.compiled.run_compiled(&mut self.runner, compiled);
             let mut found = compare(&want, &got);
-            found.extend(self.data_differences());
+            found.extend(self.other_differences());
             tally.count(&found, || report(&case, &found));
         }
     }
@@ -251,7 +259,7 @@ impl Pair {
             let compiled = self.runner.compile(&block).map_err(|problem| vec![problem.to_string()])?;
             let got = self.compiled.run_compiled(&mut self.runner, compiled);
             let mut found = compare(&want, &got);
-            found.extend(self.data_differences());
+            found.extend(self.other_differences());
             if !found.is_empty() {
                 found.insert(0, format!("in the block at {rip:#x}:"));
                 return Err(found);
@@ -308,12 +316,15 @@ fn compare(want: &Result<Outcome, String>, got: &Result<Outcome, String>) -> Vec
 #[test]
 fn compiled_code_agrees_with_the_interpreter() {
     /// Instructions of each form, and sets of registers for each.
-    const INSTRUCTIONS: u32 = 6;
+    const INSTRUCTIONS: u32 = 3;
     const SETS: u32 = 12;
     let rng = Rng::new(seed());
-    let mut pair = Pair::new();
     let instructions = INSTRUCTIONS.saturating_mul(factor());
-    every_form(form::compared(), |code| pair.form(code, rng.part(code as u64), instructions, SETS));
+    for world in [World::USER, World { bits: 64, cpl: 0 }, World { bits: 32, cpl: 3 }, World { bits: 32, cpl: 0 }] {
+        println!("{world:?}");
+        let mut pair = Pair::new(world);
+        every_form(form::lifted(world.bits), |code| pair.form(code, rng.part(code as u64), instructions, SETS));
+    }
 }
 
 #[test]
@@ -324,7 +335,7 @@ fn random_programs_agree() {
     let fixed = seed();
     let time = TIME * factor();
     let codes = program::forms();
-    let (mut pair, mut guest) = (Pair::new(), Guest::new());
+    let (mut pair, mut guest) = (Pair::new(World::USER), Guest::new(World::USER));
     let start = Instant::now();
     let (mut programs, mut insns) = (0u64, 0);
     let mut failures = Vec::new();

@@ -293,6 +293,8 @@ fn save_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
 fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     let mut image = [0; 160];
     read_bytes(cpu, addr, &mut image)?;
+    // The operand is 512 bytes whatever is taken from it.
+    cpu.read(addr.wrapping_add(511), 1)?;
     let mxcsr = u32::from_le_bytes([image[24], image[25], image[26], image[27]]);
     if mxcsr & !Mxcsr::WRITABLE != 0 {
         return Err(cpu.raise(Exception::gp(0)));

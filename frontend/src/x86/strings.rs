@@ -155,7 +155,8 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
                 } else {
                     cpu.mmu.fill(&cpu.state, cpu.bank, to, (size, cpu.state.gpr[reg::RAX]), count)
                 };
-                result.map_err(|fault| cpu.raise_page_fault(fault))?
+                // A fault is raised for one element, which finds it in the right order.
+                result.unwrap_or(0)
             }
             _ => 0,
         };

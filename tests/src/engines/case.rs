@@ -25,6 +25,8 @@ pub struct Case {
 /// What the registers must fulfil so that memory operands are where they are wanted.
 struct Maker<'a> {
     rng: &'a mut Rng,
+    /// Width of the code segment: 32 or 64.
+    bits: u32,
     /// Address size of 32 bits.
     short: bool,
 }
@@ -80,7 +82,14 @@ fn target(rng: &mut Rng, size: u64) -> u64 {
 }
 
 impl Maker<'_> {
+    /// How many general registers there are.
+    fn registers(&self) -> u64 {
+        if self.bits == 64 { 16 } else { 8 }
+    }
+
+    /// One of 8 or, in 64-bit mode, `count` registers from `first` on.
     fn register(&mut self, count: u64, first: Register) -> Register {
+        let count = if self.bits == 64 { count } else { count.min(8) };
         first + self.rng.below(count) as u32
     }
 
@@ -88,6 +97,7 @@ impl Maker<'_> {
     fn set_memory(&mut self, insn: &mut Instruction, index: u32) {
         insn.set_op_kind(index, OpKind::Memory);
         let bytes = if self.short { 4 } else { 8 };
+        let registers = self.registers();
         match self.rng.below(24) {
             0 if !self.short => {
                 // The displacement is set once the length is known: see `rip_relative`.
@@ -103,10 +113,10 @@ impl Maker<'_> {
             }
             _ => {}
         }
-        let base = self.rng.below(16) as usize;
+        let base = self.rng.below(registers) as usize;
         insn.set_memory_base(gpr(base, bytes));
         if self.rng.one_in(2) {
-            let other = self.rng.below(16) as usize;
+            let other = self.rng.below(registers) as usize;
             if other != 4 && other != base {
                 insn.set_memory_index(gpr(other, bytes));
                 insn.set_memory_index_scale(1 << self.rng.below(4));
@@ -144,7 +154,9 @@ impl Maker<'_> {
             K::r64_or_mem | K::r64_reg | K::r64_rm | K::r64_opcode => self.register(16, Register::RAX),
             K::mm_or_mem | K::mm_reg | K::mm_rm => self.register(8, Register::MM0),
             K::xmm_or_mem | K::xmm_reg | K::xmm_rm => self.register(16, Register::XMM0),
-            K::seg_reg => self.register(6, Register::ES),
+            K::seg_reg => Register::ES + self.rng.below(6) as u32,
+            K::cr_reg => Register::CR0 + self.rng.pick(&[0, 2, 3, 4, if self.bits == 64 { 8 } else { 0 }]),
+            K::dr_reg => Register::DR0 + self.rng.below(8) as u32,
             K::sti_opcode => self.register(8, Register::ST0),
             K::st0 => Register::ST0,
             K::al => Register::AL,
@@ -206,6 +218,27 @@ impl Maker<'_> {
                 insn.set_memory_displ_size(if self.short { 4 } else { 8 });
                 return Some(());
             }
+            K::br16_1 | K::br16_2 => {
+                insn.set_op_kind(index, OpKind::NearBranch16);
+                insn.set_near_branch16((CODE + 32 + self.rng.below(64)) as u16);
+                return Some(());
+            }
+            K::farbr2_2 | K::farbr4_2 => {
+                let wide = kind == K::farbr4_2;
+                insn.set_op_kind(index, if wide { OpKind::FarBranch32 } else { OpKind::FarBranch16 });
+                insn.set_far_branch_selector(values::int(self.rng, 16) as u16);
+                if wide {
+                    insn.set_far_branch32(values::int(self.rng, 32) as u32);
+                } else {
+                    insn.set_far_branch16(values::int(self.rng, 16) as u16);
+                }
+                return Some(());
+            }
+            K::br32_1 | K::br32_4 => {
+                insn.set_op_kind(index, OpKind::NearBranch32);
+                insn.set_near_branch32((CODE + 32 + self.rng.below(64)) as u32);
+                return Some(());
+            }
             K::br64_1 | K::br64_4 => {
                 insn.set_op_kind(index, OpKind::NearBranch64);
                 insn.set_near_branch64(CODE + 32 + self.rng.below(64));
@@ -223,9 +256,9 @@ impl Maker<'_> {
 }
 
 /// An instruction of form `code`, or `None` when the random choices do not go together.
-pub fn instruction(rng: &mut Rng, code: Code) -> Option<Instruction> {
-    let short = rng.one_in(6);
-    let mut maker = Maker { rng, short };
+pub fn instruction(rng: &mut Rng, code: Code, bits: u32) -> Option<Instruction> {
+    let short = bits == 32 || rng.one_in(6);
+    let mut maker = Maker { rng, bits, short };
     let mut insn = Instruction::default();
     insn.set_code(code);
     for (index, &kind) in code.op_code().op_kinds().iter().enumerate() {
@@ -245,9 +278,9 @@ pub fn instruction(rng: &mut Rng, code: Code) -> Option<Instruction> {
     Some(insn)
 }
 
-/// The bytes of an instruction at `rip`.
-pub fn encode(insn: &Instruction, rip: u64) -> Option<Vec<u8>> {
-    let mut encoder = Encoder::new(64);
+/// The bytes of an instruction at `rip` in code of `bits` bits.
+pub fn encode(insn: &Instruction, rip: u64, bits: u32) -> Option<Vec<u8>> {
+    let mut encoder = Encoder::new(bits);
     encoder.encode(insn, rip).ok()?;
     Some(encoder.take_buffer())
 }
@@ -371,7 +404,7 @@ pub fn place(rng: &mut Rng, insn: &Instruction) -> (Registers, Vec<(usize, Vec<u
     if insn.has_rep_prefix() || insn.has_repne_prefix() {
         let high = if rng.one_in(2) { 0 } else { registers.gpr[1] & !0xffff_ffff };
         // With 32-bit addresses the upper half does not count.
-        registers.gpr[1] = rng.below(20) | high;
+        registers.gpr[1] = if rng.one_in(4) { rng.below(3000) } else { rng.below(20) } | high;
         taken[1] = true;
     }
     let mut factory = InstructionInfoFactory::new();
@@ -387,17 +420,22 @@ pub fn place(rng: &mut Rng, insn: &Instruction) -> (Registers, Vec<(usize, Vec<u
             patch(&mut patches, at, &bytes);
         }
     }
+    let both = taken[6] && taken[7] && insn.is_string_instruction();
+    if both && rng.one_in(4) {
+        // Operands that overlap.
+        registers.gpr[7] = registers.gpr[6].wrapping_add(rng.below(65)).wrapping_sub(32);
+    }
     if insn.mnemonic() == Mnemonic::Enter && !taken[5] {
         registers.gpr[5] = target(rng, 8);
     }
     (registers, patches)
 }
 
-/// A case of form `code`.
-pub fn case(rng: &mut Rng, code: Code) -> Option<Case> {
-    let insn = instruction(rng, code)?;
-    let bytes = encode(&insn, CODE)?;
-    let insn = iced_x86::Decoder::with_ip(64, &bytes, CODE, iced_x86::DecoderOptions::NONE).decode();
+/// A case of form `code` in code of `bits` bits.
+pub fn case(rng: &mut Rng, code: Code, bits: u32) -> Option<Case> {
+    let insn = instruction(rng, code, bits)?;
+    let bytes = encode(&insn, CODE, bits)?;
+    let insn = iced_x86::Decoder::with_ip(bits, &bytes, CODE, iced_x86::DecoderOptions::NONE).decode();
     if insn.code() != code {
         return None;
     }

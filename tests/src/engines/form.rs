@@ -100,13 +100,16 @@ pub fn several_steps(mnemonic: Mnemonic) -> bool {
     )
 }
 
-/// Every form that is lifted in 64-bit mode.
-pub fn lifted() -> impl Iterator<Item = Code> {
-    Code::values().filter(|&code| {
-        code.op_code().is_instruction()
-            && code.op_code().mode64()
+/// Every form that is lifted in code of `bits` (32 or 64) bits.
+pub fn lifted(bits: u32) -> impl Iterator<Item = Code> {
+    Code::values().filter(move |&code| {
+        let row = code.op_code();
+        row.is_instruction()
+            // Nor what only the oldest processors had.
+            && row.decoder_option() == 0
+            && code != Code::Popw_CS
             // Not the forms that other makers' processors have instead.
-            && code.op_code().intel_decoder64()
+            && if bits == 64 { row.mode64() && row.intel_decoder64() } else { row.mode32() && row.intel_decoder32() }
             && code.encoding() == EncodingKind::Legacy
             && lift::supported(code)
     })
@@ -114,7 +117,7 @@ pub fn lifted() -> impl Iterator<Item = Code> {
 
 /// Every form that is compared with the host.
 pub fn compared() -> impl Iterator<Item = Code> {
-    lifted().filter(|&code| excluded(code).is_none())
+    lifted(64).filter(|&code| excluded(code).is_none())
 }
 
 /// CF, PF, AF, ZF, SF, OF.

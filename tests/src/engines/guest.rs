@@ -74,6 +74,8 @@ pub enum Passes {
 /// The vCPU with its memory.
 pub struct Guest {
     cpu: Box<Cpu>,
+    /// What is the same before each step.
+    initial: State,
     ram: Arc<Ram>,
     interp: Interp,
     scratch: Scratch,
@@ -87,7 +89,7 @@ impl std::fmt::Debug for Guest {
 
 impl Default for Guest {
     fn default() -> Guest {
-        Guest::new()
+        Guest::new(World::USER)
     }
 }
 
@@ -109,30 +111,48 @@ fn map(ram: &Ram) {
     }
 }
 
-fn user_state(s: &mut State) {
-    s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
-    s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
-    s.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
-    s.cr3 = TABLES;
-    // Selectors as Linux has them, so that reading them compares.
-    let data = Segment { base: 0, limit: u32::MAX, selector: 0, access: 0xc0f3 };
-    s.seg = [data; 6];
-    s.seg[Seg::Ss as usize].selector = 0x2b;
-    s.seg[Seg::Cs as usize] = Segment { base: 0, limit: u32::MAX, selector: 0x33, access: 0xa0fb };
-    s.seg[Seg::Gs as usize].base = GS_BASE;
+/// Width of code and privilege level of a [`Guest`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct World {
+    /// 64 for 64-bit mode, 32 for compatibility mode.
+    pub bits: u32,
+    /// Privilege level: 0 or 3.
+    pub cpl: u16,
+}
+
+impl World {
+    /// As a process of the host sees itself.
+    pub const USER: World = World { bits: 64, cpl: 3 };
+
+    fn enter(self, s: &mut State) {
+        s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
+        s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
+        s.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
+        s.cr3 = TABLES;
+        // Selectors as Linux has them, so that reading them compares.
+        let dpl = self.cpl << 5;
+        let data = Segment { base: 0, limit: u32::MAX, selector: 0, access: 0xc093 | dpl };
+        s.seg = [data; 6];
+        s.seg[Seg::Ss as usize].selector = 0x28 | self.cpl;
+        let width = if self.bits == 64 { 0x2000 } else { 0x4000 };
+        s.seg[Seg::Cs as usize] =
+            Segment { base: 0, limit: u32::MAX, selector: 0x30 | self.cpl, access: 0x809b | width | dpl };
+        s.seg[Seg::Gs as usize].base = GS_BASE;
+    }
 }
 
 impl Guest {
     /// A vCPU with its data zero.
-    pub fn new() -> Guest {
+    pub fn new(world: World) -> Guest {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("guest RAM");
         let ram = Arc::new(Ram::new(memory));
         map(&ram);
         let mut cpu = Cpu::new(ram.clone(), Arc::new(NoSink), Box::new(NoBus), Features::default());
-        user_state(&mut cpu.state);
+        world.enter(&mut cpu.state);
         cpu.update_mode();
         cpu.flush_tlb(false);
-        Guest { cpu, ram, interp: Interp::default(), scratch: Scratch::default() }
+        let initial = cpu.state;
+        Guest { cpu, initial, ram, interp: Interp::default(), scratch: Scratch::default() }
     }
 
     /// The vCPU.
@@ -158,6 +178,11 @@ impl Guest {
     /// Loads registers, with nothing pending.
     pub fn load(&mut self, registers: &Registers, rip: u64) {
         let cpu = &mut *self.cpu;
+        let paging = |s: &State| (s.cr0, s.cr3, s.cr4, s.efer);
+        if paging(&cpu.state) != paging(&self.initial) {
+            cpu.flush_tlb(false);
+        }
+        cpu.state = self.initial;
         let s = &mut cpu.state;
         s.gpr = registers.gpr;
         s.rip = rip;
@@ -184,6 +209,15 @@ impl Guest {
             fx[160 + 16 * n..][..16].copy_from_slice(&value.to_le_bytes());
         }
         Registers { gpr: s.gpr, rflags: s.rflags(), fx }
+    }
+
+    /// All registers, the system's too, in a form in which equal ones are equal.
+    pub fn whole_state(&self) -> State {
+        let mut s = self.cpu.state;
+        let flags = s.rflags();
+        s.set_rflags(flags);
+        s.vtmp = [[0; 2]; 2];
+        s
     }
 
     /// A block of at most `max` instructions from `code`, which lies at [`CODE`], beginning at `rip`.

@@ -64,7 +64,7 @@ pub fn forms() -> Vec<Code> {
         form::excluded(*code).is_none()
             || matches!(code.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt | Mnemonic::Movsxd)
     };
-    form::lifted().filter(usual).collect()
+    form::lifted(64).filter(usual).collect()
 }
 
 /// Moves the memory operand of `insn` into the data by its displacement, the registers being what they are. `None` if it
@@ -122,16 +122,16 @@ fn within_data(insn: &Instruction, registers: &Registers) -> bool {
 
 fn next_instruction(rng: &mut Rng, codes: &[Code], now: &Registers, rip: u64) -> Option<Vec<u8>> {
     let code = rng.pick(codes);
-    let mut insn = case::instruction(rng, code)?;
+    let mut insn = case::instruction(rng, code, 64)?;
     aim(rng, &mut insn, now)?;
     let branches = !matches!(code.flow_control(), FlowControl::Next | FlowControl::Exception);
     if branches {
         // The length is known only once it is encoded.
         insn.set_near_branch64(rip + 16);
-        let len = case::encode(&insn, rip)?.len() as u64;
+        let len = case::encode(&insn, rip, 64)?.len() as u64;
         insn.set_near_branch64(rip + len + SKIPPED.len() as u64);
     }
-    let mut bytes = case::encode(&insn, rip)?;
+    let mut bytes = case::encode(&insn, rip, 64)?;
     let insn = iced_x86::Decoder::with_ip(64, &bytes, rip, iced_x86::DecoderOptions::NONE).decode();
     let reaches = within_data(&insn, now) || rng.one_in(40);
     let long = (insn.has_rep_prefix() || insn.has_repne_prefix()) && now.gpr[1] > 1000;

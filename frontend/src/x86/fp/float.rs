@@ -251,7 +251,10 @@ pub(super) fn reciprocal(root: bool, b: u64) -> u64 {
         return F32.quiet(b);
     }
     let sign = v.sign();
+    // From here on results are sure to be flushed to zero (SDM vol. 2B, RCPPS).
+    const FLUSHED: u64 = 0x7e7f_e800;
     let f = match v {
+        Val::Finite(_) if !root && b & !F32.sign_bit() >= FLUSHED => return F32.encode(sign, 0, 0),
         Val::Zero(_) => return F32.infinity() | (b & F32.sign_bit()),
         Val::Finite(f) if root && f.sign => return F32.indefinite(),
         Val::Inf(true) if root => return F32.indefinite(),

@@ -31,6 +31,10 @@ impl Cpu {
         let insn = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();
         let mut factory = InstructionInfoFactory::new();
         let used = factory.info(&insn).used_memory();
+        if let [only] = used {
+            // A bit test reaches further than its operand.
+            return only.segment() == Register::SS;
+        }
         // What is read is read before anything is written.
         let reads = |m: &&UsedMemory| !matches!(m.access(), OpAccess::Write | OpAccess::CondWrite);
         let first = used.iter().filter(reads).chain(used.iter().filter(|m| !reads(m))).find(|m| self.is_outside(m));

@@ -139,12 +139,14 @@ pub extern "C" fn enter(cpu: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 
         let step = u64::from(size);
         let pushes = if level == 0 { 1 } else { level + 1 };
         let display = |n: u64| bp.wrapping_sub(n * step);
-        // Everything is checked before anything is written, the new top of the stack too.
-        for n in 1..level {
-            let address = stack.address(cpu, display(n) & stack.mask, size)?;
-            cpu.read_as(stack.bank, address, size)?;
-        }
-        for below in (1..=pushes).map(|n| n * step).chain([pushes * step + locals]) {
+        // Everything is checked before anything is written, in the order in which it is then done; the new top of the stack
+        // is checked too.
+        for (n, below) in (1..=pushes).map(|n| n * step).chain([pushes * step + locals]).enumerate() {
+            let n = n as u64;
+            if (1..level).contains(&n) {
+                let address = stack.address(cpu, display(n) & stack.mask, size)?;
+                cpu.read_as(stack.bank, address, size)?;
+            }
             let address = stack.address(cpu, stack.sp.wrapping_sub(below) & stack.mask, size)?;
             cpu.probe_write_as(stack.bank, address, step)?;
         }

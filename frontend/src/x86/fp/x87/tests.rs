@@ -485,6 +485,10 @@ fn control_words_and_mmx() {
     assert_eq!(fpu.mmx(7), 1 << 63);
     fpu.emms();
     assert_eq!(fpu.tag_word(), 0xffff);
+    let mut fpu = Fpu::default();
+    fpu.run(Fld1, 0, 0);
+    fpu.emms();
+    assert_eq!((fpu.top(), fpu.tags()), (0, 0));
     // An exception that was masked becomes pending when it is unmasked.
     let mut fpu = Fpu::with(&[ONE, ZERO]);
     fpu.run(Fdiv_st0_sti, 1, 0);

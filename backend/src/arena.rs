@@ -199,6 +199,32 @@ impl Arena {
         self.write(slot.offset, code)
     }
 
+    /// Writes what was published at `from` into a slot as well, and returns where it can be executed there. `None` if the
+    /// bytes at `from` are not those of a generation that still holds them.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Arena::publish`]; the code is as long as the slot.
+    pub fn republish(&mut self, slot: Slot, from: HostAddr) -> Option<HostAddr> {
+        let start = usize::try_from(from.0.checked_sub(self.executed.as_ptr() as u64)?).ok()?;
+        let end = start.checked_add(slot.len)?;
+        let held = |p: &Part| p.state != State::Free && start >= p.start && end <= p.start + p.used;
+        if !self.parts.iter().any(held) {
+            return None;
+        }
+        // SAFETY: within the writable mapping, by `held`; only `write` changes these bytes, through `&mut self`.
+        let code = unsafe { std::slice::from_raw_parts(self.written.as_ptr().add(start), slot.len) }.to_vec();
+        Some(self.publish(slot, &code))
+    }
+
+    /// The generation that the next [`Arena::rotate`] names for eviction, if it names one and what is being evicted now is
+    /// freed before.
+    pub fn next_victim(&self) -> Option<Generation> {
+        let available = self.parts.iter().filter(|p| matches!(p.state, State::Free | State::Evicting)).count();
+        let oldest = self.order.front().filter(|_| available <= 1)?;
+        Some(self.generation(*oldest))
+    }
+
     /// Adds code that lives as long as the arena.
     ///
     /// # Errors

@@ -3,172 +3,81 @@
 //! One cache is shared by every vCPU of a machine. Its maps are behind a lock; compiled code never takes it: it sees only
 //! the link slots and what they lead to. A block leaves the cache by being made *dead*: every slot that leads to it goes back
 //! to the exit stub, and what it owned (slots, code memory) is reused only after every vCPU has passed its dispatcher.
+//!
+//! **Passing.** Whoever takes something away first makes it unreachable for those who look it up (entry, links), then counts
+//! it in `news`, and then advances `epoch`: a vCPU whose [`Passage`] has that epoch has seen the news, and dropped what it
+//! remembered by virtual address, before it runs code again. A vCPU that rests is in no code; the fences in
+//! [`Cache::wake`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
+
+mod code;
+mod tb;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mimus_backend::arena::{Arena, Generation, Rotation};
-use mimus_frontend::x86::Mode;
-use mimus_ir::{Block, Inst};
+use mimus_backend::arena::{Arena, Generation};
 use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-/// Identity of a translation: where its bytes are, and everything beside them that it depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct TbKey {
-    /// Guest-physical address of its first byte.
-    pub gpa: u64,
-    /// Guest PC of its first byte: RIP.
-    pub pc: u64,
-    /// Base of CS, 32 bits; 0 in 64-bit mode.
-    pub cs_base: u32,
-    /// Mode bits.
-    pub mode: Mode,
-}
+use crate::kick::Kicker;
 
-/// Where a block is on its way to compiled code.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum Stage {
-    /// Interpreted; may be queued for compiling.
-    Cold = 0,
-    /// Waiting for the compiler.
-    Queued = 1,
-    /// Has host code.
-    Compiled = 2,
-    /// The compiler refused it: stays interpreted.
-    Refused = 3,
-}
+pub use code::Finished;
+use code::Placed;
+use tb::Recency;
+pub use tb::{Links, Stage, Tb, TbKey};
 
-/// A translation block.
+/// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
 #[derive(Debug)]
-pub struct Tb {
-    /// Its key.
-    pub key: TbKey,
-    /// Its micro-ops.
-    pub block: Block,
-    /// The pages its bytes are in, each with the granules they touch.
-    pub pages: SmallVec<[(u64, u64); 2]>,
-    /// Executions by the interpreter since it was last made cold.
-    pub heat: AtomicU32,
-    stage: AtomicU8,
-    entry: AtomicU64,
-    dead: AtomicBool,
-    used: AtomicBool,
-    /// First of its two link slots, plus 1; 0 for none.
-    slots: AtomicU32,
-    /// Slots that were linked to it; some may have been linked elsewhere since.
-    incoming: Mutex<SmallVec<[u32; 4]>>,
+pub struct Passage {
+    /// [`Cache::epoch`] as it last passed; `u64::MAX` while it rests.
+    epoch: AtomicU64,
+    kicker: Arc<Kicker>,
 }
 
-impl Tb {
-    /// A cold block.
-    pub fn new(key: TbKey, block: Block, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
-        Tb {
-            key,
-            block,
-            pages,
-            heat: AtomicU32::new(0),
-            stage: AtomicU8::new(Stage::Cold as u8),
-            entry: AtomicU64::new(0),
-            dead: AtomicBool::new(false),
-            used: AtomicBool::new(true),
-            slots: AtomicU32::new(0),
-            incoming: Mutex::new(SmallVec::new()),
-        }
-    }
-
-    /// Whether its bytes are in two pages: it may be entered only after the second page's mapping was checked.
-    pub fn straddles(&self) -> bool {
-        self.pages.len() > 1
-    }
-
-    /// Host address of its code; 0 when it has none.
-    #[inline]
-    pub fn entry(&self) -> u64 {
-        self.entry.load(Ordering::Acquire)
-    }
-
-    /// Whether it has left the cache.
-    #[inline]
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
-    }
-
-    /// Says that it was executed, for eviction.
-    #[inline]
-    pub fn touch(&self) {
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Where it is on its way to compiled code.
-    pub fn stage(&self) -> Stage {
-        [Stage::Cold, Stage::Queued, Stage::Compiled, Stage::Refused]
-            [usize::from(self.stage.load(Ordering::Acquire) & 3)]
-    }
-
-    fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Release);
-    }
-
-    /// Bytes that it takes beside host code, its place in the maps included.
-    fn size(&self) -> usize {
-        const MAPS: usize = 160;
-        size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + MAPS
-    }
+/// What a vCPU has been told of, by [`Cache::pass`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    news: u64,
+    deaths: u64,
+    sweeps: u64,
+    protections: u64,
 }
 
-/// The link slots: what compiled code jumps through.
+/// What a vCPU must do before it runs guest code again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct News {
+    /// Blocks died or moved: what leads to them by virtual address must go.
+    pub deaths: bool,
+    /// Memory of dead blocks is wanted: those that the vCPU holds must go.
+    pub swept: bool,
+    /// Pages that hold code since: the TLB must not let stores to them through.
+    pub protect: Protect,
+}
+
+/// Guest-physical pages to be taken out of the store tags of a TLB.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Protect {
+    /// These.
+    Pages(SmallVec<[u64; 4]>),
+    /// All.
+    All,
+}
+
+/// What became of a block that was to be inserted.
 #[derive(Debug)]
-pub struct Links {
-    slots: Box<[AtomicU64]>,
-    targets: Box<[AtomicU64]>,
+pub enum Inserted {
+    /// It, or an equal one made by another vCPU, is in the cache.
+    Live(Arc<Tb>),
+    /// Its bytes are not what was translated any more.
+    Changed,
+    /// Another vCPU may still store to its pages unseen: it is not to be kept before every vCPU has passed its dispatcher,
+    /// which they were asked to.
+    Later,
 }
-
-impl Links {
-    fn new(count: usize) -> Links {
-        Links { slots: bytemuck::zeroed_slice_box(count), targets: bytemuck::zeroed_slice_box(count) }
-    }
-
-    /// Host address of the table, for [`mimus_softmmu::EnvHeader::links`].
-    pub fn address(&self) -> u64 {
-        self.slots.as_ptr() as u64
-    }
-
-    /// Guest PC that a slot leads to.
-    pub fn target(&self, slot: u64) -> Option<u64> {
-        self.targets.get(usize::try_from(slot).ok()?).map(|t| t.load(Ordering::Acquire))
-    }
-
-    fn set(&self, slot: u32, entry: u64) {
-        if let Some(cell) = self.slots.get(slot as usize) {
-            cell.store(entry, Ordering::Release);
-        }
-    }
-
-    fn get(&self, slot: u32) -> u64 {
-        self.slots.get(slot as usize).map_or(0, |cell| cell.load(Ordering::Acquire))
-    }
-}
-
-/// Code that the compiler made for a block.
-#[derive(Debug)]
-pub struct Finished {
-    /// The block.
-    pub tb: Arc<Tb>,
-    /// Its first link slot.
-    pub slot: u32,
-    /// Host code, or `None` when the compiler refused.
-    pub code: Option<(Vec<u8>, mimus_backend::CompiledInfo)>,
-}
-
-/// How far a vCPU has come: memory that was retired before it last passed its dispatcher is not in use by it.
-#[derive(Debug)]
-pub struct Passage(AtomicU64);
 
 /// Counters of a cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,6 +94,8 @@ pub struct CacheStats {
     pub code_bytes: u64,
     /// Links made.
     pub links: u64,
+    /// Blocks whose host code was copied when its place was evicted.
+    pub survivals: u64,
     /// Blocks that lost their host code or were dropped to make room.
     pub evictions: u64,
     /// Blocks dropped because their bytes were written.
@@ -193,20 +104,40 @@ pub struct CacheStats {
     pub peak_metadata_bytes: u64,
 }
 
+/// Blocks of one page.
+type PageBlocks = Vec<Arc<Tb>>;
+
+/// Most blocks that begin or end in one page, so that what is done for all of them takes bounded time: as many as a page has
+/// bytes. A guest needs more only if it maps the page at many addresses.
+const PAGE_BLOCKS: usize = 4096;
+
+/// Pages remembered that became code pages, for vCPUs that have not passed since.
+const PROTECTIONS: usize = 64;
+
 struct Inner {
     map: FxHashMap<TbKey, Arc<Tb>>,
-    pages: FxHashMap<u64, Vec<Arc<Tb>>>,
-    /// Every live block, oldest first, for eviction.
+    pages: FxHashMap<u64, PageBlocks>,
+    /// Every live block, oldest first, for eviction; and dead ones that are not swept yet.
     queue: VecDeque<Arc<Tb>>,
-    metadata_bytes: usize,
+    /// How many of the first in `queue` show whether they are executed.
+    looked: usize,
+    live_bytes: usize,
+    /// Of blocks that died since the last sweep: `queue` and `generations` may still hold them.
+    dead_bytes: usize,
     arena: Option<Arena>,
     exit_stub: u64,
-    generations: FxHashMap<Generation, Vec<Arc<Tb>>>,
+    generations: FxHashMap<Generation, Vec<Placed>>,
     evicted: Option<(Generation, u64)>,
+    /// Who owns a pair of link slots, by its first.
+    owners: FxHashMap<u32, TbKey>,
     free_slots: Vec<u32>,
     retired_slots: VecDeque<(u32, u64)>,
     next_slot: u32,
     passages: Vec<Arc<Passage>>,
+    /// Pages that became code pages, the last one first, and how many did.
+    protections: VecDeque<u64>,
+    /// Pages that another vCPU may store to unseen, until every vCPU has passed this epoch.
+    unprotected: FxHashMap<u64, u64>,
     stats: CacheStats,
 }
 
@@ -218,48 +149,61 @@ pub struct Cache {
     metadata_bound: usize,
     /// Counts retirements; see [`Passage`].
     epoch: AtomicU64,
-    /// Changes when blocks die: jump caches of vCPUs are to be renewed.
+    /// Changes when one of the next three does.
+    news: AtomicU64,
     deaths: AtomicU64,
+    sweeps: AtomicU64,
+    protections: AtomicU64,
 }
 
 /// Smallest bound that an arena and metadata fit in, in bytes.
 pub const MIN_BYTES: usize = 2 << 20;
 
 impl Cache {
-    /// A cache of at most `bytes` bytes: half for host code, if `arena` is wanted, half for micro-ops and metadata.
+    /// A cache of at most `bytes` bytes: half for host code, if `arena` is wanted, the rest for link slots, micro-ops and
+    /// metadata. While a block is inserted it comes on top.
     pub fn new(ram: Arc<Ram>, bytes: usize, arena: Option<(Arena, u64)>) -> Cache {
         let (arena, exit_stub) = arena.map_or((None, 0), |(a, s)| (Some(a), s));
         // Two slots a block, and a block's code is rarely shorter than this.
         const SHORTEST: usize = 128;
         let slots = arena.as_ref().map_or(0, |a| 2 * a.size() / SHORTEST);
+        let links = Links::new(slots);
         let inner = Inner {
             map: FxHashMap::default(),
             pages: FxHashMap::default(),
             queue: VecDeque::new(),
-            metadata_bytes: 0,
+            looked: 0,
+            live_bytes: 0,
+            dead_bytes: 0,
             arena,
             exit_stub,
             generations: FxHashMap::default(),
             evicted: None,
+            owners: FxHashMap::default(),
             free_slots: Vec::new(),
             retired_slots: VecDeque::new(),
             next_slot: 0,
             passages: Vec::new(),
+            protections: VecDeque::new(),
+            unprotected: FxHashMap::default(),
             stats: CacheStats::default(),
         };
         Cache {
             inner: Mutex::new(inner),
-            links: Links::new(slots),
+            metadata_bound: (bytes / 2).saturating_sub(links.bytes()),
+            links,
             ram,
-            metadata_bound: bytes / 2,
             epoch: AtomicU64::new(1),
+            news: AtomicU64::new(0),
             deaths: AtomicU64::new(0),
+            sweeps: AtomicU64::new(0),
+            protections: AtomicU64::new(0),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing panics while it holds the lock with the maps half changed.
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The link slots.
@@ -272,26 +216,89 @@ impl Cache {
         self.lock().stats
     }
 
-    /// Registers a vCPU; it must call [`Cache::pass`] whenever it is in its dispatcher.
-    pub fn register(&self) -> Arc<Passage> {
-        let passage = Arc::new(Passage(AtomicU64::new(self.epoch.load(Ordering::SeqCst))));
-        self.lock().passages.push(passage.clone());
+    /// Bytes of micro-ops and metadata held now, and their bound.
+    pub fn metadata_bytes(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.live_bytes + inner.dead_bytes, self.metadata_bound)
+    }
+
+    /// Registers a vCPU. It must call [`Cache::pass`] whenever it is in its dispatcher, where `kicker` brings it, and
+    /// [`Cache::unregister`] when it goes away.
+    pub fn register(&self, kicker: Arc<Kicker>) -> Arc<Passage> {
+        let mut inner = self.lock();
+        let passage = Arc::new(Passage { epoch: AtomicU64::new(self.epoch.load(Ordering::Relaxed)), kicker });
+        inner.passages.push(passage.clone());
         passage
     }
 
-    /// Says that the vCPU runs no compiled code and holds no address of any; whether blocks died since `seen`, which is
-    /// brought up to date: then the caller must drop what leads to blocks by virtual address before it goes on.
-    #[inline]
-    pub fn pass(&self, passage: &Passage, seen: &mut u64) -> bool {
-        // Acquire: entries are read after the epoch, so that none retired up to it is seen. Release: what ran before is over.
-        passage.0.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
-        let deaths = self.deaths.load(Ordering::Acquire);
-        std::mem::replace(seen, deaths) != deaths
+    /// Forgets a vCPU that will run no code any more.
+    pub fn unregister(&self, passage: &Arc<Passage>) {
+        self.lock().passages.retain(|p| !Arc::ptr_eq(p, passage));
     }
 
-    /// Says that the vCPU sleeps in its dispatcher: nothing waits for it until it passes again.
+    /// Says that the vCPU runs no compiled code and holds no address of any, but for what the news tell it to drop.
+    #[inline]
+    pub fn pass(&self, passage: &Passage, seen: &mut Seen) -> Option<News> {
+        // Acquire: news and entries are read after the epoch, so that none of before it is missed. Release: what ran before is
+        // over.
+        passage.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
+        let news = self.news.load(Ordering::Acquire);
+        if news == seen.news { None } else { Some(self.news_since(news, seen)) }
+    }
+
+    #[cold]
+    fn news_since(&self, news: u64, seen: &mut Seen) -> News {
+        let old = std::mem::replace(
+            seen,
+            Seen {
+                news,
+                deaths: self.deaths.load(Ordering::Acquire),
+                sweeps: self.sweeps.load(Ordering::Acquire),
+                protections: self.protections.load(Ordering::Acquire),
+            },
+        );
+        let count = usize::try_from(seen.protections - old.protections).unwrap_or(usize::MAX);
+        let protect = match count {
+            0 => Protect::Pages(SmallVec::new()),
+            _ => {
+                let inner = self.lock();
+                // More may have come since `protections` was read: they are the first.
+                let newer = (self.protections.load(Ordering::Relaxed) - seen.protections) as usize;
+                if newer + count > inner.protections.len() {
+                    Protect::All
+                } else {
+                    Protect::Pages(inner.protections.iter().skip(newer).take(count).copied().collect())
+                }
+            }
+        };
+        News { deaths: seen.deaths != old.deaths, swept: seen.sweeps != old.sweeps, protect }
+    }
+
+    /// Says that the vCPU sleeps in its dispatcher: nothing waits for it until [`Cache::wake`].
     pub fn rest(&self, passage: &Passage) {
-        passage.0.store(u64::MAX, Ordering::SeqCst);
+        passage.epoch.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Says that the vCPU rests no longer; it must pass before it runs guest code or touches guest memory.
+    pub fn wake(&self, passage: &Passage) {
+        passage.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
+        // Between ceasing to rest and looking at blocks: pairs with the one in `passed`.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The epoch that every vCPU has passed, `except` one.
+    fn passed(&self, inner: &Inner, except: Option<&Passage>) -> u64 {
+        // Between taking something away and looking who may use it: pairs with the one in `wake`.
+        fence(Ordering::SeqCst);
+        let others = inner.passages.iter().filter(|p| except.is_none_or(|e| !std::ptr::eq(e, &***p)));
+        others.map(|p| p.epoch.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
+    }
+
+    /// Begins an epoch: who passes it has seen that `counter` changed.
+    fn advance(&self, counter: &AtomicU64) -> u64 {
+        counter.fetch_add(1, Ordering::Release);
+        self.news.fetch_add(1, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// The live block of a key.
@@ -299,65 +306,161 @@ impl Cache {
         self.lock().map.get(key).cloned()
     }
 
-    /// Adds a block; `verify` is called after its bytes are marked as code and says whether they still are what was
-    /// translated. `None` when they are not. The flag says whether a page became a code page, so that store tags for it
-    /// must go.
-    pub fn insert(&self, tb: Tb, verify: impl FnOnce() -> bool) -> Option<(Arc<Tb>, bool)> {
+    /// Adds a block for the vCPU of `passage`; `verify` is called after its bytes are marked as code and says whether they
+    /// still are what was translated. The pages that became code pages by that are handed to `protect`: stores to them must
+    /// not pass the vCPU's own TLB any more. (The other vCPUs hear of them by [`Cache::pass`].)
+    pub fn insert(
+        &self,
+        passage: &Passage,
+        tb: Tb,
+        verify: impl FnOnce() -> bool,
+        mut protect: impl FnMut(u64),
+    ) -> Inserted {
         let mut inner = self.lock();
-        let mut fresh = false;
         for &(page, granules) in &tb.pages {
-            fresh |= self.ram.mark_code(page, granules);
+            if self.ram.mark_code(page, granules) {
+                protect(page);
+                self.protect_from_others(&mut inner, passage, page);
+            }
         }
+        if !inner.unprotected.is_empty() {
+            let passed = self.passed(&inner, Some(passage));
+            inner.unprotected.retain(|_, epoch| *epoch > passed);
+            if tb.pages.iter().any(|(page, _)| inner.unprotected.contains_key(page)) {
+                return Inserted::Later;
+            }
+        }
+        // Between marking and reading: a writer whose bytes are not seen here will see the mark.
+        fence(Ordering::SeqCst);
         if !verify() {
             for &(page, _) in &tb.pages {
                 self.refresh_page(&mut inner, page);
             }
-            return None;
+            return Inserted::Changed;
+        }
+        if let Some(old) = inner.map.get(&tb.key).cloned() {
+            if old.pages == tb.pages {
+                return Inserted::Live(old);
+            }
+            self.remove(&mut inner, &old);
         }
         let tb = Arc::new(tb);
         for &(page, _) in &tb.pages {
+            let full = inner.pages.get(&page).filter(|list| list.len() >= PAGE_BLOCKS);
+            if let Some(oldest) = full.and_then(|list| list.first()).cloned() {
+                inner.stats.evictions += 1;
+                self.remove(&mut inner, &oldest);
+            }
             inner.pages.entry(page).or_default().push(tb.clone());
         }
-        if let Some(old) = inner.map.insert(tb.key, tb.clone()) {
-            self.remove(&mut inner, &old);
-        }
+        inner.map.insert(tb.key, tb.clone());
         inner.queue.push_back(tb.clone());
-        inner.metadata_bytes += tb.size();
+        inner.live_bytes += tb.size();
         inner.stats.translated += 1;
         inner.stats.translated_insns += u64::from(tb.block.guest_insns);
-        inner.stats.peak_metadata_bytes = inner.stats.peak_metadata_bytes.max(inner.metadata_bytes as u64);
+        let bytes = (inner.live_bytes + inner.dead_bytes) as u64;
+        inner.stats.peak_metadata_bytes = inner.stats.peak_metadata_bytes.max(bytes);
         self.bound_metadata(&mut inner);
-        Some((tb, fresh))
+        Inserted::Live(tb)
     }
 
-    /// Drops blocks not used lately until the bound holds. A compiled block gets a second look: its links are cut, so that
-    /// running it shows.
+    /// `page` became a code page: has the vCPUs other than that of `passage` watch stores to it.
+    fn protect_from_others(&self, inner: &mut Inner, passage: &Passage, page: u64) {
+        let others = inner.passages.iter().filter(|p| !std::ptr::eq(passage, &***p));
+        let mut any = false;
+        for other in others {
+            any = true;
+            other.kicker.kick();
+        }
+        if !any {
+            return;
+        }
+        inner.protections.push_front(page);
+        inner.protections.truncate(PROTECTIONS);
+        let epoch = self.advance(&self.protections);
+        inner.unprotected.insert(page, epoch);
+    }
+
+    /// Keeps live and dead blocks within the bound, with room for a while, since deaths cost every vCPU its jump caches.
     fn bound_metadata(&self, inner: &mut Inner) {
-        let mut looks = 2 * inner.queue.len();
-        while inner.metadata_bytes > self.metadata_bound && looks > 0 {
-            looks -= 1;
-            let Some(tb) = inner.queue.pop_front() else { return };
+        let held = inner.live_bytes + inner.dead_bytes;
+        if held > self.metadata_bound {
+            self.drop_oldest(inner);
+            self.sweep(inner);
+            self.look(inner);
+        } else {
+            if inner.looked == 0 && held > self.metadata_bound / 8 * 7 {
+                self.look(inner);
+            }
+            if inner.dead_bytes > self.metadata_bound / 8 {
+                self.sweep(inner);
+            }
+        }
+    }
+
+    /// Has the oldest blocks, an eighth of all, come through the dispatcher: then it shows which of them are executed until it
+    /// is their turn to be dropped.
+    fn look(&self, inner: &mut Inner) {
+        let mut bytes = 0;
+        inner.looked = 0;
+        while let Some(tb) = inner.queue.get(inner.looked).filter(|_| bytes < self.metadata_bound / 8) {
+            bytes += tb.size();
+            tb.take_used(Recency::Metadata);
+            self.unlink(inner, tb);
+            inner.looked += 1;
+        }
+        // Jump caches lead to them as well.
+        self.advance(&self.deaths);
+    }
+
+    /// Drops the oldest blocks, but not those executed since [`Cache::look`] looked at them. Where that makes too little room
+    /// it drops a few more, of which nothing is known.
+    fn drop_oldest(&self, inner: &mut Inner) {
+        let (goal, least) = (self.metadata_bound / 16 * 15, self.metadata_bound / 64 * 63);
+        for _ in 0..inner.queue.len() {
+            if inner.live_bytes <= if inner.looked > 0 { goal } else { least } {
+                break;
+            }
+            let Some(tb) = inner.queue.pop_front() else { break };
+            let looked_at = inner.looked > 0;
+            inner.looked = inner.looked.saturating_sub(1);
             if tb.is_dead() {
                 continue;
             }
-            if tb.used.swap(false, Ordering::Relaxed) && looks > inner.queue.len() {
-                self.unlink(inner, &tb);
+            if looked_at && tb.take_used(Recency::Metadata) {
                 inner.queue.push_back(tb);
-                continue;
+            } else {
+                inner.stats.evictions += 1;
+                self.remove(inner, &tb);
             }
-            inner.stats.evictions += 1;
-            self.remove(inner, &tb);
         }
     }
 
-    /// Takes a block out of the maps and kills it. Its page keeps other blocks' granules only.
+    /// Lets go of dead blocks.
+    fn sweep(&self, inner: &mut Inner) {
+        if inner.dead_bytes == 0 {
+            return;
+        }
+        let dead_looked_at = inner.queue.iter().take(inner.looked).filter(|tb| tb.is_dead()).count();
+        inner.looked -= dead_looked_at;
+        inner.queue.retain(|tb| !tb.is_dead());
+        for list in inner.generations.values_mut() {
+            list.retain(|placed| !placed.tb.is_dead());
+        }
+        inner.dead_bytes = 0;
+        self.advance(&self.sweeps);
+    }
+
+    /// Takes a block out of the maps and kills it. Its pages keep other blocks' granules only.
     fn remove(&self, inner: &mut Inner, tb: &Arc<Tb>) {
         if inner.map.get(&tb.key).is_some_and(|found| Arc::ptr_eq(found, tb)) {
             inner.map.remove(&tb.key);
         }
         for &(page, _) in &tb.pages {
-            if let Some(list) = inner.pages.get_mut(&page) {
-                list.retain(|other| !Arc::ptr_eq(other, tb));
+            if let Some(list) = inner.pages.get_mut(&page)
+                && let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, tb))
+            {
+                list.remove(at);
                 self.refresh_page(inner, page);
             }
         }
@@ -369,187 +472,20 @@ impl Cache {
         let granules = list.iter().flat_map(|tb| &tb.pages).filter(|(p, _)| *p == page).fold(0, |g, (_, m)| g | m);
         if granules == 0 {
             inner.pages.remove(&page);
+            inner.unprotected.remove(&page);
         }
         self.ram.set_code(page, granules);
     }
 
-    /// Makes a block dead: nothing leads to it any more. The queue forgets it when it comes to it.
+    /// Makes a block dead: nothing leads to it any more.
     fn kill(&self, inner: &mut Inner, tb: &Tb) {
-        if tb.dead.swap(true, Ordering::AcqRel) {
+        if !tb.die() {
             return;
         }
-        inner.metadata_bytes = inner.metadata_bytes.saturating_sub(tb.size());
+        let size = tb.size();
+        inner.live_bytes = inner.live_bytes.saturating_sub(size);
+        inner.dead_bytes += size;
         self.discard_code(inner, tb);
-        self.deaths.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Takes a block's host code away.
-    fn discard_code(&self, inner: &mut Inner, tb: &Tb) {
-        self.unlink(inner, tb);
-        tb.entry.store(0, Ordering::Release);
-        let first = tb.slots.swap(0, Ordering::AcqRel);
-        if first != 0 {
-            self.retire_slots(inner, first - 1);
-        }
-    }
-
-    fn retire_slots(&self, inner: &mut Inner, slot: u32) {
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        inner.retired_slots.push_back((slot, epoch));
-    }
-
-    /// Sends every slot that leads to a block back to the exit stub.
-    fn unlink(&self, inner: &Inner, tb: &Tb) {
-        let entry = tb.entry();
-        let mut incoming = tb.incoming.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for slot in incoming.drain(..) {
-            if entry != 0 && self.links.get(slot) == entry {
-                self.links.set(slot, inner.exit_stub);
-            }
-        }
-    }
-
-    /// Links a slot to a block, if both are still alive.
-    pub fn link(&self, slot: u64, tb: &Tb) {
-        let Ok(slot) = u32::try_from(slot) else { return };
-        let mut inner = self.lock();
-        let entry = tb.entry();
-        if entry == 0 || tb.is_dead() || tb.straddles() || self.links.target(slot.into()) != Some(tb.key.pc) {
-            return;
-        }
-        let mut incoming = tb.incoming.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // Slots linked elsewhere since are forgotten now and then, so that the list stays as long as what leads here.
-        if incoming.len() >= 16 && incoming.len().is_power_of_two() {
-            incoming.retain(|s| self.links.get(*s) == entry);
-        }
-        incoming.push(slot);
-        self.links.set(slot, entry);
-        inner.stats.links += 1;
-    }
-
-    /// Two fresh link slots for a block about to be compiled; `None` when there are none, or it is not a cold live block.
-    pub fn begin_compile(&self, tb: &Tb) -> Option<u32> {
-        let mut inner = self.lock();
-        if tb.is_dead() || tb.stage() != Stage::Cold {
-            return None;
-        }
-        self.reclaim(&mut inner);
-        let slot = match inner.free_slots.pop() {
-            Some(slot) => slot,
-            None if (inner.next_slot as usize) + 2 <= self.links.slots.len() => {
-                inner.next_slot += 2;
-                inner.next_slot - 2
-            }
-            None => return None,
-        };
-        tb.set_stage(Stage::Queued);
-        Some(slot)
-    }
-
-    /// Gives up compiling a block that [`Cache::begin_compile`] accepted.
-    pub fn cancel_compile(&self, tb: &Tb, slot: u32) {
-        let mut inner = self.lock();
-        tb.set_stage(Stage::Cold);
-        tb.heat.store(0, Ordering::Relaxed);
-        inner.free_slots.push(slot);
-    }
-
-    /// Publishes compiled code, unless its block died meanwhile. Where it went, in host memory.
-    pub fn publish(&self, finished: Finished) -> Option<(u64, usize)> {
-        let Finished { tb, slot, code } = finished;
-        let mut inner = self.lock();
-        let Some((code, info)) = code else {
-            tb.set_stage(Stage::Refused);
-            inner.free_slots.push(slot);
-            return None;
-        };
-        if tb.is_dead() {
-            inner.stats.dropped += 1;
-            inner.free_slots.push(slot);
-            return None;
-        }
-        let Some((start, generation)) = self.place(&mut inner, &code) else {
-            tb.set_stage(Stage::Cold);
-            tb.heat.store(0, Ordering::Relaxed);
-            inner.free_slots.push(slot);
-            return None;
-        };
-        for (n, target) in info.link_targets.iter().enumerate() {
-            let slot = slot + n as u32;
-            self.links.set(slot, inner.exit_stub);
-            if let Some(cell) = self.links.targets.get(slot as usize) {
-                cell.store(target.unwrap_or(0), Ordering::Release);
-            }
-        }
-        inner.stats.compiled += 1;
-        inner.stats.code_bytes += code.len() as u64;
-        inner.generations.entry(generation).or_default().push(tb.clone());
-        tb.slots.store(slot + 1, Ordering::Release);
-        tb.set_stage(Stage::Compiled);
-        tb.entry.store(start + u64::from(info.entry_offset), Ordering::Release);
-        Some((start, code.len()))
-    }
-
-    /// Copies code into the arena, evicting the oldest generation when it is full.
-    fn place(&self, inner: &mut Inner, code: &[u8]) -> Option<(u64, Generation)> {
-        for _ in 0..4 {
-            let arena = inner.arena.as_mut()?;
-            if code.len() > arena.max_len() {
-                return None;
-            }
-            if let Some(slot) = arena.alloc(code.len()) {
-                let generation = slot.generation();
-                return Some((arena.publish(slot, code).0, generation));
-            }
-            match arena.rotate() {
-                Rotation::Ready => {}
-                Rotation::Evict(generation) => self.evict(inner, generation),
-                Rotation::Blocked => {
-                    self.reclaim(inner);
-                    if inner.evicted.is_some() {
-                        return None;
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Takes the host code of a generation's blocks away; those executed lately are compiled again soon.
-    fn evict(&self, inner: &mut Inner, generation: Generation) {
-        for tb in inner.generations.remove(&generation).unwrap_or_default() {
-            if tb.is_dead() || tb.stage() != Stage::Compiled {
-                continue;
-            }
-            inner.stats.evictions += 1;
-            self.discard_code(inner, &tb);
-            tb.heat.store(0, Ordering::Relaxed);
-            tb.set_stage(Stage::Cold);
-        }
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        inner.evicted = Some((generation, epoch));
-        self.deaths.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// Makes what every vCPU has left behind available again.
-    fn reclaim(&self, inner: &mut Inner) {
-        let passed = inner.passages.iter().map(|p| p.0.load(Ordering::SeqCst)).min().unwrap_or(u64::MAX);
-        while let Some(&(slot, epoch)) = inner.retired_slots.front() {
-            if epoch > passed {
-                break;
-            }
-            inner.retired_slots.pop_front();
-            inner.free_slots.push(slot);
-        }
-        if let Some((generation, epoch)) = inner.evicted
-            && epoch <= passed
-            && let Some(arena) = inner.arena.as_mut()
-        {
-            // SAFETY: `evict` cut every link into the generation and made vCPUs drop their jump caches before they pass; each
-            // has passed since (`passed`), and none enters a block without code.
-            unsafe { arena.free(generation) };
-            inner.evicted = None;
-        }
     }
 
     /// Drops every block, as when RAM was rewritten behind the watches.
@@ -559,6 +495,7 @@ impl Cache {
         for tb in live {
             self.remove(&mut inner, &tb);
         }
+        self.sweep(&mut inner);
     }
 }
 
@@ -567,14 +504,24 @@ impl CodeSink for Cache {
         let page = gpa & !(PAGE_SIZE - 1);
         let hit = Ram::granules(gpa, len);
         let mut inner = self.lock();
-        let touched = |tb: &&Arc<Tb>| tb.pages.iter().any(|&(p, granules)| p == page && granules & hit != 0);
-        let victims: Vec<Arc<Tb>> = match inner.pages.get(&page) {
-            Some(list) => list.iter().filter(touched).cloned().collect(),
-            None => Vec::new(),
-        };
+        let touched = |tb: &mut Arc<Tb>| tb.pages.iter().any(|&(p, granules)| p == page && granules & hit != 0);
+        let Some(list) = inner.pages.get_mut(&page) else { return };
+        let victims: Vec<Arc<Tb>> = list.extract_if(.., touched).collect();
+        if victims.is_empty() {
+            return;
+        }
+        self.refresh_page(&mut inner, page);
         inner.stats.invalidations += victims.len() as u64;
         for tb in &victims {
             self.remove(&mut inner, tb);
+        }
+        // Another vCPU that learns of the new code by a later store of this one must not come by its old jump cache: it leaves
+        // at its next indirect exit.
+        if inner.passages.len() > 1 {
+            inner.passages.iter().for_each(|p| p.kicker.kick());
+        }
+        if inner.dead_bytes > self.metadata_bound / 8 {
+            self.sweep(&mut inner);
         }
     }
 }

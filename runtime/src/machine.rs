@@ -137,11 +137,9 @@ impl Machine {
         let bus = PcBus { pc: pc.clone(), clock, alarm: timer.alarm(), kicker: kicker.clone(), index: 0 };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(ram, cache.clone(), Box::new(bus), features);
-        // SAFETY: the vCPU, and with it the exit request, lives in this machine, whose drop detaches the kicker first.
-        unsafe { kicker.attach(&raw const cpu.header.exit_request) };
         let wanted = jit.is_some() && config.perf_map;
         let perf = if wanted { Some(PerfMap::create().context("-perfmap")?) } else { None };
-        let vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf);
+        let vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf, kicker.clone());
         let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let mut machine = Machine {
             input: None,
@@ -262,7 +260,8 @@ impl Machine {
 
     /// Looks at devices and requests.
     fn service(&mut self) -> Result<Option<ExitStatus>> {
-        self.vcpu.cpu.header.exit_request.store(0, Ordering::Release);
+        // Read, too: what the kick was about is seen after it.
+        self.vcpu.cpu.header.exit_request.swap(0, Ordering::AcqRel);
         self.kicker.clear();
         let now = self.clock.now();
         let mut pc = bus::lock(&self.pc);
@@ -320,6 +319,7 @@ impl Machine {
         self.vcpu.rest();
         let wait = bus::lock(&self.pc).next_deadline().map(|d| d.saturating_sub(self.clock.now()).min(LONGEST_SLEEP));
         self.kicker.sleep(wait.map(Duration::from_nanos));
+        self.vcpu.wake();
         self.vcpu.cpu.header.exit_request.store(1, Ordering::Release);
     }
 
@@ -333,12 +333,6 @@ impl Machine {
             compile_ns: self.jit.as_ref().map_or(0, |jit| jit.compiling.nanoseconds()),
             guest_ns: self.clock.now(),
         }
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.kicker.detach();
     }
 }
 

@@ -105,6 +105,7 @@ impl Stats {
                 "code_bytes": self.cache.code_bytes,
                 "peak_metadata_bytes": self.cache.peak_metadata_bytes,
                 "evictions": self.cache.evictions,
+                "survivals": self.cache.survivals,
                 "invalidations": self.cache.invalidations,
             },
             "interrupts": self.vcpu.interrupts,

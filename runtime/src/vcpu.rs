@@ -16,8 +16,9 @@ use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
 use smallvec::{SmallVec, smallvec};
 
-use crate::cache::{Cache, Passage, Stage, Tb, TbKey};
+use crate::cache::{Cache, Inserted, News, Passage, Protect, Seen, Stage, Tb, TbKey};
 use crate::compile::Compiling;
+use crate::kick::Kicker;
 use crate::log;
 use crate::slow;
 use crate::stats::VcpuStats;
@@ -106,7 +107,8 @@ pub struct Vcpu {
     jump_cache: Box<[JumpCacheEntry]>,
     helpers: Vec<u64>,
     passage: Arc<Passage>,
-    seen_deaths: u64,
+    seen: Seen,
+    kicker: Arc<Kicker>,
     /// Link slot that compiled code left by, to be linked to the block found next.
     link_from: Option<u64>,
     /// Compiled code left by an indirect jump that its jump cache did not have.
@@ -115,9 +117,18 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// A vCPU that shares `cache`, interpreting only when there is no `jit`.
-    pub fn new(mut cpu: Box<Cpu>, cache: Arc<Cache>, jit: Option<Arc<Jit>>, perf: Option<PerfMap>) -> Vcpu {
-        let passage = cache.register();
+    /// A vCPU that shares `cache`, interpreting only when there is no `jit`. `kicker` is attached to it for as long as it
+    /// lives.
+    pub fn new(
+        mut cpu: Box<Cpu>,
+        cache: Arc<Cache>,
+        jit: Option<Arc<Jit>>,
+        perf: Option<PerfMap>,
+        kicker: Arc<Kicker>,
+    ) -> Vcpu {
+        let passage = cache.register(kicker.clone());
+        // SAFETY: the env, and with it the exit request, is in a box that the vCPU owns; its drop detaches the kicker first.
+        unsafe { kicker.attach(&raw const cpu.header.exit_request) };
         // No context has this number: an empty entry matches in none, not even in the one numbered 0.
         let empty = JumpCacheEntry { context: u64::MAX, ..JumpCacheEntry::default() };
         let mut jump_cache = vec![empty; JUMP_CACHE].into_boxed_slice();
@@ -145,7 +156,8 @@ impl Vcpu {
             jump_cache,
             helpers,
             passage,
-            seen_deaths: 0,
+            seen: Seen::default(),
+            kicker,
             link_from: None,
             indirect: false,
             perf,
@@ -157,15 +169,43 @@ impl Vcpu {
         self.cache.rest(&self.passage);
     }
 
+    /// Says that the vCPU may touch guest memory or run code again; to be called after [`Vcpu::rest`].
+    pub fn wake(&mut self) {
+        self.cache.wake(&self.passage);
+        self.pass();
+    }
+
+    /// Tells the cache that no compiled code is running, and hears its news.
+    fn pass(&mut self) {
+        if let Some(news) = self.cache.pass(&self.passage, &mut self.seen) {
+            self.heed(&news);
+        }
+    }
+
+    #[cold]
+    fn heed(&mut self, news: &News) {
+        if news.deaths {
+            self.cpu.mapping_generation += 1;
+        }
+        if news.swept {
+            for cell in &mut self.blocks {
+                drop(cell.take_if(|cached| cached.tb.is_dead()));
+            }
+        }
+        let tlb = &mut self.cpu.mmu.tlb;
+        match &news.protect {
+            Protect::All => tlb.protect_all(),
+            Protect::Pages(pages) => pages.iter().for_each(|page| tlb.protect_page(*page)),
+        }
+    }
+
     /// Runs the block at the guest PC: from the dispatcher's point of view, one step.
     ///
     /// # Errors
     ///
     /// [`Malformed`] for a bug of the frontend or backend.
     pub fn step(&mut self) -> Result<(), Malformed> {
-        if self.cache.pass(&self.passage, &mut self.seen_deaths) {
-            self.cpu.mapping_generation += 1;
-        }
+        self.pass();
         if let Some(jit) = &self.jit
             && jit.compiling.has_finished()
         {
@@ -465,17 +505,17 @@ impl Vcpu {
                 }
                 same && now.get(..len) == bytes.get(..len)
             };
-            let pages_of_tb = tb_pages.clone();
-            if let Some((tb, fresh)) = self.cache.insert(Tb::new(key, block, tb_pages), unchanged) {
-                if fresh {
-                    for (page, _) in pages_of_tb {
-                        self.cpu.mmu.tlb.protect_page(page);
+            let tlb = &mut self.cpu.mmu.tlb;
+            let protect = |page| tlb.protect_page(page);
+            match self.cache.insert(&self.passage, Tb::new(key, block, tb_pages), unchanged, protect) {
+                Inserted::Live(tb) => {
+                    if !tb.straddles() {
+                        self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
                     }
+                    return Ok(Found::Block(tb));
                 }
-                if !tb.straddles() {
-                    self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
-                }
-                return Ok(Found::Block(tb));
+                Inserted::Changed => {}
+                Inserted::Later => break,
             }
         }
         let Translated { block, .. } = self.translate(1)?;
@@ -533,6 +573,13 @@ impl Vcpu {
         for (i, byte) in out.iter_mut().enumerate().take(MAX_INSN_LEN) {
             *byte = cpu.mmu.phys_read(&mut *cpu.bus, gpa + i as u64, 1) as u8;
         }
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        self.kicker.detach();
+        self.cache.unregister(&self.passage);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The soft MMU of one vCPU: the TLB, its refill, and every access that the inline probe does not serve.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use crate::ram::{CodeSink, Ram, read_raw, write_raw};
 use crate::tlb::{META_GLOBAL, PAGE_SIZE, Tlb};
@@ -262,6 +263,9 @@ impl Mmu {
             Some(p) => {
                 // SAFETY: `host` checked that the bytes are RAM.
                 unsafe { write_sized(p, size, value) };
+                // Between writing and looking at the mark: whoever marks first and then reads (a translation being made by
+                // another vCPU) either sees these bytes or is seen here.
+                fence(Ordering::SeqCst);
                 if self.ram.hits_code(gpa, u64::from(size)) {
                     self.sink.code_written(gpa, u64::from(size));
                 }

@@ -124,6 +124,13 @@ impl Tlb {
         }
     }
 
+    /// Makes every store take the slow path, which lets those through again that may.
+    pub fn protect_all(&mut self) {
+        for (i, entry) in self.entries.iter_mut().enumerate() {
+            entry.write = invalid_tag(i % TLB_ENTRIES);
+        }
+    }
+
     /// Makes stores to the guest-physical page `gpa` take the slow path.
     pub fn protect_page(&mut self, gpa: u64) {
         for (i, entry) in self.entries.iter_mut().enumerate() {

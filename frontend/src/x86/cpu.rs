@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type};
 use mimus_softmmu::{Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
+use serde::{Deserialize, Serialize};
 
 use super::exception::{Exception, RETRY};
 use super::helpers;
@@ -54,7 +55,7 @@ pub mod bank {
 }
 
 /// Features a machine may switch off; everything on by default.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Features {
     /// 57-bit linear addresses.
     pub la57: bool,

@@ -1,5 +1,7 @@
 //! Exceptions (SDM vol. 3A, chapter 6).
 
+use serde::{Deserialize, Serialize};
+
 /// Vectors of the exceptions.
 #[allow(missing_docs)]
 pub mod vector {
@@ -23,7 +25,7 @@ pub mod vector {
 }
 
 /// An exception not yet delivered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Exception {
     /// Vector number.
     pub vector: u8,

@@ -11,9 +11,11 @@ pub mod helpers;
 pub mod lift;
 pub mod mode;
 pub mod paging;
+pub mod saved;
 pub mod state;
 pub mod strings;
 pub mod sys;
 
 pub use cpu::{Bus, Cpu, Features, HEADER_OFFSET};
 pub use mode::Mode;
+pub use saved::{CpuState, RestoreError};

@@ -117,7 +117,7 @@ pub struct TableReg {
 /// x86 registers. The first 320 bytes are what translated integer code touches.
 ///
 /// RFLAGS is split: the arithmetic flags are lazy, in the `cc_*` fields (see [`super::flags`]); `flags` has all others.
-#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C, align(16))]
 pub struct State {
     /// General registers in encoding order.

@@ -1,0 +1,258 @@
+//! Host code in the cache: link slots, publishing, links, eviction, and when memory may be reused.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mimus_backend::HostAddr;
+use mimus_backend::arena::{Generation, Rotation};
+use mimus_softmmu::PAGE_SIZE;
+
+use super::tb::Recency;
+use super::{Cache, Inner, Stage, Tb};
+
+/// Code that the compiler made for a block.
+#[derive(Debug)]
+pub struct Finished {
+    /// The block.
+    pub tb: Arc<Tb>,
+    /// Its first link slot.
+    pub slot: u32,
+    /// Host code, or `None` when the compiler refused.
+    pub code: Option<(Vec<u8>, mimus_backend::CompiledInfo)>,
+}
+
+/// A block's host code in the arena.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub tb: Arc<Tb>,
+    start: HostAddr,
+    len: usize,
+}
+
+/// Of a generation, as a divisor: the part that survivors of an evicted one may fill.
+const SURVIVORS: usize = 2;
+
+impl Cache {
+    /// Takes a block's host code away.
+    pub(super) fn discard_code(&self, inner: &mut Inner, tb: &Tb) {
+        self.unlink(inner, tb);
+        tb.set_entry(0);
+        let slot = tb.slot();
+        tb.set_slot(None);
+        let epoch = self.advance(&self.deaths);
+        if let Some(slot) = slot {
+            inner.owners.remove(&slot);
+            inner.retired_slots.push_back((slot, epoch));
+        }
+    }
+
+    /// Sends every slot that leads to a block back to the exit stub.
+    pub(super) fn unlink(&self, inner: &Inner, tb: &Tb) {
+        self.relink(tb, inner.exit_stub);
+        tb.incoming().clear();
+    }
+
+    /// Sends every slot that leads to a block to `entry`.
+    fn relink(&self, tb: &Tb, entry: u64) {
+        let old = tb.entry();
+        if old == 0 {
+            return;
+        }
+        for &slot in tb.incoming().iter() {
+            if self.links.get(slot) == old {
+                self.links.set(slot, entry);
+            }
+        }
+    }
+
+    /// Links a slot to a block, if its owner and the block are still alive and the owner may jump there unchecked: what a
+    /// vCPU left by may have changed hands since.
+    pub fn link(&self, slot: u64, tb: &Tb) {
+        let Ok(slot) = u32::try_from(slot) else { return };
+        let mut inner = self.lock();
+        let entry = tb.entry();
+        if entry == 0 || tb.is_dead() || tb.straddles() || self.links.target(slot.into()) != Some(tb.key.pc) {
+            return;
+        }
+        let page = |gpa: u64| gpa & !(PAGE_SIZE - 1);
+        let (to, from) = (&tb.key, inner.owners.get(&(slot & !1)));
+        let same =
+            |from: &super::TbKey| page(from.gpa) == page(to.gpa) && from.cs_base == to.cs_base && from.mode == to.mode;
+        if !from.is_some_and(same) {
+            return;
+        }
+        let mut incoming = tb.incoming();
+        // Slots linked elsewhere since are forgotten now and then, so that the list stays as long as what leads here.
+        if incoming.len() >= 16 && incoming.len().is_power_of_two() {
+            incoming.sort_unstable();
+            incoming.dedup();
+            incoming.retain(|s| self.links.get(*s) == entry);
+        }
+        incoming.push(slot);
+        self.links.set(slot, entry);
+        inner.stats.links += 1;
+    }
+
+    /// Two fresh link slots for a block about to be compiled; `None` when there are none, or it is not a cold live block.
+    pub fn begin_compile(&self, tb: &Tb) -> Option<u32> {
+        let mut inner = self.lock();
+        if tb.is_dead() || tb.stage() != Stage::Cold {
+            return None;
+        }
+        self.reclaim(&mut inner);
+        let slot = match inner.free_slots.pop() {
+            Some(slot) => slot,
+            None if (inner.next_slot as usize) + 2 <= self.links.len() => {
+                inner.next_slot += 2;
+                inner.next_slot - 2
+            }
+            None => {
+                tb.heat.store(0, Ordering::Relaxed);
+                return None;
+            }
+        };
+        tb.set_stage(Stage::Queued);
+        Some(slot)
+    }
+
+    /// Gives up compiling a block that [`Cache::begin_compile`] accepted.
+    pub fn cancel_compile(&self, tb: &Tb, slot: u32) {
+        let mut inner = self.lock();
+        tb.set_stage(Stage::Cold);
+        tb.heat.store(0, Ordering::Relaxed);
+        inner.free_slots.push(slot);
+    }
+
+    /// Publishes compiled code, unless its block died meanwhile. Where it went, in host memory.
+    pub fn publish(&self, finished: Finished) -> Option<(u64, usize)> {
+        let Finished { tb, slot, code } = finished;
+        let mut inner = self.lock();
+        let Some((code, info)) = code else {
+            tb.set_stage(Stage::Refused);
+            inner.free_slots.push(slot);
+            return None;
+        };
+        if tb.is_dead() {
+            inner.stats.dropped += 1;
+            inner.free_slots.push(slot);
+            return None;
+        }
+        let Some((start, generation)) = self.place(&mut inner, &code) else {
+            tb.set_stage(Stage::Cold);
+            tb.heat.store(0, Ordering::Relaxed);
+            inner.free_slots.push(slot);
+            return None;
+        };
+        for (n, target) in info.link_targets.iter().enumerate() {
+            let slot = slot + n as u32;
+            self.links.set(slot, inner.exit_stub);
+            self.links.set_target(slot, target.unwrap_or(0));
+        }
+        inner.stats.compiled += 1;
+        inner.stats.code_bytes += code.len() as u64;
+        inner.owners.insert(slot, tb.key);
+        inner.generations.entry(generation).or_default().push(Placed { tb: tb.clone(), start, len: code.len() });
+        tb.set_slot(Some(slot));
+        tb.set_stage(Stage::Compiled);
+        tb.set_entry(start.0 + u64::from(info.entry_offset));
+        Some((start.0, code.len()))
+    }
+
+    /// Copies code into the arena, evicting the oldest generation when it is full.
+    fn place(&self, inner: &mut Inner, code: &[u8]) -> Option<(HostAddr, Generation)> {
+        for _ in 0..4 {
+            let arena = inner.arena.as_mut()?;
+            if code.len() > arena.max_len() {
+                return None;
+            }
+            if let Some(slot) = arena.alloc(code.len()) {
+                let generation = slot.generation();
+                return Some((arena.publish(slot, code), generation));
+            }
+            match arena.rotate() {
+                Rotation::Ready => self.sample(inner),
+                Rotation::Evict(generation) => {
+                    self.evict(inner, generation);
+                    self.sample(inner);
+                }
+                Rotation::Blocked => {
+                    self.reclaim(inner);
+                    if inner.evicted.is_some() {
+                        inner.passages.iter().for_each(|p| p.kicker.kick());
+                        return None;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Has the blocks that the next eviction is about come through the dispatcher, which shows whether they are executed.
+    fn sample(&self, inner: &mut Inner) {
+        let Some(victim) = inner.arena.as_ref().and_then(|a| a.next_victim()) else { return };
+        for Placed { tb, .. } in inner.generations.get(&victim).map_or(&[][..], Vec::as_slice) {
+            tb.take_used(Recency::Code);
+            self.unlink(inner, tb);
+        }
+        // Jump caches lead to them as well.
+        self.advance(&self.deaths);
+    }
+
+    /// Empties a generation: blocks executed since it was sampled take their host code along, the others lose it and are
+    /// compiled again when they are hot.
+    fn evict(&self, inner: &mut Inner, generation: Generation) {
+        let mut room = inner.arena.as_ref().map_or(0, |a| a.max_len() / SURVIVORS);
+        for placed in inner.generations.remove(&generation).unwrap_or_default() {
+            let Placed { tb, len, .. } = &placed;
+            if tb.is_dead() {
+                continue;
+            }
+            if tb.take_used(Recency::Code) && *len <= room && self.carry(inner, &placed).is_some() {
+                room -= *len;
+                inner.stats.survivals += 1;
+                continue;
+            }
+            inner.stats.evictions += 1;
+            self.discard_code(inner, tb);
+            tb.heat.store(0, Ordering::Relaxed);
+            tb.set_stage(Stage::Cold);
+        }
+        inner.evicted = Some((generation, self.advance(&self.deaths)));
+    }
+
+    /// Copies a block's host code to the current generation and has everyone enter it there.
+    fn carry(&self, inner: &mut Inner, placed: &Placed) -> Option<()> {
+        let Placed { tb, start, len } = placed;
+        let arena = inner.arena.as_mut()?;
+        let slot = arena.alloc(*len)?;
+        let generation = slot.generation();
+        let moved = arena.republish(slot, *start)?;
+        let entry = moved.0 + (tb.entry() - start.0);
+        self.relink(tb, entry);
+        tb.set_entry(entry);
+        let placed = Placed { tb: tb.clone(), start: moved, len: *len };
+        inner.generations.entry(generation).or_default().push(placed);
+        Some(())
+    }
+
+    /// Makes what every vCPU has left behind available again.
+    pub(super) fn reclaim(&self, inner: &mut Inner) {
+        let passed = self.passed(inner, None);
+        while let Some(&(slot, epoch)) = inner.retired_slots.front() {
+            if epoch > passed {
+                break;
+            }
+            inner.retired_slots.pop_front();
+            inner.free_slots.push(slot);
+        }
+        if let Some((generation, epoch)) = inner.evicted
+            && epoch <= passed
+            && let Some(arena) = inner.arena.as_mut()
+        {
+            // SAFETY: `evict` cut every link into the generation and made vCPUs drop their jump caches before they pass; each
+            // has passed since (`passed`), and none enters a block without code.
+            unsafe { arena.free(generation) };
+            inner.evicted = None;
+        }
+    }
+}

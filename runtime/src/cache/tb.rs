@@ -1,0 +1,208 @@
+//! Translation blocks and the link slots between them.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use mimus_frontend::x86::Mode;
+use mimus_ir::{Block, Inst};
+use smallvec::SmallVec;
+
+/// Identity of a translation: where its bytes are, and everything beside them that it depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TbKey {
+    /// Guest-physical address of its first byte.
+    pub gpa: u64,
+    /// Guest PC of its first byte: RIP.
+    pub pc: u64,
+    /// Base of CS, 32 bits; 0 in 64-bit mode.
+    pub cs_base: u32,
+    /// Mode bits.
+    pub mode: Mode,
+}
+
+/// Where a block is on its way to compiled code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Stage {
+    /// Interpreted; may be queued for compiling.
+    Cold = 0,
+    /// Waiting for the compiler.
+    Queued = 1,
+    /// Has host code.
+    Compiled = 2,
+    /// The compiler refused it: stays interpreted.
+    Refused = 3,
+}
+
+/// A translation block.
+#[derive(Debug)]
+pub struct Tb {
+    /// Its key.
+    pub key: TbKey,
+    /// Its micro-ops.
+    pub block: Block,
+    /// The pages its bytes are in, each with the granules they touch.
+    pub pages: SmallVec<[(u64, u64); 2]>,
+    /// Executions by the interpreter since it was last made cold.
+    pub heat: AtomicU32,
+    stage: AtomicU8,
+    entry: AtomicU64,
+    dead: AtomicBool,
+    /// [`Recency`] bits set by running it.
+    used: AtomicU8,
+    /// First of its two link slots, plus 1; 0 for none.
+    slots: AtomicU32,
+    /// Slots that were linked to it; some may have been linked elsewhere since.
+    incoming: Mutex<SmallVec<[u32; 4]>>,
+}
+
+/// Who looks at whether a block was executed, each clearing a bit of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Recency {
+    /// The bound on micro-ops and metadata.
+    Metadata = 1,
+    /// The eviction of host code.
+    Code = 2,
+}
+
+const USED: u8 = Recency::Metadata as u8 | Recency::Code as u8;
+
+impl Tb {
+    /// A cold block.
+    pub fn new(key: TbKey, mut block: Block, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
+        // It was made with room to grow, and lives long.
+        block.insts.shrink_to_fit();
+        Tb {
+            key,
+            block,
+            pages,
+            heat: AtomicU32::new(0),
+            stage: AtomicU8::new(Stage::Cold as u8),
+            entry: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+            used: AtomicU8::new(USED),
+            slots: AtomicU32::new(0),
+            incoming: Mutex::new(SmallVec::new()),
+        }
+    }
+
+    /// Whether its bytes are in two pages: it may be entered only after the second page's mapping was checked.
+    pub fn straddles(&self) -> bool {
+        self.pages.len() > 1
+    }
+
+    /// Host address of its code; 0 when it has none.
+    #[inline]
+    pub fn entry(&self) -> u64 {
+        self.entry.load(Ordering::Acquire)
+    }
+
+    /// Whether it has left the cache.
+    #[inline]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Says that it was executed, for eviction.
+    #[inline]
+    pub fn touch(&self) {
+        if self.used.load(Ordering::Relaxed) != USED {
+            self.used.store(USED, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was executed through a dispatcher since it was last asked so.
+    pub(super) fn take_used(&self, who: Recency) -> bool {
+        self.used.fetch_and(!(who as u8), Ordering::Relaxed) & who as u8 != 0
+    }
+
+    /// Where it is on its way to compiled code.
+    pub fn stage(&self) -> Stage {
+        [Stage::Cold, Stage::Queued, Stage::Compiled, Stage::Refused]
+            [usize::from(self.stage.load(Ordering::Acquire) & 3)]
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Makes it dead; whether it was alive.
+    pub(super) fn die(&self) -> bool {
+        !self.dead.swap(true, Ordering::AcqRel)
+    }
+
+    /// Its first link slot; none while it has no host code.
+    pub(super) fn slot(&self) -> Option<u32> {
+        self.slots.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    pub(super) fn set_slot(&self, slot: Option<u32>) {
+        self.slots.store(slot.map_or(0, |s| s + 1), Ordering::Release);
+    }
+
+    pub(super) fn set_entry(&self, entry: u64) {
+        self.entry.store(entry, Ordering::Release);
+    }
+
+    /// Slots that were linked to it; to be taken with the cache locked.
+    pub(super) fn incoming(&self) -> MutexGuard<'_, SmallVec<[u32; 4]>> {
+        // A list of numbers is whole at any time.
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that it takes beside host code, its place in the maps included.
+    pub(super) fn size(&self) -> usize {
+        const MAPS: usize = 160;
+        size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + MAPS
+    }
+}
+
+/// The link slots: what compiled code jumps through.
+#[derive(Debug)]
+pub struct Links {
+    slots: Box<[AtomicU64]>,
+    targets: Box<[AtomicU64]>,
+}
+
+impl Links {
+    pub(super) fn new(count: usize) -> Links {
+        Links { slots: bytemuck::zeroed_slice_box(count), targets: bytemuck::zeroed_slice_box(count) }
+    }
+
+    /// Host address of the table, for [`mimus_softmmu::EnvHeader::links`].
+    pub fn address(&self) -> u64 {
+        self.slots.as_ptr() as u64
+    }
+
+    /// Bytes that the tables take.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.slots) + size_of_val(&*self.targets)
+    }
+
+    /// Number of slots.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn set_target(&self, slot: u32, pc: u64) {
+        if let Some(cell) = self.targets.get(slot as usize) {
+            cell.store(pc, Ordering::Release);
+        }
+    }
+
+    /// Guest PC that a slot leads to.
+    pub fn target(&self, slot: u64) -> Option<u64> {
+        self.targets.get(usize::try_from(slot).ok()?).map(|t| t.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set(&self, slot: u32, entry: u64) {
+        if let Some(cell) = self.slots.get(slot as usize) {
+            cell.store(entry, Ordering::Release);
+        }
+    }
+
+    pub(super) fn get(&self, slot: u32) -> u64 {
+        self.slots.get(slot as usize).map_or(0, |cell| cell.load(Ordering::Acquire))
+    }
+}

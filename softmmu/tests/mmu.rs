@@ -1,0 +1,235 @@
+//! The soft MMU with a toy page table: routing, page crossing and code watches.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use mimus_softmmu::ram::GRANULE_SHIFT;
+use mimus_softmmu::{Access, CodePolicy, CodeSink, Mapping, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+const RAM: u64 = 64 * PAGE_SIZE;
+/// Where nothing but the device is.
+const DEVICE: u64 = 0x1000_0000;
+
+/// Page to mapping.
+#[derive(Default)]
+struct Pages(BTreeMap<u64, Mapping>);
+
+impl Walker for Pages {
+    type Fault = u64;
+
+    fn walk(&self, _: &Ram, addr: u64, access: Access, _: usize) -> Result<Mapping, u64> {
+        let mapping = self.0.get(&(addr & !(PAGE_SIZE - 1))).copied().ok_or(addr)?;
+        if access == Access::Write && !mapping.writable { Err(addr) } else { Ok(mapping) }
+    }
+}
+
+#[derive(Default)]
+struct Device(Vec<(u64, u8, Option<u64>)>);
+
+impl MmioBus for Device {
+    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
+        self.0.push((gpa, size, None));
+        0xd0 + gpa % 16
+    }
+    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
+        self.0.push((gpa, size, Some(value)));
+    }
+}
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<(u64, u64)>>);
+
+impl CodeSink for Sink {
+    fn code_written(&self, gpa: u64, len: u64) {
+        self.0.lock().unwrap().push((gpa, len));
+    }
+}
+
+struct Setup {
+    mmu: Mmu,
+    pages: Pages,
+    device: Device,
+    sink: Arc<Sink>,
+}
+
+impl Setup {
+    /// Virtual pages 0, 1, 2... from `0x10_0000` on are the physical ones given.
+    fn new(gpas: &[u64]) -> Setup {
+        let ram = Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap());
+        let sink = Arc::new(Sink::default());
+        let map =
+            |(i, &gpa): (usize, &u64)| (VIRT + i as u64 * PAGE_SIZE, Mapping { gpa, writable: true, global: false });
+        Setup {
+            mmu: Mmu::new(Arc::new(ram), 1, sink.clone()),
+            pages: Pages(gpas.iter().enumerate().map(map).collect()),
+            device: Device::default(),
+            sink,
+        }
+    }
+
+    fn read(&mut self, addr: u64, size: u8) -> Result<u64, u64> {
+        self.mmu.read(&self.pages, &mut self.device, 0, addr, size, false)
+    }
+
+    fn write(&mut self, addr: u64, size: u8, value: u64) -> Result<Stored, u64> {
+        self.mmu.write(&self.pages, &mut self.device, 0, (addr, size, value), CodePolicy::Write)
+    }
+
+    fn told(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.sink.0.lock().unwrap())
+    }
+}
+
+const VIRT: u64 = 0x10_0000;
+
+#[test]
+fn unaligned_accesses_of_every_size_within_and_across_pages() {
+    let mut s = Setup::new(&[0x5000, 0x3000]);
+    for size in [1u8, 2, 4, 8] {
+        let mask = u64::MAX >> (64 - 8 * u32::from(size));
+        for offset in [0, 1, 7, 61, PAGE_SIZE - 9, PAGE_SIZE - 8, PAGE_SIZE - 7, PAGE_SIZE - 3, PAGE_SIZE - 1] {
+            let value = 0x1122_3344_5566_7788u64.wrapping_mul(offset + 3) & mask;
+            assert_eq!(s.write(VIRT + offset, size, value), Ok(Stored::Done));
+            assert_eq!(s.read(VIRT + offset, size), Ok(value), "{size} bytes at {offset}");
+            for i in 0..u64::from(size) {
+                let at = offset + i;
+                let gpa = if at < PAGE_SIZE { 0x5000 + at } else { 0x3000 + at - PAGE_SIZE };
+                assert_eq!(s.mmu.ram.read_u8(gpa), Some((value >> (8 * i)) as u8));
+            }
+        }
+    }
+    assert!(s.device.0.is_empty());
+}
+
+#[test]
+fn a_hit_does_not_walk_and_values_have_no_bits_beyond_their_size() {
+    let mut s = Setup::new(&[0x5000]);
+    s.write(VIRT, 8, u64::MAX).unwrap();
+    let refills = s.mmu.stats.refills;
+    for size in [1u8, 2, 4, 8] {
+        assert_eq!(s.read(VIRT, size), Ok(u64::MAX >> (64 - 8 * u32::from(size))));
+    }
+    assert_eq!(s.write(VIRT + 8, 1, 0xabcd), Ok(Stored::Done));
+    assert_eq!(s.read(VIRT + 8, 2), Ok(0xcd));
+    assert_eq!(s.mmu.stats.refills, refills);
+}
+
+#[test]
+fn a_fault_in_the_second_page_changes_nothing_in_the_first() {
+    let mut s = Setup::new(&[0x5000]);
+    let end = VIRT + PAGE_SIZE;
+    assert_eq!(s.write(end - 2, 4, u64::MAX), Err(end), "the fault is at the second page");
+    assert_eq!(s.mmu.ram.read_u16(0x5000 + PAGE_SIZE - 2), Some(0));
+    assert_eq!(s.read(end - 2, 4), Err(end));
+    assert_eq!(s.mmu.probe_write(&s.pages, 0, end - 2, 4), Err(end));
+    assert_eq!(s.mmu.probe_write(&s.pages, 0, end - 4, 4), Ok(()));
+}
+
+#[test]
+fn addresses_wrap_from_the_last_page_to_the_first() {
+    let mut s = Setup::new(&[]);
+    let mapping = |gpa| Mapping { gpa, writable: true, global: false };
+    s.pages.0.extend([(u64::MAX - PAGE_SIZE + 1, mapping(0x5000)), (0, mapping(0x7000))]);
+    assert_eq!(s.write(u64::MAX, 2, 0xbeef), Ok(Stored::Done));
+    assert_eq!((s.mmu.ram.read_u8(0x5fff), s.mmu.ram.read_u8(0x7000)), (Some(0xef), Some(0xbe)));
+    assert_eq!(s.read(u64::MAX, 2), Ok(0xbeef));
+}
+
+#[test]
+fn device_pages_are_never_in_the_tlb() {
+    let mut s = Setup::new(&[DEVICE]);
+    for _ in 0..2 {
+        assert_eq!(s.read(VIRT + 4, 4), Ok(0xd4));
+        assert_eq!(s.write(VIRT + 8, 2, 0x1234), Ok(Stored::Done));
+    }
+    let expected = [(DEVICE + 4, 4, None), (DEVICE + 8, 2, Some(0x1234))];
+    assert_eq!(s.device.0, [expected, expected].concat());
+    assert_eq!((s.mmu.stats.mmio, s.mmu.stats.hits), (4, 0));
+}
+
+#[test]
+fn an_access_half_in_ram_and_half_in_a_device_is_split() {
+    let mut s = Setup::new(&[0x5000, DEVICE]);
+    let end = VIRT + PAGE_SIZE;
+    assert_eq!(s.write(end - 2, 4, 0x4433_2211), Ok(Stored::Done));
+    assert_eq!(s.mmu.ram.read_u16(0x5ffe), Some(0x2211));
+    let bytes: Vec<u64> =
+        s.device.0.drain(..).filter_map(|(gpa, _, value)| (gpa >= DEVICE).then_some(value?)).collect();
+    assert_eq!(bytes.iter().map(|b| b & 0xff).collect::<Vec<_>>(), [0x33, 0x44]);
+    assert_eq!(s.read(end - 2, 4), Ok(0xd1d0_2211));
+}
+
+#[test]
+fn stores_are_seen_by_the_granule_they_hit() {
+    let mut s = Setup::new(&[0x5000, 0x6000]);
+    let granule = 1u64 << GRANULE_SHIFT;
+    assert!(s.mmu.ram.mark_code(0x5000, 1 << 2));
+    assert!(s.mmu.ram.mark_code(0x6000, 1));
+    // (offset, size, whether it is a hit, what the sink is told)
+    let rows: &[(u64, u8, Stored, &[(u64, u64)])] = &[
+        (granule, 8, Stored::Done, &[]),
+        (2 * granule - 4, 4, Stored::Done, &[]),
+        (2 * granule - 4, 8, Stored::Code, &[(0x5000 + 2 * granule - 4, 8)]),
+        (2 * granule, 1, Stored::Code, &[(0x5000 + 2 * granule, 1)]),
+        (3 * granule - 1, 2, Stored::Code, &[(0x5000 + 3 * granule - 1, 2)]),
+        (3 * granule, 8, Stored::Done, &[]),
+        (PAGE_SIZE - 2, 2, Stored::Done, &[]),
+        (PAGE_SIZE - 2, 4, Stored::Code, &[(0x6000, 1), (0x6001, 1)]),
+    ];
+    for &(offset, size, expected, told) in rows {
+        assert_eq!(s.write(VIRT + offset, size, 0x55), Ok(expected), "{size} bytes at {offset}");
+        assert_eq!(s.told(), told, "{size} bytes at {offset}");
+    }
+}
+
+#[test]
+fn a_refused_store_leaves_memory_and_sink_alone() {
+    let mut s = Setup::new(&[0x5000, 0x6000]);
+    s.mmu.ram.mark_code(0x6000, 1);
+    let mut store = |addr| s.mmu.write(&s.pages, &mut s.device, 0, (addr, 4, u64::MAX), CodePolicy::Refuse);
+    assert_eq!(store(VIRT + PAGE_SIZE), Ok(Stored::Code));
+    assert_eq!(store(VIRT + PAGE_SIZE - 2), Ok(Stored::Code));
+    assert_eq!(store(VIRT + PAGE_SIZE + 64), Ok(Stored::Done), "data beside code");
+    assert_eq!((s.mmu.ram.read_u32(0x6000), s.mmu.ram.read_u16(0x5ffe)), (Some(0), Some(0)));
+    assert!(s.told().is_empty());
+}
+
+#[test]
+fn pages_become_and_cease_to_be_code_pages() {
+    let mut s = Setup::new(&[0x5000]);
+    s.write(VIRT, 1, 1).unwrap();
+    let refills = s.mmu.stats.refills;
+    // Filled before it was code: whoever marks it must take the store tag away.
+    assert!(s.mmu.ram.mark_code(0x5000, 1));
+    assert!(!s.mmu.ram.mark_code(0x5000, 2), "code already");
+    s.mmu.tlb.protect_page(0x5000);
+    assert_eq!(s.write(VIRT + 0x800, 1, 1), Ok(Stored::Done));
+    assert_eq!(s.write(VIRT + 0x800, 1, 1), Ok(Stored::Done));
+    assert_eq!(s.mmu.stats.refills, refills + 2, "watched: each store takes the slow path");
+    s.mmu.ram.set_code(0x5000, 0);
+    assert_eq!(s.write(VIRT, 1, 1), Ok(Stored::Done));
+    assert_eq!(s.write(VIRT, 1, 1), Ok(Stored::Done));
+    assert_eq!(s.mmu.stats.refills, refills + 3, "and no longer");
+    assert!(s.told().is_empty());
+}
+
+#[test]
+fn physical_writes_tell_the_sink_too() {
+    let mut s = Setup::new(&[]);
+    s.mmu.ram.mark_code(0x5000, u64::MAX);
+    s.mmu.phys_write(&mut s.device, 0x5010, 4, 7);
+    assert_eq!(s.told(), [(0x5010, 4)]);
+    assert_eq!(s.mmu.phys_read(&mut s.device, 0x5010, 4), 7);
+    s.mmu.phys_write(&mut s.device, RAM, 4, 7);
+    assert_eq!(s.device.0, [(RAM, 4, Some(7))], "beyond RAM is a device");
+}
+
+#[test]
+fn fetches_fill_no_data_entry() {
+    let mut s = Setup::new(&[0x5000]);
+    assert_eq!(s.mmu.translate(&s.pages, 0, VIRT + 5, Access::Fetch), Ok(0x5005));
+    let refills = s.mmu.stats.refills;
+    s.read(VIRT, 1).unwrap();
+    assert_eq!(s.mmu.stats.refills, refills + 1);
+}

@@ -1,4 +1,5 @@
 //! Alignment checks are part of a translation's mode.
+#![forbid(unsafe_code)]
 
 use mimus_frontend::x86::Mode;
 use mimus_frontend::x86::lift::{Request, lift};

@@ -1,4 +1,5 @@
 //! Page walks through the TLB: what accesses do to accessed and dirty bits, and which are seen by a walk at all.
+#![forbid(unsafe_code)]
 
 mod common;
 

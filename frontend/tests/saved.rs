@@ -1,4 +1,5 @@
 //! A vCPU's state is saved and restored between any two instructions.
+#![forbid(unsafe_code)]
 
 mod common;
 

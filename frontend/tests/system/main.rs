@@ -1,4 +1,5 @@
 //! The system side of x86: tables built in RAM, helpers called as translated code calls them.
+#![forbid(unsafe_code)]
 
 mod control;
 mod cpuid;

@@ -158,9 +158,9 @@ bitflags::bitflags! {
         const OP = 1 << 1;
         /// Micro-ops after the passes.
         const OP_OPT = 1 << 2;
-        /// Cranelift IR of each compiled unit.
+        /// Cranelift IR of each compiled block.
         const CLIF = 1 << 3;
-        /// Host code of each compiled unit.
+        /// Host code of each compiled block.
         const OUT_ASM = 1 << 4;
         /// Interrupts and exceptions.
         const INT = 1 << 5;
@@ -181,8 +181,8 @@ pub const LOG_ITEMS: &[LogItem] = &[
     (LogItems::IN_ASM, "in_asm", "guest instructions of each block, when it is translated"),
     (LogItems::OP, "op", "micro-ops of each block as lifted"),
     (LogItems::OP_OPT, "op_opt", "micro-ops of each block after optimization"),
-    (LogItems::CLIF, "clif", "Cranelift IR of each compiled block or region"),
-    (LogItems::OUT_ASM, "out_asm", "host code of each compiled block or region"),
+    (LogItems::CLIF, "clif", "Cranelift IR of each compiled block"),
+    (LogItems::OUT_ASM, "out_asm", "host code of each compiled block"),
     (LogItems::INT, "int", "interrupts and exceptions"),
     (LogItems::EXEC, "exec", "each block that is entered (slow: no chaining)"),
     (LogItems::MMU, "mmu", "page walks, TLB refills and flushes"),

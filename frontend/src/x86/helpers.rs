@@ -86,6 +86,8 @@ helpers! {
     Lar sys::segment::lar [READ_ENV FAULT MEMORY];
     /// LSL of selector `a`: limit, bit 32 for ZF.
     Lsl sys::segment::lsl [READ_ENV FAULT MEMORY];
+    /// ARPL in memory at `a` with selector `b`: ZF.
+    Arpl sys::segment::arpl [READ_ENV FAULT MEMORY];
     /// VERR of selector `a`: ZF.
     Verr sys::segment::verr [READ_ENV FAULT MEMORY];
     /// VERW of selector `a`: ZF.

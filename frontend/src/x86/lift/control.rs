@@ -255,21 +255,28 @@ impl Lift {
             return Err(Refusal::Undefined);
         }
         let src = self.read(insn, 1, Type::I16);
-        let memory = self.is_memory(insn, 0);
-        let addr = if memory { self.linear(insn, 2, true) } else { Addr { value: src, disp: 0 } };
-        let dst = if memory { self.load_for_write(Type::I16, addr) } else { self.read(insn, 0, Type::I16) };
+        let zf = crate::x86::state::rflags::ZF.trailing_zeros();
+        if self.is_memory(insn, 0) {
+            let addr = self.linear(insn, 2, true);
+            let addr = self.flatten(addr);
+            let old = self.flag_bits();
+            let raised = self.call(Helper::Arpl, Type::I64, &[addr, src], 0);
+            let bits = self.b.deposit(Type::I64, old, raised, zf, 1);
+            self.set_flag_bits(bits);
+            self.end_after_helper_store();
+            return Ok(());
+        }
+        let gpr = Gpr::of(insn.op_register(0)).ok_or(Refusal::Undefined)?;
+        let dst = self.read_gpr(gpr);
         let dst_rpl = self.b.extract(Type::I16, dst, 0, 2);
         let src_rpl = self.b.extract(Type::I16, src, 0, 2);
         let lower = self.b.binary(Op::Ult, Type::I16, dst_rpl, src_rpl);
         let raised = self.b.deposit(Type::I16, dst, src_rpl, 0, 2);
         let result = self.b.select(Type::I16, lower, raised, dst);
         let old = self.flag_bits();
-        if memory {
-            self.store(Type::I16, addr, result);
-        } else {
-            self.write(insn, 0, Type::I16, result);
-        }
-        let bits = self.b.deposit(Type::I64, old, lower, crate::x86::state::rflags::ZF.trailing_zeros(), 1);
+        // The register may be named with 32 bits, but only 16 are written.
+        self.write_gpr(Gpr { ty: Type::I16, ..gpr }, result);
+        let bits = self.b.deposit(Type::I64, old, lower, zf, 1);
         self.set_flag_bits(bits);
         Ok(())
     }

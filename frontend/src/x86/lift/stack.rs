@@ -123,7 +123,7 @@ impl Lift {
         let ty = self.stack_operand_type(insn, 8);
         let sp = self.gpr(reg::RSP);
         let mut values = [None; 8];
-        for number in (0..8).filter(|&n| n != reg::RSP) {
+        for number in (0..8).rev().filter(|&n| n != reg::RSP) {
             let addr = self.stack_address(sp, ty.bytes() as i32 * (7 - number as i32), ty.bytes(), false);
             values[number] = Some(self.load(ty, addr));
         }

@@ -161,6 +161,19 @@ fn verify(cpu: &mut Cpu, selector: u64, allowed: fn(&Segment) -> bool) -> u64 {
     value(found.map(|d| d.is_some_and(|d| allowed(&d.segment(0))).into()))
 }
 
+/// ARPL of the word at linear address `a` with selector `b`: ZF. Memory is written only when its RPL is raised.
+pub extern "C" fn arpl(cpu: &mut Cpu, a: u64, b: u64, _: u64, _: u32) -> u64 {
+    fn run(cpu: &mut Cpu, addr: u64, src: u64) -> Result<u64> {
+        let dst = cpu.read(addr, 2)?;
+        let raised = dst & 3 < src & 3;
+        if raised {
+            cpu.write(addr, 2, dst & !3 | src & 3)?;
+        }
+        Ok(raised.into())
+    }
+    value(run(cpu, a, b))
+}
+
 /// VERR of selector `a`: whether ZF is to be set.
 pub extern "C" fn verr(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
     verify(cpu, a, Segment::readable)

@@ -72,6 +72,15 @@ pub struct Trap {
     pub address: u64,
 }
 
+/// Width of the code segment that an instruction runs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Width {
+    /// 64-bit mode.
+    Bits64,
+    /// Compatibility mode, by the kernel's code segment for 32-bit processes.
+    Bits32,
+}
+
 /// How an instruction ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stop {
@@ -177,20 +186,21 @@ impl Native {
     }
 
     /// Executes the one instruction that `code` holds, at [`CODE`], with `registers`, which are replaced by those
-    /// afterwards.
+    /// afterwards. With [`Width::Bits32`], R8 to R15 and the upper halves of the others mean nothing, before and after.
     ///
     /// # Errors
     ///
     /// [`Refusal`] for an instruction that is not executed here.
-    pub fn step(&mut self, code: &[u8], registers: &mut Registers) -> Result<Stop, Refusal> {
+    pub fn step(&mut self, width: Width, code: &[u8], registers: &mut Registers) -> Result<Stop, Refusal> {
         registers.rflags = registers.rflags & vet::LOADABLE_FLAGS | 2;
-        let targets = vet::vet(code, registers)?;
+        let targets = vet::vet(width, code, registers)?;
         // SAFETY: as in `data`.
         let page = unsafe { std::slice::from_raw_parts_mut(self.view, PAGE as usize) };
-        let leave = control::leave_code();
+        let leave = control::leave_code(width);
         let end = code.len() + leave.len();
         page[..code.len()].copy_from_slice(code);
         page[code.len()..end].copy_from_slice(&leave);
+        page[control::TRAMPOLINE..][..leave.len()].copy_from_slice(&control::leave_code(Width::Bits64));
         let target = targets.and_then(|at| usize::try_from(at - CODE).ok()).filter(|&at| at >= end);
         if let Some(at) = target {
             // A breakpoint, whose address tells that the branch was taken.
@@ -202,7 +212,7 @@ impl Native {
         // instruction at `CODE` touches only the oracle's memory and comes back by `leave`, a breakpoint or a fault.
         let stop = unsafe {
             (*control).input = *registers;
-            (*control).start(CODE);
+            (*control).start(CODE, width);
             control::enter();
             *registers = (*control).output;
             (*control).stop(CODE + code.len() as u64)

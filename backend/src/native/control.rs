@@ -1,11 +1,11 @@
 //! Into the instruction and out of it: the page both sides share, the switch of registers, the signal handler.
 
-use std::arch::naked_asm;
+use std::arch::{asm, naked_asm};
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr;
 
-use super::{CONTROL, GS_BASE, Registers, Stop, Trap};
+use super::{CODE, CONTROL, GS_BASE, Registers, Stop, Trap, Width};
 
 /// What is needed while the instruction's registers are loaded; at the fixed address [`CONTROL`], since no register is
 /// free to point to it.
@@ -13,7 +13,9 @@ use super::{CONTROL, GS_BASE, Registers, Stop, Trap};
 pub(super) struct Control {
     pub input: Registers,
     pub output: Registers,
-    entry: u64,
+    /// Far pointer, as `jmp m16:32` takes it: offset and selector.
+    entry: u32,
+    entry_selector: u32,
     exit: u64,
     host_rsp: u64,
     /// MXCSR of the host.
@@ -41,8 +43,12 @@ impl Control {
     }
 
     /// To be called before [`enter`].
-    pub fn start(&mut self, entry: u64) {
-        self.entry = entry;
+    pub fn start(&mut self, entry: u64, width: Width) {
+        self.entry = entry as u32;
+        self.entry_selector = match width {
+            Width::Bits64 => CODE64_SELECTOR,
+            Width::Bits32 => CODE32_SELECTOR,
+        };
         self.caught = 0;
         self.running = 1;
     }
@@ -54,8 +60,20 @@ impl Control {
     }
 }
 
-/// `jmp [exit]`, to be put behind an instruction.
-pub(super) fn leave_code() -> [u8; 7] {
+/// Linux's code segments of processes, and their data segment.
+const CODE64_SELECTOR: u32 = 0x33;
+const CODE32_SELECTOR: u32 = 0x23;
+const DATA_SELECTOR: u16 = 0x2b;
+
+/// Offset in the code page of 64-bit code to which 32-bit code leaves.
+pub(super) const TRAMPOLINE: usize = 0xff0;
+
+/// What is put behind an instruction: `jmp [exit]`, or a far jump to where that is.
+pub(super) fn leave_code(width: Width) -> [u8; 7] {
+    if width == Width::Bits32 {
+        let [a, b, c, d] = (CODE as u32 + TRAMPOLINE as u32).to_le_bytes();
+        return [0xea, a, b, c, d, CODE64_SELECTOR as u8, 0];
+    }
     let at = CONTROL as u32 + offset_of!(Control, exit) as u32;
     let [a, b, c, d] = at.to_le_bytes();
     [0xff, 0x24, 0x25, a, b, c, d]
@@ -98,7 +116,9 @@ pub(super) unsafe extern "sysv64" fn enter() {
         "mov r13, qword ptr [{c} + {i} + 104]",
         "mov r14, qword ptr [{c} + {i} + 112]",
         "mov r15, qword ptr [{c} + {i} + 120]",
-        "jmp qword ptr [{c} + {entry}]",
+        // jmp far [entry]
+        ".byte 0xff, 0x2c, 0x25",
+        ".long {entry}",
         "2:",
         "mov qword ptr [{c} + {o} + 0], rax",
         "mov qword ptr [{c} + {o} + 8], rcx",
@@ -139,7 +159,7 @@ pub(super) unsafe extern "sysv64" fn enter() {
         in_fx = const offset_of!(Control, input) + offset_of!(Registers, fx),
         out_flags = const offset_of!(Control, output) + offset_of!(Registers, rflags),
         out_fx = const offset_of!(Control, output) + offset_of!(Registers, fx),
-        entry = const offset_of!(Control, entry),
+        entry = const CONTROL as usize + offset_of!(Control, entry),
         exit = const offset_of!(Control, exit),
         host_rsp = const offset_of!(Control, host_rsp),
         mxcsr = const offset_of!(Control, mxcsr),
@@ -170,6 +190,8 @@ extern "C" fn handler(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mu
         (*control).rip = get(libc::REG_RIP);
         (*control).caught = 1;
         registers[libc::REG_RIP as usize] = (*control).exit as i64;
+        let segments = &mut registers[libc::REG_CSGSFS as usize];
+        *segments = *segments & !0xffff | i64::from(CODE64_SELECTOR);
         registers[libc::REG_EFL as usize] &= !TF;
     }
 }
@@ -206,6 +228,8 @@ impl Signals {
             check(libc::sigaltstack(&raw const new, &raw mut old_stack).into())?;
             (*control).stack = (low, low + STACK as u64);
             (*control).running = 0;
+            // 64-bit code does not use them; in compatibility mode data is addressed through them.
+            asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) DATA_SELECTOR, options(nomem, nostack, preserves_flags));
             check(libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, GS_BASE))?;
             for (index, signal) in SIGNALS.into_iter().enumerate() {
                 let mut action: libc::sigaction = std::mem::zeroed();

@@ -7,7 +7,7 @@ use iced_x86::{
 };
 use thiserror::Error;
 
-use super::{CODE, GS_BASE, PAGE, RESERVED, Registers};
+use super::{CODE, GS_BASE, RESERVED, Registers, Width};
 
 /// Flags that may be set on entry: all but TF, AC, NT and those that only a kernel changes.
 pub(super) const LOADABLE_FLAGS: u64 = 0x20_0cd5;
@@ -34,7 +34,8 @@ fn contained(feature: CpuidFeature) -> bool {
     use CpuidFeature::*;
     matches!(
         feature,
-        INTEL8086
+        INTEL8086_ONLY
+            | INTEL8086
             | INTEL186
             | INTEL286
             | INTEL386
@@ -101,8 +102,9 @@ fn value(registers: &Registers, register: Register) -> Option<u64> {
 }
 
 /// Checks the instruction. The target of a direct branch within the code page, if it is one.
-pub(super) fn vet(code: &[u8], registers: &Registers) -> Result<Option<u64>, Refusal> {
-    let mut decoder = Decoder::with_ip(64, code, CODE, DecoderOptions::NONE);
+pub(super) fn vet(width: Width, code: &[u8], registers: &Registers) -> Result<Option<u64>, Refusal> {
+    let bits = if width == Width::Bits64 { 64 } else { 32 };
+    let mut decoder = Decoder::with_ip(bits, code, CODE, DecoderOptions::NONE);
     let insn = decoder.decode();
     if insn.is_invalid() || insn.len() != code.len() {
         return Err(Refusal::Decode);
@@ -119,22 +121,26 @@ pub(super) fn vet(code: &[u8], registers: &Registers) -> Result<Option<u64>, Ref
         FlowControl::Next | FlowControl::Exception => None,
         FlowControl::Interrupt if insn.code() == Code::Int3 => None,
         FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch | FlowControl::Call
-            if insn.op0_kind() == OpKind::NearBranch64 =>
+            if matches!(insn.op0_kind(), OpKind::NearBranch64 | OpKind::NearBranch32) =>
         {
             let target = insn.near_branch_target();
-            let first = CODE + (code.len() + super::control::leave_code().len()) as u64;
-            if !(first..CODE + PAGE).contains(&target) {
+            let first = CODE + (code.len() + super::control::leave_code(width).len()) as u64;
+            if !(first..CODE + super::control::TRAMPOLINE as u64).contains(&target) {
                 return Err(Refusal::Uncontained);
             }
             Some(target)
         }
         _ => return Err(Refusal::Uncontained),
     };
-    memory(&insn, registers)?;
+    memory(width, &insn, registers)?;
     Ok(target)
 }
 
-fn memory(insn: &Instruction, registers: &Registers) -> Result<(), Refusal> {
+fn memory(width: Width, insn: &Instruction, registers: &Registers) -> Result<(), Refusal> {
+    // Bases of segments other than GS are 0; GS is not usable in compatibility mode.
+    if width == Width::Bits32 && insn.segment_prefix() == Register::GS {
+        return Err(Refusal::Uncontained);
+    }
     let mut factory = InstructionInfoFactory::new();
     let info = factory.info(insn);
     let writes = |access| {
@@ -153,11 +159,14 @@ fn memory(insn: &Instruction, registers: &Registers) -> Result<(), Refusal> {
         }
         let address = memory.virtual_address(0, |register, _, _| value(registers, register));
         let address = address.ok_or(Refusal::Uncontained)?;
-        check(address)?;
-        check(address.wrapping_add(bit_offset(insn, registers)))?;
+        let reach = address.wrapping_add(bit_offset(insn, registers));
+        // Addresses of 32-bit code wrap.
+        let wrap = |x: u64| if width == Width::Bits32 { x & 0xffff_ffff } else { x };
+        check(wrap(address))?;
+        check(wrap(reach))?;
     }
     if insn.mnemonic() == Mnemonic::Enter {
-        check(registers.gpr[5])?;
+        check(if width == Width::Bits32 { registers.gpr[5] & 0xffff_ffff } else { registers.gpr[5] })?;
     }
     // A repeated instruction goes on for as many elements as the count says.
     if insn.is_string_instruction() && (insn.has_rep_prefix() || insn.has_repne_prefix()) {

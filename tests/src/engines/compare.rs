@@ -173,3 +173,41 @@ pub fn report(case: &Case, differences: &[String]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn every_part_is_compared() {
+        let registers = super::super::case::registers(&mut Rng::new(1));
+        let want = Outcome { registers, rip: 1, trap: None };
+        assert!(differences(None, &want, &want).is_empty());
+        let changes: [fn(&mut Outcome); 9] = [
+            |o| o.rip = 2,
+            |o| o.trap = Some(Trap { vector: 14, error: 0, address: 0 }),
+            |o| o.registers.gpr[15] ^= 1 << 63,
+            |o| o.registers.rflags ^= 0x800,
+            |o| o.registers.fx[0] ^= 1,
+            |o| o.registers.fx[3] ^= 1,
+            |o| o.registers.fx[41] ^= 0x80,
+            |o| o.registers.fx[25] ^= 1,
+            |o| o.registers.fx[415] ^= 0x80,
+        ];
+        for (n, change) in changes.iter().enumerate() {
+            let mut got = want.clone();
+            change(&mut got);
+            assert_eq!(differences(None, &want, &got).len(), 1, "change {n}");
+        }
+        assert_eq!(data_differences(&[1, 2, 3], &[1, 5, 3]).len(), 1);
+    }
+
+    #[test]
+    fn tolerances() {
+        assert!(close32(1f32.to_bits(), 1.0002f32.to_bits()) && !close32(1f32.to_bits(), 1.001f32.to_bits()));
+        let one = 0x3fff_8000_0000_0000_0000u128;
+        assert!(close80(one, one + 4, 4) && !close80(one, one + 5, 4) && !close80(one, one | 1 << 79, 4));
+        assert!(close80(one, 0x3ffe_ffff_ffff_ffff_ffff, 4), "across a power of two");
+    }
+}

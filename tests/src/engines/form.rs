@@ -23,10 +23,13 @@ pub const EXCLUDED: &[Exclusion] = {
     use Mnemonic::*;
     &[
         exclude("tells of the machine", &[Cpuid, Rdtsc, Rdtscp, Rdpmc, Rdmsr, Xgetbv]),
-        exclude("depends on the kernel's descriptor tables", &[Lar, Lsl, Verr, Verw, Lfs, Lgs, Lss]),
+        exclude("depends on the kernel's descriptor tables", &[Lar, Lsl, Verr, Verw, Lds, Les, Lfs, Lgs, Lss]),
         exclude("the kernel may emulate it", &[Sgdt, Sidt, Sldt, Str, Smsw]),
         exclude("changes bases that the host process uses", &[Rdfsbase, Rdgsbase, Wrfsbase, Wrgsbase]),
-        exclude("enters the kernel", &[Syscall, Sysenter, Sysret, Sysretq, Sysexit, Sysexitq, Int, Int1, Int3, Hlt]),
+        exclude(
+            "enters the kernel",
+            &[Syscall, Sysenter, Sysret, Sysretq, Sysexit, Sysexitq, Int, Int1, Int3, Into, Hlt],
+        ),
         exclude("input and output", &[In, Out, Insb, Insw, Insd, Outsb, Outsw, Outsd]),
         exclude("leaves the code page", &[Ret, Retf, Iret, Iretd, Iretq]),
         exclude(
@@ -70,6 +73,13 @@ pub fn excluded(code: Code) -> Option<&'static str> {
     }
     if system_operands(code) {
         return Some("loads a segment, control or debug register");
+    }
+    let branches_out = |k: &OpCodeOperandKind| {
+        use OpCodeOperandKind as K;
+        matches!(k, K::br16_1 | K::br16_2 | K::farbr2_2 | K::farbr4_2)
+    };
+    if code.op_code().op_kinds().iter().any(branches_out) {
+        return Some("leaves the code page");
     }
     match code.flow_control() {
         FlowControl::IndirectBranch | FlowControl::IndirectCall | FlowControl::Return => Some("leaves the code page"),
@@ -116,8 +126,8 @@ pub fn lifted(bits: u32) -> impl Iterator<Item = Code> {
 }
 
 /// Every form that is compared with the host.
-pub fn compared() -> impl Iterator<Item = Code> {
-    lifted(64).filter(|&code| excluded(code).is_none())
+pub fn compared(bits: u32) -> impl Iterator<Item = Code> {
+    lifted(bits).filter(|&code| excluded(code).is_none())
 }
 
 /// CF, PF, AF, ZF, SF, OF.

@@ -107,7 +107,7 @@ fn map(ram: &Ram) {
     for n in 0..DATA_LEN as u64 / PAGE {
         let page = DATA + n * PAGE;
         let writable = if page >= WRITABLE { WRITE } else { 0 };
-        write(TABLES + 3 * PAGE + 8 * index(page, 0), DATA_GPA + n * PAGE | USER | writable);
+        write(TABLES + 3 * PAGE + 8 * index(page, 0), (DATA_GPA + n * PAGE) | USER | writable);
     }
 }
 
@@ -123,6 +123,8 @@ pub struct World {
 impl World {
     /// As a process of the host sees itself.
     pub const USER: World = World { bits: 64, cpl: 3 };
+    /// As a 32-bit one does.
+    pub const USER32: World = World { bits: 32, cpl: 3 };
 
     fn enter(self, s: &mut State) {
         s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
@@ -133,10 +135,12 @@ impl World {
         let dpl = self.cpl << 5;
         let data = Segment { base: 0, limit: u32::MAX, selector: 0, access: 0xc093 | dpl };
         s.seg = [data; 6];
-        s.seg[Seg::Ss as usize].selector = 0x28 | self.cpl;
-        let width = if self.bits == 64 { 0x2000 } else { 0x4000 };
+        for seg in [Seg::Ss, Seg::Ds, Seg::Es] {
+            s.seg[seg as usize].selector = 0x28 | self.cpl;
+        }
+        let (width, selector) = if self.bits == 64 { (0x2000, 0x30) } else { (0x4000, 0x20) };
         s.seg[Seg::Cs as usize] =
-            Segment { base: 0, limit: u32::MAX, selector: 0x30 | self.cpl, access: 0x809b | width | dpl };
+            Segment { base: 0, limit: u32::MAX, selector: selector | self.cpl, access: 0x809b | width | dpl };
         s.seg[Seg::Gs as usize].base = GS_BASE;
     }
 }

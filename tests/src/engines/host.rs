@@ -1,6 +1,6 @@
 //! The host's processor.
 
-use mimus_backend::native::{self, Native, NativeError, Refusal};
+use mimus_backend::native::{self, Native, NativeError, Refusal, Width};
 
 use super::{Outcome, Registers, Trap};
 
@@ -23,14 +23,14 @@ impl Host {
         self.0.data()
     }
 
-    /// Executes one instruction.
+    /// Executes one instruction in code of `bits` (32 or 64) bits.
     ///
     /// # Errors
     ///
     /// [`Refusal`] for one that might do harm.
-    pub fn step(&mut self, code: &[u8], registers: &Registers) -> Result<Outcome, Refusal> {
+    pub fn step(&mut self, bits: u32, code: &[u8], registers: &Registers) -> Result<Outcome, Refusal> {
         let mut native = native::Registers::new(registers.gpr, registers.rflags, registers.fx);
-        let stop = self.0.step(code, &mut native)?;
+        let stop = self.0.step(if bits == 64 { Width::Bits64 } else { Width::Bits32 }, code, &mut native)?;
         let trap = stop.trap.map(|t| Trap {
             vector: t.vector,
             error: t.error,

@@ -25,6 +25,16 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// What code of `bits` bits can see of them: compatibility mode has no upper halves.
+    pub fn visible(mut self, bits: u32) -> Registers {
+        if bits == 32 {
+            for (n, value) in self.gpr.iter_mut().enumerate() {
+                *value = if n < 8 { *value & 0xffff_ffff } else { 0 };
+            }
+        }
+        self
+    }
+
     /// XMM register `n`.
     pub fn xmm(&self, n: usize) -> u128 {
         u128::from_le_bytes(self.fx[160 + 16 * n..][..16].try_into().expect("16 bytes"))

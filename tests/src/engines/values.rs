@@ -65,8 +65,8 @@ pub fn f64_bits(rng: &mut Rng) -> u64 {
 /// A double extended number; sometimes one that no processor produces.
 pub fn f80_bits(rng: &mut Rng) -> u128 {
     let (sign, exponent, fraction) = float(rng, 15, 63);
+    // The integer bit belongs to the exponent; with the other one it is an unnormal or a pseudo-denormal.
     let integer = (exponent != 0) != rng.one_in(24);
-    let integer = integer && !(exponent == 0 && !rng.one_in(4));
     u128::from(u16::from(sign) << 15 | exponent as u16) << 64 | u128::from(integer) << 63 | u128::from(fraction)
 }
 

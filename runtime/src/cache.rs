@@ -160,13 +160,14 @@ pub struct Cache {
 pub const MIN_BYTES: usize = 2 << 20;
 
 impl Cache {
-    /// A cache of at most `bytes` bytes: half for host code, if `arena` is wanted, the rest for link slots, micro-ops and
-    /// metadata. While a block is inserted it comes on top.
+    /// A cache of at most `bytes` bytes: what the arena for host code does not take, if one is wanted, is for link slots,
+    /// micro-ops and metadata. While a block is inserted it comes on top.
     pub fn new(ram: Arc<Ram>, bytes: usize, arena: Option<(Arena, u64)>) -> Cache {
         let (arena, exit_stub) = arena.map_or((None, 0), |(a, s)| (Some(a), s));
         // Two slots a block, and a block's code is rarely shorter than this.
         const SHORTEST: usize = 128;
-        let slots = arena.as_ref().map_or(0, |a| 2 * a.size() / SHORTEST);
+        let arena_bytes = arena.as_ref().map_or(0, Arena::size);
+        let slots = 2 * arena_bytes / SHORTEST;
         let links = Links::new(slots);
         let inner = Inner {
             map: FxHashMap::default(),
@@ -190,7 +191,7 @@ impl Cache {
         };
         Cache {
             inner: Mutex::new(inner),
-            metadata_bound: (bytes / 2).saturating_sub(links.bytes()),
+            metadata_bound: bytes.saturating_sub(arena_bytes).saturating_sub(links.bytes()),
             links,
             ram,
             epoch: AtomicU64::new(1),

@@ -30,6 +30,10 @@ use crate::vcpu::{Jit, Vcpu};
 /// Bound on translations when the user gives none, in MiB.
 pub const DEFAULT_TB_SIZE_MIB: u32 = 128;
 
+/// Of the bound on translations, as a divisor: host code. A boot of Linux has six times as many bytes of micro-ops and
+/// metadata, since few of its blocks get hot.
+const CODE_SHARE: usize = 4;
+
 /// Executions after which a block is compiled when the user gives no number.
 pub const DEFAULT_THRESHOLD: u32 = 200;
 
@@ -80,7 +84,7 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     let bytes = tb_size_mib.unwrap_or(DEFAULT_TB_SIZE_MIB) as usize * (1 << 20);
     let bytes = bytes.max(cache::MIN_BYTES);
     let host = HostIsa::native()?;
-    let mut arena = Arena::new(bytes / 2)?;
+    let mut arena = Arena::new((bytes / CODE_SHARE).max(cache::MIN_BYTES / 2))?;
     let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32)?;
     let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
     let settings = Settings {

@@ -226,7 +226,9 @@ impl Pair {
         });
         let (plain, compiled) = match blocks {
             Ok(blocks) => blocks,
-            Err(problem) => return tally.count(std::slice::from_ref(&problem), || report(case, &[problem.clone()])),
+            Err(problem) => {
+                return tally.count(std::slice::from_ref(&problem), || report(case, std::slice::from_ref(&problem)));
+            }
         };
         self.interpreted.write_code(&case.code);
         self.compiled.write_code(&case.code);

@@ -78,9 +78,9 @@ fn flushes_take_every_page_however_many_were_filled() {
 fn global_pages_stay_until_everything_is_flushed() {
     for count in [2, 100, 511, 600, TLB_ENTRIES as u64] {
         let mut tlb = Tlb::new(1);
-        let global = |i: u64| i % 2 == 0;
+        let global = |i: u64| i.is_multiple_of(2);
         for i in 0..count {
-            fill(&mut tlb, 0, i * PAGE_SIZE, i * PAGE_SIZE | if global(i) { META_GLOBAL } else { 0 });
+            fill(&mut tlb, 0, i * PAGE_SIZE, (i * PAGE_SIZE) | if global(i) { META_GLOBAL } else { 0 });
         }
         // More than once: what is kept must be found again by the next flush.
         for _ in 0..3 {

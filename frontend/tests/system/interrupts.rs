@@ -315,7 +315,7 @@ fn debug_exceptions_record_their_cause() {
 fn nothing_is_pushed_when_part_of_the_frame_cannot_be() {
     let mut m = Machine::long(3);
     m.set_gate(0x40, sel::CODE64, 0x1_0000, USER_INT_GATE, 0);
-    m.set(TABLES + 0x2000, 8, 0x7 | TABLES + 0x3000);
+    m.set(TABLES + 0x2000, 8, 0x7 | (TABLES + 0x3000));
     for page in 0..512 {
         m.set(TABLES + 0x3000 + 8 * page, 8, page << 12 | if page == 0xa { 5 } else { 7 });
     }

@@ -334,7 +334,7 @@ fn sysenter_and_sysexit() {
     assert_eq!(m.fails(Sysexit, [0; 3], 8), (13, Some(0)));
     m.cpu.state.gpr[reg::RDX] = 0x5000;
     m.call(Sysexit, [0; 3], 8).unwrap();
-    assert_eq!((m.cpu.mode.bitness(), m.selector(Seg::Cs)), (64, sel::CODE + 32 | 3));
+    assert_eq!((m.cpu.mode.bitness(), m.selector(Seg::Cs)), (64, (sel::CODE + 32) | 3));
 }
 
 #[test]

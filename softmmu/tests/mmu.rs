@@ -168,8 +168,8 @@ fn stores_are_seen_by_the_granule_they_hit() {
     assert!(s.mmu.ram.mark_code(0x6000, 1));
     // (offset, size, whether it is a hit, what the sink is told)
     /// Address, size, outcome, what the sink is told.
-    type Row = (u64, u8, Stored, &'static [(u64, u64)]);
-    let rows: &[Row] = &[
+    type Row<'a> = (u64, u8, Stored, &'a [(u64, u64)]);
+    let rows: &[Row<'_>] = &[
         (granule, 8, Stored::Done, &[]),
         (2 * granule - 4, 4, Stored::Done, &[]),
         (2 * granule - 4, 8, Stored::Code, &[(0x5000 + 2 * granule - 4, 8)]),

@@ -23,7 +23,11 @@ pub fn root() -> &'static Path {
 /// A file below `target/guest`, which `tools/fetch-guest` and `tools/make-initramfs` fill.
 pub fn guest(name: &str) -> PathBuf {
     let path = root().join("target/guest").join(name);
-    assert!(path.is_file(), "no {}: run tools/test, or tools/test --guests, which fetches and builds it", path.display());
+    assert!(
+        path.is_file(),
+        "no {}: run tools/test, or tools/test --guests, which fetches and builds it",
+        path.display()
+    );
     path
 }
 
@@ -49,7 +53,9 @@ impl Guest {
         let (kernel, initrd) = (guest(&format!("{}/vmlinuz", self.kernel)), guest(self.initramfs));
         let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
         let append = format!("console=ttyS0 {append}");
-        ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append].map(str::to_owned).into()
+        ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append]
+            .map(str::to_owned)
+            .into()
     }
 }
 

@@ -17,8 +17,8 @@ pub const DEBUG_PORT: u32 = 0xe9;
 
 /// Offsets in an image.
 const GDT: usize = 0x40;
-const GDT_POINTER: usize = 0x60;
-const IDT_POINTER: usize = 0x68;
+const GDT_POINTER: usize = 0x70;
+const IDT_POINTER: usize = 0x78;
 const IDT: usize = 0x100;
 const STUBS: usize = 0x200;
 const CODE: usize = 0x400;
@@ -27,9 +27,11 @@ const CODE: usize = 0x400;
 const VECTORS: usize = 32;
 const STUB_SIZE: usize = 8;
 
-/// Flat 4 GiB segments of privilege level 0 (SDM vol. 3A, 3.4.5): none, code, data.
-const SEGMENTS: [u64; 3] = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
+/// Segments of privilege level 0 (SDM vol. 3A, 3.4.5): none, flat code, flat data, data of one byte.
+const SEGMENTS: [u64; 4] = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x0040_9300_0000_0000];
 const CODE_SELECTOR: u32 = 8;
+/// The selector of a data segment that has one byte, at address 0.
+pub const TINY_SELECTOR: u32 = 24;
 
 /// The exit code of a run whose guest wrote `value` to `isa-debug-exit`.
 pub fn exit_code(value: u8) -> i32 {
@@ -73,7 +75,8 @@ pub fn kernel(build: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -
 /// A kernel of these bytes, entered at the first, with its tables not loaded.
 pub fn raw(code: &[u8]) -> Vec<u8> {
     let mut image = vec![0; CODE];
-    let put = |image: &mut Vec<u8>, offset: usize, bytes: &[u8]| image[offset..offset + bytes.len()].copy_from_slice(bytes);
+    let put =
+        |image: &mut Vec<u8>, offset: usize, bytes: &[u8]| image[offset..offset + bytes.len()].copy_from_slice(bytes);
     for (index, segment) in SEGMENTS.iter().enumerate() {
         put(&mut image, GDT + index * 8, &segment.to_le_bytes());
     }

@@ -10,8 +10,8 @@ pub fn program() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows where it is");
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("mimus")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        let build = "cargo build --release --workspace --bin mimus && cargo test --release -p mimus-tests";
-        panic!("no mimus beside {}: run tools/test, or {build}", own.display())
+        let build = "cargo build --release -p mimus-runtime -p mimus-tests --bin mimus";
+        panic!("no mimus beside {}: run tools/test, or first {build}", own.display())
     })
 }
 

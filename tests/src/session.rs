@@ -158,6 +158,20 @@ impl Session {
         String::from_utf8_lossy(&self.bytes[start..self.seen - text.len()]).into_owned()
     }
 
+    /// Waits for the end of a line, at most for `time`, and returns the line. Fails when the program has ended.
+    pub fn next_line(&mut self, time: Duration) -> Option<String> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            if self.bytes[self.seen..].contains(&b'\n') {
+                return Some(self.until("\n").trim_end().to_owned());
+            }
+            if !self.read(LOOK) && self.ended().is_some() {
+                self.fail("it ended");
+            }
+        }
+        None
+    }
+
     /// Reads what it prints for that long.
     pub fn watch(&mut self, time: Duration) {
         let until = Instant::now() + time;

@@ -1,0 +1,97 @@
+//! The files that guest tests use: the command, the guests, and folders of their own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The `mimus` command of the profile that the tests are built with, which cargo puts two folders above a test's program
+/// and one above a binary's.
+pub fn program() -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows where it is");
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("mimus")).find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        let build = "cargo build --release -p mimus-runtime -p mimus-tests --bin mimus";
+        panic!("no mimus beside {}: run tools/test, or first {build}", own.display())
+    })
+}
+
+/// The top of the repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the workspace's folder")
+}
+
+/// A file below `target/guest`, which `tools/fetch-guest` and `tools/make-initramfs` fill.
+pub fn guest(name: &str) -> PathBuf {
+    let path = root().join("target/guest").join(name);
+    assert!(
+        path.is_file(),
+        "no {}: run tools/test, or tools/test --guests, which fetches and builds it",
+        path.display()
+    );
+    path
+}
+
+/// A Linux guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// Name of its kernel's folder below `target/guest`.
+    pub kernel: &'static str,
+    /// Name of its initramfs.
+    pub initramfs: &'static str,
+}
+
+/// `linux-image-cloud-amd64`.
+pub const CLOUD: Guest = Guest { kernel: "cloud", initramfs: "initramfs.gz" };
+/// `linux-image-amd64`.
+pub const GENERIC: Guest = Guest { kernel: "generic", initramfs: "initramfs.gz" };
+/// `linux-image-686`, with a 32-bit BusyBox.
+pub const I386: Guest = Guest { kernel: "i386", initramfs: "initramfs-i386.gz" };
+
+impl Guest {
+    /// The arguments that boot it on the serial port with 512 MiB, this added to the kernel's command line.
+    pub fn args(&self, append: &str) -> Vec<String> {
+        let (kernel, initrd) = (guest(&format!("{}/vmlinuz", self.kernel)), guest(self.initramfs));
+        let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
+        let append = format!("console=ttyS0 {append}");
+        ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append]
+            .map(str::to_owned)
+            .into()
+    }
+}
+
+/// A folder of a test's own, removed when it is dropped.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// Makes an empty one.
+    #[expect(clippy::new_without_default, reason = "it makes a folder")]
+    pub fn new() -> Folder {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("mimus-tests-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        Folder { path }
+    }
+
+    /// The path of the file `name` in it.
+    pub fn path(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Writes the file `name` and returns its path.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path(name);
+        fs::write(&path, bytes).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left behind is in the system's folder for such things.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -264,8 +264,7 @@ impl Vcpu {
                 *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
             }
         }
-        self.run_compiled(entry);
-        Ok(())
+        self.run_compiled(entry)
     }
 
     /// The number of the present translation context, told to compiled code too.
@@ -309,15 +308,15 @@ impl Vcpu {
             Exit::Main(_) => {}
             Exit::Fault { pc } => {
                 self.cpu.state.rip = pc;
-                self.stopped()?;
+                self.stopped();
             }
             Exit::Malformed => return Err(Malformed(block.pc)),
         }
         Ok(exit)
     }
 
-    fn run_compiled(&mut self, entry: u64) {
-        let Some(jit) = &self.jit else { return };
+    fn run_compiled(&mut self, entry: u64) -> Result<(), Malformed> {
+        let Some(jit) = &self.jit else { return Ok(()) };
         log::exec(&self.cpu, "compiled");
         self.cpu.code_policy = CodePolicy::Refuse;
         let env: *mut Cpu = &raw mut *self.cpu;
@@ -347,23 +346,20 @@ impl Vcpu {
                 if self.cpu.header.verdict == Verdict::Interpret as u32 {
                     self.cpu.header.verdict = 0;
                     self.stats.interpreted_once += 1;
-                    // A malformed single instruction would have been found when its block was made.
-                    let _: Result<(), Malformed> = self.step_one();
-                } else {
-                    // As above: nothing is interpreted here.
-                    let _: Result<(), Malformed> = self.stopped();
+                    return self.step_one();
                 }
+                self.stopped();
             }
         }
+        Ok(())
     }
 
     /// A fault is pending, or the instruction is to be started again.
-    fn stopped(&mut self) -> Result<(), Malformed> {
+    fn stopped(&mut self) {
         let verdict = std::mem::take(&mut self.cpu.header.verdict);
         if verdict == Verdict::Fault as u32 {
             self.deliver();
         }
-        Ok(())
     }
 
     /// Delivers the pending exception of the instruction at the guest PC.

@@ -148,7 +148,10 @@ impl Session {
     /// Waits for a line that begins with `prefix`, and returns the rest of it.
     pub fn line(&mut self, prefix: &str) -> String {
         self.expect(&format!("\n{prefix}"));
-        self.until("\n").trim().to_owned()
+        let line = self.until("\n").trim().to_owned();
+        // The next line begins with it.
+        self.seen -= 1;
+        line
     }
 
     /// Waits for `text`, and returns what was printed before it.

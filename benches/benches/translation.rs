@@ -1,4 +1,5 @@
 //! Each step that a block takes, by itself: time a guest instruction.
+#![forbid(unsafe_code)]
 
 use std::hint::black_box;
 

@@ -11,7 +11,7 @@ pub mod rng;
 pub mod session;
 
 pub use files::{Folder, Guest, guest, program};
-pub use session::{Ended, Session};
+pub use session::{Ended, Hangup, Session};
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};

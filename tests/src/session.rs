@@ -21,6 +21,15 @@ const LOOK: Duration = Duration::from_millis(20);
 const PANICKED: &str = "panicked at";
 const PANIC_CODE: i32 = 101;
 
+/// What SIGHUP does to a program when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hangup {
+    /// Ends it, as in a shell.
+    Ends,
+    /// Nothing, as under `nohup`.
+    Ignored,
+}
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -56,15 +65,14 @@ impl Session {
     pub fn piped<S: AsRef<str>>(name: &str, args: &[S], limit: Duration) -> Session {
         let (output, writer) = std::io::pipe().expect("a pipe");
         let (reader, input) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new(program());
-        command.args(args.iter().map(AsRef::as_ref));
+        let mut command = with_signals(Hangup::Ends, args);
         command.stdin(reader).stdout(writer.try_clone().expect("a pipe")).stderr(writer);
         let child = command.spawn().expect("mimus starts");
         Session::new(name, child, output.into(), Some(input.into()), None, limit)
     }
 
     /// The same on a pseudo-terminal of 80 columns and 24 lines, whose mode before is returned, too.
-    pub fn on_terminal<S: AsRef<str>>(name: &str, args: &[S], limit: Duration) -> (Session, Termios) {
+    pub fn on_terminal<S: AsRef<str>>(name: &str, args: &[S], hangup: Hangup, limit: Duration) -> (Session, Termios) {
         let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a pseudo-terminal");
         grantpt(&user).expect("grantpt");
         unlockpt(&user).expect("unlockpt");
@@ -75,8 +83,8 @@ impl Session {
         tcsetwinsize(&tty, size).expect("a terminal has a size");
         let before = tcgetattr(&tty).expect("a terminal has a mode");
         let stdio = || Stdio::from(tty.try_clone().expect("a descriptor"));
-        let mut command = Command::new(program());
-        command.args(args.iter().map(AsRef::as_ref)).stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let mut command = with_signals(hangup, args);
+        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         let child = command.spawn().expect("mimus starts");
         let input = user.try_clone().expect("a descriptor");
         (Session::new(name, child, user, Some(input), Some(tty), limit), before)
@@ -282,6 +290,18 @@ impl Drop for Session {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// `mimus` with `args`, and signals as `hangup` says, whatever they do to the test itself: what is ignored stays so in
+/// a child.
+fn with_signals<S: AsRef<str>>(hangup: Hangup, args: &[S]) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal=HUP,INT,QUIT,TERM,TSTP");
+    if hangup == Hangup::Ignored {
+        command.arg("--ignore-signal=HUP");
+    }
+    command.arg(program()).args(args.iter().map(AsRef::as_ref));
+    command
 }
 
 /// Where `what` is in `bytes`.

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use mimus_tests::files::CLOUD;
-use mimus_tests::{Session, progress};
+use mimus_tests::{Hangup, Session, progress};
 use rustix::process::Signal;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Termios};
 
@@ -43,9 +43,13 @@ fn text(mode: &Termios) -> String {
 impl Shell {
     /// Starts mimus, with a terminal that is already raw once its guest prints.
     fn start(name: &str, options: &[&str]) -> Shell {
+        Shell::start_with(name, options, Hangup::Ends)
+    }
+
+    fn start_with(name: &str, options: &[&str], hangup: Hangup) -> Shell {
         let mut args = CLOUD.args("quiet");
         args.extend(options.iter().map(|option| (*option).to_owned()));
-        let (session, before) = Session::on_terminal(name, &args, LIMIT);
+        let (session, before) = Session::on_terminal(name, &args, hangup, LIMIT);
         Shell { session, before: text(&before), commands: 0 }
     }
 
@@ -162,7 +166,6 @@ fn reboot_boots_again_and_ctrl_a_x_quits() {
 }
 
 #[test]
-#[ignore = "hung once in four runs on SIGTERM or SIGHUP: an open bug, see docs/progress.md"]
 fn quits_and_dies_while_the_guest_boots() {
     let mut shell = Shell::start("quit", &[]);
     shell.session.watch(Duration::from_millis(500));
@@ -177,4 +180,14 @@ fn quits_and_dies_while_the_guest_boots() {
         shell.session.signal(signal);
         shell.ends(None);
     }
+}
+
+#[test]
+fn survives_a_hangup_under_nohup() {
+    let mut shell = Shell::start_with("nohup", &[], Hangup::Ignored);
+    shell.session.watch(Duration::from_millis(500));
+    shell.session.signal(Signal::HUP);
+    shell.prompt();
+    shell.session.signal(Signal::TERM);
+    shell.ends(None);
 }

@@ -15,15 +15,28 @@ use crate::lower::{Lowering, Slots};
 /// Alignment of the arena's slots, and so the largest that code may ask for, in bytes.
 pub(crate) const CODE_ALIGN: u32 = 16;
 
+/// Most blocks that are compiled as one.
+pub const MAX_PARTS: usize = 64;
+
+/// A block to compile.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The block.
+    pub block: &'a ir::Block,
+    /// Number of its first link slot of two.
+    pub link_slot: u32,
+}
+
 /// What to compile, and how.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The block.
-    pub block: &'a ir::Block,
+    /// The block, or the blocks of a region, the first of which is where it is entered.
+    pub parts: &'a [Part<'a>],
+    /// Whether jumps between the parts, and returns to where one of them called from, stay within the code. The parts must be in
+    /// one guest page then: what is between them is not bound to a mapping of another.
+    pub region: bool,
     /// Offset of [`mimus_softmmu::EnvHeader`] from the env pointer in bytes.
     pub header_offset: i32,
-    /// Number of this block's first link slot of two.
-    pub link_slot: u32,
     /// Added to a guest PC (modulo 2^64) to get its linear address: decides what is the same page.
     pub linear_offset: u64,
     /// Whether to count guest instructions in [`mimus_softmmu::EnvHeader::insns`].
@@ -45,14 +58,12 @@ pub struct Dump {
 }
 
 /// Beside the bytes of a compiled block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CompiledInfo {
     /// Where to enter, in bytes from the start of the code.
     pub entry_offset: u32,
-    /// Guest PC that each of the two link slots leads to, for the slots the code uses.
-    pub link_targets: [Option<u64>; 2],
-    /// Guest instructions in the block.
-    pub guest_insns: u32,
+    /// Guest PC that each of the two link slots of each part leads to, for the slots the code uses.
+    pub link_targets: Vec<[Option<u64>; 2]>,
 }
 
 /// Compiles blocks; one for each compiling thread.
@@ -114,7 +125,7 @@ impl Compiler {
             dump.clif = self.context.func.display().to_string();
             dump.asm = self.disassemble()?;
         }
-        Ok(CompiledInfo { entry_offset, link_targets: summary.link_targets, guest_insns: summary.guest_insns })
+        Ok(CompiledInfo { entry_offset, link_targets: summary.link_targets })
     }
 
     /// The host instructions of the function just compiled, before its frame was stripped.

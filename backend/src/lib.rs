@@ -25,7 +25,7 @@ pub mod perf;
 pub mod thunks;
 
 pub use arena::{Arena, Generation, Slot};
-pub use compile::{CompiledInfo, Compiler, Dump, Request};
+pub use compile::{CompiledInfo, Compiler, Dump, MAX_PARTS, Part, Request};
 pub use error::BackendError;
 pub use exec::{HostAddr, enter};
 pub use host::HostIsa;

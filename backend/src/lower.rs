@@ -7,6 +7,7 @@
 mod control;
 mod memory;
 mod pure;
+mod region;
 
 use std::borrow::Cow;
 use std::mem::offset_of;
@@ -19,9 +20,10 @@ use cranelift_frontend::FunctionBuilder;
 use mimus_ir::{Inst, MAX_INSTS, Op, Type};
 use mimus_softmmu::EnvHeader;
 
-use crate::compile::{Request, block_signature};
+use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
+use region::Region;
 
 /// A value in each of the types it was used in, by [`Type`].
 pub(crate) type Slots = [Option<Value>; 5];
@@ -29,9 +31,7 @@ pub(crate) type Slots = [Option<Value>; 5];
 /// What lowering found out beside the code.
 pub(crate) struct Summary {
     /// See [`crate::CompiledInfo::link_targets`].
-    pub link_targets: [Option<u64>; 2],
-    /// Guest instructions in the block.
-    pub guest_insns: u32,
+    pub link_targets: Vec<[Option<u64>; 2]>,
     /// Whether the code calls helpers directly, so that it must keep the stack aligned.
     pub calls_helpers: bool,
 }
@@ -101,6 +101,11 @@ pub(crate) struct Lowering<'a, 'f> {
     b: FunctionBuilder<'f>,
     host: &'a HostIsa,
     request: &'a Request<'a>,
+    /// Position of the part being lowered.
+    part: usize,
+    /// Its micro-ops.
+    block: &'a mimus_ir::Block,
+    region: Region,
     values: &'a mut Vec<Slots>,
     flags: Flags,
     env: Value,
@@ -111,9 +116,9 @@ pub(crate) struct Lowering<'a, 'f> {
     index: usize,
     /// Guest PC of the current instruction.
     pc: u64,
-    /// Guest instructions begun.
+    /// Guest instructions begun in the part.
     begun: u32,
-    /// Guest instructions in the block.
+    /// Guest instructions in the part.
     guest_insns: u32,
     /// The cold exit of instructions that stop; its parameter in counted mode is the number not run.
     stopped: Option<Block>,
@@ -133,13 +138,15 @@ impl<'a, 'f> Lowering<'a, 'f> {
         let env = b.block_params(entry)[0];
         let flags = Flags::new(&mut b);
         let block_sig = b.import_signature(block_signature());
-        values.clear();
-        values.resize(request.block.insts.len(), Slots::default());
-        let guest_insns = request.block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
+        static NOTHING: mimus_ir::Block =
+            mimus_ir::Block { pc: 0, fallthrough: 0, guest_insns: 0, guest_bytes: 0, insts: Vec::new() };
         Lowering {
             b,
             host,
             request,
+            part: 0,
+            block: request.parts.first().map_or(&NOTHING, |part| part.block),
+            region: Region::default(),
             values,
             flags,
             env,
@@ -147,18 +154,46 @@ impl<'a, 'f> Lowering<'a, 'f> {
             slow_sigs: [None; SLOW_PATHS.len()],
             helper_sig: None,
             index: 0,
-            pc: request.block.pc,
+            pc: 0,
             begun: 0,
-            guest_insns,
+            guest_insns: 0,
             stopped: None,
-            summary: Summary { link_targets: [None; 2], guest_insns, calls_helpers: false },
+            summary: Summary { link_targets: vec![[None; 2]; request.parts.len()], calls_helpers: false },
         }
     }
 
-    /// Lowers the whole block.
+    /// Lowers every part.
     pub(crate) fn run(mut self) -> Result<Summary, BackendError> {
-        let insts = &self.request.block.insts;
-        if insts.len() > MAX_INSTS || self.request.block.terminator().is_none() {
+        let parts = self.request.parts;
+        if parts.is_empty() || parts.len() > MAX_PARTS {
+            return Err(self.malformed("no part, or too many"));
+        }
+        self.begin_region();
+        for (index, part) in parts.iter().enumerate() {
+            self.begin_part(index, part.block);
+            self.part()?;
+        }
+        self.finish_stopped();
+        self.b.seal_all_blocks();
+        self.b.finalize(self.host.isa.frontend_config());
+        Ok(self.summary)
+    }
+
+    fn begin_part(&mut self, index: usize, block: &'a mimus_ir::Block) {
+        self.part = index;
+        self.block = block;
+        self.pc = block.pc;
+        self.begun = 0;
+        self.guest_insns = block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
+        self.values.clear();
+        self.values.resize(block.insts.len(), Slots::default());
+        self.enter_part();
+    }
+
+    /// Lowers the current part.
+    fn part(&mut self) -> Result<(), BackendError> {
+        let insts = &self.block.insts;
+        if insts.len() > MAX_INSTS || self.block.terminator().is_none() {
             return Err(self.malformed("no terminator, or too long"));
         }
         self.count();
@@ -170,10 +205,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             }
             self.op(inst)?;
         }
-        self.finish_stopped();
-        self.b.seal_all_blocks();
-        self.b.finalize(self.host.isa.frontend_config());
-        Ok(self.summary)
+        Ok(())
     }
 
     fn op(&mut self, inst: &Inst) -> Result<(), BackendError> {
@@ -281,7 +313,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         if v >= self.index {
             return Err(self.malformed("operand not defined before"));
         }
-        let inst = &self.request.block.insts[v];
+        let inst = &self.block.insts[v];
         let ty = inst.result_type().ok_or_else(|| self.malformed("operand defines no value"))?;
         Ok((inst, ty))
     }
@@ -361,17 +393,28 @@ impl<'a, 'f> Lowering<'a, 'f> {
     }
 
     fn load_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
-        let ty = self.ty(inst.ty);
-        let flags = if inst.ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
-        let value = self.b.ins().load(ty, flags, self.env, i32::from(inst.c));
+        let value = match self.region.slot(inst) {
+            Some(slot) => self.use_slot(slot),
+            None => self.env_value(inst.ty, inst.c),
+        };
         self.define(inst.ty, value);
         Ok(())
+    }
+
+    /// The value of env's memory at `offset`.
+    fn env_value(&mut self, ty: Type, offset: u16) -> Value {
+        let flags = if ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
+        let ty = self.ty(ty);
+        self.b.ins().load(ty, flags, self.env, i32::from(offset))
     }
 
     fn store_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let value = self.operand(inst.a, inst.ty)?;
         let flags = if inst.ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
         self.b.ins().store(flags, value, self.env, i32::from(inst.c));
+        if let Some(slot) = self.region.slot(inst) {
+            self.define_slot(slot, value);
+        }
         Ok(())
     }
 
@@ -380,6 +423,9 @@ impl<'a, 'f> Lowering<'a, 'f> {
         if inst.ty != Type::V128 {
             let value = self.constant(inst.ty, inst.imm);
             self.b.ins().store(self.flags.env, value, self.env, offset);
+            if let Some(slot) = self.region.slot(inst) {
+                self.define_slot(slot, value);
+            }
             return Ok(());
         }
         // The halves of a 128-bit number, low half first on a little-endian host.
@@ -387,6 +433,9 @@ impl<'a, 'f> Lowering<'a, 'f> {
         for (i, half) in halves.into_iter().enumerate() {
             let value = self.const64(half);
             self.b.ins().store(self.flags.env_wide, value, self.env, offset + 8 * i as i32);
+        }
+        if let Some(slot) = self.region.slot(inst) {
+            self.region.forget(slot);
         }
         Ok(())
     }

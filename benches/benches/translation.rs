@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mimus_backend::{Compiler, HostIsa, Request};
+use mimus_backend::{Compiler, HostIsa, Part, Request};
 use mimus_benches::{samples, vcpu};
 use mimus_frontend::x86::HEADER_OFFSET;
 use mimus_ir::passes::{Scratch, optimize};
@@ -46,9 +46,9 @@ fn lower(c: &mut Criterion) {
     each(c, "lower", |b, _, block| {
         b.iter(|| {
             let request = Request {
-                block: black_box(block),
+                parts: &[Part { block: black_box(block), link_slot: 0 }],
+                region: false,
                 header_offset: HEADER_OFFSET as i32,
-                link_slot: 0,
                 linear_offset: 0,
                 counted: false,
                 may_link: true,

@@ -1,6 +1,6 @@
 //! Blocks and how they are built.
 
-use crate::op::{Effects, Op, RmwKind, Shape, Type};
+use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 
 /// An SSA value: the index of the instruction that defines it.
 pub type Value = u16;
@@ -133,6 +133,11 @@ impl Inst {
     /// Flags of a [`Shape::Load`] or [`Shape::Store`].
     pub const fn mem_flags(&self) -> MemFlags {
         MemFlags((self.imm >> 32) as u8)
+    }
+
+    /// Kind of a [`Shape::Jump`] or [`Shape::JumpInd`].
+    pub fn jump_kind(&self) -> JumpKind {
+        JumpKind::from_code(self.b).unwrap_or_default()
     }
 
     /// Bit position and length of a [`Shape::Deposit`] or [`Shape::Extract`].
@@ -305,7 +310,12 @@ impl Builder {
 
     /// Ends the block with a jump to a constant guest PC.
     pub fn jump(&mut self, target: u64) {
-        self.op(Op::Jump, Type::I64, [NONE, NONE, 0], target);
+        self.jump_as(JumpKind::Plain, target);
+    }
+
+    /// Ends the block with a jump of a kind to a constant guest PC.
+    pub fn jump_as(&mut self, kind: JumpKind, target: u64) {
+        self.op(Op::Jump, Type::I64, [NONE, kind as u16, 0], target);
     }
 
     /// Ends the block with a conditional jump.
@@ -314,8 +324,8 @@ impl Builder {
     }
 
     /// Ends the block with a jump to a computed guest PC.
-    pub fn jump_ind(&mut self, target: Value) {
-        self.op(Op::JumpInd, Type::I64, [target, NONE, NONE], 0);
+    pub fn jump_ind(&mut self, kind: JumpKind, target: Value) {
+        self.op(Op::JumpInd, Type::I64, [target, kind as u16, NONE], 0);
     }
 
     /// Ends the block and returns to the dispatcher.

@@ -19,5 +19,5 @@ pub mod verify;
 
 pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 pub use interp::{Exit, Guest, Interp, Stop};
-pub use op::{Effects, Op, OpInfo, Shape, Type};
+pub use op::{Effects, JumpKind, Op, OpInfo, Shape, Type};
 pub use verify::{VerifyError, verify};

@@ -112,11 +112,11 @@ pub enum Shape {
     TrapIf,
     /// Start of a guest instruction: its guest PC in `imm`, its length in bytes in `c`.
     Insn,
-    /// Direct jump to the guest PC `imm`, link slot `c`.
+    /// Direct jump to the guest PC `imm`, link slot `c`; a [`JumpKind`] in `b`.
     Jump,
     /// Condition `a`: if not 0, to guest PC `imm` by link slot 0, else to the block's `fallthrough` by slot 1.
     Branch,
-    /// Jump to the guest PC in `a`.
+    /// Jump to the guest PC in `a`; a [`JumpKind`] in `b`.
     JumpInd,
     /// Back to the dispatcher with the guest-defined reason `imm`; the guest PC is in env already.
     Exit,
@@ -350,6 +350,46 @@ impl Op {
     #[inline]
     pub const fn info(self) -> &'static OpInfo {
         &Op::INFO[self as usize]
+    }
+}
+
+/// What a guest uses a jump for. It is a hint: a call and its return are known to belong together, but either may go
+/// anywhere.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+#[repr(u16)]
+pub enum JumpKind {
+    /// Neither of the others.
+    #[default]
+    Plain = u16::MAX,
+    /// A call that returns to the block's `fallthrough`.
+    Call = 0,
+    /// A return.
+    Return = 1,
+}
+
+impl JumpKind {
+    /// The kind that an instruction's `b` field holds.
+    pub const fn from_code(code: u16) -> Option<JumpKind> {
+        match code {
+            0 => Some(JumpKind::Call),
+            1 => Some(JumpKind::Return),
+            u16::MAX => Some(JumpKind::Plain),
+            _ => None,
+        }
+    }
+
+    /// Its name in the text form; none for a plain jump.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            JumpKind::Plain => None,
+            JumpKind::Call => Some("call"),
+            JumpKind::Return => Some("return"),
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<JumpKind> {
+        [JumpKind::Call, JumpKind::Return].into_iter().find(|kind| kind.name() == Some(name))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::block::{Block, Builder, CallInfo, EnvSlot, Inst, MemFlags, NONE, Value};
 use crate::interp::{Guest, Stop};
-use crate::op::{Effects, Op, RmwKind, Shape, Type};
+use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 
 /// Bytes of env that generated blocks use.
 pub const ENV_SIZE: usize = 64;
@@ -173,6 +173,10 @@ impl Generator<'_> {
         u64::from(disp as u32) | flags << 32
     }
 
+    fn jump_kind(&mut self) -> u16 {
+        [JumpKind::Plain, JumpKind::Call, JumpKind::Return][self.source.below(3)] as u16
+    }
+
     fn emit(&mut self, op: Op) {
         let shape = op.info().shape;
         let ty = match shape {
@@ -182,7 +186,8 @@ impl Generator<'_> {
         let mut inst = Inst { op, ty, a: NONE, b: NONE, c: NONE, imm: 0 };
         match shape {
             Shape::Const => inst.imm = self.source.constant() & ty.mask(),
-            Shape::Unary | Shape::JumpInd => inst.a = self.int(),
+            Shape::Unary => inst.a = self.int(),
+            Shape::JumpInd => (inst.a, inst.b) = (self.int(), self.jump_kind()),
             Shape::Extend => {
                 inst.a = self.int();
                 inst.c = self.source.below(ty as usize + 1) as u16;
@@ -236,7 +241,10 @@ impl Generator<'_> {
                 inst.imm = self.source.constant();
             }
             Shape::Branch => (inst.a, inst.imm) = (self.condition(), self.source.constant()),
-            Shape::Jump => (inst.c, inst.imm) = (self.source.below(2) as u16, self.source.constant()),
+            Shape::Jump => {
+                (inst.c, inst.imm) = (self.source.below(2) as u16, self.source.constant());
+                inst.b = self.jump_kind();
+            }
             Shape::Exit => inst.imm = self.source.constant(),
             // `block` places the markers, which count instructions.
             Shape::Insn => return,

@@ -20,7 +20,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::block::{Block, CallInfo, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
-use crate::op::{Effects, Op, RmwKind, Shape, Type};
+use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 use crate::verify::fixed_type;
 
 /// Names of a guest's env slots and helpers, for reading.
@@ -103,6 +103,13 @@ fn bits(f: &mut fmt::Formatter<'_>, key: &str, names: &[(&str, u8)], value: u8) 
     Ok(())
 }
 
+fn jump_kind(f: &mut fmt::Formatter<'_>, inst: &Inst) -> fmt::Result {
+    match inst.jump_kind().name() {
+        Some(name) => write!(f, ", kind={name}"),
+        None => Ok(()),
+    }
+}
+
 impl Printer<'_> {
     fn inst(&self, f: &mut fmt::Formatter<'_>, index: usize, inst: &Inst) -> fmt::Result {
         let info = inst.op.info();
@@ -119,7 +126,11 @@ impl Printer<'_> {
         f.write_str(" ")?;
         match info.shape {
             Shape::Const | Shape::Exit => write!(f, "{imm:#x}")?,
-            Shape::Unary | Shape::JumpInd => write!(f, "{a}")?,
+            Shape::Unary => write!(f, "{a}")?,
+            Shape::JumpInd => {
+                write!(f, "{a}")?;
+                jump_kind(f, inst)?;
+            }
             Shape::Extend => {
                 let from = Type::ALL.get(usize::from(inst.c)).map_or("?", |ty| ty.name());
                 write!(f, "{a}, from={from}")?;
@@ -170,7 +181,10 @@ impl Printer<'_> {
             }
             Shape::TrapIf => write!(f, "{a}, code={imm:#x}")?,
             Shape::Insn => write!(f, "{imm:#x}, len={}", inst.c)?,
-            Shape::Jump => write!(f, "{imm:#x}, slot={}", inst.c)?,
+            Shape::Jump => {
+                write!(f, "{imm:#x}, slot={}", inst.c)?;
+                jump_kind(f, inst)?;
+            }
         }
         writeln!(f)
     }
@@ -334,6 +348,11 @@ impl<'a> Args<'a> {
         Ok(u64::from(disp as u32) | u64::from(flags) << 32)
     }
 
+    fn jump_kind(&mut self) -> Parsed<u16> {
+        let Some(name) = self.optional("kind=") else { return Ok(JumpKind::Plain as u16) };
+        JumpKind::named(name).map(|kind| kind as u16).ok_or_else(|| format!("`{name}` is no kind of jump"))
+    }
+
     fn bit_field(&mut self) -> Parsed<u64> {
         let pos: u8 = narrow(self.required("pos=")?)?;
         let len: u8 = narrow(self.required("len=")?)?;
@@ -369,7 +388,8 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
     let mut inst = Inst { op, ty, a: NONE, b: NONE, c: NONE, imm: 0 };
     match op.info().shape {
         Shape::Const | Shape::Exit => inst.imm = args.number()?,
-        Shape::Unary | Shape::JumpInd => inst.a = args.value()?,
+        Shape::Unary => inst.a = args.value()?,
+        Shape::JumpInd => (inst.a, inst.b) = (args.value()?, args.jump_kind()?),
         Shape::Extend => {
             inst.a = args.value()?;
             inst.c = type_named(args.required("from=")?)? as u16;
@@ -413,6 +433,7 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
         Shape::Jump => {
             inst.imm = args.number()?;
             inst.c = narrow(args.required("slot=")?)?;
+            inst.b = args.jump_kind()?;
         }
     }
     match args.peek() {

@@ -4,7 +4,7 @@
 //! [`crate::Builder`] leaves them, so that equal blocks compare equal and the text form loses nothing.
 
 use crate::block::{Block, CallInfo, Inst, MAX_INSTS, MemFlags, NONE, Value};
-use crate::op::{Effects, Op, RmwKind, Shape, Type};
+use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 
 /// What is wrong with an instruction or with the block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -231,9 +231,12 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
             ensure(info.encode() == imm && info.effects.0 & !CALL_EFFECTS.0 == 0, Problem::Constant(imm))
         }
         Shape::TrapIf | Shape::Branch => int(a).and_then(|()| absent(&[b, c])),
-        Shape::JumpInd => int(a).and_then(|()| absent(&[b, c])).and_then(|()| no_imm()),
+        Shape::JumpInd => {
+            int(a).and_then(|()| absent(&[c])).and_then(|()| small(JumpKind::from_code(b).is_some()))?;
+            no_imm()
+        }
         Shape::Insn => absent(&[a, b]),
-        Shape::Jump => absent(&[a, b]).and_then(|()| small(c <= 1)),
+        Shape::Jump => absent(&[a]).and_then(|()| small(c <= 1 && JumpKind::from_code(b).is_some())),
         Shape::Exit => absent(&[a, b, c]),
     }
 }

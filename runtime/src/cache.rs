@@ -10,6 +10,9 @@
 //! [`Cache::wake`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
 
 mod code;
+mod region;
+#[cfg(test)]
+mod region_tests;
 mod tb;
 #[cfg(test)]
 mod tests;
@@ -25,8 +28,8 @@ use smallvec::SmallVec;
 
 use crate::kick::Kicker;
 
-pub use code::Finished;
 use code::Placed;
+pub use code::{Finished, Job};
 use tb::Recency;
 pub use tb::{Links, Stage, Tb, TbKey};
 
@@ -86,8 +89,10 @@ pub struct CacheStats {
     pub translated: u64,
     /// Guest instructions in them.
     pub translated_insns: u64,
-    /// Blocks compiled to host code and published.
+    /// Blocks and regions compiled to host code and published.
     pub compiled: u64,
+    /// Of those, regions.
+    pub regions: u64,
     /// Compiled blocks that had changed before they could be published.
     pub dropped: u64,
     /// Host code bytes published.
@@ -346,23 +351,28 @@ impl Cache {
             self.remove(&mut inner, &old);
         }
         let tb = Arc::new(tb);
-        for &(page, _) in &tb.pages {
-            let full = inner.pages.get(&page).filter(|list| list.len() >= PAGE_BLOCKS);
-            if let Some(oldest) = full.and_then(|list| list.first()).cloned() {
-                inner.stats.evictions += 1;
-                self.remove(&mut inner, &oldest);
-            }
-            inner.pages.entry(page).or_default().push(tb.clone());
-        }
-        inner.map.insert(tb.key, tb.clone());
-        inner.queue.push_back(tb.clone());
-        inner.live_bytes += tb.size();
+        self.add(&mut inner, &tb);
         inner.stats.translated += 1;
         inner.stats.translated_insns += u64::from(tb.block.guest_insns);
         let bytes = (inner.live_bytes + inner.dead_bytes) as u64;
         inner.stats.peak_metadata_bytes = inner.stats.peak_metadata_bytes.max(bytes);
         self.bound_metadata(&mut inner);
         Inserted::Live(tb)
+    }
+
+    /// Adds a block to the maps, whose pages are marked as code.
+    fn add(&self, inner: &mut Inner, tb: &Arc<Tb>) {
+        for &(page, _) in &tb.pages {
+            let full = inner.pages.get(&page).filter(|list| list.len() >= PAGE_BLOCKS);
+            if let Some(oldest) = full.and_then(|list| list.first()).cloned() {
+                inner.stats.evictions += 1;
+                self.remove(inner, &oldest);
+            }
+            inner.pages.entry(page).or_default().push(tb.clone());
+        }
+        inner.map.insert(tb.key, tb.clone());
+        inner.queue.push_back(tb.clone());
+        inner.live_bytes += tb.size();
     }
 
     /// `page` became a code page: has the vCPUs other than that of `passage` watch stores to it.

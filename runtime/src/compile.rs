@@ -1,27 +1,79 @@
-//! Compiling hot blocks, on a thread of its own or in place.
+//! Compiling hot blocks and regions, on a thread of its own or in place.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Request};
+use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, Request};
 use mimus_frontend::x86::HEADER_OFFSET;
 
-use crate::cache::{Cache, Finished, Tb};
+use crate::cache::{Cache, Finished, Job, Tb};
 
-/// Jobs waiting at most; a block that finds the queue full gets hotter and asks again.
-const QUEUE: usize = 4096;
+/// Blocks waiting at most; one that finds the queue full gets hotter and asks again.
+const BLOCKS: usize = 4096;
 
-struct Job {
-    tb: Arc<Tb>,
-    slot: u32,
+/// Regions waiting at most.
+const REGIONS: usize = 64;
+
+/// Jobs for the compiling thread: blocks before regions, since a block that waits is interpreted meanwhile.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    blocks: VecDeque<Job>,
+    regions: VecDeque<Job>,
+    closed: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is locked here is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Queue {
+    /// Adds a job, which comes back when there are too many.
+    fn push(&self, job: Job) -> Result<(), Job> {
+        let mut jobs = lock(&self.jobs);
+        let (queue, most) = if job.region { (&mut jobs.regions, REGIONS) } else { (&mut jobs.blocks, BLOCKS) };
+        if queue.len() == most {
+            return Err(job);
+        }
+        queue.push_back(job);
+        self.more.notify_one();
+        Ok(())
+    }
+
+    /// The next job; `None` when there will be no more.
+    fn pop(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if jobs.closed {
+                return None;
+            }
+            let next = jobs.blocks.pop_front();
+            if let Some(job) = next.or_else(|| jobs.regions.pop_front()) {
+                return Some(job);
+            }
+            jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        lock(&self.jobs).closed = true;
+        self.more.notify_one();
+    }
 }
 
 /// What the compiling side and the vCPUs share.
 #[derive(Debug, Default)]
 struct Shared {
+    queue: Queue,
     finished: Mutex<Vec<Finished>>,
     ready: AtomicBool,
     nanoseconds: AtomicU64,
@@ -47,7 +99,7 @@ pub struct Compiling {
 }
 
 enum Side {
-    Background { queue: Option<SyncSender<Job>>, thread: Option<JoinHandle<()>> },
+    Background { thread: Option<JoinHandle<()>> },
     InPlace(Box<Mutex<Worker>>),
 }
 
@@ -59,14 +111,17 @@ struct Worker {
 }
 
 impl Worker {
-    fn compile(&mut self, tb: &Tb, slot: u32) -> Option<(Vec<u8>, CompiledInfo)> {
+    fn compile(&mut self, job: &Job) -> Option<(Vec<u8>, CompiledInfo)> {
         let start = Instant::now();
         let mut dump = self.settings.dump.then(Dump::default);
+        let slots = job.slots.iter().copied();
+        let parts: Vec<Part<'_>> =
+            job.parts.iter().zip(slots).map(|(tb, link_slot)| Part { block: &tb.block, link_slot }).collect();
         let request = Request {
-            block: &tb.block,
+            parts: &parts,
+            region: job.region,
             header_offset: HEADER_OFFSET as i32,
-            link_slot: slot,
-            linear_offset: tb.key.cs_base.into(),
+            linear_offset: job.tb.key.cs_base.into(),
             counted: self.settings.counted,
             may_link: self.settings.chain,
             dump: dump.as_mut(),
@@ -74,25 +129,26 @@ impl Worker {
         let result = self.compiler.compile(request, &mut self.code);
         let elapsed = start.elapsed().as_nanos() as u64;
         self.shared.nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
+        let (what, pc) = (if job.region { "region" } else { "block" }, job.tb.key.pc);
         if let Some(dump) = dump {
-            tracing::info!(target: "clif", "block {:#x}\n{}", tb.key.pc, dump.clif);
-            tracing::info!(target: "out_asm", "block {:#x}\n{}", tb.key.pc, dump.asm);
+            tracing::info!(target: "clif", "{what} {pc:#x}\n{}", dump.clif);
+            tracing::info!(target: "out_asm", "{what} {pc:#x}\n{}", dump.asm);
         }
         match result {
             Ok(info) => Some((self.code.clone(), info)),
             Err(error) => {
-                tracing::warn!("block at {:#x} stays interpreted: {error}", tb.key.pc);
+                tracing::warn!("{what} at {pc:#x} is not compiled: {error}");
                 None
             }
         }
     }
 
-    fn run(&mut self, jobs: &Receiver<Job>) {
-        while let Ok(Job { tb, slot }) = jobs.recv() {
+    fn run(&mut self) {
+        while let Some(job) = self.shared.queue.pop() {
             // A dead block's slots go back with the result.
-            let code = if tb.is_dead() { None } else { self.compile(&tb, slot) };
-            let finished = Finished { tb, slot, code };
-            self.shared.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(finished);
+            let dead = job.parts.iter().any(|tb| tb.is_dead());
+            let code = if dead { None } else { self.compile(&job) };
+            lock(&self.shared.finished).push(Finished { job, code });
             self.shared.ready.store(true, Ordering::Release);
         }
     }
@@ -111,9 +167,8 @@ impl Compiling {
         let side = if settings.sync {
             Side::InPlace(Box::new(Mutex::new(worker)))
         } else {
-            let (queue, jobs) = sync_channel(QUEUE);
-            let thread = std::thread::Builder::new().name("compile".into()).spawn(move || worker.run(&jobs))?;
-            Side::Background { queue: Some(queue), thread: Some(thread) }
+            let thread = std::thread::Builder::new().name("compile".into()).spawn(move || worker.run())?;
+            Side::Background { thread: Some(thread) }
         };
         Ok(Compiling { shared, side })
     }
@@ -125,18 +180,27 @@ impl Compiling {
 
     /// Has a block compiled, now or later.
     pub fn request(&self, cache: &Cache, tb: &Arc<Tb>) {
-        let Some(slot) = cache.begin_compile(tb) else { return };
+        if let Some(job) = cache.begin_compile(tb) {
+            self.submit(cache, job);
+        }
+    }
+
+    /// Has the region around a compiled block compiled, now or later.
+    pub fn request_region(&self, cache: &Cache, head: &Arc<Tb>) {
+        if let Some(job) = cache.begin_region(head) {
+            self.submit(cache, job);
+        }
+    }
+
+    fn submit(&self, cache: &Cache, job: Job) {
         match &self.side {
             Side::InPlace(worker) => {
-                let mut worker = worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                let code = worker.compile(tb, slot);
-                cache.publish(Finished { tb: tb.clone(), slot, code });
+                let code = lock(worker).compile(&job);
+                cache.publish(Finished { job, code });
             }
-            Side::Background { queue, .. } => {
-                let job = Job { tb: tb.clone(), slot };
-                let sent = queue.as_ref().map(|q| q.try_send(job));
-                if let None | Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) = sent {
-                    cache.cancel_compile(tb, slot);
+            Side::Background { .. } => {
+                if let Err(job) = self.shared.queue.push(job) {
+                    cache.cancel(job);
                 }
             }
         }
@@ -151,14 +215,14 @@ impl Compiling {
     /// What was finished.
     pub fn take_finished(&self) -> Vec<Finished> {
         self.shared.ready.store(false, Ordering::Release);
-        std::mem::take(&mut *self.shared.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.shared.finished))
     }
 }
 
 impl Drop for Compiling {
     fn drop(&mut self) {
-        if let Side::Background { queue, thread } = &mut self.side {
-            drop(queue.take());
+        if let Side::Background { thread } = &mut self.side {
+            self.shared.queue.close();
             if let Some(thread) = thread.take() {
                 // A panic of the compiler was printed by its own thread.
                 let _ = thread.join();

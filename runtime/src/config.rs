@@ -101,6 +101,9 @@ pub struct JitConfig {
     pub tb_size_mib: Option<u32>,
     /// Executions (at least 1) after which a block is compiled; `None`: the runtime's own default.
     pub threshold: Option<u32>,
+    /// Back edges and indirect jumps to a block after which a region is made around it, roughly; 0: never; `None`: the
+    /// runtime's own default.
+    pub region: Option<u32>,
     /// Where compiling happens.
     pub compile: CompileMode,
 }

@@ -1,7 +1,7 @@
 //! One compiled block at a time on a vCPU, so that compiled code can be compared with the interpreter step by step.
 
 use mimus_backend::exec::enter;
-use mimus_backend::{Arena, BackendError, Compiler, HostAddr, HostIsa, Request, Thunks};
+use mimus_backend::{Arena, BackendError, Compiler, HostAddr, HostIsa, Part, Request, Thunks};
 use mimus_frontend::x86::helpers::TABLE;
 use mimus_frontend::x86::{Cpu, HEADER_OFFSET};
 use mimus_ir::Block;
@@ -80,9 +80,9 @@ impl BlockRunner {
     /// What the backend finds wrong with it.
     pub fn compile(&mut self, block: &Block) -> Result<Compiled, BackendError> {
         let request = Request {
-            block,
+            parts: &[Part { block, link_slot: 0 }],
+            region: false,
             header_offset: HEADER_OFFSET as i32,
-            link_slot: 0,
             linear_offset: 0,
             counted: false,
             may_link: false,

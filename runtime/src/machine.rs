@@ -25,7 +25,7 @@ use crate::kick::Kicker;
 use crate::log;
 use crate::stats::Stats;
 use crate::terminal::{InputThread, OnSinkError, RawTerminal, open_sink};
-use crate::vcpu::{Jit, Vcpu};
+use crate::vcpu::{Jit, Regions, Vcpu};
 
 /// Bound on translations when the user gives none, in MiB.
 pub const DEFAULT_TB_SIZE_MIB: u32 = 128;
@@ -36,6 +36,9 @@ const CODE_SHARE: usize = 4;
 
 /// Executions after which a block is compiled when the user gives no number.
 pub const DEFAULT_THRESHOLD: u32 = 200;
+
+/// Back edges and indirect jumps to a block after which a region is made around it when the user gives no number.
+pub const DEFAULT_REGION: u32 = 32768;
 
 /// Sleep between looks at a clock that is not to be trusted for longer, in nanoseconds.
 const LONGEST_SLEEP: u64 = 1_000_000_000;
@@ -77,7 +80,7 @@ fn allocate_ram(size: u64) -> Result<Arc<Ram>> {
 
 /// Makes the compiling side and the cache.
 fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
-    let Accel::Jit(JitConfig { tb_size_mib, threshold, compile }) = &config.accel else {
+    let Accel::Jit(JitConfig { tb_size_mib, threshold, region, compile }) = &config.accel else {
         let bytes = DEFAULT_TB_SIZE_MIB as usize * (1 << 20);
         return Ok((Arc::new(Cache::new(ram.clone(), bytes, None)), None));
     };
@@ -97,7 +100,8 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     let compiling = Compiling::start(settings)?;
     let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
     let threshold = threshold.unwrap_or(DEFAULT_THRESHOLD);
-    Ok((cache, Some(Arc::new(Jit { thunks, compiling, threshold }))))
+    let regions = Regions::after(region.unwrap_or(DEFAULT_REGION));
+    Ok((cache, Some(Arc::new(Jit { thunks, compiling, threshold, regions }))))
 }
 
 fn unix_time() -> u64 {

@@ -44,6 +44,32 @@ pub struct Jit {
     pub compiling: Compiling,
     /// Executions after which a block is compiled.
     pub threshold: u32,
+    /// When regions are made.
+    pub regions: Regions,
+}
+
+/// When regions are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Regions {
+    /// Back edges and indirect exits from one look at where the guest is to the next.
+    interval: i32,
+    /// Looks that find the guest on its way to a block, after which a region is made around it.
+    samples: u32,
+}
+
+/// How often a region is made again, with blocks that have become hot since.
+const MAX_LEVEL: u8 = 3;
+
+impl Regions {
+    /// Regions around blocks that are gone to some `times` times by back edges and indirect jumps; 0: none.
+    pub fn after(times: u32) -> Regions {
+        const SAMPLES: u32 = 8;
+        if times == 0 {
+            return Regions { interval: i32::MAX, samples: u32::MAX };
+        }
+        let interval = (times / SAMPLES).max(1);
+        Regions { interval: interval.try_into().unwrap_or(i32::MAX), samples: times.div_ceil(interval) }
+    }
 }
 
 /// A bug of mimus that the guest's next instruction ran into.
@@ -113,6 +139,8 @@ pub struct Vcpu {
     link_from: Option<u64>,
     /// Compiled code left by an indirect jump that its jump cache did not have.
     indirect: bool,
+    /// The block found next is where the guest was seen.
+    sampled: bool,
     perf: Option<PerfMap>,
 }
 
@@ -160,6 +188,7 @@ impl Vcpu {
             kicker,
             link_from: None,
             indirect: false,
+            sampled: true,
             perf,
         }
     }
@@ -254,6 +283,9 @@ impl Vcpu {
             self.warm(tb);
             return self.interpret(&tb.block).map(drop);
         }
+        if std::mem::take(&mut self.sampled) {
+            self.sample(tb);
+        }
         if let Some(slot) = self.link_from.take() {
             self.cache.link(slot, tb);
         }
@@ -284,13 +316,24 @@ impl Vcpu {
         }
     }
 
+    /// The guest was seen on its way to a block.
+    #[cold]
+    fn sample(&mut self, tb: &Arc<Tb>) {
+        let Some(jit) = &self.jit else { return };
+        self.cpu.header.sample = jit.regions.interval;
+        let wanted = jit.regions.samples.saturating_mul(1 << (2 * tb.level.min(MAX_LEVEL)));
+        if tb.level < MAX_LEVEL && tb.sample(wanted) {
+            jit.compiling.request_region(&self.cache, tb);
+        }
+    }
+
     #[cold]
     fn publish_finished(&mut self) {
         let Some(jit) = &self.jit else { return };
         for finished in jit.compiling.take_finished() {
-            let pc = finished.tb.key.pc;
+            let name = format!("{}_{:x}", if finished.job.region { "region" } else { "guest" }, finished.job.tb.key.pc);
             if let (Some((start, len)), Some(perf)) = (self.cache.publish(finished), &mut self.perf)
-                && let Err(error) = perf.append(HostAddr(start), len, &format!("guest_{pc:x}"))
+                && let Err(error) = perf.append(HostAddr(start), len, &name)
             {
                 tracing::warn!("perf map: {error}");
                 self.perf = None;
@@ -339,7 +382,10 @@ impl Vcpu {
                 self.cpu.state.rip = value;
                 self.indirect = true;
             }
-            ExitCode::Requested => self.cpu.state.rip = value,
+            ExitCode::Requested => {
+                self.cpu.state.rip = value;
+                self.sampled = self.cpu.header.sample < 0;
+            }
             ExitCode::Main => {}
             ExitCode::Stopped => {
                 self.cpu.state.rip = value;

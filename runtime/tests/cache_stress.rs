@@ -13,7 +13,7 @@ use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
 use mimus_runtime::cache::{Cache, CacheStats, MIN_BYTES};
 use mimus_runtime::compile::{Compiling, Settings};
 use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Vcpu};
+use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
 use mimus_softmmu::{MmioBus, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -215,7 +215,7 @@ impl Setup {
         let settings = Settings { counted: false, chain: true, sync: false, dump: false };
         let compiling = Compiling::start(settings).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
-        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, threshold }) }
+        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(16) }) }
     }
 
     /// vCPU `i` in 32-bit flat mode without paging.

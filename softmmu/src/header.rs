@@ -49,6 +49,11 @@ pub struct EnvHeader {
     pub exit_slot: u64,
     /// On leaving otherwise: the guest PC to go on at, or the reason of [`ExitCode::Main`].
     pub exit_value: u64,
+    /// Counts down the back edges and indirect exits of blocks that are in no region: below 0 they leave to the dispatcher, so
+    /// that it sees where the guest often is.
+    pub sample: i32,
+    /// Unused.
+    pub pad: u32,
     /// Guest instructions run by compiled code in counted mode.
     pub insns: u64,
 }
@@ -79,7 +84,7 @@ pub enum ExitCode {
     Main = 2,
     /// A verdict is not 0; the instruction at guest PC `exit_value` has had no side effect.
     Stopped = 3,
-    /// `exit_request` was seen on the way to guest PC `exit_value`.
+    /// `exit_request` was seen on the way to guest PC `exit_value`, or [`EnvHeader::sample`] below 0.
     Requested = 4,
 }
 

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, Block, BlockArg, InstBuilder, Signature, Value, types};
 use cranelift_codegen::isa::CallConv;
 use mimus_ir::block::CallInfo;
-use mimus_ir::{Effects, Inst, NONE, Type};
+use mimus_ir::{Effects, Inst, JumpKind, NONE, Type};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
@@ -123,6 +123,9 @@ impl Lowering<'_, '_> {
             self.leave_on_verdict(resume, &[]);
             self.b.switch_to_block(resume);
         }
+        if info.effects.has(Effects::WRITE_ENV) {
+            self.region.forget_all();
+        }
         let result = self.convert(result, Type::I64, inst.ty);
         self.define(inst.ty, result);
         Ok(())
@@ -158,12 +161,15 @@ impl Lowering<'_, '_> {
         self.b.switch_to_block(taken);
         self.leave_to(inst.imm, 0);
         self.b.switch_to_block(fallthrough);
-        self.leave_to(self.request.block.fallthrough, 1);
+        self.leave_to(self.block.fallthrough, 1);
         Ok(())
     }
 
     pub(super) fn jump_ind(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let pc = self.int(inst.a, Type::I64)?;
+        if inst.jump_kind() == JumpKind::Return {
+            self.return_within(pc);
+        }
         self.leave_indirect(pc, None);
         Ok(())
     }
@@ -178,7 +184,8 @@ impl Lowering<'_, '_> {
     fn leave_to(&mut self, target: u64, slot: u16) {
         let linear = |pc: u64| pc.wrapping_add(self.request.linear_offset);
         let page = |pc: u64| linear(pc) / PAGE_SIZE;
-        if !self.request.may_link || page(target) != page(self.request.block.pc) {
+        let within = self.region.part_at(target);
+        if within.is_none() && (!self.request.may_link || page(target) != page(self.block.pc)) {
             let pc = self.const64(target);
             return self.leave_indirect(pc, Some(target));
         }
@@ -186,8 +193,11 @@ impl Lowering<'_, '_> {
             let pc = self.const64(target);
             self.leave_if_requested(pc);
         }
-        self.summary.link_targets[usize::from(slot)] = Some(target);
-        let number = u64::from(self.request.link_slot) + u64::from(slot);
+        if let Some(part) = within {
+            return self.jump_to_part(part);
+        }
+        self.summary.link_targets[self.part][usize::from(slot)] = Some(target);
+        let number = u64::from(self.request.parts[self.part].link_slot) + u64::from(slot);
         let links = self.load_header(types::I64, offset_of!(EnvHeader, links));
         let address = self.b.ins().iadd_imm_s(links, (number * 8) as i64);
         // Acquire: whoever links publishes the target's code first.
@@ -236,10 +246,17 @@ impl Lowering<'_, '_> {
         self.b.ins().ishl_imm_u(hash, 5)
     }
 
-    /// Leaves to the dispatcher if somebody asked for it.
-    fn leave_if_requested(&mut self, pc: Value) {
+    /// Leaves to the dispatcher if somebody asked for it, or it is time to see where the guest is.
+    pub(super) fn leave_if_requested(&mut self, pc: Value) {
         let address = self.header_address(offset_of!(EnvHeader, exit_request));
-        let request = self.b.ins().atomic_load(types::I32, self.flags.env, address);
+        let mut request = self.b.ins().atomic_load(types::I32, self.flags.env, address);
+        if !self.request.region {
+            let left = self.load_header(types::I32, offset_of!(EnvHeader, sample));
+            let left = self.b.ins().iadd_imm_s(left, -1);
+            self.store_header(left, offset_of!(EnvHeader, sample));
+            let over = self.b.ins().ushr_imm_u(left, 31);
+            request = self.b.ins().bor(request, over);
+        }
         let (requested, go_on) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(request, requested, &[], go_on, &[]);
         self.b.switch_to_block(requested);

@@ -2,11 +2,11 @@
 #![cfg(feature = "all-arch")]
 
 use mimus_backend::{Compiler, HostIsa};
-use mimus_ir::op::{RmwKind, Shape};
+use mimus_ir::op::{JumpKind, RmwKind, Shape};
 use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type};
 
 use crate::random;
-use crate::toy::{How, INTS, Random, Toy, call, one, reg, wide};
+use crate::toy::{How, INTS, Random, Toy, alone, call, one, reg, wide};
 
 const HOSTS: [&str; 4] = ["x86_64", "aarch64", "riscv64gc", "s390x"];
 
@@ -90,7 +90,7 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
             match shape {
                 Shape::Jump => b.jump(pc),
                 Shape::Branch => b.branch(x, pc + 0x4000),
-                _ => b.jump_ind(x),
+                _ => b.jump_ind(JumpKind::Plain, x),
             }
             b.finish(pc + 4)
         }
@@ -110,7 +110,7 @@ fn every_op_lowers_for_every_host() {
         for (i, block) in blocks.iter().enumerate() {
             let how = How { counted: i % 2 == 0, ..How::default() };
             // Relocations, traps and unknown instructions are errors.
-            if let Err(error) = compiler.compile(Toy::request(block, how), &mut code) {
+            if let Err(error) = compiler.compile(Toy::request(&alone(block), how), &mut code) {
                 panic!("{name}: {error} in {block:x?}");
             }
             total += code.len();

@@ -7,7 +7,7 @@ use mimus_backend::{Arena, BackendError, Dump, HostAddr, PerfMap};
 use mimus_ir::{Block, Builder, MemFlags, Op, Type};
 
 use crate::random;
-use crate::toy::{How, PAGE, Random, Toy, one, reg};
+use crate::toy::{How, PAGE, Random, Toy, alone, one, reg};
 
 #[test]
 fn code_holds_no_address_of_what_it_uses() {
@@ -47,7 +47,7 @@ fn code_depends_on_the_block_alone_and_can_be_moved() {
         // A copy at another address does the same.
         let slot = one.arena.alloc(one.code.len()).unwrap();
         let copy = HostAddr(one.arena.publish(slot, &one.code).0 + u64::from(info.entry_offset));
-        one.same_again(&block, How::default(), &Toy::fresh(8), copy, info);
+        one.same_again(&block, How::default(), &Toy::fresh(8), copy, &info);
     }
 }
 
@@ -60,7 +60,8 @@ fn a_dump_shows_both_forms() {
         b.store_env(reg(1, Type::I64), v);
     });
     let mut dump = Dump::default();
-    let mut request = Toy::request(&block, How::default());
+    let parts = alone(&block);
+    let mut request = Toy::request(&parts, How::default());
     request.dump = Some(&mut dump);
     toy.compiler.compile(request, &mut toy.code).unwrap();
     assert!(dump.clif.contains("load.i32"), "{}", dump.clif);
@@ -194,13 +195,13 @@ fn compile_time() {
         let block = typical(insns);
         let mut toy = Toy::new();
         for _ in 0..50 {
-            toy.compiler.compile(Toy::request(&block, How::default()), &mut toy.code).unwrap();
+            toy.compiler.compile(Toy::request(&alone(&block), How::default()), &mut toy.code).unwrap();
         }
         let mut best = f64::MAX;
         for _ in 0..5 {
             let start = Instant::now();
             for _ in 0..200 {
-                toy.compiler.compile(Toy::request(&block, How::default()), &mut toy.code).unwrap();
+                toy.compiler.compile(Toy::request(&alone(&block), How::default()), &mut toy.code).unwrap();
             }
             best = best.min(start.elapsed().as_secs_f64() / 200.0);
         }

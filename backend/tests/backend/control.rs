@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use mimus_backend::HostAddr;
 use mimus_ir::block::CallInfo;
-use mimus_ir::{Block, Builder, Effects, NONE, Op, Type};
+use mimus_ir::{Block, Builder, Effects, JumpKind, NONE, Op, Type};
 use mimus_softmmu::{ExitCode, Verdict};
 
 use crate::toy::{How, INTS, Toy, call, one, reg};
@@ -59,12 +59,12 @@ fn without_linking_every_exit_goes_to_the_dispatcher() {
     let how = How { may_link: false, ..How::default() };
     let block = countdown(0x1400, 0x1400, 0x1405);
     let (entry, info) = toy.compile(&block, how);
-    assert_eq!(info.link_targets, [None, None]);
+    assert_eq!(info.link_targets, [[None, None]]);
     // Neither links nor the jump cache nor a request matter.
     toy.set_link(0, HostAddr(8));
     toy.set_jump(0x1400, 1, HostAddr(8));
     toy.env.header.exit_request.store(1, Ordering::Relaxed);
-    assert_eq!(toy.same_again(&block, how, &state, entry, info), ExitCode::Indirect);
+    assert_eq!(toy.same_again(&block, how, &state, entry, &info), ExitCode::Indirect);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn indirect(ty: Type) -> Block {
     let mut b = Builder::new(0x1000);
     b.insn(0x1000, 2);
     let target = b.load_env(reg(1, ty));
-    b.jump_ind(target);
+    b.jump_ind(JumpKind::Plain, target);
     b.finish(0x1002)
 }
 

@@ -4,7 +4,7 @@
 use std::mem::offset_of;
 use std::sync::atomic::AtomicU64;
 
-use mimus_backend::{Arena, Compiler, HostAddr, HostIsa, Request, Thunks, enter};
+use mimus_backend::{Arena, Compiler, HostAddr, HostIsa, Part, Request, Thunks, enter};
 use mimus_ir::block::CallInfo;
 use mimus_ir::op::RmwKind;
 use mimus_ir::passes::{Scratch, optimize};
@@ -150,6 +150,7 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
     links.iter().for_each(|l| l.store(thunks.exit_stub().0, std::sync::atomic::Ordering::Release));
     let jump_cache = [JumpCacheEntry::default()];
     let mut header = EnvHeader {
+        sample: i32::MAX,
         tlb: tlb.bank_address(0),
         tlb_mask: Tlb::mask(),
         links: links.as_ptr() as u64,
@@ -171,9 +172,9 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
 
     let mut code = Vec::new();
     let request = Request {
-        block,
+        parts: &[Part { block, link_slot: 0 }],
+        region: false,
         header_offset: offset_of!(Env, header) as i32,
-        link_slot: 0,
         linear_offset: 0,
         counted: true,
         may_link: true,
@@ -192,7 +193,7 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
     let header = &env.header;
     match (outcome.exit, left) {
         (Exit::Jump { slot, pc }, ExitCode::Link) => {
-            assert_eq!((header.exit_slot, info.link_targets[usize::from(slot)]), (u64::from(slot), Some(pc)));
+            assert_eq!((header.exit_slot, info.link_targets[0][usize::from(slot)]), (u64::from(slot), Some(pc)));
         }
         (Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::Main(pc), ExitCode::Indirect | ExitCode::Main) => {
             assert_eq!(header.exit_value, pc);

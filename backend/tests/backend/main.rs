@@ -8,5 +8,6 @@ mod generated;
 mod memory;
 mod ops;
 mod random;
+mod region;
 mod threads;
 mod toy;

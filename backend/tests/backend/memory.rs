@@ -32,7 +32,7 @@ fn at_every_address(toy: &mut Toy, block: &Block, skip: impl Fn(u64) -> bool) {
         for round in 0..2 {
             let mut state = Toy::fresh(addr ^ 0x55);
             state.regs[0] = addr;
-            let code = toy.same_again(block, how, &state, entry, info);
+            let code = toy.same_again(block, how, &state, entry, &info);
             faults += u32::from(round == 0 && code == ExitCode::Stopped);
         }
     }

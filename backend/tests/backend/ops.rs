@@ -3,7 +3,7 @@
 use mimus_ir::op::Shape;
 use mimus_ir::{Builder, Inst, NONE, Op, Type};
 
-use crate::toy::{EDGES, How, INTS, Random, Toy, one, reg, wide};
+use crate::toy::{EDGES, How, INTS, Random, Toy, alone, one, reg, wide};
 
 /// Blocks of up to eight ops, each from registers 0 to 2 into its own of 3 to 10, with the operands loaded as `from`.
 fn check(toy: &mut Toy, from: Type, ops: &[Inst], random: &mut Random) {
@@ -21,7 +21,7 @@ fn check(toy: &mut Toy, from: Type, ops: &[Inst], random: &mut Random) {
         let mut state = Toy::fresh(1);
         let mut run = |toy: &mut Toy, regs: [u64; 3]| {
             state.regs[..3].copy_from_slice(&regs);
-            toy.same_again(&block, How::default(), &state, entry, info);
+            toy.same_again(&block, How::default(), &state, entry, &info);
         };
         for a in EDGES {
             for b in EDGES {
@@ -171,11 +171,11 @@ fn malformed_blocks_are_rejected() {
         body(&mut b);
         let block = b.finish(4);
         let mut code = Vec::new();
-        let result = toy.compiler.compile(Toy::request(&block, How::default()), &mut code);
+        let result = toy.compiler.compile(Toy::request(&alone(&block), How::default()), &mut code);
         assert!(result.is_err(), "{what}");
         // The compiler is usable afterwards.
         let good = one(0, |b| b.store_env_imm(reg(0, Type::I64), 1));
-        toy.compiler.compile(Toy::request(&good, How::default()), &mut code).unwrap();
+        toy.compiler.compile(Toy::request(&alone(&good), How::default()), &mut code).unwrap();
     };
     rejected("empty", &|_| {});
     rejected("no terminator", &|b| b.insn(0, 1));

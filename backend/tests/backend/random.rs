@@ -1,6 +1,6 @@
 //! Random blocks: compiled code and the interpreter must agree on all of them.
 
-use mimus_ir::op::{RmwKind, Shape};
+use mimus_ir::op::{JumpKind, RmwKind, Shape};
 use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type, Value};
 
 use crate::toy::{How, INTS, PAGE, RAM, Random, Toy, call, reg, wide};
@@ -45,7 +45,7 @@ pub fn block(random: &mut Random) -> Block {
     let target = if random.below(3) == 0 { random.next() } else { pc & !0xfff | random.below(PAGE) };
     match random.below(5) {
         0 => b.exit(random.next()),
-        1 => b.jump_ind(last),
+        1 => b.jump_ind(JumpKind::Plain, last),
         2 => b.jump(target),
         _ => b.branch(last, target),
     }
@@ -53,7 +53,7 @@ pub fn block(random: &mut Random) -> Block {
 }
 
 /// One random op on integer operands; its value, if that is an integer.
-fn step(b: &mut Builder, random: &mut Random, [x, y, z]: [Value; 3]) -> Option<Value> {
+pub fn step(b: &mut Builder, random: &mut Random, [x, y, z]: [Value; 3]) -> Option<Value> {
     let ty = int(random);
     match random.below(16) {
         0 => {
@@ -125,12 +125,17 @@ fn random_blocks_agree_with_the_interpreter() {
     let mut codes = [0; 5];
     for i in 0..1500u64 {
         let block = block(&mut random);
-        let how =
-            How { counted: i % 2 == 0, may_link: i % 5 != 0, link_slot: (i % 32) as u32, linear_offset: i % 3 * 64 };
+        let how = How {
+            counted: i % 2 == 0,
+            may_link: i % 5 != 0,
+            link_slot: (i % 32) as u32,
+            linear_offset: i % 3 * 64,
+            region: false,
+        };
         let (entry, info) = toy.compile(&block, how);
         for j in 0..4 {
             let state = Toy::fresh(i * 4 + j + 1);
-            let code = toy.same_again(&block, how, &state, entry, info);
+            let code = toy.same_again(&block, how, &state, entry, &info);
             codes[code as usize] += 1;
         }
         if i % 7 == 0 {

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mimus_backend::arena::Rotation;
-use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Request, Thunks, enter};
+use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, Request, Thunks, enter};
 use mimus_ir::block::CallInfo;
 use mimus_ir::interp::Outcome;
 use mimus_ir::op::RmwKind;
@@ -368,11 +368,17 @@ pub struct How {
     pub may_link: bool,
     pub linear_offset: u64,
     pub link_slot: u32,
+    pub region: bool,
+}
+
+/// A block with the first two link slots.
+pub fn alone(block: &Block) -> [Part<'_>; 1] {
+    [Part { block, link_slot: 0 }]
 }
 
 impl Default for How {
     fn default() -> How {
-        How { counted: false, may_link: true, linear_offset: 0, link_slot: 0 }
+        How { counted: false, may_link: true, linear_offset: 0, link_slot: 0, region: false }
     }
 }
 
@@ -398,6 +404,7 @@ impl Toy {
         }
         let helpers = helper_table();
         let mut header = EnvHeader {
+            sample: i32::MAX,
             tlb: machine.tlb.bank_address(0),
             tlb_mask: Tlb::mask(),
             links: machine.links.as_ptr() as u64,
@@ -433,11 +440,11 @@ impl Toy {
         self.machine.jump_cache[index] = JumpCacheEntry { pc, context, entry: entry.0, pad: 0 };
     }
 
-    pub fn request<'a>(block: &'a Block, how: How) -> Request<'a> {
+    pub fn request<'a>(parts: &'a [Part<'a>], how: How) -> Request<'a> {
         Request {
-            block,
+            parts,
+            region: how.region,
             header_offset: HEADER as i32,
-            link_slot: how.link_slot,
             linear_offset: how.linear_offset,
             counted: how.counted,
             may_link: how.may_link,
@@ -446,7 +453,11 @@ impl Toy {
     }
 
     pub fn compile(&mut self, block: &Block, how: How) -> (HostAddr, CompiledInfo) {
-        let info = self.compiler.compile(Toy::request(block, how), &mut self.code).unwrap();
+        self.compile_parts(&[Part { block, link_slot: how.link_slot }], how)
+    }
+
+    pub fn compile_parts(&mut self, parts: &[Part<'_>], how: How) -> (HostAddr, CompiledInfo) {
+        let info = self.compiler.compile(Toy::request(parts, how), &mut self.code).unwrap();
         let slot = self.arena.alloc(self.code.len()).unwrap_or_else(|| {
             if let Rotation::Evict(generation) = self.arena.rotate() {
                 // SAFETY: a toy runs code on this thread only, which is here; tests that keep links or cached jumps
@@ -495,7 +506,7 @@ impl Toy {
     /// Runs a block both ways from `state` and asserts that nothing differs; returns how compiled code left.
     pub fn same(&mut self, block: &Block, how: How, state: &State) -> ExitCode {
         let (entry, info) = self.compile(block, how);
-        self.same_again(block, how, state, entry, info)
+        self.same_again(block, how, state, entry, &info)
     }
 
     /// As [`Toy::same`], for a block compiled before.
@@ -505,7 +516,7 @@ impl Toy {
         how: How,
         state: &State,
         entry: HostAddr,
-        info: CompiledInfo,
+        info: &CompiledInfo,
     ) -> ExitCode {
         let mut reference = Reference::new(state);
         reference.machine.pending = state.pending;
@@ -518,7 +529,7 @@ impl Toy {
         match (outcome.exit, code) {
             (Exit::Jump { slot, pc }, ExitCode::Link) => {
                 assert_eq!(header.exit_slot, u64::from(how.link_slot) + u64::from(slot));
-                assert_eq!(info.link_targets[usize::from(slot)], Some(pc));
+                assert_eq!(info.link_targets[0][usize::from(slot)], Some(pc));
             }
             (Exit::Jump { pc, .. } | Exit::Indirect { pc }, ExitCode::Indirect) => assert_eq!(value, pc),
             (Exit::Main(reason), ExitCode::Main) => assert_eq!(value, reason),

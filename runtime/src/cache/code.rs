@@ -3,22 +3,33 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mimus_backend::HostAddr;
 use mimus_backend::arena::{Generation, Rotation};
+use mimus_backend::{CompiledInfo, HostAddr};
 use mimus_softmmu::PAGE_SIZE;
 
-use super::tb::Recency;
+use super::tb::{LinkSlots, Recency};
 use super::{Cache, Inner, Stage, Tb};
 
-/// Code that the compiler made for a block.
+/// What is to be compiled.
+#[derive(Debug)]
+pub struct Job {
+    /// The block, or the region, which is not in the cache yet.
+    pub tb: Arc<Tb>,
+    /// The blocks: itself, or those of the region.
+    pub parts: Vec<Arc<Tb>>,
+    /// The first link slot of each.
+    pub slots: LinkSlots,
+    /// Whether it is a region.
+    pub region: bool,
+}
+
+/// Code that the compiler made.
 #[derive(Debug)]
 pub struct Finished {
-    /// The block.
-    pub tb: Arc<Tb>,
-    /// Its first link slot.
-    pub slot: u32,
+    /// What was compiled.
+    pub job: Job,
     /// Host code, or `None` when the compiler refused.
-    pub code: Option<(Vec<u8>, mimus_backend::CompiledInfo)>,
+    pub code: Option<(Vec<u8>, CompiledInfo)>,
 }
 
 /// A block's host code in the arena.
@@ -37,10 +48,9 @@ impl Cache {
     pub(super) fn discard_code(&self, inner: &mut Inner, tb: &Tb) {
         self.unlink(inner, tb);
         tb.set_entry(0);
-        let slot = tb.slot();
-        tb.set_slot(None);
+        let slots = tb.set_slots(LinkSlots::new());
         let epoch = self.advance(&self.deaths);
-        if let Some(slot) = slot {
+        for slot in slots {
             inner.owners.remove(&slot);
             inner.retired_slots.push_back((slot, epoch));
         }
@@ -93,68 +103,91 @@ impl Cache {
         inner.stats.links += 1;
     }
 
-    /// Two fresh link slots for a block about to be compiled; `None` when there are none, or it is not a cold live block.
-    pub fn begin_compile(&self, tb: &Tb) -> Option<u32> {
+    /// A job to compile a block; `None` when link slots are wanting, or it is not a cold live block.
+    pub fn begin_compile(&self, tb: &Arc<Tb>) -> Option<Job> {
         let mut inner = self.lock();
         if tb.is_dead() || tb.stage() != Stage::Cold {
             return None;
         }
-        self.reclaim(&mut inner);
-        let slot = match inner.free_slots.pop() {
-            Some(slot) => slot,
-            None if (inner.next_slot as usize) + 2 <= self.links.len() => {
-                inner.next_slot += 2;
-                inner.next_slot - 2
-            }
-            None => {
-                tb.heat.store(0, Ordering::Relaxed);
-                return None;
-            }
+        let Some(slots) = self.take_slots(&mut inner, 1) else {
+            tb.heat.store(0, Ordering::Relaxed);
+            return None;
         };
         tb.set_stage(Stage::Queued);
-        Some(slot)
+        Some(Job { tb: tb.clone(), parts: vec![tb.clone()], slots, region: false })
     }
 
-    /// Gives up compiling a block that [`Cache::begin_compile`] accepted.
-    pub fn cancel_compile(&self, tb: &Tb, slot: u32) {
-        let mut inner = self.lock();
-        tb.set_stage(Stage::Cold);
-        tb.heat.store(0, Ordering::Relaxed);
-        inner.free_slots.push(slot);
-    }
-
-    /// Publishes compiled code, unless its block died meanwhile. Where it went, in host memory.
-    pub fn publish(&self, finished: Finished) -> Option<(u64, usize)> {
-        let Finished { tb, slot, code } = finished;
-        let mut inner = self.lock();
-        let Some((code, info)) = code else {
-            tb.set_stage(Stage::Refused);
-            inner.free_slots.push(slot);
-            return None;
-        };
-        if tb.is_dead() {
-            inner.stats.dropped += 1;
-            inner.free_slots.push(slot);
+    /// So many fresh pairs of link slots.
+    pub(super) fn take_slots(&self, inner: &mut Inner, pairs: usize) -> Option<LinkSlots> {
+        self.reclaim(inner);
+        let unused = (self.links.len() - inner.next_slot as usize) / 2;
+        if inner.free_slots.len() + unused < pairs {
             return None;
         }
-        let Some((start, generation)) = self.place(&mut inner, &code) else {
-            tb.set_stage(Stage::Cold);
-            tb.heat.store(0, Ordering::Relaxed);
-            inner.free_slots.push(slot);
+        let mut slots = LinkSlots::new();
+        while slots.len() < pairs {
+            slots.push(inner.free_slots.pop().unwrap_or(inner.next_slot));
+            if slots.last() == Some(&inner.next_slot) {
+                inner.next_slot += 2;
+            }
+        }
+        Some(slots)
+    }
+
+    /// Gives up a job.
+    pub fn cancel(&self, job: Job) {
+        self.abandon(&mut self.lock(), job);
+    }
+
+    /// The job's block may be asked for again.
+    fn abandon(&self, inner: &mut Inner, job: Job) {
+        inner.free_slots.extend(job.slots);
+        if job.region {
+            if let Some(head) = job.parts.first() {
+                head.set_growing(false);
+            }
+        } else {
+            job.tb.set_stage(Stage::Cold);
+            job.tb.heat.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes compiled code, unless a block of it died meanwhile. Where it went, in host memory.
+    pub fn publish(&self, finished: Finished) -> Option<(u64, usize)> {
+        let Finished { job, code } = finished;
+        let mut inner = self.lock();
+        if job.parts.iter().any(|tb| tb.is_dead()) {
+            inner.stats.dropped += 1;
+            self.abandon(&mut inner, job);
+            return None;
+        }
+        let Some((code, info)) = code else {
+            inner.free_slots.extend(job.slots);
+            job.tb.set_stage(Stage::Refused);
             return None;
         };
-        for (n, target) in info.link_targets.iter().enumerate() {
-            let slot = slot + n as u32;
-            self.links.set(slot, inner.exit_stub);
-            self.links.set_target(slot, target.unwrap_or(0));
+        let Some((start, generation)) = self.place(&mut inner, &code) else {
+            self.abandon(&mut inner, job);
+            return None;
+        };
+        let Job { tb, parts, slots, region } = job;
+        for ((part, &slot), targets) in parts.iter().zip(&slots).zip(&info.link_targets) {
+            inner.owners.insert(slot, part.key);
+            for (slot, target) in (slot..).zip(targets) {
+                self.links.set(slot, inner.exit_stub);
+                self.links.set_target(slot, target.unwrap_or(0));
+            }
         }
         inner.stats.compiled += 1;
+        inner.stats.regions += u64::from(region);
         inner.stats.code_bytes += code.len() as u64;
-        inner.owners.insert(slot, tb.key);
         inner.generations.entry(generation).or_default().push(Placed { tb: tb.clone(), start, len: code.len() });
-        tb.set_slot(Some(slot));
+        tb.set_slots(slots);
         tb.set_stage(Stage::Compiled);
         tb.set_entry(start.0 + u64::from(info.entry_offset));
+        if region {
+            self.replace(&mut inner, &tb);
+        }
         Some((start.0, code.len()))
     }
 

@@ -34,14 +34,17 @@ pub enum Stage {
     Refused = 3,
 }
 
-/// A translation block.
+/// First numbers of pairs of link slots.
+pub type LinkSlots = SmallVec<[u32; 2]>;
+
+/// A translation block, or a region that begins with it.
 #[derive(Debug)]
 pub struct Tb {
     /// Its key.
     pub key: TbKey,
     /// Its micro-ops.
     pub block: Block,
-    /// The pages its bytes are in, each with the granules they touch.
+    /// The pages its bytes are in, each with the granules they touch; those of a region's other blocks included.
     pub pages: SmallVec<[(u64, u64); 2]>,
     /// Executions by the interpreter since it was last made cold.
     pub heat: AtomicU32,
@@ -50,8 +53,16 @@ pub struct Tb {
     dead: AtomicBool,
     /// [`Recency`] bits set by running it.
     used: AtomicU8,
-    /// First of its two link slots, plus 1; 0 for none.
-    slots: AtomicU32,
+    /// The first of each of its pairs of link slots.
+    slots: Mutex<LinkSlots>,
+    /// Samples that found a vCPU on its way to it.
+    samples: AtomicU32,
+    /// How often the code from here on has been compiled as a region; 0 for a block by itself.
+    pub level: u8,
+    /// Blocks of the region; 0 for a block by itself.
+    pub blocks: u8,
+    /// Whether a region that begins here is being compiled, or cannot be.
+    growing: AtomicBool,
     /// Slots that were linked to it; some may have been linked elsewhere since.
     incoming: Mutex<SmallVec<[u32; 4]>>,
 }
@@ -82,9 +93,18 @@ impl Tb {
             entry: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             used: AtomicU8::new(USED),
-            slots: AtomicU32::new(0),
+            slots: Mutex::default(),
+            samples: AtomicU32::new(0),
+            level: 0,
+            blocks: 0,
+            growing: AtomicBool::new(false),
             incoming: Mutex::new(SmallVec::new()),
         }
+    }
+
+    /// The region that begins with this block and has its bytes in `pages`.
+    pub(super) fn region(&self, blocks: u8, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
+        Tb { level: self.level.saturating_add(1), blocks, ..Tb::new(self.key, self.block.clone(), pages) }
     }
 
     /// Whether its bytes are in two pages: it may be entered only after the second page's mapping was checked.
@@ -132,13 +152,23 @@ impl Tb {
         !self.dead.swap(true, Ordering::AcqRel)
     }
 
-    /// Its first link slot; none while it has no host code.
-    pub(super) fn slot(&self) -> Option<u32> {
-        self.slots.load(Ordering::Acquire).checked_sub(1)
+    /// Counts a sample; true, and the count begins anew, once there are `wanted`.
+    pub fn sample(&self, wanted: u32) -> bool {
+        // Another vCPU's may get lost meanwhile: it is no more than a hint.
+        let samples = self.samples.load(Ordering::Relaxed) + 1;
+        let full = samples >= wanted;
+        self.samples.store(if full { 0 } else { samples }, Ordering::Relaxed);
+        full
     }
 
-    pub(super) fn set_slot(&self, slot: Option<u32>) {
-        self.slots.store(slot.map_or(0, |s| s + 1), Ordering::Release);
+    /// Says whether a region that begins here is being compiled; what was said before.
+    pub(super) fn set_growing(&self, growing: bool) -> bool {
+        self.growing.swap(growing, Ordering::AcqRel)
+    }
+
+    /// Gives it link slots; those that it had.
+    pub(super) fn set_slots(&self, slots: LinkSlots) -> LinkSlots {
+        std::mem::replace(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner), slots)
     }
 
     pub(super) fn set_entry(&self, entry: u64) {

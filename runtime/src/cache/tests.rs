@@ -16,17 +16,17 @@ const RAM: usize = 16 << 20;
 /// Three generations of 64 KiB and the permanent part.
 const TINY_ARENA: usize = 256 << 10;
 
-struct Vcpu {
-    passage: Arc<Passage>,
+pub(super) struct Vcpu {
+    pub passage: Arc<Passage>,
     seen: Seen,
 }
 
 impl Vcpu {
-    fn new(cache: &Cache) -> Vcpu {
+    pub fn new(cache: &Cache) -> Vcpu {
         Vcpu { passage: cache.register(Kicker::new()), seen: Seen::default() }
     }
 
-    fn pass(&mut self, cache: &Cache) -> Option<News> {
+    pub fn pass(&mut self, cache: &Cache) -> Option<News> {
         cache.pass(&self.passage, &mut self.seen)
     }
 }
@@ -35,7 +35,7 @@ fn ram() -> Arc<Ram> {
     Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap()))
 }
 
-fn cache(bytes: usize) -> Cache {
+pub(super) fn cache(bytes: usize) -> Cache {
     let arena = Arena::with_generations(TINY_ARENA, 3).unwrap();
     Cache::new(ram(), bytes, Some((arena, STUB)))
 }
@@ -49,7 +49,7 @@ fn block(pc: u64, insns: u32) -> Block {
     b.finish(pc + u64::from(insns))
 }
 
-fn key(gpa: u64) -> TbKey {
+pub(super) fn key(gpa: u64) -> TbKey {
     TbKey { gpa, pc: gpa, cs_base: 0, mode: Mode::default() }
 }
 
@@ -59,7 +59,11 @@ fn tb(key: TbKey) -> Tb {
 }
 
 fn insert_key(cache: &Cache, vcpu: &Vcpu, key: TbKey) -> Arc<Tb> {
-    match cache.insert(&vcpu.passage, tb(key), || true, |_| {}) {
+    insert_tb(cache, vcpu, tb(key))
+}
+
+pub(super) fn insert_tb(cache: &Cache, vcpu: &Vcpu, tb: Tb) -> Arc<Tb> {
+    match cache.insert(&vcpu.passage, tb, || true, |_| {}) {
         Inserted::Live(tb) => tb,
         other => panic!("{other:?}"),
     }
@@ -71,10 +75,11 @@ fn insert(cache: &Cache, vcpu: &Vcpu, gpa: u64) -> Arc<Tb> {
 
 /// "Compiles" a block to `len` bytes of code whose exits lead to `targets`; its first slot, unless it found no room.
 fn compile(cache: &Cache, tb: &Arc<Tb>, len: usize, targets: [Option<u64>; 2]) -> Option<u32> {
-    let slot = cache.begin_compile(tb)?;
-    let info = CompiledInfo { entry_offset: 4, link_targets: targets, guest_insns: 4 };
+    let job = cache.begin_compile(tb)?;
+    let slot = job.slots[0];
+    let info = CompiledInfo { entry_offset: 4, link_targets: vec![targets] };
     let code = tb.key.pc.to_le_bytes().into_iter().cycle().take(len).collect();
-    cache.publish(Finished { tb: tb.clone(), slot, code: Some((code, info)) }).map(|_| slot)
+    cache.publish(Finished { job, code: Some((code, info)) }).map(|_| slot)
 }
 
 fn code_at(entry: u64, len: usize) -> Vec<u8> {
@@ -180,10 +185,10 @@ fn a_vcpu_that_has_passed_has_heard_of_deaths() {
     assert!(cache.lookup(&key(0x1000)).is_none());
     // Its slots are not handed out before the vCPU has passed.
     let next = insert(&cache, &vcpu, 0x1000);
-    assert_ne!(cache.begin_compile(&next).unwrap(), slot);
+    assert_ne!(cache.begin_compile(&next).unwrap().slots[0], slot);
     assert!(vcpu.pass(&cache).unwrap().deaths);
     let third = insert(&cache, &vcpu, 0x1100);
-    assert_eq!(cache.begin_compile(&third).unwrap(), slot);
+    assert_eq!(cache.begin_compile(&third).unwrap().slots[0], slot);
 }
 
 #[test]

@@ -83,6 +83,11 @@ pub(super) const ACCEL: Family = Family {
             &[
                 key("tb-size", Kind::Number(1, 4096), "bound on translated code, in MiB"),
                 key("threshold", Kind::Number(1, 1_000_000_000), "executions before a block is compiled"),
+                key(
+                    "region",
+                    Kind::Number(0, 1_000_000_000),
+                    "loops before what is around a block is compiled as one; 0: never",
+                ),
                 key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
                 key_later("thread"),
                 key_later("split-wx"),

@@ -203,6 +203,7 @@ fn accel(given: &Given, of_machine: Option<String>, config: &mut Config) -> Resu
         _ => Accel::Jit(JitConfig {
             tb_size_mib: values.number("tb-size").and_then(|number| u32::try_from(number).ok()),
             threshold: values.number("threshold").and_then(|number| u32::try_from(number).ok()),
+            region: values.number("region").and_then(|number| u32::try_from(number).ok()),
             compile: match values.word("compile") {
                 Some("sync") => CompileMode::Sync,
                 _ => CompileMode::Background,

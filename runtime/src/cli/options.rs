@@ -129,6 +129,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "jit (default) compiles hot guest code, interp only interprets.\n\
          jit,tb-size=MiB bounds translated code;\n\
          jit,threshold=N compiles after N executions;\n\
+         jit,region=N compiles loops as one after N rounds;\n\
          jit,compile=sync compiles in place, not on a thread of its own",
     ),
     flag("no-reboot", Machine, "exit when the guest resets the machine"),

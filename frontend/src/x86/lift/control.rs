@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 use mimus_ir::block::Value;
-use mimus_ir::op::{Op, Type};
+use mimus_ir::op::{JumpKind, Op, Type};
 
 use super::operand::{Addr, Gpr};
 use super::{Lift, Lifted, Refusal};
@@ -40,7 +40,7 @@ impl Lift {
             self.b.jump(target);
         } else {
             let target = self.indirect_target(insn);
-            self.b.jump_ind(target);
+            self.b.jump_ind(JumpKind::Plain, target);
         }
         self.ended = true;
         Ok(())
@@ -115,9 +115,9 @@ impl Lift {
         self.push_value(ty, next);
         if direct {
             let target = self.near_target(insn);
-            self.b.jump(target);
+            self.b.jump_as(JumpKind::Call, target);
         } else {
-            self.b.jump_ind(target);
+            self.b.jump_ind(JumpKind::Call, target);
         }
         self.ended = true;
         Ok(())
@@ -131,7 +131,7 @@ impl Lift {
         let target = self.load(ty, addr);
         let release = if insn.op_count() == 1 { i32::from(insn.immediate16()) } else { 0 };
         self.move_sp(sp, ty.bytes() as i32 + release);
-        self.b.jump_ind(target);
+        self.b.jump_ind(JumpKind::Return, target);
         self.ended = true;
         Ok(())
     }

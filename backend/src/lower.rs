@@ -8,6 +8,7 @@ mod control;
 mod memory;
 mod pure;
 mod region;
+mod share;
 
 use std::borrow::Cow;
 use std::mem::offset_of;
@@ -23,6 +24,7 @@ use mimus_softmmu::EnvHeader;
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
+pub(crate) use memory::TLB_SHIFT;
 use region::Region;
 
 /// A value in each of the types it was used in, by [`Type`].
@@ -44,13 +46,15 @@ pub(crate) struct SlowPath {
     pub params: usize,
 }
 
-/// The slow paths, in the order of [`EnvHeader::slow_rust`].
-pub(crate) const SLOW_PATHS: [SlowPath; 5] = [
+/// The slow paths: those of [`EnvHeader::slow_rust`] in its order, then those that look in the TLB first.
+pub(crate) const SLOW_PATHS: [SlowPath; 7] = [
     SlowPath { offset: offset_of!(EnvHeader, slow_load), params: 3 },
     SlowPath { offset: offset_of!(EnvHeader, slow_store), params: 4 },
     SlowPath { offset: offset_of!(EnvHeader, slow_rmw), params: 4 },
     SlowPath { offset: offset_of!(EnvHeader, slow_cas), params: 5 },
     SlowPath { offset: offset_of!(EnvHeader, slow_trap), params: 2 },
+    SlowPath { offset: offset_of!(EnvHeader, probe_load), params: 3 },
+    SlowPath { offset: offset_of!(EnvHeader, probe_store), params: 4 },
 ];
 
 /// Index into [`SLOW_PATHS`].
@@ -61,6 +65,8 @@ pub(crate) enum Slow {
     Rmw,
     Cas,
     Trap,
+    ProbeLoad,
+    ProbeStore,
 }
 
 /// Signature of a slow path's thunk or of the Rust function behind it.
@@ -106,6 +112,9 @@ pub(crate) struct Lowering<'a, 'f> {
     /// Its micro-ops.
     block: &'a mimus_ir::Block,
     region: Region,
+    /// How the part's accesses find their pages, and what those that lead others found.
+    plans: Vec<share::Plan>,
+    shared: Vec<(mimus_ir::Value, Value)>,
     values: &'a mut Vec<Slots>,
     flags: Flags,
     env: Value,
@@ -147,6 +156,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
             part: 0,
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
             region: Region::default(),
+            plans: Vec::new(),
+            shared: Vec::new(),
             values,
             flags,
             env,
@@ -187,6 +198,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.guest_insns = block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
         self.values.clear();
         self.values.resize(block.insts.len(), Slots::default());
+        share::plan(&block.insts, &mut self.plans);
+        self.shared.clear();
         self.enter_part();
     }
 

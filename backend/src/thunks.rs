@@ -8,10 +8,13 @@
 use std::mem::offset_of;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, Value, types};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use mimus_softmmu::{EnvHeader, ExitCode};
+use mimus_ir::MemFlags;
+use mimus_softmmu::tlb::PAGE_SIZE;
+use mimus_softmmu::{EnvHeader, ExitCode, TlbEntry};
 
 use crate::arena::Arena;
 use crate::compile::{block_signature, finish};
@@ -19,7 +22,7 @@ use crate::error::BackendError;
 use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
-use crate::lower::{SLOW_PATHS, SlowPath, slow_signature};
+use crate::lower::{SLOW_PATHS, Slow, SlowPath, TLB_SHIFT, slow_signature};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
 pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
@@ -56,7 +59,11 @@ impl Thunks {
         let exit_stub = HostAddr(arena.publish_permanent(&maker.code)?.0 + u64::from(offset));
         let mut slow = [entry; SLOW_PATHS.len()];
         for (index, (path, address)) in SLOW_PATHS.iter().zip(&mut slow).enumerate() {
-            maker.slow_thunk(index, path)?;
+            match index {
+                _ if index == Slow::ProbeLoad as usize => maker.probe_thunk(Slow::Load)?,
+                _ if index == Slow::ProbeStore as usize => maker.probe_thunk(Slow::Store)?,
+                _ => maker.slow_thunk(index, path)?,
+            }
             *address = arena.publish_permanent(&maker.code)?;
         }
         Ok(Thunks { entry, exit_stub, slow })
@@ -74,12 +81,14 @@ impl Thunks {
 
     /// Fills in the pointers to the slow paths' thunks.
     pub fn install(&self, header: &mut EnvHeader) {
-        let [load, store, rmw, cas, trap] = self.slow.map(|a| a.0);
+        let [load, store, rmw, cas, trap, probe_load, probe_store] = self.slow.map(|a| a.0);
         header.slow_load = load;
         header.slow_store = store;
         header.slow_rmw = rmw;
         header.slow_cas = cas;
         header.slow_trap = trap;
+        header.probe_load = probe_load;
+        header.probe_store = probe_store;
     }
 }
 
@@ -133,6 +142,73 @@ impl Maker<'_> {
         Ok(if self.host.arch == Arch::X64 { frame::strip(&mut self.code) } else { 0 })
     }
 
+    /// A load or store that looks in the TLB, and calls the slow path `slow` where that does not serve it.
+    fn probe_thunk(&mut self, slow: Slow) -> Result<(), BackendError> {
+        let header = self.header_offset;
+        let field = |offset: usize| header + offset as i32;
+        let (path, store) = (&SLOW_PATHS[slow as usize], matches!(slow, Slow::Store));
+        self.function(slow_signature(CallConv::PreserveAll, path), |b, params| {
+            let flags = MemFlagsData::trusted();
+            // At any address; what goes by `slow_value` is a host number.
+            let guest = MemFlagsData::new().with_notrap().with_endianness(Endianness::Little);
+            let (env, addr, info) = (params[0], params[1], params[params.len() - 1]);
+            let size = b.ins().band_imm_s(info, 0xff);
+            let entry = tlb_entry(b, flags, env, addr, header);
+            let write = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, write) as i32);
+            let tag = if store {
+                write
+            } else {
+                let read = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, read) as i32);
+                let for_write = b.ins().band_imm_s(info, i64::from(MemFlags::FOR_WRITE.0) << 8);
+                b.ins().select(for_write, write, read)
+            };
+            let difference = b.ins().bxor(addr, tag);
+            let end = b.ins().iadd(difference, size);
+            let wide_end = b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, end, PAGE_SIZE as i64);
+            let near = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64);
+            let hit = b.ins().band(wide_end, near);
+            let (found, miss) = (b.create_block(), b.create_block());
+            b.ins().brif(hit, found, &[], miss, &[]);
+            b.switch_to_block(miss);
+            let callee = b.import_signature(slow_signature(CallConv::PreserveAll, path));
+            let thunk = b.ins().load(types::I64, flags, env, field(path.offset));
+            b.ins().call_indirect(callee, thunk, params);
+            b.ins().return_(&[]);
+            b.switch_to_block(found);
+            let addend = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, addend) as i32);
+            let host = b.ins().iadd(addr, addend);
+            let stash = field(offset_of!(EnvHeader, slow_value));
+            for (bytes, ty) in [(8, types::I64), (4, types::I32), (2, types::I16), (1, types::I8), (16, types::I64)] {
+                let (this, other) = (b.create_block(), b.create_block());
+                let is = b.ins().icmp_imm_u(IntCC::Equal, size, bytes);
+                b.ins().brif(is, this, &[], other, &[]);
+                b.switch_to_block(this);
+                // 128 bits are two halves, the low one first.
+                for half in (0..bytes as i32).step_by(8) {
+                    if store {
+                        let value = match (bytes, ty) {
+                            (16, _) => b.ins().load(ty, flags, env, stash + half),
+                            (_, types::I64) => params[2],
+                            _ => b.ins().ireduce(ty, params[2]),
+                        };
+                        b.ins().store(guest, value, host, half);
+                    } else {
+                        let value = b.ins().load(ty, guest, host, half);
+                        let value = if ty == types::I64 { value } else { b.ins().uextend(types::I64, value) };
+                        b.ins().store(flags, value, env, stash + half);
+                    }
+                }
+                b.ins().return_(&[]);
+                b.switch_to_block(other);
+            }
+            b.ins().return_(&[]);
+        })?;
+        if self.host.arch == Arch::X64 {
+            frame::realign(&mut self.code);
+        }
+        Ok(())
+    }
+
     fn slow_thunk(&mut self, index: usize, path: &SlowPath) -> Result<(), BackendError> {
         let pointer = self.header_offset + (offset_of!(EnvHeader, slow_rust) + 8 * index) as i32;
         let rust = slow_signature(self.host.c_call_conv(), path);
@@ -147,4 +223,20 @@ impl Maker<'_> {
         }
         Ok(())
     }
+}
+
+/// The address of the TLB entry of guest address `addr`, as compiled code finds it.
+pub(crate) fn tlb_entry(
+    b: &mut FunctionBuilder<'_>,
+    flags: MemFlagsData,
+    env: Value,
+    addr: Value,
+    header: i32,
+) -> Value {
+    let field = |offset: usize| header + offset as i32;
+    let mask = b.ins().load(types::I64, flags, env, field(offset_of!(EnvHeader, tlb_mask)));
+    let offset = b.ins().ushr_imm_u(addr, TLB_SHIFT);
+    let offset = b.ins().band(offset, mask);
+    let bank = b.ins().load(types::I64, flags, env, field(offset_of!(EnvHeader, tlb)));
+    b.ins().iadd(offset, bank)
 }

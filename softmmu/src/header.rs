@@ -37,7 +37,11 @@ pub struct EnvHeader {
     pub slow_cas: u64,
     /// `PreserveAll fn(env, code)`: makes a guest trap pending.
     pub slow_trap: u64,
-    /// The same five as plain `extern "C"` functions, which the `PreserveAll` thunks call.
+    /// As `slow_load`, for an access whose page was not looked for before: looks in the TLB first.
+    pub probe_load: u64,
+    /// As `slow_store`, likewise.
+    pub probe_store: u64,
+    /// The first five as plain `extern "C"` functions, which the `PreserveAll` thunks call.
     pub slow_rust: [u64; 5],
     /// First [`JumpCacheEntry`].
     pub jump_cache: u64,

@@ -6,7 +6,7 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AbiParam, Block, BlockArg, InstBuilder, Signature, Value, types};
 use cranelift_codegen::isa::CallConv;
 use mimus_ir::block::CallInfo;
-use mimus_ir::{Effects, Inst, JumpKind, NONE, Type};
+use mimus_ir::{Effects, Inst, JumpKind, NONE, Op, Shape, Type};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
@@ -155,14 +155,26 @@ impl Lowering<'_, '_> {
     }
 
     pub(super) fn branch(&mut self, inst: &Inst) -> Result<(), BackendError> {
-        let cond = self.int(inst.a, Type::I8)?;
+        let inverted = self.inverted(inst.a)?;
+        let cond = self.int(inverted.unwrap_or(inst.a), Type::I8)?;
         let (taken, fallthrough) = (self.b.create_block(), self.b.create_block());
-        self.b.ins().brif(cond, taken, &[], fallthrough, &[]);
+        let (if_true, if_false) = if inverted.is_some() { (fallthrough, taken) } else { (taken, fallthrough) };
+        self.b.ins().brif(cond, if_true, &[], if_false, &[]);
         self.b.switch_to_block(taken);
         self.leave_to(inst.imm, 0);
         self.b.switch_to_block(fallthrough);
         self.leave_to(self.block.fallthrough, 1);
         Ok(())
+    }
+
+    /// The comparison that a condition is the inverse of, so that a branch on it needs no value in a register.
+    fn inverted(&self, cond: mimus_ir::Value) -> Result<Option<mimus_ir::Value>, BackendError> {
+        let (inst, _) = self.definition(cond)?;
+        if inst.op != Op::XorI || inst.imm != 1 {
+            return Ok(None);
+        }
+        let (inner, _) = self.definition(inst.a)?;
+        Ok(matches!(inner.op.info().shape, Shape::Compare | Shape::CompareImm).then_some(inst.a))
     }
 
     pub(super) fn jump_ind(&mut self, inst: &Inst) -> Result<(), BackendError> {

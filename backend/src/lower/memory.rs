@@ -3,17 +3,19 @@
 use std::mem::offset_of;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AtomicRmwOp, BlockArg, Endianness, InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{AtomicRmwOp, Block, BlockArg, Endianness, InstBuilder, MemFlagsData, Value, types};
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Inst, MemFlags, Type};
 use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, TlbEntry};
 
+use super::share::Plan;
 use super::{Lowering, Slow};
 use crate::error::BackendError;
+use crate::thunks::tlb_entry;
 
 /// `addr >> TLB_SHIFT` masked is the byte offset of a page's entry: page number times the entry's size.
-const TLB_SHIFT: i64 = PAGE_SIZE.trailing_zeros() as i64 - size_of::<TlbEntry>().trailing_zeros() as i64;
+pub(crate) const TLB_SHIFT: i64 = PAGE_SIZE.trailing_zeros() as i64 - size_of::<TlbEntry>().trailing_zeros() as i64;
 
 /// What the probe of an access has to find out.
 #[derive(Clone, Copy)]
@@ -38,12 +40,20 @@ impl Lowering<'_, '_> {
         slow: Slow,
         args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
     ) -> Result<Value, BackendError> {
+        let (hit, addend) = self.look_up(addr, access);
+        let (miss, resume) = (self.cold_block(), self.b.create_block());
+        let delta = self.b.append_block_param(resume, types::I64);
+        self.b.ins().brif(hit, resume, &[BlockArg::Value(addend)], miss, &[]);
+        let stash = self.slow_path(miss, addr, slow, args)?;
+        self.leave_on_verdict(resume, &[BlockArg::Value(stash)]);
+        self.b.switch_to_block(resume);
+        Ok(self.b.ins().iadd(addr, delta))
+    }
+
+    /// Looks for the page of `addr` in the TLB: whether it is there, and its addend.
+    fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value) {
         let size = i64::from(access.size);
-        let mask = self.load_header(types::I64, offset_of!(EnvHeader, tlb_mask));
-        let offset = self.b.ins().ushr_imm_u(addr, TLB_SHIFT);
-        let offset = self.b.ins().band(offset, mask);
-        let bank = self.load_header(types::I64, offset_of!(EnvHeader, tlb));
-        let entry = self.b.ins().iadd(offset, bank);
+        let entry = tlb_entry(&mut self.b, self.flags.env, self.env, addr, self.request.header_offset);
         let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
         let tag = self.b.ins().load(types::I64, self.flags.env, entry, tag as i32);
         let difference = self.b.ins().bxor(addr, tag);
@@ -54,20 +64,70 @@ impl Lowering<'_, '_> {
             self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64 + 1 - size)
         };
         let addend = self.b.ins().load(types::I64, self.flags.env, entry, offset_of!(TlbEntry, addend) as i32);
-        let (miss, resume) = (self.cold_block(), self.b.create_block());
-        let delta = self.b.append_block_param(resume, types::I64);
-        self.b.ins().brif(hit, resume, &[BlockArg::Value(addend)], miss, &[]);
+        (hit, addend)
+    }
 
+    /// In the cold block `miss`: has the access done, and returns what added to `addr` is where its value is.
+    fn slow_path(
+        &mut self,
+        miss: Block,
+        addr: Value,
+        slow: Slow,
+        args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
+    ) -> Result<Value, BackendError> {
         self.b.switch_to_block(miss);
         self.store_pc();
         let args = args(self)?;
         self.call_slow(slow, &args);
         self.slow_value_to_guest_order();
         let stash = self.header_address(offset_of!(EnvHeader, slow_value));
-        let stash = self.b.ins().isub(stash, addr);
-        self.leave_on_verdict(resume, &[BlockArg::Value(stash)]);
+        Ok(self.b.ins().isub(stash, addr))
+    }
 
+    /// [`Self::probe`] for the load or store `inst` at guest address `addr`, which may share a probe with others. The page's
+    /// addend is what is shared: 0 says that its probe found nothing.
+    fn probe_shared(
+        &mut self,
+        inst: &Inst,
+        addr: Value,
+        access: Access,
+        slow: Slow,
+        args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
+    ) -> Result<Value, BackendError> {
+        let (miss, resume);
+        let plan = self.plans[self.index];
+        match plan {
+            Plan::Alone => return self.probe(addr, access, slow, args),
+            Plan::Leads { start, span } => {
+                let base = self.int(inst.a, Type::I64)?;
+                let first = if start == 0 { base } else { self.b.ins().iadd_imm_s(base, i64::from(start)) };
+                let (hit, addend) = self.look_up(first, Access { size: span, ..access });
+                (miss, resume) = (self.cold_block(), self.b.create_block());
+                self.b.append_block_param(resume, types::I64);
+                let shared = self.b.append_block_param(resume, types::I64);
+                self.shared.push((self.index as mimus_ir::Value, shared));
+                let addend = BlockArg::Value(addend);
+                self.b.ins().brif(hit, resume, &[addend, addend], miss, &[]);
+            }
+            Plan::Follows(leader) => {
+                let found = self.shared.iter().find(|(index, _)| *index == leader);
+                let &(_, shared) = found.ok_or_else(|| self.malformed("no probe to share"))?;
+                (miss, resume) = (self.cold_block(), self.b.create_block());
+                self.b.append_block_param(resume, types::I64);
+                self.b.ins().brif(shared, resume, &[BlockArg::Value(shared)], miss, &[]);
+            }
+        }
+        // That the shared probe finds nothing says little of this access.
+        let slow = if matches!(slow, Slow::Store) { Slow::ProbeStore } else { Slow::ProbeLoad };
+        let stash = BlockArg::Value(self.slow_path(miss, addr, slow, args)?);
+        if matches!(plan, Plan::Follows(_)) {
+            self.leave_on_verdict(resume, &[stash]);
+        } else {
+            let nothing = BlockArg::Value(self.const64(0));
+            self.leave_on_verdict(resume, &[stash, nothing]);
+        }
         self.b.switch_to_block(resume);
+        let delta = self.b.block_params(resume)[0];
         Ok(self.b.ins().iadd(addr, delta))
     }
 
@@ -103,7 +163,7 @@ impl Lowering<'_, '_> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
         let addr = self.address(inst)?;
         let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
-        let host = self.probe(addr, access, Slow::Load, |l| {
+        let host = self.probe_shared(inst, addr, access, Slow::Load, |l| {
             let info = l.const64(size_and_flags(size, flags));
             Ok(vec![l.env, addr, info])
         })?;
@@ -119,7 +179,7 @@ impl Lowering<'_, '_> {
         let addr = self.address(inst)?;
         let value = self.operand(inst.b, inst.ty)?;
         let access = Access { size, write: true, aligned: false };
-        let host = self.probe(addr, access, Slow::Store, |l| {
+        let host = self.probe_shared(inst, addr, access, Slow::Store, |l| {
             let info = l.const64(size_and_flags(size, flags));
             let low = if inst.ty == Type::V128 {
                 l.stash_wide(value);

@@ -255,3 +255,70 @@ fn values_live_across_slow_paths_survive() {
         toy.machine.tlb.flush(false);
     }
 }
+
+/// Several accesses off one base, which share a probe: `count` of them, of random kinds and widths, within 128 bytes or not.
+fn several(random: &mut Random, count: u64) -> Block {
+    one(0x1000, |b| {
+        let base = b.load_env(reg(0, Type::I64));
+        for n in 0..count {
+            let reach = if random.below(4) == 0 { 400 } else { 100 };
+            let disp = random.below(reach) as i32 - 50;
+            let ty = INTS[random.below(4) as usize];
+            b.insn(0x1004 + 4 * n, 4);
+            match random.below(8) {
+                0..=2 => {
+                    let flags = [MemFlags::NONE, MemFlags::FOR_WRITE][random.below(2) as usize];
+                    let value = b.load(ty, base, disp, flags);
+                    b.store_env(reg(2 + n as u16 % 8, Type::I64), value);
+                }
+                3..=5 => {
+                    let value = b.load_env(reg(1, Type::I64));
+                    b.store(ty, base, disp, value, MemFlags::NONE);
+                }
+                6 => {
+                    let value = b.load(Type::V128, base, disp, MemFlags::NONE);
+                    b.store(Type::V128, base, disp / 2, value, MemFlags::NONE);
+                }
+                _ => {
+                    crate::toy::call(b, Type::I64, 0, true, [base; 3], 1);
+                }
+            }
+        }
+    })
+}
+
+#[test]
+fn accesses_off_one_base() {
+    let mut toy = Toy::new();
+    let mut random = Random(0x0ff_0ba5e);
+    for i in 0..40 {
+        let block = several(&mut random, 2 + i % 6);
+        at_every_address(&mut toy, &block, |a| {
+            touches_watched(a) || (-550..550).any(|d| touches_watched(a.wrapping_add_signed(d)))
+        });
+    }
+}
+
+#[test]
+fn one_probe_serves_accesses_off_one_base_until_the_tlb_may_be_flushed() {
+    for (helper, probes) in [(false, 1), (true, 2)] {
+        let mut toy = Toy::new();
+        let block = one(0x1000, |b| {
+            let base = b.load_env(reg(0, Type::I64));
+            let value = b.load(Type::I64, base, 8, MemFlags::NONE);
+            if helper {
+                crate::toy::call(b, Type::I64, 0, false, [value; 3], 1);
+            }
+            let other = b.load(Type::I64, base, 64, MemFlags::NONE);
+            b.store_env(reg(1, Type::I64), other);
+        });
+        let mut dump = mimus_backend::Dump::default();
+        let parts = crate::toy::alone(&block);
+        let mut request = Toy::request(&parts, How::default());
+        request.dump = Some(&mut dump);
+        toy.compiler.compile(request, &mut toy.code).unwrap();
+        // The compare of a probe is the only one with such a constant.
+        let compares = dump.clif.lines().filter(|line| line.contains("icmp ult")).count();
+        assert_eq!(compares, probes, "{}", dump.clif);
+    }
+}

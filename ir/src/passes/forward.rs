@@ -265,6 +265,11 @@ impl Forward<'_> {
                     Keep
                 };
             }
+            Op::XorI if inst.imm == 1 && self.bound(inst.a) == 1 => {
+                if self.invert(inst) {
+                    return Keep;
+                }
+            }
             Op::OrI if inst.imm == mask => return constant(inst, ty, mask),
             Op::MulI if inst.imm == 0 => return constant(inst, ty, 0),
             Op::MulI => return Keep,
@@ -302,18 +307,22 @@ impl Forward<'_> {
         match (inst.op, inst.imm) {
             (Op::NeI, 0) | (Op::EqI, 1) => return Copy(inst.a),
             (Op::EqI, 0) | (Op::NeI, 1) => {
-                if let Some(inner) = self.def(inst.a)
-                    && let Some((op, swap)) = inverse(inner.op)
-                {
-                    *inst = Inst { op, ..*inner };
-                    if swap {
-                        (inst.a, inst.b) = (inst.b, inst.a);
-                    }
-                }
+                self.invert(inst);
             }
             _ => {}
         }
         Keep
+    }
+
+    /// Makes `inst`, which is 1 when its left operand is 0 and 0 when that is 1, the inverse comparison, if there is one.
+    fn invert(&self, inst: &mut Inst) -> bool {
+        let Some(inner) = self.def(inst.a) else { return false };
+        let Some((op, swap)) = inverse(inner.op) else { return false };
+        *inst = Inst { op, ..*inner };
+        if swap {
+            (inst.a, inst.b) = (inst.b, inst.a);
+        }
+        true
     }
 
     /// Strips a comparison with 0 from a condition, which is tested against 0 in 8 bits anyway.

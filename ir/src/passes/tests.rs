@@ -175,6 +175,17 @@ goldens! {
         v9 = call.i64 v4, v6, v8, helper=1
         exit 0x0
     ";
+    inverted_conditions_are_comparisons "
+        v1 = ldenv.i64 [0x0]
+        v2 = ldenv.i64 [0x8]
+        v3 = eq.i32 v1, v2
+        v4 = xor.i.i8 v3, 0x1
+        v5 = slt.i.i32 v1, 0x5
+        v6 = xor.i.i8 v5, 0x1
+        v7 = xor.i.i8 v1, 0x1
+        v8 = call.i64 v4, v6, v7, helper=1
+        exit 0x0
+    ";
     selects "
         v1 = ldenv.i64 [0x0]
         v2 = ldenv.i64 [0x8]

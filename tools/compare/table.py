@@ -1,0 +1,148 @@
+"""What must hold (ratios of mimus's time to QEMU's; lower is better), and the table of what does."""
+
+import math
+import statistics
+
+from .common import PROGRAMS
+
+# (must, aim) of single rows,
+ROWS = {
+    "boot_cloud": (1.0, 0.6),
+    "boot_cloud_one_cpu": (1.2, 0.8),
+    "boot_generic": (0.7, 0.4),
+    "memcpy_l2": (0.3, 0.12),
+    "memcpy_dram": (0.3, 0.12),
+    "memset_l2": (0.3, 0.12),
+    "memset_dram": (0.3, 0.12),
+    "chase_l1": (1.1, 0.9),
+    "chase_dram": (1.0, 0.9),
+    "getpid": (0.8, 0.5),
+    "page_faults": (0.8, 0.5),
+    "fork_exec": (0.8, 0.5),
+    "pipe_ping_pong": (0.6, 0.3),
+}
+# of each row of a kind,
+EACH = {"calls": (0.7, 0.4), "x87": (0.5, 0.25), "code": (0.4, 0.1), "real": (1.0, 0.7)}
+# and of a kind's geometric mean.
+MEAN = {"integer": (0.6, 0.4), "sse": (0.12, 0.08), "real": (0.6, 0.35)}
+# MB of host memory over the guest's RAM while booting.
+MEMORY = (100, 50)
+
+KINDS = ("boot", "integer", "calls", "sse", "x87", "memory", "chase", "system", "code", "real")
+
+
+def must_of(name, kind):
+    return ROWS.get(name) or EACH.get(kind)
+
+
+def geometric_mean(values):
+    values = [value for value in values if value]
+    return math.exp(statistics.fmean(map(math.log, values))) if values else None
+
+
+def divide(a, b):
+    return a / b if a is not None and b else None
+
+
+def verdict(ratio, must):
+    """What is promised, and whether it holds."""
+    if not must or ratio is None:
+        return {"must": None, "aim": None, "holds": None}
+    return {"must": must[0], "aim": must[1], "holds": ratio <= must[0]}
+
+
+def summarize(seconds, kinds):
+    """Rows and means from `seconds`, row -> program -> times, and `kinds`, row -> kind."""
+    rows = []
+    for name, times in seconds.items():
+        medians = {program: statistics.median(values) for program, values in times.items() if values}
+        native, qemu, mimus = (medians.get(program) for program in ("native", *PROGRAMS))
+        ratio = divide(mimus, qemu)
+        rows.append(
+            {
+                "name": name,
+                "kind": kinds[name],
+                "seconds": times,
+                "medians": medians,
+                "qemu_native": divide(qemu, native),
+                "mimus_native": divide(mimus, native),
+                "mimus_qemu": ratio,
+                **verdict(ratio, must_of(name, kinds[name])),
+            }
+        )
+    rows.sort(key=lambda row: KINDS.index(row["kind"]))
+    means = []
+    for kind in (*KINDS, "all programs"):
+        members = [row for row in rows if row["kind"] in (kind, "boot" if kind == "boot" else kind)]
+        if kind == "all programs":
+            members = [row for row in rows if row["kind"] != "boot"]
+        if len(members) > 1 and kind != "boot":
+            mean = {key: geometric_mean(row[key] for row in members) for key in ("qemu_native", "mimus_native", "mimus_qemu")}
+            means.append({"kind": kind, **mean, **verdict(mean["mimus_qemu"], MEAN.get(kind))})
+    return rows, means
+
+
+def number(value):
+    """A ratio in three digits or so."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def spread(values, decimals=3):
+    if not values:
+        return ""
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f"{median:.{decimals}f} ({low:.{decimals}f}-{high:.{decimals}f})"
+
+
+def judged(entry):
+    if entry["must"] is None:
+        return f"{'':>8}"
+    return f"{entry['must']:>6.2f}  {'yes' if entry['holds'] else 'NO'}"
+
+
+HEAD = ("program", "native s", "QEMU s", "mimus s", "QEMU/native", "mimus/native", "mimus/QEMU", "must  holds")
+LINE = "{:<20}{:>22}{:>25}{:>25}{:>13}{:>14}{:>12}  {}"
+
+
+def print_rows(rows, means):
+    """Seconds are medians with their range."""
+    print(LINE.format(*HEAD).rstrip())
+    kind = None
+    for row in [*rows, None]:
+        if kind and (row is None or row["kind"] != kind):
+            for mean in means:
+                if mean["kind"] == kind:
+                    print_mean(mean, "  geometric mean")
+        if row is None:
+            break
+        if row["kind"] != kind:
+            kind = row["kind"]
+            print(kind)
+        cells = [spread(row["seconds"].get(program)) for program in ("native", *PROGRAMS)]
+        ratios = [number(row[key]) for key in ("qemu_native", "mimus_native", "mimus_qemu")]
+        print(LINE.format(f"  {row['name']}", *cells, *ratios, judged(row)).rstrip())
+    for mean in means:
+        if mean["kind"] == "all programs":
+            print_mean(mean, "all programs, mean")
+
+
+def print_mean(mean, title):
+    ratios = [number(mean[key]) for key in ("qemu_native", "mimus_native", "mimus_qemu")]
+    print(LINE.format(title, "", "", "", *ratios, judged(mean)).rstrip())
+
+
+# What a whole run took: key, title, unit, decimals.
+COSTS = (("power_off", "wall time", "s", 1), ("cpu", "host CPU time", "s", 1), ("rss", "peak memory", "MiB", 0))
+
+
+def print_costs(costs):
+    """`costs`: title of a run -> program -> what each run measured."""
+    print(f"{'Whole runs':<44}{'QEMU':>28}{'mimus':>28}{'mimus/QEMU':>12}")
+    for title, programs in costs.items():
+        for key, what, unit, decimals in COSTS:
+            values = [[run[key] for run in programs[program]] for program in PROGRAMS]
+            cells = [f"{spread(of_one, decimals)} {unit}" for of_one in values]
+            ratio = divide(*(statistics.median(of_one) for of_one in reversed(values)))
+            print(f"  {title + ': ' + what:<42}{cells[0]:>28}{cells[1]:>28}{number(ratio):>12}")

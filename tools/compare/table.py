@@ -73,10 +73,8 @@ def summarize(seconds, kinds):
     rows.sort(key=lambda row: KINDS.index(row["kind"]))
     means = []
     for kind in (*KINDS, "all programs"):
-        members = [row for row in rows if row["kind"] in (kind, "boot" if kind == "boot" else kind)]
-        if kind == "all programs":
-            members = [row for row in rows if row["kind"] != "boot"]
-        if len(members) > 1 and kind != "boot":
+        members = [row for row in rows if row["kind"] != "boot" and kind in (row["kind"], "all programs")]
+        if len(members) > 1:
             mean = {key: geometric_mean(row[key] for row in members) for key in ("qemu_native", "mimus_native", "mimus_qemu")}
             means.append({"kind": kind, **mean, **verdict(mean["mimus_qemu"], MEAN.get(kind))})
     return rows, means
@@ -146,3 +144,18 @@ def print_costs(costs):
             cells = [f"{spread(of_one, decimals)} {unit}" for of_one in values]
             ratio = divide(*(statistics.median(of_one) for of_one in reversed(values)))
             print(f"  {title + ': ' + what:<42}{cells[0]:>28}{cells[1]:>28}{number(ratio):>12}")
+
+
+def summarize_memory(footprints):
+    """`footprints`: program -> bytes; with what is promised of mimus's memory over the guest's RAM, in MB."""
+    over = footprints["mimus"]["over_ram"] / 1e6
+    return {**footprints, **verdict(over, MEMORY)}
+
+
+def print_memory(memory):
+    print(f"{'While booting the cloud kernel':<44}{'QEMU':>28}{'mimus':>28}{'':>12}  must  holds")
+    for key, title in (("over_ram", "peak memory over the guest's RAM"), ("code", "translations and their metadata")):
+        cells = [memory[program].get(key) for program in PROGRAMS]
+        words = [f"{cell / 1e6:.0f} MB" if cell is not None else "unknown" for cell in cells]
+        judged = f"{memory['must']:>6}  {'yes' if memory['holds'] else 'NO'}" if key == "over_ram" else ""
+        print(f"  {title:<42}{words[0]:>28}{words[1]:>28}{'':>12}{judged}".rstrip())

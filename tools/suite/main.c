@@ -129,8 +129,21 @@ static void run(const struct row *row, uint32_t divisor) {
     }
 }
 
-/* Runs a program of the system; its checksum is that of what it writes to standard output. */
-static void run_command(const char *name, char *const *command) {
+/* A program of another tree finds its libraries and files there, and nothing of what is around it here. */
+static char *const environment[] = {"PATH=/usr/bin:/bin", "HOME=/", "LC_ALL=C", "PYTHONHASHSEED=0", "PERL_HASH_SEED=0", NULL};
+
+static void enter(const char *root) {
+    /* In a namespace of one's own everybody may. */
+    if (chroot(root) != 0 && (unshare(CLONE_NEWUSER) != 0 || chroot(root) != 0)) {
+        die(root);
+    }
+    if (chdir("/") != 0) {
+        die("/");
+    }
+}
+
+/* Runs a program of the system, or of the tree at `root`; its checksum is that of what it writes to standard output. */
+static void run_command(const char *name, const char *root, char *const *command) {
     char path[256];
     snprintf(path, sizeof path, "%s/suite-output", scratch);
     int output = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -143,8 +156,14 @@ static void run_command(const char *name, char *const *command) {
         die("fork");
     }
     if (child == 0) {
-        dup2(output, 1);
-        execv(command[0], command);
+        int input = open("/dev/null", O_RDONLY);
+        if (input < 0 || dup2(input, 0) < 0 || dup2(output, 1) < 0) {
+            die("/dev/null");
+        }
+        if (root) {
+            enter(root);
+        }
+        execve(command[0], command, environment);
         die(command[0]);
     }
     int status;
@@ -187,19 +206,20 @@ static void pin(void) {
 }
 
 static const char usage[] = "usage: suite [-q DIVISOR] [-t FOLDER] [ROW...]\n"
-                            "       suite [-t FOLDER] -x NAME PROGRAM [ARGUMENT...]\n"
+                            "       suite [-t FOLDER] [-r ROOT] -x NAME PROGRAM [ARGUMENT...]\n"
                             "       suite -l\n"
                             "Runs the rows, all without a name, and prints \"row NAME KIND CHECKSUM SECONDS\" for each.\n"
                             "  -q DIVISOR  that much less work\n"
                             "  -t FOLDER   where to write files (/tmp)\n"
                             "  -x NAME     run PROGRAM as the row NAME; the checksum is that of its output\n"
+                            "  -r ROOT     with ROOT as its root directory\n"
                             "  -l          list the rows: name and kind\n";
 
 int main(int argc, char **argv) {
     uint32_t divisor = 1;
-    const char *command = NULL;
+    const char *command = NULL, *root = NULL;
     int option;
-    while ((option = getopt(argc, argv, "+q:t:x:lh")) != -1) {
+    while ((option = getopt(argc, argv, "+q:t:x:r:lh")) != -1) {
         switch (option) {
         case 'q':
             divisor = (uint32_t)strtoul(optarg, NULL, 10);
@@ -210,6 +230,9 @@ int main(int argc, char **argv) {
             break;
         case 't':
             scratch = optarg;
+            break;
+        case 'r':
+            root = optarg;
             break;
         case 'x':
             command = optarg;
@@ -230,7 +253,7 @@ int main(int argc, char **argv) {
     printf("suite begins\n");
     fflush(stdout);
     if (command && *argv) {
-        run_command(command, argv);
+        run_command(command, root, argv);
     } else if (!*argv) {
         for (size_t i = 0; i < ROWS; i++) {
             run(&rows[i], divisor);

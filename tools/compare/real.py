@@ -1,0 +1,130 @@
+"""Programs of Debian packages at fixed work, from a tree that they are run in with chroot, natively and in the guests."""
+
+import glob
+import os
+import shlex
+import subprocess
+
+from .common import ROOT, Failed, die, output, run
+from .suite import check_rows, folder, parse, tmpfs
+
+MEMORY = 1024
+SOURCES = os.path.join(ROOT, "tools", "suite", "real")
+
+# How much a few rows work on; --quick has one size, since most of these programs' time is not in proportion to it.
+TEXT_BYTES = 3 << 20
+LESS_TEXT_BYTES = 512 << 10
+ZERO_BYTES = 16 << 20
+UNITS = 5
+RSA_BITS = 4096
+
+# Row -> command, in the tree.
+ROWS = {
+    "gzip": ["/bin/gzip", "-n", "-6", "-c", "/inputs/text"],
+    "xz": ["/usr/bin/xz", "-6", "-T1", "-c", "/inputs/less-text"],
+    "openssl_aes": ["/usr/bin/openssl", "enc", "-aes-128-cbc", "-K", "07" * 16, "-iv", "01" * 16, "-in", "/inputs/zeros"],
+    "openssl_sha256": ["/usr/bin/openssl", "dgst", "-sha256", "/inputs/zeros"],
+    # Tests the primes and computes with them.
+    "openssl_rsa": ["/usr/bin/openssl", "rsa", "-check", "-noout", "-in", "/inputs/rsa.pem"],
+    "sqlite3": ["/usr/bin/sqlite3", ":memory:", ".read /inputs/work.sql"],
+    "python3": ["/usr/bin/python3", "-S", "-B", "/inputs/work.py"],
+    "perl": ["/usr/bin/perl", "/inputs/work.pl"],
+    # The compiler proper; its path has the version.
+    "gcc": ["/usr/lib/gcc/x86_64-linux-gnu/*/cc1", "-fpreprocessed", "-O2", "-quiet", "/inputs/units.c", "-o", "-"],
+    "nodejs": ["/usr/bin/node", "/inputs/work.js"],
+}
+
+
+def text(length):
+    """Words and lines, as repetitive as a text is; the same bytes with every version of Python."""
+    words = "the mocking bird sings in other voices and never a guest runs on to host again".split()
+    state, parts, size = 7, [], 0
+    while size < length:
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        number = state >> 33
+        word = words[number % len(words)] + ("" if number % 5 else str(number >> 8 & 1023)) + (" " if number % 13 else "\n")
+        parts.append(word)
+        size += len(word)
+    return "".join(parts)[:length].encode()
+
+
+def write_inputs(tree):
+    """Puts what the programs work on into the tree."""
+    inputs = os.path.join(tree, "inputs")
+    os.makedirs(inputs, exist_ok=True)
+    source = text(TEXT_BYTES)
+    with open(os.path.join(SOURCES, "unit.c"), encoding="ascii") as file:
+        unit = file.read()
+    files = {
+        "text": source,
+        "less-text": source[:LESS_TEXT_BYTES],
+        "zeros": bytes(ZERO_BYTES),
+        "units.c": "".join(unit.replace("NUMBER", str(number)) for number in range(UNITS)).encode(),
+    }
+    for name in ("work.py", "work.pl", "work.js", "work.sql"):
+        with open(os.path.join(SOURCES, name), "rb") as file:
+            files[name] = file.read()
+    for name, data in files.items():
+        with open(os.path.join(inputs, name), "wb") as file:
+            file.write(data)
+
+
+def in_tree(command, tree):
+    """The command with the one file of the tree that its pattern stands for."""
+    found = glob.glob(tree + command[0])
+    if len(found) != 1:
+        die(f"no single {command[0]} in {tree}: remove that folder, so that it is fetched again")
+    return [found[0][len(tree) :], *command[1:]]
+
+
+class Real:
+    """The tree of programs, and an initramfs with it."""
+
+    def __init__(self, suite, names):
+        self.suite = suite
+        self.names = names
+        try:
+            self.tree = output("tools/fetch-guest", "programs").strip()
+        except subprocess.CalledProcessError:
+            die("there are no Debian packages to measure (see above; --no-real leaves them out)")
+        write_inputs(self.tree)
+        self.commands = {name: in_tree(ROWS[name], self.tree) for name in names}
+        self.make_key()
+        self.image = self.make_image()
+
+    def make_key(self):
+        """An RSA key, once: a signature with it is the same everywhere."""
+        path = os.path.join(self.tree, "inputs", "rsa.pem")
+        if os.path.exists(path):
+            return
+        command = ["/usr/bin/openssl", "genrsa", "-out", "/inputs/rsa.pem", str(RSA_BITS)]
+        self.run_one("key", command, 600)
+
+    def make_image(self):
+        script = folder("real-run")
+        lines = ['echo "mark begins $(cut -d " " -f 1 /proc/uptime)"']
+        lines += [f"/suite/suite -t /tmp -r /programs -x {name} {shlex.join(self.commands[name])}" for name in self.names]
+        lines += ['echo "mark ends $(cut -d " " -f 1 /proc/uptime)"']
+        with open(script, "w", encoding="ascii") as file:
+            file.write("set -e\n" + "\n".join(lines) + "\n")
+        image = folder("real.cpio")
+        try:
+            output("tools/make-initramfs", image, "--store", f"{self.tree}:/programs", f"{self.suite}:/suite/suite", f"{script}:/real-run")
+        except subprocess.CalledProcessError:
+            die("there is no guest for the Debian packages (see above)")
+        return image
+
+    def run_one(self, name, command, timeout):
+        with tmpfs() as scratch:
+            return run([self.suite, "-t", scratch, "-r", self.tree, "-x", name, *command], timeout)
+
+    def run_native(self, timeout):
+        """Runs each natively: row -> (checksum, seconds), and what all took."""
+        found, total = {}, {"power_off": 0, "cpu": 0, "rss": 0}
+        for name, command in self.commands.items():
+            measured, text = self.run_one(name, command, timeout)
+            found.update(parse(text))
+            for key, value in measured.items():
+                total[key] = max(total[key], value) if key == "rss" else total[key] + value
+        check_rows(found, self.names, "")
+        return found, total

@@ -31,6 +31,13 @@ pub fn guest(name: &str) -> PathBuf {
     path
 }
 
+/// A file below `target/suite`, which `tools/make-suite` fills.
+pub fn suite(name: &str) -> PathBuf {
+    let path = root().join("target/suite").join(name);
+    assert!(path.is_file(), "no {}: run tools/test, or tools/make-suite, which builds it", path.display());
+    path
+}
+
 /// A Linux guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest {
@@ -50,8 +57,13 @@ pub const I386: Guest = Guest { kernel: "i386", initramfs: "initramfs-i386.gz" }
 impl Guest {
     /// The arguments that boot it on the serial port with 512 MiB, this added to the kernel's command line.
     pub fn args(&self, append: &str) -> Vec<String> {
-        let (kernel, initrd) = (guest(&format!("{}/vmlinuz", self.kernel)), guest(self.initramfs));
-        let (kernel, initrd) = (kernel.display().to_string(), initrd.display().to_string());
+        self.args_with(&guest(self.initramfs), append)
+    }
+
+    /// The same with another initramfs.
+    pub fn args_with(&self, initramfs: &Path, append: &str) -> Vec<String> {
+        let kernel = guest(&format!("{}/vmlinuz", self.kernel)).display().to_string();
+        let initrd = initramfs.display().to_string();
         let append = format!("console=ttyS0 {append}");
         ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append]
             .map(str::to_owned)

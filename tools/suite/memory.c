@@ -9,21 +9,23 @@
 
 static uint8_t *from, *to;
 
+/* A number in each cache line, so that every page is there. */
 void memory_prepare(void) {
     from = map(LARGE);
     to = map(LARGE);
     uint64_t state = 13;
-    for (size_t i = 0; i < LARGE; i += 8) {
+    for (size_t i = 0; i < LARGE; i += 64) {
         uint64_t number = next_random(&state);
         memcpy(from + i, &number, 8);
+        to[i] = 1;
     }
-    memset(to, 1, LARGE);
 }
 
+/* The first bytes of some cache lines, and the last byte. */
 static uint64_t sample(size_t length) {
     uint64_t sum = MIX_START;
-    for (size_t i = 0; i < length; i += 4093) {
-        sum = mix(sum, to[i]);
+    for (size_t i = 0; i < length; i += 63 * 64) {
+        sum = mix_bytes(sum, to + i, 8);
     }
     return mix(sum, to[length - 1]);
 }

@@ -26,6 +26,8 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct HostIsa {
     pub(crate) isa: OwnedTargetIsa,
     pub(crate) arch: Arch,
+    /// See [`HostIsa::vectors`].
+    vectors: bool,
 }
 
 /// What lowering has to know of a host beside its instruction set.
@@ -73,7 +75,14 @@ impl HostIsa {
         }
         let isa = builder.finish(Flags::new(flags)).map_err(|e| BackendError::Host(e.to_string()))?;
         let arch = Arch::from_name(isa.name()).ok_or_else(|| BackendError::Host(isa.name().to_owned()))?;
-        Ok(HostIsa { isa, arch })
+        let flags = isa.isa_flags();
+        let has = |name| flags.iter().any(|f| f.name == name && f.as_bool() == Some(true));
+        let vectors = match arch {
+            Arch::X64 => has("has_ssse3") && has("has_sse41"),
+            Arch::Aarch64 => true,
+            Arch::Riscv64 | Arch::S390x => false,
+        };
+        Ok(HostIsa { isa, arch, vectors })
     }
 
     /// Whether a host `u64` has its high byte first.
@@ -85,6 +94,12 @@ impl HostIsa {
     /// big-endian host lanes would not be in the order that env (host) and guest memory (little-endian) agree on.
     pub(crate) fn has_vectors(&self) -> bool {
         matches!(self.arch, Arch::X64 | Arch::Aarch64)
+    }
+
+    /// Whether vector operations are inlined: the host holds vectors, and the code generator needs no library for the
+    /// common operations, as it would on x86-64 before SSE4.1.
+    pub(crate) fn vectors(&self) -> bool {
+        self.vectors
     }
 
     /// Whether plain loads and stores are in total store order already, so that a guest's need no fence.

@@ -9,6 +9,7 @@ mod memory;
 mod pure;
 mod region;
 mod share;
+mod vector;
 
 use std::borrow::Cow;
 use std::mem::offset_of;
@@ -281,6 +282,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             Op::Rmw => self.rmw(inst),
             Op::Cas => self.cas(inst),
             Op::Call => self.call(inst),
+            Op::Vec => self.vec(inst),
             Op::TrapIf => self.trap_if(inst),
             Op::Insn => {
                 self.pc = inst.imm;

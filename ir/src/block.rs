@@ -1,6 +1,7 @@
 //! Blocks and how they are built.
 
 use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
+use crate::vec::{VecInfo, VecKind};
 
 /// An SSA value: the index of the instruction that defines it.
 pub type Value = u16;
@@ -138,6 +139,12 @@ impl Inst {
     /// Kind of a [`Shape::Jump`] or [`Shape::JumpInd`].
     pub fn jump_kind(&self) -> JumpKind {
         JumpKind::from_code(self.b).unwrap_or_default()
+    }
+
+    /// Operation and immediate of a [`Shape::Vec`]; `None` if there is no such operation.
+    #[inline]
+    pub fn vec_info(&self) -> Option<VecInfo> {
+        VecInfo::decode(self.imm)
     }
 
     /// Bit position and length of a [`Shape::Deposit`] or [`Shape::Extract`].
@@ -294,6 +301,12 @@ impl Builder {
     /// Calls a helper; absent arguments are [`NONE`] and arrive as 0.
     pub fn call(&mut self, ty: Type, info: CallInfo, args: [Value; 3]) -> Value {
         self.op(Op::Call, ty, args, info.encode())
+    }
+
+    /// An operation of the vector table; operands that it does not have are [`NONE`].
+    pub fn vec(&mut self, kind: VecKind, imm: u8, operands: [Value; 3]) -> Value {
+        let row = kind.row();
+        self.op(row.op, row.ty, operands, VecInfo { kind, imm }.encode())
     }
 
     /// Traps with a guest-defined `code` if `cond` is not 0.

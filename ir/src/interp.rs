@@ -2,6 +2,7 @@
 
 use crate::block::{Block, CallInfo, Inst, MAX_INSTS, MemFlags, Value};
 use crate::op::{Op, RmwKind, Type};
+use crate::vec::VecInfo;
 
 /// Why a guest access or helper did not go through. The guest keeps the details (which exception, which
 /// address); the interpreter only has to know where to stop.
@@ -266,6 +267,10 @@ impl Interp {
                         Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc }, insns },
                     }
                 }
+                Op::Vec => match self.vector(inst) {
+                    Some(value) => value,
+                    None => return Outcome { exit: Exit::Malformed, insns },
+                },
                 _ => match self.pure(inst) {
                     Some(value) => [value, 0],
                     None => return Outcome { exit: Exit::Malformed, insns },
@@ -305,6 +310,31 @@ impl Interp {
             | Op::SleI => return eval(inst.op, inst.ty, a, inst.imm),
             op => return eval(op, inst.ty, a, self.get(inst.b)),
         })
+    }
+
+    /// Operands of a vector operation; integers cut to the type that its row takes them in.
+    #[inline(always)]
+    fn vector_operands(&self, inst: &Inst) -> Option<(VecInfo, [u128; 3])> {
+        let info = inst.vec_info()?;
+        let row = info.kind.row();
+        let wide = |v: Value| {
+            let [low, high] = self.full(v);
+            u128::from(low) | u128::from(high) << 64
+        };
+        let values = [inst.a, inst.b, inst.c];
+        let operands = std::array::from_fn(|i| match row.shape.operands()[i] {
+            None => 0,
+            Some(true) => wide(values[i]),
+            Some(false) => (self.get(values[i]) & row.int.mask()).into(),
+        });
+        Some((info, operands))
+    }
+
+    #[inline(always)]
+    fn vector(&self, inst: &Inst) -> Option<[u64; 2]> {
+        let (info, [a, b, c]) = self.vector_operands(inst)?;
+        let value = info.kind.row().eval?(a, b, c, info.imm);
+        Some([value as u64, (value >> 64) as u64])
     }
 
     #[inline(always)]

@@ -11,13 +11,16 @@ pub mod interp;
 #[cfg(test)]
 mod interp_tests;
 pub mod op;
+pub mod packed;
 pub mod passes;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod text;
+pub mod vec;
 pub mod verify;
 
 pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 pub use interp::{Exit, Guest, Interp, Stop};
 pub use op::{Effects, JumpKind, Op, OpInfo, Shape, Type};
+pub use vec::{VecInfo, VecKind};
 pub use verify::{VerifyError, verify};

@@ -19,7 +19,7 @@ pub enum Type {
     I32 = 2,
     /// 64 bits.
     I64 = 3,
-    /// 128 bits, moved between env and memory only.
+    /// 128 bits: a vector, whose operations are in a table of their own ([`crate::vec`]).
     V128 = 4,
 }
 
@@ -108,6 +108,8 @@ pub enum Shape {
     Cas,
     /// Arguments `a`, `b`, `c` (each may be absent), helper in `imm` ([`crate::block::CallInfo`]).
     Call,
+    /// Operands `a`, `b`, `c` as the row of the vector table says that `imm` names ([`crate::vec::VecInfo`]).
+    Vec,
     /// Condition `a`, guest-defined trap code in `imm`.
     TrapIf,
     /// Start of a guest instruction: its guest PC in `imm`, its length in bytes in `c`.
@@ -138,7 +140,7 @@ impl Shape {
             | Shape::Branch
             | Shape::JumpInd => 1,
             Shape::Binary | Shape::Compare | Shape::Deposit | Shape::Lea | Shape::Store | Shape::Rmw => 2,
-            Shape::Select | Shape::Cas | Shape::Call => 3,
+            Shape::Select | Shape::Cas | Shape::Call | Shape::Vec => 3,
         }
     }
 }
@@ -331,6 +333,8 @@ ops! {
     Cas        "cas"       Cas        1 [FAULT MEMORY];
     /// Calls a helper of the guest.
     Call       "call"      Call       1 [MARK];
+    /// An operation of the vector table, without floating point.
+    Vec        "vec"       Vec        1 [];
     /// Leaves the block with a guest trap if the condition holds.
     TrapIf     "trap_if"   TrapIf     0 [FAULT MARK];
     /// Marks the start of a guest instruction.

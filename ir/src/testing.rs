@@ -7,6 +7,7 @@
 use crate::block::{Block, Builder, CallInfo, EnvSlot, Inst, MemFlags, NONE, Value};
 use crate::interp::{Guest, Stop};
 use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
+use crate::vec::{VecInfo, VecKind};
 
 /// Bytes of env that generated blocks use.
 pub const ENV_SIZE: usize = 64;
@@ -231,6 +232,21 @@ impl Generator<'_> {
                 let arg = self.source.constant() as u32;
                 inst.imm = CallInfo { helper, effects: helper_effects(helper), arg }.encode();
             }
+            Shape::Vec => {
+                let kinds: Vec<VecKind> = VecKind::ALL.iter().copied().filter(|k| k.row().op == op).collect();
+                let Some(kind) = self.source.pick(&kinds) else { return };
+                let row = kind.row();
+                for (n, operand) in row.shape.operands().into_iter().enumerate() {
+                    let value = match operand {
+                        Some(true) => self.operand(Type::V128),
+                        Some(false) => self.int(),
+                        None => NONE,
+                    };
+                    *[&mut inst.a, &mut inst.b, &mut inst.c][n] = value;
+                }
+                let imm = self.source.below(row.immediates.into()) as u8;
+                (inst.ty, inst.imm) = (row.ty, VecInfo { kind, imm }.encode());
+            }
             Shape::TrapIf => {
                 // Seldom true, or most blocks would end here.
                 let ty = Type::I32;
@@ -406,10 +422,15 @@ mod tests {
 
     #[test]
     fn every_op_and_slot_is_generated() {
-        let blocks: Vec<Block> = (0..400).map(|seed| block(&bytes(seed))).collect();
+        let blocks: Vec<Block> = (0..2000).map(|seed| block(&bytes(seed))).collect();
         let insts: Vec<&Inst> = blocks.iter().flat_map(|b| &b.insts).collect();
         for &op in Op::ALL {
             assert!(insts.iter().any(|i| i.op == op), "{op:?}");
+        }
+        for &kind in VecKind::ALL {
+            let op = kind.row().op;
+            let found = |i: &&Inst| i.op == op && i.vec_info().is_some_and(|info| info.kind == kind);
+            assert!(insts.iter().any(|i| found(i)), "{kind:?}");
         }
         for slot in env_slots() {
             assert!(insts.iter().any(|i| i.op == Op::LoadEnv && i.ty == slot.ty && i.c == slot.offset), "{slot:?}");

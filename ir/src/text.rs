@@ -21,6 +21,7 @@ use std::str::FromStr;
 
 use crate::block::{Block, CallInfo, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
+use crate::vec::{VecInfo, VecKind};
 use crate::verify::fixed_type;
 
 /// Names of a guest's env slots and helpers, for reading.
@@ -177,6 +178,14 @@ impl Printer<'_> {
                 bits(f, ", effects", EFFECTS, effects.0)?;
                 if arg != 0 {
                     write!(f, ", arg={arg:#x}")?;
+                }
+            }
+            Shape::Vec => {
+                let info = inst.vec_info();
+                let name = info.map_or("?", |i| i.kind.row().name);
+                write!(f, "{a}, {b}, {c}, kind={name}")?;
+                if let Some(VecInfo { imm: 1.., .. }) = info {
+                    write!(f, ", imm={:#x}", imm >> 16)?;
                 }
             }
             Shape::TrapIf => write!(f, "{a}, code={imm:#x}")?,
@@ -422,6 +431,14 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
             let arg = args.optional("arg=").map_or(Ok(0), narrow)?;
             inst.imm = CallInfo { helper, effects: Effects(effects), arg }.encode();
         }
+        Shape::Vec => {
+            (inst.a, inst.b, inst.c) = (args.value()?, args.value()?, args.value()?);
+            let name = args.required("kind=")?;
+            let kind = VecKind::ALL.iter().copied().find(|kind| kind.row().name == name);
+            let kind = kind.ok_or_else(|| format!("`{name}` is not a kind"))?;
+            let imm = args.optional("imm=").map_or(Ok(0), narrow)?;
+            inst.imm = VecInfo { kind, imm }.encode();
+        }
         Shape::TrapIf => {
             inst.a = args.value()?;
             inst.imm = number(args.required("code=")?)?;
@@ -459,6 +476,9 @@ block pc=0xffffffff81000000 fallthrough=0xffffffff81000010 insns=3 bytes=16
   v8 = deposit.i64 v7, v6, pos=8, len=8
   store.i32 v8, v7, disp=0x7fffffff
   v10 = lea.i32 v8, v7, shift=2, disp=0xfffffff8
+  v11 = ldenv.v128 [0x40]
+  v12 = vec.v128 v11, v8, -, kind=insert.i32x4, imm=0x3
+  v13 = vec.i8 v12, -, -, kind=any
   trap_if v7, code=0x6
   branch v5, 0xffffffff81000000
 ";
@@ -507,6 +527,8 @@ block pc=0xffffffff81000000 fallthrough=0xffffffff81000010 insns=3 bytes=16
             ("v0 = lea.i8 v1, v2, disp=0x0", "`shift=` is missing"),
             ("v0 = ldenv.i8 [0x10000]", "0x10000 is out of range"),
             ("v0 = ldenv.i8 [0x10", "`]` is missing"),
+            ("v0 = vec.v128 -, -, -, kind=none", "`none` is not a kind"),
+            ("v0 = vec.v128 -, -, -, kind=zero, imm=0x100", "0x100 is out of range"),
             ("insn zero, len=1", "`zero` is not a number"),
             ("exit", "operands are missing"),
         ] {

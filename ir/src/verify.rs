@@ -127,7 +127,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
     let Inst { ty, a, b, c, imm, .. } = *inst;
     let shape = inst.op.info().shape;
     let vector = ty == Type::V128;
-    let vector_allowed = matches!(shape, Shape::LoadEnv | Shape::StoreEnv | Shape::Load | Shape::Store);
+    let vector_allowed = matches!(shape, Shape::LoadEnv | Shape::StoreEnv | Shape::Load | Shape::Store | Shape::Vec);
     ensure(!vector || vector_allowed, Problem::Type(ty))?;
     ensure(fixed_type(shape).is_none_or(|fixed| fixed == ty), Problem::Type(ty))?;
 
@@ -230,6 +230,20 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
             let info = CallInfo::decode(imm);
             ensure(info.encode() == imm && info.effects.0 & !CALL_EFFECTS.0 == 0, Problem::Constant(imm))
         }
+        Shape::Vec => {
+            let info = inst.vec_info().ok_or(Problem::Constant(imm))?;
+            let row = info.kind.row();
+            ensure(info.encode() == imm && u16::from(info.imm) < row.immediates, Problem::Constant(imm))?;
+            ensure(row.op == inst.op, Problem::Constant(imm))?;
+            ensure(row.ty == ty, Problem::Type(ty))?;
+            for (v, kind) in [a, b, c].into_iter().zip(row.shape.operands()) {
+                match kind {
+                    Some(vector) => operand(earlier, v, vector)?,
+                    None => absent(&[v])?,
+                }
+            }
+            Ok(())
+        }
         Shape::TrapIf | Shape::Branch => int(a).and_then(|()| absent(&[b, c])),
         Shape::JumpInd => {
             int(a).and_then(|()| absent(&[c])).and_then(|()| small(JumpKind::from_code(b).is_some()))?;
@@ -248,6 +262,7 @@ const CALL_EFFECTS: Effects =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vec::VecKind;
 
     fn problem(text: &str) -> Result<(), VerifyError> {
         verify(&crate::text::parse(text).unwrap(), 0x40)
@@ -277,6 +292,8 @@ mod tests {
             "v3 = load.v128 v1, flags=for_write|relaxed",
             "v3 = call.i64 -, v1, -, helper=3, effects=read_env|write_env|fault|memory, arg=0xffffffff",
             "v3 = cas.i8 v1, v1, v1",
+            "v3 = vec.v128 v2, v1, -, kind=insert.i64x2, imm=0x1",
+            "v3 = vec.i8 v2, -, -, kind=any",
         ] {
             assert_eq!(body(text), Ok(()), "{text}");
         }
@@ -305,6 +322,15 @@ mod tests {
             ("v3 = const.i8 0x100", Problem::Constant(0x100)),
             ("v3 = add.i.i32 v1, 0x100000000", Problem::Constant(1 << 32)),
             ("jump 0x0, slot=0", Problem::EarlyTerminator),
+            ("v3 = vec.v128 v2, v2, -, kind=insert.i64x2", Problem::OperandType(2)),
+            ("v3 = vec.v128 v2, v1, -, kind=add.i8x16", Problem::OperandType(1)),
+            ("v3 = vec.v128 v2, v2, v2, kind=add.i8x16", Problem::Unused),
+            ("v3 = vec.v128 v2, -, -, kind=add.i8x16", Problem::Undefined(NONE)),
+            ("v3 = vec.i64 v2, -, -, kind=any", Problem::Type(Type::I64)),
+            (
+                "v3 = vec.i64 v2, -, -, kind=extract.i64x2, imm=0x2",
+                Problem::Constant(2 << 16 | VecKind::Extract64 as u64),
+            ),
         ] {
             assert_eq!(body(text), Err(expected), "{text}");
         }

@@ -113,6 +113,7 @@ impl BlockRunner {
         header.jump_cache_mask = 0;
         header.jump_context = 1;
         header.slow_rust = slow::TABLE.map(|f| f.address());
+        header.vector = slow::VECTOR.address();
         self.memory.thunks.install(header);
         cpu.update_mode();
         cpu.code_policy = CodePolicy::Refuse;

@@ -2,7 +2,7 @@
 
 use mimus_frontend::x86::Cpu;
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Guest, MemFlags, Type};
+use mimus_ir::{Guest, MemFlags, Type, VecInfo};
 
 /// A slow path's address, of whichever signature.
 #[derive(Clone, Copy)]
@@ -42,6 +42,22 @@ fn width(info: u64) -> Type {
     match info & 0xff {
         16 => Type::V128,
         bytes => Type::int(bytes as u32).unwrap_or(Type::I64),
+    }
+}
+
+/// For [`mimus_softmmu::EnvHeader::vector`].
+pub(crate) static VECTOR: SlowFn = SlowFn(vector as *const ());
+
+/// # Safety
+/// As for [`cpu`].
+unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
+    // SAFETY: called by compiled code with its own env.
+    let cpu = unsafe { cpu(env) };
+    let [a, b, c] = cpu.header.vector_args.map(|[low, high]| u128::from(low) | u128::from(high) << 64);
+    let Some(VecInfo { kind, imm }) = VecInfo::decode(operation) else { return };
+    if let Some(eval) = kind.row().eval {
+        let value = eval(a, b, c, imm);
+        cpu.header.vector_args[0] = [value as u64, (value >> 64) as u64];
     }
 }
 

@@ -168,6 +168,7 @@ impl Vcpu {
         header.jump_cache = jump_cache.as_mut_ptr() as u64;
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
         header.slow_rust = slow::TABLE.map(|f| f.address());
+        header.vector = slow::VECTOR.address();
         if let Some(jit) = &jit {
             jit.thunks.install(header);
         }

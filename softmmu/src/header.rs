@@ -23,6 +23,11 @@ pub struct EnvHeader {
     pub tlb_mask: u64,
     /// Result of a slow load, `[low, high]`; operand of a slow 128-bit store.
     pub slow_value: [u64; 2],
+    /// Operands of [`EnvHeader::vector`], `[low, high]` each; its result replaces the first.
+    pub vector_args: [[u64; 2]; 3],
+    /// `extern "C" fn(env, operation)`: does an operation of the vector table on `vector_args`, for hosts that have no
+    /// instruction for it.
+    pub vector: u64,
     /// Table of link slots: `u64` each, the host address of an entry point or of the exit stub.
     pub links: u64,
     /// Table of the guest's helpers, `extern "C" fn(env, a, b, c, arg: u32) -> u64`.

@@ -182,7 +182,7 @@ impl Lowering<'_, '_> {
         let host = self.probe_shared(inst, addr, access, Slow::Store, |l| {
             let info = l.const64(size_and_flags(size, flags));
             let low = if inst.ty == Type::V128 {
-                l.stash_wide(value);
+                l.store_wide_header(value, offset_of!(EnvHeader, slow_value));
                 l.const64(0)
             } else {
                 l.convert(value, inst.ty, Type::I64)
@@ -192,19 +192,6 @@ impl Lowering<'_, '_> {
         self.order(flags);
         self.b.ins().store(self.flags.guest, value, host, 0);
         Ok(())
-    }
-
-    /// Puts a 128-bit value where the slow store looks for it, low half first.
-    fn stash_wide(&mut self, value: Value) {
-        let field = offset_of!(EnvHeader, slow_value);
-        if self.host.has_vectors() {
-            let offset = self.header_offset(field);
-            self.b.ins().store(self.flags.env_wide, value, self.env, offset);
-        } else {
-            let (low, high) = self.b.ins().isplit(value);
-            self.store_header(low, field);
-            self.store_header(high, field + 8);
-        }
     }
 
     pub(super) fn rmw(&mut self, inst: &Inst) -> Result<(), BackendError> {

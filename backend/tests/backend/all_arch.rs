@@ -3,7 +3,7 @@
 
 use mimus_backend::{Compiler, HostIsa};
 use mimus_ir::op::{JumpKind, RmwKind, Shape};
-use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type};
+use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type, VecInfo, VecKind};
 
 use crate::random;
 use crate::toy::{How, INTS, Random, Toy, alone, call, one, reg, wide};
@@ -18,6 +18,12 @@ fn blocks() -> Vec<Block> {
             for from in INTS {
                 blocks.extend(block(op, ty, from));
             }
+        }
+    }
+    for &kind in VecKind::ALL {
+        let immediates = kind.row().immediates;
+        for imm in (0..immediates).filter(|i| i % 17 == 0 || *i == 3) {
+            blocks.push(crate::ops::vector_block(VecInfo { kind, imm: imm as u8 }));
         }
     }
     let mut random = Random(3);
@@ -77,6 +83,8 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
                 b.store_env(slot(1), v);
             }
             Shape::TrapIf => b.trap_if(x, 0xffff_0000_1111),
+            // In `blocks`, by the vector table.
+            Shape::Vec => {}
             Shape::Insn | Shape::Jump | Shape::Branch | Shape::JumpInd | Shape::Exit => {}
         }
         x

@@ -9,7 +9,7 @@ use mimus_ir::block::CallInfo;
 use mimus_ir::op::RmwKind;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::testing::{ENV_SIZE, ToyGuest, block};
-use mimus_ir::{Block, Exit, Guest, Interp, MemFlags, Op, Stop, Type, verify};
+use mimus_ir::{Block, Exit, Guest, Interp, MemFlags, Op, Stop, Type, VecInfo, verify};
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry, Tlb, Verdict};
 
 use crate::toy::Random;
@@ -120,6 +120,25 @@ unsafe extern "C" fn slow_cas(env: *mut u8, addr: u64, expected: u64, new: u64, 
     }
 }
 
+/// What [`EnvHeader::vector`] points to: operations that the host has no instruction for.
+///
+/// # Safety
+///
+/// `env` has its header `header` bytes from its start, used by no one else.
+pub unsafe fn vector(env: *mut u8, header: usize, operation: u64) {
+    // SAFETY: as the caller promises.
+    let header = unsafe { &mut *env.add(header).cast::<EnvHeader>() };
+    let [a, b, c] = header.vector_args.map(|[low, high]| u128::from(low) | u128::from(high) << 64);
+    let info = VecInfo::decode(operation).unwrap();
+    let value = info.kind.row().eval.unwrap()(a, b, c, info.imm);
+    header.vector_args[0] = [value as u64, (value >> 64) as u64];
+}
+
+unsafe extern "C" fn vector_here(env: *mut u8, operation: u64) {
+    // SAFETY: called by code entered with an `Env`.
+    unsafe { vector(env, offset_of!(Env, header), operation) }
+}
+
 unsafe extern "C" fn slow_trap(env: *mut u8, code: u64) {
     // SAFETY: as above.
     unsafe {
@@ -162,6 +181,7 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
             slow_cas as *const () as u64,
             slow_trap as *const () as u64,
         ],
+        vector: vector_here as *const () as u64,
         jump_cache: jump_cache.as_ptr() as u64,
         jump_context: 1,
         ..EnvHeader::default()

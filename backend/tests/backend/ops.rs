@@ -1,7 +1,7 @@
 //! Every op that computes, at every type, on edge and random operands.
 
 use mimus_ir::op::Shape;
-use mimus_ir::{Builder, Inst, NONE, Op, Type};
+use mimus_ir::{Block, Builder, Inst, NONE, Op, Type, VecInfo, VecKind};
 
 use crate::toy::{EDGES, How, INTS, Random, Toy, alone, one, reg, wide};
 
@@ -105,6 +105,7 @@ fn every_op_is_either_pure_or_tested_elsewhere() {
                 | Shape::Rmw
                 | Shape::Cas
                 | Shape::Call
+                | Shape::Vec
                 | Shape::TrapIf
                 | Shape::Insn
                 | Shape::Jump
@@ -113,6 +114,56 @@ fn every_op_is_either_pure_or_tested_elsewhere() {
                 | Shape::Exit
         );
         assert_eq!(forms(op, Type::I32, &mut random).is_empty(), elsewhere, "{op:?}");
+    }
+}
+
+/// A block with one vector operation on the wide registers 0 to 2 and register 0, its result in wide register 3 or
+/// register 1.
+pub fn vector_block(info: VecInfo) -> Block {
+    let row = info.kind.row();
+    one(0x1000, |b| {
+        let mut n = 0;
+        let operands = row.shape.operands().map(|operand| match operand {
+            Some(true) => {
+                n += 1;
+                b.load_env(wide(n - 1))
+            }
+            Some(false) => b.load_env(reg(0, Type::I64)),
+            None => NONE,
+        });
+        let value = b.vec(info.kind, info.imm, operands);
+        b.store_env(if row.ty == Type::V128 { wide(3) } else { reg(1, Type::I64) }, value);
+    })
+}
+
+#[test]
+fn vector_operations_agree_with_the_interpreter() {
+    let mut toy = Toy::new();
+    let mut random = Random(7);
+    for &kind in VecKind::ALL.iter().filter(|k| k.row().op == Op::Vec) {
+        let immediates = kind.row().immediates;
+        let step = if immediates > 16 { 7 } else { 1 };
+        for imm in (0..immediates).filter(|i| i % step == 0 || *i < 40) {
+            let block = vector_block(VecInfo { kind, imm: imm as u8 });
+            let (entry, info) = toy.compile(&block, How::default());
+            for _ in 0..40 {
+                let mut state = Toy::fresh(random.next() | 1);
+                for wide in &mut state.wide {
+                    *wide = [random.operand(), random.operand()];
+                    // Equal lanes, and shift counts around the lanes' widths.
+                    if random.below(3) == 0 {
+                        wide[0] = random.below(70);
+                    }
+                    if random.below(3) == 0 {
+                        wide[1] = wide[0];
+                    }
+                }
+                if random.below(3) == 0 {
+                    state.wide[1] = state.wide[0];
+                }
+                toy.same_again(&block, How::default(), &state, entry, info);
+            }
+        }
     }
 }
 
@@ -214,6 +265,15 @@ fn malformed_blocks_are_rejected() {
     rejected("extension from 128 bits", &|b| {
         let v = b.load_env(reg(0, Type::I64));
         b.extend(Op::Zext, Type::I64, Type::V128, v);
+        b.exit(0);
+    });
+    rejected("no such vector operation", &|b| {
+        b.push(Inst { op: Op::Vec, ty: Type::V128, a: NONE, b: NONE, c: NONE, imm: 0xffff });
+        b.exit(0);
+    });
+    rejected("vector operation of another type", &|b| {
+        let imm = VecInfo { kind: VecKind::Zero, imm: 0 }.encode();
+        b.push(Inst { op: Op::Vec, ty: Type::I64, a: NONE, b: NONE, c: NONE, imm });
         b.exit(0);
     });
     rejected("link slot 2", &|b| {

@@ -243,6 +243,12 @@ unsafe extern "C" fn slow_trap(env: *mut u8, code: u64) {
     env.header.verdict = Verdict::Fault as u32;
 }
 
+unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
+    stack_is_aligned();
+    // SAFETY: see `parts`.
+    unsafe { crate::generated::vector(env, HEADER, operation) }
+}
+
 macro_rules! helpers {
     ($($name:ident $number:literal)*) => {
         $(unsafe extern "C" fn $name(env: *mut u8, a: u64, b: u64, c: u64, arg: u32) -> u64 {
@@ -416,6 +422,7 @@ impl Toy {
                 slow_cas as *const () as u64,
                 slow_trap as *const () as u64,
             ],
+            vector: vector as *const () as u64,
             jump_cache: machine.jump_cache.as_ptr() as u64,
             jump_cache_mask: ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64,
             jump_context: 1,

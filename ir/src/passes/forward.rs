@@ -8,6 +8,7 @@ use super::{Scratch, at};
 use crate::block::{Block, Inst, MAX_INSTS, NONE, Value};
 use crate::interp::{eval, eval_deposit, eval_extend, eval_extract};
 use crate::op::{Effects, Op, Shape, Type};
+use crate::vec::{VecInfo, VecKind};
 
 /// What became of an instruction.
 enum Action {
@@ -105,6 +106,12 @@ fn constant(inst: &mut Inst, ty: Type, value: u64) -> Action {
     Keep
 }
 
+/// Makes `inst` the vector that `kind`, which has no operands, names.
+fn vec_constant(inst: &mut Inst, kind: VecKind) -> Action {
+    *inst = Inst { a: NONE, b: NONE, c: NONE, imm: VecInfo { kind, imm: 0 }.encode(), ..*inst };
+    Keep
+}
+
 /// The comparison that holds when `op` does not, and whether its operands change places.
 fn inverse(op: Op) -> Option<(Op, bool)> {
     Some(match op {
@@ -171,6 +178,7 @@ impl Forward<'_> {
             Shape::Deposit => self.deposit(inst),
             Shape::Extract => self.extract(inst),
             Shape::Lea => self.lea(inst),
+            Shape::Vec => self.vec(inst),
             _ => Keep,
         }
     }
@@ -417,6 +425,37 @@ impl Forward<'_> {
                 }
                 Keep
             }
+        }
+    }
+
+    fn vec(&self, inst: &mut Inst) -> Action {
+        use VecKind::*;
+        let Some(VecInfo { kind, imm }) = inst.vec_info() else { return Keep };
+        match kind {
+            // A lane that was just put there.
+            Extract8 | Extract16 | Extract32 | Extract64 => {
+                let inner = self.def(inst.a).and_then(|d| Some((d, d.vec_info()?))).filter(|(d, _)| d.op == Op::Vec);
+                match (kind, inner) {
+                    (Extract32, Some((d, VecInfo { kind: From32, .. }))) if imm == 0 => self.truncated(inst, d.a),
+                    (Extract64, Some((d, VecInfo { kind: From64, .. }))) if imm == 0 => self.truncated(inst, d.a),
+                    (Extract8, Some((d, VecInfo { kind: Insert8, imm: at })))
+                    | (Extract16, Some((d, VecInfo { kind: Insert16, imm: at })))
+                    | (Extract32, Some((d, VecInfo { kind: Insert32, imm: at })))
+                    | (Extract64, Some((d, VecInfo { kind: Insert64, imm: at })))
+                        if imm == at =>
+                    {
+                        self.truncated(inst, d.b)
+                    }
+                    _ => Keep,
+                }
+            }
+            // The ways to make a register zero or all ones, whatever it held.
+            Xor | AndNot | Sub8 | Sub16 | Sub32 | Sub64 | Sgt8 | Sgt16 | Sgt32 | Sgt64 if inst.a == inst.b => {
+                vec_constant(inst, Zero)
+            }
+            Eq8 | Eq16 | Eq32 | Eq64 if inst.a == inst.b => vec_constant(inst, Ones),
+            And | Or if inst.a == inst.b => Copy(inst.a),
+            _ => Keep,
         }
     }
 

@@ -323,6 +323,26 @@ goldens! {
         stenv.i.i64 [0x8], 0x3
         exit 0x0
     ";
+    vectors_made_and_taken_apart "
+        v1 = ldenv.i64 [0x0]
+        v2 = vec.v128 v1, -, -, kind=from.i32
+        v3 = vec.i32 v2, -, -, kind=extract.i32x4
+        v4 = vec.i64 v2, -, -, kind=extract.i64x2
+        v5 = ldenv.v128 [0x10]
+        v6 = vec.v128 v5, v1, -, kind=insert.i64x2, imm=0x1
+        v7 = vec.i64 v6, -, -, kind=extract.i64x2, imm=0x1
+        v8 = vec.i64 v6, -, -, kind=extract.i64x2
+        stenv.v128 [0x10], v6
+        v10 = ldenv.v128 [0x10]
+        v11 = vec.v128 v10, v6, -, kind=xor
+        v12 = vec.v128 v10, v6, -, kind=eq.i16x8
+        v13 = vec.v128 v11, v11, -, kind=or
+        v14 = vec.v128 v12, v13, -, kind=add.i32x4
+        stenv.v128 [0x20], v14
+        v16 = call.i64 v3, v4, v7, helper=1
+        v17 = call.i64 v8, -, -, helper=1
+        exit 0x0
+    ";
     unused_ops "
         v1 = ldenv.i64 [0x0]
         v2 = ldenv.i64 [0x8]

@@ -5,7 +5,6 @@
 
 mod float;
 mod mxcsr;
-mod packed;
 mod soft;
 mod string;
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! SSE4.2 string comparison, PCMPxSTRx (SDM vol. 1, 12.10; vol. 2, "PCMPESTRI" and section 4.1).
 
-use super::packed::{build, lane};
+use mimus_ir::packed::{build, lane};
 
 /// The outcome of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

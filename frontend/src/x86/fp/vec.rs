@@ -2,10 +2,10 @@
 
 use super::float::*;
 use super::mxcsr::{Env, Mxcsr, SimdException};
-use super::packed::*;
 use super::soft::Arith;
 use super::string;
 use iced_x86::Code;
+use mimus_ir::packed::*;
 use std::cmp::Ordering;
 
 /// Where an operation's result goes.

@@ -1,14 +1,17 @@
-//! MMX and SSE: moves as ops, everything else through the vector helpers.
+//! MMX and SSE: moves and what [`inline`] has a row for as ops, everything else through the vector helpers.
+//!
+//! An XMM register is read and written whole, so that no load has to wait for two stores.
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
-use mimus_ir::EnvSlot;
-use mimus_ir::block::Value;
+use mimus_ir::block::{NONE, Value};
 use mimus_ir::op::{Op, Type};
+use mimus_ir::{EnvSlot, VecKind};
 
+use super::inline::{self, Form, Inline};
 use super::operand::{Addr, Gpr};
 use super::{Lift, Lifted, Refusal};
 use crate::x86::exception::Exception;
-use crate::x86::fp::vec::{self, Dest, VecRow};
+use crate::x86::fp::vec::{self, Dest, VecOp, VecRow};
 use crate::x86::helpers::Helper;
 use crate::x86::state::{State, vtmp_offset, xmm_offset, xmm_slot};
 
@@ -66,18 +69,30 @@ impl Lift {
         self.b.store_env_imm(EnvSlot { offset: offset + 8, ty: Type::I16 }, 0xffff);
     }
 
-    /// Writes the low 64 bits of an XMM register and clears the rest.
-    fn write_xmm_low(&mut self, number: usize, value: Value) {
-        let offset = xmm_offset(number);
-        self.b.store_env(half(offset), value);
-        self.b.store_env_imm(half(offset + 8), 0);
+    /// Writes the low bits of an XMM register and clears the rest.
+    fn write_xmm_low(&mut self, number: usize, ty: Type, value: Value) {
+        let vector = self.low_vector(ty, value);
+        self.b.store_env(xmm_slot(number), vector);
     }
 
-    /// 64 bits of a vector register operand: the low half, or the high one of an XMM register.
-    fn read_half(&mut self, register: Register, high: bool) -> Value {
-        let number = register.number();
-        let offset = if register.is_mm() { mm_offset(number) } else { xmm_offset(number) + if high { 8 } else { 0 } };
-        self.b.load_env(half(offset))
+    /// A vector of an integer's low `ty` bits and zeros.
+    fn low_vector(&mut self, ty: Type, value: Value) -> Value {
+        let kind = if ty == Type::I64 { VecKind::From64 } else { VecKind::From32 };
+        self.b.vec(kind, 0, [value, NONE, NONE])
+    }
+
+    fn xmm(&mut self, register: Register) -> Value {
+        self.b.load_env(xmm_slot(register.number()))
+    }
+
+    /// The low bits of a vector register operand.
+    fn read_low(&mut self, register: Register, ty: Type) -> Value {
+        if register.is_mm() {
+            return self.b.load_env(half(mm_offset(register.number())));
+        }
+        let whole = self.xmm(register);
+        let kind = if ty == Type::I64 { VecKind::Extract64 } else { VecKind::Extract32 };
+        self.b.vec(kind, 0, [whole, NONE, NONE])
     }
 
     /// Plain data moves; whether the instruction was one.
@@ -145,17 +160,23 @@ impl Lift {
         let is_vector = |i: u32| {
             insn.op_kind(i) == OpKind::Register && (insn.op_register(i).is_xmm() || insn.op_register(i).is_mm())
         };
-        let value = if is_vector(1) { self.read_half(insn.op_register(1), false) } else { self.read(insn, 1, ty) };
+        if !mmx && is_vector(0) && is_vector(1) {
+            let whole = self.xmm(insn.op_register(1));
+            let low = self.b.vec(VecKind::Low64, 0, [whole, NONE, NONE]);
+            self.b.store_env(xmm_slot(insn.op_register(0).number()), low);
+            return;
+        }
+        let value = if is_vector(1) { self.read_low(insn.op_register(1), ty) } else { self.read(insn, 1, ty) };
         if mmx && !self.is_memory(insn, 0) {
             self.enter_mmx();
         }
         if is_vector(0) {
-            let value = self.zext64(ty, value);
             let register = insn.op_register(0);
             if register.is_mm() {
+                let value = self.zext64(ty, value);
                 self.write_mm(register.number(), value);
             } else {
-                self.write_xmm_low(register.number(), value);
+                self.write_xmm_low(register.number(), ty, value);
             }
         } else {
             self.write(insn, 0, ty, value);
@@ -168,12 +189,14 @@ impl Lift {
     /// MOVLPS, MOVHPS and their double-precision twins: 64 bits between memory and one half, the other half unchanged.
     fn move_half(&mut self, insn: &Instruction, high: bool) {
         if self.is_memory(insn, 0) {
-            let value = self.read_half(insn.op_register(1), high);
+            let whole = self.xmm(insn.op_register(1));
+            let value = self.b.vec(VecKind::Extract64, high.into(), [whole, NONE, NONE]);
             self.write(insn, 0, Type::I64, value);
         } else {
             let value = self.read(insn, 1, Type::I64);
-            let offset = xmm_offset(insn.op_register(0).number()) + if high { 8 } else { 0 };
-            self.b.store_env(half(offset), value);
+            let whole = self.xmm(insn.op_register(0));
+            let whole = self.b.vec(VecKind::Insert64, high.into(), [whole, value, NONE]);
+            self.b.store_env(xmm_slot(insn.op_register(0).number()), whole);
         }
     }
 
@@ -207,6 +230,12 @@ impl Lift {
         let source = if operands > 1 { 1 } else { 0 };
         let from_memory = !to_memory && self.is_memory(insn, source);
         let mmx = row.uses_mmx(from_memory);
+        if !mmx && row.op == VecOp::Ptest_xmm_xmmm128 {
+            return self.ptest(insn, row);
+        }
+        if !mmx && let Some(inline) = inline::lookup(row.op) {
+            return self.vector_inline(insn, row, inline);
+        }
         if mmx {
             self.check_x87();
         }
@@ -271,6 +300,77 @@ impl Lift {
                 self.write_gpr(Gpr { ty: Type::I64, ..gpr }, value);
             }
         }
+        Ok(())
+    }
+
+    /// The source of an operation of the vector table that touches no MMX register, as a vector.
+    fn vector_source(&mut self, insn: &Instruction, row: &VecRow) -> Value {
+        if !self.is_memory(insn, 1) {
+            return self.xmm(insn.op_register(1));
+        }
+        let addr = self.linear(insn, u32::from(row.memory), false);
+        if row.needs_alignment() {
+            self.check_aligned(addr);
+        }
+        let ty = Type::int(row.memory.into()).unwrap_or(Type::V128);
+        let value = self.load(ty, addr);
+        if ty == Type::V128 { value } else { self.low_vector(ty, value) }
+    }
+
+    /// An operation of the vector table that the IR has.
+    fn vector_inline(&mut self, insn: &Instruction, row: &VecRow, inline: &Inline) -> Lifted {
+        let immediate = (0..insn.op_count()).any(|i| insn.op_kind(i) == OpKind::Immediate8);
+        let mut imm = if immediate { insn.immediate8() } else { 0 };
+        if !self.is_memory(insn, 0) && self.is_memory(insn, 1) {
+            imm = row.memory_immediate(imm);
+        }
+        let source = match inline.form {
+            Form::A => NONE,
+            Form::AI => {
+                let ty = Type::int(row.memory.into()).ok_or(Refusal::Undefined)?;
+                self.read(insn, 1, ty)
+            }
+            _ => self.vector_source(insn, row),
+        };
+        let operands = match inline.form {
+            Form::B => [source, NONE, NONE],
+            Form::BB => [source, source, NONE],
+            form => {
+                let old = self.xmm(insn.op_register(0));
+                match form {
+                    Form::BA => [source, old, NONE],
+                    Form::ABX => [old, source, self.xmm(Register::XMM0)],
+                    _ => [old, source, NONE],
+                }
+            }
+        };
+        let value = self.b.vec(inline.kind, inline.immediate(imm), operands);
+        match row.dest {
+            Dest::Gpr | Dest::GprOrMem(_) if !self.is_memory(insn, 0) => {
+                let gpr = Gpr::of(insn.op_register(0)).ok_or(Refusal::Undefined)?;
+                self.write_gpr(Gpr { ty: Type::I64, ..gpr }, value);
+            }
+            Dest::GprOrMem(bytes) => {
+                let ty = Type::int(bytes.into()).ok_or(Refusal::Undefined)?;
+                self.write(insn, 0, ty, value);
+            }
+            _ => self.b.store_env(xmm_slot(insn.op_register(0).number()), value),
+        }
+        Ok(())
+    }
+
+    /// PTEST: ZF if source and destination have no one bit in common, CF if the source has none beyond the destination's.
+    fn ptest(&mut self, insn: &Instruction, row: &VecRow) -> Lifted {
+        let b = self.vector_source(insn, row);
+        let a = self.xmm(insn.op_register(0));
+        let [zero, carry] = [VecKind::And, VecKind::AndNot].map(|kind| {
+            let bits = self.b.vec(kind, 0, [a, b, NONE]);
+            let any = self.b.vec(VecKind::Any, 0, [bits, NONE, NONE]);
+            self.b.binary_imm(Op::EqI, Type::I8, any, 0)
+        });
+        let zero = self.b.binary_imm(Op::ShlI, Type::I64, zero, 6);
+        let bits = self.b.binary(Op::Or, Type::I64, zero, carry);
+        self.set_flag_bits(bits);
         Ok(())
     }
 

@@ -102,6 +102,12 @@ impl HostIsa {
         self.vectors
     }
 
+    /// Whether floating point is inlined: x86-64, with the guest's MXCSR in the host's, and the calling convention that the
+    /// stubs around it are written for.
+    pub(crate) fn floats(&self) -> bool {
+        self.arch == Arch::X64 && self.vectors && self.c_call_conv() == CallConv::SystemV
+    }
+
     /// Whether plain loads and stores are in total store order already, so that a guest's need no fence.
     pub(crate) fn total_store_order(&self) -> bool {
         matches!(self.arch, Arch::X64 | Arch::S390x)

@@ -5,10 +5,12 @@
 //! rejected as malformed rather than guessed at.
 
 mod control;
+mod float;
 mod memory;
 mod pure;
 mod region;
 mod share;
+pub(crate) mod stubs;
 mod vector;
 
 use std::borrow::Cow;
@@ -28,8 +30,8 @@ use crate::host::HostIsa;
 pub(crate) use memory::TLB_SHIFT;
 use region::Region;
 
-/// A value in each of the types it was used in, by [`Type`].
-pub(crate) type Slots = [Option<Value>; 5];
+/// A value in each of the types it was used in, by [`Type`]; then lane 0 as a 32-bit and as a 64-bit float.
+pub(crate) type Slots = [Option<Value>; 7];
 
 /// What lowering found out beside the code.
 pub(crate) struct Summary {
@@ -57,6 +59,9 @@ pub(crate) const SLOW_PATHS: [SlowPath; 7] = [
     SlowPath { offset: offset_of!(EnvHeader, probe_load), params: 3 },
     SlowPath { offset: offset_of!(EnvHeader, probe_store), params: 4 },
 ];
+
+/// The slow path to [`EnvHeader::vector`].
+pub(crate) const SLOW_VECTOR: SlowPath = SlowPath { offset: offset_of!(EnvHeader, slow_vector), params: 2 };
 
 /// Index into [`SLOW_PATHS`].
 #[derive(Clone, Copy)]
@@ -121,7 +126,10 @@ pub(crate) struct Lowering<'a, 'f> {
     env: Value,
     block_sig: SigRef,
     slow_sigs: [Option<SigRef>; SLOW_PATHS.len()],
-    helper_sig: Option<SigRef>,
+    /// For helpers, and for those that work on the guest's MXCSR.
+    helper_sigs: [Option<SigRef>; 2],
+    /// By position: whether an op that is sure to be executed uses the value. Empty if the block has no floating point.
+    used: Vec<bool>,
     /// Position of the op being lowered.
     index: usize,
     /// Guest PC of the current instruction.
@@ -164,7 +172,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
             env,
             block_sig,
             slow_sigs: [None; SLOW_PATHS.len()],
-            helper_sig: None,
+            helper_sigs: [None; 2],
+            used: Vec::new(),
             index: 0,
             pc: 0,
             begun: 0,
@@ -211,6 +220,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             return Err(self.malformed("no terminator, or too long"));
         }
         self.count();
+        self.mark_floats();
         for (index, inst) in insts.iter().enumerate() {
             self.index = index;
             let ends = inst.op.info().effects.has(mimus_ir::Effects::END);
@@ -283,6 +293,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             Op::Cas => self.cas(inst),
             Op::Call => self.call(inst),
             Op::Vec => self.vec(inst),
+            Op::Float | Op::FloatTest => self.float(inst),
             Op::TrapIf => self.trap_if(inst),
             Op::Insn => {
                 self.pc = inst.imm;

@@ -22,7 +22,7 @@ use crate::error::BackendError;
 use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
-use crate::lower::{SLOW_PATHS, Slow, SlowPath, TLB_SHIFT, slow_signature};
+use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, TLB_SHIFT, slow_signature, stubs};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
 pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
@@ -43,6 +43,16 @@ pub struct Thunks {
     entry: HostAddr,
     exit_stub: HostAddr,
     slow: [HostAddr; SLOW_PATHS.len()],
+    floats: Option<Floats>,
+    header_offset: usize,
+}
+
+/// What there is on hosts that have the guest's MXCSR in their own.
+#[derive(Clone, Copy, Debug)]
+struct Floats {
+    stubs: HostAddr,
+    float_call: HostAddr,
+    slow_vector: HostAddr,
 }
 
 impl Thunks {
@@ -66,7 +76,19 @@ impl Thunks {
             }
             *address = arena.publish_permanent(&maker.code)?;
         }
-        Ok(Thunks { entry, exit_stub, slow })
+        let floats = if host.floats() {
+            Some(Floats {
+                stubs: arena.publish_permanent(&stubs::code())?,
+                float_call: arena.publish_permanent(&float_call(header_offset))?,
+                slow_vector: {
+                    maker.slow_vector()?;
+                    arena.publish_permanent(&maker.code)?
+                },
+            })
+        } else {
+            None
+        };
+        Ok(Thunks { entry, exit_stub, slow, floats, header_offset: header_offset as usize })
     }
 
     /// `extern "C" fn(env, code) -> exit code`.
@@ -79,6 +101,16 @@ impl Thunks {
         self.exit_stub
     }
 
+    /// Offset of the header from the env pointer in bytes.
+    pub(crate) fn header_offset(&self) -> usize {
+        self.header_offset
+    }
+
+    /// Whether compiled code works on the host's MXCSR.
+    pub(crate) fn floats(&self) -> bool {
+        self.floats.is_some()
+    }
+
     /// Fills in the pointers to the slow paths' thunks.
     pub fn install(&self, header: &mut EnvHeader) {
         let [load, store, rmw, cas, trap, probe_load, probe_store] = self.slow.map(|a| a.0);
@@ -89,6 +121,11 @@ impl Thunks {
         header.slow_trap = trap;
         header.probe_load = probe_load;
         header.probe_store = probe_store;
+        if let Some(floats) = self.floats {
+            header.vector_stubs = floats.stubs.0;
+            header.float_call = floats.float_call.0;
+            header.slow_vector = floats.slow_vector.0;
+        }
     }
 }
 
@@ -222,6 +259,75 @@ impl Maker<'_> {
             frame::realign(&mut self.code);
         }
         Ok(())
+    }
+
+    /// The slow path to [`EnvHeader::vector`], by [`EnvHeader::float_call`].
+    fn slow_vector(&mut self) -> Result<(), BackendError> {
+        let field = |field: usize| self.header_offset + field as i32;
+        let (function, call) = (field(offset_of!(EnvHeader, vector)), field(offset_of!(EnvHeader, float_call)));
+        let mut rust = Signature::new(self.host.c_call_conv());
+        rust.params.resize(6, AbiParam::new(types::I64));
+        self.function(slow_signature(CallConv::PreserveAll, &SLOW_VECTOR), |b, params| {
+            let callee = b.import_signature(rust);
+            let [env, operation] = [params[0], params[1]];
+            let function = b.ins().load(types::I64, MemFlagsData::trusted(), env, function);
+            let call = b.ins().load(types::I64, MemFlagsData::trusted(), env, call);
+            let zero = b.ins().iconst(types::I64, 0);
+            b.ins().call_indirect(callee, call, &[env, operation, zero, zero, zero, function]);
+            b.ins().return_(&[]);
+        })?;
+        frame::realign(&mut self.code);
+        Ok(())
+    }
+}
+
+/// MXCSR of Rust code (and after reset): all exceptions masked, no flags, rounding to nearest (System V psABI, 3.2.1;
+/// SDM vol. 1, 10.2.3).
+pub(crate) const RUST_MXCSR: u32 = 0x1f80;
+
+/// x86-64 code of [`EnvHeader::float_call`]: puts the flags that compiled code has raised into the guest's MXCSR, calls the
+/// function in R9 with Rust's, and then has the guest's in the register again, exceptions masked.
+fn float_call(header_offset: i32) -> Vec<u8> {
+    let field = |field: usize| (header_offset + field as i32).to_le_bytes();
+    let (floats, live) = (field(offset_of!(EnvHeader, floats)), field(offset_of!(EnvHeader, live_mxcsr)));
+    let offset = field(offset_of!(EnvHeader, mxcsr_offset));
+    let mut code = Vec::new();
+    let mut emit = |bytes: &[&[u8]]| bytes.iter().for_each(|b| code.extend_from_slice(b));
+    // push rdi, which also aligns the stack
+    emit(&[&[0x57]]);
+    // cmp dword [rdi + floats], 0; je over the 27 bytes up to ldmxcsr
+    emit(&[&[0x83, 0xbf], &floats, &[0], &[0x74, 27]]);
+    // stmxcsr [rdi + live]; mov eax, [rdi + live]; and eax, 0x3f
+    emit(&[&[0x0f, 0xae, 0x9f], &live, &[0x8b, 0x87], &live, &[0x83, 0xe0, 0x3f]]);
+    // mov r10d, [rdi + offset]; or [rdi + r10], eax
+    emit(&[&[0x44, 0x8b, 0x97], &offset, &[0x42, 0x09, 0x04, 0x17]]);
+    // ldmxcsr [rip + to the constant behind the last instruction]; call r9; pop rdi
+    emit(&[&[0x0f, 0xae, 0x15, 37, 0, 0, 0], &[0x41, 0xff, 0xd1], &[0x5f]]);
+    // mov r10d, [rdi + offset]; mov r10d, [rdi + r10]; or r10d, all masks
+    emit(&[&[0x44, 0x8b, 0x97], &offset, &[0x46, 0x8b, 0x14, 0x17], &[0x41, 0x81, 0xca], &RUST_MXCSR.to_le_bytes()]);
+    // mov [rdi + live], r10d; ldmxcsr [rdi + live]; ret
+    emit(&[&[0x44, 0x89, 0x97], &live, &[0x0f, 0xae, 0x97], &live, &[0xc3]]);
+    emit(&[&RUST_MXCSR.to_le_bytes()]);
+    code
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    #[test]
+    fn float_call_is_what_its_comments_say() {
+        use Mnemonic::*;
+        let code = float_call(0x1000);
+        let constant = code.len() - 4;
+        let insns: Vec<_> = Decoder::with_ip(64, &code[..constant], 0, DecoderOptions::NONE).into_iter().collect();
+        let names: Vec<_> = insns.iter().map(|i| i.mnemonic()).collect();
+        let want = [Push, Cmp, Je, Stmxcsr, Mov, And, Mov, Or, Ldmxcsr, Call, Pop, Mov, Mov, Or, Mov, Ldmxcsr, Ret];
+        assert_eq!(names, want);
+        assert_eq!(insns[2].near_branch_target(), insns[8].ip());
+        assert_eq!(insns[8].memory_displacement64(), constant as u64);
+        assert_eq!(insns[13].immediate32(), RUST_MXCSR);
     }
 }
 

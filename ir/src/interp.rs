@@ -30,6 +30,9 @@ pub trait Guest {
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> Result<(u64, bool), Stop>;
     /// Calls helper `helper`. [`Stop::Fault`] when it left a fault pending.
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop>;
+    /// Does an operation of [`Op::Float`] or [`Op::FloatTest`] by the guest's floating-point control and status register.
+    /// Integer operands are zero-extended, operands that the operation does not have 0.
+    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128;
     /// Makes the trap with the guest-defined `code` pending.
     fn trap(&mut self, code: u64);
 }
@@ -269,6 +272,13 @@ impl Interp {
                 }
                 Op::Vec => match self.vector(inst) {
                     Some(value) => value,
+                    None => return Outcome { exit: Exit::Malformed, insns },
+                },
+                Op::Float | Op::FloatTest => match self.vector_operands(inst) {
+                    Some((info, [a, b, _])) => {
+                        let value = guest.float(info, a, b);
+                        [value as u64, (value >> 64) as u64]
+                    }
                     None => return Outcome { exit: Exit::Malformed, insns },
                 },
                 _ => match self.pure(inst) {

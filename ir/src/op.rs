@@ -164,6 +164,8 @@ impl Effects {
     pub const END: Effects = Effects(16);
     /// Must be kept and kept in order although it has no result.
     pub const MARK: Effects = Effects(32);
+    /// Reads or changes the guest's floating-point control and status register.
+    pub const FLOAT: Effects = Effects(64);
 
     /// Union.
     pub const fn or(self, other: Effects) -> Effects {
@@ -335,6 +337,10 @@ ops! {
     Call       "call"      Call       1 [MARK];
     /// An operation of the vector table, without floating point.
     Vec        "vec"       Vec        1 [];
+    /// An operation of the vector table with floating point: its flags are an effect, whether its result is used or not.
+    Float      "float"     Vec        1 [FLOAT];
+    /// A comparison of floating-point numbers whose flags were raised by an earlier [`Op::Float`] on the same operands.
+    FloatTest  "float_test" Vec       1 [];
     /// Leaves the block with a guest trap if the condition holds.
     TrapIf     "trap_if"   TrapIf     0 [FAULT MARK];
     /// Marks the start of a guest instruction.

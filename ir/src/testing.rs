@@ -287,6 +287,8 @@ pub enum Event {
     Cas(u64, Type, u64, u64),
     /// A helper call, with env if the helper reads it.
     Call(u16, [u64; 3], u32, Option<Vec<u8>>),
+    /// A floating-point operation.
+    Float(VecInfo, u128, u128),
     /// A trap.
     Trap(u64),
 }
@@ -396,6 +398,21 @@ impl Guest for ToyGuest {
             }
         }
         Ok(mix(&mut state))
+    }
+
+    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {
+        if info.kind.row().op == Op::Float {
+            self.log.push(Event::Float(info, a, b));
+        }
+        let mut state = info.encode() ^ a as u64 ^ ((a >> 64) as u64).rotate_left(7) ^ (b as u64).rotate_left(17);
+        state ^= ((b >> 64) as u64).rotate_left(31);
+        let row = info.kind.row();
+        let low = mix(&mut state);
+        if row.ty == Type::V128 {
+            u128::from(low) | u128::from(mix(&mut state)) << 64
+        } else {
+            (low & row.ty.mask()).into()
+        }
     }
 
     fn trap(&mut self, code: u64) {

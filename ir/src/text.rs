@@ -66,6 +66,7 @@ const EFFECTS: &[(&str, u8)] = &[
     ("memory", Effects::MEMORY.0),
     ("end", Effects::END.0),
     ("mark", Effects::MARK.0),
+    ("float", Effects::FLOAT.0),
 ];
 
 struct Printer<'a> {

@@ -64,14 +64,22 @@ pub struct VecRow {
     pub eval: Option<Eval>,
 }
 
+/// Predicate of `Test` rows beside the eight of CMPPS (SDM vol. 2A, CMPPS: EQ, LT, LE, UNORD, NEQ, NLT, NLE, ORD).
+pub const TEST_EQUAL_OR_UNORDERED: u8 = 8;
+/// As [`TEST_EQUAL_OR_UNORDERED`].
+pub const TEST_ORDERED_AND_UNEQUAL: u8 = 9;
+
 macro_rules! vec_ops {
     (
         $(pure $kind:ident $name:literal $shape:ident $ty:ident $imms:literal = $eval:expr;)*
         $(float $fop:ident $fkind:ident $fname:literal $fshape:ident $fty:ident $fimms:literal;)*
     ) => {
         /// A vector operation. Names say what is done and to which lanes: `Add16` adds lanes of 16 bits, `S` and `U` are
-        /// signed and unsigned; rows of floating point end in the format, with `P` for all lanes and without it for lane 0,
-        /// the other lanes being those of `a`.
+        /// signed and unsigned; rows of floating point have the formats in their names, with `P` for all lanes and without it for
+        /// lane 0, the other lanes being those of `a`. Their semantics are those of SSE's instructions: `MinF64` is MINSD.
+        /// `Order` (signalling for every NaN) and `OrderQuiet` (for signalling ones) raise flags as COMISD and UCOMISD do
+        /// and tell whether the operands are unordered. `Compare` takes the predicates of CMPPS, `Test` two more:
+        /// [`TEST_EQUAL_OR_UNORDERED`] and [`TEST_ORDERED_AND_UNEQUAL`].
         #[expect(missing_docs, reason = "the table's rows say what each is")]
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
         #[repr(u16)]
@@ -228,6 +236,76 @@ vec_ops! {
     pure Zext16To32 "zext.i16x4.i32x4" VToV V128 1 = |a, _, _, _| extend(a, |x: u16| u32::from(x));
     pure Zext16To64 "zext.i16x2.i64x2" VToV V128 1 = |a, _, _, _| extend(a, |x: u16| u64::from(x));
     pure Zext32To64 "zext.i32x2.i64x2" VToV V128 1 = |a, _, _, _| extend(a, |x: u32| u64::from(x));
+    float Float AddF32 "add.f32" VVToV V128 1;
+    float Float AddF64 "add.f64" VVToV V128 1;
+    float Float AddF32P "add.f32x4" VVToV V128 1;
+    float Float AddF64P "add.f64x2" VVToV V128 1;
+    float Float SubF32 "sub.f32" VVToV V128 1;
+    float Float SubF64 "sub.f64" VVToV V128 1;
+    float Float SubF32P "sub.f32x4" VVToV V128 1;
+    float Float SubF64P "sub.f64x2" VVToV V128 1;
+    float Float MulF32 "mul.f32" VVToV V128 1;
+    float Float MulF64 "mul.f64" VVToV V128 1;
+    float Float MulF32P "mul.f32x4" VVToV V128 1;
+    float Float MulF64P "mul.f64x2" VVToV V128 1;
+    float Float DivF32 "div.f32" VVToV V128 1;
+    float Float DivF64 "div.f64" VVToV V128 1;
+    float Float DivF32P "div.f32x4" VVToV V128 1;
+    float Float DivF64P "div.f64x2" VVToV V128 1;
+    float Float MinF32 "min.f32" VVToV V128 1;
+    float Float MinF64 "min.f64" VVToV V128 1;
+    float Float MinF32P "min.f32x4" VVToV V128 1;
+    float Float MinF64P "min.f64x2" VVToV V128 1;
+    float Float MaxF32 "max.f32" VVToV V128 1;
+    float Float MaxF64 "max.f64" VVToV V128 1;
+    float Float MaxF32P "max.f32x4" VVToV V128 1;
+    float Float MaxF64P "max.f64x2" VVToV V128 1;
+    float Float SqrtF32 "sqrt.f32" VVToV V128 1;
+    float Float SqrtF64 "sqrt.f64" VVToV V128 1;
+    float Float SqrtF32P "sqrt.f32x4" VToV V128 1;
+    float Float SqrtF64P "sqrt.f64x2" VToV V128 1;
+    float Float CompareF32 "compare.f32" VVToV V128 8;
+    float Float CompareF64 "compare.f64" VVToV V128 8;
+    float Float CompareF32P "compare.f32x4" VVToV V128 8;
+    float Float CompareF64P "compare.f64x2" VVToV V128 8;
+    float Float RoundF32 "round.f32" VVToV V128 16;
+    float Float RoundF64 "round.f64" VVToV V128 16;
+    float Float RoundF32P "round.f32x4" VToV V128 16;
+    float Float RoundF64P "round.f64x2" VToV V128 16;
+    float Float AddPairsF32P "add_pairs.f32x4" VVToV V128 1;
+    float Float AddPairsF64P "add_pairs.f64x2" VVToV V128 1;
+    float Float SubPairsF32P "sub_pairs.f32x4" VVToV V128 1;
+    float Float SubPairsF64P "sub_pairs.f64x2" VVToV V128 1;
+    float Float SubAddF32P "sub_add.f32x4" VVToV V128 1;
+    float Float SubAddF64P "sub_add.f64x2" VVToV V128 1;
+    float Float F32ToF64 "convert.f32.f64" VVToV V128 1;
+    float Float F64ToF32 "convert.f64.f32" VVToV V128 1;
+    float Float F32PToF64P "convert.f32x2.f64x2" VToV V128 1;
+    float Float F64PToF32P "convert.f64x2.f32x2" VToV V128 1;
+    float Float I32PToF32P "convert.i32x4.f32x4" VToV V128 1;
+    float Float I32PToF64P "convert.i32x2.f64x2" VToV V128 1;
+    float Float F32PToI32P "convert.f32x4.i32x4" VToV V128 1;
+    float Float F64PToI32P "convert.f64x2.i32x2" VToV V128 1;
+    float Float TruncF32PToI32P "trunc.f32x4.i32x4" VToV V128 1;
+    float Float TruncF64PToI32P "trunc.f64x2.i32x2" VToV V128 1;
+    float Float I32ToF32 "convert.i32.f32" VIToV I32 1;
+    float Float I32ToF64 "convert.i32.f64" VIToV I32 1;
+    float Float I64ToF32 "convert.i64.f32" VIToV I64 1;
+    float Float I64ToF64 "convert.i64.f64" VIToV I64 1;
+    float Float F32ToI32 "convert.f32.i32" VToI I32 1;
+    float Float F32ToI64 "convert.f32.i64" VToI I64 1;
+    float Float F64ToI32 "convert.f64.i32" VToI I32 1;
+    float Float F64ToI64 "convert.f64.i64" VToI I64 1;
+    float Float TruncF32ToI32 "trunc.f32.i32" VToI I32 1;
+    float Float TruncF32ToI64 "trunc.f32.i64" VToI I64 1;
+    float Float TruncF64ToI32 "trunc.f64.i32" VToI I32 1;
+    float Float TruncF64ToI64 "trunc.f64.i64" VToI I64 1;
+    float Float OrderF32 "order.f32" VVToI I8 1;
+    float Float OrderF64 "order.f64" VVToI I8 1;
+    float Float OrderQuietF32 "order_quiet.f32" VVToI I8 1;
+    float Float OrderQuietF64 "order_quiet.f64" VVToI I8 1;
+    float FloatTest TestF32 "test.f32" VVToI I8 10;
+    float FloatTest TestF64 "test.f64" VVToI I8 10;
 }
 
 impl VecKind {

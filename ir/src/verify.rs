@@ -256,8 +256,12 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
 }
 
 /// Effects that a call may declare.
-const CALL_EFFECTS: Effects =
-    Effects::READ_ENV.or(Effects::WRITE_ENV).or(Effects::FAULT).or(Effects::MEMORY).or(Effects::MARK);
+const CALL_EFFECTS: Effects = Effects::READ_ENV
+    .or(Effects::WRITE_ENV)
+    .or(Effects::FAULT)
+    .or(Effects::MEMORY)
+    .or(Effects::MARK)
+    .or(Effects::FLOAT);
 
 #[cfg(test)]
 mod tests {

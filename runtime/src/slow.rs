@@ -55,10 +55,11 @@ unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
     let cpu = unsafe { cpu(env) };
     let [a, b, c] = cpu.header.vector_args.map(|[low, high]| u128::from(low) | u128::from(high) << 64);
     let Some(VecInfo { kind, imm }) = VecInfo::decode(operation) else { return };
-    if let Some(eval) = kind.row().eval {
-        let value = eval(a, b, c, imm);
-        cpu.header.vector_args[0] = [value as u64, (value >> 64) as u64];
-    }
+    let value = match kind.row().eval {
+        Some(eval) => eval(a, b, c, imm),
+        None => cpu.float(VecInfo { kind, imm }, a, b),
+    };
+    cpu.header.vector_args[0] = [value as u64, (value >> 64) as u64];
 }
 
 /// # Safety

@@ -7,7 +7,9 @@
 use std::time::{Duration, Instant};
 
 use iced_x86::Code;
-use mimus_runtime::lockstep::BlockRunner;
+use mimus_frontend::x86::Mode;
+use mimus_ir::Block;
+use mimus_runtime::lockstep::{BlockRunner, Compiled};
 use mimus_tests::engines::case::{Case, case};
 use mimus_tests::engines::compare::{data_differences, differences, report};
 use mimus_tests::engines::form;
@@ -169,6 +171,13 @@ mod host {
     }
 }
 
+/// A block for both engines.
+struct Lifted {
+    mode: Mode,
+    plain: Block,
+    compiled: Compiled,
+}
+
 /// Two vCPUs, one for each engine.
 struct Pair {
     world: World,
@@ -216,25 +225,35 @@ impl Pair {
         tally
     }
 
-    fn instruction(&mut self, tally: &mut Tally, case: &Case, passes: Passes, rng: &mut Rng, sets: u32) {
+    /// The case's block for both engines, in the mode that its registers make.
+    fn blocks(&mut self, case: &Case, passes: Passes) -> Result<Lifted, String> {
         self.interpreted.load(&case.registers, CODE);
         self.compiled.load(&case.registers, CODE);
-        let blocks = self.interpreted.lift(&case.code, CODE, 1, Passes::None).and_then(|plain| {
-            let block = self.compiled.lift(&case.code, CODE, 1, passes)?;
-            let compiled = self.runner.compile(&block).map_err(|e| e.to_string())?;
-            Ok((plain, compiled))
-        });
-        let (plain, compiled) = match blocks {
-            Ok(blocks) => blocks,
-            Err(problem) => {
-                return tally.count(std::slice::from_ref(&problem), || report(case, std::slice::from_ref(&problem)));
-            }
-        };
+        let plain = self.interpreted.lift(&case.code, CODE, 1, Passes::None)?;
+        let block = self.compiled.lift(&case.code, CODE, 1, passes)?;
+        let compiled = self.runner.compile(&block).map_err(|e| e.to_string())?;
+        Ok(Lifted { mode: self.compiled.cpu().mode, plain, compiled })
+    }
+
+    fn instruction(&mut self, tally: &mut Tally, case: &Case, passes: Passes, rng: &mut Rng, sets: u32) {
         self.interpreted.write_code(&case.code);
         self.compiled.write_code(&case.code);
+        let mut lifted: Option<Lifted> = None;
         for _ in 0..sets {
             let (registers, patches) = make::place(rng, &case.insn);
             let case = Case { registers, patches, ..case.clone() };
+            self.compiled.load(&case.registers, CODE);
+            let mode = self.compiled.cpu().mode;
+            let blocks = match lifted.take().filter(|l| l.mode == mode) {
+                Some(blocks) => blocks,
+                None => match self.blocks(&case, passes) {
+                    Ok(blocks) => blocks,
+                    Err(problem) => {
+                        let found = std::slice::from_ref(&problem);
+                        return tally.count(found, || report(&case, found));
+                    }
+                },
+            };
             let [data, _] = &mut self.data;
             self.interpreted.read_data(data);
             for (at, bytes) in &case.patches {
@@ -244,11 +263,12 @@ impl Pair {
             self.compiled.write_data(data);
             self.interpreted.load(&case.registers, CODE);
             self.compiled.load(&case.registers, CODE);
-            let want = self.interpreted.interpret(&plain);
-            let got = self.compiled.run_compiled(&mut self.runner, compiled);
+            let want = self.interpreted.interpret(&blocks.plain);
+            let got = self.compiled.run_compiled(&mut self.runner, blocks.compiled);
             let mut found = compare(&want, &got);
             found.extend(self.other_differences());
             tally.count(&found, || report(&case, &found));
+            lifted = Some(blocks);
         }
     }
 

@@ -100,24 +100,12 @@ impl Lowering<'_, '_> {
         }
         let constant = self.host.c_u32(info.arg);
         args.push(self.b.ins().iconst(types::I64, constant));
-        let signature = match self.helper_sig {
-            Some(signature) => signature,
-            None => {
-                let mut signature = Signature::new(self.host.c_call_conv());
-                signature.params.resize(args.len(), AbiParam::new(types::I64));
-                signature.returns.push(AbiParam::new(types::I64));
-                self.b.import_signature(signature)
-            }
-        };
-        self.helper_sig = Some(signature);
-        self.summary.calls_helpers = true;
         if faults {
             self.store_pc();
         }
         let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
         let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);
-        let call = self.b.ins().call_indirect(signature, helper, &args);
-        let result = self.b.inst_results(call)[0];
+        let result = self.call_rust(helper, args, info.effects.has(Effects::FLOAT));
         if faults {
             let resume = self.b.create_block();
             self.leave_on_verdict(resume, &[]);
@@ -129,6 +117,32 @@ impl Lowering<'_, '_> {
         let result = self.convert(result, Type::I64, inst.ty);
         self.define(inst.ty, result);
         Ok(())
+    }
+
+    /// Calls the Rust function `function` with env, three operands and a constant; `float` if it works on the guest's MXCSR.
+    pub(super) fn call_rust(&mut self, function: Value, mut args: Vec<Value>, float: bool) -> Value {
+        let float = float && self.host.floats();
+        let count = args.len();
+        let slot = usize::from(float);
+        let signature = match self.helper_sigs[slot] {
+            Some(signature) => signature,
+            None => {
+                let mut signature = Signature::new(self.host.c_call_conv());
+                signature.params.resize(count + slot, AbiParam::new(types::I64));
+                signature.returns.push(AbiParam::new(types::I64));
+                self.b.import_signature(signature)
+            }
+        };
+        self.helper_sigs[slot] = Some(signature);
+        self.summary.calls_helpers = true;
+        let callee = if float {
+            args.push(function);
+            self.load_header(types::I64, offset_of!(EnvHeader, float_call))
+        } else {
+            function
+        };
+        let call = self.b.ins().call_indirect(signature, callee, &args);
+        self.b.inst_results(call)[0]
     }
 
     pub(super) fn trap_if(&mut self, inst: &Inst) -> Result<(), BackendError> {

@@ -9,11 +9,9 @@
 use std::mem::offset_of;
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{
-    AbiParam, ConstantData, Endianness, InstBuilder, MemFlagsData, Signature, Type as Clif, Value, types,
-};
+use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type as Clif, Value, types};
 use mimus_ir::vec::{VecInfo, VecKind, VecShape};
-use mimus_ir::{Inst, Type};
+use mimus_ir::{Inst, Op, Type};
 use mimus_softmmu::EnvHeader;
 
 use super::Lowering;
@@ -45,11 +43,8 @@ macro_rules! unary {
 impl Lowering<'_, '_> {
     /// Lowers an operation of the vector table without floating point.
     pub(super) fn vec(&mut self, inst: &Inst) -> Result<(), BackendError> {
-        let info = inst.vec_info().ok_or_else(|| self.malformed("no such vector operation"))?;
+        let info = self.vec_info(inst)?;
         let row = info.kind.row();
-        if row.op != inst.op || row.ty != inst.ty {
-            return Err(self.malformed("not this operation's op or type"));
-        }
         let value = if self.host.vectors() { self.vec_inline(inst, info)? } else { None };
         let value = match value {
             Some(value) if row.ty == Type::V128 => self.cast(value, Q),
@@ -60,8 +55,18 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
+    /// Which operation it is, if it is one that the op may carry.
+    pub(super) fn vec_info(&self, inst: &Inst) -> Result<VecInfo, BackendError> {
+        let info = inst.vec_info().ok_or_else(|| self.malformed("no such vector operation"))?;
+        let row = info.kind.row();
+        if row.op != inst.op || row.ty != inst.ty {
+            return Err(self.malformed("not this operation's op or type"));
+        }
+        Ok(info)
+    }
+
     /// The same 128 bits as another type.
-    fn cast(&mut self, value: Value, ty: Clif) -> Value {
+    pub(super) fn cast(&mut self, value: Value, ty: Clif) -> Value {
         if self.b.func.dfg.value_type(value) == ty {
             return value;
         }
@@ -70,19 +75,19 @@ impl Lowering<'_, '_> {
     }
 
     /// A vector operand as lanes of `ty`.
-    fn lanes(&mut self, v: mimus_ir::Value, ty: Clif) -> Result<Value, BackendError> {
+    pub(super) fn lanes(&mut self, v: mimus_ir::Value, ty: Clif) -> Result<Value, BackendError> {
         let value = self.wide(v)?;
         Ok(self.cast(value, ty))
     }
 
-    fn vector_constant(&mut self, ty: Clif, value: u128) -> Value {
+    pub(super) fn vector_constant(&mut self, ty: Clif, value: u128) -> Value {
         let data = ConstantData::from(&value.to_le_bytes()[..]);
         let constant = self.b.func.dfg.constants.insert(data);
         self.b.ins().vconst(ty, constant)
     }
 
     /// Bytes of `a` (0 to 15) and `b` (16 to 31) in the order of `mask`.
-    fn permute(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
+    pub(super) fn permute(&mut self, a: Value, b: Value, mask: [u8; 16]) -> Value {
         let (a, b) = (self.cast(a, B), self.cast(b, B));
         let mask = self.b.func.dfg.immediates.push(ConstantData::from(&mask[..]));
         self.b.ins().shuffle(a, b, mask)
@@ -248,6 +253,7 @@ impl Lowering<'_, '_> {
             Zext16To32 => unary!(l, inst, W, uwiden_low),
             Zext16To64 => unary!(l, inst, W, uwiden_low uwiden_low),
             Zext32To64 => unary!(l, inst, D, uwiden_low),
+            _ => return Ok(None),
         }))
     }
 
@@ -366,7 +372,22 @@ impl Lowering<'_, '_> {
     }
 
     /// The operation by the runtime's function: operands and result lie in the header.
-    fn vec_call(&mut self, inst: &Inst, info: VecInfo) -> Result<Value, BackendError> {
+    pub(super) fn vec_call(&mut self, inst: &Inst, info: VecInfo) -> Result<Value, BackendError> {
+        self.vec_arguments(inst, info)?;
+        let row = info.kind.row();
+        let function = self.load_header(types::I64, offset_of!(EnvHeader, vector));
+        let (number, zero) = (self.const64(info.encode()), self.const64(0));
+        self.call_rust(function, vec![self.env, number, zero, zero, zero], row.op != Op::Vec);
+        let field = offset_of!(EnvHeader, vector_args);
+        if row.ty == Type::V128 {
+            return Ok(self.load_wide_header(field));
+        }
+        let value = self.load_header(types::I64, field);
+        Ok(self.convert(value, Type::I64, row.ty))
+    }
+
+    /// Puts an operation's operands where the runtime's function takes them from.
+    pub(super) fn vec_arguments(&mut self, inst: &Inst, info: VecInfo) -> Result<(), BackendError> {
         let row = info.kind.row();
         for (n, (v, operand)) in [inst.a, inst.b, inst.c].into_iter().zip(row.shape.operands()).enumerate() {
             let field = offset_of!(EnvHeader, vector_args) + 16 * n;
@@ -384,19 +405,7 @@ impl Lowering<'_, '_> {
                 None => {}
             }
         }
-        let mut signature = Signature::new(self.host.c_call_conv());
-        signature.params.resize(2, AbiParam::new(types::I64));
-        let signature = self.b.import_signature(signature);
-        let function = self.load_header(types::I64, offset_of!(EnvHeader, vector));
-        let number = self.const64(info.encode());
-        self.summary.calls_helpers = true;
-        self.b.ins().call_indirect(signature, function, &[self.env, number]);
-        let field = offset_of!(EnvHeader, vector_args);
-        if row.ty == Type::V128 {
-            return Ok(self.load_wide_header(field));
-        }
-        let value = self.load_header(types::I64, field);
-        Ok(self.convert(value, Type::I64, row.ty))
+        Ok(())
     }
 
     /// Stores a 128-bit value in the header, low half first.

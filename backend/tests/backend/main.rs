@@ -4,6 +4,7 @@
 mod all_arch;
 mod code;
 mod control;
+mod floats;
 mod generated;
 mod memory;
 mod ops;

@@ -161,7 +161,7 @@ fn vector_operations_agree_with_the_interpreter() {
                 if random.below(3) == 0 {
                     state.wide[1] = state.wide[0];
                 }
-                toy.same_again(&block, How::default(), &state, entry, info);
+                toy.same_again(&block, How::default(), &state, entry, &info);
             }
         }
     }

@@ -9,7 +9,7 @@ use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, Requ
 use mimus_ir::block::CallInfo;
 use mimus_ir::interp::Outcome;
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Block, Builder, Effects, EnvSlot, Exit, Guest, Interp, MemFlags, Stop, Type, Value};
+use mimus_ir::{Block, Builder, Effects, EnvSlot, Exit, Guest, Interp, MemFlags, Stop, Type, Value, VecInfo};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry, Tlb, Verdict};
 
@@ -50,6 +50,8 @@ pub struct Env {
     pub regs: [u64; 16],
     pub wide: [[u64; 2]; 4],
     pub header: EnvHeader,
+    /// The guest's MXCSR.
+    pub mxcsr: u32,
     machine: *mut Machine,
 }
 
@@ -362,6 +364,10 @@ impl Guest for Reference {
         result.map_err(stop)
     }
 
+    fn float(&mut self, _: VecInfo, _: u128, _: u128) -> u128 {
+        unreachable!("no test compares floating point with this guest")
+    }
+
     fn trap(&mut self, code: u64) {
         self.machine.pending = code;
     }
@@ -426,10 +432,11 @@ impl Toy {
             jump_cache: machine.jump_cache.as_ptr() as u64,
             jump_cache_mask: ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64,
             jump_context: 1,
+            mxcsr_offset: offset_of!(Env, mxcsr) as u32,
             ..EnvHeader::default()
         };
         thunks.install(&mut header);
-        let env = Box::new(Env { regs: [0; 16], wide: [[0; 2]; 4], header, machine: &raw mut *machine });
+        let env = Box::new(Env { regs: [0; 16], wide: [[0; 2]; 4], header, mxcsr: 0x1f80, machine: &raw mut *machine });
         Toy { compiler: Compiler::new(host), arena, thunks, env, machine, code: Vec::new(), _helpers: helpers }
     }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Guest, MemFlags, Stop, Type};
+use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::exception::{Exception, RETRY};
+use super::fp::{self, Mxcsr};
 use super::helpers;
 use super::paging::PageFault;
 use super::state::{State, reg};
@@ -105,12 +106,16 @@ pub struct Cpu {
 /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
 pub const HEADER_OFFSET: usize = std::mem::offset_of!(Cpu, header);
 
+/// Offset of MXCSR from the env pointer, in bytes.
+const MXCSR_OFFSET: u32 = (std::mem::offset_of!(Cpu, state) + std::mem::offset_of!(State, mxcsr)) as u32
+    + if cfg!(target_endian = "big") { 4 } else { 0 };
+
 impl Cpu {
     /// A vCPU in its reset state.
     pub fn new(ram: Arc<Ram>, sink: Arc<dyn CodeSink>, bus: Box<dyn Bus>, features: Features) -> Box<Cpu> {
         let mut cpu = Box::new(Cpu {
             state: State::default(),
-            header: EnvHeader::default(),
+            header: EnvHeader { mxcsr_offset: MXCSR_OFFSET, ..EnvHeader::default() },
             mmu: Mmu::new(ram, bank::COUNT, sink),
             bus,
             pending: None,
@@ -137,7 +142,7 @@ impl Cpu {
     }
 
     /// Recomputes everything that is derived from control registers, segments and flags. To be called after any change of
-    /// CR0, CR4, EFER, CS, SS, another segment's flatness, CPL, or the flags TF, AC, VM.
+    /// CR0, CR4, EFER, CS, SS, another segment's flatness, CPL, MXCSR, or the flags TF, AC, VM.
     pub fn update_mode(&mut self) {
         self.state.sync_seg_bases();
         self.mode = super::mode::Mode::of(&self.state);
@@ -342,6 +347,13 @@ impl Guest for Cpu {
         let Some(row) = helpers::TABLE.get(usize::from(helper)) else { return Err(Stop::Fault) };
         let value = (row.function)(self, args[0], args[1], args[2], arg);
         if self.header.verdict != 0 { Err(Stop::Fault) } else { Ok(value) }
+    }
+
+    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {
+        let mut mxcsr = Mxcsr(self.state.mxcsr as u32);
+        let value = fp::inline::float(info, a, b, &mut mxcsr);
+        self.state.mxcsr = mxcsr.0.into();
+        value
     }
 
     fn trap(&mut self, code: u64) {

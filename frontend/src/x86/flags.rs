@@ -4,6 +4,7 @@
 //! and `cc_aux`. Flags are computed from them when something reads them. All values are zero-extended from the
 //! operand width.
 
+use super::fp::vec::order_flags;
 use super::state::{State, rflags};
 
 macro_rules! cc_kinds {
@@ -43,6 +44,10 @@ cc_kinds! {
     Shr;
     /// Carry and overflow are `src != 0`.
     Mul;
+    /// The order of floating-point numbers `dst` and `src`, by COMISS or COMISD.
+    Float;
+    /// As `Float`, with denormals taken as zeros.
+    FloatDaz;
 }
 
 /// Kind and operand width, as held in `cc_op`: `kind * 4 + log2(bytes)`.
@@ -80,13 +85,16 @@ pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
     if op.kind == CcKind::Flags {
         return src & rflags::ARITH;
     }
+    if matches!(op.kind, CcKind::Float | CcKind::FloatDaz) {
+        return order_flags(op.log2 == 3, op.kind == CcKind::FloatDaz, dst, src).into();
+    }
     let bits = 8u32 << op.log2;
     let mask = u64::MAX >> (64 - bits);
     let sign = 1u64 << (bits - 1);
     let (dst, src) = (dst & mask, src & mask);
     let carry_in = aux & 1;
     let (cf, of, af) = match op.kind {
-        CcKind::Flags => (false, false, false),
+        CcKind::Flags | CcKind::Float | CcKind::FloatDaz => (false, false, false),
         CcKind::Add | CcKind::Adc => {
             let carry_in = if op.kind == CcKind::Adc { carry_in } else { 0 };
             let a = dst.wrapping_sub(src).wrapping_sub(carry_in) & mask;

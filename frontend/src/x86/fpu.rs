@@ -93,8 +93,14 @@ pub extern "C" fn load_mxcsr(cpu: &mut Cpu, value: u64, _: u64, _: u64, _: u32) 
         cpu.raise(Exception::gp(0));
     } else {
         cpu.state.mxcsr = value & u64::from(Mxcsr::WRITABLE);
+        cpu.update_mode();
     }
     0
+}
+
+/// MXCSR.
+pub extern "C" fn store_mxcsr(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    cpu.state.mxcsr & u64::from(Mxcsr::WRITABLE)
 }
 
 /// MASKMOVQ, MASKMOVDQU to linear address `addr`; `offsets` as for [`vector`], source and mask; `arg` bytes.
@@ -309,6 +315,7 @@ fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     if count != 0 {
         cpu.state.xmm = xmm;
         cpu.state.mxcsr = mxcsr.into();
+        cpu.update_mode();
     }
     Ok(())
 }

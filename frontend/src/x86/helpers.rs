@@ -61,13 +61,15 @@ helpers! {
     /// A vector operation without floating-point exceptions: operand offsets in `a`, operation and immediate in `arg`.
     Vector fpu::vector [READ_ENV WRITE_ENV];
     /// A vector operation that may raise #XM.
-    VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT];
+    VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT FLOAT];
     /// Takes the x87 unit into MMX mode.
     EnterMmx fpu::enter_mmx [READ_ENV WRITE_ENV];
     /// EMMS.
     Emms fpu::emms [READ_ENV WRITE_ENV FAULT];
     /// LDMXCSR of `a`.
-    LoadMxcsr fpu::load_mxcsr [READ_ENV WRITE_ENV FAULT];
+    LoadMxcsr fpu::load_mxcsr [READ_ENV WRITE_ENV FAULT FLOAT];
+    /// MXCSR.
+    StoreMxcsr fpu::store_mxcsr [READ_ENV FLOAT];
     /// MASKMOVQ, MASKMOVDQU.
     MaskedMove fpu::masked_move [READ_ENV FAULT];
     /// An x87 operation: linear address of its memory operand in `a`, guest PC in `b`; `arg` by [`fpu::X87Call`].
@@ -75,7 +77,7 @@ helpers! {
     /// FWAIT.
     Fwait fpu::fwait [READ_ENV FAULT];
     /// FXSAVE (`arg` bit 0 clear) or FXRSTOR (set) at `a`, with 64-bit pointers if bit 1 is set.
-    Fxsave fpu::fxsave [READ_ENV WRITE_ENV FAULT];
+    Fxsave fpu::fxsave [READ_ENV WRITE_ENV FAULT FLOAT];
     /// A string instruction with or without a repeat prefix: [`super::strings`].
     StringOp super::strings::string_op [READ_ENV WRITE_ENV FAULT];
     /// Linear address of offset `a` in a segment that is not flat, after its checks: [`sys::segment::linear`].

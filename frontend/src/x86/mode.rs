@@ -1,6 +1,7 @@
 //! What translated code depends on beside its bytes.
 
 use super::cpu::bank;
+use super::fp::Mxcsr;
 use super::state::{Seg, State, cr0, cr4, rflags};
 
 /// Mode bits of a translation; part of its key.
@@ -54,6 +55,10 @@ mode_bits! {
     FS_OPEN = 20;
     /// GS may have a base but needs no limit or type check.
     GS_OPEN = 21;
+    /// A SIMD floating-point exception is not masked in MXCSR.
+    SIMD_TRAPS = 22;
+    /// MXCSR.DAZ.
+    DAZ = 23;
 }
 
 impl Mode {
@@ -84,6 +89,8 @@ impl Mode {
             (Mode::BREAKPOINTS, s.dr[7] & 0xff != 0),
             (Mode::FS_OPEN, s.code64() || s.seg[Seg::Fs as usize].open()),
             (Mode::GS_OPEN, s.code64() || s.seg[Seg::Gs as usize].open()),
+            (Mode::SIMD_TRAPS, Mxcsr(s.mxcsr as u32).unmasked() != 0),
+            (Mode::DAZ, s.mxcsr & u64::from(Mxcsr::DAZ) != 0),
         ];
         let mut mode = u32::from(s.cpl()) << Mode::CPL_SHIFT;
         for (bit, set) in bits {

@@ -343,6 +343,17 @@ goldens! {
         v17 = call.i64 v8, -, -, helper=1
         exit 0x0
     ";
+    float_flags_are_kept "
+        v1 = ldenv.v128 [0x0]
+        v2 = ldenv.v128 [0x10]
+        v3 = float.v128 v1, v2, -, kind=add.f64
+        v4 = float_test.i8 v1, v2, -, kind=test.f64, imm=0x1
+        stenv.v128 [0x0], v3
+        v6 = vec.v128 v3, v3, -, kind=xor
+        v7 = float.v128 v1, v2, -, kind=mul.f32x4
+        stenv.v128 [0x0], v6
+        exit 0x0
+    ";
     unused_ops "
         v1 = ldenv.i64 [0x0]
         v2 = ldenv.i64 [0x8]

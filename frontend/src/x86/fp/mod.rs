@@ -4,6 +4,7 @@
 //! or uses the host's floating point: the same operands give the same bits on every host.
 
 mod float;
+pub mod inline;
 mod mxcsr;
 mod soft;
 mod string;

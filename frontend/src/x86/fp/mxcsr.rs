@@ -19,6 +19,8 @@ impl Mxcsr {
     pub const RESET: u32 = 0x1f80;
     /// The bits that may be set; LDMXCSR and FXRSTOR raise #GP for others. FXSAVE reports it as MXCSR_MASK.
     pub const WRITABLE: u32 = 0xffff;
+    /// Denormals are zeros.
+    pub const DAZ: u32 = 1 << 6;
     /// The six status flags.
     pub const FLAGS: u32 = 0x3f;
 
@@ -56,7 +58,7 @@ impl Env {
         let unmasked = mxcsr.unmasked();
         Self {
             rc: mxcsr.rounding(),
-            daz: mxcsr.0 & 1 << 6 != 0,
+            daz: mxcsr.0 & Mxcsr::DAZ != 0,
             // Flush-to-zero is the masked response to underflow: it has no effect otherwise (SDM vol. 1, 10.2.3.3).
             ftz: mxcsr.0 & 1 << 15 != 0 && unmasked & UE == 0,
             unmasked,

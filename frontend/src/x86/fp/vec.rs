@@ -513,6 +513,12 @@ pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxc
     Ok(if row.dest == Dest::Mm { u128::from(result as u64) } else { result })
 }
 
+/// ZF, PF and CF as COMISS or (`double`) COMISD set them for these operands, with denormals taken as zeros if `daz`.
+pub fn order_flags(double: bool, daz: bool, a: u64, b: u64) -> u32 {
+    let mut env = Env::new(Mxcsr(Mxcsr::RESET | if daz { Mxcsr::DAZ } else { 0 }));
+    comis(&mut env, if double { D } else { S }, false, a.into(), b.into()) as u32
+}
+
 /// CF, ZF, SF and OF of a string comparison with the operands of [`exec`]; AF and PF become 0. 0 for other operations.
 pub fn string_eflags(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128) -> u32 {
     use VecOp::*;

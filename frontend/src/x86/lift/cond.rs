@@ -1,7 +1,9 @@
 //! What is known of the arithmetic flags while a block is lifted, and conditions on them.
 
-use mimus_ir::block::Value;
+use mimus_ir::VecKind;
+use mimus_ir::block::{NONE, Value};
 use mimus_ir::op::{Op, Type};
+use mimus_ir::vec::TEST_EQUAL_OR_UNORDERED;
 
 use super::Lift;
 use crate::x86::flags::{CcKind, CcOp};
@@ -22,10 +24,11 @@ pub(super) enum Flags {
 pub(super) struct Record {
     pub kind: CcKind,
     pub ty: Type,
-    /// First operand, for additions and subtractions.
+    /// First operand, for additions and subtractions; for floating point the vector that holds it.
     pub a: Value,
     pub dst: Value,
     pub src: Value,
+    /// Carry in; for floating point the vector that holds the second operand.
     pub aux: Value,
 }
 
@@ -93,7 +96,7 @@ impl Lift {
             CcKind::Shl => self.negative(r.ty, r.src),
             CcKind::Shr => self.b.binary_imm(Op::AndI, Type::I8, r.src, 1),
             CcKind::Mul => self.b.binary_imm(Op::NeI, r.ty, r.src, 0),
-            CcKind::Flags => return None,
+            CcKind::Flags | CcKind::Float | CcKind::FloatDaz => return None,
         })
     }
 
@@ -115,7 +118,7 @@ impl Lift {
                 self.negative(r.ty, both)
             }
             CcKind::Mul => return self.carry_of(r),
-            CcKind::Flags => return None,
+            CcKind::Flags | CcKind::Float | CcKind::FloatDaz => return None,
         })
     }
 
@@ -136,6 +139,26 @@ impl Lift {
         }
     }
 
+    /// A condition after COMISS or COMISD: OF and SF are 0; ZF, PF and CF tell the order.
+    fn order_condition(&mut self, r: &Record, code: u8) -> Value {
+        const UNORDERED: u8 = 3;
+        const NOT_LESS: u8 = 5;
+        const NOT_LESS_OR_EQUAL: u8 = 6;
+        let kind = if r.ty == Type::I64 { VecKind::TestF64 } else { VecKind::TestF32 };
+        let (predicate, swap) = match code {
+            0 | 8 => return self.b.iconst(Type::I8, 0),
+            // CF: less or unordered, that is not (b less than or equal to a).
+            2 => (NOT_LESS_OR_EQUAL, true),
+            // CF or ZF: not (b less than a).
+            6 => (NOT_LESS, true),
+            10 => (UNORDERED, false),
+            12 => return self.b.iconst(Type::I8, 0),
+            _ => (TEST_EQUAL_OR_UNORDERED, false),
+        };
+        let (a, b) = if swap { (r.aux, r.a) } else { (r.a, r.aux) };
+        self.b.vec(kind, predicate, [a, b, NONE])
+    }
+
     fn known_condition(&mut self, r: &Record, code: u8) -> Option<Value> {
         let zero = |l: &mut Lift| l.b.binary_imm(Op::EqI, r.ty, r.dst, 0);
         if r.kind == CcKind::Flags {
@@ -148,6 +171,9 @@ impl Lift {
                 _ => return None,
             };
             return Some(self.b.extract(Type::I64, r.src, bit, 1));
+        }
+        if matches!(r.kind, CcKind::Float | CcKind::FloatDaz) {
+            return Some(self.order_condition(r, code));
         }
         let sub = r.kind == CcKind::Sub;
         Some(match code {

@@ -8,7 +8,6 @@ mod bits;
 mod cond;
 mod control;
 mod data;
-mod inline;
 mod operand;
 mod shift;
 mod stack;

@@ -7,10 +7,13 @@ use mimus_ir::block::{NONE, Value};
 use mimus_ir::op::{Op, Type};
 use mimus_ir::{EnvSlot, VecKind};
 
-use super::inline::{self, Form, Inline};
+use super::cond::Record;
 use super::operand::{Addr, Gpr};
 use super::{Lift, Lifted, Refusal};
+use crate::x86::Mode;
 use crate::x86::exception::Exception;
+use crate::x86::flags::CcKind;
+use crate::x86::fp::inline::{self, Form, Inline};
 use crate::x86::fp::vec::{self, Dest, VecOp, VecRow};
 use crate::x86::helpers::Helper;
 use crate::x86::state::{State, vtmp_offset, xmm_offset, xmm_slot};
@@ -233,7 +236,12 @@ impl Lift {
         if !mmx && row.op == VecOp::Ptest_xmm_xmmm128 {
             return self.ptest(insn, row);
         }
-        if !mmx && let Some(inline) = inline::lookup(row.op) {
+        // An exception that is not masked is raised by the helpers only.
+        let liftable = !row.is_float() || !self.mode.has(Mode::SIMD_TRAPS);
+        if !mmx
+            && liftable
+            && let Some(inline) = inline::lookup(row.op)
+        {
             return self.vector_inline(insn, row, inline);
         }
         if mmx {
@@ -346,6 +354,7 @@ impl Lift {
         };
         let value = self.b.vec(inline.kind, inline.immediate(imm), operands);
         match row.dest {
+            Dest::Eflags => self.set_order(row.memory, operands),
             Dest::Gpr | Dest::GprOrMem(_) if !self.is_memory(insn, 0) => {
                 let gpr = Gpr::of(insn.op_register(0)).ok_or(Refusal::Undefined)?;
                 self.write_gpr(Gpr { ty: Type::I64, ..gpr }, value);
@@ -357,6 +366,15 @@ impl Lift {
             _ => self.b.store_env(xmm_slot(insn.op_register(0).number()), value),
         }
         Ok(())
+    }
+
+    /// Sets the flags to the order of two numbers of so many bytes in lane 0 of two vectors.
+    fn set_order(&mut self, bytes: u8, [a, b, _]: [Value; 3]) {
+        let double = bytes == 8;
+        let (ty, extract) = if double { (Type::I64, VecKind::Extract64) } else { (Type::I32, VecKind::Extract32) };
+        let [dst, src] = [a, b].map(|v| self.b.vec(extract, 0, [v, NONE, NONE]));
+        let kind = if self.mode.has(Mode::DAZ) { CcKind::FloatDaz } else { CcKind::Float };
+        self.set_flags(Record { kind, ty, a, dst, src, aux: b });
     }
 
     /// PTEST: ZF if source and destination have no one bit in common, CF if the source has none beyond the destination's.
@@ -398,8 +416,9 @@ impl Lift {
             self.call(Helper::LoadMxcsr, Type::I64, &[value], 0);
             self.end_to_dispatcher();
         } else {
-            let offset = std::mem::offset_of!(State, mxcsr) as u16;
-            let value = self.b.load_env(half(offset));
+            let flags = self.flags;
+            let value = self.call(Helper::StoreMxcsr, Type::I64, &[], 0);
+            self.flags = flags;
             self.write(insn, 0, Type::I32, value);
         }
         Ok(())

@@ -72,7 +72,12 @@ impl Lift {
         let addr = self.linear(insn, 512, !restore);
         let addr = self.flatten(addr);
         self.call(Helper::Fxsave, Type::I64, &[addr], u32::from(restore) | u32::from(wide) << 1);
-        self.end_after_helper_store();
+        if restore {
+            // MXCSR is part of the mode.
+            self.end_to_dispatcher();
+        } else {
+            self.end_after_helper_store();
+        }
         Ok(())
     }
 }

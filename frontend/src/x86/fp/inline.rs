@@ -1,12 +1,15 @@
 //! Which operations of the SSE table are lifted as operations of the IR's vector table, and how their operands are arranged.
 
-use mimus_ir::VecKind;
+use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
+use mimus_ir::{VecInfo, VecKind};
 
-use crate::x86::fp::vec::VecOp;
+use super::Mxcsr;
+use super::vec::{VecOp, exec, order_flags};
+use super::{CF, PF, ZF};
 
 /// Operands of the IR's operation: `A` is the instruction's destination, `B` its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Form {
+pub enum Form {
     /// Destination, source.
     AB,
     /// Source, destination.
@@ -25,9 +28,12 @@ pub(super) enum Form {
 
 /// A row: an operation that is lifted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Inline {
+pub struct Inline {
+    /// The SSE operation.
     pub op: VecOp,
+    /// The IR's.
     pub kind: VecKind,
+    /// How operands are arranged.
     pub form: Form,
     /// The immediate, where it is not the instruction's own.
     pub imm: Option<u8>,
@@ -36,7 +42,7 @@ pub(super) struct Inline {
 macro_rules! inline {
     ($($op:ident => $kind:ident $form:ident $($imm:literal)?;)*) => {
         /// The rows.
-        pub(super) static TABLE: &[Inline] = &[$(Inline {
+        pub static TABLE: &[Inline] = &[$(Inline {
             op: VecOp::$op,
             kind: VecKind::$kind,
             form: Form::$form,
@@ -193,6 +199,74 @@ inline! {
     Pextrd_rm32_xmm_imm8 => Extract32 B;
     Extractps_rm32_xmm_imm8 => Extract32 B;
     Pextrq_rm64_xmm_imm8 => Extract64 B;
+    Addss_xmm_xmmm32 => AddF32 AB;
+    Addsd_xmm_xmmm64 => AddF64 AB;
+    Addps_xmm_xmmm128 => AddF32P AB;
+    Addpd_xmm_xmmm128 => AddF64P AB;
+    Subss_xmm_xmmm32 => SubF32 AB;
+    Subsd_xmm_xmmm64 => SubF64 AB;
+    Subps_xmm_xmmm128 => SubF32P AB;
+    Subpd_xmm_xmmm128 => SubF64P AB;
+    Mulss_xmm_xmmm32 => MulF32 AB;
+    Mulsd_xmm_xmmm64 => MulF64 AB;
+    Mulps_xmm_xmmm128 => MulF32P AB;
+    Mulpd_xmm_xmmm128 => MulF64P AB;
+    Divss_xmm_xmmm32 => DivF32 AB;
+    Divsd_xmm_xmmm64 => DivF64 AB;
+    Divps_xmm_xmmm128 => DivF32P AB;
+    Divpd_xmm_xmmm128 => DivF64P AB;
+    Minss_xmm_xmmm32 => MinF32 AB;
+    Minsd_xmm_xmmm64 => MinF64 AB;
+    Minps_xmm_xmmm128 => MinF32P AB;
+    Minpd_xmm_xmmm128 => MinF64P AB;
+    Maxss_xmm_xmmm32 => MaxF32 AB;
+    Maxsd_xmm_xmmm64 => MaxF64 AB;
+    Maxps_xmm_xmmm128 => MaxF32P AB;
+    Maxpd_xmm_xmmm128 => MaxF64P AB;
+    Sqrtss_xmm_xmmm32 => SqrtF32 AB;
+    Sqrtsd_xmm_xmmm64 => SqrtF64 AB;
+    Sqrtps_xmm_xmmm128 => SqrtF32P B;
+    Sqrtpd_xmm_xmmm128 => SqrtF64P B;
+    Cmpss_xmm_xmmm32_imm8 => CompareF32 AB;
+    Cmpsd_xmm_xmmm64_imm8 => CompareF64 AB;
+    Cmpps_xmm_xmmm128_imm8 => CompareF32P AB;
+    Cmppd_xmm_xmmm128_imm8 => CompareF64P AB;
+    Roundss_xmm_xmmm32_imm8 => RoundF32 AB;
+    Roundsd_xmm_xmmm64_imm8 => RoundF64 AB;
+    Roundps_xmm_xmmm128_imm8 => RoundF32P B;
+    Roundpd_xmm_xmmm128_imm8 => RoundF64P B;
+    Haddps_xmm_xmmm128 => AddPairsF32P AB;
+    Haddpd_xmm_xmmm128 => AddPairsF64P AB;
+    Hsubps_xmm_xmmm128 => SubPairsF32P AB;
+    Hsubpd_xmm_xmmm128 => SubPairsF64P AB;
+    Addsubps_xmm_xmmm128 => SubAddF32P AB;
+    Addsubpd_xmm_xmmm128 => SubAddF64P AB;
+    Cvtss2sd_xmm_xmmm32 => F32ToF64 AB;
+    Cvtsd2ss_xmm_xmmm64 => F64ToF32 AB;
+    Cvtps2pd_xmm_xmmm64 => F32PToF64P B;
+    Cvtpd2ps_xmm_xmmm128 => F64PToF32P B;
+    Cvtdq2ps_xmm_xmmm128 => I32PToF32P B;
+    Cvtdq2pd_xmm_xmmm64 => I32PToF64P B;
+    Cvtps2dq_xmm_xmmm128 => F32PToI32P B;
+    Cvtpd2dq_xmm_xmmm128 => F64PToI32P B;
+    Cvttps2dq_xmm_xmmm128 => TruncF32PToI32P B;
+    Cvttpd2dq_xmm_xmmm128 => TruncF64PToI32P B;
+    Cvtsi2ss_xmm_rm32 => I32ToF32 AI;
+    Cvtsi2ss_xmm_rm64 => I64ToF32 AI;
+    Cvtss2si_r32_xmmm32 => F32ToI32 B;
+    Cvttss2si_r32_xmmm32 => TruncF32ToI32 B;
+    Cvtss2si_r64_xmmm32 => F32ToI64 B;
+    Cvttss2si_r64_xmmm32 => TruncF32ToI64 B;
+    Comiss_xmm_xmmm32 => OrderF32 AB;
+    Ucomiss_xmm_xmmm32 => OrderQuietF32 AB;
+    Cvtsi2sd_xmm_rm32 => I32ToF64 AI;
+    Cvtsi2sd_xmm_rm64 => I64ToF64 AI;
+    Cvtsd2si_r32_xmmm64 => F64ToI32 B;
+    Cvttsd2si_r32_xmmm64 => TruncF64ToI32 B;
+    Cvtsd2si_r64_xmmm64 => F64ToI64 B;
+    Cvttsd2si_r64_xmmm64 => TruncF64ToI64 B;
+    Comisd_xmm_xmmm64 => OrderF64 AB;
+    Ucomisd_xmm_xmmm64 => OrderQuietF64 AB;
 }
 
 const NO_ROW: u8 = u8::MAX;
@@ -210,7 +284,7 @@ static BY_OP: [u8; VecOp::ALL.len()] = {
 };
 
 /// The row of an operation, if it is lifted.
-pub(super) fn lookup(op: VecOp) -> Option<&'static Inline> {
+pub fn lookup(op: VecOp) -> Option<&'static Inline> {
     TABLE.get(usize::from(*BY_OP.get(op as usize)?))
 }
 
@@ -222,11 +296,53 @@ impl Inline {
     }
 }
 
+/// For each of the IR's operations with floating point the SSE operation that has its semantics.
+static BY_KIND: [u8; VecKind::ALL.len()] = {
+    let mut index = [NO_ROW; VecKind::ALL.len()];
+    let mut i = 0;
+    while i < TABLE.len() {
+        index[TABLE[i].kind as usize] = i as u8;
+        i += 1;
+    }
+    index
+};
+
+/// Does one of the IR's operations with floating point; status flags are or-ed into `mxcsr`, which must have every exception
+/// masked.
+pub fn float(info: VecInfo, a: u128, b: u128, mxcsr: &mut Mxcsr) -> u128 {
+    let double = match info.kind {
+        VecKind::TestF32 => false,
+        VecKind::TestF64 => true,
+        kind => {
+            let Some(row) = TABLE.get(usize::from(BY_KIND[kind as usize])) else { return 0 };
+            let (dst, src) = if row.form == Form::B { (0, a) } else { (a, b) };
+            // Without an unmasked exception there is always a result.
+            let value = exec(row.op, info.imm, dst, src, 0, mxcsr).unwrap_or(0);
+            let order =
+                matches!(kind, VecKind::OrderF32 | VecKind::OrderF64 | VecKind::OrderQuietF32 | VecKind::OrderQuietF64);
+            return if order { u128::from(value & u128::from(PF) != 0) } else { value };
+        }
+    };
+    let flags = order_flags(double, mxcsr.0 & Mxcsr::DAZ != 0, a as u64, b as u64);
+    let (unordered, equal, less) = (flags & PF != 0, flags & (ZF | PF) == ZF, flags & (CF | PF) == CF);
+    let holds = match info.imm {
+        0 => equal,
+        1 => less,
+        2 => less || equal,
+        3 => unordered,
+        4 => !equal,
+        5 => !less,
+        6 => !(less || equal),
+        TEST_EQUAL_OR_UNORDERED => equal || unordered,
+        TEST_ORDERED_AND_UNEQUAL => !equal && !unordered,
+        _ => !unordered,
+    };
+    holds.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::x86::fp::Mxcsr;
-    use crate::x86::fp::vec::exec;
 
     /// xorshift64*, two at a time; some operands small, so that shift counts are within the lanes now and then.
     fn operand(state: &mut u64) -> u128 {

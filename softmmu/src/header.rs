@@ -23,25 +23,6 @@ pub struct EnvHeader {
     pub tlb_mask: u64,
     /// Result of a slow load, `[low, high]`; operand of a slow 128-bit store.
     pub slow_value: [u64; 2],
-    /// Where in env the guest's MXCSR is (SDM vol. 1, 10.2.3; 4 bytes), which x86-64 hosts have in their own register while
-    /// compiled code runs, with all exceptions masked. 0: it has none.
-    pub mxcsr_offset: u32,
-    /// Not 0: compiled code has done floating-point operations since it was entered, so that the host's register has
-    /// flags that the guest's MXCSR in env may lack.
-    pub floats: u32,
-    /// Scratch for loads and stores of the host's MXCSR.
-    pub live_mxcsr: u32,
-    /// First of the code stubs of vector operations that the code generator has no form for.
-    pub vector_stubs: u64,
-    /// `PreserveAll fn(env, operation)`: as [`EnvHeader::vector`], for an operation on the guest's MXCSR.
-    pub slow_vector: u64,
-    /// `extern "C" fn(env, a, b, c, arg, function)`: calls a function that works on the guest's MXCSR.
-    pub float_call: u64,
-    /// Operands of [`EnvHeader::vector`], `[low, high]` each; its result replaces the first.
-    pub vector_args: [[u64; 2]; 3],
-    /// `extern "C" fn(env, operation)`: does an operation of the vector table on `vector_args`, for hosts that have no
-    /// instruction for it.
-    pub vector: u64,
     /// Table of link slots: `u64` each, the host address of an entry point or of the exit stub.
     pub links: u64,
     /// Table of the guest's helpers, `extern "C" fn(env, a, b, c, arg: u32) -> u64`.
@@ -79,6 +60,25 @@ pub struct EnvHeader {
     pub pad: u32,
     /// Guest instructions run by compiled code in counted mode.
     pub insns: u64,
+    /// Where in env the guest's MXCSR is (SDM vol. 1, 10.2.3; 4 bytes), which x86-64 hosts have in their own register while
+    /// compiled code runs, with all exceptions masked. 0: it has none.
+    pub mxcsr_offset: u32,
+    /// Not 0: compiled code has done floating-point operations since it was entered, so that the host's register has
+    /// flags that the guest's MXCSR in env may lack.
+    pub floats: u32,
+    /// Scratch for loads and stores of the host's MXCSR.
+    pub live_mxcsr: u32,
+    /// First of the code stubs of vector operations that the code generator has no form for.
+    pub vector_stubs: u64,
+    /// `PreserveAll fn(env, operation)`: as [`EnvHeader::vector`], for an operation on the guest's MXCSR.
+    pub slow_vector: u64,
+    /// `extern "C" fn(env, a, b, c, arg, function)`: calls a function that works on the guest's MXCSR.
+    pub float_call: u64,
+    /// Operands of [`EnvHeader::vector`], `[low, high]` each; its result replaces the first.
+    pub vector_args: [[u64; 2]; 3],
+    /// `extern "C" fn(env, operation)`: does an operation of the vector table on `vector_args`, for hosts that have no
+    /// instruction for it.
+    pub vector: u64,
 }
 
 /// Why a slow path or helper did not finish.

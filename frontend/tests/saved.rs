@@ -80,11 +80,11 @@ fn a_restored_vcpu_goes_on_as_the_saved_one() {
         // Into a vCPU that did something else before.
         let mut restored = start();
         assert!(restored.mmu.ram.write_bytes(0, &memory(&original)));
-        let generation = restored.mapping_generation;
+        let context = restored.header.jump_context;
         restored.state.cr0 = 0;
         restored.update_mode();
         restored.restore(&saved).unwrap();
-        assert!(restored.mapping_generation > generation, "what is known by virtual address is forgotten");
+        assert!(restored.header.jump_context > context, "what is known by virtual address is forgotten");
         assert_eq!((restored.mode, restored.bank), (original.mode, original.bank));
 
         assert_eq!(finish(&mut original, &mut interp), total - steps);

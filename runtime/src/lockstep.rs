@@ -109,9 +109,8 @@ impl BlockRunner {
         let header = &mut cpu.header;
         header.links = self.memory.links.as_ptr() as u64;
         header.helpers = self.helpers.as_ptr() as u64;
-        header.jump_cache = (&raw mut *self.jump_cache) as u64;
+        header.jump_caches = (&raw mut *self.jump_cache) as u64;
         header.jump_cache_mask = 0;
-        header.jump_context = 1;
         header.slow_rust = slow::TABLE.map(|f| f.address());
         header.vector = slow::VECTOR.address();
         self.memory.thunks.install(header);

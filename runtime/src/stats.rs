@@ -101,6 +101,7 @@ impl Stats {
                 "misses": self.mmu.refills,
                 "flushes": self.mmu.flushes,
                 "page_flushes": self.mmu.page_flushes,
+                "switches": self.mmu.switches,
                 "mmio": self.mmu.mmio,
             },
             "cache": {

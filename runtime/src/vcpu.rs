@@ -7,12 +7,14 @@ use std::sync::atomic::Ordering;
 use mimus_backend::exec::{HostAddr, enter};
 use mimus_backend::perf::PerfMap;
 use mimus_backend::thunks::Thunks;
+use mimus_frontend::x86::cpu::JUMP_CACHES;
 use mimus_frontend::x86::lift::{self, MAX_GUEST_INSNS, MAX_INSN_LEN};
 use mimus_frontend::x86::state::rflags;
 use mimus_frontend::x86::{Cpu, Mode, exception::Exception};
 use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
+use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
 use smallvec::{SmallVec, smallvec};
 
@@ -26,7 +28,7 @@ use crate::stats::VcpuStats;
 /// Blocks whose first byte is at most this far from the end of what is decoded at once, in bytes.
 const FETCH: usize = 512;
 
-/// Entries of the jump cache that compiled code probes.
+/// Entries of each jump cache that compiled code probes.
 const JUMP_CACHE: usize = 4096;
 
 /// Entries of the dispatcher's own cache of blocks by virtual address.
@@ -91,32 +93,6 @@ struct Fetched {
     gpa: u64,
 }
 
-/// Numbers for what jump caches depend on: mode, base of CS and mapping generation.
-#[derive(Default)]
-struct Contexts {
-    generation: u64,
-    known: SmallVec<[(Mode, u64, u64); 8]>,
-    last: u64,
-}
-
-impl Contexts {
-    fn number(&mut self, mode: Mode, cs_base: u64, generation: u64) -> u64 {
-        if self.generation != generation {
-            self.generation = generation;
-            self.known.clear();
-        }
-        if let Some(&(.., number)) = self.known.iter().find(|&&(m, b, _)| m == mode && b == cs_base) {
-            return number;
-        }
-        if self.known.len() == 8 {
-            self.known.clear();
-        }
-        self.last += 1;
-        self.known.push((mode, cs_base, self.last));
-        self.last
-    }
-}
-
 /// One vCPU with its dispatcher's state.
 pub struct Vcpu {
     /// The guest's registers, memory and devices.
@@ -127,10 +103,10 @@ pub struct Vcpu {
     jit: Option<Arc<Jit>>,
     interp: Interp,
     scratch: Box<Scratch>,
-    contexts: Contexts,
     blocks: Vec<Option<Cached>>,
     fetched: Vec<Fetched>,
-    jump_cache: Box<[JumpCacheEntry]>,
+    /// The jump caches; [`EnvHeader::jump_cache`](mimus_softmmu::EnvHeader::jump_cache) is the one in use.
+    jump_caches: Box<[JumpCacheEntry]>,
     helpers: Vec<u64>,
     passage: Arc<Passage>,
     seen: Seen,
@@ -157,21 +133,21 @@ impl Vcpu {
         let passage = cache.register(kicker.clone());
         // SAFETY: the env, and with it the exit request, is in a box that the vCPU owns; its drop detaches the kicker first.
         unsafe { kicker.attach(&raw const cpu.header.exit_request) };
-        // No context has this number: an empty entry matches in none, not even in the one numbered 0.
-        let empty = JumpCacheEntry { context: u64::MAX, ..JumpCacheEntry::default() };
-        let mut jump_cache = vec![empty; JUMP_CACHE].into_boxed_slice();
+        // Zeroed memory, which the host gives page by page as it is written.
+        let mut jump_caches: Box<[JumpCacheEntry]> = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
         let helpers: Vec<u64> =
             mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
         let header = &mut cpu.header;
         header.links = cache.links().address();
         header.helpers = helpers.as_ptr() as u64;
-        header.jump_cache = jump_cache.as_mut_ptr() as u64;
+        header.jump_caches = jump_caches.as_mut_ptr() as u64;
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
         header.slow_rust = slow::TABLE.map(|f| f.address());
         header.vector = slow::VECTOR.address();
         if let Some(jit) = &jit {
             jit.thunks.install(header);
         }
+        cpu.update_mode();
         Vcpu {
             cpu,
             stats: VcpuStats::default(),
@@ -179,10 +155,9 @@ impl Vcpu {
             jit,
             interp: Interp::default(),
             scratch: Box::default(),
-            contexts: Contexts::default(),
             blocks: vec![None; BLOCK_CACHE],
             fetched: vec![Fetched::default(); FETCH_TLB],
-            jump_cache,
+            jump_caches,
             helpers,
             passage,
             seen: Seen::default(),
@@ -215,7 +190,7 @@ impl Vcpu {
     #[cold]
     fn heed(&mut self, news: &News) {
         if news.deaths {
-            self.cpu.mapping_generation += 1;
+            self.cpu.forget_code();
         }
         if news.swept {
             for cell in &mut self.blocks {
@@ -244,10 +219,10 @@ impl Vcpu {
         if self.cpu.mode.has(Mode::TF | Mode::BREAKPOINTS) {
             return self.step_one();
         }
-        let context = self.context();
+        let context = self.cpu.contexts.number();
         let pc = self.cpu.state.rip;
         // The entry is taken out while its block runs: cheaper than counting one more owner.
-        let index = Vcpu::block_index(pc);
+        let index = Vcpu::block_index(pc, context);
         if let Some(cached) = self.blocks[index].take()
             && cached.pc == pc
             && cached.context == context
@@ -270,9 +245,10 @@ impl Vcpu {
         self.run(&tb, context)
     }
 
-    /// Place of a guest PC in the dispatcher's own cache.
-    fn block_index(pc: u64) -> usize {
-        (pc ^ pc >> 11) as usize & (BLOCK_CACHE - 1)
+    /// Place of a guest PC in the dispatcher's own cache: another in each context, since programs are linked to the same
+    /// addresses.
+    fn block_index(pc: u64, context: u64) -> usize {
+        (pc ^ pc >> 11 ^ context.wrapping_mul(0x1f5)) as usize & (BLOCK_CACHE - 1)
     }
 
     /// Runs a block, as compiled code if there is any.
@@ -292,20 +268,13 @@ impl Vcpu {
         }
         if std::mem::take(&mut self.indirect) && !tb.straddles() {
             let pc = tb.key.pc;
-            let at = mimus_softmmu::header::jump_cache_offset(pc, self.cpu.header.jump_cache_mask);
-            if let Some(cell) = self.jump_cache.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
+            let header = &self.cpu.header;
+            let at = jump_cache_offset(pc, header.jump_cache_mask) + (header.jump_cache - header.jump_caches);
+            if let Some(cell) = self.jump_caches.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
                 *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
             }
         }
         self.run_compiled(entry)
-    }
-
-    /// The number of the present translation context, told to compiled code too.
-    fn context(&mut self) -> u64 {
-        let cs_base = if self.cpu.mode.has(Mode::CODE64) { 0 } else { self.cpu.state.seg_base[1] };
-        let number = self.contexts.number(self.cpu.mode, cs_base, self.cpu.mapping_generation);
-        self.cpu.header.jump_context = number;
-        number
     }
 
     /// Counts an interpreted execution and has the block compiled when it is hot.
@@ -477,7 +446,7 @@ impl Vcpu {
     /// Guest-physical address of the instruction byte at linear address `addr`.
     fn fetch_address(&mut self, addr: u64, context: u64) -> Result<u64, Raised> {
         let page = addr & !(PAGE_SIZE - 1);
-        let index = (addr >> 12) as usize & (FETCH_TLB - 1);
+        let index = (addr >> 12 ^ context.wrapping_mul(0x1f)) as usize & (FETCH_TLB - 1);
         let cached = self.fetched[index];
         if cached.page == page && cached.context == context {
             return Ok(cached.gpa | addr & (PAGE_SIZE - 1));
@@ -490,7 +459,7 @@ impl Vcpu {
     /// The block at the guest PC, which the dispatcher's own cache does not have.
     fn find(&mut self, context: u64) -> Result<Found, Raised> {
         let pc = self.cpu.state.rip;
-        let index = Vcpu::block_index(pc);
+        let index = Vcpu::block_index(pc, context);
         let linear = self.linear_pc();
         let limit = self.cpu.state.seg[1].limit;
         if !self.cpu.mode.has(Mode::CS_FLAT) && pc > u64::from(limit) {
@@ -567,7 +536,7 @@ impl Vcpu {
 
     /// Translates at most `max_insns` instructions at the guest PC.
     fn translate(&mut self, max_insns: u32) -> Result<Translated, Raised> {
-        let context = self.context();
+        let context = self.cpu.contexts.number();
         let linear = self.linear_pc();
         let gpa = self.fetch_address(linear, context)?;
         let want = if max_insns == 1 { MAX_INSN_LEN } else { FETCH };

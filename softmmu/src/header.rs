@@ -43,11 +43,12 @@ pub struct EnvHeader {
     pub probe_store: u64,
     /// The first five as plain `extern "C"` functions, which the `PreserveAll` thunks call.
     pub slow_rust: [u64; 5],
-    /// First [`JumpCacheEntry`].
+    /// First [`JumpCacheEntry`] of the jump cache in use.
     pub jump_cache: u64,
     /// `(entries - 1) * size_of::<JumpCacheEntry>()`.
     pub jump_cache_mask: u64,
-    /// Number of the present translation context: mode bits and mapping generation. Never 0.
+    /// Number of the present translation context: mode bits and what decides how addresses are translated. Never 0;
+    /// [`NO_CONTEXT`] when no entry may be followed.
     pub jump_context: u64,
     /// On leaving with [`ExitCode::Link`]: the link slot taken.
     pub exit_slot: u64,
@@ -79,6 +80,20 @@ pub struct EnvHeader {
     /// `extern "C" fn(env, operation)`: does an operation of the vector table on `vector_args`, for hosts that have no
     /// instruction for it.
     pub vector: u64,
+    /// First [`JumpCacheEntry`] of jump cache 0; the others follow, each of `jump_cache_mask` and one more entry. Compiled code
+    /// does not read it.
+    pub jump_caches: u64,
+}
+
+/// An [`EnvHeader::jump_context`] that no entry has.
+pub const NO_CONTEXT: u64 = u64::MAX;
+
+impl EnvHeader {
+    /// Makes jump cache `number` the one in use.
+    pub fn use_jump_cache(&mut self, number: usize) {
+        let bytes = self.jump_cache_mask.wrapping_add(size_of::<JumpCacheEntry>() as u64);
+        self.jump_cache = self.jump_caches.wrapping_add(bytes.wrapping_mul(number as u64));
+    }
 }
 
 /// Why a slow path or helper did not finish.
@@ -122,12 +137,11 @@ impl ExitCode {
 
 /// Maps a guest PC to an entry point within a translation context. Owned by one vCPU.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, bytemuck::Zeroable)]
 pub struct JumpCacheEntry {
     /// Guest PC.
     pub pc: u64,
-    /// [`EnvHeader::jump_context`] it was made in. An empty entry has a number that no context gets, not 0, which compiled code
-    /// may find there when everything it knows is out of date.
+    /// [`EnvHeader::jump_context`] it was made in; 0 in an empty entry.
     pub context: u64,
     /// Host address of the entry point.
     pub entry: u64,

@@ -2,12 +2,15 @@
 //! walkers' and buses' traits, and the watches that make stores to translated code visible.
 
 pub mod bulk;
+pub mod filter;
 pub mod header;
 pub mod mmu;
 pub mod ram;
+mod space;
 pub mod tlb;
 
-pub use header::{EnvHeader, ExitCode, JumpCacheEntry, Verdict};
-pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, Stored, Walker};
+pub use filter::PageFilter;
+pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict};
+pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
 pub use ram::{CodeSink, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::ram::{CodeSink, Ram, read_raw, write_raw};
-use crate::tlb::{META_GLOBAL, PAGE_SIZE, Tlb};
+use crate::space::Spaces;
+use crate::tlb::{META_GLOBAL, META_SIZE, PAGE_SIZE, Tlb};
 
 /// Kind of a guest access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,8 @@ pub struct Mapping {
     pub writable: bool,
     /// The translation survives a change of address space.
     pub global: bool,
+    /// log2 of the size in bytes of the guest's page: 12, or more for the 4 KiB of a larger one.
+    pub shift: u32,
 }
 
 /// Translates guest virtual addresses; implemented by each guest's state.
@@ -56,6 +59,8 @@ pub struct MmuStats {
     pub mmio: u64,
     /// Flushes of everything or of all non-global pages.
     pub flushes: u64,
+    /// Changes of the address space without a flush.
+    pub switches: u64,
     /// Flushes of one page.
     pub page_flushes: u64,
 }
@@ -78,6 +83,9 @@ pub enum Stored {
     Code,
 }
 
+/// Address spaces whose translations are kept.
+pub const SPACES: usize = Spaces::COUNT;
+
 /// The soft MMU of one vCPU.
 pub struct Mmu {
     /// Guest RAM.
@@ -86,20 +94,57 @@ pub struct Mmu {
     pub tlb: Tlb,
     /// Counters.
     pub stats: MmuStats,
+    spaces: Spaces,
     sink: Arc<dyn CodeSink>,
 }
 
 impl Mmu {
-    /// An MMU with `banks` modes.
-    pub fn new(ram: Arc<Ram>, banks: usize, sink: Arc<dyn CodeSink>) -> Mmu {
-        Mmu { ram, tlb: Tlb::new(banks), stats: MmuStats::default(), sink }
+    /// An MMU with `modes` modes, of which `private` is the one that address spaces differ in most.
+    pub fn new(ram: Arc<Ram>, modes: usize, private: usize, sink: Arc<dyn CodeSink>) -> Mmu {
+        let tlb = Tlb::with_spaces(modes, private, SPACES);
+        Mmu { ram, tlb, stats: MmuStats::default(), spaces: Spaces::default(), sink }
     }
 
-    /// Invalidates every entry, or every non-global one.
-    pub fn flush(&mut self, keep_global: bool) {
+    /// Invalidates every entry of every address space, or every non-global one. The current one is `asid` from now on.
+    pub fn flush(&mut self, keep_global: bool, asid: u64) {
         self.stats.flushes += 1;
         tracing::info!(target: "mmu", "flush of {}", if keep_global { "non-global pages" } else { "everything" });
         self.tlb.flush(keep_global);
+        self.spaces.forget_all(asid);
+    }
+
+    /// Enters address space `asid`, which never is `u64::MAX`. Its entries, global ones apart, are invalidated unless `keep`.
+    pub fn enter_space(&mut self, asid: u64, keep: bool) {
+        let (space, kept) = self.spaces.enter(asid, keep);
+        self.tlb.switch_space(space);
+        if kept {
+            self.stats.switches += 1;
+            tracing::info!(target: "mmu", "switch to address space {asid:#x}");
+        } else {
+            self.stats.flushes += 1;
+            tracing::info!(target: "mmu", "flush of address space {asid:#x}");
+            self.tlb.flush_space();
+        }
+    }
+
+    /// Invalidates the entries of address space `asid`, global ones apart.
+    pub fn flush_space(&mut self, asid: u64) {
+        self.stats.flushes += 1;
+        tracing::info!(target: "mmu", "flush of address space {asid:#x}");
+        if self.spaces.forget(asid) {
+            self.tlb.flush_space();
+        }
+    }
+
+    /// The current address space's place among [`SPACES`].
+    pub fn space(&self) -> usize {
+        self.spaces.current()
+    }
+
+    /// A number that the current address space's non-global translations have had since they were last flushed, and that
+    /// nothing else ever has. Never 0.
+    pub fn space_generation(&self) -> u64 {
+        self.spaces.generation()
     }
 
     /// Invalidates the page of `addr` in every mode.
@@ -109,7 +154,18 @@ impl Mmu {
         self.tlb.flush_page(addr);
     }
 
-    /// Translates `addr` and refills the TLB if its page is RAM; the guest-physical address.
+    /// Translates the page of `addr`, leaving the TLB alone.
+    pub fn walk<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, access: Access) -> Result<Mapping, W::Fault> {
+        self.stats.refills += 1;
+        let walked = walker.walk(&self.ram, addr, access, bank);
+        match &walked {
+            Ok(map) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: {map:x?}"),
+            Err(_) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: fault"),
+        }
+        walked
+    }
+
+    /// Translates `addr` for data and refills the TLB if its page is RAM; the guest-physical address.
     pub fn translate<W: Walker>(
         &mut self,
         walker: &W,
@@ -117,19 +173,11 @@ impl Mmu {
         addr: u64,
         access: Access,
     ) -> Result<u64, W::Fault> {
-        self.stats.refills += 1;
-        let walked = walker.walk(&self.ram, addr, access, bank);
-        match &walked {
-            Ok(map) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: {map:x?}"),
-            Err(_) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: fault"),
-        }
-        let map = walked?;
-        if access != Access::Fetch
-            && let Some(host) = self.ram.host(map.gpa, PAGE_SIZE)
-        {
+        let map = self.walk(walker, bank, addr, access)?;
+        if let Some(host) = self.ram.host(map.gpa, PAGE_SIZE) {
             let page = addr & !(PAGE_SIZE - 1);
             let write = map.writable && self.ram.code_granules(map.gpa) == 0;
-            let meta = map.gpa | if map.global { META_GLOBAL } else { 0 };
+            let meta = map.gpa | if map.global { META_GLOBAL } else { 0 } | u64::from(map.shift) << META_SIZE;
             self.tlb.fill(bank, page, true, write, (host as u64).wrapping_sub(page), meta);
         }
         Ok(map.gpa | addr & (PAGE_SIZE - 1))

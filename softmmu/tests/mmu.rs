@@ -58,10 +58,11 @@ impl Setup {
     fn new(gpas: &[u64]) -> Setup {
         let ram = Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).unwrap());
         let sink = Arc::new(Sink::default());
-        let map =
-            |(i, &gpa): (usize, &u64)| (VIRT + i as u64 * PAGE_SIZE, Mapping { gpa, writable: true, global: false });
+        let map = |(i, &gpa): (usize, &u64)| {
+            (VIRT + i as u64 * PAGE_SIZE, Mapping { gpa, writable: true, global: false, shift: 12 })
+        };
         Setup {
-            mmu: Mmu::new(Arc::new(ram), 1, sink.clone()),
+            mmu: Mmu::new(Arc::new(ram), 1, 0, sink.clone()),
             pages: Pages(gpas.iter().enumerate().map(map).collect()),
             device: Device::default(),
             sink,
@@ -129,7 +130,7 @@ fn a_fault_in_the_second_page_changes_nothing_in_the_first() {
 #[test]
 fn addresses_wrap_from_the_last_page_to_the_first() {
     let mut s = Setup::new(&[]);
-    let mapping = |gpa| Mapping { gpa, writable: true, global: false };
+    let mapping = |gpa| Mapping { gpa, writable: true, global: false, shift: 12 };
     s.pages.0.extend([(u64::MAX - PAGE_SIZE + 1, mapping(0x5000)), (0, mapping(0x7000))]);
     assert_eq!(s.write(u64::MAX, 2, 0xbeef), Ok(Stored::Done));
     assert_eq!((s.mmu.ram.read_u8(0x5fff), s.mmu.ram.read_u8(0x7000)), (Some(0xef), Some(0xbe)));
@@ -230,8 +231,34 @@ fn physical_writes_tell_the_sink_too() {
 #[test]
 fn fetches_fill_no_data_entry() {
     let mut s = Setup::new(&[0x5000]);
-    assert_eq!(s.mmu.translate(&s.pages, 0, VIRT + 5, Access::Fetch), Ok(0x5005));
+    assert_eq!(s.mmu.walk(&s.pages, 0, VIRT + 5, Access::Fetch).map(|m| m.gpa), Ok(0x5000));
     let refills = s.mmu.stats.refills;
     s.read(VIRT, 1).unwrap();
     assert_eq!(s.mmu.stats.refills, refills + 1);
+}
+
+#[test]
+fn address_spaces_keep_their_entries_and_nothing_of_each_other() {
+    let mut s = Setup::new(&[0x5000]);
+    s.mmu.enter_space(1, true);
+    s.write(VIRT, 1, 0x11).unwrap();
+    let one = s.mmu.space_generation();
+    // The same address is another page in the second space.
+    s.mmu.enter_space(2, true);
+    s.pages.0.get_mut(&VIRT).unwrap().gpa = 0x6000;
+    s.write(VIRT, 1, 0x22).unwrap();
+    assert_ne!(s.mmu.space_generation(), one);
+    let refills = s.mmu.stats.refills;
+    s.mmu.enter_space(1, true);
+    assert_eq!((s.read(VIRT, 1), s.mmu.space_generation()), (Ok(0x11), one));
+    s.mmu.enter_space(2, true);
+    assert_eq!(s.read(VIRT, 1), Ok(0x22));
+    assert_eq!(s.mmu.stats.refills, refills, "both were kept");
+    s.mmu.flush_space(1);
+    assert_eq!(s.read(VIRT, 1), Ok(0x22), "the other one's flush");
+    s.mmu.enter_space(1, true);
+    assert_eq!(s.read(VIRT, 1), Ok(0x22), "walked again");
+    s.mmu.enter_space(2, false);
+    s.read(VIRT, 1).unwrap();
+    assert_eq!(s.mmu.stats.refills, refills + 2);
 }

@@ -1,6 +1,6 @@
 //! The TLB by itself.
 
-use mimus_softmmu::tlb::{META_GLOBAL, TLB_ENTRIES, invalid_tag};
+use mimus_softmmu::tlb::{META_GLOBAL, META_SIZE, TLB_ENTRIES, invalid_tag};
 use mimus_softmmu::{PAGE_SIZE, Tlb};
 
 /// Whether the probe lets an access of `size` bytes through.
@@ -115,4 +115,48 @@ fn protecting_a_page_stops_stores_by_every_address_and_nothing_else() {
     assert_eq!(hits(&tlb, 0, 0x30_2000), (true, true));
     tlb.protect_all();
     assert_eq!(hits(&tlb, 0, 0x30_2000), (true, false));
+}
+
+#[test]
+fn flushing_one_page_leaves_the_others_of_its_set() {
+    let mut tlb = Tlb::new(1);
+    fill(&mut tlb, 0, 0x7000, 0);
+    tlb.flush_page(0x7000 + (TLB_ENTRIES as u64) * PAGE_SIZE);
+    assert!(hits(&tlb, 0, 0x7000).0);
+}
+
+#[test]
+fn a_large_page_is_flushed_as_a_whole() {
+    let mut tlb = Tlb::new(2);
+    let large = 0x4000_0000;
+    for (bank, offset) in [(0, 0), (0, 0x1000), (1, 0x1f_f000)] {
+        fill(&mut tlb, bank, large + offset, 21 << META_SIZE);
+    }
+    fill(&mut tlb, 0, large + 0x20_2000, 21 << META_SIZE);
+    fill(&mut tlb, 0, large + 0x3000, 12 << META_SIZE);
+    tlb.flush_page(large + 0x8_0123);
+    assert!(!hits(&tlb, 0, large).0 && !hits(&tlb, 0, large + 0x1000).0 && !hits(&tlb, 1, large + 0x1f_f000).0);
+    assert!(hits(&tlb, 0, large + 0x20_2000).0, "the next large page");
+    assert!(hits(&tlb, 0, large + 0x3000).0, "a small page at such an address, from before the tables changed");
+}
+
+#[test]
+fn the_private_mode_has_a_bank_for_each_space_and_others_keep_global_pages_only() {
+    let mut tlb = Tlb::with_spaces(2, 1, 3);
+    fill(&mut tlb, 0, 0x1000, META_GLOBAL);
+    fill(&mut tlb, 0, 0x2000, 0);
+    fill(&mut tlb, 1, 0x3000, 0);
+    let first = tlb.bank_address(1);
+    tlb.switch_space(2);
+    assert_ne!(tlb.bank_address(1), first);
+    assert_eq!([(0, 0x1000), (0, 0x2000), (1, 0x3000)].map(|(m, a)| hits(&tlb, m, a).0), [true, false, false]);
+    fill(&mut tlb, 1, 0x4000, 0);
+    tlb.switch_space(0);
+    assert!(hits(&tlb, 1, 0x3000).0 && !hits(&tlb, 1, 0x4000).0);
+    tlb.flush_space();
+    tlb.switch_space(2);
+    assert!(hits(&tlb, 1, 0x4000).0, "another space's flush");
+    tlb.flush_page(0x3000);
+    tlb.flush(true);
+    assert!(!hits(&tlb, 1, 0x4000).0 && hits(&tlb, 0, 0x1000).0);
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::{Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, Ram, Stored, Tlb, Verdict};
+use mimus_softmmu::{
+    Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Tlb, Verdict,
+};
 use serde::{Deserialize, Serialize};
 
+use super::context::{Contexts, Place};
 use super::exception::{Exception, RETRY};
 use super::fp::{self, Mxcsr};
 use super::helpers;
+use super::mode::Mode;
 use super::paging::PageFault;
-use super::state::{State, reg};
+use super::state::{Seg, State, reg};
 
 /// What the machine gives a vCPU beside memory.
 pub trait Bus: MmioBus + Send {
@@ -55,6 +59,9 @@ pub mod bank {
     pub const COUNT: usize = 3;
 }
 
+/// Jump caches that a vCPU is to have: one for code that all address spaces share, and one for each of those kept.
+pub const JUMP_CACHES: usize = 1 + mimus_softmmu::SPACES;
+
 /// Features a machine may switch off; everything on by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Features {
@@ -87,9 +94,9 @@ pub struct Cpu {
     /// Current TLB bank; [`Cpu::update_mode`] keeps it.
     pub bank: usize,
     /// What translated code depends on; [`Cpu::update_mode`] keeps it.
-    pub mode: super::mode::Mode,
-    /// Changes whenever a virtual-to-physical translation may have: part of what jump caches are checked by.
-    pub mapping_generation: u64,
+    pub mode: Mode,
+    /// What is known by virtual address holds in one of these; [`Cpu::update_mode`] and flushes keep the current one.
+    pub contexts: Contexts,
     /// Set when the vCPU shut down: a fault while delivering a double fault.
     pub triple_fault: bool,
     /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code, which cannot stop in the
@@ -116,12 +123,12 @@ impl Cpu {
         let mut cpu = Box::new(Cpu {
             state: State::default(),
             header: EnvHeader { mxcsr_offset: MXCSR_OFFSET, ..EnvHeader::default() },
-            mmu: Mmu::new(ram, bank::COUNT, sink),
+            mmu: Mmu::new(ram, bank::COUNT, bank::USER, sink),
             bus,
             pending: None,
             bank: bank::KERNEL,
-            mode: super::mode::Mode::default(),
-            mapping_generation: 1,
+            mode: Mode::default(),
+            contexts: Contexts::default(),
             triple_fault: false,
             code_policy: CodePolicy::Write,
             features,
@@ -145,22 +152,59 @@ impl Cpu {
     /// CR0, CR4, EFER, CS, SS, another segment's flatness, CPL, MXCSR, or the flags TF, AC, VM.
     pub fn update_mode(&mut self) {
         self.state.sync_seg_bases();
-        self.mode = super::mode::Mode::of(&self.state);
+        self.mode = Mode::of(&self.state);
         self.bank = self.mode.bank();
+        self.update_mappings();
+    }
+
+    /// Recomputes what is derived from the mode and the address space.
+    fn update_mappings(&mut self) {
         self.header.tlb = self.mmu.tlb.bank_address(self.bank);
         self.header.tlb_mask = Tlb::mask();
+        let code = &self.state.seg[Seg::Cs as usize];
+        let cs =
+            if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], code.limit) };
+        self.contexts.select(Place { mode: self.mode, cs }, self.mmu.space_generation());
+        // Single steps and breakpoints are the dispatcher's work: no jump cache has an entry for them.
+        let single = self.mode.has(Mode::TF | Mode::BREAKPOINTS);
+        self.header.jump_context = if single { NO_CONTEXT } else { self.contexts.number() };
+        // Address spaces have different code at the same addresses; what they share is in one of its own.
+        self.header.use_jump_cache(if self.contexts.bound() { 1 + self.mmu.space() } else { 0 });
     }
 
-    /// Flushes the TLB, all of it or but for global pages.
+    /// Flushes the TLB of all address spaces, everything or but for global pages.
     pub fn flush_tlb(&mut self, keep_global: bool) {
-        self.mmu.flush(keep_global);
-        self.mapping_generation += 1;
+        self.mmu.flush(keep_global, self.pcid());
+        if !keep_global {
+            self.contexts.end_all();
+        }
+        self.update_mappings();
     }
 
-    /// Flushes one page of the TLB.
+    /// Enters the address space of PCID `pcid`, whose entries are flushed unless `keep`.
+    pub fn enter_space(&mut self, pcid: u64, keep: bool) {
+        self.mmu.enter_space(pcid, keep);
+        self.update_mappings();
+    }
+
+    /// Flushes the entries of PCID `pcid` but for global pages.
+    pub fn flush_space(&mut self, pcid: u64) {
+        self.mmu.flush_space(pcid);
+        self.update_mappings();
+    }
+
+    /// Flushes one page of the TLB in every address space.
     pub fn flush_tlb_page(&mut self, addr: u64) {
         self.mmu.flush_page(addr);
-        self.mapping_generation += 1;
+        if self.contexts.knows(addr) {
+            self.forget_code();
+        }
+    }
+
+    /// Ends every context: nothing that leads to code by virtual address may be followed any more.
+    pub fn forget_code(&mut self) {
+        self.contexts.end_all();
+        self.update_mappings();
     }
 
     /// Makes `exception` pending. The instruction at `state.rip` must have had no side effect yet.
@@ -181,8 +225,16 @@ impl Cpu {
 
     /// Guest-physical address of an instruction byte at linear address `addr`.
     pub fn translate_fetch(&mut self, addr: u64) -> Result<u64> {
-        let result = self.mmu.translate(&self.state, self.bank, addr, Access::Fetch);
-        result.map_err(|fault| self.raise_page_fault(fault))
+        match self.mmu.walk(&self.state, self.bank, addr, Access::Fetch) {
+            Ok(map) => {
+                let space = if map.global { 0 } else { self.mmu.space_generation() };
+                if self.contexts.fetched(self.state.linear(addr), map.shift, space) {
+                    self.update_mappings();
+                }
+                Ok(map.gpa | addr & (PAGE_SIZE - 1))
+            }
+            Err(fault) => Err(self.raise_page_fault(fault)),
+        }
     }
 
     /// Reads `size` (1, 2, 4, 8) bytes at a linear address with the privilege of the current instruction.
@@ -211,17 +263,11 @@ impl Cpu {
         match self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write) {
             Ok(Stored::Done) => Ok(()),
             Ok(Stored::Code) => {
-                self.code_changed();
+                self.forget_code();
                 Ok(())
             }
             Err(fault) => Err(self.raise_page_fault(fault)),
         }
-    }
-
-    /// Translated code was dropped: nothing that leads to it by virtual address may be followed any more.
-    fn code_changed(&mut self) {
-        self.mapping_generation += 1;
-        self.header.jump_context = 0;
     }
 
     /// Reads as the processor itself does from GDT, LDT, IDT and TSS: with supervisor privilege.
@@ -273,7 +319,7 @@ impl Cpu {
                 Err(Stop::Fault)
             }
             Ok(Stored::Code) => {
-                self.code_changed();
+                self.forget_code();
                 Err(Stop::CodeChanged)
             }
             Err(fault) => {

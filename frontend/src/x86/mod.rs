@@ -1,6 +1,7 @@
 //! x86: real, protected, virtual-8086, compatibility and 64-bit mode.
 
 pub mod arith;
+pub mod context;
 pub mod cpu;
 pub mod cpuid;
 pub mod exception;

@@ -248,6 +248,7 @@ impl Walk<'_> {
             gpa: (frame | self.addr & page_mask) & !0xfff,
             writable: writable && (write || leaf & pte::D != 0),
             global: leaf & pte::G != 0 && s.cr4 & cr4::PGE != 0,
+            shift,
         }))
     }
 
@@ -273,7 +274,7 @@ impl Walker for State {
 
     fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
         if self.cr0 & cr0::PG == 0 {
-            return Ok(Mapping { gpa: addr & 0xffff_f000, writable: true, global: false });
+            return Ok(Mapping { gpa: addr & 0xffff_f000, writable: true, global: false, shift: 12 });
         }
         if !self.canonical(addr) {
             return Err(PageFault::NonCanonical);

@@ -63,7 +63,6 @@ impl Cpu {
         self.pending = saved.pending;
         self.triple_fault = saved.triple_fault;
         self.header.verdict = if saved.pending.is_some() { Verdict::Fault as u32 } else { Verdict::Done as u32 };
-        self.header.jump_context = 0;
         self.flush_tlb(false);
         self.update_mode();
         Ok(())

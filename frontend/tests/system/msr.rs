@@ -109,10 +109,10 @@ fn efer() {
     let old = m.cpu.state.efer;
     refused(&mut m, 0xc000_0080, old ^ efer::LME);
     refused(&mut m, 0xc000_0080, old | 1 << 12);
-    let before = m.cpu.mapping_generation;
+    let before = m.cpu.mmu.stats.flushes;
     write(&mut m, 0xc000_0080, efer::LME);
     assert_eq!(m.cpu.state.efer, efer::LME | efer::LMA, "LMA is not the program's");
-    assert!(m.cpu.mapping_generation > before, "NXE flushes");
+    assert!(m.cpu.mmu.stats.flushes > before, "NXE flushes");
     let mut m = Machine::protected(0);
     write(&mut m, 0xc000_0080, efer::LMA | efer::SCE);
     assert_eq!(m.cpu.state.efer, efer::SCE);

@@ -52,7 +52,7 @@ fn code(result: Result<Mapping, PageFault>) -> u32 {
 fn without_paging_addresses_are_32_bits_and_physical() {
     let m = Machine::new();
     let s = m.cpu.state;
-    let mapping = Mapping { gpa: 0xffff_f000, writable: true, global: false };
+    let mapping = Mapping { gpa: 0xffff_f000, writable: true, global: false, shift: 12 };
     assert_eq!(walk(&m, &s, 0x1_ffff_f123, Write, KERNEL), Ok(mapping));
 }
 
@@ -60,7 +60,10 @@ fn without_paging_addresses_are_32_bits_and_physical() {
 fn thirty_two_bit_pages() {
     let m = chain(2, 4, P | W | U, 1, 0x0070_0000 | P | W | U);
     let s = state(&m, 2, 0, 0);
-    assert_eq!(walk(&m, &s, 0x123, Read, USER).unwrap(), Mapping { gpa: 0x0070_0000, writable: false, global: false });
+    assert_eq!(
+        walk(&m, &s, 0x123, Read, USER).unwrap(),
+        Mapping { gpa: 0x0070_0000, writable: false, global: false, shift: 12 }
+    );
     assert_eq!((m.get(table(2), 4) & 0xff, m.get(table(1), 4) & 0xff), (P | W | U | A, P | W | U | A));
     assert!(walk(&m, &s, 0x123, Write, USER).unwrap().writable);
     assert_eq!(m.get(table(1), 4), 0x0070_0000 | P | W | U | A | D);

@@ -88,6 +88,7 @@ impl Cpu {
 
     fn write_cr3(&mut self, new: u64) -> Result<()> {
         let pcid = self.state.cr4 & cr4::PCIDE != 0;
+        let keep = pcid && new & CR3_NO_FLUSH != 0;
         let new = if pcid { new & !CR3_NO_FLUSH } else { new };
         if self.state.long_active() && new & !PHYSICAL_MASK != 0 {
             return Err(self.gp0());
@@ -96,9 +97,13 @@ impl Cpu {
             self.state.pdpte = self.pdptes(new)?;
         }
         self.state.cr3 = new;
-        // Entries have no PCID: another address space's must go whatever the no-flush bit says.
-        self.flush_tlb(true);
+        self.enter_space(self.pcid(), keep);
         Ok(())
+    }
+
+    /// The current PCID: 0 without CR4.PCIDE (SDM vol. 3A, 4.10.1).
+    pub(crate) fn pcid(&self) -> u64 {
+        if self.state.cr4 & cr4::PCIDE != 0 { self.state.cr3 & 0xfff } else { 0 }
     }
 
     fn write_cr4(&mut self, new: u64) -> Result<()> {
@@ -203,6 +208,7 @@ impl Cpu {
                 self.require_canonical(address)?;
                 self.flush_tlb_page(address);
             }
+            CONTEXT => self.flush_space(pcid),
             ALL => self.flush_tlb(false),
             _ => self.flush_tlb(true),
         }

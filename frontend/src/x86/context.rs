@@ -1,0 +1,183 @@
+//! Numbers for what is known of code by its virtual address alone: jump caches, the dispatcher's caches.
+//!
+//! A *context* is everything beside the address that decides which block is there: the mode, CS where it is not flat, and
+//! how addresses are translated. What was found in a context may be followed while the context has its number. A number is
+//! never given twice, so nothing has to be searched for when a context ends.
+//!
+//! **Translations.** What was fetched through global pages only, in a mode, holds in every address space until they are
+//! flushed (SDM vol. 3A, 4.10.4.1: MOV to CR3 does not invalidate global translations): the kernel's context outlives a
+//! switch of processes. A context in which a page was fetched that is not global belongs to its address space's present
+//! generation ([`Mmu::space_generation`](mimus_softmmu::Mmu::space_generation)).
+
+use mimus_softmmu::PageFilter;
+
+use super::mode::Mode;
+
+/// What identifies a context beside translations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Place {
+    pub mode: Mode,
+    /// Base and limit of CS; 0 where it is flat.
+    pub cs: (u64, u32),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Context {
+    place: Place,
+    /// [`Contexts::epoch`] in which it holds; 0 for a free entry.
+    epoch: u64,
+    /// Address space generation that it is bound to; 0 as long as only global pages were fetched in it.
+    space: u64,
+    number: u64,
+}
+
+/// Contexts remembered: modes times address spaces.
+const KNOWN: usize = 32;
+
+/// Modes between which a guest goes to and fro, each with the context that it had last.
+const RECENT: usize = 8;
+
+/// The contexts of a vCPU.
+#[derive(Debug)]
+pub struct Contexts {
+    known: [Context; KNOWN],
+    current: usize,
+    recent: [usize; RECENT],
+    /// Where the next one goes.
+    next: usize,
+    epoch: u64,
+    last: u64,
+    /// Pages fetched from since `epoch` began.
+    fetched: PageFilter,
+}
+
+impl Default for Contexts {
+    fn default() -> Self {
+        let known = [Context::default(); KNOWN];
+        Contexts { known, current: 0, recent: [0; RECENT], next: 0, epoch: 1, last: 0, fetched: PageFilter::default() }
+    }
+}
+
+impl Contexts {
+    /// Number of the current context; 0 before the first.
+    pub fn number(&self) -> u64 {
+        self.known[self.current].number
+    }
+
+    /// Whether the current context belongs to its address space alone.
+    pub(crate) fn bound(&self) -> bool {
+        self.known[self.current].space != 0
+    }
+
+    /// Makes the context of `place` in address space generation `space` the current one.
+    #[inline]
+    pub(crate) fn select(&mut self, place: Place, space: u64) {
+        if !self.holds(self.current, place, space) {
+            let mode = place.mode.0;
+            let recent = (mode ^ mode >> 13 ^ mode >> 15) as usize % RECENT;
+            self.current = self.recent[recent];
+            if !self.holds(self.current, place, space) {
+                self.current = self.find(place, space);
+                self.recent[recent] = self.current;
+            }
+        }
+    }
+
+    /// Whether known context `at` is that of `place` and may be used in `space`: it is bound to it or to none.
+    fn holds(&self, at: usize, place: Place, space: u64) -> bool {
+        let known = &self.known[at];
+        known.place == place && known.epoch == self.epoch && (known.space == space || known.space == 0)
+    }
+
+    fn find(&mut self, place: Place, space: u64) -> usize {
+        if let Some(found) = (0..KNOWN).find(|&at| self.holds(at, place, space)) {
+            return found;
+        }
+        let at = self.next;
+        self.next = (at + 1) % KNOWN;
+        self.last += 1;
+        self.known[at] = Context { place, epoch: self.epoch, space: 0, number: self.last };
+        at
+    }
+
+    /// Notes that the page of 2^`shift` bytes at `addr` was fetched from in the current context; `space` is the generation of
+    /// the address space it belongs to, 0 for a global page. Whether that bound the context.
+    pub(crate) fn fetched(&mut self, addr: u64, shift: u32, space: u64) -> bool {
+        self.fetched.insert(addr, shift);
+        let binds = space != 0 && !self.bound();
+        if binds {
+            self.known[self.current].space = space;
+        }
+        binds
+    }
+
+    /// Whether a context may know something about the page of `addr`.
+    pub(crate) fn knows(&self, addr: u64) -> bool {
+        self.fetched.may_contain(addr)
+    }
+
+    /// Ends every context; the current one is to be selected anew.
+    pub(crate) fn end_all(&mut self) {
+        self.epoch += 1;
+        self.fetched.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KERNEL: Place = Place { mode: Mode(Mode::CODE64), cs: (0, 0) };
+    const USER: Place = Place { mode: Mode(Mode::CODE64 | 3 << 16), cs: (0, 0) };
+
+    fn number(contexts: &mut Contexts, place: Place, space: u64) -> u64 {
+        contexts.select(place, space);
+        contexts.number()
+    }
+
+    #[test]
+    fn global_code_keeps_its_number_in_every_space_and_other_code_has_one_for_each() {
+        let mut c = Contexts::default();
+        let kernel = number(&mut c, KERNEL, 1);
+        c.fetched(0xffff_8000_0000_0000, 21, 0);
+        let user = number(&mut c, USER, 1);
+        c.fetched(0x40_0000, 12, 1);
+        assert_ne!(kernel, user);
+        assert_eq!(number(&mut c, KERNEL, 2), kernel);
+        let other = number(&mut c, USER, 2);
+        assert!(![kernel, user].contains(&other));
+        c.fetched(0x40_0000, 12, 2);
+        assert_eq!([number(&mut c, USER, 1), number(&mut c, USER, 2)], [user, other], "both spaces are remembered");
+        assert!(![kernel, user, other].contains(&number(&mut c, USER, 3)), "a flushed space has another generation");
+    }
+
+    #[test]
+    fn kernel_code_that_is_not_global_is_bound_to_its_space() {
+        let mut c = Contexts::default();
+        let first = number(&mut c, KERNEL, 1);
+        c.fetched(0xffff_8000_0000_0000, 21, 0);
+        c.fetched(0x1000, 12, 1);
+        let second = number(&mut c, KERNEL, 2);
+        assert_ne!(first, second);
+        c.fetched(0x1000, 12, 2);
+        assert_eq!([number(&mut c, KERNEL, 1), number(&mut c, KERNEL, 2)], [first, second]);
+    }
+
+    #[test]
+    fn ending_all_and_forgetting_the_oldest_give_new_numbers() {
+        let mut c = Contexts::default();
+        let first = number(&mut c, KERNEL, 1);
+        c.fetched(0x1000, 12, 0);
+        assert!(c.knows(0x1fff) && !c.knows(0x2000));
+        c.end_all();
+        assert!(!c.knows(0x1000));
+        let second = number(&mut c, KERNEL, 1);
+        assert!(second > first);
+        for mode in 0..KNOWN as u32 {
+            number(&mut c, Place { mode: Mode(mode << 24), cs: (0, 0) }, 1);
+        }
+        assert!(number(&mut c, KERNEL, 1) > second, "pushed out: never the old number");
+        let segment = Place { cs: (0x1000, 0xffff), ..KERNEL };
+        assert_ne!(number(&mut c, segment, 1), number(&mut c, Place { cs: (0x1000, 0xfff), ..KERNEL }, 1));
+    }
+}

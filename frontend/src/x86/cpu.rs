@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
@@ -16,7 +17,7 @@ use super::fp::{self, Mxcsr};
 use super::helpers;
 use super::mode::Mode;
 use super::paging::PageFault;
-use super::state::{Seg, State, reg};
+use super::state::{Seg, State, reg, rflags};
 
 /// What the machine gives a vCPU beside memory.
 pub trait Bus: MmioBus + Send {
@@ -102,6 +103,8 @@ pub struct Cpu {
     /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code, which cannot stop in the
     /// middle of a block whose rest may have changed).
     pub code_policy: CodePolicy,
+    /// Whether an interrupt waits for RFLAGS.IF; the machine keeps it.
+    pub interrupt_waits: bool,
     /// CPU features.
     pub features: Features,
     /// Interrupts and exceptions delivered, by vector.
@@ -131,6 +134,7 @@ impl Cpu {
             contexts: Contexts::default(),
             triple_fault: false,
             code_policy: CodePolicy::Write,
+            interrupt_waits: false,
             features,
             vectors: Box::new([0; 256]),
             unknown_msrs: BTreeSet::new(),
@@ -198,6 +202,15 @@ impl Cpu {
         self.mmu.flush_page(addr);
         if self.contexts.knows(addr) {
             self.forget_code();
+        }
+    }
+
+    /// To be called by an instruction that may have set RFLAGS.IF: has the dispatcher look at once when an interrupt waits
+    /// for it. The instruction before has cast no shadow on the next one.
+    pub(crate) fn open_interrupts(&mut self) {
+        self.state.shadow = 0;
+        if self.interrupt_waits && self.state.flags & rflags::IF != 0 {
+            self.header.exit_request.store(1, Ordering::Release);
         }
     }
 

@@ -154,8 +154,6 @@ helpers! {
     Clac sys::flags::clac [READ_ENV WRITE_ENV FAULT];
     /// STAC.
     Stac sys::flags::stac [READ_ENV WRITE_ENV FAULT];
-    /// SWAPGS.
-    Swapgs sys::control::swapgs [READ_ENV WRITE_ENV FAULT];
     /// RDFSBASE (`arg` bit 0 clear) or RDGSBASE (set); operand size in bytes in bits 8..16.
     ReadFsGsBase sys::control::read_fs_gs_base [READ_ENV FAULT];
     /// WRFSBASE or WRGSBASE of `a`; `arg` as of ReadFsGsBase.

@@ -294,12 +294,63 @@ fn fs_and_gs_bases() {
     assert_eq!(m.fails(WriteFsGsBase, [1 << 47, 0, 0], 8 << 8), (13, Some(0)));
     m.cpu.state.cr4 &= !cr4::FSGSBASE;
     assert_eq!(m.fails(ReadFsGsBase, [0; 3], 8 << 8), (6, None));
-    assert_eq!(m.fails(Swapgs, [0; 3], 0), (13, Some(0)));
+}
+
+#[test]
+fn swapgs_exchanges_the_bases() {
+    const SWAPGS: [u8; 3] = [0x0f, 0x01, 0xf8];
     let mut m = Machine::long(0);
     m.cpu.state.kernel_gs_base = 0xffff_8000_0000_0000;
-    m.call(Swapgs, [0; 3], 0).unwrap();
-    assert_eq!((m.cpu.state.seg_base[5], m.cpu.state.kernel_gs_base), (0xffff_8000_0000_0000, 0));
-    assert_eq!(Machine::protected(0).fails(Swapgs, [0; 3], 0), (6, None));
+    m.cpu.state.seg[5].base = 0x1234;
+    m.cpu.update_mode();
+    for (base, hidden) in [(0xffff_8000_0000_0000, 0x1234), (0x1234, 0xffff_8000_0000_0000)] {
+        assert_eq!(m.run(&SWAPGS), None);
+        let s = &m.cpu.state;
+        assert_eq!((s.seg[5].base, s.seg_base[5], s.kernel_gs_base), (base, base, hidden));
+    }
+    assert_eq!(Machine::long(3).run(&SWAPGS), Some((13, Some(0))));
+    assert_eq!(Machine::protected(0).run(&SWAPGS), Some((6, None)));
+}
+
+#[test]
+fn what_sets_if_asks_for_the_dispatcher_when_an_interrupt_waits() {
+    use std::sync::atomic::Ordering::Relaxed;
+    for waits in [false, true] {
+        let start = || {
+            let mut m = Machine::long(0);
+            m.cpu.interrupt_waits = waits;
+            m.cpu.state.flags &= !rflags::IF;
+            m.cpu.header.exit_request.store(0, Relaxed);
+            m
+        };
+        let asked = |m: &Machine| m.cpu.header.exit_request.load(Relaxed) != 0;
+        let mut m = start();
+        m.call(Sti, [0; 3], 0).unwrap();
+        assert_eq!((asked(&m), m.cpu.state.shadow), (waits, 1), "one instruction more");
+        m.call(Popf, [rflags::IF, 0, 0], 8).unwrap();
+        assert_eq!(m.cpu.state.shadow, 0, "that instruction");
+        let mut m = start();
+        m.call(Popf, [rflags::IF, 0, 0], 8).unwrap();
+        assert_eq!(asked(&m), waits);
+        m.call(Hlt, [0, 0, 0x99], 0).unwrap();
+        let mut m = start();
+        m.call(Popf, [0, 0, 0], 8).unwrap();
+        assert!(!asked(&m), "IF stays clear");
+        m.cpu.state.gpr[11] = rflags::IF;
+        m.call(Sysret, [0; 3], 8).unwrap();
+        assert_eq!(asked(&m), waits);
+        let mut m = start();
+        let rsp = m.rsp();
+        for (i, value) in (0..).zip([0x10_0000, sel::CODE64.into(), rflags::IF, rsp, sel::DATA.into()]) {
+            m.set(rsp + 8 * i, 8, value);
+        }
+        m.call(Iret, [0; 3], 8).unwrap();
+        assert_eq!(asked(&m), waits);
+    }
+    let mut m = Machine::long(0);
+    m.call(Sti, [0; 3], 0).unwrap();
+    m.call(Hlt, [0, 0, 0x99], 0).unwrap();
+    assert_eq!(m.cpu.state.shadow, 0, "HLT was the instruction in the shadow");
 }
 
 #[test]

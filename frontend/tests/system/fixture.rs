@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::{Helper, TABLE};
+use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
 use mimus_frontend::x86::state::{Seg, Segment, cr0, cr4, efer, reg, rflags};
 use mimus_frontend::x86::{Bus, Cpu, Features};
+use mimus_ir::Interp;
 use mimus_softmmu::{CodeSink, MmioBus, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -269,6 +271,19 @@ impl Machine {
                 Err(exception)
             }
         }
+    }
+
+    /// Interprets one instruction, and says what exception it raised.
+    pub fn run(&mut self, bytes: &[u8]) -> Option<(u8, Option<u32>)> {
+        let mut code = [0; MAX_INSN_LEN];
+        code[..bytes.len()].copy_from_slice(bytes);
+        let rip = self.cpu.state.rip;
+        let request = Request { bytes: &code, in_page: code.len(), rip, mode: self.cpu.mode, max_insns: 1 };
+        let block = lift(&request).expect("a whole instruction");
+        self.cpu.pending = None;
+        self.cpu.header.verdict = 0;
+        Interp::default().run(&block, &mut *self.cpu);
+        self.cpu.pending.take().map(|e| (e.vector, e.error))
     }
 
     /// [`Machine::call`], after which a failed helper must have left the registers alone.

@@ -191,7 +191,11 @@ impl Lift {
     fn transfer(&mut self, helper: Helper, arg: u32) -> Lifted {
         let next = self.iconst(self.next);
         self.call(helper, Type::I64, &[next, next, next], arg);
-        self.exit();
+        if helper == Helper::Hlt {
+            self.exit()
+        } else {
+            self.end_to_rip()
+        }
         Ok(())
     }
 
@@ -222,7 +226,7 @@ impl Lift {
         // INTO goes on with the next instruction when OF is clear.
         self.b.store_env_imm(crate::x86::state::slot::RIP, self.next);
         self.call(Helper::Int, Type::I64, &[vector, next, next], kind);
-        self.exit();
+        self.end_to_rip();
         Ok(())
     }
 

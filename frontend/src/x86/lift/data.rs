@@ -85,7 +85,7 @@ impl Lift {
         let value = if self.mode.has(crate::x86::Mode::CODE64) { value } else { self.zext64(Type::I32, value) };
         let helper = if dst.is_cr() { Helper::WriteCr } else { Helper::WriteDr };
         self.call(helper, Type::I64, &[value], dst.number() as u32);
-        self.end_to_dispatcher();
+        self.end_to_context();
         Ok(())
     }
 

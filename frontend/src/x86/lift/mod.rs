@@ -160,6 +160,21 @@ impl Lift {
         self.exit();
     }
 
+    /// Ends the block after the current instruction, which may have changed the mode or how addresses are translated: the next
+    /// block is looked for in the context that a helper has selected.
+    fn end_to_context(&mut self) {
+        let next = self.iconst(self.next);
+        self.b.jump_ind(next);
+        self.ended = true;
+    }
+
+    /// Ends the block and goes on where a helper has put RIP, in the context that it has selected.
+    fn end_to_rip(&mut self) {
+        let rip = self.b.load_env(slot::RIP);
+        self.b.jump_ind(rip);
+        self.ended = true;
+    }
+
     /// Ends the block; `rip` is in env already.
     fn exit(&mut self) {
         self.b.exit(0);

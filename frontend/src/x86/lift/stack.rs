@@ -152,7 +152,7 @@ impl Lift {
         let value = self.load(ty, addr);
         self.call(Helper::Popf, Type::I64, &[value], ty.bytes());
         self.move_sp(sp, ty.bytes() as i32);
-        self.end_to_dispatcher();
+        self.end_to_context();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use super::{Lift, Lifted, Refusal};
 use crate::x86::Mode;
 use crate::x86::exception::Exception;
 use crate::x86::helpers::Helper;
-use crate::x86::state::{Segment, State, TableReg, reg, rflags, slot};
+use crate::x86::state::{Seg, Segment, State, TableReg, reg, rflags, slot};
 
 /// Slot of a field at `offset` in the state.
 const fn field(offset: usize, ty: Type) -> mimus_ir::EnvSlot {
@@ -138,13 +138,31 @@ impl Lift {
             Mnemonic::Sti => Helper::Sti,
             Mnemonic::Clac => Helper::Clac,
             Mnemonic::Stac => Helper::Stac,
-            Mnemonic::Swapgs => Helper::Swapgs,
             Mnemonic::Wrmsr => Helper::Wrmsr,
             Mnemonic::Xsetbv => Helper::Xsetbv,
             _ => Helper::CheckCpl0,
         };
         self.call(helper, Type::I64, &[], 0);
-        self.end_to_dispatcher();
+        self.end_to_context();
+        Ok(())
+    }
+
+    /// SWAPGS. In 64-bit mode the mode does not depend on the base of GS.
+    pub(super) fn swapgs(&mut self, _: &Instruction) -> Lifted {
+        if !self.code64() {
+            self.raise(Exception::ud());
+            return Ok(());
+        }
+        if self.privileged() {
+            return Ok(());
+        }
+        let segment = std::mem::offset_of!(State, seg) + Seg::Gs as usize * size_of::<Segment>();
+        let visible = field(segment + std::mem::offset_of!(Segment, base), Type::I64);
+        let hidden = field(std::mem::offset_of!(State, kernel_gs_base), Type::I64);
+        let (old, new) = (self.b.load_env(visible), self.b.load_env(hidden));
+        self.b.store_env(hidden, old);
+        self.b.store_env(visible, new);
+        self.b.store_env(crate::x86::state::seg_base_slot(Seg::Gs), new);
         Ok(())
     }
 
@@ -190,7 +208,7 @@ impl Lift {
             addr = self.b.binary(Op::Add, if self.code64() { Type::I64 } else { Type::I32 }, base, addr);
         }
         self.call(Helper::Invlpg, Type::I64, &[addr], 0);
-        self.end_to_dispatcher();
+        self.end_to_context();
         Ok(())
     }
 
@@ -207,7 +225,7 @@ impl Lift {
         let at = self.b.binary_imm(Op::AddI, Type::I64, flat, 8);
         let high = self.load(Type::I64, Addr { value: at, disp: 0 });
         self.call(Helper::Invpcid, Type::I64, &[kind, low, high], 0);
-        self.end_to_dispatcher();
+        self.end_to_context();
         Ok(())
     }
 

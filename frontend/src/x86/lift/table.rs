@@ -86,7 +86,8 @@ table! {
     Lldt | Ltr | Lmsw => load_system_register;
     Lar | Lsl => load_rights;
     Verr | Verw => verify;
-    Clts | Sti | Clac | Stac | Swapgs | Wrmsr | Xsetbv | Wbinvd | Invd => simple_system;
+    Clts | Sti | Clac | Stac | Wrmsr | Xsetbv | Wbinvd | Invd => simple_system;
+    Swapgs => swapgs;
     Cli => cli;
     Cpuid | Rdtsc | Rdtscp | Rdmsr | Rdpmc | Xgetbv => simple_query;
     Invlpg => invlpg;

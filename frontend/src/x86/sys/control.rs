@@ -219,6 +219,7 @@ impl Cpu {
         self.require_cpl0()?;
         self.state.rip = next_rip;
         self.state.halted = 1;
+        self.state.shadow = 0;
         Ok(())
     }
 
@@ -242,17 +243,6 @@ impl Cpu {
     pub(crate) fn set_segment_base(&mut self, seg: Seg, base: u64) {
         self.state.seg[seg as usize].base = base;
         self.state.sync_seg_bases();
-    }
-
-    fn swapgs(&mut self) -> Result<()> {
-        if !self.state.code64() {
-            return Err(self.ud());
-        }
-        self.require_cpl0()?;
-        let base = self.state.seg[Seg::Gs as usize].base;
-        self.set_segment_base(Seg::Gs, self.state.kernel_gs_base);
-        self.state.kernel_gs_base = base;
-        Ok(())
     }
 }
 
@@ -309,11 +299,6 @@ pub extern "C" fn hlt(cpu: &mut Cpu, _: u64, _: u64, c: u64, _: u32) -> u64 {
 /// #GP(0) unless CPL is 0.
 pub extern "C" fn check_cpl0(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
     done(cpu.require_cpl0())
-}
-
-/// SWAPGS.
-pub extern "C" fn swapgs(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    done(cpu.swapgs())
 }
 
 /// RDFSBASE (`arg` bit 0 clear) or RDGSBASE (set); operand size in bytes in `arg` bits 8..16.

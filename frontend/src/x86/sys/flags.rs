@@ -98,10 +98,10 @@ impl Cpu {
         if flag == rflags::VIF && self.state.flags & rflags::VIP != 0 {
             return Err(self.gp0());
         }
-        if flag == rflags::IF && self.state.flags & rflags::IF == 0 {
-            self.state.shadow = 1;
-        }
+        let shadow = flag == rflags::IF && self.state.flags & rflags::IF == 0;
         self.state.flags |= flag;
+        self.open_interrupts();
+        self.state.shadow = shadow.into();
         Ok(())
     }
 
@@ -124,7 +124,7 @@ pub extern "C" fn pushf_value(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -
 
 /// POPF of the image `a` with operand size `arg`.
 pub extern "C" fn popf(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64 {
-    done(cpu.popf(a, arg))
+    done(cpu.popf(a, arg).map(|()| cpu.open_interrupts()))
 }
 
 /// CLI.

@@ -212,6 +212,7 @@ impl Cpu {
             self.iret_protected(size)?;
         }
         self.state.nmi_blocked = 0;
+        self.open_interrupts();
         Ok(())
     }
 
@@ -329,6 +330,7 @@ impl Cpu {
         self.state.set_rflags(self.state.gpr[11] & LOADED);
         self.state.seg[Seg::Ss as usize] = flat_segment(base.wrapping_add(8) | 3, flat::DATA);
         self.set_code(flat_segment(base.wrapping_add(offset) | 3, access), rip);
+        self.open_interrupts();
         Ok(())
     }
 

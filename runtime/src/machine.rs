@@ -12,7 +12,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use mimus_softmmu::Ram;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
@@ -75,7 +75,21 @@ fn allocate_ram(size: u64) -> Result<Arc<Ram>> {
     let ranges: Vec<(GuestAddress, usize)> = boot::ram_ranges(size);
     let memory = GuestMemoryMmap::from_ranges(&ranges)
         .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", size >> 20))?;
+    advise_huge_pages(&memory);
     Ok(Arc::new(Ram::new(memory)))
+}
+
+/// Asks the host for huge pages behind guest RAM: a guest that touches much memory misses the host's TLB less.
+fn advise_huge_pages(memory: &GuestMemoryMmap<()>) {
+    use rustix::mm::{Advice, madvise};
+    for region in memory.iter() {
+        // SAFETY: the range is a mapping that `memory` owns, and the advice changes nothing that it holds.
+        let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxHugepage) };
+        if let Err(error) = advised {
+            // A host without huge pages is slower, and that is all.
+            tracing::debug!("no huge pages behind guest RAM: {error}");
+        }
+    }
 }
 
 /// Makes the compiling side and the cache.

@@ -263,7 +263,7 @@ impl Vcpu {
         if std::mem::take(&mut self.sampled) {
             self.sample(tb);
         }
-        if let Some(slot) = self.link_from.take() {
+        if let Some(slot) = self.link_from.take().filter(|_| !tb.straddles()) {
             self.cache.link(slot, tb);
         }
         if std::mem::take(&mut self.indirect) {

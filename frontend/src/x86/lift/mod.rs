@@ -19,7 +19,7 @@ mod x87;
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
 use mimus_ir::block::{Block, Builder, NONE, Value};
-use mimus_ir::op::{Op, Type};
+use mimus_ir::op::{JumpKind, Op, Type};
 
 use super::exception::Exception;
 use super::helpers::Helper;
@@ -164,14 +164,14 @@ impl Lift {
     /// block is looked for in the context that a helper has selected.
     fn end_to_context(&mut self) {
         let next = self.iconst(self.next);
-        self.b.jump_ind(next);
+        self.b.jump_ind(JumpKind::Plain, next);
         self.ended = true;
     }
 
     /// Ends the block and goes on where a helper has put RIP, in the context that it has selected.
     fn end_to_rip(&mut self) {
         let rip = self.b.load_env(slot::RIP);
-        self.b.jump_ind(rip);
+        self.b.jump_ind(JumpKind::Plain, rip);
         self.ended = true;
     }
 

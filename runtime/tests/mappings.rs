@@ -11,7 +11,7 @@ use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
 use mimus_runtime::cache::Cache;
 use mimus_runtime::compile::{Compiling, Settings};
 use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Vcpu};
+use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
 use mimus_softmmu::{MmioBus, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -225,7 +225,7 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     let settings = Settings { counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
-    let jit = threshold.map(|threshold| Arc::new(Jit { thunks, compiling, threshold }));
+    let jit = threshold.map(|threshold| Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(64) }));
 
     let mut cpu = Cpu::new(ram.clone(), cache.clone(), Box::new(Nothing), Features::default());
     let segment = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };

@@ -66,7 +66,7 @@ fn condition(predicate: u8) -> FloatCC {
 }
 
 impl Lowering<'_, '_> {
-    /// Notes in the header that this code does floating point, and finds out which results are used.
+    /// Notes in the header that this part does floating point, if it does, and finds out which results are used.
     pub(super) fn mark_floats(&mut self) {
         let insts = &self.block.insts;
         self.used.clear();

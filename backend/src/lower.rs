@@ -435,10 +435,12 @@ impl<'a, 'f> Lowering<'a, 'f> {
     }
 
     fn store_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
-        let value = self.operand(inst.a, inst.ty)?;
+        let slot = self.region.slot(inst);
+        let lane = if slot.is_none() { self.stored_lane(inst.a, inst.ty)? } else { None };
+        let value = lane.map_or_else(|| self.operand(inst.a, inst.ty), Ok)?;
         let flags = if inst.ty == Type::V128 { self.flags.env_wide } else { self.flags.env };
         self.b.ins().store(flags, value, self.env, i32::from(inst.c));
-        if let Some(slot) = self.region.slot(inst) {
+        if let Some(slot) = slot {
             self.define_slot(slot, value);
         }
         Ok(())

@@ -125,6 +125,30 @@ impl Lowering<'_, '_> {
         Ok(value)
     }
 
+    /// If `v`, to be stored as `ty`, is lane 0 of a vector: that lane as a float, so that it need not go through an integer
+    /// register.
+    pub(super) fn stored_lane(&mut self, v: mimus_ir::Value, ty: Type) -> Result<Option<Value>, BackendError> {
+        if !self.host.floats() {
+            return Ok(None);
+        }
+        let (inst, from) = self.definition(v)?;
+        let lane = match inst.vec_info() {
+            Some(VecInfo { kind: VecKind::Extract32, imm: 0 }) => S,
+            Some(VecInfo { kind: VecKind::Extract64, imm: 0 }) => D,
+            _ => return Ok(None),
+        };
+        if inst.op != Op::Vec || from != ty {
+            return Ok(None);
+        }
+        self.scalar(inst.a, lane).map(Some)
+    }
+
+    /// The bits of a float as an integer.
+    pub(super) fn lane_bits(&mut self, value: Value) -> Value {
+        let ty = if self.b.func.dfg.value_type(value) == S { types::I32 } else { types::I64 };
+        self.b.ins().bitcast(ty, MemFlagsData::new().with_endianness(Endianness::Little), value)
+    }
+
     /// Operand `a` with lane 0 replaced by `value`, which is remembered as such.
     fn with_scalar(&mut self, inst: &Inst, value: Value) -> Result<Value, BackendError> {
         let ty = self.b.func.dfg.value_type(value);
@@ -269,7 +293,7 @@ impl Lowering<'_, '_> {
         let x = self.scalar(inst.a, from)?;
         let (bits, mantissa, bias) = if from == S { (types::I32, 23, 127) } else { (types::I64, 52, 1023) };
         let saturated = self.b.ins().fcvt_to_sint_sat(to, x);
-        let raw = self.b.ins().bitcast(bits, MemFlagsData::new().with_endianness(Endianness::Little), x);
+        let raw = self.lane_bits(x);
         let doubled = self.b.ins().ishl_imm_u(raw, 1);
         // The first exponent of numbers that may be too large, above the mantissa and the bit shifted in.
         let limit = (bias + i64::from(to.bits()) - 1) << (mantissa + 1);

@@ -177,7 +177,8 @@ impl Lowering<'_, '_> {
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
         let addr = self.address(inst)?;
-        let value = self.operand(inst.b, inst.ty)?;
+        let lane = self.stored_lane(inst.b, inst.ty)?;
+        let value = lane.map_or_else(|| self.operand(inst.b, inst.ty), Ok)?;
         let access = Access { size, write: true, aligned: false };
         let host = self.probe_shared(inst, addr, access, Slow::Store, |l| {
             let info = l.const64(size_and_flags(size, flags));
@@ -185,6 +186,7 @@ impl Lowering<'_, '_> {
                 l.store_wide_header(value, offset_of!(EnvHeader, slow_value));
                 l.const64(0)
             } else {
+                let value = if lane.is_some() { l.lane_bits(value) } else { value };
                 l.convert(value, inst.ty, Type::I64)
             };
             Ok(vec![l.env, addr, low, info])

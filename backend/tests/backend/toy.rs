@@ -9,7 +9,7 @@ use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, Requ
 use mimus_ir::block::CallInfo;
 use mimus_ir::interp::Outcome;
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Block, Builder, Effects, EnvSlot, Exit, Guest, Interp, MemFlags, Stop, Type, Value, VecInfo};
+use mimus_ir::{Block, Builder, Effects, EnvSlot, Exit, Guest, Interp, MemFlags, Stop, Type, Value, VecInfo, VecKind};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry, Tlb, Verdict};
 
@@ -245,10 +245,19 @@ unsafe extern "C" fn slow_trap(env: *mut u8, code: u64) {
     env.header.verdict = Verdict::Fault as u32;
 }
 
+/// The only floating point that comes here from an x86-64 host is an unordered signalling comparison.
 unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
+    const INVALID: u32 = 1;
     stack_is_aligned();
-    // SAFETY: see `parts`.
-    unsafe { crate::generated::vector(env, HEADER, operation) }
+    let kind = VecInfo::decode(operation).unwrap().kind;
+    if kind.row().eval.is_some() {
+        // SAFETY: see `parts`.
+        return unsafe { crate::generated::vector(env, HEADER, operation) };
+    }
+    assert!(matches!(kind, VecKind::OrderF32 | VecKind::OrderF64), "{kind:?}");
+    // SAFETY: as above.
+    let (env, _) = unsafe { parts(env) };
+    env.mxcsr |= INVALID;
 }
 
 macro_rules! helpers {

@@ -3,7 +3,7 @@
 use mimus_ir::VecKind;
 use mimus_ir::block::{NONE, Value};
 use mimus_ir::op::{Op, Type};
-use mimus_ir::vec::TEST_EQUAL_OR_UNORDERED;
+use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
 
 use super::Lift;
 use crate::x86::flags::{CcKind, CcOp};
@@ -37,6 +37,14 @@ pub(super) mod cc {
     pub const B: u8 = 2;
     pub const E: u8 = 4;
 }
+
+// Predicates of the IR's float tests, which are those of CMPPS.
+const LESS: u8 = 1;
+const LESS_OR_EQUAL: u8 = 2;
+const UNORDERED: u8 = 3;
+const NOT_LESS: u8 = 5;
+const NOT_LESS_OR_EQUAL: u8 = 6;
+const ORDERED: u8 = 7;
 
 impl Lift {
     /// Records that an instruction set the flags.
@@ -129,6 +137,9 @@ impl Lift {
     /// Condition `code` (the low 4 opcode bits of Jcc) as 0 or 1.
     pub(super) fn condition(&mut self, code: u8) -> Value {
         let known = match self.flags {
+            Flags::Known(record) if matches!(record.kind, CcKind::Float | CcKind::FloatDaz) => {
+                return self.order_condition(&record, code);
+            }
             Flags::Known(record) => self.known_condition(&record, code & !1),
             Flags::Dynamic => None,
         };
@@ -139,22 +150,23 @@ impl Lift {
         }
     }
 
-    /// A condition after COMISS or COMISD: OF and SF are 0; ZF, PF and CF tell the order.
+    /// Condition `code` after COMISS or COMISD: OF and SF are 0; ZF, PF and CF tell the order.
     fn order_condition(&mut self, r: &Record, code: u8) -> Value {
-        const UNORDERED: u8 = 3;
-        const NOT_LESS: u8 = 5;
-        const NOT_LESS_OR_EQUAL: u8 = 6;
-        let kind = if r.ty == Type::I64 { VecKind::TestF64 } else { VecKind::TestF32 };
+        // Predicate, and whether it is of the second operand and the first.
         let (predicate, swap) = match code {
-            0 | 8 => return self.b.iconst(Type::I8, 0),
-            // CF: less or unordered, that is not (b less than or equal to a).
+            // CF: less or unordered, that is not (b <= a).
             2 => (NOT_LESS_OR_EQUAL, true),
-            // CF or ZF: not (b less than a).
+            3 => (LESS_OR_EQUAL, true),
+            // CF or ZF: not (b < a).
             6 => (NOT_LESS, true),
+            7 => (LESS, true),
             10 => (UNORDERED, false),
-            12 => return self.b.iconst(Type::I8, 0),
-            _ => (TEST_EQUAL_OR_UNORDERED, false),
+            11 => (ORDERED, false),
+            4 | 14 => (TEST_EQUAL_OR_UNORDERED, false),
+            5 | 15 => (TEST_ORDERED_AND_UNEQUAL, false),
+            _ => return self.b.iconst(Type::I8, u64::from(code & 1)),
         };
+        let kind = if r.ty == Type::I64 { VecKind::TestF64 } else { VecKind::TestF32 };
         let (a, b) = if swap { (r.aux, r.a) } else { (r.a, r.aux) };
         self.b.vec(kind, predicate, [a, b, NONE])
     }
@@ -171,9 +183,6 @@ impl Lift {
                 _ => return None,
             };
             return Some(self.b.extract(Type::I64, r.src, bit, 1));
-        }
-        if matches!(r.kind, CcKind::Float | CcKind::FloatDaz) {
-            return Some(self.order_condition(r, code));
         }
         let sub = r.kind == CcKind::Sub;
         Some(match code {

@@ -1,5 +1,7 @@
 //! Guest instruction sets of mimus: state, decoding, semantics as micro-ops, helpers, exceptions and page
 //! walkers. A guest is one module here, one machine in the runtime and its devices, and nothing else.
+// Runs with the guest's rounding and flags in the host's register when compiled code calls it.
+#![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 #![forbid(unsafe_code)]
 
 pub mod x86;

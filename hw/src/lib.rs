@@ -6,6 +6,8 @@
 //!
 //! The host side reads and writes ports and MMIO on behalf of a vCPU, calls [`Pc::advance`] no later than
 //! [`Pc::next_deadline`], and asks [`Pc::interrupt_pending`] before it enters the guest.
+// Runs with the guest's rounding and flags in the host's register when compiled code calls it.
+#![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 #![forbid(unsafe_code)]
 
 mod acpi_pm;

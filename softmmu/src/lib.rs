@@ -1,5 +1,7 @@
 //! Guest memory of mimus: RAM, the TLB that compiled code probes inline, the slow path behind it, page
 //! walkers' and buses' traits, and the watches that make stores to translated code visible.
+// Runs with the guest's rounding and flags in the host's register when compiled code calls it.
+#![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
 pub mod bulk;
 pub mod filter;

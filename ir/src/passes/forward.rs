@@ -26,6 +26,7 @@ pub(super) fn run(block: &mut Block, scratch: &mut Scratch) {
     let Scratch { env, replace, bound, flag } = scratch;
     env.clear();
     let mut code_may_have_changed = false;
+    let mut aligned = Alignments::default();
     for index in 0..block.insts.len() {
         let (done, rest) = block.insts.split_at_mut(index);
         let Some(inst) = rest.first_mut() else { return };
@@ -73,7 +74,7 @@ pub(super) fn run(block: &mut Block, scratch: &mut Scratch) {
                 forward.fold_address(inst);
                 Keep
             }
-            Op::TrapIf => forward.trap_if(inst),
+            Op::TrapIf => forward.trap_if(inst, &mut aligned),
             Op::Branch => {
                 forward.branch(inst, block.fallthrough);
                 Keep
@@ -129,6 +130,33 @@ fn inverse(op: Op) -> Option<(Op, bool)> {
 
 fn commutes(op: Op) -> bool {
     matches!(op, Op::Add | Op::Mul | Op::And | Op::Or | Op::Xor | Op::Eq | Op::Ne)
+}
+
+/// That the bits of `of + offset` which are in `mask` are 0.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Alignment {
+    of: Value,
+    offset: u64,
+    mask: u64,
+}
+
+/// The last few alignments that traps have made sure of.
+#[derive(Default)]
+struct Alignments {
+    known: [Option<Alignment>; 4],
+    next: usize,
+}
+
+impl Alignments {
+    /// Adds one; false if it is known already.
+    fn insert(&mut self, alignment: Alignment) -> bool {
+        if self.known.contains(&Some(alignment)) {
+            return false;
+        }
+        self.known[self.next % self.known.len()] = Some(alignment);
+        self.next += 1;
+        true
+    }
 }
 
 struct Forward<'a> {
@@ -496,9 +524,25 @@ impl Forward<'_> {
         }
     }
 
-    fn trap_if(&self, inst: &mut Inst) -> Action {
+    fn trap_if(&self, inst: &mut Inst, aligned: &mut Alignments) -> Action {
         self.condition(&mut inst.a);
-        if self.constant(inst.a).is_some_and(|cond| cond & 0xff == 0) { Drop } else { Keep }
+        if self.constant(inst.a).is_some_and(|cond| cond & 0xff == 0) {
+            return Drop;
+        }
+        match self.alignment(inst.a) {
+            Some(alignment) if !aligned.insert(alignment) => Drop,
+            _ => Keep,
+        }
+    }
+
+    /// What a trap on condition `v` makes sure of, if it is low bits of an address.
+    fn alignment(&self, v: Value) -> Option<Alignment> {
+        let low = self.def_as(v, Op::AndI, Type::I8).filter(|d| d.imm <= 0xff)?;
+        let sum = self.def_as(low.a, Op::AddI, Type::I8).filter(|_| (low.imm + 1).is_power_of_two());
+        Some(match sum {
+            Some(sum) => Alignment { of: sum.a, offset: sum.imm & low.imm, mask: low.imm },
+            None => Alignment { of: low.a, offset: 0, mask: low.imm },
+        })
     }
 
     fn branch(&self, inst: &mut Inst, fallthrough: u64) {

@@ -354,6 +354,27 @@ goldens! {
         stenv.v128 [0x0], v6
         exit 0x0
     ";
+    alignments_are_checked_once "
+        v1 = ldenv.i64 [0x0]
+        v2 = add.i.i64 v1, 0x10
+        v3 = and.i.i8 v2, 0xf
+        v4 = ne.i.i8 v3, 0x0
+        trap_if v4, code=0x1
+        v6 = load.v128 v2
+        v7 = add.i.i64 v1, 0x20
+        v8 = and.i.i8 v7, 0xf
+        v9 = ne.i.i8 v8, 0x0
+        trap_if v9, code=0x1
+        v11 = load.v128 v7
+        v12 = and.i.i8 v1, 0xf
+        trap_if v12, code=0x1
+        v14 = add.i.i64 v1, 0x8
+        v15 = and.i.i8 v14, 0xf
+        trap_if v15, code=0x1
+        v17 = and.i.i8 v14, 0x7
+        trap_if v17, code=0x1
+        exit 0x0
+    ";
     unused_ops "
         v1 = ldenv.i64 [0x0]
         v2 = ldenv.i64 [0x8]

@@ -22,7 +22,7 @@ RSA_BITS = 4096
 ROWS = {
     "gzip": ["/bin/gzip", "-n", "-6", "-c", "/inputs/text"],
     "xz": ["/usr/bin/xz", "-6", "-T1", "-c", "/inputs/less-text"],
-    "openssl_aes": ["/usr/bin/openssl", "enc", "-aes-128-cbc", "-K", "07" * 16, "-iv", "01" * 16, "-in", "/inputs/zeros"],
+    "openssl_aes": ["/usr/bin/openssl", "enc", "-aes-128-cbc", *("-K", "07" * 16, "-iv", "01" * 16, "-in", "/inputs/zeros")],
     "openssl_sha256": ["/usr/bin/openssl", "dgst", "-sha256", "/inputs/zeros"],
     # Tests the primes and computes with them.
     "openssl_rsa": ["/usr/bin/openssl", "rsa", "-check", "-noout", "-in", "/inputs/rsa.pem"],
@@ -93,7 +93,7 @@ class Real:
         self.image = self.make_image()
 
     def make_key(self):
-        """An RSA key, once: a signature with it is the same everywhere."""
+        """An RSA key, once; any will do."""
         path = os.path.join(self.tree, "inputs", "rsa.pem")
         if os.path.exists(path):
             return
@@ -109,7 +109,8 @@ class Real:
             file.write("set -e\n" + "\n".join(lines) + "\n")
         image = folder("real.cpio")
         try:
-            output("tools/make-initramfs", image, "--store", f"{self.tree}:/programs", f"{self.suite}:/suite/suite", f"{script}:/real-run")
+            files = (f"{self.tree}:/programs", f"{self.suite}:/suite/suite", f"{script}:/real-run")
+            output("tools/make-initramfs", image, "--store", *files)
         except subprocess.CalledProcessError:
             die("there is no guest for the Debian packages (see above)")
         return image

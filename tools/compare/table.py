@@ -28,6 +28,7 @@ MEAN = {"integer": (0.6, 0.4), "sse": (0.12, 0.08), "real": (0.6, 0.35)}
 # MB of host memory over the guest's RAM while booting.
 MEMORY = (100, 50)
 
+RATIOS = ("qemu_native", "mimus_native", "mimus_qemu")
 KINDS = ("boot", "integer", "calls", "sse", "x87", "memory", "chase", "system", "code", "real")
 
 
@@ -75,7 +76,7 @@ def summarize(seconds, kinds):
     for kind in (*KINDS, "all programs"):
         members = [row for row in rows if row["kind"] != "boot" and kind in (row["kind"], "all programs")]
         if len(members) > 1:
-            mean = {key: geometric_mean(row[key] for row in members) for key in ("qemu_native", "mimus_native", "mimus_qemu")}
+            mean = {key: geometric_mean(row[key] for row in members) for key in RATIOS}
             means.append({"kind": kind, **mean, **verdict(mean["mimus_qemu"], MEAN.get(kind))})
     return rows, means
 
@@ -120,7 +121,7 @@ def print_rows(rows, means):
             kind = row["kind"]
             print(kind)
         cells = [spread(row["seconds"].get(program)) for program in ("native", *PROGRAMS)]
-        ratios = [number(row[key]) for key in ("qemu_native", "mimus_native", "mimus_qemu")]
+        ratios = [number(row[key]) for key in RATIOS]
         print(LINE.format(f"  {row['name']}", *cells, *ratios, judged(row)).rstrip())
     for mean in means:
         if mean["kind"] == "all programs":
@@ -128,7 +129,7 @@ def print_rows(rows, means):
 
 
 def print_mean(mean, title):
-    ratios = [number(mean[key]) for key in ("qemu_native", "mimus_native", "mimus_qemu")]
+    ratios = [number(mean[key]) for key in RATIOS]
     print(LINE.format(title, "", "", "", *ratios, judged(mean)).rstrip())
 
 
@@ -160,3 +161,31 @@ def print_memory(memory):
         words = [f"{cell / 1e6:.0f} MB" if cell is not None else "unknown" for cell in cells]
         judged = f"{memory['must']:>6}  {'yes' if memory['holds'] else 'NO'}" if key == "over_ram" else ""
         print(f"  {title:<42}{words[0]:>28}{words[1]:>28}{'':>12}{judged}".rstrip())
+
+
+def markdown(rows, means):
+    """The ratios as a table for a document; seconds are medians."""
+    lines = [
+        "| program | native | QEMU / native | mimus / native | mimus / QEMU | must | aim | holds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+
+    def line(title, native, entry):
+        ratios = [number(entry[key]) for key in RATIOS]
+        promised = ["", "", ""]
+        if entry["must"] is not None:
+            promised = [f"{entry['must']:g}", f"{entry['aim']:g}", "yes" if entry["holds"] else "no"]
+        lines.append("| " + " | ".join([title, native, *ratios, *promised]) + " |")
+
+    for kind in KINDS:
+        for row in rows:
+            if row["kind"] == kind:
+                native = row["medians"].get("native")
+                line(f"{kind}: `{row['name']}`", f"{native:.3f} s" if native else "", row)
+        for mean in means:
+            if mean["kind"] == kind:
+                line(f"**{kind}, geometric mean**", "", mean)
+    for mean in means:
+        if mean["kind"] == "all programs":
+            line("**all programs, geometric mean**", "", mean)
+    return "\n".join(lines) + "\n"

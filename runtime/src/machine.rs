@@ -35,7 +35,7 @@ pub const DEFAULT_TB_SIZE_MIB: u32 = 128;
 const CODE_SHARE: usize = 4;
 
 /// Executions after which a block is compiled when the user gives no number.
-pub const DEFAULT_THRESHOLD: u32 = 200;
+pub const DEFAULT_THRESHOLD: u32 = 500;
 
 /// Back edges and indirect jumps to a block after which a region is made around it when the user gives no number.
 pub const DEFAULT_REGION: u32 = 32768;

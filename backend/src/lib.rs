@@ -23,6 +23,7 @@ mod lower;
 pub mod native;
 pub mod perf;
 pub mod thunks;
+mod x87;
 
 pub use arena::{Arena, Generation, Slot};
 pub use compile::{CompiledInfo, Compiler, Dump, MAX_PARTS, Part, Request};

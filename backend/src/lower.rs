@@ -12,6 +12,7 @@ mod region;
 mod share;
 pub(crate) mod stubs;
 mod vector;
+mod x87;
 
 use std::borrow::Cow;
 use std::mem::offset_of;
@@ -45,23 +46,43 @@ pub(crate) struct Summary {
 pub(crate) struct SlowPath {
     /// Offset of the thunk's pointer in [`EnvHeader`].
     pub offset: usize,
+    /// Offset of the pointer to the Rust function behind it.
+    pub rust: usize,
     /// Number of 64-bit arguments, env included.
     pub params: usize,
 }
 
-/// The slow paths: those of [`EnvHeader::slow_rust`] in its order, then those that look in the TLB first.
-pub(crate) const SLOW_PATHS: [SlowPath; 7] = [
-    SlowPath { offset: offset_of!(EnvHeader, slow_load), params: 3 },
-    SlowPath { offset: offset_of!(EnvHeader, slow_store), params: 4 },
-    SlowPath { offset: offset_of!(EnvHeader, slow_rmw), params: 4 },
-    SlowPath { offset: offset_of!(EnvHeader, slow_cas), params: 5 },
-    SlowPath { offset: offset_of!(EnvHeader, slow_trap), params: 2 },
-    SlowPath { offset: offset_of!(EnvHeader, probe_load), params: 3 },
-    SlowPath { offset: offset_of!(EnvHeader, probe_store), params: 4 },
+const fn slow_path(offset: usize, rust: usize, params: usize) -> SlowPath {
+    SlowPath { offset, rust, params }
+}
+
+/// Offset of entry `index` of [`EnvHeader::slow_rust`].
+const fn slow_rust(index: usize) -> usize {
+    offset_of!(EnvHeader, slow_rust) + 8 * index
+}
+
+/// Offset of entry `index` of [`EnvHeader::x87_rust`].
+const fn x87_rust(index: usize) -> usize {
+    offset_of!(EnvHeader, x87_rust) + 8 * index
+}
+
+/// The slow paths, in the order of [`Slow`]. Those that look in the TLB first have the same functions as those that do not.
+pub(crate) const SLOW_PATHS: [SlowPath; 10] = [
+    slow_path(offset_of!(EnvHeader, slow_load), slow_rust(0), 3),
+    slow_path(offset_of!(EnvHeader, slow_store), slow_rust(1), 4),
+    slow_path(offset_of!(EnvHeader, slow_rmw), slow_rust(2), 4),
+    slow_path(offset_of!(EnvHeader, slow_cas), slow_rust(3), 5),
+    slow_path(offset_of!(EnvHeader, slow_trap), slow_rust(4), 2),
+    slow_path(offset_of!(EnvHeader, probe_load), slow_rust(0), 3),
+    slow_path(offset_of!(EnvHeader, probe_store), slow_rust(1), 4),
+    slow_path(offset_of!(EnvHeader, x87_park), x87_rust(0), 1),
+    slow_path(offset_of!(EnvHeader, x87_resume), x87_rust(1), 1),
+    slow_path(offset_of!(EnvHeader, x87_step), x87_rust(2), 4),
 ];
 
 /// The slow path to [`EnvHeader::vector`].
-pub(crate) const SLOW_VECTOR: SlowPath = SlowPath { offset: offset_of!(EnvHeader, slow_vector), params: 2 };
+pub(crate) const SLOW_VECTOR: SlowPath =
+    slow_path(offset_of!(EnvHeader, slow_vector), offset_of!(EnvHeader, vector), 2);
 
 /// Index into [`SLOW_PATHS`].
 #[derive(Clone, Copy)]
@@ -73,6 +94,9 @@ pub(crate) enum Slow {
     Trap,
     ProbeLoad,
     ProbeStore,
+    X87Park,
+    X87Resume,
+    X87Step,
 }
 
 /// Signature of a slow path's thunk or of the Rust function behind it.
@@ -128,6 +152,7 @@ pub(crate) struct Lowering<'a, 'f> {
     slow_sigs: [Option<SigRef>; SLOW_PATHS.len()],
     /// For helpers, and for those that work on the guest's MXCSR.
     helper_sigs: [Option<SigRef>; 2],
+    x87_sig: Option<SigRef>,
     /// By position: whether an op that is sure to be executed uses the value. Empty if the block has no floating point.
     used: Vec<bool>,
     /// Position of the op being lowered.
@@ -173,6 +198,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             block_sig,
             slow_sigs: [None; SLOW_PATHS.len()],
             helper_sigs: [None; 2],
+            x87_sig: None,
             used: Vec::new(),
             index: 0,
             pc: 0,

@@ -4,12 +4,15 @@
 //! read-modify-write, compare-and-swap, trap. They must not unwind, nor may helpers. While one of them runs, or a
 //! helper that may fault, [`EnvHeader::exit_value`] holds the guest PC of the current instruction. One that cannot
 //! finish sets [`EnvHeader::verdict`] and has had no effect.
+//!
+//! On hosts with x87 the unit may hold the guest's registers while compiled code runs ([`EnvHeader::x87_live`]). Every way
+//! into Rust from here puts them back first; the functions for that are in [`EnvHeader::x87_rust`].
 
 use std::mem::offset_of;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Value, types};
+use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Type, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use mimus_ir::MemFlags;
@@ -23,6 +26,7 @@ use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, TLB_SHIFT, slow_signature, stubs};
+use crate::x87;
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
 pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
@@ -34,6 +38,14 @@ pub type SlowRmw = unsafe extern "C" fn(*mut u8, u64, u64, u64);
 pub type SlowCas = unsafe extern "C" fn(*mut u8, u64, u64, u64, u64);
 /// `(env, code)`: makes a guest trap pending. The code leaves as if a verdict were out.
 pub type SlowTrap = unsafe extern "C" fn(*mut u8, u64);
+/// `(env)`: takes [`EnvHeader::x87_image`] into the guest's state and clears [`EnvHeader::x87_live`].
+pub type X87Park = unsafe extern "C" fn(*mut u8);
+/// `(env)`: may fill [`EnvHeader::x87_image`], with all exceptions masked in its control word, and set
+/// [`EnvHeader::x87_live`].
+pub type X87Resume = unsafe extern "C" fn(*mut u8);
+/// `(env, a, c, helper << 32 | arg)`: calls a helper; the result goes to `slow_value[0]`. Afterwards it may do what
+/// [`X87Resume`] may.
+pub type X87Step = unsafe extern "C" fn(*mut u8, u64, u64, u64);
 /// A guest's helper: `(env, a, b, c, arg)`.
 pub type Helper = unsafe extern "C" fn(*mut u8, u64, u64, u64, u32) -> u64;
 
@@ -44,6 +56,8 @@ pub struct Thunks {
     exit_stub: HostAddr,
     slow: [HostAddr; SLOW_PATHS.len()],
     floats: Option<Floats>,
+    /// [`x87::routines`]; `None` where the host's unit is not used.
+    x87: Option<HostAddr>,
     header_offset: usize,
 }
 
@@ -62,6 +76,10 @@ impl Thunks {
     ///
     /// [`BackendError::PermanentFull`], or what [`crate::Compiler::compile`] may fail with.
     pub fn new(host: &HostIsa, arena: &mut Arena, header_offset: i32) -> Result<Thunks, BackendError> {
+        let x87 = match host.has_x87() {
+            true => Some(arena.publish_permanent(&x87::routines(header_offset))?),
+            false => None,
+        };
         let mut maker = Maker { host, header_offset, code: Vec::new() };
         maker.entry_trampoline()?;
         let entry = arena.publish_permanent(&maker.code)?;
@@ -88,7 +106,7 @@ impl Thunks {
         } else {
             None
         };
-        Ok(Thunks { entry, exit_stub, slow, floats, header_offset: header_offset as usize })
+        Ok(Thunks { entry, exit_stub, slow, floats, x87, header_offset: header_offset as usize })
     }
 
     /// `extern "C" fn(env, code) -> exit code`.
@@ -113,7 +131,8 @@ impl Thunks {
 
     /// Fills in the pointers to the slow paths' thunks.
     pub fn install(&self, header: &mut EnvHeader) {
-        let [load, store, rmw, cas, trap, probe_load, probe_store] = self.slow.map(|a| a.0);
+        let [load, store, rmw, cas, trap, probe_load, probe_store, x87_park, x87_resume, x87_step] =
+            self.slow.map(|a| a.0);
         header.slow_load = load;
         header.slow_store = store;
         header.slow_rmw = rmw;
@@ -126,6 +145,10 @@ impl Thunks {
             header.float_call = floats.float_call.0;
             header.slow_vector = floats.slow_vector.0;
         }
+        header.x87_park = x87_park;
+        header.x87_resume = x87_resume;
+        header.x87_step = x87_step;
+        header.x87_ops = self.x87.map_or(0, |a| a.0);
     }
 }
 
@@ -159,13 +182,23 @@ impl Maker<'_> {
         let mut signature = Signature::new(self.host.c_call_conv());
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
+        let x87 = self.x87();
         self.function(signature, |b, params| {
             let callee = b.import_signature(block_signature());
             let none = b.ins().iconst(types::I64, 0);
             let call = b.ins().call_indirect(callee, params[1], &[params[0], none]);
             let code = b.inst_results(call)[0];
+            if let Some(x87) = x87 {
+                x87.park(b, params[0]);
+            }
             b.ins().return_(&[code]);
         })
+    }
+
+    /// Where the host's x87 unit may be the guest's.
+    fn x87(&self) -> Option<X87> {
+        let Maker { host, header_offset, .. } = *self;
+        host.has_x87().then(|| X87 { header_offset, c: host.c_call_conv() })
     }
 
     /// Returns where to enter it.
@@ -247,12 +280,23 @@ impl Maker<'_> {
     }
 
     fn slow_thunk(&mut self, index: usize, path: &SlowPath) -> Result<(), BackendError> {
-        let pointer = self.header_offset + (offset_of!(EnvHeader, slow_rust) + 8 * index) as i32;
+        let pointer = self.header_offset + path.rust as i32;
         let rust = slow_signature(self.host.c_call_conv(), path);
+        let x87 = self.x87();
         self.function(slow_signature(CallConv::PreserveAll, path), |b, params| {
-            let callee = b.import_signature(rust);
-            let function = b.ins().load(types::I64, MemFlagsData::trusted(), params[0], pointer);
-            b.ins().call_indirect(callee, function, params);
+            if let Some(x87) = x87 {
+                x87.park(b, params[0]);
+            }
+            if index != Slow::X87Park as usize {
+                let callee = b.import_signature(rust);
+                let function = b.ins().load(types::I64, MemFlagsData::trusted(), params[0], pointer);
+                b.ins().call_indirect(callee, function, params);
+            }
+            if let Some(x87) = x87
+                && [Slow::X87Resume as usize, Slow::X87Step as usize].contains(&index)
+            {
+                x87.restore(b, params[0]);
+            }
             b.ins().return_(&[]);
         })?;
         if self.host.arch == Arch::X64 {
@@ -345,4 +389,57 @@ pub(crate) fn tlb_entry(
     let offset = b.ins().band(offset, mask);
     let bank = b.ins().load(types::I64, flags, env, field(offset_of!(EnvHeader, tlb)));
     b.ins().iadd(offset, bank)
+}
+
+/// Moves the guest's x87 unit between the host's and env.
+#[derive(Clone, Copy)]
+struct X87 {
+    header_offset: i32,
+    c: CallConv,
+}
+
+impl X87 {
+    fn header(self, b: &mut FunctionBuilder<'_>, env: Value, ty: Type, field: usize) -> Value {
+        b.ins().load(ty, MemFlagsData::trusted(), env, self.header_offset + field as i32)
+    }
+
+    /// Does `body` if the guest's unit is in the host's.
+    fn if_live(self, b: &mut FunctionBuilder<'_>, env: Value, body: impl FnOnce(&mut FunctionBuilder<'_>)) {
+        let live = self.header(b, env, types::I64, offset_of!(EnvHeader, x87_live));
+        let (then, rest) = (b.create_block(), b.create_block());
+        b.set_cold_block(then);
+        b.ins().brif(live, then, &[], rest, &[]);
+        b.switch_to_block(then);
+        body(b);
+        b.ins().jump(rest, &[]);
+        b.switch_to_block(rest);
+    }
+
+    fn routine(self, b: &mut FunctionBuilder<'_>, env: Value, offset: i32) {
+        let signature = b.import_signature(x87_signature());
+        let first = self.header(b, env, types::I64, offset_of!(EnvHeader, x87_ops));
+        let routine = b.ins().iadd_imm_s(first, i64::from(offset));
+        b.ins().call_indirect(signature, routine, &[env, env]);
+    }
+
+    fn park(self, b: &mut FunctionBuilder<'_>, env: Value) {
+        self.if_live(b, env, |b| {
+            self.routine(b, env, x87::SAVE);
+            let path = &SLOW_PATHS[Slow::X87Park as usize];
+            let signature = b.import_signature(slow_signature(self.c, path));
+            let function = self.header(b, env, types::I64, path.rust);
+            b.ins().call_indirect(signature, function, &[env]);
+        });
+    }
+
+    fn restore(self, b: &mut FunctionBuilder<'_>, env: Value) {
+        self.if_live(b, env, |b| self.routine(b, env, x87::RESTORE));
+    }
+}
+
+/// The signature of [`x87::routines`]: env, and an address or a condition.
+pub(crate) fn x87_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::PreserveAll);
+    signature.params.extend([AbiParam::new(types::I64); 2]);
+    signature
 }

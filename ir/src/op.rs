@@ -147,7 +147,7 @@ impl Shape {
 
 /// What an op may do beside computing its result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Effects(pub u8);
+pub struct Effects(pub u16);
 
 impl Effects {
     /// Pure.
@@ -166,6 +166,10 @@ impl Effects {
     pub const MARK: Effects = Effects(32);
     /// Reads or changes the guest's floating-point control and status register.
     pub const FLOAT: Effects = Effects(64);
+    /// Of a helper: integer computing only, so that the host's x87 unit is as the caller left it whatever it holds.
+    pub const LEAF: Effects = Effects(128);
+    /// Of a helper: it does what an x87 instruction does, which a host may execute in its place ([`crate::block::x87`]).
+    pub const X87: Effects = Effects(256);
 
     /// Union.
     pub const fn or(self, other: Effects) -> Effects {

@@ -271,7 +271,7 @@ impl Generator<'_> {
 
 /// Effects of helper `helper` of a [`ToyGuest`].
 pub const fn helper_effects(helper: u16) -> Effects {
-    Effects(helper as u8 & 15)
+    Effects(helper & 15)
 }
 
 /// What a [`ToyGuest`] saw, in order.

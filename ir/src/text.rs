@@ -57,9 +57,10 @@ impl fmt::Display for Block {
     }
 }
 
-const MEM_FLAGS: &[(&str, u8)] = &[("for_write", MemFlags::FOR_WRITE.0), ("relaxed", MemFlags::RELAXED.0)];
+const MEM_FLAGS: &[(&str, u16)] =
+    &[("for_write", MemFlags::FOR_WRITE.0 as u16), ("relaxed", MemFlags::RELAXED.0 as u16)];
 
-const EFFECTS: &[(&str, u8)] = &[
+const EFFECTS: &[(&str, u16)] = &[
     ("read_env", Effects::READ_ENV.0),
     ("write_env", Effects::WRITE_ENV.0),
     ("fault", Effects::FAULT.0),
@@ -67,6 +68,8 @@ const EFFECTS: &[(&str, u8)] = &[
     ("end", Effects::END.0),
     ("mark", Effects::MARK.0),
     ("float", Effects::FLOAT.0),
+    ("leaf", Effects::LEAF.0),
+    ("x87", Effects::X87.0),
 ];
 
 struct Printer<'a> {
@@ -94,7 +97,7 @@ impl fmt::Display for Operand {
     }
 }
 
-fn bits(f: &mut fmt::Formatter<'_>, key: &str, names: &[(&str, u8)], value: u8) -> fmt::Result {
+fn bits(f: &mut fmt::Formatter<'_>, key: &str, names: &[(&str, u16)], value: u16) -> fmt::Result {
     let mut separator = '=';
     for (name, bit) in names {
         if value & bit != 0 {
@@ -211,7 +214,7 @@ impl Printer<'_> {
         if disp != 0 {
             write!(f, ", disp={}{:#x}", if disp < 0 { "-" } else { "" }, disp.unsigned_abs())?;
         }
-        bits(f, ", flags", MEM_FLAGS, inst.mem_flags().0)
+        bits(f, ", flags", MEM_FLAGS, inst.mem_flags().0.into())
     }
 }
 
@@ -282,7 +285,7 @@ fn type_named(text: &str) -> Parsed<Type> {
     Type::ALL.into_iter().find(|ty| ty.name() == text).ok_or_else(|| format!("`{text}` is not a type"))
 }
 
-fn flags(text: &str, names: &[(&str, u8)]) -> Parsed<u8> {
+fn flags(text: &str, names: &[(&str, u16)]) -> Parsed<u16> {
     text.split('|').try_fold(0, |all, flag| {
         let known = names.iter().find(|(name, _)| *name == flag);
         known.map(|(_, bit)| all | bit).ok_or_else(|| format!("`{flag}` is not a flag"))

@@ -261,7 +261,9 @@ const CALL_EFFECTS: Effects = Effects::READ_ENV
     .or(Effects::FAULT)
     .or(Effects::MEMORY)
     .or(Effects::MARK)
-    .or(Effects::FLOAT);
+    .or(Effects::FLOAT)
+    .or(Effects::LEAF)
+    .or(Effects::X87);
 
 #[cfg(test)]
 mod tests {
@@ -370,7 +372,8 @@ mod tests {
         assert_eq!(check(Inst { imm: u64::from(Effects::WRITE_ENV.0) << 16, ..call }), Ok(()));
         let end = u64::from(Effects::END.0) << 16;
         assert_eq!(check(Inst { imm: end, ..call }), Err(Problem::EarlyTerminator));
-        assert_eq!(check(Inst { imm: 1 << 24, ..call }), Err(Problem::Constant(1 << 24)));
+        let unknown = 1 << 31;
+        assert_eq!(check(Inst { imm: unknown, ..call }), Err(Problem::Constant(unknown)));
         let rmw = Inst { op: Op::Rmw, a: 1, b: 1, c: RmwKind::ALL.len() as u16, ..block_inst() };
         let insts = vec![Inst { op: Op::Insn, c: 4, ..block_inst() }, constant, rmw, block_inst()];
         let error = verify(&Block { insts, ..Block::default() }, 0).unwrap_err();

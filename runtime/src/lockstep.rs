@@ -113,6 +113,7 @@ impl BlockRunner {
         header.jump_cache_mask = 0;
         header.slow_rust = slow::TABLE.map(|f| f.address());
         header.vector = slow::VECTOR.address();
+        header.x87_rust = slow::X87.map(|f| f.address());
         self.memory.thunks.install(header);
         cpu.update_mode();
         cpu.code_policy = CodePolicy::Refuse;

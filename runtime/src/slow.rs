@@ -27,6 +27,10 @@ pub(crate) static TABLE: [SlowFn; 5] = [
     SlowFn(trap as *const ()),
 ];
 
+/// In the order of [`mimus_softmmu::EnvHeader::x87_rust`].
+pub(crate) static X87: [SlowFn; 3] =
+    [SlowFn(x87_park as *const ()), SlowFn(x87_resume as *const ()), SlowFn(x87_step as *const ())];
+
 /// The vCPU that compiled code runs on.
 ///
 /// # Safety
@@ -109,4 +113,30 @@ unsafe extern "C" fn cas(env: *mut u8, addr: u64, expected: u64, new: u64, info:
 unsafe extern "C" fn trap(env: *mut u8, code: u64) {
     // SAFETY: called by compiled code with its own env.
     unsafe { cpu(env) }.trap(code);
+}
+
+/// # Safety
+/// As for [`cpu`].
+unsafe extern "C" fn x87_park(env: *mut u8) {
+    // SAFETY: called by compiled code with its own env.
+    unsafe { cpu(env) }.park_x87();
+}
+
+/// # Safety
+/// As for [`cpu`].
+unsafe extern "C" fn x87_resume(env: *mut u8) {
+    // SAFETY: called by compiled code with its own env.
+    unsafe { cpu(env) }.offer_x87();
+}
+
+/// # Safety
+/// As for [`cpu`].
+unsafe extern "C" fn x87_step(env: *mut u8, a: u64, c: u64, helper: u64) {
+    // SAFETY: called by compiled code with its own env.
+    let cpu = unsafe { cpu(env) };
+    // What stopped it is in the verdict.
+    if let Ok(value) = cpu.call((helper >> 32) as u16, [a, 0, c], helper as u32) {
+        cpu.header.slow_value = [value, 0];
+        cpu.offer_x87();
+    }
 }

@@ -144,6 +144,7 @@ impl Vcpu {
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
         header.slow_rust = slow::TABLE.map(|f| f.address());
         header.vector = slow::VECTOR.address();
+        header.x87_rust = slow::X87.map(|f| f.address());
         if let Some(jit) = &jit {
             jit.thunks.install(header);
         }

@@ -83,6 +83,23 @@ pub struct EnvHeader {
     /// First [`JumpCacheEntry`] of jump cache 0; the others follow, each of `jump_cache_mask` and one more entry. Compiled code
     /// does not read it.
     pub jump_caches: u64,
+    /// Not 0 while the guest's x87 unit is the host's, and env's copy of it out of date: then `x87_ops`. It is so only in
+    /// compiled code and in helpers that are integer computing alone; all other code finds 0, and the host's unit empty.
+    pub x87_live: u64,
+    /// First of the routines that execute one x87 instruction each; 0 where the host's unit is not used.
+    pub x87_ops: u64,
+    /// `PreserveAll fn(env)`: puts the guest's x87 unit back into env.
+    pub x87_park: u64,
+    /// `PreserveAll fn(env)`: lets the host's x87 unit be the guest's if it can.
+    pub x87_resume: u64,
+    /// `PreserveAll fn(env, a, c, helper << 32 | arg)`: calls the helper of an x87 instruction, result in `slow_value`, then
+    /// does what `x87_resume` does.
+    pub x87_step: u64,
+    /// The same three as plain `extern "C"` functions: the first takes `x87_image` into env, the others may fill it and set
+    /// `x87_live`.
+    pub x87_rust: [u64; 3],
+    /// The x87 unit on its way: what FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9).
+    pub x87_image: X87Image,
 }
 
 /// An [`EnvHeader::jump_context`] that no entry has.
@@ -93,6 +110,17 @@ impl EnvHeader {
     pub fn use_jump_cache(&mut self, number: usize) {
         let bytes = self.jump_cache_mask.wrapping_add(size_of::<JumpCacheEntry>() as u64);
         self.jump_cache = self.jump_caches.wrapping_add(bytes.wrapping_mul(number as u64));
+    }
+}
+
+/// 108 bytes of [`EnvHeader::x87_image`].
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug)]
+pub struct X87Image(pub [u8; 108]);
+
+impl Default for X87Image {
+    fn default() -> Self {
+        X87Image([0; 108])
     }
 }
 

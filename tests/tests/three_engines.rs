@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use iced_x86::Code;
+use iced_x86::{Code, CpuidFeature, Mnemonic};
 use mimus_frontend::x86::Mode;
 use mimus_ir::Block;
 use mimus_runtime::lockstep::{BlockRunner, Compiled};
@@ -96,7 +96,6 @@ fn interpreter_agrees_with_the_host() {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host {
-    use iced_x86::Mnemonic;
     use mimus_tests::engines::host::Host;
 
     use super::*;
@@ -362,21 +361,19 @@ fn compiled_code_agrees_with_the_interpreter() {
     }
 }
 
-#[test]
-fn random_programs_agree() {
-    const TIME: Duration = Duration::from_secs(20);
+/// Compares programs made of `codes` for so long.
+fn programs_agree(codes: &[Code], time: Duration) {
     /// Most instructions in a program.
     const LENGTH: u64 = 20;
     let fixed = seed();
-    let time = TIME * factor();
-    let codes = program::forms();
+    let time = time * factor();
     let (mut pair, mut guest) = (Pair::new(World::USER), Guest::new(World::USER));
     let start = Instant::now();
     let (mut programs, mut insns) = (0u64, 0);
     let mut failures = Vec::new();
     while start.elapsed() < time && failures.len() < 5 {
         let mut rng = Rng::new(fixed).part(programs);
-        let (program, stepped) = program::program(&mut rng, &mut guest, &codes, LENGTH);
+        let (program, stepped) = program::program(&mut rng, &mut guest, codes, LENGTH);
         programs += 1;
         insns += program.insns.len();
         let found = pair.check(&program, Some(&stepped));
@@ -389,4 +386,30 @@ fn random_programs_agree() {
     }
     println!("{programs} programs, {insns} instructions");
     assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}
+
+#[test]
+fn random_programs_agree() {
+    programs_agree(&program::forms(), Duration::from_secs(20));
+}
+
+/// The x87 unit's state stays in the host's from instruction to instruction, and leaves it in between: for helpers, for MMX
+/// and when an exception is unmasked.
+#[test]
+fn random_x87_programs_agree() {
+    let mut codes = program::forms();
+    let x87 = |code: &Code| {
+        code.cpuid_features()
+            .iter()
+            .any(|f| matches!(f, CpuidFeature::FPU | CpuidFeature::FPU287 | CpuidFeature::FPU387 | CpuidFeature::MMX))
+    };
+    codes.retain(|code| {
+        x87(code)
+            || matches!(
+                code.mnemonic(),
+                Mnemonic::Fxsave | Mnemonic::Fxrstor | Mnemonic::Div | Mnemonic::Jbe | Mnemonic::Jp | Mnemonic::Pause
+            )
+    });
+    assert!(codes.len() > 200, "{} forms", codes.len());
+    programs_agree(&codes, Duration::from_secs(10));
 }

@@ -93,6 +93,13 @@ impl Lowering<'_, '_> {
             return Err(self.malformed("no 128-bit form"));
         }
         let info = CallInfo::decode(inst.imm);
+        let x87 = self.host.has_x87();
+        if x87
+            && info.effects.has(Effects::X87)
+            && let Some(form) = self.x87_form(info)
+        {
+            return self.x87(inst, info, form);
+        }
         let faults = info.effects.has(Effects::FAULT);
         let mut args = vec![self.env];
         for v in [inst.a, inst.b, inst.c] {
@@ -102,6 +109,9 @@ impl Lowering<'_, '_> {
         args.push(self.b.ins().iconst(types::I64, constant));
         if faults {
             self.store_pc();
+        }
+        if x87 && !info.effects.has(Effects::LEAF) {
+            self.park_x87();
         }
         let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
         let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);

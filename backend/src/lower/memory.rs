@@ -19,13 +19,13 @@ pub(crate) const TLB_SHIFT: i64 = PAGE_SIZE.trailing_zeros() as i64 - size_of::<
 
 /// What the probe of an access has to find out.
 #[derive(Clone, Copy)]
-struct Access {
+pub(super) struct Access {
     /// Bytes.
-    size: u32,
+    pub size: u32,
     /// Whether the page must be writable.
-    write: bool,
+    pub write: bool,
     /// Whether the address must be a multiple of the size.
-    aligned: bool,
+    pub aligned: bool,
 }
 
 impl Lowering<'_, '_> {
@@ -51,7 +51,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Looks for the page of `addr` in the TLB: whether it is there, and its addend.
-    fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value) {
+    pub(super) fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value) {
         let size = i64::from(access.size);
         let entry = tlb_entry(&mut self.b, self.flags.env, self.env, addr, self.request.header_offset);
         let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
+use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{
     Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Tlb, Verdict,
 };
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{Contexts, Place};
 use super::exception::{Exception, RETRY};
 use super::fp::{self, Mxcsr};
+use super::fpu::CODE_CHANGED;
 use super::helpers;
 use super::mode::Mode;
 use super::paging::PageFault;
@@ -316,6 +317,22 @@ impl Cpu {
         self.state.gpr[reg::RSP] = if mask == 0xffff_ffff { value & mask } else { old & !mask | value & mask };
     }
 
+    /// Writes an operand of up to 10 bytes as an instruction's own store: all of it or, where a page is missing, nothing. Where
+    /// translated code would be changed and may not be, the instruction is to be started again by the interpreter.
+    pub(crate) fn store_operand(&mut self, addr: u64, bytes: &[u8]) -> Result<Stored> {
+        self.probe_write(addr, bytes.len() as u64)?;
+        let mut stored = Stored::Done;
+        for (i, chunk) in bytes.chunks(8).enumerate() {
+            let value = chunk.iter().rev().fold(0, |acc, &byte| acc << 8 | u64::from(byte));
+            match self.store_one(addr.wrapping_add(8 * i as u64), chunk.len() as u8, value) {
+                Ok(()) => {}
+                Err(Stop::CodeChanged) => stored = Stored::Code,
+                Err(Stop::Fault) => return Err(Raised),
+            }
+        }
+        Ok(stored)
+    }
+
     fn access(&mut self, result: std::result::Result<u64, PageFault>) -> std::result::Result<u64, Stop> {
         result.map_err(|fault| {
             self.raise_page_fault(fault);
@@ -405,7 +422,13 @@ impl Guest for Cpu {
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
         let Some(row) = helpers::TABLE.get(usize::from(helper)) else { return Err(Stop::Fault) };
         let value = (row.function)(self, args[0], args[1], args[2], arg);
-        if self.header.verdict != 0 { Err(Stop::Fault) } else { Ok(value) }
+        if self.header.verdict != 0 {
+            Err(Stop::Fault)
+        } else if row.effects.has(Effects::X87) && value == CODE_CHANGED {
+            Err(Stop::CodeChanged)
+        } else {
+            Ok(value)
+        }
     }
 
     fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {

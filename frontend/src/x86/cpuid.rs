@@ -105,8 +105,8 @@ fn features(cpu: &mut Cpu, _: u32) -> Regs {
 }
 
 fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
-    // FSGSBASE, TSC_ADJUST, SMEP, ERMS, INVPCID, SMAP.
-    const EBX: u32 = bits(&[0, 1, 7, 9, 10, 20]);
+    // FSGSBASE, TSC_ADJUST, FDP_EXCPTN_ONLY, SMEP, ERMS, INVPCID, no FCS and FDS, SMAP.
+    const EBX: u32 = bits(&[0, 1, 6, 7, 9, 10, 13, 20]);
     const UMIP: u32 = 1 << 2;
     const LA57: u32 = 1 << 16;
     [0, EBX, if cpu.features.la57 { UMIP | LA57 } else { UMIP }, 0]

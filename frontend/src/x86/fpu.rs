@@ -5,7 +5,9 @@ use super::exception::{Exception, vector};
 use super::fp::vec::{self, Aux, Dest, VecOp};
 use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out};
 use super::fp::{Mxcsr, SimdException};
-use super::state::{Seg, State, cr4, reg};
+use super::state::{State, cr4, reg};
+use mimus_ir::block::x87::OPCODE_BITS;
+use mimus_softmmu::Stored;
 
 /// Reads 16 bytes of env at `offset`; 0 outside it.
 fn env_read(cpu: &Cpu, offset: usize) -> u128 {
@@ -80,7 +82,7 @@ pub extern "C" fn emms(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
     0
 }
 
-/// FWAIT.
+/// What MMX instructions begin with.
 pub extern "C" fn fwait(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
     // On an error the exception is pending already.
     let _: Result<()> = check_pending(cpu);
@@ -125,8 +127,8 @@ pub extern "C" fn masked_move(cpu: &mut Cpu, addr: u64, offsets: u64, _: u64, ar
 pub struct X87Call {
     /// Number of the [`X87Op`].
     pub op: u16,
-    /// Stack register.
-    pub register: u8,
+    /// The opcode, as FOP has it: what [`mimus_ir::block::x87`] asks for.
+    pub opcode: u16,
     /// 32-bit operand size.
     pub wide: bool,
 }
@@ -134,29 +136,39 @@ pub struct X87Call {
 impl X87Call {
     /// As passed.
     pub const fn encode(self) -> u32 {
-        self.op as u32 | (self.register as u32 & 7) << 16 | (self.wide as u32) << 24
+        self.opcode as u32 & 0x7ff | (self.op as u32) << OPCODE_BITS | (self.wide as u32) << 31
+    }
+
+    const fn decode(arg: u32) -> X87Call {
+        X87Call { op: (arg >> OPCODE_BITS & 0xfff) as u16, opcode: (arg & 0x7ff) as u16, wide: arg >> 31 != 0 }
     }
 }
 
-/// An x87 operation.
-pub extern "C" fn x87(cpu: &mut Cpu, addr: u64, pc: u64, _: u64, arg: u32) -> u64 {
+/// What [`x87`] returns when it has changed translated code.
+pub const CODE_CHANGED: u64 = u64::MAX;
+
+/// An x87 operation. The value is the status word for FNSTSW AX, and ZF, PF and CF for FCOMI and its kin. The caller notes
+/// the guest PC.
+pub extern "C" fn x87(cpu: &mut Cpu, addr: u64, _: u64, condition: u64, arg: u32) -> u64 {
     // On an error the exception is pending already.
-    let _: Result<()> = run_x87(cpu, addr, pc, arg);
-    0
+    run_x87(cpu, addr, condition != 0, X87Call::decode(arg)).unwrap_or(0)
 }
 
-fn run_x87(cpu: &mut Cpu, addr: u64, pc: u64, arg: u32) -> Result<()> {
-    let Some(row) = X87Op::ALL.get(arg as u16 as usize).map(|op| op.row()) else { return Ok(()) };
-    let register = (arg >> 16 & 7) as u8;
+fn run_x87(cpu: &mut Cpu, addr: u64, condition: bool, call: X87Call) -> Result<u64> {
+    let Some(row) = X87Op::ALL.get(usize::from(call.op)).map(|op| op.row()) else { return Ok(0) };
     if row.waits {
         check_pending(cpu)?;
     }
+    let mut value = 0;
     match row.memory.bytes() {
-        None => run_image(cpu, row.op, row.memory, addr, arg >> 24 & 1 != 0)?,
+        None => run_image(cpu, row.op, row.memory, addr, call.wide)?,
         Some(bytes) if row.store => {
-            let Ok(store) = cpu.state.fpu.store_value(row.op) else { return Ok(()) };
+            let Ok(store) = cpu.state.fpu.store_value(row.op) else { return Ok(0) };
             match store.value {
-                Some(value) => write_bytes(cpu, addr, &value.to_le_bytes()[..usize::from(bytes)])?,
+                Some(bits) if cpu.store_operand(addr, &bits.to_le_bytes()[..usize::from(bytes)])? == Stored::Code => {
+                    value = CODE_CHANGED;
+                }
+                Some(_) => {}
                 // Memory faults come before the operation's own exceptions.
                 None => cpu.probe_write(addr, bytes.into())?,
             }
@@ -164,27 +176,34 @@ fn run_x87(cpu: &mut Cpu, addr: u64, pc: u64, arg: u32) -> Result<()> {
         }
         Some(bytes) => {
             let mut operand = read_bits(cpu, addr, bytes)?;
-            if row.reads_eflags() {
-                operand = cpu.state.arith_flags().into();
+            if row.condition().is_some() {
+                operand = row.eflags_where(condition).into();
             }
-            let Ok(X87Out { eflags, ax, .. }) = cpu.state.fpu.exec(row.op, register, operand) else { return Ok(()) };
-            if let Some(eflags) = eflags {
-                cpu.state.set_arith_flags(eflags.into());
-            }
-            if let Some(ax) = ax {
-                cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(ax);
-            }
+            let register = (call.opcode & 7) as u8;
+            let Ok(X87Out { eflags, ax, .. }) = cpu.state.fpu.exec(row.op, register, operand) else { return Ok(0) };
+            value = eflags.or(ax.map(u32::from)).unwrap_or(0).into();
         }
     }
-    if !row.control {
-        cpu.state.fpu.fip = pc;
-        cpu.state.fpu.fcs = cpu.state.seg[Seg::Cs as usize].selector;
-        if row.memory != MemFormat::None {
-            cpu.state.fpu.fdp = addr;
-            cpu.state.fpu.fds = cpu.state.seg[Seg::Ds as usize].selector;
+    if !row.control && row.memory != MemFormat::None && cpu.state.fpu.check_pending().is_err() {
+        cpu.state.fpu.fdp = addr;
+    }
+    Ok(value)
+}
+
+impl Cpu {
+    /// Takes back the x87 unit that compiled code has used, from the header's image.
+    pub fn park_x87(&mut self) {
+        self.header.x87_live = 0;
+        self.state.fpu.load_host_image(&self.header.x87_image.0);
+    }
+
+    /// Lets compiled code go on with the x87 unit in the header's image, unless it could raise exceptions.
+    pub fn offer_x87(&mut self) {
+        if self.state.fpu.is_quiet() {
+            self.header.x87_image.0 = self.state.fpu.host_image();
+            self.header.x87_live = self.header.x87_ops;
         }
     }
-    Ok(())
 }
 
 fn read_bits(cpu: &mut Cpu, addr: u64, bytes: u8) -> Result<u128> {
@@ -242,6 +261,7 @@ fn run_image(cpu: &mut Cpu, op: X87Op, format: MemFormat, addr: u64, wide: bool)
         } else {
             fpu.load_environment(layout, &image[..bytes])
         }
+        fpu.forget_selectors();
         return Ok(());
     }
     if state {
@@ -312,6 +332,7 @@ fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
         *register = [cpu.read(at, 8)?, cpu.read(at.wrapping_add(8), 8)?];
     }
     cpu.state.fpu.fxrstor(wide, &image);
+    cpu.state.fpu.forget_selectors();
     if count != 0 {
         cpu.state.xmm = xmm;
         cpu.state.mxcsr = mxcsr.into();

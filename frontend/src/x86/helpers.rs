@@ -45,23 +45,23 @@ impl Helper {
 
 helpers! {
     /// The arithmetic flags, as in RFLAGS.
-    CcFlags arith::cc_flags [READ_ENV];
+    CcFlags arith::cc_flags [READ_ENV LEAF];
     /// Whether condition `arg` holds.
-    CcCond arith::cc_cond [READ_ENV];
+    CcCond arith::cc_cond [READ_ENV LEAF];
     /// DIV (`arg` bit 8 clear) or IDIV (set) of the accumulator by `a`; width in bytes in `arg` bits 0..8.
-    Divide arith::divide [READ_ENV WRITE_ENV FAULT];
+    Divide arith::divide [READ_ENV WRITE_ENV FAULT LEAF];
     /// RCL (`arg` bit 8 clear) or RCR (set) of `a` by count `b`; width in bytes in `arg` bits 0..8.
-    RotateCarry arith::rotate_carry [READ_ENV WRITE_ENV];
+    RotateCarry arith::rotate_carry [READ_ENV WRITE_ENV LEAF];
     /// CRC32 of accumulator `a` with `b`; width of `b` in bytes in `arg`.
-    Crc32 arith::crc32 [];
+    Crc32 arith::crc32 [LEAF];
     /// CMPXCHG8B (`arg` 8) or CMPXCHG16B (`arg` 16) at linear address `a`.
     CompareExchangePair arith::compare_exchange_pair [READ_ENV WRITE_ENV FAULT];
     /// DAA, DAS, AAA, AAS, AAM, AAD: `arg` bits 0..8 say which (0..5), bits 8..16 the immediate.
     DecimalAdjust arith::decimal_adjust [READ_ENV WRITE_ENV FAULT];
     /// A vector operation without floating-point exceptions: operand offsets in `a`, operation and immediate in `arg`.
-    Vector fpu::vector [READ_ENV WRITE_ENV];
+    Vector fpu::vector [READ_ENV WRITE_ENV LEAF];
     /// A vector operation that may raise #XM.
-    VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT FLOAT];
+    VectorFloat fpu::vector [READ_ENV WRITE_ENV FAULT FLOAT LEAF];
     /// Takes the x87 unit into MMX mode.
     EnterMmx fpu::enter_mmx [READ_ENV WRITE_ENV];
     /// EMMS.
@@ -72,16 +72,19 @@ helpers! {
     StoreMxcsr fpu::store_mxcsr [READ_ENV FLOAT];
     /// MASKMOVQ, MASKMOVDQU.
     MaskedMove fpu::masked_move [READ_ENV FAULT];
-    /// An x87 operation: linear address of its memory operand in `a`, guest PC in `b`; `arg` by [`fpu::X87Call`].
+    /// An x87 operation: linear address of its memory operand in `a`, condition of FCMOVcc in `c`; `arg` by [`fpu::X87Call`].
     X87 fpu::x87 [READ_ENV WRITE_ENV FAULT];
-    /// FWAIT.
-    Fwait fpu::fwait [READ_ENV FAULT];
+    /// One that a host's x87 unit does in the same way. It writes nothing that ops read but MMX registers, and instructions on
+    /// those begin with [`Helper::Fwait`].
+    X87Host fpu::x87 [READ_ENV FAULT X87];
+    /// #MF if an exception is pending. The x87 unit is in env afterwards, wherever it was.
+    Fwait fpu::fwait [READ_ENV WRITE_ENV FAULT];
     /// FXSAVE (`arg` bit 0 clear) or FXRSTOR (set) at `a`, with 64-bit pointers if bit 1 is set.
     Fxsave fpu::fxsave [READ_ENV WRITE_ENV FAULT FLOAT];
     /// A string instruction with or without a repeat prefix: [`super::strings`].
     StringOp super::strings::string_op [READ_ENV WRITE_ENV FAULT];
     /// Linear address of offset `a` in a segment that is not flat, after its checks: [`sys::segment::linear`].
-    Linear sys::segment::linear [READ_ENV FAULT];
+    Linear sys::segment::linear [READ_ENV FAULT LEAF];
     /// MOV, POP or L*S to segment register `arg` of selector `a`.
     LoadSeg sys::segment::load_seg [READ_ENV WRITE_ENV FAULT MEMORY];
     /// LAR of selector `a`: access rights, bit 32 for ZF.

@@ -5,7 +5,7 @@ use crate::block::{Inst, Value};
 use crate::op::{Effects, Op};
 
 /// Effects of ops before which env must be precise.
-const OBSERVERS: u8 = Effects::FAULT.or(Effects::MEMORY).or(Effects::END).or(Effects::READ_ENV).0;
+const OBSERVERS: u16 = Effects::FAULT.or(Effects::MEMORY).or(Effects::END).or(Effects::READ_ENV).0;
 
 /// Sets `scratch.flag` for each op that is needed. On entry it is set for the markers that observe env.
 pub(super) fn mark(insts: &[Inst], scratch: &mut Scratch) {

@@ -173,6 +173,11 @@ impl Lift {
 
     fn known_condition(&mut self, r: &Record, code: u8) -> Option<Value> {
         let zero = |l: &mut Lift| l.b.binary_imm(Op::EqI, r.ty, r.dst, 0);
+        if r.kind == CcKind::Flags && code == 6 {
+            // CF or ZF.
+            let either = self.b.binary_imm(Op::AndI, Type::I64, r.src, 0x41);
+            return Some(self.b.binary_imm(Op::NeI, Type::I64, either, 0));
+        }
         if r.kind == CcKind::Flags {
             let bit = match code {
                 0 => 11,

@@ -71,6 +71,8 @@ struct Lift {
     flags: Flags,
     /// Guest PC after the current instruction, as it would be in RIP.
     next: u64,
+    /// The current instruction's opcode if it is one of the x87's, as FOP would have it (SDM vol. 1, 8.1.9).
+    x87_opcode: u16,
     /// Whether the block is complete.
     ended: bool,
 }
@@ -83,7 +85,14 @@ struct Lift {
 /// [`Truncated`] when more bytes are needed for the first instruction.
 pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
     let mode = request.mode;
-    let mut lift = Lift { b: Builder::new(request.rip), mode, flags: Flags::Dynamic, next: request.rip, ended: false };
+    let mut lift = Lift {
+        b: Builder::new(request.rip),
+        mode,
+        flags: Flags::Dynamic,
+        next: request.rip,
+        x87_opcode: 0,
+        ended: false,
+    };
     let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DecoderOptions::NONE);
     let mut insn = Instruction::default();
     let mut count = 0;
@@ -103,6 +112,7 @@ pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
         }
         lift.next = lift.mask_ip(insn.next_ip());
         lift.b.insn(pc, (end - start) as u32);
+        lift.x87_opcode = x87::opcode(request.bytes.get(start..end).unwrap_or_default());
         if insn.is_invalid() {
             let long = end - start >= MAX_INSN_LEN || decoder.last_error() == DecoderError::NoMoreBytes;
             lift.raise(if long { Exception::gp(0) } else { Exception::ud() });

@@ -46,9 +46,12 @@ impl Lift {
         self.vector_row(insn, row)
     }
 
-    /// #MF if an x87 exception is pending, which comes before all else that an MMX instruction may raise.
+    /// #MF if an x87 exception is pending, which comes before all else that an MMX instruction may raise. Only then can ops
+    /// reach MMX registers.
     fn check_x87(&mut self) {
+        let flags = self.flags;
         self.call(Helper::Fwait, Type::I64, &[], 0);
+        self.flags = flags;
     }
 
     /// Takes the x87 unit into MMX mode: once memory has been read or written.

@@ -121,6 +121,11 @@ impl Fpu {
         self.set_control_word(cw);
     }
 
+    /// What processors do that say in CPUID that they have no FCS and FDS: both are 0 in every image stored.
+    pub fn forget_selectors(&mut self) {
+        (self.fcs, self.fds) = (0, 0);
+    }
+
     /// The image that FNSAVE writes: the first [`EnvLayout::state_bytes`] of the array, the rest zero. ST(0) comes first.
     pub fn save(&self, layout: EnvLayout) -> [u8; 108] {
         let mut out = [0; 108];
@@ -139,6 +144,39 @@ impl Fpu {
             let at = self.physical(i as u8);
             self.regs[at] = register(chunk);
         }
+    }
+
+    /// The unit as FRSTOR loads it with 32-bit operand size, for a processor that is to go on with it. Addresses of instruction
+    /// and operand are left out.
+    pub fn host_image(&self) -> [u8; 108] {
+        let mut out = [0; 108];
+        let tags = (0..8).fold(0, |acc, i| acc | if self.tags >> i & 1 == 0 { 3u16 << (2 * i) } else { 0 });
+        for (chunk, word) in out.chunks_exact_mut(4).zip([self.cw, self.sw, tags]) {
+            chunk[..2].copy_from_slice(&word.to_le_bytes());
+        }
+        for (i, chunk) in out[28..].chunks_exact_mut(10).enumerate() {
+            let reg = self.regs[self.physical(i as u8)];
+            chunk[..8].copy_from_slice(&reg.sig.to_le_bytes());
+            chunk[8..].copy_from_slice(&reg.se.to_le_bytes());
+        }
+        out
+    }
+
+    /// Takes the unit back as FNSAVE stores it, in the layout of [`Fpu::host_image`].
+    pub fn load_host_image(&mut self, image: &[u8; 108]) {
+        let word = |at: usize| u16::from_le_bytes([image[at], image[at + 1]]);
+        self.set_tag_word(word(8));
+        self.load_words(word(0), word(4));
+        for (i, chunk) in image[28..].chunks_exact(10).enumerate() {
+            let &[a, b, c, d, e, f, g, h, low, high] = chunk else { continue };
+            let at = self.physical(i as u8);
+            self.regs[at] = Reg::new(u16::from_le_bytes([low, high]), u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        }
+    }
+
+    /// Whether a processor that does not report exceptions would do the same: all are masked, so none is pending.
+    pub fn is_quiet(&self) -> bool {
+        self.unmasked() == 0
     }
 
     /// The first 160 bytes of FXSAVE's image. `wide` is FXSAVE64, with 64-bit offsets in place of selectors.

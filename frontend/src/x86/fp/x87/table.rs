@@ -67,9 +67,64 @@ pub struct X87Row {
 }
 
 impl X87Row {
-    /// Whether it tests EFLAGS (FCMOVcc), which is then the operand of [`Fpu::exec`].
-    pub fn reads_eflags(&self) -> bool {
-        matches!(self.kind, Kind::Move { .. })
+    /// The condition that FCMOVcc tests, by the low 4 opcode bits of Jcc.
+    pub fn condition(&self) -> Option<u8> {
+        let Kind::Move { mask, wanted } = self.kind else { return None };
+        let code = match mask {
+            CF => 2,
+            ZF => 4,
+            PF => 10,
+            _ => 6,
+        };
+        Some(code | u8::from(!wanted))
+    }
+
+    /// The operand of [`Fpu::exec`] that FCMOVcc finds its condition in, true or not.
+    pub fn eflags_where(&self, holds: bool) -> u32 {
+        match self.kind {
+            Kind::Move { mask, wanted } if holds == wanted => mask,
+            _ => 0,
+        }
+    }
+
+    /// Whether the result goes to ZF, PF and CF.
+    pub fn sets_eflags(&self) -> bool {
+        matches!(self.kind, Kind::Compare(Comparison { eflags: true, .. }))
+    }
+
+    /// Whether all processors do the same, bit by bit: FPREM, whose steps they choose, and transcendental functions are not
+    /// such. Neither are images, which hold more than the unit.
+    pub fn is_exact(&self) -> bool {
+        match self.kind {
+            Kind::Arith(..)
+            | Kind::Compare(_)
+            | Kind::Load
+            | Kind::LoadSti
+            | Kind::Constant(..)
+            | Kind::StoreFloat { .. }
+            | Kind::StoreInt { .. }
+            | Kind::StoreSti { .. }
+            | Kind::Exchange
+            | Kind::Move { .. }
+            | Kind::LoadControl
+            | Kind::StoreControl
+            | Kind::StoreStatus
+            | Kind::StatusAx => self.memory != MemFormat::Bcd,
+            Kind::StoreBcd => false,
+            Kind::Stack(_) | Kind::Register(_) | Kind::Control(_) | Kind::NoWait(_) => matches!(
+                self.op,
+                X87Op::Fchs
+                    | X87Op::Fabs
+                    | X87Op::Fxam
+                    | X87Op::Fsqrt
+                    | X87Op::Frndint
+                    | X87Op::Fdecstp
+                    | X87Op::Fincstp
+                    | X87Op::Ffree_sti
+                    | X87Op::Fnop
+                    | X87Op::Fnclex
+            ),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ fn the_table_and_its_index_agree() {
     assert!(lookup(iced_x86::Code::Fxsave_m512byte).is_none());
     assert!(!Fnstsw_AX.row().waits && Fnstsw_AX.row().control && !Fnstsw_AX.row().store);
     assert!(Fnstcw_m2byte.row().store && Fldcw_m2byte.row().waits && Fldcw_m2byte.row().control);
-    assert!(Fld1.row().waits && !Fld1.row().control && Fcmovu_st0_sti.row().reads_eflags());
+    assert!(Fld1.row().waits && !Fld1.row().control && Fcmovu_st0_sti.row().condition() == Some(10));
     assert_eq!(Fbld_m80bcd.row().memory, MemFormat::Bcd);
 }
 
@@ -687,4 +687,61 @@ fn transcendental_functions() {
         fpu.run(op, 0, 0);
         assert_eq!((fpu.st(0), fpu.status_word() & C2, fpu.flags()), (huge, C2, 0), "{op:?}");
     }
+}
+
+#[test]
+fn host_image_is_what_fnsave_stores() {
+    for top in 0..8 {
+        let mut fpu = Fpu::default();
+        for i in 0..8u8 {
+            fpu.regs[usize::from(i)] = Reg::new(0x3fff + u16::from(i), 1 << 63 | u64::from(i));
+        }
+        fpu.set_top(top);
+        fpu.tags = 0xa7u8.rotate_left(top.into());
+        fpu.raise(PE);
+        (fpu.fip, fpu.fdp, fpu.fop) = (0x1234, 0x5678, 0x1d9);
+        let image = fpu.host_image();
+        let saved = fpu.save(EnvLayout::Protected32);
+        assert_eq!((&image[0..2], &image[4..6], &image[28..]), (&saved[0..2], &saved[4..6], &saved[28..]));
+        let empty = |image: &[u8; 108]| {
+            let word = u16::from_le_bytes([image[8], image[9]]);
+            (0..8).map(|i| word >> (2 * i) & 3 == 3).collect::<Vec<_>>()
+        };
+        assert_eq!(empty(&image), empty(&saved));
+        let mut other = Fpu { fip: fpu.fip, fdp: fpu.fdp, fop: fpu.fop, ..Fpu::default() };
+        other.load_host_image(&saved);
+        assert_eq!(other, fpu);
+        assert!(fpu.is_quiet());
+        fpu.set_control_word(0x37f & !1);
+        assert!(!fpu.is_quiet());
+    }
+}
+
+#[test]
+fn only_what_all_processors_do_alike_is_exact() {
+    let exact = |op: X87Op| op.row().is_exact();
+    let not = [X87Op::Fprem, X87Op::Fsin, X87Op::F2xm1, X87Op::Fbstp_m80bcd, X87Op::Fnsave_m94byte, X87Op::Fninit];
+    assert!(not.into_iter().all(|op| !exact(op)));
+    let yes = [X87Op::Fdivrp_sti_st0, X87Op::Fstp_m80fp, X87Op::Fldcw_m2byte, X87Op::Fcmovu_st0_sti, X87Op::Fldpi];
+    assert!(yes.into_iter().all(exact));
+}
+
+#[test]
+fn conditions_of_moves() {
+    for (op, code) in [
+        (X87Op::Fcmovb_st0_sti, 2),
+        (X87Op::Fcmovne_st0_sti, 5),
+        (X87Op::Fcmovbe_st0_sti, 6),
+        (X87Op::Fcmovnu_st0_sti, 11),
+    ] {
+        let row = op.row();
+        assert_eq!(row.condition(), Some(code));
+        for holds in [false, true] {
+            let (one, two) = (Reg::new(0x3fff, 1 << 63), Reg::new(0x4000, 1 << 63));
+            let mut fpu = Fpu::with(&[one, two]);
+            fpu.run(op, 1, row.eflags_where(holds).into());
+            assert_eq!(fpu.st(0), if holds { two } else { one }, "{op:?} {holds}");
+        }
+    }
+    assert_eq!(X87Op::Fadd_m32fp.row().condition(), None);
 }

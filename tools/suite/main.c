@@ -45,6 +45,7 @@ static const struct row rows[] = {
     {"memset_l2", "memory", memset_l2, memory_prepare, 12000},
     {"memset_dram", "memory", memset_dram, memory_prepare, 100},
     {"copy_sse", "memory", copy_sse, memory_prepare, 8000},
+    {"copy_aliased", "memory", copy_aliased, memory_prepare, 8000},
     {"chase_l1", "chase", chase_l1, chase_l1_prepare, 200000000},
     {"chase_dram", "chase", chase_dram, chase_dram_prepare, 2500000},
     {"getpid", "system", getpid_loop, NULL, 2500000},

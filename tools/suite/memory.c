@@ -6,13 +6,17 @@
 /* Within a second-level cache, and beyond any that a core has to itself. */
 #define SMALL (256 << 10)
 #define LARGE (32 << 20)
+/* Between the two, so that they are not a power of two apart and share no set of a TLB or a cache. */
+#define GAP (17 << 12)
 
 static uint8_t *from, *to;
 
 /* A number in each cache line, so that every page is there. */
 void memory_prepare(void) {
-    from = map(LARGE);
-    to = map(LARGE);
+    /* The second half is for copy_aliased. */
+    from = map(2 * LARGE);
+    /* Wherever the second mapping is, below the first or above. */
+    to = (uint8_t *)map(LARGE + 3 * GAP) + GAP;
     uint64_t state = 13;
     for (size_t i = 0; i < LARGE; i += 64) {
         uint64_t number = next_random(&state);
@@ -22,22 +26,22 @@ void memory_prepare(void) {
 }
 
 /* The first bytes of some cache lines, and the last byte. */
-static uint64_t sample(size_t length) {
+static uint64_t sample(const uint8_t *bytes, size_t length) {
     uint64_t sum = MIX_START;
     for (size_t i = 0; i < length; i += 63 * 64) {
-        sum = mix_bytes(sum, to + i, 8);
+        sum = mix_bytes(sum, bytes + i, 8);
     }
-    return mix(sum, to[length - 1]);
+    return mix(sum, bytes[length - 1]);
 }
 
-/* The C library's memcpy and memset choose by CPUID how they work: REP MOVSB in a guest with ERMS, wide vectors natively. */
+/* The C library's memcpy and memset choose by CPUID how they work: they find ERMS in the guests, wide vectors natively. */
 static uint64_t copy(size_t length, uint32_t count) {
     for (uint32_t pass = 0; pass < count; pass++) {
         from[pass % length] += 1;
         memcpy(to, from, length);
         __asm__ volatile("" ::: "memory");
     }
-    return sample(length);
+    return sample(to, length);
 }
 
 uint64_t memcpy_l2(uint32_t count) {
@@ -53,7 +57,7 @@ static uint64_t set(size_t length, uint32_t count) {
         memset(to, (int)(pass & 255), length);
         __asm__ volatile("" ::: "memory");
     }
-    return sample(length);
+    return sample(to, length);
 }
 
 uint64_t memset_l2(uint32_t count) {
@@ -65,18 +69,28 @@ uint64_t memset_dram(uint32_t count) {
 }
 
 /* A loop of 16-byte loads and stores, the same in every guest. */
-uint64_t copy_sse(uint32_t count) {
+OPAQUE static uint64_t copy_vectors(uint8_t *out, const uint8_t *in, uint32_t count) {
     typedef uint64_t vector __attribute__((vector_size(16)));
     for (uint32_t pass = 0; pass < count; pass++) {
         from[pass % SMALL] += 1;
         for (size_t i = 0; i < SMALL; i += 64) {
-            vector *source = (vector *)(from + i), *target = (vector *)(to + i);
+            const vector *source = (const vector *)(in + i);
+            vector *target = (vector *)(out + i);
             target[0] = source[0], target[1] = source[1], target[2] = source[2], target[3] = source[3];
             /* Not a call of memcpy. */
             __asm__ volatile("" ::: "memory");
         }
     }
-    return sample(SMALL);
+    return sample(out, SMALL);
+}
+
+uint64_t copy_sse(uint32_t count) {
+    return copy_vectors(to, from, count);
+}
+
+/* The same to just 32 MiB away, where a page is likely to share its set of a TLB with the one that it is copied from. */
+uint64_t copy_aliased(uint32_t count) {
+    return copy_vectors(from + LARGE, from, count);
 }
 
 /* A cycle through nodes of a cache line each, in random order: every load waits for the one before. */

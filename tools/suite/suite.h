@@ -74,7 +74,8 @@ uint64_t lz(uint32_t), quicksort(uint32_t), dhrystone(uint32_t), hash_table(uint
 uint64_t recursion(uint32_t), virtual_calls(uint32_t), bytecode_switch(uint32_t), bytecode_goto(uint32_t);
 uint64_t nbody(uint32_t), mandelbrot(uint32_t), daxpy(uint32_t), single_precision(uint32_t), fft(uint32_t);
 uint64_t x87_sums(uint32_t), x87_division(uint32_t);
-uint64_t memcpy_l2(uint32_t), memcpy_dram(uint32_t), memset_l2(uint32_t), memset_dram(uint32_t), copy_sse(uint32_t);
+uint64_t memcpy_l2(uint32_t), memcpy_dram(uint32_t), memset_l2(uint32_t), memset_dram(uint32_t);
+uint64_t copy_sse(uint32_t), copy_aliased(uint32_t);
 uint64_t chase_l1(uint32_t), chase_dram(uint32_t);
 uint64_t getpid_loop(uint32_t), page_faults(uint32_t), fork_exec(uint32_t), pipe_ping_pong(uint32_t),
     file_io(uint32_t);

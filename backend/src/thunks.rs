@@ -355,26 +355,6 @@ fn float_call(header_offset: i32) -> Vec<u8> {
     code
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-
-    #[test]
-    fn float_call_is_what_its_comments_say() {
-        use Mnemonic::*;
-        let code = float_call(0x1000);
-        let constant = code.len() - 4;
-        let insns: Vec<_> = Decoder::with_ip(64, &code[..constant], 0, DecoderOptions::NONE).into_iter().collect();
-        let names: Vec<_> = insns.iter().map(|i| i.mnemonic()).collect();
-        let want = [Push, Cmp, Je, Stmxcsr, Mov, And, Mov, Or, Ldmxcsr, Call, Pop, Mov, Mov, Or, Mov, Ldmxcsr, Ret];
-        assert_eq!(names, want);
-        assert_eq!(insns[2].near_branch_target(), insns[8].ip());
-        assert_eq!(insns[8].memory_displacement64(), constant as u64);
-        assert_eq!(insns[13].immediate32(), RUST_MXCSR);
-    }
-}
-
 /// The address of the TLB entry of guest address `addr`, as compiled code finds it.
 pub(crate) fn tlb_entry(
     b: &mut FunctionBuilder<'_>,
@@ -442,4 +422,24 @@ pub(crate) fn x87_signature() -> Signature {
     let mut signature = Signature::new(CallConv::PreserveAll);
     signature.params.extend([AbiParam::new(types::I64); 2]);
     signature
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
+
+    #[test]
+    fn float_call_is_what_its_comments_say() {
+        use Mnemonic::*;
+        let code = float_call(0x1000);
+        let constant = code.len() - 4;
+        let insns: Vec<_> = Decoder::with_ip(64, &code[..constant], 0, DecoderOptions::NONE).into_iter().collect();
+        let names: Vec<_> = insns.iter().map(|i| i.mnemonic()).collect();
+        let want = [Push, Cmp, Je, Stmxcsr, Mov, And, Mov, Or, Ldmxcsr, Call, Pop, Mov, Mov, Or, Mov, Ldmxcsr, Ret];
+        assert_eq!(names, want);
+        assert_eq!(insns[2].near_branch_target(), insns[8].ip());
+        assert_eq!(insns[8].memory_displacement64(), constant as u64);
+        assert_eq!(insns[13].immediate32(), RUST_MXCSR);
+    }
 }

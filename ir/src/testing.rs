@@ -447,7 +447,7 @@ mod tests {
         for &kind in VecKind::ALL {
             let op = kind.row().op;
             let found = |i: &&Inst| i.op == op && i.vec_info().is_some_and(|info| info.kind == kind);
-            assert!(insts.iter().any(|i| found(i)), "{kind:?}");
+            assert!(insts.iter().any(found), "{kind:?}");
         }
         for slot in env_slots() {
             assert!(insts.iter().any(|i| i.op == Op::LoadEnv && i.ty == slot.ty && i.c == slot.offset), "{slot:?}");

@@ -279,6 +279,9 @@ impl Forward<'_> {
             Op::ShlI | Op::ShrI | Op::SarI | Op::RotlI | Op::RotrI => inst.imm &= u64::from(bits - 1),
             _ => {}
         }
+        if inst.op == Op::XorI && inst.imm == 1 && self.bound(inst.a) == 1 && self.invert(inst) {
+            return Keep;
+        }
         match inst.op {
             Op::AddI => {
                 if let Some(inner) = self.def_as(inst.a, Op::AddI, ty) {
@@ -300,11 +303,6 @@ impl Forward<'_> {
                 } else {
                     Keep
                 };
-            }
-            Op::XorI if inst.imm == 1 && self.bound(inst.a) == 1 => {
-                if self.invert(inst) {
-                    return Keep;
-                }
             }
             Op::OrI if inst.imm == mask => return constant(inst, ty, mask),
             Op::MulI if inst.imm == 0 => return constant(inst, ty, 0),

@@ -28,7 +28,7 @@ use crate::terminal::{InputThread, OnSinkError, RawTerminal, open_sink};
 use crate::vcpu::{Jit, Regions, Vcpu};
 
 /// Bound on translations when the user gives none, in MiB.
-pub const DEFAULT_TB_SIZE_MIB: u32 = 128;
+pub const DEFAULT_TB_SIZE_MIB: u32 = 512;
 
 /// Of the bound on translations, as a divisor: host code. A boot of Linux has six times as many bytes of micro-ops and
 /// metadata, since few of its blocks get hot.

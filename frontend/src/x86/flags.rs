@@ -2,7 +2,8 @@
 //!
 //! An instruction that sets flags records what it did: `cc_op` (kind and operand width), `cc_dst` (result), `cc_src`
 //! and `cc_aux`. Flags are computed from them when something reads them. All values are zero-extended from the
-//! operand width.
+//! operand width. An instruction that changes no flag but CF and OF leaves the record as it is, puts them into `cc_carry`
+//! and `cc_overflow`, and says so in `cc_op`.
 
 use super::fp::vec::order_flags;
 use super::state::{State, rflags};
@@ -70,10 +71,16 @@ impl CcOp {
 
     /// From `cc_op`.
     pub fn decode(code: u64) -> CcOp {
-        let kind = CcKind::ALL.get((code >> 2) as usize).copied().unwrap_or(CcKind::Flags);
+        let kind = CcKind::ALL.get((code >> 2 & 0x3f) as usize).copied().unwrap_or(CcKind::Flags);
         CcOp { kind, log2: (code & 3) as u8 }
     }
 }
+
+/// In `cc_op`: CF is not the record's, but bit 0 of `cc_carry`.
+pub const CARRY_APART: u64 = 1 << 8;
+
+/// In `cc_op`: OF is not the record's, but bit 0 of `cc_overflow`.
+pub const OVERFLOW_APART: u64 = 1 << 9;
 
 /// `flag` if the condition holds.
 pub(super) const fn when(condition: bool, flag: u64) -> u64 {
@@ -148,7 +155,14 @@ pub const fn condition(cc: u8, flags: u64) -> bool {
 impl State {
     /// The six arithmetic flags now.
     pub fn arith_flags(&self) -> u64 {
-        compute(CcOp::decode(self.cc_op), self.cc_dst, self.cc_src, self.cc_aux)
+        let mut flags = compute(CcOp::decode(self.cc_op), self.cc_dst, self.cc_src, self.cc_aux);
+        if self.cc_op & CARRY_APART != 0 {
+            flags = flags & !rflags::CF | when(self.cc_carry & 1 != 0, rflags::CF);
+        }
+        if self.cc_op & OVERFLOW_APART != 0 {
+            flags = flags & !rflags::OF | when(self.cc_overflow & 1 != 0, rflags::OF);
+        }
+        flags
     }
 
     /// Sets the six arithmetic flags.

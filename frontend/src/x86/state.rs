@@ -206,6 +206,10 @@ pub struct State {
     pub shadow: u64,
     /// 1 while NMIs are blocked until IRET.
     pub nmi_blocked: u64,
+    /// CF, in bit 0, where `cc_op` says so.
+    pub cc_carry: u64,
+    /// OF, in bit 0, where `cc_op` says so.
+    pub cc_overflow: u64,
 }
 
 /// Bits of RFLAGS (SDM vol. 1, 3.4.3).
@@ -302,6 +306,10 @@ slots! {
     CC_SRC cc_src I64;
     /// Lazy flags: carry in.
     CC_AUX cc_aux I64;
+    /// Lazy flags: CF apart from the rest.
+    CC_CARRY cc_carry I64;
+    /// Lazy flags: OF apart from the rest.
+    CC_OVERFLOW cc_overflow I64;
     /// RFLAGS but for the arithmetic flags.
     FLAGS flags I64;
     /// Interrupt shadow.

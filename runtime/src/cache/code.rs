@@ -46,6 +46,10 @@ const SURVIVORS: usize = 2;
 impl Cache {
     /// Takes a block's host code away.
     pub(super) fn discard_code(&self, inner: &mut Inner, tb: &Tb) {
+        if tb.entry() == 0 {
+            // No link and no jump cache leads to what has no code.
+            return;
+        }
         self.unlink(inner, tb);
         tb.set_entry(0);
         let slots = tb.set_slots(LinkSlots::new());

@@ -46,13 +46,12 @@ impl Lift {
             (false, _) => self.read(insn, 0, ty),
         };
         let shifted = self.b.binary(Op::Shr, ty, a, bit);
-        let old = self.flag_bits();
-        let bits = self.b.deposit(Type::I64, old, shifted, rflags::CF.trailing_zeros(), 1);
+        let carry = self.b.extract(Type::I64, shifted, 0, 1);
         if !memory && writes {
             let new = self.bit_update(insn.mnemonic(), ty, a, mask);
             self.write(insn, 0, ty, new);
         }
-        self.set_flag_bits(bits);
+        self.set_apart(Some(carry), None);
         Ok(())
     }
 

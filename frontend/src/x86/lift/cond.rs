@@ -6,7 +6,7 @@ use mimus_ir::op::{Op, Type};
 use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
 
 use super::Lift;
-use crate::x86::flags::{CcKind, CcOp};
+use crate::x86::flags::{CARRY_APART, CcKind, CcOp, OVERFLOW_APART};
 use crate::x86::helpers::Helper;
 use crate::x86::state::slot;
 
@@ -17,6 +17,8 @@ pub(super) enum Flags {
     Dynamic,
     /// Set in this block.
     Known(Record),
+    /// The same, or set before the block, but for CF or OF or both.
+    Apart { record: Option<Record>, carry: Option<Value>, overflow: Option<Value> },
 }
 
 /// A flags record with its values at hand.
@@ -70,6 +72,34 @@ impl Lift {
         self.b.store_env(slot::CC_SRC, bits);
         self.flags =
             Flags::Known(Record { kind: CcKind::Flags, ty: Type::I64, a: bits, dst: bits, src: bits, aux: bits });
+    }
+
+    /// Sets CF or OF, or both, from bit 0 of values of 64 bits, and leaves the other flags as they are.
+    pub(super) fn set_apart(&mut self, carry: Option<Value>, overflow: Option<Value>) {
+        let (record, old) = match self.flags {
+            Flags::Dynamic => (None, (None, None)),
+            Flags::Known(record) => (Some(record), (None, None)),
+            Flags::Apart { record, carry, overflow } => (record, (carry, overflow)),
+        };
+        for (slot, value) in [(slot::CC_CARRY, carry), (slot::CC_OVERFLOW, overflow)] {
+            if let Some(value) = value {
+                self.b.store_env(slot, value);
+            }
+        }
+        let (carry, overflow) = (carry.or(old.0), overflow.or(old.1));
+        let apart = carry.map_or(0, |_| CARRY_APART) | overflow.map_or(0, |_| OVERFLOW_APART);
+        match record {
+            Some(record) => {
+                let op = CcOp { kind: record.kind, log2: record.ty as u8 };
+                self.b.store_env_imm(slot::CC_OP, op.encode() | apart);
+            }
+            None => {
+                let op = self.b.load_env(slot::CC_OP);
+                let op = self.b.binary_imm(Op::OrI, Type::I64, op, apart);
+                self.b.store_env(slot::CC_OP, op);
+            }
+        }
+        self.flags = Flags::Apart { record, carry, overflow };
     }
 
     /// The six flags where RFLAGS has them.
@@ -141,12 +171,30 @@ impl Lift {
                 return self.order_condition(&record, code);
             }
             Flags::Known(record) => self.known_condition(&record, code & !1),
+            Flags::Apart { record, carry, overflow } => self.apart_condition(record, carry, overflow, code & !1),
             Flags::Dynamic => None,
         };
         match known {
             Some(value) if code & 1 == 0 => value,
             Some(value) => self.not(value),
             None => self.call(Helper::CcCond, Type::I8, &[], u32::from(code)),
+        }
+    }
+
+    /// Condition `code`, which is even, where CF or OF are apart from the record.
+    fn apart_condition(
+        &mut self,
+        record: Option<Record>,
+        carry: Option<Value>,
+        overflow: Option<Value>,
+        code: u8,
+    ) -> Option<Value> {
+        let record = record.filter(|r| !matches!(r.kind, CcKind::Float | CcKind::FloatDaz));
+        match (code, carry, overflow) {
+            (0, _, Some(bit)) | (2, Some(bit), _) => Some(self.b.extract(Type::I8, bit, 0, 1)),
+            // What needs CF or OF with other flags.
+            (6 | 12 | 14, ..) => None,
+            _ => self.known_condition(&record?, code),
         }
     }
 

@@ -211,13 +211,15 @@ impl Lift {
 
     /// CLC, STC, CMC.
     pub(super) fn carry_flag(&mut self, insn: &Instruction) -> Lifted {
-        let old = self.flag_bits();
-        let bits = match insn.mnemonic() {
-            Mnemonic::Clc => self.b.binary_imm(Op::AndI, Type::I64, old, !rflags::CF),
-            Mnemonic::Stc => self.b.binary_imm(Op::OrI, Type::I64, old, rflags::CF),
-            _ => self.b.binary_imm(Op::XorI, Type::I64, old, rflags::CF),
+        let carry = match insn.mnemonic() {
+            Mnemonic::Clc => self.iconst(0),
+            Mnemonic::Stc => self.iconst(1),
+            _ => {
+                let carry = self.carry();
+                self.b.binary_imm(Op::XorI, Type::I64, carry, 1)
+            }
         };
-        self.set_flag_bits(bits);
+        self.set_apart(Some(carry), None);
         Ok(())
     }
 

@@ -161,7 +161,10 @@ impl Lift {
             self.write_place(insn, ty, &place, dst);
             return Ok(());
         }
-        let old = self.flag_bits();
+        let variable = match count {
+            Count::Const(_) => None,
+            Count::Value(n) => Some((n, self.flag_bits())),
+        };
         self.write_place(insn, ty, &place, dst);
         let top = self.b.extract(Type::I64, dst, ty.bits() - 1, 1);
         let (carry, other) = if left {
@@ -170,15 +173,14 @@ impl Lift {
             (top, self.b.extract(Type::I64, dst, ty.bits() - 2, 1))
         };
         let overflow = self.b.binary(Op::Xor, Type::I64, top, if left { carry } else { other });
+        let Some((n, old)) = variable else {
+            self.set_apart(Some(carry), Some(overflow));
+            return Ok(());
+        };
         let bits = self.b.deposit(Type::I64, old, carry, 0, 1);
         let bits = self.b.deposit(Type::I64, bits, overflow, rflags::OF.trailing_zeros(), 1);
-        let bits = match count {
-            Count::Const(_) => bits,
-            Count::Value(n) => {
-                let moved = self.b.binary_imm(Op::NeI, Type::I8, n, 0);
-                self.b.select(Type::I64, moved, bits, old)
-            }
-        };
+        let moved = self.b.binary_imm(Op::NeI, Type::I8, n, 0);
+        let bits = self.b.select(Type::I64, moved, bits, old);
         self.set_flag_bits(bits);
         Ok(())
     }

@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn a_space_keeps_its_generation_until_it_is_flushed_or_pushed_out() {
         let mut spaces = Spaces::default();
-        assert_eq!(spaces.enter(1, true).1, false, "never seen");
+        assert!(!spaces.enter(1, true).1, "never seen");
         let one = spaces.generation();
-        assert_eq!(spaces.enter(2, true).1, false);
+        assert!(!spaces.enter(2, true).1);
         assert_ne!(spaces.generation(), one);
         assert_eq!((spaces.enter(1, true).1, spaces.generation()), (true, one));
-        assert_eq!(spaces.enter(1, false).1, false);
+        assert!(!spaces.enter(1, false).1);
         let again = spaces.generation();
         assert_ne!(again, one);
         for asid in 10..10 + Spaces::COUNT as u64 - 1 {
@@ -110,7 +110,7 @@ mod tests {
         }
         assert_eq!((spaces.enter(1, true).1, spaces.generation()), (true, again), "the least recent of eight");
         assert!(!spaces.enter(100, true).1);
-        assert_eq!(spaces.enter(10, true).1, false, "pushed out");
+        assert!(!spaces.enter(10, true).1, "pushed out");
     }
 
     #[test]

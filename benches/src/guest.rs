@@ -101,8 +101,8 @@ fn ram(code: &[u8]) -> Arc<Ram> {
     let ram = Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).expect("guest RAM"));
     let put = |at: u64, bytes: &[u8]| assert!(ram.write_bytes(at, bytes));
     let words = |at: u64, words: &[u64]| (at..).step_by(8).zip(words).for_each(|(at, w)| put(at, &w.to_le_bytes()));
-    words(TABLES, &[TABLES + 0x1000 | 7]);
-    words(TABLES + 0x1000, &[TABLES + 0x2000 | 7]);
+    words(TABLES, &[(TABLES + 0x1000) | 7]);
+    words(TABLES + 0x1000, &[(TABLES + 0x2000) | 7]);
     let pages: Vec<u64> = (0..RAM as u64).step_by(2 << 20).map(|gpa| gpa | 0xe7).collect();
     words(TABLES + 0x2000, &pages);
     // Code and data segment as of `cpu`; an interrupt gate for #PF (SDM vol. 3A, 3.4.5 and 6.14.1).

@@ -61,14 +61,12 @@ fn optimized(mut block: Block) -> Block {
 
 fn decode(sample: &Sample) -> Prepared {
     let bytes = sample.bytes.clone();
-    let items = sample.lift(mode()).guest_insns.into();
+    let items: u64 = sample.lift(mode()).guest_insns.into();
     let run = move |rounds| {
         let mut insn = Instruction::default();
         for _ in 0..rounds {
             let mut decoder = Decoder::with_ip(64, black_box(&bytes), CODE, DecoderOptions::NONE);
-            while decoder.can_decode() {
-                decoder.decode_out(black_box(&mut insn));
-            }
+            (0..items).for_each(|_| decoder.decode_out(black_box(&mut insn)));
         }
     };
     Prepared { items, run: Box::new(run) }

@@ -52,10 +52,10 @@ fn by_default() {
     compare("jit", 300);
 }
 
-/// Everything is compiled the first time that it runs.
+/// Everything is compiled the first time that it runs, and in regions as soon as it is gone back to.
 #[test]
 fn compiled_at_once() {
-    compare("jit,threshold=1", 300);
+    compare("jit,threshold=1,region=1", 300);
 }
 
 /// Code memory for a fraction of what runs.

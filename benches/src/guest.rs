@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 
 use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_frontend::x86::state::{Segment, TableReg, cr0, cr4, efer, reg};
-use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
+use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_runtime::cache::{Cache, CacheStats};
 use mimus_runtime::compile::{Compiling, Settings};
 use mimus_runtime::kick::Kicker;
 use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
-use mimus_softmmu::{CodeSink, MmioBus, Ram};
+use mimus_softmmu::{CodeSink, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Guest PC of programs. Addresses are guest-virtual and guest-physical ones at once.
@@ -57,44 +57,6 @@ pub struct Guest {
     kicker: Arc<Kicker>,
 }
 
-/// No devices.
-struct Nothing;
-
-impl MmioBus for Nothing {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
-}
-
-impl CodeSink for Nothing {
-    fn code_written(&self, _: u64, _: u64) {}
-}
-
 /// Guest RAM with page tables that map all of it where it is by pages of 2 MiB (SDM vol. 3A, 4.5), descriptor tables, a
 /// handler of page faults, and numbers to work with.
 fn ram(code: &[u8]) -> Arc<Ram> {
@@ -126,7 +88,7 @@ fn ram(code: &[u8]) -> Arc<Ram> {
 
 /// A vCPU in 64-bit mode at privilege level 0.
 fn cpu(ram: Arc<Ram>, sink: Arc<dyn CodeSink>) -> Box<Cpu> {
-    let mut cpu = Cpu::new(ram, sink, Box::new(Nothing), Features::default());
+    let mut cpu = Cpu::new(ram, sink, Box::new(NoDevices), Features::default());
     let state = &mut cpu.state;
     state.cr0 = cr0::PE | cr0::PG | cr0::WP | cr0::ET | cr0::NE | cr0::MP;
     state.cr3 = TABLES;
@@ -142,7 +104,7 @@ fn cpu(ram: Arc<Ram>, sink: Arc<dyn CodeSink>) -> Box<Cpu> {
 
 /// The mode that all guest code here runs in.
 pub(crate) fn mode() -> mimus_frontend::x86::Mode {
-    cpu(ram(&[]), Arc::new(Nothing)).mode
+    cpu(ram(&[]), Arc::new(NoDevices)).mode
 }
 
 impl Guest {

@@ -9,12 +9,12 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_frontend::x86::state::{Segment, State, cr0};
-use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
+use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_runtime::cache::{Cache, CacheStats, MIN_BYTES};
 use mimus_runtime::compile::{Compiling, Settings};
 use mimus_runtime::kick::Kicker;
 use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
-use mimus_softmmu::{MmioBus, Ram};
+use mimus_softmmu::Ram;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Guest-physical places. Code and data of different vCPUs share pages, and code some granules.
@@ -166,40 +166,6 @@ fn guest() -> Arc<Ram> {
     Arc::new(ram)
 }
 
-/// No devices.
-struct Nothing;
-
-impl MmioBus for Nothing {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
-}
-
 struct Setup {
     ram: Arc<Ram>,
     cache: Arc<Cache>,
@@ -220,7 +186,7 @@ impl Setup {
 
     /// vCPU `i` in 32-bit flat mode without paging.
     fn vcpu(&self, i: u32) -> (Vcpu, Arc<Kicker>) {
-        let mut cpu = Cpu::new(self.ram.clone(), self.cache.clone(), Box::new(Nothing), Features::default());
+        let mut cpu = Cpu::new(self.ram.clone(), self.cache.clone(), Box::new(NoDevices), Features::default());
         cpu.state.cr0 |= cr0::PE;
         let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
         cpu.state.seg = [flat(0xc093); 6];

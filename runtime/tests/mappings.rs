@@ -7,12 +7,12 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_frontend::x86::state::{Segment, cr0, cr4, efer};
-use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
+use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_runtime::cache::Cache;
 use mimus_runtime::compile::{Compiling, Settings};
 use mimus_runtime::kick::Kicker;
 use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
-use mimus_softmmu::{MmioBus, Ram};
+use mimus_softmmu::Ram;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 type Emit = fn(&mut CodeAssembler, &mut Check) -> Result<(), IcedError>;
@@ -133,40 +133,6 @@ fn main_program(a: &mut CodeAssembler, turn: Emit) -> Result<(), IcedError> {
     a.hlt()
 }
 
-/// No devices.
-struct Nothing;
-
-impl MmioBus for Nothing {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
-}
-
 /// RAM with both address spaces and the program; `global` is the G bit of the program's own mapping.
 fn guest(turn: Emit, global: u64) -> Arc<Ram> {
     let ram = Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), at::RAM as usize)]).unwrap());
@@ -227,7 +193,7 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     let jit = threshold.map(|threshold| Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(64) }));
 
-    let mut cpu = Cpu::new(ram.clone(), cache.clone(), Box::new(Nothing), Features::default());
+    let mut cpu = Cpu::new(ram.clone(), cache.clone(), Box::new(NoDevices), Features::default());
     let segment = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
     let s = &mut cpu.state;
     s.seg = [segment(0xc093); 6];

@@ -11,6 +11,7 @@ pub mod fpu;
 pub mod helpers;
 pub mod lift;
 pub mod mode;
+mod no_devices;
 pub mod paging;
 pub mod saved;
 pub mod state;
@@ -19,4 +20,5 @@ pub mod sys;
 
 pub use cpu::{Bus, Cpu, Features, HEADER_OFFSET};
 pub use mode::Mode;
+pub use no_devices::NoDevices;
 pub use saved::{CpuState, RestoreError};

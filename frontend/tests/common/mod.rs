@@ -5,48 +5,10 @@ use std::sync::Arc;
 
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
 use mimus_frontend::x86::state::{Segment, cr0, cr4};
-use mimus_frontend::x86::{Bus, Cpu, Features};
+use mimus_frontend::x86::{Cpu, Features, NoDevices};
 use mimus_ir::{Exit, Interp};
-use mimus_softmmu::{CodeSink, MmioBus, Ram};
+use mimus_softmmu::Ram;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-
-/// No devices: reads give 0.
-pub struct Nothing;
-
-impl MmioBus for Nothing {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for Nothing {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
-}
-
-impl CodeSink for Nothing {
-    fn code_written(&self, _: u64, _: u64) {}
-}
 
 pub const RAM_SIZE: usize = 1 << 20;
 
@@ -56,7 +18,7 @@ pub fn ram() -> Arc<Ram> {
 
 /// A vCPU in 32-bit protected mode with flat segments, CPL 0, without paging.
 pub fn flat32(ram: Arc<Ram>, features: Features) -> Box<Cpu> {
-    let mut cpu = Cpu::new(ram, Arc::new(Nothing), Box::new(Nothing), features);
+    let mut cpu = Cpu::new(ram, Arc::new(NoDevices), Box::new(NoDevices), features);
     cpu.state.cr0 = cr0::PE | cr0::ET | cr0::NE | cr0::MP;
     cpu.state.cr4 = cr4::OSFXSR;
     let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };

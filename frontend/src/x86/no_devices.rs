@@ -1,0 +1,44 @@
+//! A machine without devices.
+
+use mimus_softmmu::{CodeSink, MmioBus};
+
+use super::cpu::Bus;
+
+/// No devices, for a vCPU without a machine around it: reads give 0, writes and what becomes of code are ignored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDevices;
+
+impl MmioBus for NoDevices {
+    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
+        0
+    }
+    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
+}
+
+impl Bus for NoDevices {
+    fn port_in(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
+    fn tsc(&mut self) -> u64 {
+        0
+    }
+    fn apic_base(&mut self) -> u64 {
+        0
+    }
+    fn set_apic_base(&mut self, _: u64) -> bool {
+        false
+    }
+    fn tsc_deadline(&mut self) -> u64 {
+        0
+    }
+    fn set_tsc_deadline(&mut self, _: u64) {}
+    fn tpr(&mut self) -> u8 {
+        0
+    }
+    fn set_tpr(&mut self, _: u8) {}
+}
+
+impl CodeSink for NoDevices {
+    fn code_written(&self, _: u64, _: u64) {}
+}

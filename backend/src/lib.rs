@@ -22,6 +22,7 @@ mod lower;
 #[cfg(all(feature = "native-oracle", target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
 pub mod perf;
+mod quick;
 pub mod thunks;
 mod x87;
 
@@ -31,4 +32,5 @@ pub use error::BackendError;
 pub use exec::{HostAddr, enter};
 pub use host::HostIsa;
 pub use perf::PerfMap;
+pub use quick::QuickCompiler;
 pub use thunks::Thunks;

@@ -26,7 +26,7 @@ use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, TLB_SHIFT, slow_signature, stubs};
-use crate::x87;
+use crate::{quick, x87};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
 pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
@@ -58,6 +58,8 @@ pub struct Thunks {
     floats: Option<Floats>,
     /// [`x87::routines`]; `None` where the host's unit is not used.
     x87: Option<HostAddr>,
+    /// [`quick::indirect_stub`] and [`quick::entry_shim`]; `None` where there is no quick tier.
+    quick: Option<[HostAddr; 2]>,
     header_offset: usize,
 }
 
@@ -106,7 +108,14 @@ impl Thunks {
         } else {
             None
         };
-        Ok(Thunks { entry, exit_stub, slow, floats, x87, header_offset: header_offset as usize })
+        let quick = match host.arch {
+            Arch::X64 => Some([
+                arena.publish_permanent(&quick::indirect_stub(header_offset))?,
+                arena.publish_permanent(&quick::entry_shim())?,
+            ]),
+            _ => None,
+        };
+        Ok(Thunks { entry, exit_stub, slow, floats, x87, quick, header_offset: header_offset as usize })
     }
 
     /// `extern "C" fn(env, code) -> exit code`.
@@ -149,6 +158,7 @@ impl Thunks {
         header.x87_resume = x87_resume;
         header.x87_step = x87_step;
         header.x87_ops = self.x87.map_or(0, |a| a.0);
+        [header.indirect, header.shim] = self.quick.map_or([0; 2], |quick| quick.map(|a| a.0));
     }
 }
 
@@ -183,10 +193,20 @@ impl Maker<'_> {
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
         let x87 = self.x87();
+        let shim = (self.host.arch == Arch::X64).then_some(self.header_offset + offset_of!(EnvHeader, shim) as i32);
         self.function(signature, |b, params| {
             let callee = b.import_signature(block_signature());
-            let none = b.ins().iconst(types::I64, 0);
-            let call = b.ins().call_indirect(callee, params[1], &[params[0], none]);
+            let [env, entry] = [params[0], params[1]];
+            let call = match shim {
+                Some(field) => {
+                    let shim = b.ins().load(types::I64, MemFlagsData::trusted(), env, field);
+                    b.ins().call_indirect(callee, shim, &[env, entry])
+                }
+                None => {
+                    let none = b.ins().iconst(types::I64, 0);
+                    b.ins().call_indirect(callee, entry, &[env, none])
+                }
+            };
             let code = b.inst_results(call)[0];
             if let Some(x87) = x87 {
                 x87.park(b, params[0]);

@@ -98,9 +98,21 @@ pub struct EnvHeader {
     /// The same three as plain `extern "C"` functions: the first takes `x87_image` into env, the others may fill it and set
     /// `x87_live`.
     pub x87_rust: [u64; 3],
+    /// Table of execution counts of the quick tier's blocks, by half their first link slot's number: `u32` each, counted down;
+    /// below 0 the block leaves with [`ExitCode::Hot`].
+    pub counts: u64,
+    /// Where the quick tier's blocks leave to a guest PC (in RSI) that they have no link slot for.
+    pub indirect: u64,
+    /// What enters blocks where there is a quick tier, which preserves no registers.
+    pub shim: u64,
+    /// Where a block of the quick tier keeps values that it has no registers for; of no meaning between blocks.
+    pub spills: [[u64; 2]; SPILLS],
     /// The x87 unit on its way: what FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9).
     pub x87_image: X87Image,
 }
+
+/// Entries of [`EnvHeader::spills`].
+pub const SPILLS: usize = 32;
 
 /// An [`EnvHeader::jump_context`] that no entry has.
 pub const NO_CONTEXT: u64 = u64::MAX;
@@ -152,12 +164,15 @@ pub enum ExitCode {
     Stopped = 3,
     /// `exit_request` was seen on the way to guest PC `exit_value`, or [`EnvHeader::sample`] below 0.
     Requested = 4,
+    /// A block of the quick tier, at guest PC `exit_value`, was executed as often as it may be; it has not been this time.
+    Hot = 5,
 }
 
 impl ExitCode {
     /// From the number that compiled code returned.
     pub fn from_code(code: u64) -> Option<ExitCode> {
-        [ExitCode::Link, ExitCode::Indirect, ExitCode::Main, ExitCode::Stopped, ExitCode::Requested]
+        use ExitCode::*;
+        [Link, Indirect, Main, Stopped, Requested, Hot]
             .get(usize::try_from(code).ok()?)
             .copied()
     }

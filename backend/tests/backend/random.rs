@@ -122,7 +122,7 @@ fn pure(b: &mut Builder, random: &mut Random, ty: Type, [x, y, z]: [Value; 3]) -
 fn random_blocks_agree_with_the_interpreter() {
     let mut toy = Toy::new();
     let mut random = Random(0x1234_5678);
-    let mut codes = [0; 5];
+    let mut codes = [0; 6];
     for i in 0..1500u64 {
         let block = block(&mut random);
         let how = How {
@@ -133,15 +133,22 @@ fn random_blocks_agree_with_the_interpreter() {
             region: false,
         };
         let (entry, info) = toy.compile(&block, how);
+        let quick = toy.compile_quick(&block, how);
         for j in 0..4 {
             let state = Toy::fresh(i * 4 + j + 1);
             let code = toy.same_again(&block, how, &state, entry, &info);
             codes[code as usize] += 1;
+            if let Some((entry, info)) = &quick {
+                assert_eq!(toy.same_again(&block, how, &state, *entry, info), code);
+            }
         }
         if i % 7 == 0 {
             toy.machine.tlb.flush(false);
         }
     }
-    let [link, indirect, main, stopped, requested] = codes;
-    assert!(link > 300 && indirect > 300 && main > 300 && stopped > 300 && requested == 0, "{codes:?}");
+    let [link, indirect, main, stopped, requested, hot] = codes;
+    assert!(link > 300 && indirect > 300 && main > 300 && stopped > 300 && requested + hot == 0, "{codes:?}");
+    if toy.quick.is_some() {
+        assert_eq!(toy.quick_blocks, [1500, 0]);
+    }
 }

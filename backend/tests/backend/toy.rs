@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mimus_backend::arena::Rotation;
-use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, Request, Thunks, enter};
+use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, QuickCompiler, Request, Thunks, enter};
 use mimus_ir::block::CallInfo;
 use mimus_ir::interp::Outcome;
 use mimus_ir::op::RmwKind;
@@ -65,6 +65,8 @@ pub struct Machine {
     pub pending: u64,
     pub helper_calls: u32,
     links: Box<[AtomicU64; LINKS]>,
+    /// Executions left of quick blocks.
+    pub counts: Box<[u32; LINKS / 2]>,
     jump_cache: Box<[JumpCacheEntry; JUMP_CACHE]>,
 }
 
@@ -78,6 +80,7 @@ impl Machine {
             pending: 0,
             helper_calls: 0,
             links: Box::new([const { AtomicU64::new(0) }; LINKS]),
+            counts: Box::new([1 << 30; LINKS / 2]),
             jump_cache: Box::new([JumpCacheEntry::default(); JUMP_CACHE]),
         }
     }
@@ -406,6 +409,9 @@ impl Default for How {
 /// A compiler, an arena and an env.
 pub struct Toy {
     pub compiler: Compiler,
+    pub quick: Option<QuickCompiler>,
+    /// Blocks that the quick tier compiled, and those that it refused.
+    pub quick_blocks: [u32; 2],
     pub arena: Arena,
     pub thunks: Thunks,
     pub env: Box<Env>,
@@ -430,6 +436,7 @@ impl Toy {
             tlb_mask: Tlb::mask(),
             links: machine.links.as_ptr() as u64,
             helpers: helpers.as_ptr() as u64,
+            counts: machine.counts.as_ptr() as u64,
             slow_rust: [
                 slow_load as *const () as u64,
                 slow_store as *const () as u64,
@@ -446,7 +453,9 @@ impl Toy {
         };
         thunks.install(&mut header);
         let env = Box::new(Env { regs: [0; 16], wide: [[0; 2]; 4], header, mxcsr: 0x1f80, machine: &raw mut *machine });
-        Toy { compiler: Compiler::new(host), arena, thunks, env, machine, code: Vec::new(), _helpers: helpers }
+        let quick = QuickCompiler::new(&host);
+        let compiler = Compiler::new(host);
+        Toy { compiler, quick, quick_blocks: [0; 2], arena, thunks, env, machine, code: Vec::new(), _helpers: helpers }
     }
 
     pub fn set_link(&self, slot: u32, entry: HostAddr) {
@@ -481,6 +490,22 @@ impl Toy {
 
     pub fn compile_parts(&mut self, parts: &[Part<'_>], how: How) -> (HostAddr, CompiledInfo) {
         let info = self.compiler.compile(Toy::request(parts, how), &mut self.code).unwrap();
+        (self.publish(info.entry_offset), info)
+    }
+
+    /// Compiles a block by the quick tier, if it does it.
+    pub fn compile_quick(&mut self, block: &Block, how: How) -> Option<(HostAddr, CompiledInfo)> {
+        let parts = [Part { block, link_slot: how.link_slot }];
+        let info = self.quick.as_mut()?.compile(&Toy::request(&parts, how));
+        self.quick_blocks[usize::from(info.is_none())] += 1;
+        self.code.clear();
+        self.code.extend_from_slice(self.quick.as_ref()?.code());
+        let info = info?;
+        Some((self.publish(info.entry_offset), info))
+    }
+
+    /// Publishes `code`; where it is to be entered.
+    fn publish(&mut self, entry_offset: u32) -> HostAddr {
         let slot = self.arena.alloc(self.code.len()).unwrap_or_else(|| {
             if let Rotation::Evict(generation) = self.arena.rotate() {
                 // SAFETY: a toy runs code on this thread only, which is here; tests that keep links or cached jumps
@@ -490,7 +515,7 @@ impl Toy {
             self.arena.alloc(self.code.len()).unwrap()
         });
         let start = self.arena.publish(slot, &self.code);
-        (HostAddr(start.0 + u64::from(info.entry_offset)), info)
+        HostAddr(start.0 + u64::from(entry_offset))
     }
 
     /// Runs with a clean header.
@@ -526,8 +551,11 @@ impl Toy {
         }
     }
 
-    /// Runs a block both ways from `state` and asserts that nothing differs; returns how compiled code left.
+    /// Runs a block every way from `state` and asserts that nothing differs; returns how compiled code left.
     pub fn same(&mut self, block: &Block, how: How, state: &State) -> ExitCode {
+        if let Some((entry, info)) = self.compile_quick(block, how) {
+            self.same_again(block, how, state, entry, &info);
+        }
         let (entry, info) = self.compile(block, how);
         self.same_again(block, how, state, entry, &info)
     }

@@ -1,0 +1,258 @@
+//! Guest memory: the TLB probe, and the slow paths behind the block.
+
+use std::mem::offset_of;
+
+use mimus_ir::op::RmwKind;
+use mimus_ir::{Inst, MemFlags, Type};
+use mimus_softmmu::tlb::PAGE_SIZE;
+use mimus_softmmu::{EnvHeader, TlbEntry};
+
+use super::alloc::Loc;
+use super::emit::{Alu, Cond, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
+use super::{Cold, Quick, Refused, vector};
+use crate::lower::TLB_SHIFT;
+
+/// An access that the TLB does not serve: its address is in RAX, and its value is found there again.
+#[derive(Clone, Copy)]
+pub(super) struct SlowAccess {
+    pc: u64,
+    /// Offset of the thunk in the header.
+    thunk: usize,
+    /// What is stored, or the operand of a read-modify-write, in the second argument's place.
+    value: Option<Source>,
+    /// A third argument, for compare-and-swap.
+    new: Option<Source>,
+    /// Constant, in the last argument's place.
+    info: u64,
+    back: Label,
+}
+
+/// Where an operand was at the access.
+#[derive(Clone, Copy)]
+struct Source {
+    loc: Loc,
+    ty: Type,
+}
+
+/// What an access needs of its page.
+#[derive(Clone, Copy)]
+struct Access {
+    size: u32,
+    write: bool,
+    aligned: bool,
+}
+
+const ADD_BANK: Opcode = op(0x03);
+
+impl Quick<'_> {
+    /// Has the host address of guest address `a + disp` in RAX; behind a miss, what `slow` says is done. Uses RCX and RDX.
+    fn probe(&mut self, inst: &Inst, disp: i32, access: Access, mut slow: SlowAccess) -> Result<(), Refused> {
+        let base = self.reg(inst.a, RAX)?;
+        match disp {
+            0 if base == RAX => {}
+            0 => self.e.mov(Width::Wide, RAX, Rm::Reg(base)),
+            _ => self.e.inst(Width::Wide, op(0x8d), RAX, Rm::Mem(base, disp)),
+        }
+        let [bank, mask] = [offset_of!(EnvHeader, tlb), offset_of!(EnvHeader, tlb_mask)].map(|f| self.header(f));
+        self.e.mov(Width::Wide, RCX, Rm::Reg(RAX));
+        self.e.shift_imm(Width::Wide, Shift::Shr, RCX, TLB_SHIFT as u8);
+        self.e.alu(Width::Wide, Alu::And, RCX, mask);
+        self.e.inst(Width::Wide, ADD_BANK, RCX, bank);
+        let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
+        self.e.mov(Width::Wide, RDX, Rm::Mem(RCX, tag as i32));
+        self.e.alu(Width::Wide, Alu::Xor, RDX, Rm::Reg(RAX));
+        let miss = self.e.label();
+        if access.aligned {
+            self.e.inst(Width::Wide, op(0xf7), 0, Rm::Reg(RDX));
+            let wrong = -(PAGE_SIZE as i32) | (access.size as i32 - 1);
+            self.e.code.extend_from_slice(&wrong.to_le_bytes());
+            self.e.jump_if(Cond::NE, miss);
+        } else {
+            let limit = PAGE_SIZE as i32 + 1 - access.size as i32;
+            self.e.alu_imm(Width::Wide, Alu::Cmp, Rm::Reg(RDX), limit);
+            self.e.jump_if(Cond::AE, miss);
+        }
+        self.e.inst(Width::Wide, ADD_BANK, RAX, Rm::Mem(RCX, offset_of!(TlbEntry, addend) as i32));
+        slow.back = self.e.label();
+        self.e.place(slow.back);
+        self.cold.push((miss, Cold::Slow(slow)));
+        Ok(())
+    }
+
+    fn slow(&mut self, thunk: usize, info: u64) -> SlowAccess {
+        self.count_now();
+        SlowAccess { pc: self.pc, thunk, value: None, new: None, info, back: self.stopped }
+    }
+
+    /// The cold part of [`Quick::probe`]: the thunk changes no register.
+    pub(super) fn slow_access(&mut self, slow: SlowAccess) -> Result<(), Refused> {
+        self.store_pc(slow.pc);
+        self.e.mov(Width::Wide, RSI, Rm::Reg(RAX));
+        let mut arguments = [RDX, RCX, R8].into_iter();
+        // The new value first: it may be in R8.
+        if let Some(Source { loc: Loc::Vector(reg), .. }) = slow.value {
+            let stash = self.header(offset_of!(EnvHeader, slow_value));
+            self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, reg, stash);
+        }
+        for source in [slow.value, slow.new].into_iter().flatten() {
+            let argument = arguments.next().ok_or(Refused)?;
+            let rm = match source.loc {
+                Loc::General(reg) => Rm::Reg(reg),
+                Loc::Spilled(slot) => self.spill(slot),
+                Loc::Const(imm) => {
+                    self.e.mov_imm_flags(argument, imm & source.ty.mask());
+                    continue;
+                }
+                Loc::Vector(_) => continue,
+                _ => return Err(Refused),
+            };
+            self.e.zero_extend(source.ty.bytes(), argument, rm);
+        }
+        let argument = arguments.next().ok_or(Refused)?;
+        self.e.mov_imm_flags(argument, slow.info);
+        let thunk = self.header(slow.thunk);
+        self.e.call(thunk);
+        self.leave_on_verdict();
+        let stash = self.header(offset_of!(EnvHeader, slow_value));
+        self.e.inst(Width::Wide, op(0x8d), RAX, stash);
+        self.e.jump(slow.back);
+        Ok(())
+    }
+
+    /// Leaves for the dispatcher if a verdict is out.
+    pub(super) fn leave_on_verdict(&mut self) {
+        let verdict = self.header(offset_of!(EnvHeader, verdict));
+        self.e.alu_imm(Width::Plain, Alu::Cmp, verdict, 0);
+        self.e.jump_if(Cond::NE, self.stopped);
+    }
+
+    pub(super) fn load(&mut self, inst: &Inst) -> Result<(), Refused> {
+        let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
+        let slow = self.slow(offset_of!(EnvHeader, slow_load), size_and_flags(size, flags));
+        let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
+        self.probe(inst, inst.mem_disp(), access, slow)?;
+        if inst.ty == Type::V128 {
+            let reg = self.result_vector()?;
+            self.e.inst(Width::Plain, vector::MOVUPS, reg, Rm::Mem(RAX, 0));
+        } else {
+            let reg = self.result()?;
+            self.e.zero_extend(size, reg, Rm::Mem(RAX, 0));
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, inst: &Inst) -> Result<(), Refused> {
+        let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
+        let mut slow = self.slow(offset_of!(EnvHeader, slow_store), size_and_flags(size, flags));
+        let access = Access { size, write: true, aligned: false };
+        if inst.ty == Type::V128 {
+            let reg = self.vector_reg(inst.b, 0)?;
+            slow.value = Some(Source { loc: Loc::Vector(reg), ty: inst.ty });
+            self.probe(inst, inst.mem_disp(), access, slow)?;
+            self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, reg, Rm::Mem(RAX, 0));
+            return Ok(());
+        }
+        slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
+        self.probe(inst, inst.mem_disp(), access, slow)?;
+        self.store_int(inst.b, inst.ty, Rm::Mem(RAX, 0))
+    }
+
+    pub(super) fn rmw(&mut self, inst: &Inst) -> Result<(), Refused> {
+        let kind = RmwKind::from_code(inst.c).ok_or(Refused)?;
+        let size = inst.ty.bytes();
+        let info = u64::from(inst.c) | u64::from(size) << 8;
+        let mut slow = self.slow(offset_of!(EnvHeader, slow_rmw), info);
+        slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
+        self.probe(inst, 0, Access { size, write: true, aligned: true }, slow)?;
+        self.e.mov(Width::Wide, RSI, Rm::Reg(RAX));
+        let alu = match kind {
+            RmwKind::Add => return self.exchange(inst, &[0xf0], op0f(0, 0xc1), op0f(0, 0xc0)),
+            RmwKind::Xchg => return self.exchange(inst, &[], op(0x87), op(0x86)),
+            RmwKind::And => Alu::And,
+            RmwKind::Or => Alu::Or,
+            RmwKind::Xor => Alu::Xor,
+        };
+        self.move_to(RCX, inst.b, inst.ty)?;
+        self.e.zero_extend(size, RAX, Rm::Mem(RSI, 0));
+        let again = self.e.label();
+        self.e.place(again);
+        self.e.mov(Width::Wide, RDX, Rm::Reg(RAX));
+        self.e.alu(Width::Wide, alu, RDX, Rm::Reg(RCX));
+        self.compare_exchange(size, RDX);
+        self.e.jump_if(Cond::NE, again);
+        let reg = self.result()?;
+        self.e.zero_extend(size, reg, Rm::Reg(RAX));
+        Ok(())
+    }
+
+    /// An instruction that puts a register into `[RSI]` and has the old value in it afterwards.
+    fn exchange(&mut self, inst: &Inst, lock: &[u8], opcode: Opcode, byte: Opcode) -> Result<(), Refused> {
+        self.move_to(RCX, inst.b, inst.ty)?;
+        let reg = self.result()?;
+        self.e.code.extend_from_slice(lock);
+        let (width, opcode) = sized(inst.ty.bytes(), opcode, byte);
+        self.e.inst(width, opcode, RCX, Rm::Mem(RSI, 0));
+        self.e.zero_extend(inst.ty.bytes(), reg, Rm::Reg(RCX));
+        Ok(())
+    }
+
+    /// `lock cmpxchg [rsi], new`.
+    fn compare_exchange(&mut self, size: u32, new: u8) {
+        self.e.code.push(0xf0);
+        let (width, opcode) = sized(size, op0f(0, 0xb1), op0f(0, 0xb0));
+        self.e.inst(width, opcode, new, Rm::Mem(RSI, 0));
+    }
+
+    pub(super) fn cas(&mut self, inst: &Inst) -> Result<(), Refused> {
+        let size = inst.ty.bytes();
+        let mut slow = self.slow(offset_of!(EnvHeader, slow_cas), size.into());
+        // The slow path has its last argument in R8, which must not hold a value then.
+        self.free_r8()?;
+        slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
+        slow.new = Some(Source { loc: self.regs.get(inst.c)?, ty: inst.ty });
+        self.probe(inst, 0, Access { size, write: true, aligned: true }, slow)?;
+        self.e.mov(Width::Wide, RSI, Rm::Reg(RAX));
+        self.move_to(RCX, inst.c, inst.ty)?;
+        self.move_to(RAX, inst.b, inst.ty)?;
+        self.compare_exchange(size, RCX);
+        let reg = self.result()?;
+        self.e.zero_extend(size, reg, Rm::Reg(RAX));
+        Ok(())
+    }
+
+    /// Moves what is in R8 to memory.
+    fn free_r8(&mut self) -> Result<(), Refused> {
+        if let Some(slot) = self.regs.free_register(R8)? {
+            let mem = self.spill(slot);
+            self.e.mov_mem(8, mem, R8);
+        }
+        Ok(())
+    }
+
+    /// Leaves word of the current instruction where the stopped exit wants it. Uses RDX.
+    pub(super) fn store_pc(&mut self, pc: u64) {
+        let place = self.header(offset_of!(EnvHeader, exit_value));
+        match i32::try_from(pc as i64) {
+            Ok(short) => self.e.mov_mem_imm(8, place, short),
+            Err(_) => {
+                self.e.mov_imm_flags(RDX, pc);
+                self.e.mov_mem(8, place, RDX);
+            }
+        }
+    }
+}
+
+/// Width and opcode of an instruction that has a form for bytes.
+fn sized(bytes: u32, opcode: Opcode, byte: Opcode) -> (Width, Opcode) {
+    match bytes {
+        1 => (Width::Byte, byte),
+        2 => (Width::Plain, opcode.size16()),
+        4 => (Width::Plain, opcode),
+        _ => (Width::Wide, opcode),
+    }
+}
+
+/// As [`EnvHeader::slow_load`] and [`EnvHeader::slow_store`] take it: size in bytes, flags from bit 8 on.
+fn size_and_flags(size: u32, flags: MemFlags) -> u64 {
+    u64::from(size) | u64::from(flags.0) << 8
+}

@@ -122,7 +122,7 @@ impl Guest {
             let settings = Settings { counted: false, chain: true, sync: true, dump: false };
             let compiling = Compiling::start(settings).expect("a host with a code generator");
             let regions = Regions::after(if tier == Tier::Regions { 64 } else { 0 });
-            (arena, Jit { thunks, compiling, threshold: 2, regions })
+            (arena, Jit { thunks, compiling, quick: 0, threshold: 2, regions })
         });
         let (arena, jit) = jit.unzip();
         let arena = arena.zip(jit.as_ref().map(|jit| jit.thunks.exit_stub().0));

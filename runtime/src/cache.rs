@@ -10,6 +10,7 @@
 //! [`Cache::wake`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
 
 mod code;
+mod quick;
 mod region;
 #[cfg(test)]
 mod region_tests;
@@ -31,7 +32,7 @@ use crate::kick::Kicker;
 use code::Placed;
 pub use code::{Finished, Job};
 use tb::Recency;
-pub use tb::{Links, Stage, Tb, TbKey};
+pub use tb::{Links, Quick, Stage, Tb, TbKey};
 
 /// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ pub struct CacheStats {
     pub compiled: u64,
     /// Of those, regions.
     pub regions: u64,
+    /// Blocks that the quick tier has made host code of.
+    pub quick: u64,
     /// Compiled blocks that had changed before they could be published.
     pub dropped: u64,
     /// Host code bytes published.

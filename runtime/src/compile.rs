@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, Request};
+use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, QuickCompiler, Request};
 use mimus_frontend::x86::HEADER_OFFSET;
 
 use crate::cache::{Cache, Finished, Job, Tb};
@@ -92,10 +92,27 @@ pub struct Settings {
     pub dump: bool,
 }
 
+impl Settings {
+    /// What to compile, by these settings.
+    fn request<'a>(&self, tb: &Tb, parts: &'a [Part<'a>], region: bool) -> Request<'a> {
+        Request {
+            parts,
+            region,
+            header_offset: HEADER_OFFSET as i32,
+            linear_offset: tb.key.cs_base.into(),
+            counted: self.counted,
+            may_link: self.chain,
+            dump: None,
+        }
+    }
+}
+
 /// Compiles blocks for a machine.
 pub struct Compiling {
     shared: Arc<Shared>,
     side: Side,
+    host: HostIsa,
+    settings: Settings,
 }
 
 enum Side {
@@ -117,15 +134,7 @@ impl Worker {
         let slots = job.slots.iter().copied();
         let parts: Vec<Part<'_>> =
             job.parts.iter().zip(slots).map(|(tb, link_slot)| Part { block: &tb.block, link_slot }).collect();
-        let request = Request {
-            parts: &parts,
-            region: job.region,
-            header_offset: HEADER_OFFSET as i32,
-            linear_offset: job.tb.key.cs_base.into(),
-            counted: self.settings.counted,
-            may_link: self.settings.chain,
-            dump: dump.as_mut(),
-        };
+        let request = Request { dump: dump.as_mut(), ..self.settings.request(&job.tb, &parts, job.region) };
         let result = self.compiler.compile(request, &mut self.code);
         let elapsed = start.elapsed().as_nanos() as u64;
         self.shared.nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
@@ -162,7 +171,8 @@ impl Compiling {
     /// When Cranelift does not know the host, or no thread can be made.
     pub fn start(settings: Settings) -> Result<Compiling, CompilingError> {
         let shared = Arc::new(Shared::default());
-        let compiler = Compiler::new(HostIsa::native()?);
+        let host = HostIsa::native()?;
+        let compiler = Compiler::new(host.clone());
         let mut worker = Worker { compiler, code: Vec::new(), settings, shared: shared.clone() };
         let side = if settings.sync {
             Side::InPlace(Box::new(Mutex::new(worker)))
@@ -170,7 +180,26 @@ impl Compiling {
             let thread = std::thread::Builder::new().name("compile".into()).spawn(move || worker.run())?;
             Side::Background { thread: Some(thread) }
         };
-        Ok(Compiling { shared, side })
+        Ok(Compiling { shared, side, host, settings })
+    }
+
+    /// A compiler of the quick tier, if there is one for this host.
+    pub fn quick(&self) -> Option<QuickCompiler> {
+        QuickCompiler::new(&self.host)
+    }
+
+    /// Has the quick tier make code of a block, to be left after `count` executions. Where it went, in host memory.
+    pub fn compile_quick(
+        &self,
+        cache: &Cache,
+        compiler: &mut QuickCompiler,
+        tb: &Arc<Tb>,
+        count: u32,
+    ) -> Option<(u64, usize)> {
+        let link_slot = cache.begin_quick(tb)?;
+        let parts = [Part { block: &tb.block, link_slot }];
+        let info = compiler.compile(&self.settings.request(tb, &parts, false));
+        cache.publish_quick(tb, link_slot, info.map(|info| (compiler.code(), info)), count)
     }
 
     /// Time spent compiling, in nanoseconds.

@@ -1,7 +1,9 @@
 //! One compiled block at a time on a vCPU, so that compiled code can be compared with the interpreter step by step.
 
 use mimus_backend::exec::enter;
-use mimus_backend::{Arena, BackendError, Compiler, HostAddr, HostIsa, Part, Request, Thunks};
+use mimus_backend::{
+    Arena, BackendError, CompiledInfo, Compiler, HostAddr, HostIsa, Part, QuickCompiler, Request, Thunks,
+};
 use mimus_frontend::x86::helpers::TABLE;
 use mimus_frontend::x86::{Cpu, HEADER_OFFSET};
 use mimus_ir::Block;
@@ -16,6 +18,9 @@ const ARENA: usize = 4 << 20;
 #[derive(Debug)]
 pub struct BlockRunner {
     compiler: Compiler,
+    quick: Option<QuickCompiler>,
+    /// Executions left of a quick block.
+    count: Box<u32>,
     code: Vec<u8>,
     memory: Memory,
     helpers: Vec<u64>,
@@ -60,6 +65,19 @@ impl Memory {
     }
 }
 
+/// To compile a block by itself.
+fn request<'a>(parts: &'a [Part<'a>]) -> Request<'a> {
+    Request {
+        parts,
+        region: false,
+        header_offset: HEADER_OFFSET as i32,
+        linear_offset: 0,
+        counted: false,
+        may_link: false,
+        dump: None,
+    }
+}
+
 impl BlockRunner {
     /// For this host.
     ///
@@ -70,7 +88,9 @@ impl BlockRunner {
         let compiler = Compiler::new(HostIsa::native()?);
         let memory = Memory::new(compiler.host())?;
         let helpers = TABLE.iter().map(|row| row.function as usize as u64).collect();
-        Ok(BlockRunner { compiler, code: Vec::new(), memory, helpers, jump_cache: Box::default(), epoch: 0 })
+        let quick = QuickCompiler::new(compiler.host());
+        let (code, jump_cache, count) = (Vec::new(), Box::default(), Box::default());
+        Ok(BlockRunner { compiler, quick, code, memory, helpers, jump_cache, count, epoch: 0 })
     }
 
     /// Compiles a block, which must be for an x86 vCPU. Earlier ones may be lost by it.
@@ -79,16 +99,21 @@ impl BlockRunner {
     ///
     /// What the backend finds wrong with it.
     pub fn compile(&mut self, block: &Block) -> Result<Compiled, BackendError> {
-        let request = Request {
-            parts: &[Part { block, link_slot: 0 }],
-            region: false,
-            header_offset: HEADER_OFFSET as i32,
-            linear_offset: 0,
-            counted: false,
-            may_link: false,
-            dump: None,
-        };
-        let info = self.compiler.compile(request, &mut self.code)?;
+        let info = self.compiler.compile(request(&[Part { block, link_slot: 0 }]), &mut self.code)?;
+        self.publish(&info)
+    }
+
+    /// As [`BlockRunner::compile`], by the quick tier; `None` if it does not do the block, or there is none for this host.
+    pub fn compile_quick(&mut self, block: &Block) -> Option<Compiled> {
+        let quick = self.quick.as_mut()?;
+        let info = quick.compile(&request(&[Part { block, link_slot: 0 }]))?;
+        self.code.clear();
+        self.code.extend_from_slice(quick.code());
+        self.publish(&info).ok()
+    }
+
+    /// Publishes `code`.
+    fn publish(&mut self, info: &CompiledInfo) -> Result<Compiled, BackendError> {
         let slot = match self.memory.arena.alloc(self.code.len()) {
             Some(slot) => slot,
             None => {
@@ -107,6 +132,8 @@ impl BlockRunner {
             return None;
         }
         let header = &mut cpu.header;
+        *self.count = u32::MAX >> 1;
+        header.counts = (&raw mut *self.count) as u64;
         header.links = self.memory.links.as_ptr() as u64;
         header.helpers = self.helpers.as_ptr() as u64;
         header.jump_caches = (&raw mut *self.jump_cache) as u64;
@@ -126,7 +153,7 @@ impl BlockRunner {
         Some(match code {
             ExitCode::Main => Left::Main,
             ExitCode::Stopped => Left::Stopped(value),
-            ExitCode::Indirect | ExitCode::Requested | ExitCode::Link => Left::To(value),
+            ExitCode::Indirect | ExitCode::Requested | ExitCode::Link | ExitCode::Hot => Left::To(value),
         })
     }
 }

@@ -34,6 +34,9 @@ pub const DEFAULT_TB_SIZE_MIB: u32 = 512;
 /// metadata, since few of its blocks get hot.
 const CODE_SHARE: usize = 4;
 
+/// Interpreted executions after which the quick tier makes code of a block, unless configured.
+pub const DEFAULT_QUICK: u32 = 3;
+
 /// Executions after which a block is compiled when the user gives no number.
 pub const DEFAULT_THRESHOLD: u32 = 500;
 
@@ -94,7 +97,7 @@ fn advise_huge_pages(memory: &GuestMemoryMmap<()>) {
 
 /// Makes the compiling side and the cache.
 fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
-    let Accel::Jit(JitConfig { tb_size_mib, threshold, region, compile }) = &config.accel else {
+    let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile }) = &config.accel else {
         let bytes = DEFAULT_TB_SIZE_MIB as usize * (1 << 20);
         return Ok((Arc::new(Cache::new(ram.clone(), bytes, None)), None));
     };
@@ -113,9 +116,10 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     };
     let compiling = Compiling::start(settings)?;
     let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
+    let quick = quick.unwrap_or(DEFAULT_QUICK);
     let threshold = threshold.unwrap_or(DEFAULT_THRESHOLD);
     let regions = Regions::after(region.unwrap_or(DEFAULT_REGION));
-    Ok((cache, Some(Arc::new(Jit { thunks, compiling, threshold, regions }))))
+    Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
 }
 
 fn unix_time() -> u64 {

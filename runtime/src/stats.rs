@@ -15,7 +15,7 @@ pub struct VcpuStats {
     /// Single instructions interpreted because compiled code could not finish them.
     pub interpreted_once: u64,
     /// Returns of compiled code, by [`mimus_softmmu::ExitCode`].
-    pub exits: [u64; 5],
+    pub exits: [u64; 6],
     /// Hardware interrupts taken.
     pub interrupts: u64,
     /// Times the vCPU slept in HLT.
@@ -44,16 +44,17 @@ impl Stats {
     pub fn to_table(&self) -> String {
         let insns = self.vcpu.interpreted_insns + self.compiled_insns;
         let percent = |n: u64| if insns == 0 { 0.0 } else { 100.0 * n as f64 / insns as f64 };
-        let [link, indirect, main, stopped, requested] = self.vcpu.exits;
+        let [link, indirect, main, stopped, requested, hot] = self.vcpu.exits;
         let rows = [
             ("guest instructions", insns, String::new()),
             ("  interpreted", self.vcpu.interpreted_insns, format!("{:.2} %", percent(self.vcpu.interpreted_insns))),
             ("  run as host code", self.compiled_insns, format!("{:.2} %", percent(self.compiled_insns))),
             ("blocks translated", self.cache.translated, format!("{} instructions", self.cache.translated_insns)),
+            ("blocks made code of quickly", self.cache.quick, String::new()),
             ("blocks compiled", self.cache.compiled, format!("{} KiB of host code", self.cache.code_bytes >> 10)),
             ("  of them regions of blocks", self.cache.regions, String::new()),
             ("links between them", self.cache.links, String::new()),
-            ("returns to the dispatcher", link + indirect + main + stopped + requested, String::new()),
+            ("returns to the dispatcher", link + indirect + main + stopped + requested + hot, String::new()),
             ("blocks dropped as rewritten", self.cache.invalidations, String::new()),
             ("interrupts taken", self.vcpu.interrupts, format!("{} halts", self.vcpu.halts)),
             ("page walks", self.mmu.refills, format!("{} TLB flushes", self.mmu.flushes + self.mmu.page_flushes)),
@@ -75,7 +76,7 @@ impl Stats {
 
     /// As JSON.
     pub fn to_json(&self) -> Value {
-        let [link, indirect, main, stopped, requested] = self.vcpu.exits;
+        let [link, indirect, main, stopped, requested, hot] = self.vcpu.exits;
         json!({
             "instructions": { "interpreted": self.vcpu.interpreted_insns, "compiled": self.compiled_insns },
             "blocks": {
@@ -84,6 +85,7 @@ impl Stats {
                 "translated_instructions": self.cache.translated_insns,
                 "compiled": self.cache.compiled,
                 "regions": self.cache.regions,
+                "quick": self.cache.quick,
                 "dropped": self.cache.dropped,
             },
             "compile_ns": self.compile_ns,
@@ -94,6 +96,7 @@ impl Stats {
                 "main": main,
                 "stopped": stopped,
                 "requested": requested,
+                "hot": hot,
                 "interpret_once": self.vcpu.interpreted_once,
             },
             "tlb": {

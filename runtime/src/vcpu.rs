@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use mimus_backend::QuickCompiler;
 use mimus_backend::exec::{HostAddr, enter};
 use mimus_backend::perf::PerfMap;
 use mimus_backend::thunks::Thunks;
@@ -18,7 +19,7 @@ use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
 use smallvec::{SmallVec, smallvec};
 
-use crate::cache::{Cache, Inserted, News, Passage, Protect, Seen, Stage, Tb, TbKey};
+use crate::cache::{Cache, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey};
 use crate::compile::Compiling;
 use crate::kick::Kicker;
 use crate::log;
@@ -44,6 +45,8 @@ pub struct Jit {
     pub thunks: Thunks,
     /// The compiler.
     pub compiling: Compiling,
+    /// Interpreted executions after which the quick tier makes code of a block; 0: never.
+    pub quick: u32,
     /// Executions after which a block is compiled.
     pub threshold: u32,
     /// When regions are made.
@@ -102,6 +105,7 @@ pub struct Vcpu {
     cache: Arc<Cache>,
     jit: Option<Arc<Jit>>,
     interp: Interp,
+    quick: Option<QuickCompiler>,
     scratch: Box<Scratch>,
     blocks: Vec<Option<Cached>>,
     fetched: Vec<Fetched>,
@@ -117,6 +121,8 @@ pub struct Vcpu {
     indirect: bool,
     /// The block found next is where the guest was seen.
     sampled: bool,
+    /// The block found next, if its code is the quick tier's, was executed often enough to be compiled.
+    hot: bool,
     perf: Option<PerfMap>,
 }
 
@@ -139,6 +145,7 @@ impl Vcpu {
             mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
         let header = &mut cpu.header;
         header.links = cache.links().address();
+        header.counts = cache.links().counts_address();
         header.helpers = helpers.as_ptr() as u64;
         header.jump_caches = jump_caches.as_mut_ptr() as u64;
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
@@ -149,12 +156,14 @@ impl Vcpu {
             jit.thunks.install(header);
         }
         cpu.update_mode();
+        let quick = jit.as_ref().filter(|jit| jit.quick > 0).and_then(|jit| jit.compiling.quick());
         Vcpu {
             cpu,
             stats: VcpuStats::default(),
             cache,
             jit,
             interp: Interp::default(),
+            quick,
             scratch: Box::default(),
             blocks: vec![None; BLOCK_CACHE],
             fetched: vec![Fetched::default(); FETCH_TLB],
@@ -166,6 +175,7 @@ impl Vcpu {
             link_from: None,
             indirect: false,
             sampled: true,
+            hot: false,
             perf,
         }
     }
@@ -255,11 +265,18 @@ impl Vcpu {
     /// Runs a block, as compiled code if there is any.
     fn run(&mut self, tb: &Arc<Tb>, context: u64) -> Result<(), Malformed> {
         tb.touch();
-        let entry = tb.entry();
+        let mut entry = tb.entry();
+        if entry == 0 {
+            self.warm(tb);
+            entry = tb.entry();
+        }
         if entry == 0 {
             self.link_from = None;
-            self.warm(tb);
             return self.interpret(&tb.block).map(drop);
+        }
+        if std::mem::take(&mut self.hot) {
+            self.promote(tb);
+            entry = tb.entry();
         }
         if std::mem::take(&mut self.sampled) {
             self.sample(tb);
@@ -278,12 +295,32 @@ impl Vcpu {
         self.run_compiled(entry)
     }
 
-    /// Counts an interpreted execution and has the block compiled when it is hot.
+    /// Counts an execution of a block without code, and has it made when the block is warm.
     fn warm(&mut self, tb: &Arc<Tb>) {
         let Some(jit) = &self.jit else { return };
         let heat = tb.heat.fetch_add(1, Ordering::Relaxed) + 1;
         if heat >= jit.threshold && tb.stage() == Stage::Cold {
             jit.compiling.request(&self.cache, tb);
+        } else if let Some(quick) = &mut self.quick
+            && heat >= jit.quick
+            && tb.quick() == Quick::None
+            && tb.stage() != Stage::Queued
+        {
+            let left = jit.threshold.saturating_sub(heat);
+            let code = jit.compiling.compile_quick(&self.cache, quick, tb, left);
+            self.name_code("quick", tb.key.pc, code);
+        }
+    }
+
+    /// A block that the quick tier made code of was executed often.
+    #[cold]
+    fn promote(&mut self, tb: &Arc<Tb>) {
+        let Some(jit) = &self.jit else { return };
+        if tb.quick() == Quick::Runs {
+            self.cache.quick_is_hot(tb);
+            if tb.stage() == Stage::Cold {
+                jit.compiling.request(&self.cache, tb);
+            }
         }
     }
 
@@ -300,15 +337,21 @@ impl Vcpu {
 
     #[cold]
     fn publish_finished(&mut self) {
-        let Some(jit) = &self.jit else { return };
+        let Some(jit) = self.jit.clone() else { return };
         for finished in jit.compiling.take_finished() {
-            let name = format!("{}_{:x}", if finished.job.region { "region" } else { "guest" }, finished.job.tb.key.pc);
-            if let (Some((start, len)), Some(perf)) = (self.cache.publish(finished), &mut self.perf)
-                && let Err(error) = perf.append(HostAddr(start), len, &name)
-            {
-                tracing::warn!("perf map: {error}");
-                self.perf = None;
-            }
+            let (kind, pc) = (if finished.job.region { "region" } else { "guest" }, finished.job.tb.key.pc);
+            let code = self.cache.publish(finished);
+            self.name_code(kind, pc, code);
+        }
+    }
+
+    /// Tells the profiler of new code.
+    fn name_code(&mut self, kind: &str, pc: u64, code: Option<(u64, usize)>) {
+        if let (Some((start, len)), Some(perf)) = (code, &mut self.perf)
+            && let Err(error) = perf.append(HostAddr(start), len, &format!("{kind}_{pc:x}"))
+        {
+            tracing::warn!("perf map: {error}");
+            self.perf = None;
         }
     }
 
@@ -356,6 +399,12 @@ impl Vcpu {
             ExitCode::Requested => {
                 self.cpu.state.rip = value;
                 self.sampled = self.cpu.header.sample < 0;
+            }
+            ExitCode::Hot => {
+                self.cpu.state.rip = value;
+                self.hot = true;
+                // It may have come by a jump cache that does not know of newer code.
+                self.indirect = true;
             }
             ExitCode::Main => {}
             ExitCode::Stopped => {

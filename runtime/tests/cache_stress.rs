@@ -181,7 +181,7 @@ impl Setup {
         let settings = Settings { counted: false, chain: true, sync: false, dump: false };
         let compiling = Compiling::start(settings).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
-        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(16) }) }
+        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, quick: 0, threshold, regions: Regions::after(16) }) }
     }
 
     /// vCPU `i` in 32-bit flat mode without paging.

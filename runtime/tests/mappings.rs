@@ -191,7 +191,8 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     let settings = Settings { counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
-    let jit = threshold.map(|threshold| Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(64) }));
+    let jit = threshold
+        .map(|threshold| Arc::new(Jit { thunks, compiling, quick: 0, threshold, regions: Regions::after(64) }));
 
     let mut cpu = Cpu::new(ram.clone(), cache.clone(), Box::new(NoDevices), Features::default());
     let segment = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };

@@ -172,9 +172,7 @@ impl ExitCode {
     /// From the number that compiled code returned.
     pub fn from_code(code: u64) -> Option<ExitCode> {
         use ExitCode::*;
-        [Link, Indirect, Main, Stopped, Requested, Hot]
-            .get(usize::try_from(code).ok()?)
-            .copied()
+        [Link, Indirect, Main, Stopped, Requested, Hot].get(usize::try_from(code).ok()?).copied()
     }
 }
 

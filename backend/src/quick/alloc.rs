@@ -230,8 +230,7 @@ impl Registers {
         }
         self.free_slots &= !(1 << slot);
         let v = self.holds[class as usize][usize::from(reg)];
-        self.locs[usize::from(v)] =
-            if class == Class::General { Loc::Spilled(slot) } else { Loc::SpilledVector(slot) };
+        self.locs[usize::from(v)] = if class == Class::General { Loc::Spilled(slot) } else { Loc::SpilledVector(slot) };
         self.free[class as usize] |= 1 << reg;
         Some(slot)
     }

@@ -7,7 +7,7 @@ use mimus_backend::arena::{Generation, Rotation};
 use mimus_backend::{CompiledInfo, HostAddr};
 use mimus_softmmu::PAGE_SIZE;
 
-use super::tb::{LinkSlots, Recency};
+use super::tb::{LinkSlots, Quick, Recency};
 use super::{Cache, Inner, Stage, Tb};
 
 /// What is to be compiled.
@@ -21,6 +21,8 @@ pub struct Job {
     pub slots: LinkSlots,
     /// Whether it is a region.
     pub region: bool,
+    /// Whether the slots are those of the block's quick code.
+    pub of_quick: bool,
 }
 
 /// Code that the compiler made.
@@ -40,6 +42,20 @@ pub(super) struct Placed {
     len: usize,
 }
 
+impl Placed {
+    pub(super) fn new(tb: Arc<Tb>, start: HostAddr, len: usize) -> Placed {
+        Placed { tb, start, len }
+    }
+
+    /// Whether it is what the block runs: not quick code that compiled code has replaced.
+    fn is_current(&self) -> bool {
+        self.tb.entry().wrapping_sub(self.start.0) < self.len as u64
+    }
+}
+
+/// Executions of quick code after which a block whose compiling came to nothing is asked for again.
+const AGAIN: u32 = 1024;
+
 /// Of a generation, as a divisor: the part that survivors of an evicted one may fill.
 const SURVIVORS: usize = 2;
 
@@ -52,6 +68,9 @@ impl Cache {
         }
         self.unlink(inner, tb);
         tb.set_entry(0);
+        if tb.quick() == Quick::Runs {
+            tb.set_quick(Quick::None);
+        }
         let slots = tb.set_slots(LinkSlots::new());
         let epoch = self.advance(&self.deaths);
         for slot in slots {
@@ -67,7 +86,7 @@ impl Cache {
     }
 
     /// Sends every slot that leads to a block to `entry`.
-    fn relink(&self, tb: &Tb, entry: u64) {
+    pub(super) fn relink(&self, tb: &Tb, entry: u64) {
         let old = tb.entry();
         if old == 0 {
             return;
@@ -113,12 +132,14 @@ impl Cache {
         if tb.is_dead() || tb.stage() != Stage::Cold {
             return None;
         }
-        let Some(slots) = self.take_slots(&mut inner, 1) else {
+        let quick = tb.first_slot().filter(|_| tb.quick() == Quick::Runs).map(|slot| LinkSlots::from_slice(&[slot]));
+        let Some(slots) = quick.or_else(|| self.take_slots(&mut inner, 1)) else {
             tb.heat.store(0, Ordering::Relaxed);
             return None;
         };
         tb.set_stage(Stage::Queued);
-        Some(Job { tb: tb.clone(), parts: vec![tb.clone()], slots, region: false })
+        let of_quick = tb.quick() == Quick::Runs;
+        Some(Job { tb: tb.clone(), parts: vec![tb.clone()], slots, region: false, of_quick })
     }
 
     /// So many fresh pairs of link slots.
@@ -145,14 +166,31 @@ impl Cache {
 
     /// The job's block may be asked for again.
     fn abandon(&self, inner: &mut Inner, job: Job) {
-        inner.free_slots.extend(job.slots);
+        self.give_back(inner, &job);
         if job.region {
             if let Some(head) = job.parts.first() {
                 head.set_growing(false);
             }
         } else {
+            self.quick_again(&job.tb, AGAIN);
             job.tb.set_stage(Stage::Cold);
             job.tb.heat.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A job's slots may be used by others, unless its block has them already.
+    fn give_back(&self, inner: &mut Inner, job: &Job) {
+        if !job.of_quick {
+            inner.free_slots.extend(job.slots.iter().copied());
+        }
+    }
+
+    /// Says whose a pair of slots is and where they lead; they are not linked yet.
+    pub(super) fn own_slots(&self, inner: &mut Inner, key: super::TbKey, slot: u32, targets: &[Option<u64>; 2]) {
+        inner.owners.insert(slot, key);
+        for (slot, target) in (slot..).zip(targets) {
+            self.links.set(slot, inner.exit_stub);
+            self.links.set_target(slot, target.unwrap_or(0));
         }
     }
 
@@ -160,13 +198,15 @@ impl Cache {
     pub fn publish(&self, finished: Finished) -> Option<(u64, usize)> {
         let Finished { job, code } = finished;
         let mut inner = self.lock();
-        if job.parts.iter().any(|tb| tb.is_dead()) {
+        let stale = job.of_quick && !self.replaces_quick(&job.tb, &job.slots);
+        let raced = !job.region && !job.of_quick && job.tb.entry() != 0;
+        if stale || raced || job.parts.iter().any(|tb| tb.is_dead()) {
             inner.stats.dropped += 1;
             self.abandon(&mut inner, job);
             return None;
         }
         let Some((code, info)) = code else {
-            inner.free_slots.extend(job.slots);
+            self.give_back(&mut inner, &job);
             job.tb.set_stage(Stage::Refused);
             return None;
         };
@@ -174,18 +214,18 @@ impl Cache {
             self.abandon(&mut inner, job);
             return None;
         };
-        let Job { tb, parts, slots, region } = job;
-        for ((part, &slot), targets) in parts.iter().zip(&slots).zip(&info.link_targets) {
-            inner.owners.insert(slot, part.key);
-            for (slot, target) in (slot..).zip(targets) {
-                self.links.set(slot, inner.exit_stub);
-                self.links.set_target(slot, target.unwrap_or(0));
+        let Job { tb, parts, slots, region, of_quick } = job;
+        if of_quick {
+            self.end_quick(&tb, start.0 + u64::from(info.entry_offset));
+        } else {
+            for ((part, &slot), targets) in parts.iter().zip(&slots).zip(&info.link_targets) {
+                self.own_slots(&mut inner, part.key, slot, targets);
             }
         }
         inner.stats.compiled += 1;
         inner.stats.regions += u64::from(region);
         inner.stats.code_bytes += code.len() as u64;
-        inner.generations.entry(generation).or_default().push(Placed { tb: tb.clone(), start, len: code.len() });
+        inner.generations.entry(generation).or_default().push(Placed::new(tb.clone(), start, code.len()));
         tb.set_slots(slots);
         tb.set_stage(Stage::Compiled);
         tb.set_entry(start.0 + u64::from(info.entry_offset));
@@ -196,7 +236,7 @@ impl Cache {
     }
 
     /// Copies code into the arena, evicting the oldest generation when it is full.
-    fn place(&self, inner: &mut Inner, code: &[u8]) -> Option<(HostAddr, Generation)> {
+    pub(super) fn place(&self, inner: &mut Inner, code: &[u8]) -> Option<(HostAddr, Generation)> {
         for _ in 0..4 {
             let arena = inner.arena.as_mut()?;
             if code.len() > arena.max_len() {
@@ -227,7 +267,8 @@ impl Cache {
     /// Has the blocks that the next eviction is about come through the dispatcher, which shows whether they are executed.
     fn sample(&self, inner: &mut Inner) {
         let Some(victim) = inner.arena.as_ref().and_then(|a| a.next_victim()) else { return };
-        for Placed { tb, .. } in inner.generations.get(&victim).map_or(&[][..], Vec::as_slice) {
+        let placed = inner.generations.get(&victim).map_or(&[][..], Vec::as_slice);
+        for Placed { tb, .. } in placed.iter().filter(|placed| placed.is_current()) {
             tb.take_used(Recency::Code);
             self.unlink(inner, tb);
         }
@@ -241,7 +282,7 @@ impl Cache {
         let mut room = inner.arena.as_ref().map_or(0, |a| a.max_len() / SURVIVORS);
         for placed in inner.generations.remove(&generation).unwrap_or_default() {
             let Placed { tb, len, .. } = &placed;
-            if tb.is_dead() {
+            if tb.is_dead() || !placed.is_current() {
                 continue;
             }
             if tb.take_used(Recency::Code) && *len <= room && self.carry(inner, &placed).is_some() {
@@ -252,7 +293,9 @@ impl Cache {
             inner.stats.evictions += 1;
             self.discard_code(inner, tb);
             tb.heat.store(0, Ordering::Relaxed);
-            tb.set_stage(Stage::Cold);
+            if tb.stage() == Stage::Compiled {
+                tb.set_stage(Stage::Cold);
+            }
         }
         inner.evicted = Some((generation, self.advance(&self.deaths)));
     }

@@ -52,7 +52,7 @@ impl Cache {
             granules |= more;
         }
         let pages: SmallVec<[(u64, u64); 2]> = head.pages.iter().map(|&(page, _)| (page, granules)).collect();
-        Some(Job { tb: Arc::new(head.region(parts.len() as u8, pages)), parts, slots, region: true })
+        Some(Job { tb: Arc::new(head.region(parts.len() as u8, pages)), parts, slots, region: true, of_quick: false })
     }
 
     /// Puts a region in the place of the block that it begins with. Its other blocks' bytes have not changed, nor can they

@@ -34,6 +34,18 @@ pub enum Stage {
     Refused = 3,
 }
 
+/// What the quick tier has to do with a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Quick {
+    /// Nothing: it has no code, or compiled code.
+    None = 0,
+    /// Its code is the quick tier's.
+    Runs = 1,
+    /// The quick tier does not do it.
+    Refused = 2,
+}
+
 /// First numbers of pairs of link slots.
 pub type LinkSlots = SmallVec<[u32; 2]>;
 
@@ -49,6 +61,7 @@ pub struct Tb {
     /// Executions by the interpreter since it was last made cold.
     pub heat: AtomicU32,
     stage: AtomicU8,
+    quick: AtomicU8,
     entry: AtomicU64,
     dead: AtomicBool,
     /// [`Recency`] bits set by running it.
@@ -90,6 +103,7 @@ impl Tb {
             pages,
             heat: AtomicU32::new(0),
             stage: AtomicU8::new(Stage::Cold as u8),
+            quick: AtomicU8::new(Quick::None as u8),
             entry: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             used: AtomicU8::new(USED),
@@ -147,6 +161,20 @@ impl Tb {
         self.stage.store(stage as u8, Ordering::Release);
     }
 
+    /// What the quick tier has to do with it.
+    pub fn quick(&self) -> Quick {
+        [Quick::None, Quick::Runs, Quick::Refused, Quick::None][usize::from(self.quick.load(Ordering::Acquire) & 3)]
+    }
+
+    pub(super) fn set_quick(&self, quick: Quick) {
+        self.quick.store(quick as u8, Ordering::Release);
+    }
+
+    /// The first of its link slots, if it has code.
+    pub(super) fn first_slot(&self) -> Option<u32> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+    }
+
     /// Makes it dead; whether it was alive.
     pub(super) fn die(&self) -> bool {
         !self.dead.swap(true, Ordering::AcqRel)
@@ -193,11 +221,17 @@ impl Tb {
 pub struct Links {
     slots: Box<[AtomicU64]>,
     targets: Box<[AtomicU64]>,
+    /// By half a first slot's number: executions left of quick code.
+    counts: Box<[AtomicU32]>,
 }
 
 impl Links {
     pub(super) fn new(count: usize) -> Links {
-        Links { slots: bytemuck::zeroed_slice_box(count), targets: bytemuck::zeroed_slice_box(count) }
+        Links {
+            slots: bytemuck::zeroed_slice_box(count),
+            targets: bytemuck::zeroed_slice_box(count),
+            counts: bytemuck::zeroed_slice_box(count.div_ceil(2)),
+        }
     }
 
     /// Host address of the table, for [`mimus_softmmu::EnvHeader::links`].
@@ -205,9 +239,21 @@ impl Links {
         self.slots.as_ptr() as u64
     }
 
+    /// Host address of the counts, for [`mimus_softmmu::EnvHeader::counts`].
+    pub fn counts_address(&self) -> u64 {
+        self.counts.as_ptr() as u64
+    }
+
+    /// Sets the executions left of the quick code that has a pair of slots.
+    pub(super) fn set_count(&self, slot: u32, count: u32) {
+        if let Some(cell) = self.counts.get(slot as usize / 2) {
+            cell.store(count, Ordering::Relaxed);
+        }
+    }
+
     /// Bytes that the tables take.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.slots) + size_of_val(&*self.targets)
+        size_of_val(&*self.slots) + size_of_val(&*self.targets) + size_of_val(&*self.counts)
     }
 
     /// Number of slots.

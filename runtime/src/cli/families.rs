@@ -82,6 +82,11 @@ pub(super) const ACCEL: Family = Family {
             "interpret what is cold, compile what is hot (default)",
             &[
                 key("tb-size", Kind::Number(1, 4096), "bound on translated code, in MiB"),
+                key(
+                    "quick",
+                    Kind::Number(0, 1_000_000_000),
+                    "interpreted executions before a block gets quickly made code; 0: never",
+                ),
                 key("threshold", Kind::Number(1, 1_000_000_000), "executions before a block is compiled"),
                 key(
                     "region",

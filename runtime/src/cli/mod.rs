@@ -202,6 +202,7 @@ fn accel(given: &Given, of_machine: Option<String>, config: &mut Config) -> Resu
         "interp" => Accel::Interp,
         _ => Accel::Jit(JitConfig {
             tb_size_mib: values.number("tb-size").and_then(|number| u32::try_from(number).ok()),
+            quick: values.number("quick").and_then(|number| u32::try_from(number).ok()),
             threshold: values.number("threshold").and_then(|number| u32::try_from(number).ok()),
             region: values.number("region").and_then(|number| u32::try_from(number).ok()),
             compile: match values.word("compile") {

@@ -128,6 +128,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         Machine,
         "jit (default) compiles hot guest code, interp only interprets.\n\
          jit,tb-size=MiB bounds translated code;\n\
+         jit,quick=N makes simple code after N executions;\n\
          jit,threshold=N compiles after N executions;\n\
          jit,region=N compiles loops as one after N rounds;\n\
          jit,compile=sync compiles in place, not on a thread of its own",

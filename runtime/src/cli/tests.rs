@@ -85,9 +85,9 @@ fn good_lines() {
         ("-machine usb=off -M pc,accel=interp", |c| c.accel = Accel::Interp),
         ("-accel interp", |c| c.accel = Accel::Interp),
         ("-accel jit", |_| ()),
-        ("-accel accel=jit,tb-size=64,threshold=1,region=0,compile=sync", |c| {
-            let (tb_size_mib, threshold, region) = (Some(64), Some(1), Some(0));
-            c.accel = Accel::Jit(JitConfig { tb_size_mib, threshold, region, compile: CompileMode::Sync });
+        ("-accel accel=jit,tb-size=64,quick=7,threshold=1,region=0,compile=sync", |c| {
+            let (tb_size_mib, quick, threshold, region) = (Some(64), Some(7), Some(1), Some(0));
+            c.accel = Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile: CompileMode::Sync });
         }),
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
@@ -168,7 +168,7 @@ fn bad_lines() {
         ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, interp)"),
         (
             "-accel jit,tb-sise=64",
-            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, threshold, region, compile)",
+            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile)",
         ),
         ("-accel jit,tb-size=0", "-accel jit: tb-size: '0' is out of range: a number from 1 to 4096"),
         ("-accel jit,tb-size=big", "-accel jit: tb-size: 'big' is not a number: a number from 1 to 4096"),

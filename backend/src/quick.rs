@@ -28,7 +28,7 @@ use crate::host::{Arch, HostIsa};
 use alloc::{Loc, Plan, Registers};
 use emit::{Alu, Emitter, Gpr, Label, RAX, RCX, RDI, Rm, Width};
 
-pub(crate) use control::{entry_shim, indirect_stub};
+pub(crate) use control::{checked_stub, entry_shim, indirect_stub};
 
 /// This tier has no code for the block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

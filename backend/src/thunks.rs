@@ -58,8 +58,8 @@ pub struct Thunks {
     floats: Option<Floats>,
     /// [`x87::routines`]; `None` where the host's unit is not used.
     x87: Option<HostAddr>,
-    /// [`quick::indirect_stub`] and [`quick::entry_shim`]; `None` where there is no quick tier.
-    quick: Option<[HostAddr; 2]>,
+    /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`]; `None` where there is no quick tier.
+    quick: Option<[HostAddr; 3]>,
     header_offset: usize,
 }
 
@@ -112,6 +112,7 @@ impl Thunks {
             Arch::X64 => Some([
                 arena.publish_permanent(&quick::indirect_stub(header_offset))?,
                 arena.publish_permanent(&quick::entry_shim())?,
+                arena.publish_permanent(&quick::checked_stub(header_offset))?,
             ]),
             _ => None,
         };
@@ -126,6 +127,12 @@ impl Thunks {
     /// What an unlinked link slot holds: stores the slot's number to `exit_slot` and returns [`ExitCode::Link`].
     pub fn exit_stub(&self) -> HostAddr {
         self.exit_stub
+    }
+
+    /// What a link slot may hold that leads to a guest PC rather than to a block: it looks in the jump cache for what is there
+    /// now. `None` if this host has no such code.
+    pub fn checked_stub(&self) -> Option<HostAddr> {
+        self.quick.map(|[_, _, checked]| checked)
     }
 
     /// Offset of the header from the env pointer in bytes.
@@ -158,7 +165,7 @@ impl Thunks {
         header.x87_resume = x87_resume;
         header.x87_step = x87_step;
         header.x87_ops = self.x87.map_or(0, |a| a.0);
-        [header.indirect, header.shim] = self.quick.map_or([0; 2], |quick| quick.map(|a| a.0));
+        [header.indirect, header.shim, _] = self.quick.map_or([0; 3], |quick| quick.map(|a| a.0));
     }
 }
 

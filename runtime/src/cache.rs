@@ -11,6 +11,8 @@
 
 mod code;
 mod quick;
+#[cfg(test)]
+mod quick_tests;
 mod region;
 #[cfg(test)]
 mod region_tests;
@@ -134,6 +136,8 @@ struct Inner {
     dead_bytes: usize,
     arena: Option<Arena>,
     exit_stub: u64,
+    /// What links to blocks that straddle two pages hold.
+    checked_stub: Option<u64>,
     generations: FxHashMap<Generation, Vec<Placed>>,
     evicted: Option<(Generation, u64)>,
     /// Who owns a pair of link slots, by its first.
@@ -186,6 +190,7 @@ impl Cache {
             dead_bytes: 0,
             arena,
             exit_stub,
+            checked_stub: None,
             generations: FxHashMap::default(),
             evicted: None,
             owners: FxHashMap::default(),
@@ -208,6 +213,12 @@ impl Cache {
             sweeps: AtomicU64::new(0),
             protections: AtomicU64::new(0),
         }
+    }
+
+    /// Has blocks that straddle two pages linked by `stub`, an address in the arena's permanent part
+    /// ([`mimus_backend::Thunks::checked_stub`]).
+    pub fn link_straddling_by(&self, stub: u64) {
+        self.lock().checked_stub = Some(stub);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

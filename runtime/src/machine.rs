@@ -116,6 +116,9 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     };
     let compiling = Compiling::start(settings)?;
     let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
+    if let Some(stub) = thunks.checked_stub() {
+        cache.link_straddling_by(stub.0);
+    }
     let quick = quick.unwrap_or(DEFAULT_QUICK);
     let threshold = threshold.unwrap_or(DEFAULT_THRESHOLD);
     let regions = Regions::after(region.unwrap_or(DEFAULT_REGION));

@@ -30,10 +30,10 @@ use crate::stats::VcpuStats;
 const FETCH: usize = 512;
 
 /// Entries of each jump cache that compiled code probes.
-const JUMP_CACHE: usize = 16384;
+const JUMP_CACHE: usize = 65536;
 
 /// Entries of the dispatcher's own cache of blocks by virtual address.
-const BLOCK_CACHE: usize = 8192;
+const BLOCK_CACHE: usize = 32768;
 
 /// Entries of the instruction TLB.
 const FETCH_TLB: usize = 256;
@@ -145,6 +145,7 @@ impl Vcpu {
             mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
         let header = &mut cpu.header;
         header.links = cache.links().address();
+        header.link_targets = cache.links().targets_address();
         header.counts = cache.links().counts_address();
         header.helpers = helpers.as_ptr() as u64;
         header.jump_caches = jump_caches.as_mut_ptr() as u64;
@@ -281,8 +282,10 @@ impl Vcpu {
         if std::mem::take(&mut self.sampled) {
             self.sample(tb);
         }
-        if let Some(slot) = self.link_from.take().filter(|_| !tb.straddles()) {
+        if let Some(slot) = self.link_from.take() {
             self.cache.link(slot, tb);
+            // Where the link looks for it.
+            self.indirect |= tb.straddles();
         }
         if std::mem::take(&mut self.indirect) {
             let pc = tb.key.pc;

@@ -173,7 +173,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(bytes: usize, arena_bytes: usize, threshold: u32) -> Setup {
+    fn new(bytes: usize, arena_bytes: usize, quick: u32, threshold: u32) -> Setup {
         let ram = guest();
         let host = HostIsa::native().unwrap();
         let mut arena = Arena::with_generations(arena_bytes, 3).unwrap();
@@ -181,7 +181,10 @@ impl Setup {
         let settings = Settings { counted: false, chain: true, sync: false, dump: false };
         let compiling = Compiling::start(settings).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
-        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, quick: 0, threshold, regions: Regions::after(16) }) }
+        if let Some(stub) = thunks.checked_stub() {
+            cache.link_straddling_by(stub.0);
+        }
+        Setup { ram, cache, jit: Arc::new(Jit { thunks, compiling, quick, threshold, regions: Regions::after(16) }) }
     }
 
     /// vCPU `i` in 32-bit flat mode without paging.
@@ -261,17 +264,20 @@ const TINY_ARENA: usize = 256 << 10;
 
 #[test]
 fn two_vcpus_share_a_cache_that_is_too_small() {
-    let setup = Setup::new(MIN_BYTES, TINY_ARENA, 2);
-    let runs = setup.run_both(|s| s.evictions > 2000 && s.survivals > 20 && s.invalidations > 2000);
-    setup.assert_turns(runs);
-    let stats = setup.cache.stats();
-    assert!(stats.links > 0 && stats.compiled > 0, "{stats:?}");
+    for (quick, threshold) in [(0, 2), (1, 4)] {
+        let setup = Setup::new(MIN_BYTES, TINY_ARENA, quick, threshold);
+        let runs = setup.run_both(|s| s.evictions > 2000 && s.survivals > 20 && s.invalidations > 2000);
+        setup.assert_turns(runs);
+        let stats = setup.cache.stats();
+        assert!(stats.links > 0 && stats.compiled > 0, "{stats:?}");
+        assert!(stats.quick > 0 || quick == 0 || !cfg!(target_arch = "x86_64"), "{stats:?}");
+    }
 }
 
 #[test]
 fn two_vcpus_share_a_cache_with_no_room_for_metadata() {
     // The code of all functions, but few blocks' micro-ops.
-    let setup = Setup::new(512 << 10, TINY_ARENA, 3);
+    let setup = Setup::new(512 << 10, TINY_ARENA, 1, 6);
     let runs = setup.run_both(|s| s.evictions > 5000 && s.compiled > 200);
     setup.assert_turns(runs);
     let (held, bound) = setup.cache.metadata_bytes();
@@ -280,7 +286,7 @@ fn two_vcpus_share_a_cache_with_no_room_for_metadata() {
 
 #[test]
 fn one_vcpu_waits_for_no_other() {
-    let setup = Setup::new(MIN_BYTES, TINY_ARENA, 2);
+    let setup = Setup::new(MIN_BYTES, TINY_ARENA, 0, 2);
     let (mut gone, kicker) = setup.vcpu(1);
     setup.run(1, &mut gone, &kicker);
     drop(gone);

@@ -183,7 +183,8 @@ struct Counts {
     indirect: u64,
 }
 
-fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
+/// `tiers`: executions before the quick tier, if any, and before the compiler; `None` to interpret.
+fn run_as(turn: Emit, global: u64, tiers: Option<(u32, u32)>) -> Counts {
     let ram = guest(turn, global);
     let host = HostIsa::native().unwrap();
     let mut arena = Arena::new(1 << 20).unwrap();
@@ -191,8 +192,11 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     let settings = Settings { counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
-    let jit = threshold
-        .map(|threshold| Arc::new(Jit { thunks, compiling, quick: 0, threshold, regions: Regions::after(64) }));
+    if let Some(stub) = thunks.checked_stub() {
+        cache.link_straddling_by(stub.0);
+    }
+    let regions = Regions::after(64);
+    let jit = tiers.map(|(quick, threshold)| Arc::new(Jit { thunks, compiling, quick, threshold, regions }));
 
     let mut cpu = Cpu::new(ram.clone(), cache.clone(), Box::new(NoDevices), Features::default());
     let segment = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
@@ -216,17 +220,17 @@ fn run_as(turn: Emit, global: u64, threshold: Option<u32>) -> Counts {
     }
     let state = &vcpu.cpu.state;
     let got = (state.gpr[0], state.gpr[2]);
-    assert_eq!(ram.read_u32(at::RESULT), Some(GOOD as u32), "turn {}: {got:x?} with {threshold:?}", turns());
+    assert_eq!(ram.read_u32(at::RESULT), Some(GOOD as u32), "turn {}: {got:x?} with {tiers:?}", turns());
     Counts { walks: vcpu.cpu.mmu.stats.refills, indirect: vcpu.stats.exits[1] }
 }
 
 /// Runs in every engine, with the program itself in global pages and in others; what compiled code did where it is global.
 fn run(turn: Emit) -> Counts {
-    for threshold in [None, Some(5), Some(1)] {
-        run_as(turn, 0, threshold);
-        run_as(turn, G, threshold);
+    for tiers in [None, Some((0, 5)), Some((0, 1)), Some((1, 1000)), Some((2, 5))] {
+        run_as(turn, 0, tiers);
+        run_as(turn, G, tiers);
     }
-    run_as(turn, G, Some(1))
+    run_as(turn, G, Some((0, 1)))
 }
 
 #[test]

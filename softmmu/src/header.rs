@@ -101,6 +101,8 @@ pub struct EnvHeader {
     /// Table of execution counts of the quick tier's blocks, by half their first link slot's number: `u32` each, counted down;
     /// below 0 the block leaves with [`ExitCode::Hot`].
     pub counts: u64,
+    /// Table of the guest PCs that link slots lead to, `u64` each.
+    pub link_targets: u64,
     /// Where the quick tier's blocks leave to a guest PC (in RSI) that they have no link slot for.
     pub indirect: u64,
     /// What enters blocks where there is a quick tier, which preserves no registers.

@@ -52,6 +52,12 @@ fn by_default() {
     compare("jit", 300);
 }
 
+/// The quick tier does all that it can.
+#[test]
+fn made_quickly() {
+    compare("jit,quick=1,threshold=1000000000", 600);
+}
+
 /// Everything is compiled the first time that it runs, and in regions as soon as it is gone back to.
 #[test]
 fn compiled_at_once() {

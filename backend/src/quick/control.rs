@@ -208,6 +208,17 @@ impl Quick<'_> {
     }
 }
 
+/// The code of [`crate::Thunks::checked_stub`]: goes to the guest PC that the link slot numbered by RSI leads to, by the code of
+/// [`indirect_stub`].
+pub(crate) fn checked_stub(header_offset: i32) -> Vec<u8> {
+    let field = |field: usize| Rm::Mem(RDI, header_offset + field as i32);
+    let mut e = Emitter::default();
+    e.mov(Width::Wide, RAX, field(offset_of!(EnvHeader, link_targets)));
+    e.mov(Width::Wide, RSI, Rm::Index(RAX, RSI, 3, 0));
+    e.jump_mem(field(offset_of!(EnvHeader, indirect)));
+    e.code
+}
+
 /// The code of [`EnvHeader::indirect`]: goes to the guest PC in RSI by the jump cache, or to the dispatcher.
 pub(crate) fn indirect_stub(header_offset: i32) -> Vec<u8> {
     let field = |field: usize| Rm::Mem(RDI, header_offset + field as i32);

@@ -99,12 +99,13 @@ impl Cache {
     }
 
     /// Links a slot to a block, if its owner and the block are still alive and the owner may jump there unchecked: what a
-    /// vCPU left by may have changed hands since.
+    /// vCPU left by may have changed hands since. To a block that straddles two pages, it is linked by the jump cache, which
+    /// knows what is mapped now.
     pub fn link(&self, slot: u64, tb: &Tb) {
         let Ok(slot) = u32::try_from(slot) else { return };
         let mut inner = self.lock();
         let entry = tb.entry();
-        if entry == 0 || tb.is_dead() || tb.straddles() || self.links.target(slot.into()) != Some(tb.key.pc) {
+        if entry == 0 || tb.is_dead() || self.links.target(slot.into()) != Some(tb.key.pc) {
             return;
         }
         let page = |gpa: u64| gpa & !(PAGE_SIZE - 1);
@@ -112,6 +113,13 @@ impl Cache {
         let same =
             |from: &super::TbKey| page(from.gpa) == page(to.gpa) && from.cs_base == to.cs_base && from.mode == to.mode;
         if !from.is_some_and(same) {
+            return;
+        }
+        if tb.straddles() {
+            // Nothing is to be undone when the block goes away: the jump caches lose it then.
+            if let Some(checked) = inner.checked_stub {
+                self.links.set(slot, checked);
+            }
             return;
         }
         let mut incoming = tb.incoming();

@@ -239,6 +239,11 @@ impl Links {
         self.slots.as_ptr() as u64
     }
 
+    /// Host address of the table of guest PCs, for [`mimus_softmmu::EnvHeader::link_targets`].
+    pub fn targets_address(&self) -> u64 {
+        self.targets.as_ptr() as u64
+    }
+
     /// Host address of the counts, for [`mimus_softmmu::EnvHeader::counts`].
     pub fn counts_address(&self) -> u64 {
         self.counts.as_ptr() as u64

@@ -69,7 +69,7 @@ pub(super) fn insert_tb(cache: &Cache, vcpu: &Vcpu, tb: Tb) -> Arc<Tb> {
     }
 }
 
-fn insert(cache: &Cache, vcpu: &Vcpu, gpa: u64) -> Arc<Tb> {
+pub(super) fn insert(cache: &Cache, vcpu: &Vcpu, gpa: u64) -> Arc<Tb> {
     insert_key(cache, vcpu, key(gpa))
 }
 

@@ -7,7 +7,7 @@ use common::{flat32, ram};
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::lift::{Request, lift};
 use mimus_ir::{Block, Exit, Interp};
-use mimus_softmmu::{CodePolicy, Verdict};
+use mimus_softmmu::Verdict;
 
 /// Where the block begins, and what it stores to.
 const CODE: u64 = 0x3000;
@@ -53,7 +53,7 @@ fn compiled_code_leaves_it_to_the_interpreter() {
     let mut cpu = flat32(ram.clone(), Features::default());
     let block = block(FSTP_M64, cpu.mode);
     ram.set_code(TARGET, 1);
-    cpu.code_policy = CodePolicy::Refuse;
+    cpu.in_compiled_code = true;
     let outcome = Interp::default().run(&block, &mut *cpu);
     assert_eq!((outcome.exit, outcome.insns), (Exit::Fault { pc: CODE + 2 }, 1));
     assert_eq!(cpu.header.verdict, Verdict::Interpret as u32);

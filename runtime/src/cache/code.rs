@@ -8,7 +8,7 @@ use mimus_backend::{CompiledInfo, HostAddr};
 use mimus_softmmu::PAGE_SIZE;
 
 use super::tb::{LinkSlots, Quick, Recency};
-use super::{Cache, Inner, Stage, Tb};
+use super::{Cache, DROPS, Inner, Stage, Tb};
 
 /// What is to be compiled.
 #[derive(Debug)]
@@ -72,7 +72,9 @@ impl Cache {
             tb.set_quick(Quick::None);
         }
         let slots = tb.set_slots(LinkSlots::new());
-        let epoch = self.advance(&self.deaths);
+        inner.drops.push_front(tb.key.pc);
+        inner.drops.truncate(DROPS);
+        let epoch = self.advance(&self.drops);
         for slot in slots {
             inner.owners.remove(&slot);
             inner.retired_slots.push_back((slot, epoch));
@@ -222,6 +224,11 @@ impl Cache {
             self.abandon(&mut inner, job);
             return None;
         };
+        if job.of_quick && !self.replaces_quick(&job.tb, &job.slots) {
+            // The room for it was that of its quick code, whose slots went along.
+            self.abandon(&mut inner, job);
+            return None;
+        }
         let Job { tb, parts, slots, region, of_quick } = job;
         if of_quick {
             self.end_quick(&tb, start.0 + u64::from(info.entry_offset));

@@ -98,8 +98,25 @@ pub struct EnvHeader {
     /// The same three as plain `extern "C"` functions: the first takes `x87_image` into env, the others may fill it and set
     /// `x87_live`.
     pub x87_rust: [u64; 3],
+    /// Pages that a region keeps for as long as it runs.
+    pub pages: [KeptPage; KEPT_PAGES],
     /// The x87 unit on its way: what FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9).
     pub x87_image: X87Image,
+}
+
+/// Entries of [`EnvHeader::pages`].
+pub const KEPT_PAGES: usize = 12;
+
+/// A page of the TLB as compiled code keeps it: an access whose `addr ^ tag` is below `limit` is to it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptPage {
+    /// Page address.
+    pub tag: u64,
+    /// 4097 minus the size in bytes of the accesses that it is for; 0 if there is no page.
+    pub limit: u64,
+    /// Host address minus guest virtual address.
+    pub addend: u64,
 }
 
 /// An [`EnvHeader::jump_context`] that no entry has.

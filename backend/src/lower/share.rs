@@ -32,7 +32,7 @@ struct Group {
 }
 
 /// Whether something that was found in the TLB before may be out of date afterwards.
-fn may_flush(inst: &Inst) -> bool {
+pub(super) fn may_flush(inst: &Inst) -> bool {
     let changes = Effects::WRITE_ENV.or(Effects::FAULT).or(Effects::MEMORY).0;
     inst.op == Op::Call && CallInfo::decode(inst.imm).effects.0 & changes != 0
 }

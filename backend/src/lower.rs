@@ -4,6 +4,7 @@
 //! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
 //! rejected as malformed rather than guessed at.
 
+mod again;
 mod control;
 mod float;
 mod memory;
@@ -30,6 +31,7 @@ use mimus_softmmu::EnvHeader;
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
+use again::Again;
 pub(crate) use memory::TLB_SHIFT;
 use pages::Pages;
 use pending::{Pending, Source};
@@ -146,6 +148,7 @@ pub(crate) struct Lowering<'a, 'f> {
     /// Its micro-ops.
     block: &'a mimus_ir::Block,
     region: Region,
+    again: Vec<Again>,
     pending: Pending,
     pages: Pages,
     /// How the part's accesses find their pages, and what those that lead others found.
@@ -196,6 +199,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             part: 0,
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
             region: Region::default(),
+            again: Vec::new(),
             pending: Pending::default(),
             pages: Pages::default(),
             plans: Vec::new(),
@@ -225,8 +229,12 @@ impl<'a, 'f> Lowering<'a, 'f> {
         }
         self.begin_region()?;
         for (index, part) in parts.iter().enumerate() {
-            self.begin_part(index, part.block);
+            self.begin_part(index, part.block, None);
             self.part()?;
+            if let Some(copy) = self.copy_of(index) {
+                self.begin_part(index, part.block, Some(copy));
+                self.part()?;
+            }
         }
         self.finish_stopped();
         self.b.seal_all_blocks();
@@ -234,7 +242,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         Ok(self.summary)
     }
 
-    fn begin_part(&mut self, index: usize, block: &'a mimus_ir::Block) {
+    fn begin_part(&mut self, index: usize, block: &'a mimus_ir::Block, copy: Option<usize>) {
         self.part = index;
         self.block = block;
         self.pc = block.pc;
@@ -245,7 +253,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         share::plan(&block.insts, &mut self.plans);
         self.shared.clear();
         self.begin_pending();
-        self.enter_part();
+        self.enter_part(copy);
     }
 
     /// Lowers the current part.

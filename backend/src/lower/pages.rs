@@ -77,20 +77,19 @@ pub(super) fn innermost_loops(next: &[u64]) -> Vec<u64> {
     }
     let mut innermost = vec![0u64; next.len()];
     for head in 0..next.len() {
-        let mut body = 1u64 << head;
-        let mut todo: Vec<usize> = before(head).filter(|&tail| dominators[tail] >> head & 1 != 0).collect();
-        if todo.is_empty() {
-            continue;
-        }
-        while let Some(part) = todo.pop() {
-            if body >> part & 1 == 0 {
-                body |= 1 << part;
-                todo.extend(before(part));
+        // Each way back is a loop: an outer one may have the same head.
+        for tail in before(head).filter(|&tail| dominators[tail] >> head & 1 != 0) {
+            let (mut body, mut todo) = (1u64 << head, vec![tail]);
+            while let Some(part) = todo.pop() {
+                if body >> part & 1 == 0 {
+                    body |= 1 << part;
+                    todo.extend(before(part));
+                }
             }
-        }
-        for (part, innermost) in innermost.iter_mut().enumerate() {
-            if body >> part & 1 != 0 && (*innermost == 0 || body.count_ones() < innermost.count_ones()) {
-                *innermost = body;
+            for (part, innermost) in innermost.iter_mut().enumerate() {
+                if body >> part & 1 != 0 && (*innermost == 0 || body.count_ones() < innermost.count_ones()) {
+                    *innermost = body;
+                }
             }
         }
     }

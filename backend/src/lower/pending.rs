@@ -11,6 +11,7 @@
 use cranelift_codegen::ir::{Block, InstBuilder, Value};
 use mimus_ir::{Effects, Inst, Op, Shape, Type};
 
+use super::again::Computed;
 use super::{Lowering, Slots};
 use crate::error::BackendError;
 
@@ -21,6 +22,7 @@ pub(super) enum Source {
     Op(mimus_ir::Value),
     Constant(u64),
     Host(Value),
+    Computed(Computed),
 }
 
 #[derive(Clone, Copy)]
@@ -197,6 +199,7 @@ impl Lowering<'_, '_> {
             Source::Op(v) => self.int(v, store.ty),
             Source::Constant(value) => Ok(self.constant(store.ty, value)),
             Source::Host(value) => Ok(value),
+            Source::Computed(computed) => self.compute(computed),
         }
     }
 
@@ -236,14 +239,19 @@ impl Lowering<'_, '_> {
     }
 
     /// What waits on the way to a part: stores to slots that are in registers there are dropped from memory if they go on
-    /// waiting, all others are made unless the part hides them. The variables of the slots that are live there are set.
-    pub(super) fn hand_over(&mut self, part: usize) -> Result<(), BackendError> {
+    /// waiting, all others are made unless the part hides them. The variables of the slots that are live there are set. `copy`
+    /// is the part's second copy, if the way leads to that.
+    pub(super) fn hand_over(&mut self, part: usize, copy: Option<usize>) -> Result<(), BackendError> {
         self.aside(|l| {
+            if let Some(copy) = copy {
+                l.set_carried(copy)?;
+            }
             for store in l.pending.stores.clone() {
                 let slot = l.region.slot_at(store.offset, store.ty);
                 let live = slot.is_some_and(|slot| l.region.is_live(part, slot));
                 let waits = slot.is_some_and(|slot| l.region.waits(part, slot));
-                let made = !waits && !l.region.hides(part, store.offset, store.ty);
+                let carried = copy.is_some_and(|copy| l.is_carried(copy, store.offset, store.ty));
+                let made = !waits && !carried && !l.region.hides(part, store.offset, store.ty);
                 if !made && !live {
                     continue;
                 }
@@ -259,8 +267,11 @@ impl Lowering<'_, '_> {
         })
     }
 
-    /// Notes what waits where the current part begins.
-    pub(super) fn take_over(&mut self) {
+    /// Notes what waits where the current part, or its second copy, begins.
+    pub(super) fn take_over(&mut self, copy: Option<usize>) {
+        if let Some(copy) = copy {
+            self.pending.stores = self.carried(copy);
+        }
         for (slot, offset, ty) in self.region.waiting_at(self.part) {
             let value = self.use_slot(slot);
             self.pending.stores.push(Store { offset, ty, source: Source::Host(value) });

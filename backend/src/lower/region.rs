@@ -76,6 +76,12 @@ impl Region {
         self.live[part] >> slot & 1 != 0
     }
 
+    /// The slots of 64 bits that are live where a part begins: number and offset.
+    pub(super) fn live_wholes(&self, part: usize) -> impl Iterator<Item = (usize, u16)> {
+        let slots = self.slots.iter().enumerate().filter(move |(slot, _)| self.is_live(part, *slot));
+        slots.filter(|(_, slot)| slot.ty == Type::I64).map(|(index, slot)| (index, slot.offset))
+    }
+
     /// Whether env's memory need not hold the slot's value where a part begins.
     pub(super) fn waits(&self, part: usize, slot: usize) -> bool {
         self.waits[part] >> slot & 1 != 0
@@ -226,16 +232,19 @@ impl Lowering<'_, '_> {
         self.region.hidden = parts.iter().map(|part| hidden(&part.block.insts)).collect();
         self.pages = Pages::plan(parts, &loops);
         self.forget_pages();
-        self.jump_to_part(0)
+        self.jump_to_part(0)?;
+        // From here on: what enters the region does not come back.
+        self.plan_again(&next, &loops);
+        Ok(())
     }
 
-    /// Goes on with the current part.
-    pub(super) fn enter_part(&mut self) {
+    /// Goes on with the current part, or its second copy.
+    pub(super) fn enter_part(&mut self, copy: Option<usize>) {
         if let Some(&(_, block)) = self.region.parts.get(self.part) {
-            self.b.switch_to_block(block);
+            self.b.switch_to_block(copy.and_then(|copy| self.copy_block(copy)).unwrap_or(block));
             // What is not live is not read before it is written.
             self.region.stale = self.region.all() & !self.region.live[self.part];
-            self.take_over();
+            self.take_over(copy);
         }
     }
 
@@ -262,7 +271,8 @@ impl Lowering<'_, '_> {
     /// Jumps to a part, with what it reads in the variables.
     pub(super) fn jump_to_part(&mut self, part: usize) -> Result<(), BackendError> {
         let before = self.region.stale;
-        self.hand_over(part)?;
+        let copy = self.way_back(part);
+        self.hand_over(part, copy)?;
         let stale = self.region.stale;
         for slot in 0..self.region.slots.len() {
             if stale & self.region.live[part] & 1 << slot != 0 {
@@ -271,7 +281,7 @@ impl Lowering<'_, '_> {
         }
         // Another edge may leave from here as well.
         self.region.stale = before;
-        let block = self.region.parts[part].1;
+        let block = copy.and_then(|copy| self.copy_block(copy)).unwrap_or(self.region.parts[part].1);
         self.b.ins().jump(block, &[]);
         Ok(())
     }

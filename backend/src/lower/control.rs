@@ -206,6 +206,11 @@ impl Lowering<'_, '_> {
         let inverted = self.inverted(inst.a)?;
         let cond = self.int(inverted.unwrap_or(inst.a), Type::I8)?;
         let (taken, fallthrough) = (self.b.create_block(), self.b.create_block());
+        // What leaves the region is out of the way of what stays.
+        let stays = [inst.imm, self.block.fallthrough].map(|pc| self.region.part_at(pc).is_some());
+        if stays[0] != stays[1] {
+            self.b.set_cold_block(if stays[0] { fallthrough } else { taken });
+        }
         let (if_true, if_false) = if inverted.is_some() { (fallthrough, taken) } else { (taken, fallthrough) };
         self.b.ins().brif(cond, if_true, &[], if_false, &[]);
         self.b.switch_to_block(taken);

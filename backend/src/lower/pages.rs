@@ -13,6 +13,7 @@ use std::mem::offset_of;
 use cranelift_codegen::ir::{InstBuilder, types};
 use mimus_ir::{Effects, Inst, MemFlags, Op, Type, Value};
 use mimus_softmmu::EnvHeader;
+use mimus_softmmu::PAGE_SIZE;
 use mimus_softmmu::header::{KEPT_PAGES, KeptPage};
 
 use super::Lowering;
@@ -31,8 +32,10 @@ type Granule = u16;
 /// What a loop makes of a value from one iteration to the next.
 #[derive(Clone, Copy, PartialEq)]
 enum Course {
-    /// It changes by steps, if at all: this far from the slot.
+    /// It is this far from a slot that changes by steps, if at all, or from 0.
     Steps(Option<Granule>, i64),
+    /// It changes by steps.
+    Walks,
     /// It has so many bits.
     Small(u32),
     /// It is near one that changes by steps.
@@ -44,8 +47,8 @@ enum Course {
 /// Accesses with the same key keep the same page.
 #[derive(Clone, Copy, PartialEq)]
 struct Key {
-    granule: Granule,
-    /// Distance from it in units of [`FAR`].
+    granule: Option<Granule>,
+    /// Distance from it in units of [`FAR`], or the number of the page.
     distance: i64,
     write: bool,
     size: u32,
@@ -111,17 +114,21 @@ fn courses(insts: &[Inst], wild: &[Granule], out: &mut Vec<Course>) {
             Op::LoadEnv if wild.contains(&granule(inst)) => Any,
             Op::LoadEnv => Steps(Some(granule(inst)), 0),
             Op::AddI => beyond(of(inst.a), inst.imm as i64),
-            Op::Add | Op::Sub => sum(of(inst.a), of(inst.b), 0),
+            Op::Add => sum(of(inst.a), of(inst.b), 0),
+            Op::Sub => match (of(inst.a), of(inst.b)) {
+                (Steps(..) | Walks, Steps(..) | Walks) => Walks,
+                _ => Any,
+            },
             Op::Lea => beyond(sum(of(inst.a), of(inst.b), u32::from(inst.c)), inst.imm as i64),
             Op::MulI | Op::ShlI => match of(inst.a) {
-                Steps(..) => Steps(None, 0),
+                Steps(..) | Walks => Walks,
                 Small(bits) if inst.op == Op::ShlI => small(bits + inst.imm as u32 % 64),
                 _ => Any,
             },
             Op::Zext if inst.c == Type::I8 as u16 => Small(8),
             Op::Zext | Op::Sext if inst.c == Type::I32 as u16 => of(inst.a),
             Op::AndI => match (small(64 - inst.imm.leading_zeros()), of(inst.a)) {
-                (Any, Steps(..)) => Steps(None, 0),
+                (Any, Steps(..) | Walks) => Walks,
                 (bits, _) => bits,
             },
             Op::ShrI => small(inst.ty.bits().saturating_sub(inst.imm as u32)),
@@ -140,7 +147,7 @@ fn small(bits: u32) -> Course {
 fn beyond(course: Course, by: i64) -> Course {
     match course {
         Course::Steps(slot, distance) => Course::Steps(slot, distance.wrapping_add(by)),
-        Course::Near => Course::Near,
+        Course::Walks | Course::Near => course,
         _ => Course::Any,
     }
 }
@@ -149,9 +156,10 @@ fn sum(a: Course, b: Course, shift: u32) -> Course {
     use Course::*;
     match (a, b) {
         (Steps(Some(slot), far), Steps(None, by)) if shift == 0 => Steps(Some(slot), far.wrapping_add(by)),
-        (Steps(..), Steps(..)) => Steps(None, 0),
-        (Steps(..), Small(bits)) if bits + shift <= INDEX_BITS => Near,
-        (Small(_), Steps(..)) if shift == 0 => Near,
+        (Steps(None, far), Steps(slot, by)) if shift == 0 => Steps(slot, far.wrapping_add(by)),
+        (Steps(..) | Walks, Steps(..) | Walks) => Walks,
+        (Steps(..) | Walks, Small(bits)) if bits + shift <= INDEX_BITS => Near,
+        (Small(_), Steps(..) | Walks) if shift == 0 => Near,
         _ => Any,
     }
 }
@@ -170,6 +178,7 @@ fn wild_slots(parts: &[Part<'_>], body: u64, course: &mut Vec<Course>) -> Option
                 let steps = inst.op != Op::StoreEnv
                     || match course.get(usize::from(inst.a)) {
                         Some(Course::Steps(slot, by)) => *slot != Some(granule(inst)) || by.abs() < FAR,
+                        Some(Course::Walks) => true,
                         _ => false,
                     };
                 if !steps && !wild.contains(&granule(inst)) {
@@ -205,9 +214,13 @@ impl Pages {
                 };
                 let key = match beyond(course[usize::from(inst.a)], from.into()) {
                     Course::Steps(Some(granule), distance) => {
-                        Some(Key { granule, distance: distance.wrapping_add(FAR / 2).div_euclid(FAR), write, size })
+                        let distance = distance.wrapping_add(FAR / 2).div_euclid(FAR);
+                        Some(Key { granule: Some(granule), distance, write, size })
                     }
-                    Course::Steps(None, _) | Course::Near => None,
+                    Course::Steps(None, addr) => {
+                        Some(Key { granule: None, distance: addr.div_euclid(PAGE_SIZE as i64), write, size })
+                    }
+                    Course::Walks | Course::Near => None,
                     Course::Small(_) | Course::Any => continue,
                 };
                 let kept = match keys.iter().position(|known| key.is_some() && *known == key) {

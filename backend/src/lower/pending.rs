@@ -81,10 +81,8 @@ pub(super) fn hidden(insts: &[Inst]) -> Vec<(u16, Type)> {
     let mut hidden = Vec::new();
     for inst in insts {
         match inst.op {
-            Op::StoreEnv | Op::StoreEnvI => {
-                if !read.iter().any(|&(offset, ty)| overlap(offset, ty, inst.c, inst.ty)) {
-                    hidden.push((inst.c, inst.ty));
-                }
+            Op::StoreEnv | Op::StoreEnvI if !read.iter().any(|&(offset, ty)| overlap(offset, ty, inst.c, inst.ty)) => {
+                hidden.push((inst.c, inst.ty));
             }
             Op::LoadEnv => read.push((inst.c, inst.ty)),
             Op::Call => break,

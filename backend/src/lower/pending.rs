@@ -15,6 +15,9 @@ use super::again::Computed;
 use super::{Lowering, Slots};
 use crate::error::BackendError;
 
+/// Most ops that wait one for the other.
+const MAX_DEPTH: u32 = 4;
+
 /// What a store will write.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
@@ -114,6 +117,17 @@ impl Lowering<'_, '_> {
                         *deferred = false;
                     }
                 });
+            }
+        }
+        // Second: no long chains, since each way out emits its own.
+        let mut depths = vec![0u32; self.block.insts.len()];
+        for index in 0..self.block.insts.len() {
+            let mut inst = self.block.insts[index];
+            if deferred[index] {
+                let mut below = 0;
+                inst.for_each_operand(|v| below = below.max(depths.get(usize::from(*v)).copied().unwrap_or(0)));
+                deferred[index] = below < MAX_DEPTH;
+                depths[index] = if deferred[index] { below + 1 } else { 0 };
             }
         }
     }

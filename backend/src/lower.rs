@@ -4,9 +4,12 @@
 //! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
 //! rejected as malformed rather than guessed at.
 
+mod again;
 mod control;
 mod float;
 mod memory;
+mod pages;
+mod pending;
 mod pure;
 mod region;
 mod share;
@@ -22,13 +25,16 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::FunctionBuilder;
-use mimus_ir::{Inst, MAX_INSTS, Op, Type};
+use mimus_ir::{Inst, MAX_INSTS, Op, Shape, Type};
 use mimus_softmmu::EnvHeader;
 
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
+use again::Again;
 pub(crate) use memory::TLB_SHIFT;
+use pages::Pages;
+use pending::{Pending, Source};
 use region::Region;
 
 /// A value in each of the types it was used in, by [`Type`]; then lane 0 as a 32-bit and as a 64-bit float.
@@ -153,6 +159,9 @@ pub(crate) struct Lowering<'a, 'f> {
     /// Its micro-ops.
     block: &'a mimus_ir::Block,
     region: Region,
+    again: Vec<Again>,
+    pending: Pending,
+    pages: Pages,
     /// How the part's accesses find their pages, and what those that lead others found.
     plans: Vec<share::Plan>,
     shared: Vec<(mimus_ir::Value, Value)>,
@@ -201,6 +210,9 @@ impl<'a, 'f> Lowering<'a, 'f> {
             part: 0,
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
             region: Region::default(),
+            again: Vec::new(),
+            pending: Pending::default(),
+            pages: Pages::default(),
             plans: Vec::new(),
             shared: Vec::new(),
             values,
@@ -226,10 +238,14 @@ impl<'a, 'f> Lowering<'a, 'f> {
         if parts.is_empty() || parts.len() > MAX_PARTS {
             return Err(self.malformed("no part, or too many"));
         }
-        self.begin_region();
+        self.begin_region()?;
         for (index, part) in parts.iter().enumerate() {
-            self.begin_part(index, part.block);
+            self.begin_part(index, part.block, None);
             self.part()?;
+            if let Some(copy) = self.copy_of(index) {
+                self.begin_part(index, part.block, Some(copy));
+                self.part()?;
+            }
         }
         self.finish_stopped();
         self.b.seal_all_blocks();
@@ -237,7 +253,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         Ok(self.summary)
     }
 
-    fn begin_part(&mut self, index: usize, block: &'a mimus_ir::Block) {
+    fn begin_part(&mut self, index: usize, block: &'a mimus_ir::Block, copy: Option<usize>) {
         self.part = index;
         self.block = block;
         self.pc = block.pc;
@@ -247,7 +263,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.values.resize(block.insts.len(), Slots::default());
         share::plan(&block.insts, &mut self.plans);
         self.shared.clear();
-        self.enter_part();
+        self.begin_pending();
+        self.enter_part(copy);
     }
 
     /// Lowers the current part.
@@ -264,7 +281,9 @@ impl<'a, 'f> Lowering<'a, 'f> {
             if ends != (index + 1 == insts.len()) {
                 return Err(self.malformed("terminator before the end"));
             }
-            self.op(inst)?;
+            if !self.pending.is_deferred(index) {
+                self.op(inst)?;
+            }
         }
         Ok(())
     }
@@ -328,7 +347,13 @@ impl<'a, 'f> Lowering<'a, 'f> {
             Op::Store => self.store(inst),
             Op::Rmw => self.rmw(inst),
             Op::Cas => self.cas(inst),
-            Op::Call => self.call(inst),
+            Op::Call => {
+                self.call(inst)?;
+                if share::may_flush(inst) {
+                    self.forget_pages();
+                }
+                Ok(())
+            }
             Op::Vec => self.vec(inst),
             Op::Float | Op::FloatTest => self.float(inst),
             Op::TrapIf => self.trap_if(inst),
@@ -394,9 +419,10 @@ impl<'a, 'f> Lowering<'a, 'f> {
         if inst.op == Op::Const {
             return Ok(self.constant(ty, inst.imm & from.mask()));
         }
+        self.emit_deferred(v)?;
         let value = self.values[usize::from(v)][from as usize].ok_or_else(|| self.malformed("operand has no value"))?;
         let value = self.convert(value, from, ty);
-        self.values[usize::from(v)][ty as usize] = Some(value);
+        self.remember(usize::from(v), ty, value);
         Ok(value)
     }
 
@@ -426,7 +452,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
 
     /// Records the result of the current op.
     fn define(&mut self, ty: Type, value: Value) {
-        self.values[self.index][ty as usize] = Some(value);
+        self.remember(self.index, ty, value);
     }
 
     fn header_offset(&self, field: usize) -> i32 {
@@ -456,6 +482,11 @@ impl<'a, 'f> Lowering<'a, 'f> {
     }
 
     fn load_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        if let Some(value) = self.waiting(inst.c, inst.ty)? {
+            self.define(inst.ty, value);
+            return Ok(());
+        }
+        self.make_overlapping(inst.c, inst.ty)?;
         let value = match self.region.slot(inst) {
             Some(slot) => self.use_slot(slot),
             None => self.env_value(inst.ty, inst.c),
@@ -472,6 +503,14 @@ impl<'a, 'f> Lowering<'a, 'f> {
     }
 
     fn store_env(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        if self.request.region {
+            let (of, _) = self.definition(inst.a)?;
+            // A vector operation's flags may need the store as their use.
+            if inst.ty != Type::V128 && of.op.info().shape != Shape::Vec {
+                return self.put_off(inst.c, inst.ty, Source::Op(inst.a));
+            }
+            self.make_overlapping(inst.c, inst.ty)?;
+        }
         let slot = self.region.slot(inst);
         let lane = if slot.is_none() { self.stored_lane(inst.a, inst.ty)? } else { None };
         let value = lane.map_or_else(|| self.operand(inst.a, inst.ty), Ok)?;
@@ -485,12 +524,15 @@ impl<'a, 'f> Lowering<'a, 'f> {
 
     fn store_env_imm(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let offset = i32::from(inst.c);
+        if self.request.region {
+            if inst.ty != Type::V128 {
+                return self.put_off(inst.c, inst.ty, Source::Constant(inst.imm));
+            }
+            self.make_overlapping(inst.c, inst.ty)?;
+        }
         if inst.ty != Type::V128 {
             let value = self.constant(inst.ty, inst.imm);
             self.b.ins().store(self.flags.env, value, self.env, offset);
-            if let Some(slot) = self.region.slot(inst) {
-                self.define_slot(slot, value);
-            }
             return Ok(());
         }
         // The halves of a 128-bit number, low half first on a little-endian host.

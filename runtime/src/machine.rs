@@ -35,10 +35,10 @@ pub const DEFAULT_TB_SIZE_MIB: u32 = 512;
 const CODE_SHARE: usize = 4;
 
 /// Interpreted executions after which the quick tier makes code of a block, unless configured.
-pub const DEFAULT_QUICK: u32 = 3;
+pub const DEFAULT_QUICK: u32 = 2;
 
 /// Executions after which a block is compiled when the user gives no number.
-pub const DEFAULT_THRESHOLD: u32 = 500;
+pub const DEFAULT_THRESHOLD: u32 = 2000;
 
 /// Back edges and indirect jumps to a block after which a region is made around it when the user gives no number.
 pub const DEFAULT_REGION: u32 = 32768;

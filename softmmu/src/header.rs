@@ -111,12 +111,29 @@ pub struct EnvHeader {
     pub shim: u64,
     /// Where a block of the quick tier keeps values that it has no registers for; of no meaning between blocks.
     pub spills: [[u64; 2]; SPILLS],
+    /// Pages that a region keeps for as long as it runs.
+    pub pages: [KeptPage; KEPT_PAGES],
     /// The x87 unit on its way: what FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9).
     pub x87_image: X87Image,
 }
 
 /// Entries of [`EnvHeader::spills`].
 pub const SPILLS: usize = 32;
+
+/// Entries of [`EnvHeader::pages`].
+pub const KEPT_PAGES: usize = 12;
+
+/// A page of the TLB as compiled code keeps it: an access whose `addr ^ tag` is below `limit` is to it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeptPage {
+    /// Page address.
+    pub tag: u64,
+    /// 4097 minus the size in bytes of the accesses that it is for; 0 if there is no page.
+    pub limit: u64,
+    /// Host address minus guest virtual address.
+    pub addend: u64,
+}
 
 /// An [`EnvHeader::jump_context`] that no entry has.
 pub const NO_CONTEXT: u64 = u64::MAX;

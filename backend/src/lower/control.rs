@@ -70,10 +70,33 @@ impl Lowering<'_, '_> {
     }
 
     /// Goes on at `resume` unless a verdict is out; [`Self::store_pc`] was done before.
-    pub(super) fn leave_on_verdict(&mut self, resume: Block, args: &[BlockArg]) {
+    pub(super) fn leave_on_verdict(&mut self, resume: Block, args: &[BlockArg]) -> Result<(), BackendError> {
         let verdict = self.load_header(types::I32, offset_of!(EnvHeader, verdict));
-        let (stopped, stopped_args) = self.stopped();
-        self.b.ins().brif(verdict, stopped, &stopped_args, resume, args);
+        self.stop(|l, stopped, stopped_args| {
+            l.b.ins().brif(verdict, stopped, stopped_args, resume, args);
+        })
+    }
+
+    /// Has `jump` go to the stopped exit, by way of the stub that makes the stores which wait.
+    fn stop(&mut self, jump: impl FnOnce(&mut Self, Block, &[BlockArg])) -> Result<(), BackendError> {
+        let (stopped, args) = self.stopped();
+        let Some((stub, new)) = self.way_out() else {
+            jump(self, stopped, &args);
+            return Ok(());
+        };
+        if new {
+            for _ in &args {
+                self.b.append_block_param(stub, types::I64);
+            }
+        }
+        jump(self, stub, &args);
+        if new {
+            self.b.switch_to_block(stub);
+            let args: Vec<BlockArg> = self.b.block_params(stub).iter().map(|&value| BlockArg::Value(value)).collect();
+            self.make_stores_aside()?;
+            self.b.ins().jump(stopped, &args);
+        }
+        Ok(())
     }
 
     /// Calls a slow path's thunk, which preserves every register.
@@ -93,6 +116,7 @@ impl Lowering<'_, '_> {
             return Err(self.malformed("no 128-bit form"));
         }
         let info = CallInfo::decode(inst.imm);
+        self.make_stores()?;
         let x87 = self.host.has_x87();
         if x87
             && info.effects.has(Effects::X87)
@@ -118,7 +142,7 @@ impl Lowering<'_, '_> {
         let result = self.call_rust(helper, args, info.effects.has(Effects::FLOAT));
         if faults {
             let resume = self.b.create_block();
-            self.leave_on_verdict(resume, &[]);
+            self.leave_on_verdict(resume, &[])?;
             self.b.switch_to_block(resume);
         }
         if info.effects.has(Effects::WRITE_ENV) {
@@ -163,8 +187,9 @@ impl Lowering<'_, '_> {
         self.store_pc();
         let code = self.const64(inst.imm);
         self.call_slow(Slow::Trap, &[self.env, code]);
-        let (stopped, args) = self.stopped();
-        self.b.ins().jump(stopped, &args);
+        self.stop(|l, stopped, args| {
+            l.b.ins().jump(stopped, args);
+        })?;
         self.b.switch_to_block(resume);
         Ok(())
     }
@@ -174,21 +199,24 @@ impl Lowering<'_, '_> {
         if slot > 1 {
             return Err(self.malformed("a block has two link slots"));
         }
-        self.leave_to(inst.imm, slot);
-        Ok(())
+        self.leave_to(inst.imm, slot)
     }
 
     pub(super) fn branch(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let inverted = self.inverted(inst.a)?;
         let cond = self.int(inverted.unwrap_or(inst.a), Type::I8)?;
         let (taken, fallthrough) = (self.b.create_block(), self.b.create_block());
+        // What leaves the region is out of the way of what stays.
+        let stays = [inst.imm, self.block.fallthrough].map(|pc| self.region.part_at(pc).is_some());
+        if stays[0] != stays[1] {
+            self.b.set_cold_block(if stays[0] { fallthrough } else { taken });
+        }
         let (if_true, if_false) = if inverted.is_some() { (fallthrough, taken) } else { (taken, fallthrough) };
         self.b.ins().brif(cond, if_true, &[], if_false, &[]);
         self.b.switch_to_block(taken);
-        self.leave_to(inst.imm, 0);
+        self.leave_to(inst.imm, 0)?;
         self.b.switch_to_block(fallthrough);
-        self.leave_to(self.block.fallthrough, 1);
-        Ok(())
+        self.leave_to(self.block.fallthrough, 1)
     }
 
     /// The comparison that a condition is the inverse of, so that a branch on it needs no value in a register.
@@ -204,20 +232,20 @@ impl Lowering<'_, '_> {
     pub(super) fn jump_ind(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let pc = self.int(inst.a, Type::I64)?;
         if inst.jump_kind() == JumpKind::Return {
-            self.return_within(pc);
+            self.return_within(pc)?;
         }
-        self.leave_indirect(pc, None);
-        Ok(())
+        self.leave_indirect(pc, None)
     }
 
     pub(super) fn exit(&mut self, inst: &Inst) -> Result<(), BackendError> {
+        self.make_stores()?;
         let reason = self.const64(inst.imm);
         self.leave(reason, ExitCode::Main);
         Ok(())
     }
 
     /// Leaves to a constant guest PC.
-    fn leave_to(&mut self, target: u64, slot: u16) {
+    fn leave_to(&mut self, target: u64, slot: u16) -> Result<(), BackendError> {
         let linear = |pc: u64| pc.wrapping_add(self.request.linear_offset);
         let page = |pc: u64| linear(pc) / PAGE_SIZE;
         let within = self.region.part_at(target);
@@ -227,11 +255,12 @@ impl Lowering<'_, '_> {
         }
         if linear(target) <= linear(self.pc) {
             let pc = self.const64(target);
-            self.leave_if_requested(pc);
+            self.leave_if_requested(pc)?;
         }
         if let Some(part) = within {
             return self.jump_to_part(part);
         }
+        self.make_stores_aside()?;
         self.summary.link_targets[self.part][usize::from(slot)] = Some(target);
         let number = u64::from(self.request.parts[self.part].link_slot) + u64::from(slot);
         let links = self.load_header(types::I64, offset_of!(EnvHeader, links));
@@ -240,15 +269,18 @@ impl Lowering<'_, '_> {
         let entry = self.b.ins().atomic_load(types::I64, self.flags.env, address);
         let number = self.const64(number);
         self.b.ins().return_call_indirect(self.block_sig, entry, &[self.env, number]);
+        Ok(())
     }
 
     /// Leaves to a guest PC of another page or not known before: the only way that is not bound to a mapping of
     /// guest memory.
-    fn leave_indirect(&mut self, pc: Value, known: Option<u64>) {
+    fn leave_indirect(&mut self, pc: Value, known: Option<u64>) -> Result<(), BackendError> {
+        self.make_stores_aside()?;
         if !self.request.may_link {
-            return self.leave(pc, ExitCode::Indirect);
+            self.leave(pc, ExitCode::Indirect);
+            return Ok(());
         }
-        self.leave_if_requested(pc);
+        self.with_nothing_pending(|l| l.leave_if_requested(pc))?;
         let hash = match known {
             Some(pc) => self.const64(jump_cache_offset(pc, u64::MAX)),
             None => self.jump_cache_hash(pc),
@@ -273,6 +305,7 @@ impl Lowering<'_, '_> {
         let entry = cached(self, offset_of!(JumpCacheEntry, entry));
         let none = self.const64(0);
         self.b.ins().return_call_indirect(self.block_sig, entry, &[self.env, none]);
+        Ok(())
     }
 
     /// [`jump_cache_offset`] before it is masked.
@@ -283,7 +316,7 @@ impl Lowering<'_, '_> {
     }
 
     /// Leaves to the dispatcher if somebody asked for it, or it is time to see where the guest is.
-    pub(super) fn leave_if_requested(&mut self, pc: Value) {
+    pub(super) fn leave_if_requested(&mut self, pc: Value) -> Result<(), BackendError> {
         let address = self.header_address(offset_of!(EnvHeader, exit_request));
         let mut request = self.b.ins().atomic_load(types::I32, self.flags.env, address);
         if !self.request.region {
@@ -296,8 +329,10 @@ impl Lowering<'_, '_> {
         let (requested, go_on) = (self.cold_block(), self.b.create_block());
         self.b.ins().brif(request, requested, &[], go_on, &[]);
         self.b.switch_to_block(requested);
+        self.make_stores_aside()?;
         self.leave(pc, ExitCode::Requested);
         self.b.switch_to_block(go_on);
+        Ok(())
     }
 
     /// Leaves to the dispatcher with `value` and `code`.

@@ -6,11 +6,12 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, Block, BlockArg, Endianness, InstBuilder, MemFlagsData, Value, types};
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Inst, MemFlags, Type};
+use mimus_softmmu::header::KeptPage;
 use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, TlbEntry};
 
 use super::share::Plan;
-use super::{Lowering, Slow};
+use super::{Lowering, Slow, pages};
 use crate::error::BackendError;
 use crate::thunks::tlb_entry;
 
@@ -40,18 +41,54 @@ impl Lowering<'_, '_> {
         slow: Slow,
         args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
     ) -> Result<Value, BackendError> {
-        let (hit, addend) = self.look_up(addr, access);
-        let (miss, resume) = (self.cold_block(), self.b.create_block());
+        let resume = self.b.create_block();
         let delta = self.b.append_block_param(resume, types::I64);
-        self.b.ins().brif(hit, resume, &[BlockArg::Value(addend)], miss, &[]);
+        let miss = self.find_page(addr, access, resume, 1);
         let stash = self.slow_path(miss, addr, slow, args)?;
-        self.leave_on_verdict(resume, &[BlockArg::Value(stash)]);
+        self.leave_on_verdict(resume, &[BlockArg::Value(stash)])?;
         self.b.switch_to_block(resume);
         Ok(self.b.ins().iadd(addr, delta))
     }
 
-    /// Looks for the page of `addr` in the TLB: whether it is there, and its addend.
-    pub(super) fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value) {
+    /// Goes on at `resume`, with the addend of the page of `addr` in so many arguments, if that is kept or in the TLB, and
+    /// otherwise at the cold block returned.
+    fn find_page(&mut self, addr: Value, access: Access, resume: Block, args: usize) -> Block {
+        let miss = self.cold_block();
+        let kept = self.pages.of(self.part, self.index);
+        let fill = kept.map(|number| {
+            let field = |field: usize| pages::kept(number, field);
+            let [tag, limit] = [offset_of!(KeptPage, tag), offset_of!(KeptPage, limit)];
+            let known = self.load_header(types::I64, field(tag));
+            let difference = self.b.ins().bxor(addr, known);
+            let addend = self.load_header(types::I64, field(offset_of!(KeptPage, addend)));
+            let below = self.load_header(types::I64, field(limit));
+            let hit = self.b.ins().icmp(IntCC::UnsignedLessThan, difference, below);
+            let (another, fill) = (self.cold_block(), self.cold_block());
+            self.b.ins().brif(hit, resume, &vec![BlockArg::Value(addend); args], another, &[]);
+            self.b.switch_to_block(another);
+            (fill, field(0))
+        });
+        let (hit, addend, tag) = self.look_up(addr, access);
+        let found = vec![BlockArg::Value(addend); args];
+        match fill {
+            None => {
+                self.b.ins().brif(hit, resume, &found, miss, &[]);
+            }
+            Some((fill, page)) => {
+                self.b.ins().brif(hit, fill, &[], miss, &[]);
+                self.b.switch_to_block(fill);
+                let limit = self.const64(PAGE_SIZE + 1 - u64::from(access.size));
+                self.store_header(tag, page + offset_of!(KeptPage, tag));
+                self.store_header(limit, page + offset_of!(KeptPage, limit));
+                self.store_header(addend, page + offset_of!(KeptPage, addend));
+                self.b.ins().jump(resume, &found);
+            }
+        }
+        miss
+    }
+
+    /// Looks for the page of `addr` in the TLB: whether it is there, its addend and its tag.
+    pub(super) fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value, Value) {
         let size = i64::from(access.size);
         let entry = tlb_entry(&mut self.b, self.flags.env, self.env, addr, self.request.header_offset);
         let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
@@ -64,7 +101,12 @@ impl Lowering<'_, '_> {
             self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64 + 1 - size)
         };
         let addend = self.b.ins().load(types::I64, self.flags.env, entry, offset_of!(TlbEntry, addend) as i32);
-        (hit, addend)
+        (hit, addend, tag)
+    }
+
+    /// A copy for a call: the register that it has to be in does not matter then to where the value itself is.
+    fn apart(&mut self, value: Value) -> Value {
+        self.b.ins().iadd_imm_s(value, 0)
     }
 
     /// In the cold block `miss`: has the access done, and returns what added to `addr` is where its value is.
@@ -103,13 +145,11 @@ impl Lowering<'_, '_> {
             Plan::Leads { start, span } => {
                 let base = self.int(inst.a, Type::I64)?;
                 let first = if start == 0 { base } else { self.b.ins().iadd_imm_s(base, i64::from(start)) };
-                let (hit, addend) = self.look_up(first, Access { size: span, ..access });
-                (miss, resume) = (self.cold_block(), self.b.create_block());
+                resume = self.b.create_block();
                 self.b.append_block_param(resume, types::I64);
                 let shared = self.b.append_block_param(resume, types::I64);
                 self.shared.push((self.index as mimus_ir::Value, shared));
-                let addend = BlockArg::Value(addend);
-                self.b.ins().brif(hit, resume, &[addend, addend], miss, &[]);
+                miss = self.find_page(first, Access { size: span, ..access }, resume, 2);
             }
             Plan::Follows(leader) => {
                 let found = self.shared.iter().find(|(index, _)| *index == leader);
@@ -122,10 +162,10 @@ impl Lowering<'_, '_> {
         // That the shared probe finds nothing says little of this access.
         let stash = BlockArg::Value(self.slow_path(miss, addr, slow.looking(), args)?);
         if matches!(plan, Plan::Follows(_)) {
-            self.leave_on_verdict(resume, &[stash]);
+            self.leave_on_verdict(resume, &[stash])?;
         } else {
             let nothing = BlockArg::Value(self.const64(0));
-            self.leave_on_verdict(resume, &[stash, nothing]);
+            self.leave_on_verdict(resume, &[stash, nothing])?;
         }
         self.b.switch_to_block(resume);
         let delta = self.b.block_params(resume)[0];
@@ -166,7 +206,7 @@ impl Lowering<'_, '_> {
         let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
         let host = self.probe_shared(inst, addr, access, Slow::Load, |l| {
             let info = l.const64(size_and_flags(size, flags));
-            Ok(vec![l.env, addr, info])
+            Ok(vec![l.env, l.apart(addr), info])
         })?;
         let ty = self.ty(inst.ty);
         let value = self.b.ins().load(ty, self.flags.guest, host, 0);
@@ -188,9 +228,10 @@ impl Lowering<'_, '_> {
                 l.const64(0)
             } else {
                 let value = if lane.is_some() { l.lane_bits(value) } else { value };
-                l.convert(value, inst.ty, Type::I64)
+                let value = l.convert(value, inst.ty, Type::I64);
+                l.apart(value)
             };
-            Ok(vec![l.env, addr, low, info])
+            Ok(vec![l.env, l.apart(addr), low, info])
         })?;
         self.order(flags);
         self.b.ins().store(self.flags.guest, value, host, 0);

@@ -27,12 +27,7 @@ impl Lowering<'_, '_> {
             }
             Shape::BinaryImm => {
                 let a = self.int(inst.a, ty)?;
-                let b = if is_shift(inst.op) {
-                    self.constant(Type::I8, inst.imm & u64::from(ty.bits() - 1))
-                } else {
-                    self.constant(ty, inst.imm)
-                };
-                self.binary(inst.op, ty, a, b)
+                self.binary_imm(inst, a)
             }
             Shape::Compare => {
                 let (a, b) = (self.int(inst.a, ty)?, self.int(inst.b, ty)?);
@@ -72,7 +67,18 @@ impl Lowering<'_, '_> {
         })
     }
 
-    fn binary(&mut self, op: Op, ty: Type, a: Value, b: Value) -> Option<Value> {
+    /// An op with a constant right operand.
+    pub(super) fn binary_imm(&mut self, inst: &Inst, a: Value) -> Option<Value> {
+        let ty = inst.ty;
+        let b = if is_shift(inst.op) {
+            self.constant(Type::I8, inst.imm & u64::from(ty.bits() - 1))
+        } else {
+            self.constant(ty, inst.imm)
+        };
+        self.binary(inst.op, ty, a, b)
+    }
+
+    pub(super) fn binary(&mut self, op: Op, ty: Type, a: Value, b: Value) -> Option<Value> {
         if matches!(op, Op::UMulHi | Op::SMulHi) {
             return Some(self.multiply_high(op, ty, a, b));
         }

@@ -1,8 +1,7 @@
 //! Regions: several blocks compiled as one function.
 //!
-//! Jumps between its parts stay within it, and env slots that the parts read are held in host registers across them. Every
-//! store to env is made as it is in a single block, so that env is precise wherever the code can be left: only loads are
-//! saved. What a helper may have written is loaded again.
+//! Jumps between its parts stay within it, and env slots that the parts read are held in host registers across them. Stores to
+//! env wait until somebody may look ([`super::pending`]). What a helper may have written is loaded again.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value};
@@ -11,7 +10,10 @@ use mimus_ir::op::JumpKind;
 use mimus_ir::{Effects, Inst, Op, Type};
 
 use super::Lowering;
+use super::pages::{Pages, innermost_loops};
+use super::pending::{hidden, overlap};
 use crate::compile::Part;
+use crate::error::BackendError;
 
 /// Most slots held in registers, by register file: more than there are registers would be spilled to the stack, which is no
 /// better than env.
@@ -32,8 +34,7 @@ pub(super) struct Slot {
 
 impl Slot {
     fn overlaps(&self, offset: u16, ty: Type) -> bool {
-        let (start, end) = (u32::from(offset), u32::from(offset) + ty.bytes());
-        start < u32::from(self.offset) + self.ty.bytes() && u32::from(self.offset) < end
+        overlap(self.offset, self.ty, offset, ty)
     }
 }
 
@@ -46,6 +47,10 @@ pub(super) struct Region {
     variables: Vec<Variable>,
     /// By part: the slots, one bit each, that it or what follows it reads before they are written.
     live: Vec<u64>,
+    /// By part: slots in registers that env's memory need not agree with where it begins.
+    waits: Vec<u64>,
+    /// By part: see [`hidden`].
+    hidden: Vec<Vec<(u16, Type)>>,
     /// Slots whose variable is not their value at this point.
     stale: u64,
 }
@@ -58,7 +63,39 @@ impl Region {
 
     /// The variable of the slot that an instruction accesses.
     pub(super) fn slot(&self, inst: &Inst) -> Option<usize> {
-        self.slots.iter().position(|slot| slot.offset == inst.c && slot.ty == inst.ty)
+        self.slot_at(inst.c, inst.ty)
+    }
+
+    /// The variable of the slot at an offset.
+    pub(super) fn slot_at(&self, offset: u16, ty: Type) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.offset == offset && slot.ty == ty)
+    }
+
+    /// Whether a part, or what follows it, reads the slot before it is written.
+    pub(super) fn is_live(&self, part: usize, slot: usize) -> bool {
+        self.live[part] >> slot & 1 != 0
+    }
+
+    /// The slots of 64 bits that are live where a part begins: number and offset.
+    pub(super) fn live_wholes(&self, part: usize) -> impl Iterator<Item = (usize, u16)> {
+        let slots = self.slots.iter().enumerate().filter(move |(slot, _)| self.is_live(part, *slot));
+        slots.filter(|(_, slot)| slot.ty == Type::I64).map(|(index, slot)| (index, slot.offset))
+    }
+
+    /// Whether env's memory need not hold the slot's value where a part begins.
+    pub(super) fn waits(&self, part: usize, slot: usize) -> bool {
+        self.waits[part] >> slot & 1 != 0
+    }
+
+    /// Slots that wait where a part begins: number, offset and type.
+    pub(super) fn waiting_at(&self, part: usize) -> Vec<(usize, u16, Type)> {
+        let waits = |slot: &usize| self.waits.get(part).is_some_and(|waits| waits >> slot & 1 != 0);
+        (0..self.slots.len()).filter(waits).map(|slot| (slot, self.slots[slot].offset, self.slots[slot].ty)).collect()
+    }
+
+    /// Whether a part writes the slot before anybody looks.
+    pub(super) fn hides(&self, part: usize, offset: u16, ty: Type) -> bool {
+        self.hidden[part].contains(&(offset, ty))
     }
 
     /// Env's memory, not the variable, holds the slot's value.
@@ -154,11 +191,26 @@ fn liveness(parts: &[Part<'_>], region: &Region) -> Vec<u64> {
     }
 }
 
+/// By part: the slots that go on waiting where it begins, since it is in a loop that writes them and reads them.
+fn waiting(parts: &[Part<'_>], region: &Region, loops: &[u64]) -> Vec<u64> {
+    let written: Vec<u64> = parts
+        .iter()
+        .map(|part| {
+            let stores = part.block.insts.iter().filter(|inst| matches!(inst.op, Op::StoreEnv | Op::StoreEnvI));
+            let slots = stores.filter(|inst| inst.ty != Type::V128).filter_map(|inst| region.slot(inst));
+            slots.fold(0, |written, slot| written | 1 << slot)
+        })
+        .collect();
+    let within = |body: u64| (0..parts.len()).filter(move |part| body >> part & 1 != 0);
+    let waits = |part: usize| within(loops[part]).fold(0, |all, other| all | written[other]) & region.live[part];
+    (0..parts.len()).map(waits).collect()
+}
+
 impl Lowering<'_, '_> {
     /// Plans the region and makes its entry.
-    pub(super) fn begin_region(&mut self) {
+    pub(super) fn begin_region(&mut self) -> Result<(), BackendError> {
         if !self.request.region {
-            return;
+            return Ok(());
         }
         let parts = self.request.parts;
         self.region.slots = choose_slots(parts);
@@ -173,15 +225,26 @@ impl Lowering<'_, '_> {
             self.region.variables.push(variable);
         }
         self.region.forget_all();
-        self.jump_to_part(0);
+        let next: Vec<u64> =
+            parts.iter().map(|part| successors(parts, part).fold(0, |next, index| next | 1 << index)).collect();
+        let loops = innermost_loops(&next);
+        self.region.waits = waiting(parts, &self.region, &loops);
+        self.region.hidden = parts.iter().map(|part| hidden(&part.block.insts)).collect();
+        self.pages = Pages::plan(parts, &loops);
+        self.forget_pages();
+        self.jump_to_part(0)?;
+        // From here on: what enters the region does not come back.
+        self.plan_again(&next, &loops);
+        Ok(())
     }
 
-    /// Goes on with the current part.
-    pub(super) fn enter_part(&mut self) {
+    /// Goes on with the current part, or its second copy.
+    pub(super) fn enter_part(&mut self, copy: Option<usize>) {
         if let Some(&(_, block)) = self.region.parts.get(self.part) {
-            self.b.switch_to_block(block);
+            self.b.switch_to_block(copy.and_then(|copy| self.copy_block(copy)).unwrap_or(block));
             // What is not live is not read before it is written.
             self.region.stale = self.region.all() & !self.region.live[self.part];
+            self.take_over(copy);
         }
     }
 
@@ -206,7 +269,10 @@ impl Lowering<'_, '_> {
     }
 
     /// Jumps to a part, with what it reads in the variables.
-    pub(super) fn jump_to_part(&mut self, part: usize) {
+    pub(super) fn jump_to_part(&mut self, part: usize) -> Result<(), BackendError> {
+        let before = self.region.stale;
+        let copy = self.way_back(part);
+        self.hand_over(part, copy)?;
         let stale = self.region.stale;
         for slot in 0..self.region.slots.len() {
             if stale & self.region.live[part] & 1 << slot != 0 {
@@ -214,13 +280,14 @@ impl Lowering<'_, '_> {
             }
         }
         // Another edge may leave from here as well.
-        self.region.stale = stale;
-        let block = self.region.parts[part].1;
+        self.region.stale = before;
+        let block = copy.and_then(|copy| self.copy_block(copy)).unwrap_or(self.region.parts[part].1);
         self.b.ins().jump(block, &[]);
+        Ok(())
     }
 
     /// Returns that lead to a part stay within the region.
-    pub(super) fn return_within(&mut self, pc: Value) {
+    pub(super) fn return_within(&mut self, pc: Value) -> Result<(), BackendError> {
         let sites: Vec<usize> = (0..self.region.parts.len())
             .filter(|&part| is_return_site(self.request.parts, self.region.parts[part].0))
             .take(MAX_RETURNS)
@@ -231,9 +298,10 @@ impl Lowering<'_, '_> {
             let (within, elsewhere) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(here, within, &[], elsewhere, &[]);
             self.b.switch_to_block(within);
-            self.leave_if_requested(target);
-            self.jump_to_part(part);
+            self.leave_if_requested(target)?;
+            self.jump_to_part(part)?;
             self.b.switch_to_block(elsewhere);
         }
+        Ok(())
     }
 }

@@ -24,15 +24,29 @@ pub(super) enum Plan {
 }
 
 struct Group {
-    base: Value,
+    /// What the displacements count from; `None` for the constant 0.
+    base: Option<Value>,
+    /// How far from there its leader's own base is.
+    offset: i64,
     write: bool,
     leader: usize,
     start: i64,
     end: i64,
 }
 
+impl Group {
+    /// The leader's plan if it looks for the page of another access, too.
+    fn with(&self, other: &Group) -> Option<Plan> {
+        let (start, end) = (self.start.min(other.start), self.end.max(other.end));
+        let span = end.checked_sub(start).filter(|&span| span <= MAX_SPAN)?;
+        let start = i32::try_from(start.wrapping_sub(self.offset)).ok()?;
+        let fits = self.base == other.base && (self.write || !other.write);
+        fits.then_some(Plan::Leads { start, span: span as u32 })
+    }
+}
+
 /// Whether something that was found in the TLB before may be out of date afterwards.
-fn may_flush(inst: &Inst) -> bool {
+pub(super) fn may_flush(inst: &Inst) -> bool {
     let changes = Effects::WRITE_ENV.or(Effects::FAULT).or(Effects::MEMORY).0;
     inst.op == Op::Call && CallInfo::decode(inst.imm).effects.0 & changes != 0
 }
@@ -51,20 +65,20 @@ pub(super) fn plan(insts: &[Inst], plans: &mut Vec<Plan>) {
             Op::Load => inst.mem_flags().has(MemFlags::FOR_WRITE),
             _ => continue,
         };
-        let (from, to) = (i64::from(inst.mem_disp()), i64::from(inst.mem_disp()) + i64::from(inst.ty.bytes()));
-        let fits = |group: &&mut Group| {
-            group.base == inst.a && (group.write || !write) && to.max(group.end) - from.min(group.start) <= MAX_SPAN
+        let (base, offset) = match insts.get(usize::from(inst.a)) {
+            Some(def) if def.op == Op::Const => (None, (def.imm & def.ty.mask()) as i64),
+            _ => (Some(inst.a), 0),
         };
-        match groups.iter_mut().find(fits) {
-            Some(group) => {
-                group.start = group.start.min(from);
-                group.end = group.end.max(to);
+        let start = offset.wrapping_add(i64::from(inst.mem_disp()));
+        let Some(end) = start.checked_add(i64::from(inst.ty.bytes())) else { continue };
+        let one = Group { base, offset, write, leader: index, start, end };
+        match groups.iter_mut().find_map(|group| group.with(&one).map(|plan| (group, plan))) {
+            Some((group, plan)) => {
+                (group.start, group.end) = (group.start.min(start), group.end.max(end));
                 plans[index] = Plan::Follows(group.leader as Value);
-                let span = (group.end - group.start) as u32;
-                // Within the accesses' displacements, of 32 bits.
-                plans[group.leader] = Plan::Leads { start: group.start as i32, span };
+                plans[group.leader] = plan;
             }
-            None => groups.push(Group { base: inst.a, write, leader: index, start: from, end: to }),
+            None => groups.push(one),
         }
     }
 }

@@ -63,7 +63,7 @@ impl Lowering<'_, '_> {
         let helper = self.const64(u64::from(info.helper) << 32 | u64::from(info.arg));
         let [address, condition] = [address, condition].map(|v| v.unwrap_or_else(|| self.const64(0)));
         self.call_slow(Slow::X87Step, &[self.env, address, condition, helper]);
-        self.leave_on_verdict(join, &[]);
+        self.leave_on_verdict(join, &[])?;
 
         self.b.switch_to_block(join);
         if info.effects.has(Effects::WRITE_ENV) {
@@ -109,7 +109,7 @@ impl Lowering<'_, '_> {
 
     /// Host address of the operand.
     fn x87_operand(&mut self, address: Value, size: u32, write: bool, slow: Block) -> Value {
-        let (hit, addend) = self.look_up(address, Access { size, write, aligned: false });
+        let (hit, addend, _) = self.look_up(address, Access { size, write, aligned: false });
         self.go_on_if(hit, slow);
         self.b.ins().iadd(address, addend)
     }

@@ -301,13 +301,49 @@ fn accesses_off_one_base() {
     }
 }
 
+/// Several accesses at constant addresses around `at`.
+fn fixed(random: &mut Random, at: u64) -> Block {
+    one(0x1000, |b| {
+        for n in 0..6 {
+            let ty = INTS[random.below(4) as usize];
+            let addr = b.iconst(Type::I64, at.wrapping_add(random.below(300)).wrapping_sub(150));
+            b.insn(0x1004 + 4 * n, 4);
+            if random.below(2) == 0 {
+                let value = b.load(ty, addr, random.below(20) as i32 - 10, MemFlags::NONE);
+                b.store_env(reg(2 + n as u16, Type::I64), value);
+            } else {
+                let value = b.load_env(reg(1, Type::I64));
+                b.store(ty, addr, 0, value, MemFlags::NONE);
+            }
+        }
+    })
+}
+
+#[test]
+fn accesses_at_constant_addresses() {
+    let mut toy = Toy::new();
+    let mut random = Random(0xc0_5747);
+    let page = |n: u64| RAM + n * PAGE;
+    let places = [page(0) + 200, page(1), page(2), page(3), page(4), page(5) + 2000, 0, 1 << 31, 1 << 63, !0 - 200];
+    for i in 0..200 {
+        let block = fixed(&mut random, places[i % places.len()]);
+        let state = Toy::fresh(i as u64);
+        toy.same(&block, How::default(), &state);
+        toy.same(&block, How::default(), &state);
+        toy.machine.tlb.flush(false);
+    }
+}
+
 #[test]
 fn one_probe_serves_accesses_off_one_base_until_the_tlb_may_be_flushed() {
-    for (helper, probes) in [(false, 1), (true, 2)] {
+    for (helper, constant, probes) in [(false, false, 1), (true, false, 2), (false, true, 1), (true, true, 2)] {
         let mut toy = Toy::new();
         let block = one(0x1000, |b| {
-            let base = b.load_env(reg(0, Type::I64));
-            let value = b.load(Type::I64, base, 8, MemFlags::NONE);
+            let (base, near) = match constant {
+                false => (b.load_env(reg(0, Type::I64)), None),
+                true => (b.iconst(Type::I64, RAM + 64), Some(b.iconst(Type::I64, RAM + 32))),
+            };
+            let value = b.load(Type::I64, near.unwrap_or(base), 8, MemFlags::NONE);
             if helper {
                 crate::toy::call(b, Type::I64, 0, false, [value; 3], 1);
             }

@@ -1,11 +1,12 @@
 //! Regions: several blocks compiled as one do what the blocks do one after another.
 
 use mimus_backend::Part;
-use mimus_ir::{Block, Builder, Effects, Exit, JumpKind, Op, Type};
+use mimus_ir::block::CallInfo;
+use mimus_ir::{Block, Builder, Effects, Exit, JumpKind, MemFlags, Op, Type, Value};
 use mimus_softmmu::{ExitCode, Verdict};
 
 use crate::random::step;
-use crate::toy::{How, Random, Reference, State, Toy, one, reg};
+use crate::toy::{How, PAGE as RAM_PAGE, RAM, Random, Reference, State, Toy, one, reg};
 
 /// Guest PC of the page that every part is in.
 const PAGE: u64 = 0x7000;
@@ -206,7 +207,7 @@ fn what_a_helper_writes_is_seen_in_the_next_part() {
         b.insn(start(0), 4);
         let held = b.load_env(reg(15, Type::I64));
         b.store_env(reg(1, Type::I64), held);
-        let info = mimus_ir::block::CallInfo { helper: 1, effects: Effects::WRITE_ENV, arg: 9 };
+        let info = CallInfo { helper: 1, effects: Effects::WRITE_ENV, arg: 9 };
         b.call(Type::I64, info, [held, held, held]);
         b.jump(start(1));
         b.finish(start(0) + 4)
@@ -219,4 +220,103 @@ fn what_a_helper_writes_is_seen_in_the_next_part() {
     assert_eq!((code, runs), (ExitCode::Main, 2));
     assert_eq!(toy.env.regs[2], toy.env.regs[15]);
     assert_ne!(toy.env.regs[2], toy.env.regs[1]);
+}
+
+/// A loop in two parts that loads from where register 0 points, stores to where register 1 does, and steps both. `between` is
+/// done after that, with what is left to do in register 14.
+fn walk(step: u64, between: impl FnOnce(&mut Builder, Value)) -> [Block; 2] {
+    let i64 = Type::I64;
+    let first = {
+        let pc = start(0);
+        let mut b = Builder::new(pc);
+        b.insn(pc, 4);
+        let from = b.load_env(reg(0, i64));
+        let value = b.load(i64, from, 3, MemFlags::NONE);
+        b.store_env(reg(2, i64), value);
+        b.insn(pc + 4, 4);
+        let sum = b.load_env(reg(3, i64));
+        let sum = b.binary(Op::Add, i64, sum, value);
+        b.store_env(reg(3, i64), sum);
+        b.jump(start(1));
+        b.finish(pc + 8)
+    };
+    let second = {
+        let pc = start(1);
+        let mut b = Builder::new(pc);
+        b.insn(pc, 4);
+        // Dead unless the store stops.
+        let sum = b.load_env(reg(3, i64));
+        let twice = b.binary(Op::Add, i64, sum, sum);
+        b.store_env(reg(2, i64), twice);
+        b.insn(pc + 4, 4);
+        let to = b.load_env(reg(1, i64));
+        b.store(Type::I32, to, 0, sum, MemFlags::NONE);
+        b.insn(pc + 8, 4);
+        let from = b.load_env(reg(0, i64));
+        let from = b.binary_imm(Op::AddI, i64, from, step);
+        b.store_env(reg(0, i64), from);
+        let to = b.binary_imm(Op::AddI, i64, to, step);
+        b.store_env(reg(1, i64), to);
+        b.insn(pc + 12, 4);
+        let left = b.load_env(reg(COUNT, i64));
+        between(&mut b, left);
+        let left = b.binary_imm(Op::SubI, i64, left, 1);
+        b.store_env(reg(COUNT, i64), left);
+        b.store_env(reg(2, i64), left);
+        let more = b.binary_imm(Op::NeI, i64, left, 0);
+        b.branch(more, start(0));
+        b.finish(pc + 16)
+    };
+    [first, second]
+}
+
+#[test]
+fn a_loop_keeps_its_pages_until_it_leaves_them() {
+    let mut toy = Toy::new();
+    let page = |n: u64| RAM + n * RAM_PAGE;
+    // Where it reads, where it writes, how far and how often; whether something stops it.
+    let cases = [
+        (page(0), page(1), 8, 500, false),
+        (page(1) + 1, page(0) + 7, 24, 400, true),
+        (page(0) + 2, page(5), 512, 7, false),
+        (page(2) - 64, page(0), 8, 1000, true),
+        (page(0), page(2) - 640, 16, 1000, true),
+        // Both are the same page, and the one that is never in the TLB.
+        (page(0) + 8, page(0), 8, 400, false),
+        (page(4), page(4) + 64, 8, 100, false),
+        // Where a number that stands for no page might point to.
+        (0, page(0), 8, 3, true),
+        (1 << 63, page(0), 8, 3, true),
+    ];
+    for (case, (from, to, step, count, stops)) in cases.into_iter().enumerate() {
+        for counted in [false, true] {
+            let how = How { counted, region: true, ..How::default() };
+            let blocks = walk(step, |_, _| {});
+            let mut state = Toy::fresh(case as u64);
+            (state.regs[0], state.regs[1], state.regs[usize::from(COUNT)]) = (from, to, count);
+            toy.machine.tlb.flush(false);
+            toy.machine.slow = [0; 5];
+            let (code, _) = same(&mut toy, &blocks, how, &state);
+            assert_eq!(code == ExitCode::Stopped, stops, "case {case}");
+            let slow: u32 = toy.machine.slow.iter().sum();
+            assert!(slow <= 10 || from == page(4), "case {case}: {slow} slow paths");
+        }
+    }
+}
+
+#[test]
+fn a_loop_forgets_its_pages_when_the_tlb_is_flushed() {
+    let mut toy = Toy::new();
+    let flush = |b: &mut Builder, value| {
+        let info = CallInfo { helper: 3, effects: Effects::MEMORY, arg: 0 };
+        b.call(Type::I64, info, [value, value, value]);
+    };
+    let blocks = walk(8, flush);
+    let mut state = Toy::fresh(1);
+    (state.regs[0], state.regs[1], state.regs[usize::from(COUNT)]) = (RAM, RAM + RAM_PAGE, 50);
+    toy.machine.slow = [0; 5];
+    let (code, _) = same(&mut toy, &blocks, How { region: true, ..How::default() }, &state);
+    assert_eq!(code, ExitCode::Link);
+    // At first, and after each of twelve flushes.
+    assert_eq!(toy.machine.slow[..2], [13, 13]);
 }

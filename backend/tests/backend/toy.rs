@@ -142,7 +142,8 @@ impl Machine {
 }
 
 /// What both ways of calling a helper do: helper 0 mixes its arguments, 1 also changes register 15, 2 faults if
-/// its first argument is odd.
+/// its first argument is odd, 3 flushes the TLB
+/// if it is a multiple of 4.
 fn helper(machine: &mut Machine, reg15: &mut u64, number: u16, args: [u64; 3], arg: u32) -> Result<u64, Verdict> {
     machine.helper_calls += 1;
     let mixed = args[0].wrapping_mul(3) ^ args[1].rotate_left(7) ^ args[2].rotate_left(23) ^ u64::from(arg) << 16;
@@ -152,6 +153,7 @@ fn helper(machine: &mut Machine, reg15: &mut u64, number: u16, args: [u64; 3], a
             machine.pending = args[0];
             return Err(Verdict::Fault);
         }
+        3 if args[0] & 3 == 0 => machine.tlb.flush(false),
         _ => {}
     }
     Ok(mixed)
@@ -283,7 +285,7 @@ macro_rules! helpers {
     };
 }
 
-helpers! { helper0 0 helper1 1 helper2 2 }
+helpers! { helper0 0 helper1 1 helper2 2 helper3 3 }
 
 /// Registers, memory and what is pending: all that a block can change.
 #[derive(Clone, PartialEq, Eq, Debug)]

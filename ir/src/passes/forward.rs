@@ -221,6 +221,7 @@ impl Forward<'_> {
             // No sign to extend, or none that fits: only the truncation to the op's type is left.
             return self.truncated(inst, inst.a);
         }
+        inst.a = self.deposited(inst.a, from.min(bits));
         // A narrower zero-extension below leaves the bits taken here as they are.
         if let Some(inner) = self.def(inst.a).filter(|d| d.op == Op::Zext)
             && from.min(bits) <= Type::ALL[usize::from(inner.c).min(3)].bits().min(inner.ty.bits())
@@ -230,8 +231,20 @@ impl Forward<'_> {
         if inst.op == Op::Zext && self.bound(inst.a) <= from.min(bits) { Copy(inst.a) } else { Keep }
     }
 
+    /// What the low `bits` bits of `v` were deposited from, if they all were.
+    fn deposited(&self, v: Value, bits: u32) -> Value {
+        match self.def(v) {
+            Some(d) if d.op == Op::Deposit && d.bit_field().0 == 0 && bits <= d.bit_field().1.min(d.ty.bits()) => d.b,
+            _ => v,
+        }
+    }
+
     fn binary(&self, inst: &mut Inst) -> Action {
         let info = inst.op.info();
+        inst.a = self.deposited(inst.a, inst.ty.bits());
+        if !matches!(inst.op, Op::Shl | Op::Shr | Op::Sar | Op::Rotl | Op::Rotr) {
+            inst.b = self.deposited(inst.b, inst.ty.bits());
+        }
         let (mut left, mut right) = (self.constant(inst.a), self.constant(inst.b));
         let result = inst.result_type().unwrap_or(inst.ty);
         if let (Some(a), Some(b)) = (left, right)
@@ -265,6 +278,7 @@ impl Forward<'_> {
 
     fn binary_imm(&self, inst: &mut Inst) -> Action {
         let (ty, bits, mask) = (inst.ty, inst.ty.bits(), inst.ty.mask());
+        inst.a = self.deposited(inst.a, bits);
         if let Some(a) = self.constant(inst.a)
             && let Some(value) = eval(inst.op, ty, a, inst.imm)
         {
@@ -315,6 +329,7 @@ impl Forward<'_> {
 
     fn compare_imm(&self, inst: &mut Inst) -> Action {
         let (ty, mask) = (inst.ty, inst.ty.mask());
+        inst.a = self.deposited(inst.a, ty.bits());
         if let Some(a) = self.constant(inst.a)
             && let Some(value) = eval(inst.op, ty, a, inst.imm)
         {

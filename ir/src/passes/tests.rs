@@ -226,6 +226,26 @@ goldens! {
         v13 = call.i64 v11, v12, -, helper=1
         exit 0x0
     ";
+    what_was_deposited_low_is_taken_from_there "
+        v1 = ldenv.i64 [0x0]
+        v2 = load.i8 v1
+        v3 = deposit.i64 v1, v2, pos=0, len=8
+        v4 = zext.i32 v3, from=i8
+        v5 = sext.i64 v3, from=i8
+        v6 = sext.i64 v3, from=i16
+        v7 = call.i64 v4, v5, v6, helper=1
+        v8 = deposit.i64 v1, v7, pos=0, len=16
+        v9 = sub.i16 v8, v3
+        v10 = shl.i8 v8, v8
+        v11 = slt.i.i16 v8, 0x7
+        v12 = call.i64 v9, v10, v11, helper=1
+        v13 = deposit.i64 v1, v7, pos=8, len=8
+        v14 = and.i.i8 v13, 0x3
+        v15 = add.i.i8 v8, 0x3
+        v16 = add.i.i32 v8, 0x3
+        v17 = call.i64 v14, v15, v16, helper=1
+        exit 0x0
+    ";
     env_loads_take_the_stored_value "
         v1 = ldenv.i64 [0x0]
         v2 = load.i32 v1

@@ -231,13 +231,15 @@ impl Lift {
         } else {
             (self.read(insn, 0, ty), self.read(insn, 1, ty))
         };
-        let (low, high) = if ty == Type::I64 {
-            (self.b.binary(Op::Mul, ty, x, y), self.b.binary(Op::SMulHi, ty, x, y))
+        let low = self.b.binary(Op::Mul, ty, x, y);
+        // For the flags, which are seldom read: the result does not wait for it.
+        let high = if ty == Type::I64 {
+            self.b.binary(Op::SMulHi, ty, x, y)
         } else {
             let x = self.b.extend(Op::Sext, Type::I64, ty, x);
             let y = self.b.extend(Op::Sext, Type::I64, ty, y);
             let product = self.b.binary(Op::Mul, Type::I64, x, y);
-            (product, self.b.extract(Type::I64, product, ty.bits(), ty.bits()))
+            self.b.extract(Type::I64, product, ty.bits(), ty.bits())
         };
         let result = self.zext64(ty, low);
         self.write(insn, 0, ty, result);

@@ -99,6 +99,17 @@ pub(crate) enum Slow {
     X87Step,
 }
 
+impl Slow {
+    /// The path of a load or store that looks in the TLB again.
+    pub(crate) fn looking(self) -> Slow {
+        match self {
+            Slow::Store => Slow::ProbeStore,
+            Slow::Load => Slow::ProbeLoad,
+            other => other,
+        }
+    }
+}
+
 /// Signature of a slow path's thunk or of the Rust function behind it.
 pub(crate) fn slow_signature(call_conv: CallConv, slow: &SlowPath) -> Signature {
     let mut signature = Signature::new(call_conv);

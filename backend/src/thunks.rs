@@ -12,11 +12,12 @@ use std::mem::offset_of;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Type, Value, types};
+use cranelift_codegen::ir::{AbiParam, Block, Endianness, InstBuilder, MemFlagsData, Signature, Type, Value, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use mimus_ir::MemFlags;
-use mimus_softmmu::tlb::PAGE_SIZE;
+use mimus_softmmu::ram::{GRANULE_SHIFT, WATCH_CODE, WATCH_MIXED, WATCH_SIZE};
+use mimus_softmmu::tlb::{META_WRITABLE, PAGE_SIZE};
 use mimus_softmmu::{EnvHeader, ExitCode, TlbEntry};
 
 use crate::arena::Arena;
@@ -264,8 +265,10 @@ impl Maker<'_> {
             let wide_end = b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, end, PAGE_SIZE as i64);
             let near = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64);
             let hit = b.ins().band(wide_end, near);
-            let (found, miss) = (b.create_block(), b.create_block());
-            b.ins().brif(hit, found, &[], miss, &[]);
+            let (found, watched, miss) = (b.create_block(), b.create_block(), b.create_block());
+            b.ins().brif(hit, found, &[], watched, &[]);
+            b.switch_to_block(watched);
+            beside_code(b, env, [entry, addr, size], header, store, [found, miss]);
             b.switch_to_block(miss);
             let callee = b.import_signature(slow_signature(CallConv::PreserveAll, path));
             let thunk = b.ins().load(types::I64, flags, env, field(path.offset));
@@ -350,6 +353,58 @@ impl Maker<'_> {
         frame::realign(&mut self.code);
         Ok(())
     }
+}
+
+/// Goes on at `found` where the TLB has the page, only watches keep stores from it, and an access of `size` bytes at `addr` is
+/// none that they are for: a load, or a store beside code. At `miss` otherwise.
+fn beside_code(
+    b: &mut FunctionBuilder<'_>,
+    env: Value,
+    [entry, addr, size]: [Value; 3],
+    header: i32,
+    store: bool,
+    [found, miss]: [Block; 2],
+) {
+    let flags = MemFlagsData::trusted();
+    let read = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, read) as i32);
+    let meta = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, meta) as i32);
+    let difference = b.ins().bxor(addr, read);
+    let last = b.ins().iadd(addr, size);
+    let last = b.ins().iadd_imm_s(last, -1);
+    // Both ends are in the page.
+    let last_difference = b.ins().bxor(last, read);
+    let either = b.ins().bor(difference, last_difference);
+    let here = b.ins().icmp_imm_u(IntCC::UnsignedLessThan, either, PAGE_SIZE as i64);
+    let writable = b.ins().band_imm_s(meta, META_WRITABLE as i64);
+    let writable = b.ins().icmp_imm_u(IntCC::NotEqual, writable, 0);
+    let may = b.ins().band(here, writable);
+    if !store {
+        b.ins().brif(may, found, &[], miss, &[]);
+        return;
+    }
+    let check = b.create_block();
+    b.ins().brif(may, check, &[], miss, &[]);
+    b.switch_to_block(check);
+    let watches = b.ins().load(types::I64, flags, env, header + offset_of!(EnvHeader, watches) as i32);
+    let page = b.ins().ushr_imm_u(meta, i64::from(PAGE_SIZE.trailing_zeros()));
+    let offset = b.ins().imul_imm_s(page, WATCH_SIZE as i64);
+    let watch = b.ins().iadd(watches, offset);
+    // In this order: whoever marks code afterwards knows that stores may pass it.
+    let mixed = b.ins().iadd_imm_s(watch, WATCH_MIXED as i64);
+    let mixed = b.ins().atomic_load(types::I64, flags, mixed);
+    let code = b.ins().iadd_imm_s(watch, WATCH_CODE as i64);
+    let code = b.ins().atomic_load(types::I64, flags, code);
+    let hits = [addr, last].map(|at| {
+        let granule = b.ins().ushr_imm_u(at, i64::from(GRANULE_SHIFT));
+        // Of 64 granules: the shift takes the page's number off.
+        b.ins().ushr(code, granule)
+    });
+    let hits = b.ins().bor(hits[0], hits[1]);
+    let hits = b.ins().band_imm_s(hits, 1);
+    let free = b.ins().icmp_imm_u(IntCC::Equal, hits, 0);
+    let mixed = b.ins().icmp_imm_u(IntCC::NotEqual, mixed, 0);
+    let may = b.ins().band(free, mixed);
+    b.ins().brif(may, found, &[], miss, &[]);
 }
 
 /// MXCSR of Rust code (and after reset): all exceptions masked, no flags, rounding to nearest (System V psABI, 3.2.1;

@@ -53,7 +53,7 @@ fn compiled_code_leaves_it_to_the_interpreter() {
     let mut cpu = flat32(ram.clone(), Features::default());
     let block = block(FSTP_M64, cpu.mode);
     ram.set_code(TARGET, 1);
-    cpu.code_policy = CodePolicy::Refuse;
+    cpu.in_compiled_code = true;
     let outcome = Interp::default().run(&block, &mut *cpu);
     assert_eq!((outcome.exit, outcome.insns), (Exit::Fault { pc: CODE + 2 }, 1));
     assert_eq!(cpu.header.verdict, Verdict::Interpret as u32);

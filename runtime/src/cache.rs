@@ -19,13 +19,14 @@ mod region_tests;
 mod tb;
 #[cfg(test)]
 mod tests;
+mod written;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_backend::arena::{Arena, Generation};
-use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
+use mimus_softmmu::{Marked, Ram};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -35,6 +36,7 @@ use code::Placed;
 pub use code::{Finished, Job};
 use tb::Recency;
 pub use tb::{Links, Quick, Stage, Tb, TbKey};
+use written::{PageBlocks, Patches};
 
 /// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
 #[derive(Debug)]
@@ -49,6 +51,7 @@ pub struct Passage {
 pub struct Seen {
     news: u64,
     deaths: u64,
+    drops: u64,
     sweeps: u64,
     protections: u64,
 }
@@ -56,12 +59,21 @@ pub struct Seen {
 /// What a vCPU must do before it runs guest code again.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct News {
-    /// Blocks died or moved: what leads to them by virtual address must go.
-    pub deaths: bool,
+    /// Blocks that died or moved: what leads to them by virtual address must go.
+    pub gone: Gone,
     /// Memory of dead blocks is wanted: those that the vCPU holds must go.
     pub swept: bool,
     /// Pages that hold code since: the TLB must not let stores to them through.
     pub protect: Protect,
+}
+
+/// Blocks that nothing may lead to by virtual address any more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Gone {
+    /// Those at these guest PCs, perhaps some of them more than once.
+    Pcs(SmallVec<[u64; 4]>),
+    /// All.
+    All,
 }
 
 /// Guest-physical pages to be taken out of the store tags of a TLB.
@@ -114,15 +126,15 @@ pub struct CacheStats {
     pub peak_metadata_bytes: u64,
 }
 
-/// Blocks of one page.
-type PageBlocks = Vec<Arc<Tb>>;
-
 /// Most blocks that begin or end in one page, so that what is done for all of them takes bounded time: as many as a page has
 /// bytes. A guest needs more only if it maps the page at many addresses.
 const PAGE_BLOCKS: usize = 4096;
 
 /// Pages remembered that became code pages, for vCPUs that have not passed since.
 const PROTECTIONS: usize = 64;
+
+/// Guest PCs of dead blocks remembered likewise.
+const DROPS: usize = 64;
 
 struct Inner {
     map: FxHashMap<TbKey, Arc<Tb>>,
@@ -148,9 +160,18 @@ struct Inner {
     passages: Vec<Arc<Passage>>,
     /// Pages that became code pages, the last one first, and how many did.
     protections: VecDeque<u64>,
+    /// Guest PCs of blocks that died, the last one first.
+    drops: VecDeque<u64>,
+    patches: Patches,
     /// Pages that another vCPU may store to unseen, until every vCPU has passed this epoch.
     unprotected: FxHashMap<u64, u64>,
     stats: CacheStats,
+}
+
+/// Of a list with the last one first, the `count` that are older than the `newer` ones, if it still has them.
+fn recent(list: &VecDeque<u64>, newer: u64, count: u64) -> Option<SmallVec<[u64; 4]>> {
+    let (newer, count) = (usize::try_from(newer).ok()?, usize::try_from(count).ok()?);
+    (newer.saturating_add(count) <= list.len()).then(|| list.iter().skip(newer).take(count).copied().collect())
 }
 
 /// The translation cache of a machine.
@@ -161,9 +182,12 @@ pub struct Cache {
     metadata_bound: usize,
     /// Counts retirements; see [`Passage`].
     epoch: AtomicU64,
-    /// Changes when one of the next three does.
+    /// Changes when one of the next four does.
     news: AtomicU64,
+    /// Of any number of blocks at once.
     deaths: AtomicU64,
+    /// Of single blocks.
+    drops: AtomicU64,
     sweeps: AtomicU64,
     protections: AtomicU64,
 }
@@ -199,6 +223,8 @@ impl Cache {
             next_slot: 0,
             passages: Vec::new(),
             protections: VecDeque::new(),
+            drops: VecDeque::new(),
+            patches: Patches::default(),
             unprotected: FxHashMap::default(),
             stats: CacheStats::default(),
         };
@@ -210,6 +236,7 @@ impl Cache {
             epoch: AtomicU64::new(1),
             news: AtomicU64::new(0),
             deaths: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
             sweeps: AtomicU64::new(0),
             protections: AtomicU64::new(0),
         }
@@ -273,25 +300,24 @@ impl Cache {
             Seen {
                 news,
                 deaths: self.deaths.load(Ordering::Acquire),
+                drops: self.drops.load(Ordering::Acquire),
                 sweeps: self.sweeps.load(Ordering::Acquire),
                 protections: self.protections.load(Ordering::Acquire),
             },
         );
-        let count = usize::try_from(seen.protections - old.protections).unwrap_or(usize::MAX);
-        let protect = match count {
-            0 => Protect::Pages(SmallVec::new()),
-            _ => {
-                let inner = self.lock();
-                // More may have come since `protections` was read: they are the first.
-                let newer = (self.protections.load(Ordering::Relaxed) - seen.protections) as usize;
-                if newer + count > inner.protections.len() {
-                    Protect::All
-                } else {
-                    Protect::Pages(inner.protections.iter().skip(newer).take(count).copied().collect())
-                }
-            }
-        };
-        News { deaths: seen.deaths != old.deaths, swept: seen.sweeps != old.sweeps, protect }
+        let (mut protect, mut gone) = (Protect::Pages(SmallVec::new()), Gone::Pcs(SmallVec::new()));
+        if seen.protections != old.protections {
+            let (inner, now) = (self.lock(), self.protections.load(Ordering::Relaxed));
+            let pages = recent(&inner.protections, now - seen.protections, seen.protections - old.protections);
+            protect = pages.map_or(Protect::All, Protect::Pages);
+        }
+        if seen.deaths != old.deaths {
+            gone = Gone::All;
+        } else if seen.drops != old.drops {
+            let (inner, now) = (self.lock(), self.drops.load(Ordering::Relaxed));
+            gone = recent(&inner.drops, now - seen.drops, seen.drops - old.drops).map_or(Gone::All, Gone::Pcs);
+        }
+        News { gone, swept: seen.sweeps != old.sweeps, protect }
     }
 
     /// Says that the vCPU sleeps in its dispatcher: nothing waits for it until [`Cache::wake`].
@@ -338,9 +364,13 @@ impl Cache {
     ) -> Inserted {
         let mut inner = self.lock();
         for &(page, granules) in &tb.pages {
-            if self.ram.mark_code(page, granules) {
-                protect(page);
-                self.protect_from_others(&mut inner, passage, page);
+            match self.ram.mark_code(page, granules) {
+                Marked::Known => {}
+                Marked::Mixed if inner.passages.len() <= 1 => {}
+                Marked::Mixed | Marked::Fresh => {
+                    protect(page);
+                    self.protect_from_others(&mut inner, passage, page);
+                }
             }
         }
         if !inner.unprotected.is_empty() {
@@ -377,12 +407,12 @@ impl Cache {
     /// Adds a block to the maps, whose pages are marked as code.
     fn add(&self, inner: &mut Inner, tb: &Arc<Tb>) {
         for &(page, _) in &tb.pages {
-            let full = inner.pages.get(&page).filter(|list| list.len() >= PAGE_BLOCKS);
-            if let Some(oldest) = full.and_then(|list| list.first()).cloned() {
+            let full = inner.pages.get(&page).filter(|blocks| blocks.list.len() >= PAGE_BLOCKS);
+            if let Some(oldest) = full.and_then(|blocks| blocks.list.first()).cloned() {
                 inner.stats.evictions += 1;
                 self.remove(inner, &oldest);
             }
-            inner.pages.entry(page).or_default().push(tb.clone());
+            inner.pages.entry(page).or_default().push(page, tb.clone());
         }
         inner.map.insert(tb.key, tb.clone());
         inner.queue.push_back(tb.clone());
@@ -482,10 +512,10 @@ impl Cache {
             inner.map.remove(&tb.key);
         }
         for &(page, _) in &tb.pages {
-            if let Some(list) = inner.pages.get_mut(&page)
-                && let Some(at) = list.iter().position(|other| Arc::ptr_eq(other, tb))
+            if let Some(blocks) = inner.pages.get_mut(&page)
+                && let Some(at) = blocks.list.iter().position(|other| Arc::ptr_eq(other, tb))
             {
-                list.remove(at);
+                blocks.list.remove(at);
                 self.refresh_page(inner, page);
             }
         }
@@ -493,10 +523,10 @@ impl Cache {
     }
 
     fn refresh_page(&self, inner: &mut Inner, page: u64) {
-        let list = inner.pages.get(&page).map_or(&[][..], Vec::as_slice);
-        let granules = list.iter().flat_map(|tb| &tb.pages).filter(|(p, _)| *p == page).fold(0, |g, (_, m)| g | m);
+        let granules = inner.pages.get_mut(&page).map_or(0, |blocks| blocks.recount(page));
         if granules == 0 {
-            inner.pages.remove(&page);
+            let bytes = inner.pages.remove(&page).map_or(0, |blocks| blocks.size());
+            inner.live_bytes = inner.live_bytes.saturating_sub(bytes);
             inner.unprotected.remove(&page);
         }
         self.ram.set_code(page, granules);
@@ -521,33 +551,6 @@ impl Cache {
             self.remove(&mut inner, &tb);
         }
         self.sweep(&mut inner);
-    }
-}
-
-impl CodeSink for Cache {
-    fn code_written(&self, gpa: u64, len: u64) {
-        let page = gpa & !(PAGE_SIZE - 1);
-        let hit = Ram::granules(gpa, len);
-        let mut inner = self.lock();
-        let touched = |tb: &mut Arc<Tb>| tb.pages.iter().any(|&(p, granules)| p == page && granules & hit != 0);
-        let Some(list) = inner.pages.get_mut(&page) else { return };
-        let victims: Vec<Arc<Tb>> = list.extract_if(.., touched).collect();
-        if victims.is_empty() {
-            return;
-        }
-        self.refresh_page(&mut inner, page);
-        inner.stats.invalidations += victims.len() as u64;
-        for tb in &victims {
-            self.remove(&mut inner, tb);
-        }
-        // Another vCPU that learns of the new code by a later store of this one must not come by its old jump cache: it leaves
-        // at its next indirect exit.
-        if inner.passages.len() > 1 {
-            inner.passages.iter().for_each(|p| p.kicker.kick());
-        }
-        if inner.dead_bytes > self.metadata_bound / 8 {
-            self.sweep(&mut inner);
-        }
     }
 }
 

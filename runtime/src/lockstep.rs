@@ -7,7 +7,7 @@ use mimus_backend::{
 use mimus_frontend::x86::helpers::TABLE;
 use mimus_frontend::x86::{Cpu, HEADER_OFFSET};
 use mimus_ir::Block;
-use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry};
+use mimus_softmmu::{ExitCode, JumpCacheEntry};
 
 use crate::slow;
 
@@ -143,12 +143,12 @@ impl BlockRunner {
         header.x87_rust = slow::X87.map(|f| f.address());
         self.memory.thunks.install(header);
         cpu.update_mode();
-        cpu.code_policy = CodePolicy::Refuse;
+        cpu.in_compiled_code = true;
         let env: *mut Cpu = cpu;
         // SAFETY: the block lies in the present arena, by its epoch, and was compiled for this header offset and an x86 env;
         // `env` is borrowed mutably; all that its header points to was just set and lives as long as `self`.
         let code = unsafe { enter(&self.memory.thunks, env.cast(), compiled.entry) };
-        cpu.code_policy = CodePolicy::Write;
+        cpu.in_compiled_code = false;
         let value = cpu.header.exit_value;
         Some(match code {
             ExitCode::Main => Left::Main,

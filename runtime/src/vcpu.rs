@@ -9,17 +9,17 @@ use mimus_backend::exec::{HostAddr, enter};
 use mimus_backend::perf::PerfMap;
 use mimus_backend::thunks::Thunks;
 use mimus_frontend::x86::cpu::JUMP_CACHES;
-use mimus_frontend::x86::lift::{self, MAX_GUEST_INSNS, MAX_INSN_LEN};
+use mimus_frontend::x86::lift::{self, MAX_GUEST_INSNS, MAX_INSN_LEN, Patched};
 use mimus_frontend::x86::state::rflags;
 use mimus_frontend::x86::{Cpu, Mode, exception::Exception};
 use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::header::jump_cache_offset;
-use mimus_softmmu::{CodePolicy, ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
+use mimus_softmmu::{ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
 use smallvec::{SmallVec, smallvec};
 
-use crate::cache::{Cache, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey};
+use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey};
 use crate::compile::Compiling;
 use crate::kick::Kicker;
 use crate::log;
@@ -109,8 +109,6 @@ pub struct Vcpu {
     scratch: Box<Scratch>,
     blocks: Vec<Option<Cached>>,
     fetched: Vec<Fetched>,
-    /// The jump caches; [`EnvHeader::jump_cache`](mimus_softmmu::EnvHeader::jump_cache) is the one in use.
-    jump_caches: Box<[JumpCacheEntry]>,
     helpers: Vec<u64>,
     passage: Arc<Passage>,
     seen: Seen,
@@ -140,7 +138,7 @@ impl Vcpu {
         // SAFETY: the env, and with it the exit request, is in a box that the vCPU owns; its drop detaches the kicker first.
         unsafe { kicker.attach(&raw const cpu.header.exit_request) };
         // Zeroed memory, which the host gives page by page as it is written.
-        let mut jump_caches: Box<[JumpCacheEntry]> = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
+        cpu.jump_caches = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
         let helpers: Vec<u64> =
             mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
         let header = &mut cpu.header;
@@ -148,7 +146,7 @@ impl Vcpu {
         header.link_targets = cache.links().targets_address();
         header.counts = cache.links().counts_address();
         header.helpers = helpers.as_ptr() as u64;
-        header.jump_caches = jump_caches.as_mut_ptr() as u64;
+        header.jump_caches = cpu.jump_caches.as_mut_ptr() as u64;
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
         header.slow_rust = slow::TABLE.map(|f| f.address());
         header.vector = slow::VECTOR.address();
@@ -168,7 +166,6 @@ impl Vcpu {
             scratch: Box::default(),
             blocks: vec![None; BLOCK_CACHE],
             fetched: vec![Fetched::default(); FETCH_TLB],
-            jump_caches,
             helpers,
             passage,
             seen: Seen::default(),
@@ -201,8 +198,9 @@ impl Vcpu {
 
     #[cold]
     fn heed(&mut self, news: &News) {
-        if news.deaths {
-            self.cpu.forget_code();
+        match &news.gone {
+            Gone::All => self.cpu.forget_code(),
+            Gone::Pcs(pcs) => pcs.iter().for_each(|&pc| self.cpu.forget_block(pc)),
         }
         if news.swept {
             for cell in &mut self.blocks {
@@ -289,9 +287,9 @@ impl Vcpu {
         }
         if std::mem::take(&mut self.indirect) {
             let pc = tb.key.pc;
-            let header = &self.cpu.header;
+            let Cpu { header, jump_caches, .. } = &mut *self.cpu;
             let at = jump_cache_offset(pc, header.jump_cache_mask) + (header.jump_cache - header.jump_caches);
-            if let Some(cell) = self.jump_caches.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
+            if let Some(cell) = jump_caches.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
                 *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
             }
         }
@@ -378,13 +376,13 @@ impl Vcpu {
     fn run_compiled(&mut self, entry: u64) -> Result<(), Malformed> {
         let Some(jit) = &self.jit else { return Ok(()) };
         log::exec(&self.cpu, "compiled");
-        self.cpu.code_policy = CodePolicy::Refuse;
+        self.cpu.in_compiled_code = true;
         let env: *mut Cpu = &raw mut *self.cpu;
         // SAFETY: `entry` is a live block's entry, read since this vCPU last passed its dispatcher, so that its memory is not
         // reused before the next pass; `env` is this vCPU's own, with its header filled in by `new` and `update_mode`; the
         // tables that the header points to live as long as `self`, the link table as long as the cache it shares.
         let code = unsafe { enter(&jit.thunks, env.cast(), HostAddr(entry)) };
-        self.cpu.code_policy = CodePolicy::Write;
+        self.cpu.in_compiled_code = false;
         self.stats.exits[code as usize] += 1;
         let value = self.cpu.header.exit_value;
         match code {
@@ -545,7 +543,7 @@ impl Vcpu {
     fn insert(&mut self, key: TbKey, index: usize, context: u64) -> Result<Found, Raised> {
         // Twice at most: another vCPU may write the bytes while they are translated.
         for _ in 0..2 {
-            let Translated { block, pages, bytes } = self.translate(MAX_GUEST_INSNS)?;
+            let Translated { block, pages, bytes, read } = self.translate(MAX_GUEST_INSNS)?;
             let ram = self.cpu.mmu.ram.clone();
             if !pages.iter().all(|&(page, _)| ram.is_ram(page)) {
                 return Ok(Found::Uncached(Box::new(block)));
@@ -570,7 +568,8 @@ impl Vcpu {
             };
             let tlb = &mut self.cpu.mmu.tlb;
             let protect = |page| tlb.protect_page(page);
-            match self.cache.insert(&self.passage, Tb::new(key, block, tb_pages), unchanged, protect) {
+            let tb = Tb::new(key, block, tb_pages).reading(&read);
+            match self.cache.insert(&self.passage, tb, unchanged, protect) {
                 Inserted::Live(tb) => {
                     self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
                     return Ok(Found::Block(tb));
@@ -598,15 +597,19 @@ impl Vcpu {
         fn request(bytes: &[u8], in_page: usize, rip: u64, mode: Mode, max_insns: u32) -> lift::Request<'_> {
             lift::Request { bytes, in_page, rip, mode, max_insns }
         }
-        let lifted = match lift::lift(&request(&bytes[..in_page], in_page, rip, mode, max_insns)) {
-            Ok(block) => Ok(block),
-            Err(lift::Truncated) => {
-                let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
-                self.read_code(second, &mut bytes[in_page..in_page + MAX_INSN_LEN]);
-                pages.push((second, 0));
-                lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page, rip, mode, max_insns))
-            }
-        };
+        // What is kept need not be translated again for each write to it.
+        let often = if max_insns == 1 { SmallVec::new() } else { self.cache.patched(gpa) };
+        let (patched, mut read) = (Patched { gpa, writes: &often }, Vec::new());
+        let lifted =
+            match lift::lift_patched(&request(&bytes[..in_page], in_page, rip, mode, max_insns), &patched, &mut read) {
+                Ok(block) => Ok(block),
+                Err(lift::Truncated) => {
+                    let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
+                    self.read_code(second, &mut bytes[in_page..in_page + MAX_INSN_LEN]);
+                    pages.push((second, 0));
+                    lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page, rip, mode, max_insns))
+                }
+            };
         let mut block = match lifted {
             Ok(block) => block,
             Err(lift::Truncated) => {
@@ -622,7 +625,7 @@ impl Vcpu {
         if let Err(error) = mimus_ir::verify::verify(&block, size_of::<mimus_frontend::x86::state::State>()) {
             tracing::warn!("block at {:#x}: {error}\n{block}", block.pc);
         }
-        Ok(Translated { block, pages, bytes })
+        Ok(Translated { block, pages, bytes, read })
     }
 
     /// Reads code bytes, from a device if need be.
@@ -665,4 +668,6 @@ struct Translated {
     /// Pages read from; granules are not filled in.
     pages: SmallVec<[(u64, u64); 2]>,
     bytes: [u8; FETCH + MAX_INSN_LEN],
+    /// Offsets and lengths of those that the block reads as it runs.
+    read: Vec<(u32, u32)>,
 }

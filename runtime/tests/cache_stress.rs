@@ -60,6 +60,16 @@ fn constant(a: &mut CodeAssembler, value: u32) -> Result<(), IcedError> {
     a.ret()
 }
 
+/// The two instructions that are second in a function that is patched: `nop` and `not eax`.
+const SECOND: [u16; 2] = [0x9066, 0xd0f7];
+
+/// `mov eax, 0; nop; ret`, whose immediate is at offset 1 and the instruction of two bytes behind it at offset 5.
+fn patched(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(eax, 0)?;
+    a.db(&SECOND[0].to_le_bytes())?;
+    a.ret()
+}
+
 /// Returns `4 * k` in EAX after a loop, with jumps within the page.
 fn churn(a: &mut CodeAssembler, k: u32) -> Result<(), IcedError> {
     let (mut again, mut out) = (a.create_label(), a.create_label());
@@ -98,7 +108,17 @@ fn main_program(a: &mut CodeAssembler, i: u32) -> Result<(), IcedError> {
     a.add(edi, 1_013_904_223)?;
     a.mov(dword_ptr(patch + 1), edi)?;
     a.mov(edx, patch)?;
+    // In every other turn all bits of it are inverted.
+    a.mov(ecx, esi)?;
+    a.and(ecx, 1)?;
+    a.imul_3(ecx, ecx, i32::from(SECOND[1]) - i32::from(SECOND[0]))?;
+    a.add(ecx, i32::from(SECOND[0]))?;
+    a.mov(word_ptr(patch + 5), cx)?;
     a.call(edx)?;
+    a.mov(ecx, esi)?;
+    a.and(ecx, 1)?;
+    a.neg(ecx)?;
+    a.xor(eax, ecx)?;
     a.cmp(eax, edi)?;
     a.jne(fail)?;
     // The next 8 functions.
@@ -154,7 +174,7 @@ fn guest() -> Arc<Ram> {
     let put = |at: u32, code: Vec<u8>| assert!(ram.write_bytes(at.into(), &code));
     for i in 0..2 {
         put(at::MAIN + 0x1000 * i, assemble(at::MAIN + 0x1000 * i, |a| main_program(a, i)));
-        put(at::PATCH + 16 * i, assemble(at::PATCH, |a| constant(a, 0)));
+        put(at::PATCH + 16 * i, assemble(at::PATCH, patched));
     }
     put(at::SHARED, assemble(at::SHARED, |a| constant(a, 0)));
     put(at::HOT, assemble(at::HOT, hot));

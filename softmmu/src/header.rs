@@ -39,8 +39,10 @@ pub struct EnvHeader {
     pub slow_trap: u64,
     /// As `slow_load`, for an access whose page was not looked for before: looks in the TLB first.
     pub probe_load: u64,
-    /// As `slow_store`, likewise.
+    /// As `slow_store`, likewise; it also makes stores beside translated code.
     pub probe_store: u64,
+    /// The table of watches of the guest's RAM: [`crate::Ram::watches`].
+    pub watches: u64,
     /// The first five as plain `extern "C"` functions, which the `PreserveAll` thunks call.
     pub slow_rust: [u64; 5],
     /// First [`JumpCacheEntry`] of the jump cache in use.

@@ -14,5 +14,5 @@ pub mod tlb;
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
-pub use ram::{CodeSink, Ram};
+pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};

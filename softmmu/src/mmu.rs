@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::ram::{CodeSink, Ram, read_raw, write_raw};
+use crate::ram::{CodeSink, Dropped, Ram, exchange, read_raw, write_raw};
 use crate::space::Spaces;
-use crate::tlb::{META_GLOBAL, META_SIZE, PAGE_SIZE, Tlb};
+use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb};
 
 /// Kind of a guest access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,8 +70,9 @@ pub struct MmuStats {
 pub enum CodePolicy {
     /// Do it, tell the sink, and report it.
     Write,
-    /// Report it without doing it.
-    Refuse,
+    /// The same, but for one that changes the code of the instruction at this guest PC, or what was translated together with
+    /// it: that is reported without doing it.
+    Refuse(u64),
 }
 
 /// What became of a store.
@@ -79,8 +80,10 @@ pub enum CodePolicy {
 pub enum Stored {
     /// Done.
     Done,
-    /// It hits translated code (done or not, by the [`CodePolicy`]).
+    /// Done; translated code is not what it was.
     Code,
+    /// Not done, by [`CodePolicy::Refuse`].
+    Refused,
 }
 
 /// Address spaces whose translations are kept.
@@ -96,13 +99,14 @@ pub struct Mmu {
     pub stats: MmuStats,
     spaces: Spaces,
     sink: Arc<dyn CodeSink>,
+    dropped: Dropped,
 }
 
 impl Mmu {
     /// An MMU with `modes` modes, of which `private` is the one that address spaces differ in most.
     pub fn new(ram: Arc<Ram>, modes: usize, private: usize, sink: Arc<dyn CodeSink>) -> Mmu {
         let tlb = Tlb::with_spaces(modes, private, SPACES);
-        Mmu { ram, tlb, stats: MmuStats::default(), spaces: Spaces::default(), sink }
+        Mmu { ram, tlb, stats: MmuStats::default(), spaces: Spaces::default(), sink, dropped: Dropped::NONE }
     }
 
     /// Invalidates every entry of every address space, or every non-global one. The current one is `asid` from now on.
@@ -154,6 +158,11 @@ impl Mmu {
         self.tlb.flush_page(addr);
     }
 
+    /// What this vCPU's stores have dropped since it last asked.
+    pub fn take_dropped(&mut self) -> Dropped {
+        std::mem::take(&mut self.dropped)
+    }
+
     /// Translates the page of `addr`, leaving the TLB alone.
     pub fn walk<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, access: Access) -> Result<Mapping, W::Fault> {
         self.stats.refills += 1;
@@ -176,11 +185,22 @@ impl Mmu {
         let map = self.walk(walker, bank, addr, access)?;
         if let Some(host) = self.ram.host(map.gpa, PAGE_SIZE) {
             let page = addr & !(PAGE_SIZE - 1);
-            let write = map.writable && self.ram.code_granules(map.gpa) == 0;
-            let meta = map.gpa | if map.global { META_GLOBAL } else { 0 } | u64::from(map.shift) << META_SIZE;
+            let write = map.writable && !self.ram.is_watched(map.gpa);
+            let meta = map.gpa
+                | if map.global { META_GLOBAL } else { 0 }
+                | if map.writable { META_WRITABLE } else { 0 }
+                | u64::from(map.shift) << META_SIZE;
             self.tlb.fill(bank, page, true, write, (host as u64).wrapping_sub(page), meta);
         }
         Ok(map.gpa | addr & (PAGE_SIZE - 1))
+    }
+
+    /// Guest-physical address of the `size` bytes at `addr`, if they are in a page of RAM that could be stored to but for
+    /// watches, and the TLB has it.
+    fn writable(&self, bank: usize, addr: u64, size: u64) -> Option<u64> {
+        let entry = self.tlb.entry(bank, addr);
+        let found = (addr ^ entry.read) < PAGE_SIZE + 1 - size && entry.meta & META_WRITABLE != 0;
+        found.then_some(entry.meta & !(PAGE_SIZE - 1) | addr & (PAGE_SIZE - 1))
     }
 
     /// Reads `size` (1, 2, 4, 8) bytes. With `for_write`, write permission is checked too.
@@ -216,6 +236,9 @@ impl Mmu {
         size: u8,
         for_write: bool,
     ) -> Result<u64, W::Fault> {
+        if let Some(gpa) = self.writable(bank, addr, size.into()) {
+            return Ok(self.phys_read(bus, gpa, size));
+        }
         let access = if for_write { Access::Write } else { Access::Read };
         let offset = addr & (PAGE_SIZE - 1);
         let first = PAGE_SIZE - offset;
@@ -266,19 +289,26 @@ impl Mmu {
         let offset = addr & (PAGE_SIZE - 1);
         let first = (PAGE_SIZE - offset).min(u64::from(size));
         let rest = u64::from(size) - first;
-        let gpa = self.translate(walker, bank, addr, Access::Write)?;
+        let watched = self.writable(bank, addr, size.into()).filter(|&gpa| self.ram.note_store(gpa));
+        let gpa = match watched {
+            Some(gpa) => gpa,
+            None => self.translate(walker, bank, addr, Access::Write)?,
+        };
         // Both pages are translated before either is written: a fault leaves memory unchanged.
         let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
-        let code = self.ram.hits_code(gpa, first) || rest != 0 && self.ram.hits_code(next, rest);
-        if code && policy == CodePolicy::Refuse {
-            return Ok(Stored::Code);
+        if let CodePolicy::Refuse(pc) = policy {
+            let translates = |gpa, len| self.ram.hits_code(gpa, len) && self.sink.translates(gpa, len, pc);
+            if translates(gpa, first) || rest != 0 && translates(next, rest) {
+                return Ok(Stored::Refused);
+            }
         }
+        let mut code = false;
         if rest == 0 {
-            self.phys_write(bus, gpa, size, value);
+            code = self.phys_write(bus, gpa, size, value);
         } else {
             for i in 0..u64::from(size) {
                 let at = if i < first { gpa + i } else { next + (i - first) };
-                self.phys_write(bus, at, 1, value >> (8 * i));
+                code |= self.phys_write(bus, at, 1, value >> (8 * i));
             }
         }
         Ok(if code { Stored::Code } else { Stored::Done })
@@ -305,24 +335,30 @@ impl Mmu {
         }
     }
 
-    /// Writes at a guest-physical address: RAM (telling the sink when code is hit) or device.
-    pub fn phys_write(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8, value: u64) {
-        match self.ram.host(gpa, u64::from(size)) {
-            Some(p) => {
-                // SAFETY: `host` checked that the bytes are RAM.
-                unsafe { write_sized(p, size, value) };
-                // Between writing and looking at the mark: whoever marks first and then reads (a translation being made by
-                // another vCPU) either sees these bytes or is seen here.
-                fence(Ordering::SeqCst);
-                if self.ram.hits_code(gpa, u64::from(size)) {
-                    self.sink.code_written(gpa, u64::from(size));
-                }
-            }
-            None => {
-                self.stats.mmio += 1;
-                bus.mmio_write(gpa, size, value);
-            }
-        }
+    /// Writes at a guest-physical address: RAM (telling the sink when code is hit) or device. Whether translated code has
+    /// changed by it.
+    pub fn phys_write(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8, value: u64) -> bool {
+        let len = u64::from(size);
+        let Some(p) = self.ram.host(gpa, len) else {
+            self.stats.mmio += 1;
+            bus.mmio_write(gpa, size, value);
+            return false;
+        };
+        let changed = if self.ram.hits_code(gpa, len) {
+            // SAFETY: `host` checked that the bytes are RAM.
+            unsafe { exchange(p, size, value) }
+        } else {
+            // SAFETY: as above.
+            unsafe { write_sized(p, size, value) };
+            Some((0, len))
+        };
+        // Between writing and looking at the mark: whoever marks first and then reads (a translation being made by
+        // another vCPU) either sees these bytes or is seen here.
+        fence(Ordering::SeqCst);
+        let Some((at, len)) = changed.filter(|&(at, len)| self.ram.hits_code(gpa + at, len)) else { return false };
+        let dropped = self.sink.code_written(gpa + at, len);
+        self.dropped.add(&dropped);
+        dropped.any()
     }
 }
 

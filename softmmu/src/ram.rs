@@ -1,6 +1,6 @@
 //! Guest-physical RAM and the record of which parts of it hold translated code.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -11,21 +11,112 @@ pub const GRANULE_SHIFT: u32 = 6;
 
 /// Told when guest RAM that holds translated code is written.
 pub trait CodeSink: Send + Sync {
-    /// `len` bytes at guest-physical `gpa`, within one page, are about to be written or were just written.
-    fn code_written(&self, gpa: u64, len: u64);
+    /// `len` bytes at guest-physical `gpa`, within one page, were just written: translations of any of them are dropped.
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped;
+
+    /// Whether a write of `len` bytes at guest-physical `gpa`, within one page, would drop a translation that has the
+    /// instruction at guest PC `pc`. It may say so wrongly.
+    fn translates(&self, gpa: u64, len: u64, pc: u64) -> bool {
+        let _ = (gpa, len, pc);
+        true
+    }
+}
+
+/// Which translations a write has dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Dropped {
+    any: bool,
+    /// Those that code may lead to by their guest PC: how many, and the first of these.
+    count: usize,
+    pcs: [u64; Dropped::MOST],
+}
+
+impl Dropped {
+    /// Guest PCs remembered.
+    const MOST: usize = 8;
+
+    /// None.
+    pub const NONE: Dropped = Dropped { any: false, count: 0, pcs: [0; Dropped::MOST] };
+
+    /// It is not known which.
+    pub const UNKNOWN: Dropped = Dropped { any: true, count: usize::MAX, pcs: [0; Dropped::MOST] };
+
+    /// Whether there are any.
+    pub fn any(&self) -> bool {
+        self.any
+    }
+
+    /// Adds one, with its guest PC if code may lead to it.
+    pub fn push(&mut self, pc: Option<u64>) {
+        self.any = true;
+        if let Some(pc) = pc {
+            if let Some(place) = self.pcs.get_mut(self.count) {
+                *place = pc;
+            }
+            self.count = self.count.saturating_add(1);
+        }
+    }
+
+    /// Adds those of `other`.
+    pub fn add(&mut self, other: &Dropped) {
+        self.any |= other.any;
+        match other.pcs() {
+            Some(pcs) => pcs.iter().for_each(|&pc| self.push(Some(pc))),
+            None => self.count = usize::MAX,
+        }
+    }
+
+    /// Guest PCs that lead to what is there no more; `None` when there are too many.
+    pub fn pcs(&self) -> Option<&[u64]> {
+        self.pcs.get(..self.count)
+    }
+}
+
+/// What is watched in a page.
+#[repr(C)]
+#[derive(bytemuck::Zeroable)]
+struct Watch {
+    /// Granules that hold translated code.
+    code: AtomicU64,
+    /// Not 0: there has been code and stores beside it, or to it, so that no TLB lets stores to the page through, with code in
+    /// it or without. So many more stores to the page without code, and it is a page like others.
+    mixed: AtomicU64,
+}
+
+/// Byte offset of the granules in a page's entry of the table at [`Ram::watches`].
+pub const WATCH_CODE: usize = std::mem::offset_of!(Watch, code);
+
+/// Byte offset of what is not 0 where stores beside code are made by the code of the store's slow path.
+pub const WATCH_MIXED: usize = std::mem::offset_of!(Watch, mixed);
+
+/// Size of an entry of the table at [`Ram::watches`], in bytes.
+pub const WATCH_SIZE: usize = size_of::<Watch>();
+
+/// Stores to a mixed page without code before it is a page like others.
+const MIXED: u64 = 64;
+
+/// What [`Ram::mark_code`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Marked {
+    /// Nothing that anybody has to hear of.
+    Known,
+    /// A vCPU may be just storing to the new granules, having found no code there: every other one must pass its dispatcher.
+    Mixed,
+    /// The page may be in the store tags of every TLB.
+    Fresh,
 }
 
 struct Region {
     start: u64,
     end: u64,
     host: *mut u8,
-    first_page: usize,
 }
 
 /// Guest RAM. Every access is a raw or atomic one: other threads may access the same bytes.
 pub struct Ram {
     regions: Vec<Region>,
-    code: Vec<AtomicU64>,
+    /// By page number, those that are not RAM included: zeroed memory, which the host gives as it is written.
+    watches: Box<[Watch]>,
     memory: GuestMemoryMmap<()>,
 }
 
@@ -86,19 +177,51 @@ pub(crate) unsafe fn write_raw<T: Copy>(p: *mut u8, value: T) {
     }
 }
 
+/// Writes the low `size` (1, 2, 4, 8) bytes of `value`; which bytes are others now, as an offset and a count. Where the write
+/// is not atomic, all of them: another thread may have written meanwhile.
+///
+/// # Safety
+/// `p` points at `size` writable bytes of guest RAM.
+pub(crate) unsafe fn exchange(p: *mut u8, size: u8, value: u64) -> Option<(u64, u64)> {
+    // Which bytes differ is worked out as they lie on little-endian hosts.
+    let aligned = cfg!(target_endian = "little") && (p as usize).is_multiple_of(usize::from(size));
+    // SAFETY: inside guest RAM by the caller's promise, and aligned; atomics are the only kind of reference made.
+    let old = unsafe {
+        match size {
+            1 if aligned => AtomicU8::from_ptr(p).swap(value as u8, Ordering::SeqCst).into(),
+            2 if aligned => AtomicU16::from_ptr(p.cast()).swap(value as u16, Ordering::SeqCst).into(),
+            4 if aligned => AtomicU32::from_ptr(p.cast()).swap(value as u32, Ordering::SeqCst).into(),
+            8 if aligned => AtomicU64::from_ptr(p.cast()).swap(value, Ordering::SeqCst),
+            1 => return write_all::<u8>(p, value as u8),
+            2 => return write_all::<u16>(p, value as u16),
+            4 => return write_all::<u32>(p, value as u32),
+            _ => return write_all::<u64>(p, value),
+        }
+    };
+    let changed = (old ^ value) & u64::MAX >> (64 - 8 * u32::from(size));
+    let first = u64::from(changed.trailing_zeros() / 8);
+    (changed != 0).then(|| (first, u64::from(8 - changed.leading_zeros() / 8) - first))
+}
+
+/// # Safety
+/// As for [`write_raw`].
+unsafe fn write_all<T: Copy>(p: *mut u8, value: T) -> Option<(u64, u64)> {
+    // SAFETY: by the caller's promise.
+    unsafe { write_raw::<T>(p, value) };
+    Some((0, size_of::<T>() as u64))
+}
+
 impl Ram {
     /// Takes over `memory`.
     pub fn new(memory: GuestMemoryMmap<()>) -> Ram {
         let mut regions = Vec::new();
-        let mut pages = 0;
         for region in memory.iter() {
             let start = region.start_addr().raw_value();
             let Ok(host) = memory.get_host_address(GuestAddress(start)) else { continue };
-            regions.push(Region { start, end: start + region.len(), host, first_page: pages });
-            pages += (region.len() / PAGE_SIZE) as usize;
+            regions.push(Region { start, end: start + region.len(), host });
         }
-        let code = (0..pages).map(|_| AtomicU64::new(0)).collect();
-        Ram { regions, code, memory }
+        let pages = regions.iter().map(|r: &Region| r.end.div_ceil(PAGE_SIZE)).max().unwrap_or(0);
+        Ram { regions, watches: bytemuck::zeroed_slice_box(pages as usize), memory }
     }
 
     /// The memory as vm-memory sees it, for loaders.
@@ -162,9 +285,13 @@ impl Ram {
     }
 
     #[inline(always)]
-    fn code_word(&self, gpa: u64) -> Option<&AtomicU64> {
-        let r = self.region(gpa, 1)?;
-        self.code.get(r.first_page + ((gpa - r.start) / PAGE_SIZE) as usize)
+    fn watch(&self, gpa: u64) -> Option<&Watch> {
+        self.watches.get((gpa / PAGE_SIZE) as usize)
+    }
+
+    /// Host address of the table of watches, for [`crate::EnvHeader::watches`].
+    pub fn watches(&self) -> u64 {
+        self.watches.as_ptr() as u64
     }
 
     /// Granules that `len` bytes at `gpa` touch within its page, as a bit mask.
@@ -179,19 +306,50 @@ impl Ram {
     /// Granules of the page of `gpa` that hold translated code; 0 outside RAM.
     #[inline]
     pub fn code_granules(&self, gpa: u64) -> u64 {
-        self.code_word(gpa).map_or(0, |w| w.load(Ordering::Acquire))
+        self.watch(gpa).map_or(0, |w| w.code.load(Ordering::SeqCst))
     }
 
-    /// Marks granules of a page as code; whether the page had none before, and so must be taken out of the store tags
-    /// of every TLB.
-    pub fn mark_code(&self, gpa: u64, granules: u64) -> bool {
-        self.code_word(gpa).is_some_and(|w| w.fetch_or(granules, Ordering::AcqRel) == 0)
+    /// Marks granules of a page as code.
+    pub fn mark_code(&self, gpa: u64, granules: u64) -> Marked {
+        let Some(watch) = self.watch(gpa).filter(|_| self.is_ram(gpa)) else { return Marked::Known };
+        // Marked before `mixed` is looked at, as stores look at the marks after they have found it set.
+        let old = watch.code.fetch_or(granules, Ordering::SeqCst);
+        let renew = |left| (left != 0).then_some(if old == 0 { MIXED } else { left });
+        let mixed = watch.mixed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, renew).is_ok();
+        match (old, mixed) {
+            (0, false) => Marked::Fresh,
+            (_, true) if granules & !old != 0 => Marked::Mixed,
+            _ => Marked::Known,
+        }
+    }
+
+    /// Whether stores to the page of `gpa` are watched: no TLB may let them through.
+    #[inline]
+    pub fn is_watched(&self, gpa: u64) -> bool {
+        self.watch(gpa).is_some_and(|w| w.mixed.load(Ordering::SeqCst) != 0 || w.code.load(Ordering::SeqCst) != 0)
+    }
+
+    /// [`Ram::is_watched`] for a store that a watch has made slow: pages with code have stores beside it from now on, and
+    /// others fewer left before they are watched no more.
+    pub(crate) fn note_store(&self, gpa: u64) -> bool {
+        let Some(watch) = self.watch(gpa) else { return false };
+        if watch.code.load(Ordering::SeqCst) == 0 {
+            let _ = watch.mixed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        } else if watch.mixed.load(Ordering::Relaxed) != MIXED {
+            watch.mixed.store(MIXED, Ordering::SeqCst);
+        }
+        self.is_watched(gpa)
+    }
+
+    /// Whether code of the page of `gpa` may be written often: it has been, not long ago.
+    pub fn is_mixed(&self, gpa: u64) -> bool {
+        self.watch(gpa).is_some_and(|w| w.mixed.load(Ordering::Relaxed) != 0)
     }
 
     /// Sets the granules of a page that hold code to exactly `granules`.
     pub fn set_code(&self, gpa: u64, granules: u64) {
-        if let Some(word) = self.code_word(gpa) {
-            word.store(granules, Ordering::Release);
+        if let Some(watch) = self.watch(gpa).filter(|_| self.is_ram(gpa)) {
+            watch.code.store(granules, Ordering::Release);
         }
     }
 
@@ -204,6 +362,6 @@ impl Ram {
 
 impl std::fmt::Debug for Ram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ram").field("pages", &self.code.len()).finish_non_exhaustive()
+        f.debug_struct("Ram").field("pages", &self.watches.len()).finish_non_exhaustive()
     }
 }

@@ -24,7 +24,7 @@ pub struct TlbEntry {
     pub write: u64,
     /// Host address minus guest virtual address.
     pub addend: u64,
-    /// Guest-physical page address, with [`META_GLOBAL`] and log2 of the guest's page size from [`META_SIZE`] on.
+    /// Guest-physical page address, with [`META_GLOBAL`], [`META_WRITABLE`] and log2 of the guest's page size from [`META_SIZE`] on.
     pub meta: u64,
 }
 
@@ -32,6 +32,9 @@ const _: () = assert!(size_of::<TlbEntry>() == 32);
 
 /// In [`TlbEntry::meta`]: the page is global.
 pub const META_GLOBAL: u64 = 1;
+
+/// In [`TlbEntry::meta`]: stores may go to RAM if no watch forbids it, whatever the tag for stores says.
+pub const META_WRITABLE: u64 = 1 << 7;
 
 /// In [`TlbEntry::meta`]: position of log2 of the size in bytes of the guest's page, of which the entry has 4 KiB.
 pub const META_SIZE: u32 = 1;

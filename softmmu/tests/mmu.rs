@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
-use mimus_softmmu::{Access, CodePolicy, CodeSink, Mapping, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker};
+use mimus_softmmu::{
+    Access, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker,
+};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const RAM: u64 = 64 * PAGE_SIZE;
@@ -37,12 +39,22 @@ impl MmioBus for Device {
     }
 }
 
+/// Guest PC of an instruction that all code is translated with.
+const RUNNING: u64 = 0x77;
+
 #[derive(Default)]
 struct Sink(Mutex<Vec<(u64, u64)>>);
 
 impl CodeSink for Sink {
-    fn code_written(&self, gpa: u64, len: u64) {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
         self.0.lock().unwrap().push((gpa, len));
+        let mut dropped = Dropped::NONE;
+        dropped.push(Some(gpa));
+        dropped
+    }
+
+    fn translates(&self, _: u64, _: u64, pc: u64) -> bool {
+        pc == RUNNING
     }
 }
 
@@ -165,8 +177,8 @@ fn an_access_half_in_ram_and_half_in_a_device_is_split() {
 fn stores_are_seen_by_the_granule_they_hit() {
     let mut s = Setup::new(&[0x5000, 0x6000]);
     let granule = 1u64 << GRANULE_SHIFT;
-    assert!(s.mmu.ram.mark_code(0x5000, 1 << 2));
-    assert!(s.mmu.ram.mark_code(0x6000, 1));
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 1 << 2), Marked::Fresh);
+    assert_eq!(s.mmu.ram.mark_code(0x6000, 1), Marked::Fresh);
     // (offset, size, whether it is a hit, what the sink is told)
     /// Address, size, outcome, what the sink is told.
     type Row<'a> = (u64, u8, Stored, &'a [(u64, u64)]);
@@ -181,7 +193,8 @@ fn stores_are_seen_by_the_granule_they_hit() {
         (PAGE_SIZE - 2, 4, Stored::Code, &[(0x6000, 1), (0x6001, 1)]),
     ];
     for &(offset, size, expected, told) in rows {
-        assert_eq!(s.write(VIRT + offset, size, 0x55), Ok(expected), "{size} bytes at {offset}");
+        s.mmu.ram.write_bytes(0x5000, &[0; 0x2000]);
+        assert_eq!(s.write(VIRT + offset, size, u64::MAX), Ok(expected), "{size} bytes at {offset}");
         assert_eq!(s.told(), told, "{size} bytes at {offset}");
     }
 }
@@ -190,12 +203,73 @@ fn stores_are_seen_by_the_granule_they_hit() {
 fn a_refused_store_leaves_memory_and_sink_alone() {
     let mut s = Setup::new(&[0x5000, 0x6000]);
     s.mmu.ram.mark_code(0x6000, 1);
-    let mut store = |addr| s.mmu.write(&s.pages, &mut s.device, 0, (addr, 4, u64::MAX), CodePolicy::Refuse);
-    assert_eq!(store(VIRT + PAGE_SIZE), Ok(Stored::Code));
-    assert_eq!(store(VIRT + PAGE_SIZE - 2), Ok(Stored::Code));
+    let mut store = |addr| s.mmu.write(&s.pages, &mut s.device, 0, (addr, 4, u64::MAX), CodePolicy::Refuse(RUNNING));
+    assert_eq!(store(VIRT + PAGE_SIZE), Ok(Stored::Refused));
+    assert_eq!(store(VIRT + PAGE_SIZE - 2), Ok(Stored::Refused));
     assert_eq!(store(VIRT + PAGE_SIZE + 64), Ok(Stored::Done), "data beside code");
     assert_eq!((s.mmu.ram.read_u32(0x6000), s.mmu.ram.read_u16(0x5ffe)), (Some(0), Some(0)));
     assert!(s.told().is_empty());
+}
+
+#[test]
+fn only_a_store_to_the_code_that_runs_is_refused() {
+    let mut s = Setup::new(&[0x5000]);
+    s.mmu.ram.mark_code(0x5000, 1);
+    let stored = s.mmu.write(&s.pages, &mut s.device, 0, (VIRT + 8, 4, 7), CodePolicy::Refuse(RUNNING + 1));
+    assert_eq!((stored, s.mmu.ram.read_u32(0x5008)), (Ok(Stored::Code), Some(7)));
+    assert_eq!(s.told(), [(0x5008, 1)], "the others had been 0");
+    assert_eq!(s.mmu.take_dropped().pcs(), Some(&[0x5008][..]));
+    assert_eq!(s.mmu.take_dropped(), Dropped::NONE);
+}
+
+#[test]
+fn the_sink_is_told_of_bytes_that_change() {
+    let mut s = Setup::new(&[0x5000]);
+    s.mmu.ram.mark_code(0x5000, u64::MAX);
+    s.mmu.ram.write_u64(0x5008, 0x8877_6655_4433_2211);
+    // Address, size, value, what the sink is told.
+    let rows = [
+        (8, 8, 0x8877_6655_4433_2211, None),
+        (8, 8, 0x8877_0055_0033_2211, Some((0x500b, 3))),
+        (8, 1, 0x12, Some((0x5008, 1))),
+        (10, 2, 0x0133, Some((0x500b, 1))),
+        (12, 4, 0x8877_0055, None),
+        // Not atomic: another thread may have written meanwhile.
+        (9, 2, 0x3322, Some((0x5009, 2))),
+    ];
+    for (offset, size, value, told) in rows {
+        let stored = if told.is_some() { Stored::Code } else { Stored::Done };
+        assert_eq!(s.write(VIRT + offset, size, value), Ok(stored), "{size} bytes at {offset}");
+        assert_eq!(s.told(), told.into_iter().collect::<Vec<_>>(), "{size} bytes at {offset}");
+        assert_eq!(s.read(VIRT + offset, size), Ok(value));
+    }
+}
+
+#[test]
+fn a_page_with_stores_beside_code_is_watched_for_a_while_after_the_code() {
+    let mut s = Setup::new(&[0x5000]);
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 1), Marked::Fresh);
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 2), Marked::Known, "stores go to the slow path already");
+    s.write(VIRT + 0x800, 1, 1).unwrap();
+    assert!(!s.mmu.ram.is_mixed(0x5000), "a store that no watch has made slow says nothing");
+    s.write(VIRT + 0x800, 1, 1).unwrap();
+    assert!(s.mmu.ram.is_mixed(0x5000));
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 4), Marked::Mixed);
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 4), Marked::Known);
+    s.mmu.ram.set_code(0x5000, 0);
+    assert!(s.mmu.ram.is_watched(0x5000));
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 1), Marked::Mixed, "there is no tag for stores that is to go");
+    s.mmu.ram.set_code(0x5000, 0);
+    let refills = s.mmu.stats.refills;
+    let mut stores = 0;
+    while s.mmu.ram.is_watched(0x5000) {
+        s.write(VIRT, 1, 1).unwrap();
+        stores += 1;
+    }
+    assert!((10..1000).contains(&stores), "{stores}");
+    s.write(VIRT, 1, 1).unwrap();
+    assert_eq!(s.mmu.stats.refills, refills + 1, "and then has a tag");
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 1), Marked::Fresh);
 }
 
 #[test]
@@ -204,16 +278,16 @@ fn pages_become_and_cease_to_be_code_pages() {
     s.write(VIRT, 1, 1).unwrap();
     let refills = s.mmu.stats.refills;
     // Filled before it was code: whoever marks it must take the store tag away.
-    assert!(s.mmu.ram.mark_code(0x5000, 1));
-    assert!(!s.mmu.ram.mark_code(0x5000, 2), "code already");
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 1), Marked::Fresh);
+    assert_eq!(s.mmu.ram.mark_code(0x5000, 2), Marked::Known, "code already");
     s.mmu.tlb.protect_page(0x5000);
-    assert_eq!(s.write(VIRT + 0x800, 1, 1), Ok(Stored::Done));
-    assert_eq!(s.write(VIRT + 0x800, 1, 1), Ok(Stored::Done));
-    assert_eq!(s.mmu.stats.refills, refills + 2, "watched: each store takes the slow path");
+    let hits = s.mmu.stats.hits;
+    assert_eq!(s.mmu.ram.code_granules(0x5000), 3);
     s.mmu.ram.set_code(0x5000, 0);
     assert_eq!(s.write(VIRT, 1, 1), Ok(Stored::Done));
+    assert_eq!(s.mmu.stats.hits, hits, "watched");
     assert_eq!(s.write(VIRT, 1, 1), Ok(Stored::Done));
-    assert_eq!(s.mmu.stats.refills, refills + 3, "and no longer");
+    assert_eq!((s.mmu.stats.refills, s.mmu.stats.hits), (refills + 1, hits + 1), "and no longer");
     assert!(s.told().is_empty());
 }
 
@@ -221,9 +295,9 @@ fn pages_become_and_cease_to_be_code_pages() {
 fn physical_writes_tell_the_sink_too() {
     let mut s = Setup::new(&[]);
     s.mmu.ram.mark_code(0x5000, u64::MAX);
-    s.mmu.phys_write(&mut s.device, 0x5010, 4, 7);
+    s.mmu.phys_write(&mut s.device, 0x5010, 4, 0x0101_0101);
     assert_eq!(s.told(), [(0x5010, 4)]);
-    assert_eq!(s.mmu.phys_read(&mut s.device, 0x5010, 4), 7);
+    assert_eq!(s.mmu.phys_read(&mut s.device, 0x5010, 4), 0x0101_0101);
     s.mmu.phys_write(&mut s.device, RAM, 4, 7);
     assert_eq!(s.device.0, [(RAM, 4, Some(7))], "beyond RAM is a device");
 }

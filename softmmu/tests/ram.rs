@@ -1,6 +1,6 @@
 //! RAM in two regions with a hole.
 
-use mimus_softmmu::{PAGE_SIZE, Ram};
+use mimus_softmmu::{Marked, PAGE_SIZE, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const LOW: u64 = 16 * PAGE_SIZE;
@@ -85,13 +85,20 @@ fn granules_of_a_range_stay_within_its_page() {
 #[test]
 fn each_region_has_code_marks_of_its_own() {
     let ram = ram();
-    assert!(ram.mark_code(HIGH + 5, 1 << 63));
+    assert_eq!(ram.mark_code(HIGH + 5, 1 << 63), Marked::Fresh);
     assert_eq!(ram.code_granules(HIGH + 0xfff), 1 << 63);
     assert_eq!((ram.code_granules(HIGH + PAGE_SIZE), ram.code_granules(LOW - 1), ram.code_granules(0)), (0, 0, 0));
     assert!(ram.hits_code(HIGH + 0xfff, 1) && !ram.hits_code(HIGH, 64));
     // The last page of each region has a mark, and outside there is none to set.
-    assert!(ram.mark_code(LOW - 1, 1) && ram.mark_code(HIGH_END - 1, 1));
-    assert!(!ram.mark_code(LOW, 1) && !ram.mark_code(HIGH_END, 1) && !ram.mark_code(u64::MAX, 1));
+    for (gpa, marked) in [
+        (LOW - 1, Marked::Fresh),
+        (HIGH_END - 1, Marked::Fresh),
+        (LOW, Marked::Known),
+        (HIGH_END, Marked::Known),
+        (u64::MAX, Marked::Known),
+    ] {
+        assert_eq!(ram.mark_code(gpa, 1), marked, "{gpa:#x}");
+    }
     assert_eq!((ram.code_granules(LOW), ram.hits_code(HIGH_END, 8)), (0, false));
     ram.set_code(HIGH, 0);
     assert!(!ram.hits_code(HIGH, PAGE_SIZE));

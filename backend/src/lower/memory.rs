@@ -97,6 +97,8 @@ impl Lowering<'_, '_> {
         let (miss, resume);
         let plan = self.plans[self.index];
         match plan {
+            // A page with code has no tag for stores: the thunk makes those beside the code.
+            Plan::Alone if access.write => return self.probe(addr, access, slow.looking(), args),
             Plan::Alone => return self.probe(addr, access, slow, args),
             Plan::Leads { start, span } => {
                 let base = self.int(inst.a, Type::I64)?;
@@ -118,8 +120,7 @@ impl Lowering<'_, '_> {
             }
         }
         // That the shared probe finds nothing says little of this access.
-        let slow = if matches!(slow, Slow::Store) { Slow::ProbeStore } else { Slow::ProbeLoad };
-        let stash = BlockArg::Value(self.slow_path(miss, addr, slow, args)?);
+        let stash = BlockArg::Value(self.slow_path(miss, addr, slow.looking(), args)?);
         if matches!(plan, Plan::Follows(_)) {
             self.leave_on_verdict(resume, &[stash]);
         } else {

@@ -128,8 +128,11 @@ impl Quick<'_> {
 
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), Refused> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
-        let slow = self.slow(offset_of!(EnvHeader, slow_load), size_and_flags(size, flags));
-        let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
+        // A page with code has no tag for stores: the thunk serves what is beside the code.
+        let write = flags.has(MemFlags::FOR_WRITE);
+        let thunk = if write { offset_of!(EnvHeader, probe_load) } else { offset_of!(EnvHeader, slow_load) };
+        let slow = self.slow(thunk, size_and_flags(size, flags));
+        let access = Access { size, write, aligned: false };
         self.probe(inst, inst.mem_disp(), access, slow)?;
         if inst.ty == Type::V128 {
             let reg = self.result_vector()?;
@@ -143,7 +146,7 @@ impl Quick<'_> {
 
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), Refused> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
-        let mut slow = self.slow(offset_of!(EnvHeader, slow_store), size_and_flags(size, flags));
+        let mut slow = self.slow(offset_of!(EnvHeader, probe_store), size_and_flags(size, flags));
         let access = Access { size, write: true, aligned: false };
         if inst.ty == Type::V128 {
             let reg = self.vector_reg(inst.b, 0)?;

@@ -110,6 +110,17 @@ pub extern "C" fn crc32(_: &mut Cpu, acc: u64, value: u64, _: u64, arg: u32) -> 
     crc.into()
 }
 
+/// An immediate operand, as it is in RAM now.
+pub extern "C" fn code_operand(cpu: &mut Cpu, gpa: u64, _: u64, _: u64, arg: u32) -> u64 {
+    let mut bytes = [0; 8];
+    let len = (arg & 0xff).clamp(1, 8);
+    // It was RAM when it was translated, and RAM stays where it is.
+    cpu.mmu.ram.read_bytes(gpa, &mut bytes[..len as usize]);
+    let (value, shift) = (u64::from_le_bytes(bytes), 64 - 8 * len);
+    let value = if arg & 0x100 != 0 { ((value << shift) as i64 >> shift) as u64 } else { value };
+    value & u64::MAX >> (64 - 8 * (arg >> 16 & 0xff).clamp(1, 8))
+}
+
 /// CMPXCHG8B, CMPXCHG16B.
 pub extern "C" fn compare_exchange_pair(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> u64 {
     // On an error the exception is pending already.

@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
+use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, EnvHeader, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Tlb, Verdict,
+    Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Tlb,
+    Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -101,9 +103,11 @@ pub struct Cpu {
     pub contexts: Contexts,
     /// Set when the vCPU shut down: a fault while delivering a double fault.
     pub triple_fault: bool,
-    /// Whether stores to translated code are done (in the interpreter) or refused (in compiled code, which cannot stop in the
-    /// middle of a block whose rest may have changed).
-    pub code_policy: CodePolicy,
+    /// Whether compiled code is running, which cannot stop behind a store that changes the rest of its block: such a store is
+    /// refused, and the interpreter's.
+    pub in_compiled_code: bool,
+    /// The jump caches; [`EnvHeader::jump_cache`] is the one in use.
+    pub jump_caches: Box<[JumpCacheEntry]>,
     /// Whether an interrupt waits for RFLAGS.IF; the machine keeps it.
     pub interrupt_waits: bool,
     /// CPU features.
@@ -134,12 +138,14 @@ impl Cpu {
             mode: Mode::default(),
             contexts: Contexts::default(),
             triple_fault: false,
-            code_policy: CodePolicy::Write,
+            in_compiled_code: false,
+            jump_caches: Box::default(),
             interrupt_waits: false,
             features,
             vectors: Box::new([0; 256]),
             unknown_msrs: BTreeSet::new(),
         });
+        cpu.header.watches = cpu.mmu.ram.watches();
         cpu.update_mode();
         cpu
     }
@@ -221,6 +227,27 @@ impl Cpu {
         self.update_mappings();
     }
 
+    /// Takes what leads to guest PC `pc` out of the jump caches.
+    pub fn forget_block(&mut self, pc: u64) {
+        let first = jump_cache_offset(pc, self.header.jump_cache_mask) as usize / size_of::<JumpCacheEntry>();
+        let each = self.header.jump_cache_mask as usize / size_of::<JumpCacheEntry>() + 1;
+        for cache in 0..JUMP_CACHES {
+            if let Some(entry) = self.jump_caches.get_mut(cache * each + first).filter(|entry| entry.pc == pc) {
+                *entry = JumpCacheEntry::default();
+            }
+        }
+    }
+
+    /// Nothing leads to the blocks that this vCPU's stores have dropped any more.
+    #[cold]
+    fn forget_dropped(&mut self) {
+        let dropped = self.mmu.take_dropped();
+        match dropped.pcs() {
+            Some(pcs) => pcs.iter().for_each(|&pc| self.forget_block(pc)),
+            None => self.forget_code(),
+        }
+    }
+
     /// Makes `exception` pending. The instruction at `state.rip` must have had no side effect yet.
     #[cold]
     pub fn raise(&mut self, exception: Exception) -> Raised {
@@ -275,9 +302,9 @@ impl Cpu {
     #[inline]
     pub fn write_as(&mut self, bank: usize, addr: u64, size: u8, value: u64) -> Result<()> {
         match self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write) {
-            Ok(Stored::Done) => Ok(()),
+            Ok(Stored::Done | Stored::Refused) => Ok(()),
             Ok(Stored::Code) => {
-                self.forget_code();
+                self.forget_dropped();
                 Ok(())
             }
             Err(fault) => Err(self.raise_page_fault(fault)),
@@ -341,16 +368,18 @@ impl Cpu {
     }
 
     fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
-        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), self.code_policy);
+        let policy = if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write };
+        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), policy);
         match result {
             Ok(Stored::Done) => Ok(()),
-            Ok(Stored::Code) if self.code_policy == CodePolicy::Refuse => {
+            Ok(Stored::Refused) => {
                 self.header.verdict = Verdict::Interpret as u32;
                 Err(Stop::Fault)
             }
             Ok(Stored::Code) => {
-                self.forget_code();
-                Err(Stop::CodeChanged)
+                self.forget_dropped();
+                // Not the code that runs, if it is compiled: that would have been refused.
+                if self.in_compiled_code { Ok(()) } else { Err(Stop::CodeChanged) }
             }
             Err(fault) => {
                 self.raise_page_fault(fault);

@@ -54,6 +54,9 @@ helpers! {
     RotateCarry arith::rotate_carry [READ_ENV WRITE_ENV LEAF];
     /// CRC32 of accumulator `a` with `b`; width of `b` in bytes in `arg`.
     Crc32 arith::crc32 [LEAF];
+    /// The immediate operand at guest-physical address `a`, of as many bytes as `arg` bits 0..8 say, sign-extended if bit 8 is
+    /// set, to the number of bytes in bits 16..24.
+    CodeOperand arith::code_operand [LEAF];
     /// CMPXCHG8B (`arg` 8) or CMPXCHG16B (`arg` 16) at linear address `a`.
     CompareExchangePair arith::compare_exchange_pair [READ_ENV WRITE_ENV FAULT];
     /// DAA, DAS, AAA, AAS, AAM, AAD: `arg` bits 0..8 say which (0..5), bits 8..16 the immediate.

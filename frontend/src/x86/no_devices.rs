@@ -1,6 +1,6 @@
 //! A machine without devices.
 
-use mimus_softmmu::{CodeSink, MmioBus};
+use mimus_softmmu::{CodeSink, Dropped, MmioBus};
 
 use super::cpu::Bus;
 
@@ -40,5 +40,7 @@ impl Bus for NoDevices {
 }
 
 impl CodeSink for NoDevices {
-    fn code_written(&self, _: u64, _: u64) {}
+    fn code_written(&self, _: u64, _: u64) -> Dropped {
+        Dropped::UNKNOWN
+    }
 }

@@ -8,7 +8,7 @@ use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
 use mimus_frontend::x86::state::{Seg, Segment, cr0, cr4, efer, reg, rflags};
 use mimus_frontend::x86::{Bus, Cpu, Features};
 use mimus_ir::Interp;
-use mimus_softmmu::{CodeSink, MmioBus, Ram};
+use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub const RAM_SIZE: usize = 16 << 20;
@@ -103,7 +103,9 @@ impl Bus for TestBus {
 struct NoCode;
 
 impl CodeSink for NoCode {
-    fn code_written(&self, _: u64, _: u64) {}
+    fn code_written(&self, _: u64, _: u64) -> Dropped {
+        Dropped::UNKNOWN
+    }
 }
 
 /// A segment descriptor; `access` as in [`Segment::access`].

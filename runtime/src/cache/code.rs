@@ -8,7 +8,7 @@ use mimus_backend::{CompiledInfo, HostAddr};
 use mimus_softmmu::PAGE_SIZE;
 
 use super::tb::{LinkSlots, Quick, Recency};
-use super::{Cache, Inner, Stage, Tb};
+use super::{Cache, DROPS, Inner, Stage, Tb};
 
 /// What is to be compiled.
 #[derive(Debug)]
@@ -72,7 +72,9 @@ impl Cache {
             tb.set_quick(Quick::None);
         }
         let slots = tb.set_slots(LinkSlots::new());
-        let epoch = self.advance(&self.deaths);
+        inner.drops.push_front(tb.key.pc);
+        inner.drops.truncate(DROPS);
+        let epoch = self.advance(&self.drops);
         for slot in slots {
             inner.owners.remove(&slot);
             inner.retired_slots.push_back((slot, epoch));

@@ -52,19 +52,18 @@ impl Cache {
             granules |= more;
         }
         let pages: SmallVec<[(u64, u64); 2]> = head.pages.iter().map(|&(page, _)| (page, granules)).collect();
-        Some(Job { tb: Arc::new(head.region(parts.len() as u8, pages)), parts, slots, region: true, of_quick: false })
+        Some(Job { tb: Arc::new(head.region(&parts, pages)), parts, slots, region: true, of_quick: false })
     }
 
-    /// Puts a region in the place of the block that it begins with. Its other blocks' bytes have not changed, nor can they
-    /// before this is done: the cache is locked.
+    /// Puts a region in the place of the block that it begins with. Its blocks' bytes have not changed: they are watched, and
+    /// whoever changes them waits for the cache to drop them.
     pub(super) fn replace(&self, inner: &mut Inner, region: &Arc<Tb>) {
-        if let Some(head) = inner.map.get(&region.key).cloned() {
+        let head = inner.map.get(&region.key).cloned();
+        // Before its first block goes, so that the watch has no gap.
+        self.add(inner, region);
+        if let Some(head) = head {
             self.remove(inner, &head);
         }
-        for &(page, granules) in &region.pages {
-            self.ram.mark_code(page, granules);
-        }
-        self.add(inner, region);
     }
 }
 

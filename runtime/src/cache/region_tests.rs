@@ -2,6 +2,7 @@
 
 use mimus_backend::CompiledInfo;
 use mimus_ir::{Block, Builder};
+use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
 use smallvec::{SmallVec, smallvec};
 
 use super::tests::{Vcpu, cache, insert_tb, key};
@@ -70,7 +71,7 @@ fn a_region_replaces_its_first_block() {
     let job = cache.begin_region(&head).unwrap();
     publish(&cache, job, [Some(0x1300), None]).unwrap();
     assert!(head.is_dead() && !other.is_dead());
-    assert!(vcpu.pass(&cache).unwrap().deaths);
+    assert_eq!(vcpu.pass(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
     assert_eq!(cache.links().get(slot), 0x5_7ab5, "who led to the block comes through the dispatcher");
     let region = cache.lookup(&key(0x1000)).unwrap();
     assert_eq!((region.level, region.blocks, region.stage()), (1, 2, Stage::Compiled));

@@ -1,11 +1,12 @@
 //! Translation blocks and the link slots between them.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_frontend::x86::Mode;
 use mimus_ir::{Block, Inst};
-use smallvec::SmallVec;
+use mimus_softmmu::PAGE_SIZE;
+use smallvec::{SmallVec, smallvec};
 
 /// Identity of a translation: where its bytes are, and everything beside them that it depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -58,6 +59,9 @@ pub struct Tb {
     pub block: Block,
     /// The pages its bytes are in, each with the granules they touch; those of a region's other blocks included.
     pub pages: SmallVec<[(u64, u64); 2]>,
+    /// Guest-physical addresses and numbers of the bytes that were translated, those of a region's other blocks included. Not
+    /// among them are those that it reads as it runs.
+    pub(super) bytes: SmallVec<[(u64, u32); 2]>,
     /// Executions by the interpreter since it was last made cold.
     pub heat: AtomicU32,
     stage: AtomicU8,
@@ -97,10 +101,17 @@ impl Tb {
     pub fn new(key: TbKey, mut block: Block, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
         // It was made with room to grow, and lives long.
         block.insts.shrink_to_fit();
+        let in_page = (PAGE_SIZE - (key.gpa & (PAGE_SIZE - 1))) as u32;
+        let first = block.guest_bytes.min(in_page);
+        let mut bytes: SmallVec<[(u64, u32); 2]> = smallvec![(key.gpa, first)];
+        if let Some(&(second, _)) = pages.get(1) {
+            bytes.push((second, block.guest_bytes - first));
+        }
         Tb {
             key,
             block,
             pages,
+            bytes,
             heat: AtomicU32::new(0),
             stage: AtomicU8::new(Stage::Cold as u8),
             quick: AtomicU8::new(Quick::None as u8),
@@ -116,9 +127,39 @@ impl Tb {
         }
     }
 
+    /// Without watching some of its bytes, given by their offsets and lengths in its first page: it reads them as it runs.
+    pub fn reading(mut self, read: &[(u32, u32)]) -> Tb {
+        for &(offset, len) in read {
+            let (from, to) = (self.key.gpa + u64::from(offset), self.key.gpa + u64::from(offset + len));
+            let Some(at) = self.bytes.iter().position(|&(start, len)| start <= from && to <= start + u64::from(len))
+            else {
+                // Read twice by its instruction.
+                continue;
+            };
+            let (start, len) = self.bytes[at];
+            self.bytes[at] = (start, (from - start) as u32);
+            self.bytes.insert(at + 1, (to, len - (to - start) as u32));
+        }
+        self
+    }
+
     /// The region that begins with this block and has its bytes in `pages`.
-    pub(super) fn region(&self, blocks: u8, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
-        Tb { level: self.level.saturating_add(1), blocks, ..Tb::new(self.key, self.block.clone(), pages) }
+    pub(super) fn region(&self, parts: &[Arc<Tb>], pages: SmallVec<[(u64, u64); 2]>) -> Tb {
+        let block = Tb::new(self.key, self.block.clone(), pages);
+        let bytes = parts.iter().flat_map(|tb| tb.bytes.iter().copied()).collect();
+        Tb { level: self.level.saturating_add(1), blocks: parts.len() as u8, bytes, ..block }
+    }
+
+    /// Whether any of `len` bytes at guest-physical `gpa` were translated.
+    pub(super) fn translates(&self, gpa: u64, len: u64) -> bool {
+        self.bytes.iter().any(|&(start, bytes)| gpa < start + u64::from(bytes) && start < gpa + len)
+    }
+
+    /// Whether the instruction at guest PC `pc` may be one of those translated.
+    pub(super) fn may_contain(&self, pc: u64) -> bool {
+        // By the low 16 bits, which are right whatever the width of the PC is, and more than a page has.
+        let offset = |start: u64| pc.wrapping_sub(self.key.pc.wrapping_add(start.wrapping_sub(self.key.gpa))) & 0xffff;
+        self.bytes.iter().any(|&(start, bytes)| offset(start) < u64::from(bytes))
     }
 
     /// Whether its bytes are in two pages: it may be entered only after the second page's mapping was checked.
@@ -212,7 +253,8 @@ impl Tb {
     /// Bytes that it takes beside host code, its place in the maps included.
     pub(super) fn size(&self) -> usize {
         const MAPS: usize = 160;
-        size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + MAPS
+        let spilled = if self.bytes.spilled() { size_of_val(&*self.bytes) } else { 0 };
+        size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + spilled + MAPS
     }
 }
 

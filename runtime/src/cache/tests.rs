@@ -99,7 +99,7 @@ fn a_hot_block_survives_evictions_and_is_not_compiled_again() {
     let (first, code) = (hot.entry(), code_at(hot.entry(), 256));
     let mut entries = std::collections::BTreeSet::from([first]);
     for i in 0..4000 {
-        if vcpu.pass(&cache).is_some_and(|news| news.deaths) {
+        if vcpu.pass(&cache).is_some_and(|news| news.gone == Gone::All) {
             // Run by the dispatcher, since nothing else leads to it any more.
             hot.touch();
             other.touch();
@@ -186,7 +186,7 @@ fn a_vcpu_that_has_passed_has_heard_of_deaths() {
     // Its slots are not handed out before the vCPU has passed.
     let next = insert(&cache, &vcpu, 0x1000);
     assert_ne!(cache.begin_compile(&next).unwrap().slots[0], slot);
-    assert!(vcpu.pass(&cache).unwrap().deaths);
+    assert_eq!(vcpu.pass(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
     let third = insert(&cache, &vcpu, 0x1100);
     assert_eq!(cache.begin_compile(&third).unwrap().slots[0], slot);
 }
@@ -320,7 +320,7 @@ fn a_page_mapped_at_many_addresses_has_a_bounded_number_of_blocks() {
     for i in 0..3 * PAGE_BLOCKS as u64 {
         insert_key(&cache, &vcpu, TbKey { pc: 0x1000 + (i << 12), ..key(0x1000) });
     }
-    assert_eq!(cache.lock().pages[&0x1000].len(), PAGE_BLOCKS);
+    assert_eq!(cache.lock().pages[&0x1000].list.len(), PAGE_BLOCKS);
     assert_eq!(cache.stats().evictions, 2 * PAGE_BLOCKS as u64);
     cache.code_written(0x1000, 1);
     assert!(cache.lock().pages.is_empty() && cache.lock().map.is_empty());

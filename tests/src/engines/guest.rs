@@ -10,7 +10,7 @@ use mimus_frontend::x86::{Bus, Cpu};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_runtime::lockstep::{BlockRunner, Compiled, Left};
-use mimus_softmmu::{CodeSink, MmioBus, Ram, Verdict};
+use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram, Verdict};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::layout::{CODE, DATA, DATA_LEN, GS_BASE, PAGE, WRITABLE};
@@ -52,7 +52,9 @@ impl Bus for NoBus {
 struct NoSink;
 
 impl CodeSink for NoSink {
-    fn code_written(&self, _: u64, _: u64) {}
+    fn code_written(&self, _: u64, _: u64) -> Dropped {
+        Dropped::UNKNOWN
+    }
 }
 
 /// Guest-physical address of the data.

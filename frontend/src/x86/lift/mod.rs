@@ -52,6 +52,31 @@ pub struct Request<'a> {
     pub max_insns: u32,
 }
 
+/// Code that is written again and again, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patched<'a> {
+    /// Guest-physical address of the first byte to translate, which is RAM.
+    pub gpa: u64,
+    /// Guest-physical addresses and lengths of what is written at once.
+    pub writes: &'a [(u64, u64)],
+}
+
+impl Patched<'_> {
+    /// Offset and length of an instruction's immediate operand, if it alone is what is written. The instruction starts at
+    /// offset `start`, and `in_page` bytes have been translated or may be.
+    fn immediate(&self, decoder: &Decoder<'_>, insn: &Instruction, start: usize, in_page: usize) -> Option<(u32, u32)> {
+        if self.writes.is_empty() {
+            return None;
+        }
+        let constants = decoder.get_constant_offsets(insn);
+        let (from, len) = (start + constants.immediate_offset(), constants.immediate_size());
+        let (first, last) = (self.gpa + from as u64, self.gpa + (from + len) as u64);
+        let alone = |&(write, len): &(u64, u64)| first <= write && len != 0 && write + len <= last;
+        let found = constants.has_immediate() && from + len <= in_page && self.writes.iter().any(alone);
+        found.then_some((from as u32, len as u32))
+    }
+}
+
 /// The first instruction goes beyond the bytes given, which are fewer than [`MAX_INSN_LEN`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Truncated;
@@ -75,6 +100,12 @@ struct Lift {
     x87_opcode: u16,
     /// Whether the block is complete.
     ended: bool,
+    /// Guest-physical address of the block's first byte.
+    gpa: u64,
+    /// Offset and length of the current instruction's immediate operand, if it is to be read as the block runs.
+    immediate: Option<(u32, u32)>,
+    /// Of those that are.
+    read: Vec<(u32, u32)>,
 }
 
 /// Translates a block. The result ends within `request.bytes`, and has at least one instruction: one that cannot be decoded
@@ -84,6 +115,20 @@ struct Lift {
 ///
 /// [`Truncated`] when more bytes are needed for the first instruction.
 pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
+    lift_patched(request, &Patched { gpa: 0, writes: &[] }, &mut Vec::new())
+}
+
+/// [`lift`], but immediate operands that are written again and again are read from RAM when they are executed: to `read` go
+/// their offsets and lengths in bytes. The block stays valid when these bytes change.
+///
+/// # Errors
+///
+/// As for [`lift`].
+pub fn lift_patched(
+    request: &Request<'_>,
+    patched: &Patched<'_>,
+    read: &mut Vec<(u32, u32)>,
+) -> Result<Block, Truncated> {
     let mode = request.mode;
     let mut lift = Lift {
         b: Builder::new(request.rip),
@@ -92,6 +137,9 @@ pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
         next: request.rip,
         x87_opcode: 0,
         ended: false,
+        gpa: patched.gpa,
+        immediate: None,
+        read: Vec::new(),
     };
     let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DecoderOptions::NONE);
     let mut insn = Instruction::default();
@@ -112,6 +160,7 @@ pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
         }
         lift.next = lift.mask_ip(insn.next_ip());
         lift.b.insn(pc, (end - start) as u32);
+        lift.immediate = patched.immediate(&decoder, &insn, start, request.in_page);
         lift.x87_opcode = x87::opcode(request.bytes.get(start..end).unwrap_or_default());
         if insn.is_invalid() {
             let long = end - start >= MAX_INSN_LEN || decoder.last_error() == DecoderError::NoMoreBytes;
@@ -128,18 +177,20 @@ pub fn lift(request: &Request<'_>) -> Result<Block, Truncated> {
     if !lift.ended {
         lift.b.jump(next);
     }
+    *read = lift.read;
     Ok(lift.b.finish(next))
 }
 
 impl Lift {
     fn instruction(&mut self, insn: &Instruction) {
-        let undo = self.b.len();
+        let (undo, undo_read) = (self.b.len(), self.read.len());
         let result = match table::handler(insn.code()) {
             Some(handler) => handler(self, insn),
             None => Err(Refusal::Undefined),
         };
         if result.is_err() {
             self.b.truncate(undo);
+            self.read.truncate(undo_read);
             if insn.mnemonic() != Mnemonic::Ud2 {
                 tracing::warn!(target: "unimp", "no semantics for {:?} at {:#x}: #UD", insn.code(), insn.ip());
             }

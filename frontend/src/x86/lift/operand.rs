@@ -109,6 +109,24 @@ impl Lift {
                 let addr = self.linear(insn, ty.bytes(), false);
                 self.load(ty, addr)
             }
+            _ => self.immediate(insn, index, ty),
+        }
+    }
+
+    /// An immediate operand: a constant, unless it is one that changes.
+    fn immediate(&mut self, insn: &Instruction, index: u32, ty: Type) -> Value {
+        use OpKind::*;
+        let signed = match insn.op_kind(index) {
+            Immediate8to16 | Immediate8to32 | Immediate8to64 | Immediate32to64 => Some(true),
+            Immediate8 | Immediate16 | Immediate32 | Immediate64 => Some(false),
+            _ => None,
+        };
+        match (self.immediate, signed) {
+            (Some((offset, len)), Some(signed)) => {
+                self.read.push((offset, len));
+                let at = self.iconst(self.gpa + u64::from(offset));
+                self.call(Helper::CodeOperand, ty, &[at], len | u32::from(signed) << 8 | ty.bytes() << 16)
+            }
             _ => self.b.iconst(ty, insn.immediate(index)),
         }
     }

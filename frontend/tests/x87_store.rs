@@ -7,7 +7,7 @@ use common::{flat32, ram};
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::lift::{Request, lift};
 use mimus_ir::{Block, Exit, Interp};
-use mimus_softmmu::{CodePolicy, Verdict};
+use mimus_softmmu::Verdict;
 
 /// Where the block begins, and what it stores to.
 const CODE: u64 = 0x3000;

@@ -38,8 +38,11 @@ struct Outcome {
     interpreted_once: u64,
 }
 
-/// Runs `program`, with `function` at [`FUNCTION`], until it halts; without compiled code when there is no `threshold`.
-fn run_as(program: Emit, function: &[u8], threshold: Option<u32>) -> Outcome {
+/// Executions after which a block gets quick code, and is compiled; `None` for the interpreter alone.
+type Tiers = Option<(u32, u32)>;
+
+/// Runs `program`, with `function` at [`FUNCTION`], until it halts.
+fn run_as(program: Emit, function: &[u8], tiers: Tiers) -> Outcome {
     let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()));
     assert!(ram.write_bytes(MAIN.into(), &assemble(MAIN, program)) && ram.write_bytes(FUNCTION.into(), function));
     let mut arena = Arena::new(1 << 20).unwrap();
@@ -47,7 +50,8 @@ fn run_as(program: Emit, function: &[u8], threshold: Option<u32>) -> Outcome {
     let settings = Settings { counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
-    let jit = threshold.map(|threshold| Arc::new(Jit { thunks, compiling, threshold, regions: Regions::after(64) }));
+    let regions = Regions::after(64);
+    let jit = tiers.map(|(quick, threshold)| Arc::new(Jit { thunks, compiling, quick, threshold, regions }));
     let mut cpu = Cpu::new(ram, cache.clone(), Box::new(NoDevices), Features::default());
     let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
     cpu.state.cr0 |= cr0::PE;
@@ -66,12 +70,15 @@ fn run_as(program: Emit, function: &[u8], threshold: Option<u32>) -> Outcome {
     Outcome { result, cache: cache.stats(), interpreted_once: vcpu.stats.interpreted_once }
 }
 
+/// Everything compiled at once, without quick code.
+const COMPILED: Tiers = Some((0, 1));
+
 /// Runs it in every engine; what became of it where most was compiled.
 fn run(program: Emit, function: &[u8], result: u32) -> Outcome {
-    for threshold in [None, Some(1), Some(20)] {
-        assert_eq!(run_as(program, function, threshold).result, result, "with {threshold:?}");
+    for tiers in [None, COMPILED, Some((1, u32::MAX)), Some((2, 20))] {
+        assert_eq!(run_as(program, function, tiers).result, result, "with {tiers:?}");
     }
-    run_as(program, function, Some(1))
+    run_as(program, function, COMPILED)
 }
 
 /// `TURNS` times what `turn` does, with EDX = [`FUNCTION`] and ESI the turn, and the sum in EAX.

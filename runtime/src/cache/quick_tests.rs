@@ -1,6 +1,7 @@
 //! Quick code in the cache: what takes its place, and what ends it.
 
 use mimus_backend::CompiledInfo;
+use mimus_softmmu::CodeSink;
 
 use super::tests::{Vcpu, cache, insert};
 use super::*;

@@ -264,6 +264,9 @@ impl Vcpu {
     /// Runs a block, as compiled code if there is any.
     fn run(&mut self, tb: &Arc<Tb>, context: u64) -> Result<(), Malformed> {
         tb.touch();
+        if std::mem::take(&mut self.hot) {
+            self.promote(tb);
+        }
         let mut entry = tb.entry();
         if entry == 0 {
             self.warm(tb);
@@ -272,10 +275,6 @@ impl Vcpu {
         if entry == 0 {
             self.link_from = None;
             return self.interpret(&tb.block).map(drop);
-        }
-        if std::mem::take(&mut self.hot) {
-            self.promote(tb);
-            entry = tb.entry();
         }
         if std::mem::take(&mut self.sampled) {
             self.sample(tb);

@@ -38,9 +38,11 @@ struct Outcome {
     interpreted_once: u64,
 }
 
-/// Runs `program`, with `function` at [`FUNCTION`], until it halts; by quick and compiled code
-/// after so many executions if `tiers` says so.
-fn run_as(program: Emit, function: &[u8], tiers: Option<(u32, u32)>) -> Outcome {
+/// Executions after which a block gets quick code, and is compiled; `None` for the interpreter alone.
+type Tiers = Option<(u32, u32)>;
+
+/// Runs `program`, with `function` at [`FUNCTION`], until it halts.
+fn run_as(program: Emit, function: &[u8], tiers: Tiers) -> Outcome {
     let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()));
     assert!(ram.write_bytes(MAIN.into(), &assemble(MAIN, program)) && ram.write_bytes(FUNCTION.into(), function));
     let mut arena = Arena::new(1 << 20).unwrap();
@@ -68,12 +70,15 @@ fn run_as(program: Emit, function: &[u8], tiers: Option<(u32, u32)>) -> Outcome 
     Outcome { result, cache: cache.stats(), interpreted_once: vcpu.stats.interpreted_once }
 }
 
+/// Everything compiled at once, without quick code.
+const COMPILED: Tiers = Some((0, 1));
+
 /// Runs it in every engine; what became of it where most was compiled.
 fn run(program: Emit, function: &[u8], result: u32) -> Outcome {
-    for tiers in [None, Some((0, 1)), Some((0, 20)), Some((1, 1000)), Some((2, 20))] {
+    for tiers in [None, COMPILED, Some((1, u32::MAX)), Some((2, 20))] {
         assert_eq!(run_as(program, function, tiers).result, result, "with {tiers:?}");
     }
-    run_as(program, function, Some((0, 1)))
+    run_as(program, function, COMPILED)
 }
 
 /// `TURNS` times what `turn` does, with EDX = [`FUNCTION`] and ESI the turn, and the sum in EAX.

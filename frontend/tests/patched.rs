@@ -39,7 +39,7 @@ fn vcpu(long: bool) -> Box<Cpu> {
 
 /// State and memory after running `block`.
 fn run(cpu: &mut Cpu, block: &Block) -> (Vec<u8>, [u64; 64]) {
-    let before = cpu.state.clone();
+    let before = cpu.state;
     let ram = cpu.mmu.ram.clone();
     let memory = |i: usize| OPERAND + 8 * i as u64;
     (0..64).for_each(|i| ram.write_u64(memory(i), 0x1122_3344_5566_7788).unwrap());

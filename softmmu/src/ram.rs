@@ -25,9 +25,9 @@ pub trait CodeSink: Send + Sync {
 /// Which translations a write has dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dropped {
-    any: bool,
-    /// Those that code may lead to by their guest PC: how many, and the first of these.
+    /// How many; too many to tell where it is not known.
     count: usize,
+    /// Guest PCs of the first.
     pcs: [u64; Dropped::MOST],
 }
 
@@ -36,37 +36,33 @@ impl Dropped {
     const MOST: usize = 8;
 
     /// None.
-    pub const NONE: Dropped = Dropped { any: false, count: 0, pcs: [0; Dropped::MOST] };
+    pub const NONE: Dropped = Dropped { count: 0, pcs: [0; Dropped::MOST] };
 
     /// It is not known which.
-    pub const UNKNOWN: Dropped = Dropped { any: true, count: usize::MAX, pcs: [0; Dropped::MOST] };
+    pub const UNKNOWN: Dropped = Dropped { count: usize::MAX, pcs: [0; Dropped::MOST] };
 
     /// Whether there are any.
     pub fn any(&self) -> bool {
-        self.any
+        self.count != 0
     }
 
-    /// Adds one, with its guest PC if code may lead to it.
-    pub fn push(&mut self, pc: Option<u64>) {
-        self.any = true;
-        if let Some(pc) = pc {
-            if let Some(place) = self.pcs.get_mut(self.count) {
-                *place = pc;
-            }
-            self.count = self.count.saturating_add(1);
+    /// Adds one, which begins at guest PC `pc`.
+    pub fn push(&mut self, pc: u64) {
+        if let Some(place) = self.pcs.get_mut(self.count) {
+            *place = pc;
         }
+        self.count = self.count.saturating_add(1);
     }
 
     /// Adds those of `other`.
     pub fn add(&mut self, other: &Dropped) {
-        self.any |= other.any;
         match other.pcs() {
-            Some(pcs) => pcs.iter().for_each(|&pc| self.push(Some(pc))),
+            Some(pcs) => pcs.iter().for_each(|&pc| self.push(pc)),
             None => self.count = usize::MAX,
         }
     }
 
-    /// Guest PCs that lead to what is there no more; `None` when there are too many.
+    /// Their guest PCs; `None` when there are too many.
     pub fn pcs(&self) -> Option<&[u64]> {
         self.pcs.get(..self.count)
     }

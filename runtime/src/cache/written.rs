@@ -153,8 +153,9 @@ impl CodeSink for Cache {
         inner.stats.invalidations += victims.len() as u64;
         inner.patches.note(gpa, len);
         for tb in &victims {
-            // Nothing leads to what has no code.
-            dropped.push((tb.entry() != 0).then_some(tb.key.pc));
+            // Even of one without code: another vCPU may have evicted that a moment ago, so that this one's jump caches still
+            // have it.
+            dropped.push(tb.key.pc);
             self.remove(&mut inner, tb);
         }
         // Another vCPU that learns of the new code by a later store of this one must not come by its old jump cache: it leaves

@@ -21,6 +21,9 @@ const GRANULE: usize = 64 << 10;
 /// Size of the permanent part in bytes.
 const PERMANENT: usize = GRANULE;
 
+/// Bytes written after which the writable mapping's pages are let go of.
+const RELEASE: usize = 1 << 20;
+
 /// Generations an arena is cut into unless told otherwise.
 const GENERATIONS: u32 = 8;
 
@@ -88,6 +91,8 @@ pub struct Arena {
     written: NonNull<u8>,
     executed: NonNull<u8>,
     len: usize,
+    /// Bytes written since the writable mapping was last let go of.
+    unreleased: usize,
     permanent_used: usize,
     part_len: usize,
     parts: Vec<Part>,
@@ -131,6 +136,7 @@ impl Arena {
             written,
             executed,
             len,
+            unreleased: 0,
             permanent_used: 0,
             part_len,
             parts,
@@ -250,8 +256,25 @@ impl Arena {
             let executed = self.executed.as_ptr().add(offset);
             std::ptr::copy_nonoverlapping(code.as_ptr(), written, code.len());
             icache::sync(written, executed, code.len());
+            self.unreleased += code.len();
+            if self.unreleased >= RELEASE {
+                self.release();
+            }
             HostAddr(executed as u64)
         }
+    }
+
+    /// Lets go of the pages of the writable mapping, which are in memory, and counted, a second time: hardly any is written
+    /// again. They are there still, in the file.
+    fn release(&mut self) {
+        self.unreleased = 0;
+        // SAFETY: the whole of a shared mapping that `self` owns, whose contents the file keeps.
+        let released = unsafe {
+            use rustix::mm::{Advice, madvise};
+            madvise(self.written.as_ptr().cast(), self.len, Advice::LinuxDontNeed)
+        };
+        // It only costs memory.
+        let _ = released;
     }
 
     /// Says that code of `generation` is in use, so that others are evicted before it.

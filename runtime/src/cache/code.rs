@@ -53,9 +53,6 @@ impl Placed {
     }
 }
 
-/// Executions of quick code after which a block whose compiling came to nothing is asked for again.
-const AGAIN: u32 = 1024;
-
 /// Of a generation, as a divisor: the part that survivors of an evicted one may fill.
 const SURVIVORS: usize = 2;
 
@@ -182,7 +179,6 @@ impl Cache {
                 head.set_growing(false);
             }
         } else {
-            self.quick_again(&job.tb, AGAIN);
             job.tb.set_stage(Stage::Cold);
             job.tb.heat.store(0, Ordering::Relaxed);
         }

@@ -11,13 +11,16 @@ use mimus_backend::CompiledInfo;
 
 use super::code::Placed;
 use super::tb::{LinkSlots, Quick};
-use super::{Cache, Tb};
+use super::{Cache, Stage, Tb};
 
 /// A count that is over whenever it is looked at.
 const OVER: u32 = 1 << 31;
 
 /// A count that is not over in any time that matters.
 const NEVER: u32 = u32::MAX >> 1;
+
+/// Executions of quick code from one look at whether compiled code is ready to the next.
+const WAIT: u32 = 4096;
 
 impl Cache {
     /// The link slots for quick code of a block; `None` if it has code, or is dead, or there are no slots.
@@ -60,17 +63,11 @@ impl Cache {
         Some((start.0, code.len()))
     }
 
-    /// A block's quick code was executed as often as it may be: it goes on until the block is compiled.
+    /// A block's quick code was executed as often as it may be: it goes on for a while, so that a loop comes back to the
+    /// dispatcher when compiled code is ready for it.
     pub fn quick_is_hot(&self, tb: &Tb) {
         if let (Quick::Runs, Some(slot)) = (tb.quick(), tb.first_slot()) {
-            self.links.set_count(slot, NEVER);
-        }
-    }
-
-    /// Compiling came to nothing: asks again after `count` more executions of its quick code.
-    pub(super) fn quick_again(&self, tb: &Tb, count: u32) {
-        if let (Quick::Runs, Some(slot)) = (tb.quick(), tb.first_slot()) {
-            self.links.set_count(slot, count);
+            self.links.set_count(slot, if tb.stage() == Stage::Refused { NEVER } else { WAIT });
         }
     }
 

@@ -77,9 +77,8 @@ fn compiling_that_came_to_nothing_is_asked_for_again() {
     let slot = quick(&cache, &hot, [None, None]);
     let job = cache.begin_compile(&hot).unwrap();
     cache.quick_is_hot(&hot);
-    assert!(count(&cache, slot) > 1 << 30);
+    assert!((100..1 << 20).contains(&count(&cache, slot)), "it comes back to look");
     cache.cancel(job);
-    assert!((1..1 << 20).contains(&count(&cache, slot)));
     assert_eq!((hot.quick(), hot.stage()), (Quick::Runs, Stage::Cold));
     assert!(cache.begin_compile(&hot).is_some());
 }

@@ -61,7 +61,7 @@ pub struct Machine {
     input: Option<InputThread>,
     terminal: Option<RawTerminal>,
     timer: Timer,
-    vcpu: Vcpu,
+    vcpu: Vcpu<Cpu>,
     kicker: Arc<Kicker>,
     pc: SharedPc,
     cache: Arc<Cache>,
@@ -108,6 +108,7 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32)?;
     let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
     let settings = Settings {
+        header_offset: HEADER_OFFSET,
         // The demo guest ends with a table of what ran where.
         counted: config.stats.is_some() || config.kernel.is_none(),
         chain: !config.log.contains(LogItems::EXEC),

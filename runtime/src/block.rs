@@ -18,6 +18,20 @@ use crate::cli::CliError;
 /// Bytes that are copied at once: as long as a device may be kept from its vCPU by a copy.
 const PIECE: usize = 128 << 10;
 
+/// A format's magic number: where it is, and what.
+type Magic = (usize, &'static [u8], &'static str);
+
+/// Formats that are not raw.
+const FORMATS: &[Magic] = &[
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"COWD", "vmdk"),
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vpc"),
+    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
+];
+
 /// The contents of a disk: a raw image.
 #[derive(Debug)]
 pub struct RawImage {
@@ -50,6 +64,15 @@ impl RawImage {
         // Host devices have no length otherwise.
         let bytes = file.seek(SeekFrom::End(0)).map_err(|error| failed(&error))?;
         Ok(RawImage { file, bytes: bytes / SECTOR_SIZE * SECTOR_SIZE, read_only })
+    }
+
+    /// The format that the image seems to have, if it is another than raw.
+    pub fn other_format(&self) -> Option<&'static str> {
+        let mut head = [0; 512];
+        // What is shorter than that is none of them.
+        self.file.read_exact_at(&mut head, 0).ok()?;
+        let found = FORMATS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+        found.map(|(.., name)| *name)
     }
 
     /// What the guest sees.
@@ -359,7 +382,7 @@ mod tests {
     fn an_image_is_sized_in_sectors_and_has_one_writer() {
         let file = TempFile::new("open", &[0; 1500]);
         let image = RawImage::open("-drive", &file.0, false).unwrap();
-        assert_eq!(image.info("x").sectors, 2);
+        assert_eq!((image.info("x").sectors, image.other_format()), (2, None));
         let error = RawImage::open("-drive", &file.0, true).unwrap_err().to_string();
         assert!(error.contains("in use"), "{error}");
         drop(image);
@@ -368,5 +391,9 @@ mod tests {
         assert!(readers[0].as_ref().is_ok_and(|image| image.info("").read_only));
         let error = RawImage::open("-drive", Path::new("/"), true).unwrap_err().to_string();
         assert_eq!(error, "-drive: cannot open '/': Is a directory");
+        let mut image = vec![0; 512];
+        image[..4].copy_from_slice(b"QFI\xfb");
+        let file = TempFile::new("qcow2", &image);
+        assert_eq!(RawImage::open("-drive", &file.0, true).unwrap().other_format(), Some("qcow2"));
     }
 }

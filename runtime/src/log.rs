@@ -1,7 +1,6 @@
 //! The `-d` items, each a `tracing` target of its name.
 
 use mimus_frontend::guest::GuestCpu;
-use mimus_frontend::x86::Cpu;
 use mimus_ir::{Block, text};
 use tracing::enabled;
 
@@ -40,9 +39,7 @@ pub fn exception<C: GuestCpu>(cpu: &C) {
     }
 }
 
-/// `int`: an interrupt about to be delivered.
-pub fn interrupt(cpu: &Cpu, vector: u8) {
-    if enabled!(target: "int", tracing::Level::INFO) {
-        tracing::info!(target: "int", "interrupt {vector:#x} at {:#x} cpl {}", cpu.state.rip, cpu.state.cpl());
-    }
+/// `int`: an interrupt taken at `pc` with privilege `level`.
+pub fn interrupt(number: u32, pc: u64, level: u64) {
+    tracing::info!(target: "int", "interrupt {number:#x} at {pc:#x} in mode {level}");
 }

@@ -28,6 +28,8 @@ pub struct HostIsa {
     pub(crate) arch: Arch,
     /// See [`HostIsa::vectors`].
     vectors: bool,
+    /// See [`HostIsa::fma`].
+    fma: bool,
 }
 
 /// What lowering has to know of a host beside its instruction set.
@@ -82,7 +84,8 @@ impl HostIsa {
             Arch::Aarch64 => true,
             Arch::Riscv64 | Arch::S390x => false,
         };
-        Ok(HostIsa { isa, arch, vectors })
+        let fma = arch == Arch::X64 && has("has_fma");
+        Ok(HostIsa { isa, arch, vectors, fma })
     }
 
     /// Whether a host `u64` has its high byte first.
@@ -106,6 +109,11 @@ impl HostIsa {
     /// stubs around it are written for.
     pub(crate) fn floats(&self) -> bool {
         self.arch == Arch::X64 && self.vectors && self.c_call_conv() == CallConv::SystemV
+    }
+
+    /// Whether the host has an instruction that multiplies and adds: the code generator would call a library otherwise.
+    pub(crate) fn fma(&self) -> bool {
+        self.fma
     }
 
     /// Whether plain loads and stores are in total store order already, so that a guest's need no fence.

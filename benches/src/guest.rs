@@ -52,7 +52,7 @@ pub enum Tier {
 /// A vCPU with a program.
 #[derive(Debug)]
 pub struct Guest {
-    vcpu: Vcpu,
+    vcpu: Vcpu<Cpu>,
     cache: Arc<Cache>,
     kicker: Arc<Kicker>,
 }
@@ -119,7 +119,8 @@ impl Guest {
             let host = HostIsa::native().expect("a host with a code generator");
             let mut arena = Arena::new(ARENA).expect("memory for code");
             let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32).expect("thunks that compile");
-            let settings = Settings { counted: false, chain: true, sync: true, dump: false };
+            let settings =
+                Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
             let compiling = Compiling::start(settings).expect("a host with a code generator");
             let regions = Regions::after(if tier == Tier::Regions { 64 } else { 0 });
             (arena, Jit { thunks, compiling, quick: 0, threshold: 2, regions })

@@ -4,4 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 #![forbid(unsafe_code)]
 
+pub mod context;
+pub mod guest;
+pub mod riscv;
 pub mod x86;

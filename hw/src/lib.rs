@@ -3,6 +3,7 @@
 //! Nothing in this crate has a thread, a clock or a host file. Guest time enters as an argument (`now`, guest
 //! nanoseconds since power-on), characters leave through a [`CharSink`], and everything a device remembers is plain
 //! serde data. [`Pc`] ties the devices of a PC together: one table routes I/O ports, one table routes interrupt lines.
+//! [`Virt`] does so for a RISC-V board, and [`virtio`] has devices for both.
 //!
 //! The host side reads and writes ports and MMIO on behalf of a vCPU, calls [`Pc::advance`] no later than
 //! [`Pc::next_deadline`], and asks [`Pc::interrupt_pending`] before it enters the guest.
@@ -12,7 +13,10 @@
 
 mod acpi_pm;
 pub mod acpi_tables;
+mod clint;
 mod debug;
+mod goldfish_rtc;
+mod htif;
 mod i8042;
 mod ioapic;
 mod lapic;
@@ -21,8 +25,13 @@ mod pc;
 mod pci;
 mod pic;
 mod pit;
+mod plic;
 mod rtc;
+mod sifive_test;
 mod time;
 mod uart;
+pub mod virt;
+pub mod virtio;
 
 pub use pc::{CharSink, Pc, PcConfig, PcEvent, PcState, StateError, low_ram_size};
+pub use virt::{Htif, Virt, VirtConfig, VirtEvent, VirtState};

@@ -48,17 +48,19 @@ const MSR_RI: u8 = 1 << 6;
 const MSR_DCD: u8 = 1 << 7;
 const MSR_TERI: u8 = 1 << 2;
 
-/// Where a serial port sits on the ISA bus.
+/// Where a serial port sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct UartConfig {
-    /// First of the eight I/O ports.
+    /// First of the eight I/O ports; 0 on a board that maps the registers into memory.
     pub(crate) base: u16,
-    /// ISA interrupt line.
+    /// Interrupt line: ISA's, or a source of the board's interrupt controller.
     pub(crate) irq: u8,
+    /// The line goes through a gate that OUT2 opens, as on a PC.
+    pub(crate) out2_gates: bool,
 }
 
 /// The first serial port of a PC.
-pub(crate) const COM1: UartConfig = UartConfig { base: 0x3f8, irq: 4 };
+pub(crate) const COM1: UartConfig = UartConfig { base: 0x3f8, irq: 4, out2_gates: true };
 
 /// A 16550A with instantaneous transmission.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,9 +140,10 @@ impl Uart {
         None
     }
 
-    /// The level of the interrupt line. OUT2 gates it on a PC, and the loop forces OUT2 inactive (8.6.4).
+    /// The level of the interrupt line. Where OUT2 gates it, the loop closes the gate: it forces OUT2 inactive (8.6.4).
     pub(crate) fn irq(&self) -> bool {
-        self.mcr & MCR_OUT2 != 0 && self.mcr & MCR_LOOP == 0 && self.interrupt() != IIR_NONE
+        let open = !self.config.out2_gates || self.mcr & MCR_OUT2 != 0 && self.mcr & MCR_LOOP == 0;
+        open && self.interrupt() != IIR_NONE
     }
 
     pub(crate) fn read(&mut self, offset: u8) -> u8 {
@@ -425,6 +428,10 @@ mod tests {
         assert!(!u.irq());
         u.write(MCR, MCR_OUT2);
         assert!(u.irq());
+        let mut direct = Uart::new(UartConfig { out2_gates: false, ..COM1 });
+        direct.write(IER, IER_RX);
+        direct.receive(b"a");
+        assert!(direct.irq(), "a board without the gate");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub trait Guest {
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop>;
     /// Does an operation of [`Op::Float`] or [`Op::FloatTest`] by the guest's floating-point control and status register.
     /// Integer operands are zero-extended, operands that the operation does not have 0.
-    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128;
+    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128;
     /// Makes the trap with the guest-defined `code` pending.
     fn trap(&mut self, code: u64);
 }
@@ -275,8 +275,8 @@ impl Interp {
                     None => return Outcome { exit: Exit::Malformed, insns },
                 },
                 Op::Float | Op::FloatTest => match self.vector_operands(inst) {
-                    Some((info, [a, b, _])) => {
-                        let value = guest.float(info, a, b);
+                    Some((info, operands)) => {
+                        let value = guest.float(info, operands);
                         [value as u64, (value >> 64) as u64]
                     }
                     None => return Outcome { exit: Exit::Malformed, insns },

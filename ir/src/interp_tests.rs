@@ -242,8 +242,8 @@ impl Guest for Changer {
     fn call(&mut self, _: u16, _: [u64; 3], _: u32) -> Result<u64, crate::Stop> {
         Err(crate::Stop::CodeChanged)
     }
-    fn float(&mut self, info: crate::VecInfo, a: u128, b: u128) -> u128 {
-        self.0.float(info, a, b)
+    fn float(&mut self, info: crate::VecInfo, operands: [u128; 3]) -> u128 {
+        self.0.float(info, operands)
     }
     fn trap(&mut self, code: u64) {
         self.0.trap(code);

@@ -288,7 +288,7 @@ pub enum Event {
     /// A helper call, with env if the helper reads it.
     Call(u16, [u64; 3], u32, Option<Vec<u8>>),
     /// A floating-point operation.
-    Float(VecInfo, u128, u128),
+    Float(VecInfo, [u128; 3]),
     /// A trap.
     Trap(u64),
 }
@@ -400,12 +400,13 @@ impl Guest for ToyGuest {
         Ok(mix(&mut state))
     }
 
-    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {
+    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
+        let [a, b, c] = operands;
         if info.kind.row().op == Op::Float {
-            self.log.push(Event::Float(info, a, b));
+            self.log.push(Event::Float(info, operands));
         }
         let mut state = info.encode() ^ a as u64 ^ ((a >> 64) as u64).rotate_left(7) ^ (b as u64).rotate_left(17);
-        state ^= ((b >> 64) as u64).rotate_left(31);
+        state ^= ((b >> 64) as u64).rotate_left(31) ^ (c as u64).rotate_left(41) ^ ((c >> 64) as u64).rotate_left(53);
         let row = info.kind.row();
         let low = mix(&mut state);
         if row.ty == Type::V128 {

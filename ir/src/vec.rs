@@ -77,6 +77,7 @@ macro_rules! vec_ops {
         /// A vector operation. Names say what is done and to which lanes: `Add16` adds lanes of 16 bits, `S` and `U` are
         /// signed and unsigned; rows of floating point have the formats in their names, with `P` for all lanes and without it for
         /// lane 0, the other lanes being those of `a`. Their semantics are those of SSE's instructions: `MinF64` is MINSD.
+        /// `MulAdd` is `a * b + c`, rounded once.
         /// `Order` (signalling for every NaN) and `OrderQuiet` (for signalling ones) raise flags as COMISD and UCOMISD do
         /// and tell whether the operands are unordered. `Compare` takes the predicates of CMPPS, `Test` two more:
         /// [`TEST_EQUAL_OR_UNORDERED`] and [`TEST_ORDERED_AND_UNEQUAL`].
@@ -252,6 +253,8 @@ vec_ops! {
     float Float DivF64 "div.f64" VVToV V128 1;
     float Float DivF32P "div.f32x4" VVToV V128 1;
     float Float DivF64P "div.f64x2" VVToV V128 1;
+    float Float MulAddF32 "mul_add.f32" VVVToV V128 1;
+    float Float MulAddF64 "mul_add.f64" VVVToV V128 1;
     float Float MinF32 "min.f32" VVToV V128 1;
     float Float MinF64 "min.f64" VVToV V128 1;
     float Float MinF32P "min.f32x4" VVToV V128 1;

@@ -7,7 +7,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, QuickCompiler, Request};
-use mimus_frontend::x86::HEADER_OFFSET;
 
 use crate::cache::{Cache, Finished, Job, Tb};
 
@@ -82,6 +81,8 @@ struct Shared {
 /// Settings of compiling.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
+    /// Where the guest's env has its header ([`mimus_frontend::guest::GuestCpu::HEADER_OFFSET`]).
+    pub header_offset: usize,
     /// Whether compiled code counts guest instructions.
     pub counted: bool,
     /// Whether blocks are chained.
@@ -98,7 +99,7 @@ impl Settings {
         Request {
             parts,
             region,
-            header_offset: HEADER_OFFSET as i32,
+            header_offset: self.header_offset as i32,
             linear_offset: tb.key.cs_base.into(),
             counted: self.counted,
             may_link: self.chain,

@@ -21,7 +21,10 @@ pub struct Config {
     pub cpu: String,
     /// How guest code is executed.
     pub accel: Accel,
-    /// Kernel image (bzImage, multiboot or PVH ELF); `None` runs the built-in demo guest.
+    /// What runs before the kernel; only [`MachineKind::Virt`] has a choice.
+    pub bios: Bios,
+    /// Kernel image (a PC's is a bzImage, multiboot or PVH ELF). Without one a PC runs the built-in demo guest, and another
+    /// machine its firmware.
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk; only ever set together with `kernel`.
     pub initrd: Option<PathBuf>,
@@ -33,6 +36,8 @@ pub struct Config {
     pub debugcon: Option<Debugcon>,
     /// The `isa-debug-exit` device, when one was asked for.
     pub debug_exit: Option<DebugExit>,
+    /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
+    pub virtio: Vec<VirtioDevice>,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -56,12 +61,14 @@ impl Default for Config {
             smp: 1,
             cpu: DEFAULT_CPU.to_owned(),
             accel: Accel::default(),
+            bios: Bios::Default,
             kernel: None,
             initrd: None,
             append: String::new(),
             serial: Chardev::Stdio { mux: false },
             debugcon: None,
             debug_exit: None,
+            virtio: Vec::new(),
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -77,6 +84,46 @@ impl Default for Config {
 pub enum MachineKind {
     /// QEMU's `pc`: a PC with ISA devices, a local APIC, an I/O APIC and a PCI host bridge.
     Pc,
+    /// QEMU's `virt` for RISC-V: CLINT, PLIC, a 16550A, a Goldfish clock and eight slots for virtio devices.
+    Virt,
+}
+
+/// The firmware of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bios {
+    /// The one that the machine comes with, from where it is installed.
+    Default,
+    /// None: the kernel starts at once.
+    None,
+    /// This file.
+    File(PathBuf),
+}
+
+/// A virtio device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VirtioDevice {
+    /// A disk.
+    Block(Disk),
+    /// A source of random numbers.
+    Rng,
+    /// A network adapter without a peer.
+    Net {
+        /// Its hardware address.
+        mac: [u8; 6],
+    },
+}
+
+/// A disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The image.
+    pub file: PathBuf,
+    /// The image is known to be raw, whatever its first bytes look like.
+    pub raw: bool,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// What the guest sees as its serial number.
+    pub serial: String,
 }
 
 /// How guest code is executed.

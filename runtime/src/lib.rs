@@ -1,5 +1,6 @@
 //! Machines that run guests, and the pieces of the `mimus` command.
 
+pub mod block;
 pub mod boot;
 pub mod bus;
 pub mod cache;

@@ -1,11 +1,12 @@
 //! One compiled block at a time on a vCPU, so that compiled code can be compared with the interpreter step by step.
 
+use std::marker::PhantomData;
+
 use mimus_backend::exec::enter;
 use mimus_backend::{
     Arena, BackendError, CompiledInfo, Compiler, HostAddr, HostIsa, Part, QuickCompiler, Request, Thunks,
 };
-use mimus_frontend::x86::helpers::TABLE;
-use mimus_frontend::x86::{Cpu, HEADER_OFFSET};
+use mimus_frontend::guest::GuestCpu;
 use mimus_ir::Block;
 use mimus_softmmu::{ExitCode, JumpCacheEntry};
 
@@ -14,9 +15,9 @@ use crate::slow;
 /// Bytes of the arena; it is thrown away when it is full.
 const ARENA: usize = 4 << 20;
 
-/// Compiles blocks and runs them, without chaining.
+/// Compiles blocks of one guest and runs them, without chaining.
 #[derive(Debug)]
-pub struct BlockRunner {
+pub struct BlockRunner<C> {
     compiler: Compiler,
     quick: Option<QuickCompiler>,
     /// Executions left of a quick block.
@@ -28,6 +29,7 @@ pub struct BlockRunner {
     jump_cache: Box<JumpCacheEntry>,
     /// Counts the arenas, so that what lay in an earlier one is known to be gone.
     epoch: u64,
+    guest: PhantomData<fn(C)>,
 }
 
 #[derive(Debug)]
@@ -57,20 +59,20 @@ pub enum Left {
 }
 
 impl Memory {
-    fn new(host: &HostIsa) -> Result<Memory, BackendError> {
+    fn new(host: &HostIsa, header_offset: usize) -> Result<Memory, BackendError> {
         let mut arena = Arena::new(ARENA)?;
-        let thunks = Thunks::new(host, &mut arena, HEADER_OFFSET as i32)?;
+        let thunks = Thunks::new(host, &mut arena, header_offset as i32)?;
         let links = Box::new([thunks.exit_stub().0; 2]);
         Ok(Memory { arena, thunks, links })
     }
 }
 
 /// To compile a block by itself.
-fn request<'a>(parts: &'a [Part<'a>]) -> Request<'a> {
+fn request<'a, C: GuestCpu>(parts: &'a [Part<'a>]) -> Request<'a> {
     Request {
         parts,
         region: false,
-        header_offset: HEADER_OFFSET as i32,
+        header_offset: C::HEADER_OFFSET as i32,
         linear_offset: 0,
         counted: false,
         may_link: false,
@@ -78,35 +80,35 @@ fn request<'a>(parts: &'a [Part<'a>]) -> Request<'a> {
     }
 }
 
-impl BlockRunner {
+impl<C: GuestCpu> BlockRunner<C> {
     /// For this host.
     ///
     /// # Errors
     ///
     /// When Cranelift does not know the host, or there is no memory for code.
-    pub fn new() -> Result<BlockRunner, BackendError> {
+    pub fn new() -> Result<BlockRunner<C>, BackendError> {
         let compiler = Compiler::new(HostIsa::native()?);
-        let memory = Memory::new(compiler.host())?;
-        let helpers = TABLE.iter().map(|row| row.function as usize as u64).collect();
+        let memory = Memory::new(compiler.host(), C::HEADER_OFFSET)?;
+        let helpers = C::helpers();
         let quick = QuickCompiler::new(compiler.host());
         let (code, jump_cache, count) = (Vec::new(), Box::default(), Box::default());
-        Ok(BlockRunner { compiler, quick, code, memory, helpers, jump_cache, count, epoch: 0 })
+        Ok(BlockRunner { compiler, quick, code, memory, helpers, jump_cache, count, epoch: 0, guest: PhantomData })
     }
 
-    /// Compiles a block, which must be for an x86 vCPU. Earlier ones may be lost by it.
+    /// Compiles a block, which must be for a vCPU of type `C`. Earlier ones may be lost by it.
     ///
     /// # Errors
     ///
     /// What the backend finds wrong with it.
     pub fn compile(&mut self, block: &Block) -> Result<Compiled, BackendError> {
-        let info = self.compiler.compile(request(&[Part { block, link_slot: 0 }]), &mut self.code)?;
+        let info = self.compiler.compile(request::<C>(&[Part { block, link_slot: 0 }]), &mut self.code)?;
         self.publish(&info)
     }
 
     /// As [`BlockRunner::compile`], by the quick tier; `None` if it does not do the block, or there is none for this host.
     pub fn compile_quick(&mut self, block: &Block) -> Option<Compiled> {
         let quick = self.quick.as_mut()?;
-        let info = quick.compile(&request(&[Part { block, link_slot: 0 }]))?;
+        let info = quick.compile(&request::<C>(&[Part { block, link_slot: 0 }]))?;
         self.code.clear();
         self.code.extend_from_slice(quick.code());
         self.publish(&info).ok()
@@ -117,7 +119,7 @@ impl BlockRunner {
         let slot = match self.memory.arena.alloc(self.code.len()) {
             Some(slot) => slot,
             None => {
-                self.memory = Memory::new(self.compiler.host())?;
+                self.memory = Memory::new(self.compiler.host(), C::HEADER_OFFSET)?;
                 self.epoch += 1;
                 self.memory.arena.alloc(self.code.len()).ok_or(BackendError::ArenaTooSmall(ARENA))?
             }
@@ -127,29 +129,27 @@ impl BlockRunner {
     }
 
     /// Runs a block on `cpu`; `None` if it has been lost by a later [`BlockRunner::compile`].
-    pub fn run(&mut self, compiled: Compiled, cpu: &mut Cpu) -> Option<Left> {
+    pub fn run(&mut self, compiled: Compiled, cpu: &mut C) -> Option<Left> {
         if compiled.epoch != self.epoch {
             return None;
         }
-        let header = &mut cpu.header;
+        let header = cpu.header();
         *self.count = u32::MAX >> 1;
         header.counts = (&raw mut *self.count) as u64;
         header.links = self.memory.links.as_ptr() as u64;
         header.helpers = self.helpers.as_ptr() as u64;
         header.jump_caches = (&raw mut *self.jump_cache) as u64;
         header.jump_cache_mask = 0;
-        header.slow_rust = slow::TABLE.map(|f| f.address());
-        header.vector = slow::VECTOR.address();
-        header.x87_rust = slow::X87.map(|f| f.address());
+        slow::install::<C>(header);
         self.memory.thunks.install(header);
         cpu.update_mode();
-        cpu.in_compiled_code = true;
-        let env: *mut Cpu = cpu;
-        // SAFETY: the block lies in the present arena, by its epoch, and was compiled for this header offset and an x86 env;
+        cpu.set_in_compiled_code(true);
+        let env: *mut C = cpu;
+        // SAFETY: the block lies in the present arena, by its epoch, and was compiled for this header offset and this guest's env;
         // `env` is borrowed mutably; all that its header points to was just set and lives as long as `self`.
         let code = unsafe { enter(&self.memory.thunks, env.cast(), compiled.entry) };
-        cpu.in_compiled_code = false;
-        let value = cpu.header.exit_value;
+        cpu.set_in_compiled_code(false);
+        let value = cpu.header().exit_value;
         Some(match code {
             ExitCode::Main => Left::Main,
             ExitCode::Stopped => Left::Stopped(value),

@@ -1,4 +1,9 @@
-//! The PC: puts RAM, devices, vCPU and kernel together and runs them.
+//! Machines: put RAM, devices, vCPU and what they boot together and run them.
+//!
+//! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
+
+mod pc;
+mod virt;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
@@ -8,24 +13,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
-use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
-use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET};
-use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
+use mimus_frontend::guest::GuestCpu;
+use mimus_hw::CharSink;
 use mimus_softmmu::Ram;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::boot::{self, BootConfig, BootState, SegmentInit};
-use crate::bus::{self, PcBus, SharedPc};
 use crate::cache::{self, Cache};
 use crate::cli;
-use crate::clock::{Clock, TSC_HZ, Timer};
+use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, CompileMode, Config, ExitStatus, JitConfig, LogItems};
+use crate::config::{Accel, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::kick::Kicker;
-use crate::log;
 use crate::stats::Stats;
-use crate::terminal::{InputThread, OnSinkError, RawTerminal, open_sink};
+use crate::terminal::{InputThread, RawTerminal, open_sink};
 use crate::vcpu::{Jit, Regions, Vcpu};
+use pc::PcBoard;
+use virt::VirtBoard;
 
 /// Bound on translations when the user gives none, in MiB.
 pub const DEFAULT_TB_SIZE_MIB: u32 = 512;
@@ -55,29 +58,156 @@ struct Requests {
     output_closed: AtomicBool,
 }
 
-/// A PC with one vCPU, ready to run.
-pub struct Machine {
+/// A machine with one vCPU, ready to run.
+pub struct Machine(Kind);
+
+/// Which one.
+enum Kind {
+    Pc(Box<Runner<PcBoard>>),
+    Virt(Box<Runner<VirtBoard>>),
+}
+
+/// Does the same with each kind of machine.
+macro_rules! each {
+    ($machine:expr, $runner:ident => $do:expr) => {
+        match $machine {
+            Kind::Pc($runner) => $do,
+            Kind::Virt($runner) => $do,
+        }
+    };
+}
+
+impl Machine {
+    /// Builds the machine that `config` describes and loads its kernel.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the host refuses (memory, files, threads), and images that cannot be booted, each naming the option.
+    pub fn new(config: &Config) -> Result<Machine> {
+        Ok(Machine(match config.machine {
+            MachineKind::Pc => Kind::Pc(Box::new(Runner::new(config)?)),
+            MachineKind::Virt => Kind::Virt(Box::new(Runner::new(config)?)),
+        }))
+    }
+
+    /// Runs until the guest powers off, or whatever else ends a run.
+    ///
+    /// # Errors
+    ///
+    /// A bug of mimus, or a kernel that cannot be loaded again after a reset.
+    pub fn run(&mut self) -> Result<ExitStatus> {
+        each!(&mut self.0, runner => runner.run())
+    }
+
+    /// What was counted so far.
+    pub fn stats(&mut self) -> Stats {
+        each!(&mut self.0, runner => runner.stats())
+    }
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+/// What a board is made with.
+struct Parts<'a> {
+    config: &'a Config,
+    ram: Arc<Ram>,
+    cache: Arc<Cache>,
+    clock: Clock,
+    alarm: Alarm,
+    kicker: Arc<Kicker>,
+    requests: Arc<Requests>,
+}
+
+impl Parts<'_> {
+    /// Where the characters of the device that `option` connects go.
+    fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
+        let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
+        let on_error = move |_| {
+            requests.output_closed.store(true, Ordering::Release);
+            kicker.kick();
+        };
+        Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// What the guest asks of the machine.
+enum Event {
+    PowerOff,
+    Reset,
+    Exit(u8),
+}
+
+/// What a board's devices have after a look at them.
+struct Looked {
+    event: Option<Event>,
+    /// When to look again, in guest nanoseconds.
+    deadline: Option<u64>,
+}
+
+/// What comes after a turn of the vCPU.
+enum Turn {
+    /// Another.
+    Again,
+    /// Nothing until something happens: the vCPU waits for an interrupt.
+    Sleep,
+    /// The vCPU cannot go on.
+    Reset,
+}
+
+/// What is particular to a kind of machine: its devices, its vCPU, how it boots.
+trait Board: Sized {
+    /// The vCPU.
+    type Cpu: GuestCpu;
+
+    /// Where RAM is: addresses and sizes in bytes.
+    fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)>;
+
+    /// Makes devices and vCPU.
+    fn build(parts: &Parts) -> Result<(Self, Box<Self::Cpu>)>;
+
+    /// Loads what is booted and sets the vCPU to its first state.
+    fn load(&mut self, config: &Config, cpu: &mut Self::Cpu) -> Result<()>;
+
+    /// Gives the first serial port input: how much of it was taken.
+    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static;
+
+    /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
+    fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
+
+    /// Delivers an interrupt if one is to be taken, or runs a block.
+    fn turn(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Result<Turn>;
+
+    /// When a device wants to be looked at, in guest nanoseconds.
+    fn deadline(&self) -> Option<u64>;
+
+    /// The reset line of the devices.
+    fn reset(&mut self);
+}
+
+/// A machine of one kind.
+struct Runner<B: Board> {
     // The order of fields is the order of being dropped: threads that use the rest go first.
     input: Option<InputThread>,
     terminal: Option<RawTerminal>,
     timer: Timer,
-    vcpu: Vcpu,
+    board: B,
+    vcpu: Vcpu<B::Cpu>,
     kicker: Arc<Kicker>,
-    pc: SharedPc,
     cache: Arc<Cache>,
     jit: Option<Arc<Jit>>,
     clock: Clock,
     requests: Arc<Requests>,
     config: Config,
-    acpi: Vec<(u64, Vec<u8>)>,
-    interrupt_pending: bool,
 }
 
-/// Allocates RAM as the PC lays it out.
-fn allocate_ram(size: u64) -> Result<Arc<Ram>> {
-    let ranges: Vec<(GuestAddress, usize)> = boot::ram_ranges(size);
-    let memory = GuestMemoryMmap::from_ranges(&ranges)
-        .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", size >> 20))?;
+/// Allocates RAM in these places.
+fn allocate_ram(config: &Config, ranges: &[(GuestAddress, usize)]) -> Result<Arc<Ram>> {
+    let memory = GuestMemoryMmap::from_ranges(ranges)
+        .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", config.ram_size >> 20))?;
     advise_huge_pages(&memory);
     Ok(Arc::new(Ram::new(memory)))
 }
@@ -95,8 +225,8 @@ fn advise_huge_pages(memory: &GuestMemoryMmap<()>) {
     }
 }
 
-/// Makes the compiling side and the cache.
-fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
+/// Makes the compiling side and the cache, for a guest whose env has its header at `header_offset`.
+fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
     let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile }) = &config.accel else {
         let bytes = DEFAULT_TB_SIZE_MIB as usize * (1 << 20);
         return Ok((Arc::new(Cache::new(ram.clone(), bytes, None)), None));
@@ -105,11 +235,12 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     let bytes = bytes.max(cache::MIN_BYTES);
     let host = HostIsa::native()?;
     let mut arena = Arena::new((bytes / CODE_SHARE).max(cache::MIN_BYTES / 2))?;
-    let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32)?;
+    let thunks = Thunks::new(&host, &mut arena, header_offset as i32)?;
     let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
     let settings = Settings {
+        header_offset,
         // The demo guest ends with a table of what ran where.
-        counted: config.stats.is_some() || config.kernel.is_none(),
+        counted: config.stats.is_some() || runs_demo(config),
         chain: !config.log.contains(LogItems::EXEC),
         sync: *compile == CompileMode::Sync,
         dump,
@@ -125,130 +256,78 @@ fn translation(config: &Config, ram: &Arc<Ram>) -> Result<(Arc<Cache>, Option<Ar
     Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
 }
 
+/// Whether the built-in demo guest runs.
+fn runs_demo(config: &Config) -> bool {
+    config.machine == MachineKind::Pc && config.kernel.is_none()
+}
+
 fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-impl Machine {
-    /// Builds the machine that `config` describes and loads its kernel.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the host refuses (memory, files, threads), and images that cannot be booted, each naming the option.
-    pub fn new(config: &Config) -> Result<Machine> {
+impl<B: Board> Runner<B> {
+    fn new(config: &Config) -> Result<Runner<B>> {
         let requests = Arc::new(Requests::default());
         let kicker = Kicker::new();
-        let ram = allocate_ram(config.ram_size)?;
+        let ram = allocate_ram(config, &B::ram_ranges(config))?;
         let clock = Clock::start();
         let timer = Timer::start(clock, kicker.clone()).context("cannot start the timer thread")?;
-        let on_error = |requests: &Arc<Requests>, kicker: &Arc<Kicker>| -> OnSinkError {
-            let (requests, kicker) = (requests.clone(), kicker.clone());
-            Box::new(move |_| {
-                requests.output_closed.store(true, Ordering::Release);
-                kicker.kick();
-            })
+        let (cache, jit) = translation(config, &ram, B::Cpu::HEADER_OFFSET)?;
+        let parts = Parts {
+            config,
+            ram,
+            cache: cache.clone(),
+            clock,
+            alarm: timer.alarm(),
+            kicker: kicker.clone(),
+            requests: requests.clone(),
         };
-        let serial = open_sink("-serial", &config.serial, on_error(&requests, &kicker))?;
-        let debugcon = match &config.debugcon {
-            Some(debugcon) => open_sink("-debugcon", &debugcon.chardev, on_error(&requests, &kicker))?,
-            None => Box::new(crate::terminal::NullSink),
-        };
-        let board = PcConfig {
-            ram_size: config.ram_size,
-            cpus: config.smp,
-            tsc_hz: TSC_HZ,
-            unix_time_at_power_on: unix_time(),
-            debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
-            debugcon: config.debugcon.as_ref().map(|d| d.iobase),
-        };
-        let pc = Arc::new(std::sync::Mutex::new(Pc::new(board, serial, debugcon)));
-        let (cache, jit) = translation(config, &ram)?;
-        let bus = PcBus { pc: pc.clone(), clock, alarm: timer.alarm(), kicker: kicker.clone(), index: 0 };
-        let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
-        let cpu = Cpu::new(ram, cache.clone(), Box::new(bus), features);
+        let (board, cpu) = B::build(&parts)?;
         let wanted = jit.is_some() && config.perf_map;
         let perf = if wanted { Some(PerfMap::create().context("-perfmap")?) } else { None };
         let vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf, kicker.clone());
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        let mut machine = Machine {
+        let mut runner = Runner {
             input: None,
             terminal: None,
             timer,
+            board,
             vcpu,
             kicker,
-            pc,
             cache,
             jit,
             clock,
             requests,
             config: config.clone(),
-            acpi,
-            interrupt_pending: false,
         };
-        machine.load()?;
-        Ok(machine)
+        runner.load()?;
+        Ok(runner)
     }
 
-    /// Loads the kernel and sets the vCPU to its first state.
     fn load(&mut self) -> Result<()> {
-        let cpu = &mut self.vcpu.cpu;
-        cpu.reset();
-        if let Some(kernel) = &self.config.kernel {
-            let boot = BootConfig {
-                kernel,
-                initrd: self.config.initrd.as_deref(),
-                cmdline: &self.config.append,
-                ram_size: self.config.ram_size,
-                acpi: &self.acpi,
-                rsdp: acpi_tables::RSDP_ADDRESS,
-            };
-            let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
-            apply(&mut cpu.state, &state);
-        } else {
-            let demo = crate::demo::image()?;
-            cpu.mmu.ram.memory().write_slice(&demo.bytes, GuestAddress(demo.load_address)).context("the demo guest")?;
-            let cs = &mut cpu.state.seg[Seg::Cs as usize];
-            cs.selector = demo.entry_segment;
-            cs.base = u64::from(demo.entry_segment) * 16;
-            cpu.state.rip = u64::from(demo.entry_offset);
-        }
-        cpu.update_mode();
-        cpu.flush_tlb(false);
+        self.board.load(&self.config, &mut self.vcpu.cpu)?;
+        // RAM was written behind the watches.
         self.cache.clear();
         Ok(())
     }
 
     /// Connects standard input to the serial port, if the configuration says so.
     fn connect_input(&mut self) -> Result<()> {
-        let crate::config::Chardev::Stdio { mux } = self.config.serial else { return Ok(()) };
+        let Chardev::Stdio { mux } = self.config.serial else { return Ok(()) };
         let stdin = std::io::stdin();
         if stdin.is_terminal() {
             self.terminal = RawTerminal::enter(&stdin, mux).context("cannot set up the terminal")?;
         }
-        let (pc, clock, kicker) = (self.pc.clone(), self.clock, self.kicker.clone());
-        let deliver = move |bytes: &[u8]| {
-            let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
-            if accepted != 0 {
-                kicker.kick();
-            }
-            accepted
-        };
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
         let quit = move || {
             requests.quit.store(true, Ordering::Release);
             kicker.kick();
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-        self.input = Some(InputThread::spawn(fd, mux, deliver, quit).context("standard input")?);
+        self.input = Some(InputThread::spawn(fd, mux, self.board.input(), quit).context("standard input")?);
         Ok(())
     }
 
-    /// Runs until the guest powers off, or whatever else ends a run.
-    ///
-    /// # Errors
-    ///
-    /// A bug of mimus, or a kernel that cannot be loaded again after a reset.
-    pub fn run(&mut self) -> Result<ExitStatus> {
+    fn run(&mut self) -> Result<ExitStatus> {
         self.connect_input()?;
         let result = self.run_loop();
         // The threads that use the terminal end before it is restored.
@@ -258,53 +337,32 @@ impl Machine {
     }
 
     fn run_loop(&mut self) -> Result<ExitStatus> {
-        self.vcpu.cpu.header.exit_request.store(1, Ordering::Release);
+        self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
         loop {
-            if self.vcpu.cpu.header.exit_request.load(Ordering::Acquire) != 0
+            if self.vcpu.cpu.header().exit_request.load(Ordering::Acquire) != 0
                 && let Some(status) = self.service()?
             {
                 return Ok(status);
             }
-            if self.vcpu.cpu.triple_fault {
-                tracing::warn!("triple fault at {:#x}: the machine resets", self.vcpu.cpu.state.rip);
-                if let Some(status) = self.reset()? {
-                    return Ok(status);
+            match self.board.turn(&mut self.vcpu)? {
+                Turn::Again => {}
+                Turn::Sleep => self.sleep(),
+                Turn::Reset => {
+                    if let Some(status) = self.reset()? {
+                        return Ok(status);
+                    }
                 }
             }
-            if self.interrupt_pending && self.vcpu.cpu.state.flags & rflags::IF != 0 {
-                if self.vcpu.cpu.state.shadow != 0 {
-                    self.vcpu.step_one()?;
-                    continue;
-                }
-                self.take_interrupt();
-            }
-            self.vcpu.cpu.state.shadow = 0;
-            if self.vcpu.cpu.state.halted != 0 {
-                self.sleep();
-                continue;
-            }
-            self.vcpu.cpu.interrupt_waits = self.interrupt_pending;
-            self.vcpu.step()?;
         }
     }
 
     /// Looks at devices and requests.
     fn service(&mut self) -> Result<Option<ExitStatus>> {
         // Read, too: what the kick was about is seen after it.
-        self.vcpu.cpu.header.exit_request.swap(0, Ordering::AcqRel);
+        self.vcpu.cpu.header().exit_request.swap(0, Ordering::AcqRel);
         self.kicker.clear();
-        let now = self.clock.now();
-        let mut pc = bus::lock(&self.pc);
-        pc.advance(now);
-        self.interrupt_pending = pc.interrupt_pending(0);
-        let nmi = pc.take_nmi(0);
-        let event = pc.take_event();
-        let deadline = pc.next_deadline();
-        drop(pc);
+        let Looked { event, deadline } = self.board.look(&mut self.vcpu);
         self.timer.alarm().set(deadline);
-        if nmi && self.vcpu.cpu.state.nmi_blocked == 0 {
-            self.vcpu.cpu.deliver_nmi();
-        }
         if self.requests.quit.load(Ordering::Acquire) {
             return Ok(Some(ExitStatus::Quit));
         }
@@ -313,9 +371,9 @@ impl Machine {
         }
         match event {
             None => Ok(None),
-            Some(PcEvent::PowerOff) => Ok(Some(ExitStatus::PowerOff)),
-            Some(PcEvent::DebugExit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
-            Some(PcEvent::Reset) => self.reset(),
+            Some(Event::PowerOff) => Ok(Some(ExitStatus::PowerOff)),
+            Some(Event::Exit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
+            Some(Event::Reset) => self.reset(),
         }
     }
 
@@ -324,73 +382,31 @@ impl Machine {
         if self.config.no_reboot {
             return Ok(Some(ExitStatus::Reset));
         }
-        bus::lock(&self.pc).reset(self.clock.now());
-        self.interrupt_pending = false;
+        self.board.reset();
         self.load()?;
         Ok(None)
     }
 
-    fn take_interrupt(&mut self) {
-        let mut pc = bus::lock(&self.pc);
-        let vector = pc.acknowledge_interrupt(0);
-        self.interrupt_pending = pc.interrupt_pending(0);
-        drop(pc);
-        if let Some(vector) = vector {
-            self.vcpu.stats.interrupts += 1;
-            log::interrupt(&self.vcpu.cpu, vector);
-            self.vcpu.cpu.deliver_interrupt(vector);
-            self.vcpu.cpu.header.verdict = 0;
-        }
-    }
-
-    /// Sleeps in HLT until something may have happened.
+    /// Sleeps until something may have happened.
     fn sleep(&mut self) {
         self.vcpu.stats.halts += 1;
         self.vcpu.rest();
-        let wait = bus::lock(&self.pc).next_deadline().map(|d| d.saturating_sub(self.clock.now()).min(LONGEST_SLEEP));
+        let wait = self.board.deadline().map(|d| d.saturating_sub(self.clock.now()).min(LONGEST_SLEEP));
         self.kicker.sleep(wait.map(Duration::from_nanos));
         self.vcpu.wake();
-        self.vcpu.cpu.header.exit_request.store(1, Ordering::Release);
+        self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
     }
 
-    /// What was counted so far.
-    pub fn stats(&self) -> Stats {
+    fn stats(&mut self) -> Stats {
         Stats {
             vcpu: self.vcpu.stats,
-            compiled_insns: self.vcpu.cpu.header.insns,
+            compiled_insns: self.vcpu.cpu.header().insns,
             cache: self.cache.stats(),
-            mmu: self.vcpu.cpu.mmu.stats,
+            mmu: self.vcpu.cpu.mmu().stats,
             compile_ns: self.jit.as_ref().map_or(0, |jit| jit.compiling.nanoseconds()),
             guest_ns: self.clock.now(),
         }
     }
-}
-
-fn segment(init: &SegmentInit) -> Segment {
-    Segment { base: init.base, limit: init.limit, selector: init.selector, access: init.access }
-}
-
-/// Sets the registers that the boot protocol names.
-fn apply(state: &mut State, boot: &BootState) {
-    state.gpr = boot.gpr;
-    state.rip = boot.rip;
-    state.set_rflags(boot.rflags);
-    state.cr0 = boot.cr0;
-    state.cr3 = boot.cr3;
-    state.cr4 = boot.cr4;
-    state.efer = boot.efer;
-    let s = &boot.segments;
-    for (seg, init) in
-        [(Seg::Es, &s.es), (Seg::Cs, &s.cs), (Seg::Ss, &s.ss), (Seg::Ds, &s.ds), (Seg::Fs, &s.fs), (Seg::Gs, &s.gs)]
-    {
-        state.seg[seg as usize] = segment(init);
-    }
-    state.tr = segment(&s.tr);
-    state.gdtr = TableReg { base: boot.gdt.base, limit: boot.gdt.limit.into() };
-    state.idtr = TableReg { base: boot.idt.base, limit: boot.idt.limit.into() };
-    // As firmware leaves them: MTRRs and fixed ranges enabled, write-back by default (SDM vol. 3A, 11.11.2.1). Without it Linux
-    // takes page attributes for unusable.
-    state.mtrr_def_type = 0xc06;
 }
 
 /// Runs the machine that `config` describes to its end, and writes `-stats`.
@@ -405,7 +421,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let mut machine = Machine::new(config)?;
     let status = machine.run()?;
-    if config.kernel.is_none() {
+    if runs_demo(config) {
         // Nobody is told when standard output is gone: the guest's own output found out.
         let _ = write!(std::io::stdout(), "\n{}", machine.stats().to_table());
     }

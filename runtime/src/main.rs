@@ -9,7 +9,7 @@ use mimus_runtime::config::{Config, ExitStatus};
 use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
-    let result = match cli::parse(std::env::args_os().skip(1)) {
+    let result = match cli::parse_program(std::env::args_os()) {
         Ok(Invocation::Print(text)) => print(&text),
         Ok(Invocation::Run(config)) => start(*config),
         Err(error) => Err(error.into()),

@@ -1,4 +1,4 @@
-//! The dispatcher of one x86 vCPU: finds or makes the block at the guest PC, interprets or enters it, and does what it was
+//! The dispatcher of one vCPU: finds or makes the block at the guest PC, interprets or enters it, and does what it was
 //! left for.
 
 use std::sync::Arc;
@@ -8,10 +8,7 @@ use mimus_backend::QuickCompiler;
 use mimus_backend::exec::{HostAddr, enter};
 use mimus_backend::perf::PerfMap;
 use mimus_backend::thunks::Thunks;
-use mimus_frontend::x86::cpu::JUMP_CACHES;
-use mimus_frontend::x86::lift::{self, MAX_GUEST_INSNS, MAX_INSN_LEN, Patched};
-use mimus_frontend::x86::state::rflags;
-use mimus_frontend::x86::{Cpu, Mode, exception::Exception};
+use mimus_frontend::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
@@ -28,6 +25,9 @@ use crate::stats::VcpuStats;
 
 /// Blocks whose first byte is at most this far from the end of what is decoded at once, in bytes.
 const FETCH: usize = 512;
+
+/// More bytes than any guest's longest instruction has.
+const SPILL: usize = 16;
 
 /// Entries of each jump cache that compiled code probes.
 const JUMP_CACHE: usize = 65536;
@@ -97,9 +97,9 @@ struct Fetched {
 }
 
 /// One vCPU with its dispatcher's state.
-pub struct Vcpu {
+pub struct Vcpu<C: GuestCpu> {
     /// The guest's registers, memory and devices.
-    pub cpu: Box<Cpu>,
+    pub cpu: Box<C>,
     /// Counters.
     pub stats: VcpuStats,
     cache: Arc<Cache>,
@@ -124,33 +124,30 @@ pub struct Vcpu {
     perf: Option<PerfMap>,
 }
 
-impl Vcpu {
+impl<C: GuestCpu> Vcpu<C> {
     /// A vCPU that shares `cache`, interpreting only when there is no `jit`. `kicker` is attached to it for as long as it
     /// lives.
     pub fn new(
-        mut cpu: Box<Cpu>,
+        mut cpu: Box<C>,
         cache: Arc<Cache>,
         jit: Option<Arc<Jit>>,
         perf: Option<PerfMap>,
         kicker: Arc<Kicker>,
-    ) -> Vcpu {
+    ) -> Vcpu<C> {
         let passage = cache.register(kicker.clone());
         // SAFETY: the env, and with it the exit request, is in a box that the vCPU owns; its drop detaches the kicker first.
-        unsafe { kicker.attach(&raw const cpu.header.exit_request) };
+        unsafe { kicker.attach(&raw const cpu.header().exit_request) };
         // Zeroed memory, which the host gives page by page as it is written.
-        cpu.jump_caches = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
-        let helpers: Vec<u64> =
-            mimus_frontend::x86::helpers::TABLE.iter().map(|row| row.function as usize as u64).collect();
-        let header = &mut cpu.header;
+        let helpers = C::helpers();
+        let (header, jump_caches) = cpu.jump_caches();
+        *jump_caches = bytemuck::zeroed_slice_box(C::JUMP_CACHES * JUMP_CACHE);
         header.links = cache.links().address();
         header.link_targets = cache.links().targets_address();
         header.counts = cache.links().counts_address();
         header.helpers = helpers.as_ptr() as u64;
-        header.jump_caches = cpu.jump_caches.as_mut_ptr() as u64;
+        header.jump_caches = jump_caches.as_mut_ptr() as u64;
         header.jump_cache_mask = ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64;
-        header.slow_rust = slow::TABLE.map(|f| f.address());
-        header.vector = slow::VECTOR.address();
-        header.x87_rust = slow::X87.map(|f| f.address());
+        slow::install::<C>(header);
         if let Some(jit) = &jit {
             jit.thunks.install(header);
         }
@@ -207,7 +204,7 @@ impl Vcpu {
                 drop(cell.take_if(|cached| cached.tb.is_dead()));
             }
         }
-        let tlb = &mut self.cpu.mmu.tlb;
+        let tlb = &mut self.cpu.mmu().tlb;
         match &news.protect {
             Protect::All => tlb.protect_all(),
             Protect::Pages(pages) => pages.iter().for_each(|page| tlb.protect_page(*page)),
@@ -226,13 +223,13 @@ impl Vcpu {
         {
             self.publish_finished();
         }
-        if self.cpu.mode.has(Mode::TF | Mode::BREAKPOINTS) {
+        if self.cpu.single_steps() {
             return self.step_one();
         }
-        let context = self.cpu.contexts.number();
-        let pc = self.cpu.state.rip;
+        let context = self.cpu.context();
+        let pc = self.cpu.pc();
         // The entry is taken out while its block runs: cheaper than counting one more owner.
-        let index = Vcpu::block_index(pc, context);
+        let index = Self::block_index(pc, context);
         if let Some(cached) = self.blocks[index].take()
             && cached.pc == pc
             && cached.context == context
@@ -285,7 +282,7 @@ impl Vcpu {
         }
         if std::mem::take(&mut self.indirect) {
             let pc = tb.key.pc;
-            let Cpu { header, jump_caches, .. } = &mut *self.cpu;
+            let (header, jump_caches) = self.cpu.jump_caches();
             let at = jump_cache_offset(pc, header.jump_cache_mask) + (header.jump_cache - header.jump_caches);
             if let Some(cell) = jump_caches.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
                 *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
@@ -327,7 +324,7 @@ impl Vcpu {
     #[cold]
     fn sample(&mut self, tb: &Arc<Tb>) {
         let Some(jit) = &self.jit else { return };
-        self.cpu.header.sample = jit.regions.interval;
+        self.cpu.header().sample = jit.regions.interval;
         let wanted = jit.regions.samples.saturating_mul(1 << (2 * tb.level.min(MAX_LEVEL)));
         if tb.level < MAX_LEVEL && tb.sample(wanted) {
             jit.compiling.request_region(&self.cache, tb);
@@ -355,15 +352,15 @@ impl Vcpu {
     }
 
     fn interpret(&mut self, block: &Block) -> Result<Exit, Malformed> {
-        log::exec(&self.cpu, "interpreted");
+        log::exec(&*self.cpu, "interpreted");
         let Outcome { exit, insns } = self.interp.run(block, &mut *self.cpu);
         self.stats.interpreted_insns += u64::from(insns);
         self.stats.interpreted_blocks += 1;
         match exit {
-            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } => self.cpu.state.rip = pc,
+            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } => self.cpu.set_pc(pc),
             Exit::Main(_) => {}
             Exit::Fault { pc } => {
-                self.cpu.state.rip = pc;
+                self.cpu.set_pc(pc);
                 self.stopped();
             }
             Exit::Malformed => return Err(Malformed(block.pc)),
@@ -373,43 +370,43 @@ impl Vcpu {
 
     fn run_compiled(&mut self, entry: u64) -> Result<(), Malformed> {
         let Some(jit) = &self.jit else { return Ok(()) };
-        log::exec(&self.cpu, "compiled");
-        self.cpu.in_compiled_code = true;
-        let env: *mut Cpu = &raw mut *self.cpu;
+        log::exec(&*self.cpu, "compiled");
+        self.cpu.set_in_compiled_code(true);
+        let env: *mut C = &raw mut *self.cpu;
         // SAFETY: `entry` is a live block's entry, read since this vCPU last passed its dispatcher, so that its memory is not
         // reused before the next pass; `env` is this vCPU's own, with its header filled in by `new` and `update_mode`; the
         // tables that the header points to live as long as `self`, the link table as long as the cache it shares.
         let code = unsafe { enter(&jit.thunks, env.cast(), HostAddr(entry)) };
-        self.cpu.in_compiled_code = false;
+        self.cpu.set_in_compiled_code(false);
         self.stats.exits[code as usize] += 1;
-        let value = self.cpu.header.exit_value;
+        let value = self.cpu.header().exit_value;
         match code {
             ExitCode::Link => {
-                let slot = self.cpu.header.exit_slot;
+                let slot = self.cpu.header().exit_slot;
                 if let Some(target) = self.cache.links().target(slot) {
-                    self.cpu.state.rip = target;
+                    self.cpu.set_pc(target);
                     self.link_from = Some(slot);
                 }
             }
             ExitCode::Indirect => {
-                self.cpu.state.rip = value;
+                self.cpu.set_pc(value);
                 self.indirect = true;
             }
             ExitCode::Requested => {
-                self.cpu.state.rip = value;
-                self.sampled = self.cpu.header.sample < 0;
+                self.cpu.set_pc(value);
+                self.sampled = self.cpu.header().sample < 0;
             }
             ExitCode::Hot => {
-                self.cpu.state.rip = value;
+                self.cpu.set_pc(value);
                 self.hot = true;
                 // It may have come by a jump cache that does not know of newer code.
                 self.indirect = true;
             }
             ExitCode::Main => {}
             ExitCode::Stopped => {
-                self.cpu.state.rip = value;
-                if self.cpu.header.verdict == Verdict::Interpret as u32 {
-                    self.cpu.header.verdict = 0;
+                self.cpu.set_pc(value);
+                if self.cpu.header().verdict == Verdict::Interpret as u32 {
+                    self.cpu.header().verdict = 0;
                     self.stats.interpreted_once += 1;
                     return self.step_one();
                 }
@@ -421,7 +418,7 @@ impl Vcpu {
 
     /// A fault is pending, or the instruction is to be started again.
     fn stopped(&mut self) {
-        let verdict = std::mem::take(&mut self.cpu.header.verdict);
+        let verdict = std::mem::take(&mut self.cpu.header().verdict);
         if verdict == Verdict::Fault as u32 {
             self.deliver();
         }
@@ -429,12 +426,11 @@ impl Vcpu {
 
     /// Delivers the pending exception of the instruction at the guest PC.
     fn deliver(&mut self) {
-        self.cpu.header.verdict = 0;
-        self.cpu.state.shadow = 0;
-        log::exception(&self.cpu);
-        self.cpu.deliver_pending();
+        self.cpu.header().verdict = 0;
+        log::exception(&*self.cpu);
+        self.cpu.deliver();
         // Delivery may itself have raised and resolved faults.
-        self.cpu.header.verdict = 0;
+        self.cpu.header().verdict = 0;
     }
 
     /// Interprets exactly one instruction, with what single-stepping and breakpoints add to it.
@@ -445,18 +441,10 @@ impl Vcpu {
     pub fn step_one(&mut self) -> Result<(), Malformed> {
         self.link_from = None;
         self.indirect = false;
-        let trap = self.cpu.state.flags & rflags::TF != 0;
-        let shadow = std::mem::take(&mut self.cpu.state.shadow) != 0;
-        let resume = self.cpu.state.flags & rflags::RF != 0;
-        if self.cpu.mode.has(Mode::BREAKPOINTS) && !resume {
-            let hit = self.breakpoints_here();
-            if hit != 0 {
-                self.cpu.raise(Exception { address: hit, ..Exception::plain(1) });
-                self.deliver();
-                return Ok(());
-            }
-        }
-        self.cpu.state.flags &= !rflags::RF;
+        let Ok(step) = self.cpu.before_step() else {
+            self.deliver();
+            return Ok(());
+        };
         let block = match self.translate(1) {
             Ok(translated) => translated.block,
             Err(_) => {
@@ -465,31 +453,10 @@ impl Vcpu {
             }
         };
         let exit = self.interpret(&block)?;
-        if trap && !shadow && !matches!(exit, Exit::Fault { .. }) {
-            self.cpu.deliver_debug_trap(1 << 14);
+        if !matches!(exit, Exit::Fault { .. }) {
+            self.cpu.after_step(step);
         }
         Ok(())
-    }
-
-    /// Instruction breakpoints at the guest PC, as DR6 has them (SDM vol. 3B, 17.2).
-    fn breakpoints_here(&self) -> u64 {
-        let state = &self.cpu.state;
-        let linear = self.linear_pc();
-        (0..4)
-            .filter(|&i| {
-                state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear
-            })
-            .fold(0, |bits, i| bits | 1 << i)
-    }
-
-    /// Linear address of the guest PC.
-    fn linear_pc(&self) -> u64 {
-        let state = &self.cpu.state;
-        if self.cpu.mode.has(Mode::CODE64) {
-            state.rip
-        } else {
-            state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff
-        }
     }
 
     /// Guest-physical address of the instruction byte at linear address `addr`.
@@ -500,24 +467,19 @@ impl Vcpu {
         if cached.page == page && cached.context == context {
             return Ok(cached.gpa | addr & (PAGE_SIZE - 1));
         }
-        let gpa = self.cpu.translate_fetch(addr).map_err(|_| Raised)?;
+        let gpa = self.cpu.translate_fetch(addr)?;
         self.fetched[index] = Fetched { page, context, gpa: gpa & !(PAGE_SIZE - 1) };
         Ok(gpa)
     }
 
     /// The block at the guest PC, which the dispatcher's own cache does not have.
     fn find(&mut self, context: u64) -> Result<Found, Raised> {
-        let pc = self.cpu.state.rip;
-        let index = Vcpu::block_index(pc, context);
-        let linear = self.linear_pc();
-        let limit = self.cpu.state.seg[1].limit;
-        if !self.cpu.mode.has(Mode::CS_FLAT) && pc > u64::from(limit) {
-            self.cpu.raise(Exception::gp(0));
-            return Err(Raised);
-        }
+        let pc = self.cpu.pc();
+        let index = Self::block_index(pc, context);
+        let linear = self.cpu.linear_pc();
+        self.cpu.check_pc()?;
         let gpa = self.fetch_address(linear, context)?;
-        let cs_base = if self.cpu.mode.has(Mode::CODE64) { 0 } else { self.cpu.state.seg_base[1] as u32 };
-        let key = TbKey { gpa, pc, cs_base, mode: self.cpu.mode };
+        let key = TbKey { gpa, pc, cs_base: self.cpu.code_base(), mode: self.cpu.mode_bits() };
         if let Some(tb) = self.cache.lookup(&key)
             && self.second_page_matches(&tb, linear, context)?
         {
@@ -541,8 +503,8 @@ impl Vcpu {
     fn insert(&mut self, key: TbKey, index: usize, context: u64) -> Result<Found, Raised> {
         // Twice at most: another vCPU may write the bytes while they are translated.
         for _ in 0..2 {
-            let Translated { block, pages, bytes, read } = self.translate(MAX_GUEST_INSNS)?;
-            let ram = self.cpu.mmu.ram.clone();
+            let Translated { block, pages, bytes, read } = self.translate(C::MAX_BLOCK_INSNS)?;
+            let ram = self.cpu.mmu().ram.clone();
             if !pages.iter().all(|&(page, _)| ram.is_ram(page)) {
                 return Ok(Found::Uncached(Box::new(block)));
             }
@@ -556,7 +518,7 @@ impl Vcpu {
                 tb_pages.push((second, Ram::granules(second, (len - in_page) as u64)));
             }
             let unchanged = || {
-                let mut now = [0; FETCH + MAX_INSN_LEN];
+                let mut now = [0; FETCH + SPILL];
                 let first = len.min(in_page);
                 let mut same = ram.read_bytes(key.gpa, &mut now[..first]);
                 if let Some(&(second, _)) = pages.get(1).filter(|_| len > in_page) {
@@ -564,7 +526,7 @@ impl Vcpu {
                 }
                 same && now.get(..len) == bytes.get(..len)
             };
-            let tlb = &mut self.cpu.mmu.tlb;
+            let tlb = &mut self.cpu.mmu().tlb;
             let protect = |page| tlb.protect_page(page);
             let tb = Tb::new(key, block, tb_pages).reading(&read);
             match self.cache.insert(&self.passage, tb, unchanged, protect) {
@@ -582,45 +544,38 @@ impl Vcpu {
 
     /// Translates at most `max_insns` instructions at the guest PC.
     fn translate(&mut self, max_insns: u32) -> Result<Translated, Raised> {
-        let context = self.cpu.contexts.number();
-        let linear = self.linear_pc();
+        let context = self.cpu.context();
+        let linear = self.cpu.linear_pc();
         let gpa = self.fetch_address(linear, context)?;
-        let want = if max_insns == 1 { MAX_INSN_LEN } else { FETCH };
+        let want = if max_insns == 1 { C::MAX_INSN_LEN } else { FETCH };
         let in_page = ((PAGE_SIZE - (gpa & (PAGE_SIZE - 1))) as usize).min(want);
-        let mut bytes = [0; FETCH + MAX_INSN_LEN];
+        let mut bytes = [0; FETCH + SPILL];
         self.read_code(gpa, &mut bytes[..in_page]);
         let mut pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
-        let mode = self.cpu.mode;
-        let rip = self.cpu.state.rip;
-        fn request(bytes: &[u8], in_page: usize, rip: u64, mode: Mode, max_insns: u32) -> lift::Request<'_> {
-            lift::Request { bytes, in_page, rip, mode, max_insns }
-        }
         // What is kept need not be translated again for each write to it.
         let often = if max_insns == 1 { SmallVec::new() } else { self.cache.patched(gpa) };
         let (patched, mut read) = (Patched { gpa, writes: &often }, Vec::new());
         let lifted =
-            match lift::lift_patched(&request(&bytes[..in_page], in_page, rip, mode, max_insns), &patched, &mut read) {
+            match self.cpu.lift_patched(&Code { bytes: &bytes[..in_page], in_page, max_insns }, &patched, &mut read) {
                 Ok(block) => Ok(block),
-                Err(lift::Truncated) => {
+                Err(Truncated) => {
                     let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
-                    self.read_code(second, &mut bytes[in_page..in_page + MAX_INSN_LEN]);
+                    let end = in_page + C::MAX_INSN_LEN;
+                    self.read_code(second, &mut bytes[in_page..end]);
                     pages.push((second, 0));
-                    lift::lift(&request(&bytes[..in_page + MAX_INSN_LEN], in_page, rip, mode, max_insns))
+                    self.cpu.lift(&Code { bytes: &bytes[..end], in_page, max_insns })
                 }
             };
         let mut block = match lifted {
             Ok(block) => block,
-            Err(lift::Truncated) => {
-                // 15 bytes more are always enough.
-                self.cpu.raise(Exception::gp(0));
-                return Err(Raised);
-            }
+            // A longest instruction's bytes more are always enough.
+            Err(Truncated) => return Err(self.cpu.raise_too_long()),
         };
-        log::lifted(&block, &bytes, mode);
+        log::lifted(&*self.cpu, &block, &bytes);
         optimize(&mut block, &mut self.scratch);
-        log::optimized(&block);
+        log::optimized::<C>(&block);
         #[cfg(debug_assertions)]
-        if let Err(error) = mimus_ir::verify::verify(&block, size_of::<mimus_frontend::x86::state::State>()) {
+        if let Err(error) = mimus_ir::verify::verify(&block, C::STATE_BYTES) {
             tracing::warn!("block at {:#x}: {error}\n{block}", block.pc);
         }
         Ok(Translated { block, pages, bytes, read })
@@ -628,32 +583,27 @@ impl Vcpu {
 
     /// Reads code bytes, from a device if need be.
     fn read_code(&mut self, gpa: u64, out: &mut [u8]) {
-        if self.cpu.mmu.ram.read_bytes(gpa, out) {
+        if self.cpu.mmu().ram.read_bytes(gpa, out) {
             return;
         }
-        let cpu = &mut *self.cpu;
-        for (i, byte) in out.iter_mut().enumerate().take(MAX_INSN_LEN) {
-            *byte = cpu.mmu.phys_read(&mut *cpu.bus, gpa + i as u64, 1) as u8;
+        for (byte, at) in out.iter_mut().zip(gpa..).take(C::MAX_INSN_LEN) {
+            *byte = self.cpu.read_code(at);
         }
     }
 }
 
-impl Drop for Vcpu {
+impl<C: GuestCpu> Drop for Vcpu<C> {
     fn drop(&mut self) {
         self.kicker.detach();
         self.cache.unregister(&self.passage);
     }
 }
 
-impl std::fmt::Debug for Vcpu {
+impl<C: GuestCpu> std::fmt::Debug for Vcpu<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vcpu").field("stats", &self.stats).field("helpers", &self.helpers.len()).finish_non_exhaustive()
     }
 }
-
-/// A fault is pending in the vCPU.
-#[derive(Debug)]
-struct Raised;
 
 enum Found {
     Block(Arc<Tb>),
@@ -665,7 +615,7 @@ struct Translated {
     block: Block,
     /// Pages read from; granules are not filled in.
     pages: SmallVec<[(u64, u64); 2]>,
-    bytes: [u8; FETCH + MAX_INSN_LEN],
+    bytes: [u8; FETCH + SPILL],
     /// Offsets and lengths of those that the block reads as it runs.
     read: Vec<(u32, u32)>,
 }

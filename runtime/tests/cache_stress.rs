@@ -198,7 +198,7 @@ impl Setup {
         let host = HostIsa::native().unwrap();
         let mut arena = Arena::with_generations(arena_bytes, 3).unwrap();
         let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32).unwrap();
-        let settings = Settings { counted: false, chain: true, sync: false, dump: false };
+        let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: false, dump: false };
         let compiling = Compiling::start(settings).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
         if let Some(stub) = thunks.checked_stub() {
@@ -208,7 +208,7 @@ impl Setup {
     }
 
     /// vCPU `i` in 32-bit flat mode without paging.
-    fn vcpu(&self, i: u32) -> (Vcpu, Arc<Kicker>) {
+    fn vcpu(&self, i: u32) -> (Vcpu<Cpu>, Arc<Kicker>) {
         let mut cpu = Cpu::new(self.ram.clone(), self.cache.clone(), Box::new(NoDevices), Features::default());
         cpu.state.cr0 |= cr0::PE;
         let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
@@ -221,7 +221,7 @@ impl Setup {
     }
 
     /// Runs the main program of vCPU `i` once, from its start.
-    fn run(&self, i: u32, vcpu: &mut Vcpu, kicker: &Kicker) {
+    fn run(&self, i: u32, vcpu: &mut Vcpu<Cpu>, kicker: &Kicker) {
         let state: &mut State = &mut vcpu.cpu.state;
         state.rip = (at::MAIN + 0x1000 * i).into();
         state.gpr[4] = (at::STACK + 0x1000 * (i + 1)).into();

@@ -47,7 +47,7 @@ fn run_as(program: Emit, function: &[u8], tiers: Tiers) -> Outcome {
     assert!(ram.write_bytes(MAIN.into(), &assemble(MAIN, program)) && ram.write_bytes(FUNCTION.into(), function));
     let mut arena = Arena::new(1 << 20).unwrap();
     let thunks = Thunks::new(&HostIsa::native().unwrap(), &mut arena, HEADER_OFFSET as i32).unwrap();
-    let settings = Settings { counted: false, chain: true, sync: true, dump: false };
+    let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     let regions = Regions::after(64);

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
 pub mod bulk;
+pub mod dma;
 pub mod filter;
 pub mod header;
 pub mod mmu;
@@ -11,6 +12,7 @@ pub mod ram;
 mod space;
 pub mod tlb;
 
+pub use dma::Dma;
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};

@@ -20,7 +20,8 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the workspace's folder")
 }
 
-/// A file below `target/guest`, which `tools/fetch-guest` and `tools/make-initramfs` fill.
+/// A file below `target/guest`, which `tools/fetch-guest`, `tools/fetch-guest-riscv64` and
+/// `tools/make-initramfs` fill.
 pub fn guest(name: &str) -> PathBuf {
     let path = root().join("target/guest").join(name);
     assert!(
@@ -45,14 +46,31 @@ pub struct Guest {
     pub kernel: &'static str,
     /// Name of its initramfs.
     pub initramfs: &'static str,
+    /// Its architecture, if it is not that of a PC.
+    pub arch: Option<&'static str>,
+    /// The firmware below `target/guest` that it is started by.
+    pub firmware: Option<&'static str>,
+}
+
+/// A guest for a PC without firmware.
+const fn pc(kernel: &'static str, initramfs: &'static str) -> Guest {
+    Guest { kernel, initramfs, arch: None, firmware: None }
 }
 
 /// `linux-image-cloud-amd64`.
-pub const CLOUD: Guest = Guest { kernel: "cloud", initramfs: "initramfs.gz" };
+pub const CLOUD: Guest = pc("cloud", "initramfs.gz");
 /// `linux-image-amd64`.
-pub const GENERIC: Guest = Guest { kernel: "generic", initramfs: "initramfs.gz" };
+pub const GENERIC: Guest = pc("generic", "initramfs.gz");
 /// `linux-image-686`, with a 32-bit BusyBox.
-pub const I386: Guest = Guest { kernel: "i386", initramfs: "initramfs-i386.gz" };
+pub const I386: Guest = pc("i386", "initramfs-i386.gz");
+
+/// `linux-image-riscv64`, with a BusyBox and OpenSBI for it; `tools/fetch-guest-riscv64` has made all of it.
+pub const RISCV64: Guest = Guest {
+    kernel: "riscv64",
+    initramfs: "riscv64/initramfs.gz",
+    arch: Some("riscv64"),
+    firmware: Some("riscv64/fw_dynamic.bin"),
+};
 
 impl Guest {
     /// The arguments that boot it on the serial port with 512 MiB, this added to the kernel's command line.
@@ -65,9 +83,15 @@ impl Guest {
         let kernel = guest(&format!("{}/vmlinuz", self.kernel)).display().to_string();
         let initrd = initramfs.display().to_string();
         let append = format!("console=ttyS0 {append}");
-        ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append]
-            .map(str::to_owned)
-            .into()
+        let mut args: Vec<String> =
+            ["-m", "512", "-nographic", "-kernel", &kernel, "-initrd", &initrd, "-append", &append]
+                .map(str::to_owned)
+                .into();
+        let firmware = self.firmware.map(|name| guest(name).display().to_string());
+        for (option, value) in [("-arch", self.arch.map(str::to_owned)), ("-bios", firmware)] {
+            args.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
+        }
+        args
     }
 }
 

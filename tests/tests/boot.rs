@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mimus_tests::files::{CLOUD, GENERIC, I386};
+use mimus_tests::files::{CLOUD, GENERIC, I386, RISCV64};
 use mimus_tests::{Folder, Guest, Session, progress, random};
 use serde_json::Value;
 
@@ -95,4 +95,58 @@ fn generic_kernel() {
 #[test]
 fn i386_kernel() {
     selftest("i386", I386, &[], "");
+}
+
+#[test]
+fn riscv64_kernel() {
+    let stats = selftest("riscv64", RISCV64, &[], "mimus.sleep=5");
+    assert!(count(&stats, "/blocks/compiled") > 1000, "{stats:#}");
+}
+
+#[test]
+fn riscv64_kernel_in_a_small_cache() {
+    let stats = selftest("riscv64, tb-size=2", RISCV64, &["-accel", "jit,tb-size=2"], "mimus.quick");
+    assert!(count(&stats, "/cache/evictions") > 1000, "{stats:#}");
+    assert!(count(&stats, "/cache/peak_metadata_bytes") <= 2 << 20, "{stats:#}");
+}
+
+/// Disks, random numbers and a network adapter (`tools/init/virtio`), and what is in the images afterwards.
+#[test]
+fn riscv64_virtio() {
+    const SIZE: usize = 4 << 20;
+    const MIB: usize = 1 << 20;
+    // Of an image in which each 8 bytes are their own number, little-endian.
+    const DIGEST: &str = "7253837bd5e0b4bea94526c79120e064";
+    let image: Vec<u8> = (0..SIZE as u64 / 8).flat_map(u64::to_le_bytes).collect();
+    let folder = Folder::new();
+    let (first, second) = (folder.write("first.img", &image), folder.write("second,.img", &image));
+    let append =
+        format!("mimus.script=virtio mimus.sectors={} mimus.md5={DIGEST} mimus.mac=02:4d:4d:53:00:01", SIZE / 512);
+    let mut args = RISCV64.args(&append);
+    let disk = |file: &str, rest: &str| format!("file={},format=raw,if=none,{rest}", file.replace(',', ",,"));
+    for (option, value) in [
+        ("-drive", disk(&first, "id=a")),
+        ("-drive", disk(&second, "id=b,readonly=on")),
+        ("-device", "virtio-blk-device,drive=a,serial=serial-of-a-disk".to_owned()),
+        ("-device", "virtio-blk-device,drive=b".to_owned()),
+        ("-device", "virtio-rng-device".to_owned()),
+        ("-device", "virtio-net-device,mac=02:4d:4d:53:00:01".to_owned()),
+    ] {
+        args.extend([option.to_owned(), value]);
+    }
+    let mut session = Session::piped("riscv64, virtio", &args, LIMIT);
+    session.close_input();
+    let ended = session.finish();
+    let wrong: Vec<&str> = ended.text.lines().filter(|line| line.starts_with("FAIL ")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(ended.text.contains("virtio: 15 passed, 0 failed"), "{}", ended.text);
+    assert_eq!((ended.code, ended.signal), (Some(0), None));
+    let read = |path: &str| std::fs::read(path).expect("the image is there");
+    assert!(read(&second) == image, "the read-only disk is as it was");
+    let written = read(&first);
+    assert_eq!(written.len(), SIZE);
+    assert!(written[..MIB] == image[..MIB] && written[3 * MIB..] == image[3 * MIB..], "beside what was written");
+    let lines: Vec<u8> = b"mimus\n".iter().copied().cycle().take(MIB).collect();
+    assert!(written[MIB..2 * MIB] == lines[..], "what was written");
+    assert!(written[2 * MIB..3 * MIB].iter().all(|byte| *byte == 0), "what was discarded reads as zeros on this host");
 }

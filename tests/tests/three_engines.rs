@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use iced_x86::{Code, CpuidFeature, Mnemonic};
-use mimus_frontend::x86::Mode;
+use mimus_frontend::x86::{Cpu, Mode};
 use mimus_ir::Block;
 use mimus_runtime::lockstep::{BlockRunner, Compiled};
 use mimus_tests::engines::case::{Case, case};
@@ -182,7 +182,7 @@ struct Pair {
     world: World,
     interpreted: Guest,
     compiled: Guest,
-    runner: BlockRunner,
+    runner: BlockRunner<Cpu>,
     /// Blocks compiled.
     blocks: u32,
     data: [Vec<u8>; 2],

@@ -179,6 +179,12 @@ impl Lowering<'_, '_> {
             DivF64 => scalar!(l, inst, D, fdiv),
             DivF32P => packed!(l, inst, SP, fdiv),
             DivF64P => packed!(l, inst, DP, fdiv),
+            MulAddF32 | MulAddF64 if l.host.fma() => {
+                let ty = if kind == MulAddF32 { S } else { D };
+                let (x, y, z) = (l.scalar(inst.a, ty)?, l.scalar(inst.b, ty)?, l.scalar(inst.c, ty)?);
+                let value = l.b.ins().fma(x, y, z);
+                l.with_scalar(inst, value)?
+            }
             MinF32 | MinF64 | MaxF32 | MaxF64 => {
                 l.extreme(inst, if matches!(kind, MinF32 | MaxF32) { S } else { D }, matches!(kind, MinF32 | MinF64))?
             }

@@ -43,8 +43,8 @@ impl Guest for Quiet {
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop> {
         quiet(self.0.call(helper, args, arg))
     }
-    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {
-        self.0.float(info, a, b)
+    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
+        self.0.float(info, operands)
     }
     fn trap(&mut self, code: u64) {
         self.0.trap(code);

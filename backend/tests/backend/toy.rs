@@ -378,7 +378,7 @@ impl Guest for Reference {
         result.map_err(stop)
     }
 
-    fn float(&mut self, _: VecInfo, _: u128, _: u128) -> u128 {
+    fn float(&mut self, _: VecInfo, _: [u128; 3]) -> u128 {
         unreachable!("no test compares floating point with this guest")
     }
 

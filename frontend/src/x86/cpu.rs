@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{
     Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Tlb,
     Verdict,
 };
 use serde::{Deserialize, Serialize};
 
-use super::context::{Contexts, Place};
+use crate::context::{Contexts, Place};
+use crate::guest::GuestCpu;
+
 use super::exception::{Exception, RETRY};
 use super::fp::{self, Mxcsr};
 use super::fpu::CODE_CHANGED;
@@ -45,8 +46,7 @@ pub trait Bus: MmioBus + Send {
 }
 
 /// A fault was raised and is pending in the vCPU; the helper must return.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Raised;
+pub use crate::guest::Raised;
 
 /// The result of what may raise an exception.
 pub type Result<T> = std::result::Result<T, Raised>;
@@ -172,10 +172,10 @@ impl Cpu {
     fn update_mappings(&mut self) {
         self.header.tlb = self.mmu.tlb.bank_address(self.bank);
         self.header.tlb_mask = Tlb::mask();
-        let code = &self.state.seg[Seg::Cs as usize];
-        let cs =
-            if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], code.limit) };
-        self.contexts.select(Place { mode: self.mode, cs }, self.mmu.space_generation());
+        let cs = &self.state.seg[Seg::Cs as usize];
+        let code =
+            if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], cs.limit) };
+        self.contexts.select(Place { mode: self.mode.0, code }, self.mmu.space_generation());
         // Single steps and breakpoints are the dispatcher's work: no jump cache has an entry for them.
         let single = self.mode.has(Mode::TF | Mode::BREAKPOINTS);
         self.header.jump_context = if single { NO_CONTEXT } else { self.contexts.number() };
@@ -225,27 +225,6 @@ impl Cpu {
     pub fn forget_code(&mut self) {
         self.contexts.end_all();
         self.update_mappings();
-    }
-
-    /// Takes what leads to guest PC `pc` out of the jump caches.
-    pub fn forget_block(&mut self, pc: u64) {
-        let first = jump_cache_offset(pc, self.header.jump_cache_mask) as usize / size_of::<JumpCacheEntry>();
-        let each = self.header.jump_cache_mask as usize / size_of::<JumpCacheEntry>() + 1;
-        for cache in 0..JUMP_CACHES {
-            if let Some(entry) = self.jump_caches.get_mut(cache * each + first).filter(|entry| entry.pc == pc) {
-                *entry = JumpCacheEntry::default();
-            }
-        }
-    }
-
-    /// Nothing leads to the blocks that this vCPU's stores have dropped any more.
-    #[cold]
-    fn forget_dropped(&mut self) {
-        let dropped = self.mmu.take_dropped();
-        match dropped.pcs() {
-            Some(pcs) => pcs.iter().for_each(|&pc| self.forget_block(pc)),
-            None => self.forget_code(),
-        }
     }
 
     /// Makes `exception` pending. The instruction at `state.rip` must have had no side effect yet.
@@ -460,7 +439,7 @@ impl Guest for Cpu {
         }
     }
 
-    fn float(&mut self, info: VecInfo, a: u128, b: u128) -> u128 {
+    fn float(&mut self, info: VecInfo, [a, b, _]: [u128; 3]) -> u128 {
         let mut mxcsr = Mxcsr(self.state.mxcsr as u32);
         let value = fp::inline::float(info, a, b, &mut mxcsr);
         self.state.mxcsr = mxcsr.0.into();

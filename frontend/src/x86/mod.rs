@@ -1,9 +1,9 @@
 //! x86: real, protected, virtual-8086, compatibility and 64-bit mode.
 
 pub mod arith;
-pub mod context;
 pub mod cpu;
 pub mod cpuid;
+mod engine;
 pub mod exception;
 pub mod flags;
 pub mod fp;

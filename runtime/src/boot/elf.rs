@@ -8,8 +8,18 @@ use super::BootError;
 use super::image::{Image, le_u16, le_u32, le_u64, zero};
 use super::layout::Space;
 
-const EM_386: u16 = 3;
-const EM_X86_64: u16 = 62;
+/// The processors that a file may be for: its machine numbers, and what they are called.
+#[derive(Clone, Copy)]
+pub(super) struct Machines {
+    numbers: &'static [u16],
+    name: &'static str,
+}
+
+/// EM_386 and EM_X86_64.
+pub(super) const X86: Machines = Machines { numbers: &[3, 62], name: "x86" };
+/// EM_RISCV.
+pub(super) const RISCV: Machines = Machines { numbers: &[243], name: "RISC-V" };
+
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// The most program headers and notes that are looked at, in bytes.
@@ -37,7 +47,7 @@ pub(super) fn is_elf(head: &[u8]) -> bool {
 }
 
 /// Reads the headers. `head` is the file's beginning.
-pub(super) fn parse(image: &Image, head: &[u8]) -> Result<Elf, BootError> {
+pub(super) fn parse(image: &Image, head: &[u8], machines: Machines) -> Result<Elf, BootError> {
     let truncated = || image.error("the ELF header is truncated");
     let (class, data) = (*head.get(4).ok_or_else(truncated)?, *head.get(5).ok_or_else(truncated)?);
     let wide = match class {
@@ -56,8 +66,8 @@ pub(super) fn parse(image: &Image, head: &[u8]) -> Result<Elf, BootError> {
     if !matches!(kind, 2 | 3) {
         return Err(image.error(format!("ELF type {kind} is not an executable")));
     }
-    if !matches!(machine, EM_386 | EM_X86_64) {
-        return Err(image.error(format!("ELF machine {machine} is not x86")));
+    if !machines.numbers.contains(&machine) {
+        return Err(image.error(format!("ELF machine {machine} is not {}", machines.name)));
     }
     let (entry, table) = (address(24, 24)?, address(28, 32)?);
     let (entry_size, count) = (u64::from(half(42, 54)?), u64::from(half(44, 56)?));
@@ -122,19 +132,49 @@ impl Elf {
         Ok(end)
     }
 
-    /// The physical address of the entry point: the header's, translated when
-    /// it is a virtual address of a segment.
+    /// [`Elf::physical_entry`], which must be below 4 GiB.
     pub(super) fn entry(&self, image: &Image) -> Result<u32, BootError> {
-        let physical = self
-            .segments
+        let physical = self.physical_entry();
+        u32::try_from(physical).map_err(|_| image.error(format!("the entry point {physical:#x} is above 4 GiB")))
+    }
+
+    /// The physical address of the entry point.
+    pub(super) fn physical_entry(&self) -> u64 {
+        self.physical(self.entry)
+    }
+
+    /// A physical address: the given one, translated when it is a virtual address of a segment.
+    fn physical(&self, address: u64) -> u64 {
+        self.segments
             .iter()
             .filter(|segment| segment.kind == PT_LOAD)
             .find_map(|segment| {
-                let offset = self.entry.checked_sub(segment.vaddr).filter(|&offset| offset < segment.mem_size)?;
+                let offset = address.checked_sub(segment.vaddr).filter(|&offset| offset < segment.mem_size)?;
                 segment.paddr.checked_add(offset)
             })
-            .unwrap_or(self.entry);
-        u32::try_from(physical).map_err(|_| image.error(format!("the entry point {physical:#x} is above 4 GiB")))
+            .unwrap_or(address)
+    }
+
+    /// The physical addresses of symbols of these names in a 64-bit file (System V ABI, "Sections" and "Symbol Table").
+    /// A file without a symbol table has none.
+    pub(super) fn symbols<const N: usize>(
+        &self,
+        image: &Image,
+        head: &[u8],
+        names: [&str; N],
+    ) -> Result<[Option<u64>; N], BootError> {
+        let mut found = [None; N];
+        let Some((symbols, strings)) = symbol_table(image, head)? else { return Ok(found) };
+        for symbol in symbols.chunks_exact(SYMBOL_SIZE) {
+            let (Some(name), Some(value)) = (le_u32(symbol, 0), le_u64(symbol, 8)) else { continue };
+            let name = strings.get(name as usize..).and_then(|rest| rest.split(|byte| *byte == 0).next());
+            for (wanted, found) in names.iter().zip(&mut found) {
+                if name == Some(wanted.as_bytes()) {
+                    *found = Some(self.physical(value));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The descriptor of the first note of that owner (with its final NUL) and
@@ -150,6 +190,35 @@ impl Elf {
         }
         Ok(None)
     }
+}
+
+/// Bytes of an entry of a 64-bit file's symbol table.
+const SYMBOL_SIZE: usize = 24;
+/// Bytes of a section header of a 64-bit file.
+const SECTION_SIZE: u64 = 64;
+const SHT_SYMTAB: u32 = 2;
+/// The largest symbol or string table that is read, in bytes: a kernel's has tens of thousands of entries.
+const SYMBOLS_LIMIT: u64 = 64 << 20;
+
+/// The contents of a symbol table and of its strings.
+type Symbols = (Vec<u8>, Vec<u8>);
+
+/// A 64-bit file's symbols.
+fn symbol_table(image: &Image, head: &[u8]) -> Result<Option<Symbols>, BootError> {
+    let (Some(at), Some(size), Some(count)) = (le_u64(head, 40), le_u16(head, 58), le_u16(head, 60)) else {
+        return Ok(None);
+    };
+    if u64::from(size) != SECTION_SIZE {
+        return Ok(None);
+    }
+    let headers = image.bytes(at, SECTION_SIZE * u64::from(count))?;
+    let section = |header: &[u8]| -> Option<(u64, u64)> { Some((le_u64(header, 24)?, le_u64(header, 32)?)) };
+    let mut sections = headers.chunks_exact(SECTION_SIZE as usize);
+    let Some(table) = sections.clone().find(|header| le_u32(header, 4) == Some(SHT_SYMTAB)) else { return Ok(None) };
+    let strings = le_u32(table, 40).and_then(|index| sections.nth(index as usize));
+    let (Some(table), Some(strings)) = (section(table), strings.and_then(section)) else { return Ok(None) };
+    let read = |(at, len): (u64, u64)| image.bytes(at, len.min(SYMBOLS_LIMIT));
+    Ok(Some((read(table)?, read(strings)?)))
 }
 
 fn find_note<'a>(mut notes: &'a [u8], owner: &[u8], kind: u32) -> Option<&'a [u8]> {

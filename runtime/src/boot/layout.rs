@@ -115,7 +115,7 @@ pub(super) fn e820_with_acpi(ram_size: u64, acpi: &[(u64, u64)]) -> Vec<E820Entr
 /// Why a range cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is not RAM below the PCI hole; the end of that RAM.
+    /// It is not RAM that may be used; the end of that RAM.
     Outside(u64),
     /// Something else, named here, is there.
     Taken(&'static str),
@@ -136,18 +136,25 @@ struct Claim {
     what: &'static str,
 }
 
-/// What is taken of the RAM below the PCI hole while an image is loaded.
+/// What is taken of a range of RAM while an image is loaded.
 pub(super) struct Space {
+    ram_start: u64,
     ram_end: u64,
     claims: Vec<Claim>,
 }
 
 impl Space {
+    /// A PC's RAM below the PCI hole.
     pub(super) fn new(ram_size: u64) -> Self {
-        Space { ram_end: ram_size.min(LOW_RAM_END), claims: Vec::new() }
+        Space::within(0, ram_size.min(LOW_RAM_END))
     }
 
-    /// End of the RAM below the PCI hole.
+    /// RAM from `start` to `end`.
+    pub(super) fn within(start: u64, end: u64) -> Self {
+        Space { ram_start: start, ram_end: end, claims: Vec::new() }
+    }
+
+    /// End of the RAM.
     pub(super) fn ram_end(&self) -> u64 {
         self.ram_end
     }
@@ -159,7 +166,8 @@ impl Space {
 
     /// Takes `size` bytes at `start`.
     pub(super) fn claim(&mut self, start: u64, size: u64, what: &'static str) -> Result<(), Refusal> {
-        let end = start.checked_add(size).filter(|&end| end <= self.ram_end).ok_or(Refusal::Outside(self.ram_end))?;
+        let fits = |&end: &u64| start >= self.ram_start && end <= self.ram_end;
+        let end = start.checked_add(size).filter(fits).ok_or(Refusal::Outside(self.ram_end))?;
         if let Some(other) = self.claims.iter().find(|other| start < other.end && other.start < end) {
             return Err(Refusal::Taken(other.what));
         }
@@ -268,5 +276,8 @@ mod tests {
         assert_eq!(space.claim_highest(2 * MIB, MIB, u64::MAX, "e"), None);
         assert_eq!(space.claim_highest(MIB, 0, u64::MAX, "f"), Some(3 * MIB - 3 * PAGE));
         assert_eq!(space.claim_highest(u64::MAX, 0, u64::MAX, "g"), None);
+        let mut space = Space::within(MIB, 2 * MIB);
+        assert_eq!(space.claim(MIB - 1, 2, "it"), Err(Refusal::Outside(2 * MIB)));
+        assert_eq!(space.claim(MIB, MIB, "it"), Ok(()));
     }
 }

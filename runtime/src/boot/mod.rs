@@ -1,18 +1,19 @@
-//! Loads a guest's kernel, initrd and command line into RAM without firmware
-//! and says with which registers the CPU starts.
+//! Loads a guest's kernel, initrd and command line into RAM and says with which registers the CPU starts.
 //!
-//! Three protocols, tried in this order: a Linux bzImage (`linux`), a
+//! On a PC three protocols, tried in this order: a Linux bzImage (`linux`), a
 //! Multiboot 1 kernel (`multiboot`) and an ELF file with a PVH entry point
-//! (`pvh`). The files come from anywhere: whatever is in them, loading ends in
+//! (`pvh`); on a RISC-V board firmware and a kernel (`riscv`). The files come from anywhere: whatever is in them, loading ends in
 //! a state or in an error that names the file and the reason.
 
 mod elf;
+mod fdt;
 mod image;
 mod layout;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod linux;
 mod multiboot;
 mod pvh;
+mod riscv;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -22,9 +23,11 @@ use std::path::{Path, PathBuf};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+pub use fdt::{TreeConfig, device_tree};
 use image::{Image, le_u32};
 use layout::Space;
 pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, LOW_RAM_END, e820, ram_ranges};
+pub use riscv::{Bios, DEFAULT_BIOS, ROM, RiscvBoot, RiscvStart, default_bios, load_riscv, riscv_ram_ranges};
 pub use state::{BootMode, BootState, SegmentInit, Segments, TableInit};
 
 /// What to boot.
@@ -95,6 +98,15 @@ pub enum BootError {
         /// Why.
         reason: String,
     },
+    /// No firmware was named, and none is where it usually is.
+    #[error("no firmware found (looked for {}); install the package opensbi, or use -bios FILE or -bios none", .0.join(", "))]
+    NoFirmware(&'static [&'static str]),
+    /// The device tree cannot be made.
+    #[error("cannot make the device tree: {0}")]
+    DeviceTree(vm_fdt::Error),
+    /// RAM is too small.
+    #[error("no room for the {0} in RAM; give the guest more")]
+    NoRoom(&'static str),
     /// RAM cannot be accessed: it is not laid out as [`ram_ranges`] says.
     #[error("cannot access guest RAM")]
     Memory(#[from] GuestMemoryError),

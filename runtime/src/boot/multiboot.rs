@@ -63,7 +63,7 @@ pub(super) fn load(mut loader: Loader<'_>, header: Header) -> Result<BootState, 
         if !elf::is_elf(&loader.head) {
             return Err(loader.kernel.error("the Multiboot kernel is no ELF file and its header has no addresses"));
         }
-        let elf = elf::parse(&loader.kernel, &loader.head)?;
+        let elf = elf::parse(&loader.kernel, &loader.head, elf::X86)?;
         let entry = elf.entry(&loader.kernel)?;
         (entry, elf.load(&loader.kernel, loader.mem, &mut loader.space)?)
     };

@@ -14,7 +14,7 @@ const START_INFO_VERSION: u32 = 1;
 
 pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
     let kernel = &loader.kernel;
-    let elf = elf::parse(kernel, &loader.head)?;
+    let elf = elf::parse(kernel, &loader.head, elf::X86)?;
     let Some(mut note) = elf.note(kernel, NOTE_OWNER, NOTE_PHYS32_ENTRY)? else {
         return Err(kernel.error(format!(
             "this ELF file has neither a PVH note nor a Multiboot header; for Linux, use the bzImage (vmlinuz) or build with CONFIG_PVH ({SUPPORTED})"

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mimus_frontend::x86::Mode;
 use mimus_ir::{Block, Inst};
 use mimus_softmmu::PAGE_SIZE;
 use smallvec::{SmallVec, smallvec};
@@ -13,12 +12,12 @@ use smallvec::{SmallVec, smallvec};
 pub struct TbKey {
     /// Guest-physical address of its first byte.
     pub gpa: u64,
-    /// Guest PC of its first byte: RIP.
+    /// Guest PC of its first byte.
     pub pc: u64,
-    /// Base of CS, 32 bits; 0 in 64-bit mode.
+    /// Base of the code segment where the guest has one, 32 bits; 0 otherwise.
     pub cs_base: u32,
-    /// Mode bits.
-    pub mode: Mode,
+    /// Mode bits; what they mean is the guest's.
+    pub mode: u32,
 }
 
 /// Where a block is on its way to compiled code.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use mimus_backend::{Arena, CompiledInfo};
-use mimus_frontend::x86::Mode;
 use mimus_ir::{Block, Builder};
 use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
 use smallvec::{SmallVec, smallvec};
@@ -50,7 +49,7 @@ fn block(pc: u64, insns: u32) -> Block {
 }
 
 pub(super) fn key(gpa: u64) -> TbKey {
-    TbKey { gpa, pc: gpa, cs_base: 0, mode: Mode::default() }
+    TbKey { gpa, pc: gpa, cs_base: 0, mode: 0 }
 }
 
 fn tb(key: TbKey) -> Tb {
@@ -205,7 +204,7 @@ fn links_are_made_only_where_the_owner_may_jump() {
     let good = key(0x1100);
     let wrong = [
         TbKey { gpa: 0x2100, ..good },
-        TbKey { mode: Mode(Mode::CODE32), ..good },
+        TbKey { mode: 1, ..good },
         TbKey { cs_base: 16, ..good },
         TbKey { pc: 0x1104, ..good },
     ];

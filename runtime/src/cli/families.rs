@@ -18,6 +18,8 @@ pub(super) struct Family {
     pub unlisted: Option<&'static str>,
     /// What can be chosen. A name that ends in `*` stands for all names that begin so.
     pub choices: &'static [Choice],
+    /// More of it, the same for all architectures.
+    pub common: &'static [Choice],
 }
 
 /// A name that can be chosen.
@@ -76,6 +78,7 @@ pub(super) const ACCEL: Family = Family {
     implied: "accel",
     heading: "Accelerators supported by mimus:",
     unlisted: None,
+    common: &[],
     choices: &[
         yes(
             "jit",
@@ -112,13 +115,14 @@ pub(super) const ACCEL: Family = Family {
     ],
 };
 
-/// `-machine`, `-M`.
+/// `-machine`, `-M` of a PC.
 pub(super) const MACHINE: Family = Family {
     option: "-machine",
     noun: "a machine",
     implied: "type",
     heading: "Supported machines are:",
     unlisted: None,
+    common: &[],
     choices: &[
         yes(
             "pc",
@@ -180,19 +184,90 @@ pub(super) const MACHINE: Family = Family {
         later("x-remote"),
         later("xenfv*"),
         later("xenpv"),
+        Choice { name: "virt", help: "", offer: Offer::Instead("a machine of riscv64: use -arch riscv64") },
         later("virt*"),
         later("sifive_*"),
         later("spike"),
     ],
 };
 
-/// `-cpu`.
+/// `-machine`, `-M` of RISC-V.
+pub(super) const MACHINE_RISCV: Family = Family {
+    option: "-machine",
+    noun: "a machine",
+    implied: "type",
+    heading: "Supported machines are:",
+    unlisted: None,
+    common: &[],
+    choices: &[
+        yes(
+            "virt",
+            "RISC-V board with a PLIC, a 16550A and slots for virtio devices (default)",
+            &[
+                key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
+                always("aclint", "off"),
+                always("acpi", "off"),
+                always("aia", "none"),
+                always("usb", "off"),
+                key_later("aia-guests"),
+                key_later("append"),
+                key_later("boot"),
+                key_later("dtb"),
+                key_later("dump-guest-core"),
+                key_later("dumpdtb"),
+                key_later("firmware"),
+                key_later("initrd"),
+                key_later("kernel"),
+                key_later("memory-backend"),
+                key_later("pflash0"),
+                key_later("pflash1"),
+                key_later("smp"),
+            ],
+        ),
+        Choice { name: "pc", help: "", offer: Offer::Instead("a machine of x86_64: use -arch x86_64") },
+        later("virt*"),
+        later("sifive_*"),
+        later("spike"),
+        later("microchip-icicle-kit"),
+        later("opentitan"),
+        later("shakti_c"),
+        later("none"),
+    ],
+};
+
+/// `-cpu` of RISC-V.
+pub(super) const CPU_RISCV: Family = Family {
+    option: "-cpu",
+    noun: "a CPU model",
+    implied: "model",
+    heading: "Available CPUs:",
+    unlisted: Some("CPU properties"),
+    common: &[],
+    choices: &[
+        yes("max", "every feature that mimus implements (default)", &[]),
+        yes("rv64", "the same", &[]),
+        later("host"),
+        later("base"),
+        later("any"),
+        later("rv32"),
+        later("rv64*"),
+        later("rva*"),
+        later("sifive-*"),
+        later("shakti-c"),
+        later("thead-*"),
+        later("veyron-*"),
+        later("x-rv128"),
+    ],
+};
+
+/// `-cpu` of a PC.
 pub(super) const CPU: Family = Family {
     option: "-cpu",
     noun: "a CPU model",
     implied: "model",
     heading: "Available CPUs:",
     unlisted: Some("CPU properties"),
+    common: &[],
     choices: &[
         yes("max", "every feature that mimus implements (default)", &[]),
         later("host"),
@@ -230,13 +305,14 @@ pub(super) const CPU: Family = Family {
     ],
 };
 
-/// `-device`.
+/// `-device` of a PC.
 pub(super) const DEVICE: Family = Family {
     option: "-device",
     noun: "a device",
     implied: "driver",
     heading: "Supported devices are:",
     unlisted: None,
+    common: DEVICES_LATER,
     choices: &[
         yes(
             "isa-debug-exit",
@@ -252,106 +328,146 @@ pub(super) const DEVICE: Family = Family {
             help: "",
             offer: Offer::Instead("there is no -chardev yet: use -debugcon, which is this device at port 0xe9"),
         },
-        later("virtio-*"),
-        later("vhost-*"),
-        later("e1000*"),
-        later("rtl8139"),
-        later("ne2k_*"),
-        later("pcnet"),
-        later("vmxnet3"),
-        later("i8255*"),
-        later("igb"),
-        later("ide-*"),
-        later("scsi-*"),
-        later("nvme*"),
-        later("ahci"),
-        later("ich9-*"),
-        later("lsi53c*"),
-        later("megasas*"),
-        later("mptsas1068"),
-        later("pvscsi"),
-        later("am53c974"),
-        later("piix*"),
-        later("sd-card"),
-        later("sdhci-pci"),
-        later("floppy"),
-        later("isa-*"),
-        later("pci-*"),
-        later("pcie-*"),
-        later("pxb*"),
-        later("ioh3420"),
-        later("i82801b11-bridge"),
-        later("qemu-xhci"),
-        later("nec-usb-xhci"),
-        later("usb-*"),
-        later("VGA"),
-        later("cirrus-vga"),
-        later("vmware-svga"),
-        later("qxl*"),
-        later("bochs-display"),
-        later("ramfb"),
-        later("secondary-vga"),
-        later("intel-hda"),
-        later("hda-*"),
-        later("AC97"),
-        later("ES1370"),
-        later("sb16"),
-        later("adlib"),
-        later("gus"),
-        later("cs4231a"),
-        later("edu"),
-        later("pvpanic*"),
-        later("ivshmem-*"),
-        later("i6300esb"),
-        later("ib700"),
-        later("intel-iommu"),
-        later("amd-iommu"),
-        later("tpm-*"),
-        later("vfio-*"),
-        later("vmcoreinfo"),
-        later("vmgenid"),
-        later("loader"),
-        later("guest-loader"),
-        later("pc-dimm"),
-        later("nvdimm"),
-        later("ipmi-*"),
-        later("smbus-eeprom"),
-        later("u2f-*"),
-        later("ccid-card-*"),
-        later("*-x86_64-cpu"),
-        later("AMDVI-PCI"),
-        later("acpi-erst"),
-        later("ati-vga"),
-        later("ctucan_pci"),
-        later("cxl-*"),
-        later("dc390"),
-        later("hv-syndbg"),
-        later("hyperv-testdev"),
-        later("i2c-ddc"),
-        later("i8042"),
-        later("i82562"),
-        later("i82801"),
-        later("ipoctal232"),
-        later("kvaser_pci"),
-        later("mc146818rtc"),
-        later("mioe3680_pci"),
-        later("pc-testdev"),
-        later("pcm3680_pci"),
-        later("pvrdma"),
-        later("rocker"),
-        later("sga"),
-        later("smbus-ipmi"),
-        later("tpci200"),
-        later("tulip"),
-        later("virtconsole"),
-        later("virtserialport"),
-        later("vmbus-bridge"),
-        later("vmmouse"),
-        later("x-pci-proxy-dev"),
-        later("x3130-upstream"),
-        later("xio3130-downstream"),
     ],
 };
+
+/// `-device` of a RISC-V machine.
+pub(super) const DEVICE_RISCV: Family = Family {
+    option: "-device",
+    noun: "a device",
+    implied: "driver",
+    heading: "Supported devices are:",
+    unlisted: None,
+    common: DEVICES_LATER,
+    choices: &[
+        yes(
+            "virtio-blk-device",
+            "a disk",
+            &[
+                key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
+                key("serial", Kind::Text("up to 20 characters"), "serial number"),
+                key_later("id"),
+                key_later("bus"),
+                key_later("bootindex"),
+                key_later("num-queues"),
+                key_later("queue-size"),
+            ],
+        ),
+        yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
+        yes(
+            "virtio-net-device",
+            "a network adapter that nothing is plugged into",
+            &[
+                key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
+                key_later("netdev"),
+                key_later("id"),
+                key_later("bus"),
+            ],
+        ),
+    ],
+};
+
+/// Devices of QEMU that mimus does not have, or not on this architecture.
+const DEVICES_LATER: &[Choice] = &[
+    later("virtio-*"),
+    later("vhost-*"),
+    later("e1000*"),
+    later("rtl8139"),
+    later("ne2k_*"),
+    later("pcnet"),
+    later("vmxnet3"),
+    later("i8255*"),
+    later("igb"),
+    later("ide-*"),
+    later("scsi-*"),
+    later("nvme*"),
+    later("ahci"),
+    later("ich9-*"),
+    later("lsi53c*"),
+    later("megasas*"),
+    later("mptsas1068"),
+    later("pvscsi"),
+    later("am53c974"),
+    later("piix*"),
+    later("sd-card"),
+    later("sdhci-pci"),
+    later("floppy"),
+    later("isa-*"),
+    later("pci-*"),
+    later("pcie-*"),
+    later("pxb*"),
+    later("ioh3420"),
+    later("i82801b11-bridge"),
+    later("qemu-xhci"),
+    later("nec-usb-xhci"),
+    later("usb-*"),
+    later("VGA"),
+    later("cirrus-vga"),
+    later("vmware-svga"),
+    later("qxl*"),
+    later("bochs-display"),
+    later("ramfb"),
+    later("secondary-vga"),
+    later("intel-hda"),
+    later("hda-*"),
+    later("AC97"),
+    later("ES1370"),
+    later("sb16"),
+    later("adlib"),
+    later("gus"),
+    later("cs4231a"),
+    later("edu"),
+    later("pvpanic*"),
+    later("ivshmem-*"),
+    later("i6300esb"),
+    later("ib700"),
+    later("intel-iommu"),
+    later("amd-iommu"),
+    later("tpm-*"),
+    later("vfio-*"),
+    later("vmcoreinfo"),
+    later("vmgenid"),
+    later("loader"),
+    later("guest-loader"),
+    later("pc-dimm"),
+    later("nvdimm"),
+    later("ipmi-*"),
+    later("smbus-eeprom"),
+    later("u2f-*"),
+    later("ccid-card-*"),
+    later("*-x86_64-cpu"),
+    later("AMDVI-PCI"),
+    later("acpi-erst"),
+    later("ati-vga"),
+    later("ctucan_pci"),
+    later("cxl-*"),
+    later("dc390"),
+    later("hv-syndbg"),
+    later("hyperv-testdev"),
+    later("i2c-ddc"),
+    later("i8042"),
+    later("i82562"),
+    later("i82801"),
+    later("ipoctal232"),
+    later("kvaser_pci"),
+    later("mc146818rtc"),
+    later("mioe3680_pci"),
+    later("pc-testdev"),
+    later("pcm3680_pci"),
+    later("pvrdma"),
+    later("rocker"),
+    later("sga"),
+    later("smbus-ipmi"),
+    later("tpci200"),
+    later("tulip"),
+    later("virtconsole"),
+    later("virtserialport"),
+    later("vmbus-bridge"),
+    later("vmmouse"),
+    later("x-pci-proxy-dev"),
+    later("x3130-upstream"),
+    later("xio3130-downstream"),
+];
 
 /// `-display`.
 pub(super) const DISPLAY: Family = Family {
@@ -360,6 +476,7 @@ pub(super) const DISPLAY: Family = Family {
     implied: "type",
     heading: "Available display backend types:",
     unlisted: None,
+    common: &[],
     choices: &[
         yes("none", "no display", &[]),
         later("gtk"),
@@ -413,19 +530,23 @@ impl Family {
     }
 
     fn find(&self, name: &str) -> Result<&'static Choice, CliError> {
-        let found = self.choices.iter().find(|choice| match choice.name.split_once('*') {
+        let found = self.all().find(|choice| match choice.name.split_once('*') {
             None => choice.name == name,
             Some(("", end)) => name.ends_with(end),
             Some((start, _)) => name.starts_with(start),
         });
         found.ok_or_else(|| {
             let mut message = format!("'{name}' is not {}", self.noun);
-            let plain = self.choices.iter().map(|choice| choice.name).filter(|name| !name.contains('*'));
+            let plain = self.all().map(|choice| choice.name).filter(|name| !name.contains('*'));
             if let Some(near) = nearest(name, plain) {
                 message.push_str(&format!("; did you mean '{near}'?"));
             }
             CliError::new(self.option, format!("{message} ({})", self.supported()))
         })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &'static Choice> {
+        self.choices.iter().chain(self.common)
     }
 
     fn offered(&self) -> impl Iterator<Item = &'static str> {
@@ -450,7 +571,8 @@ pub(super) fn is_help(text: &str) -> bool {
     text == "help" || text == "?"
 }
 
-fn list_keys(name: &str, keys: &[Key]) -> String {
+/// What `NAME,help` prints.
+pub(super) fn list_keys(name: &str, keys: &[Key]) -> String {
     let offered: Vec<&Key> = keys.iter().filter(|key| !key.help.is_empty()).collect();
     if offered.is_empty() {
         return format!("There are no options for {name}.\n");

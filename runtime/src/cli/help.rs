@@ -14,8 +14,8 @@ const COLUMN: usize = 24;
 pub(super) fn help() -> String {
     let mut text = String::from(
         "usage: mimus [options]\n\n\
-         Runs a whole x86 machine. The options are QEMU's. Without any, a small\n\
-         built-in demo guest runs. To boot Linux in this terminal:\n\n  \
+         Runs a whole x86 or RISC-V machine. The options are QEMU's. Without any, a\n\
+         small built-in demo guest runs. To boot Linux in this terminal:\n\n  \
          mimus -m 512 -nographic -kernel vmlinuz -initrd initrd.gz \\\n        \
          -append \"console=ttyS0\"\n",
     );

@@ -4,6 +4,7 @@
 //! meaning. Nothing is silently ignored: what cannot be honoured is an error that names the option.
 
 mod argv;
+mod disks;
 mod error;
 mod families;
 mod help;
@@ -21,8 +22,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub use error::{CliError, open_input, open_output};
 
-use crate::config::{Accel, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems};
-use families::{ACCEL, CPU, Chosen, DEVICE, DISPLAY, Family, MACHINE};
+use mimus_hw::virt::VIRTIO_SLOTS;
+
+use crate::config::{
+    Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
+    VirtioDevice,
+};
+use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
 use options::{OPTIONS, Repeat, Shape, Status};
 
@@ -35,8 +41,58 @@ pub enum Invocation {
     Print(String),
 }
 
+/// The architecture of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Arch {
+    X86,
+    Riscv,
+}
+
+/// Names of architectures, as `-arch` and programs' names have them.
+const ARCHES: &[(&str, Arch)] = &[("x86_64", Arch::X86), ("i386", Arch::X86), ("riscv64", Arch::Riscv)];
+
+/// What a program's name ends in the name of an architecture after.
+const PROGRAMS: &[&str] = &["mimus-system-", "qemu-system-"];
+
+impl Arch {
+    fn named(option: &str, name: &str) -> Result<Arch, CliError> {
+        ARCHES.iter().find(|(known, _)| *known == name).map(|(_, arch)| *arch).ok_or_else(|| {
+            let names: Vec<&str> = ARCHES.iter().map(|(name, _)| *name).collect();
+            CliError::new(
+                option,
+                format!("'{name}' is not an architecture that mimus has (supported: {})", names.join(", ")),
+            )
+        })
+    }
+
+    /// The families of values of `-machine`, `-cpu` and `-device`, and the machine that is the default.
+    fn families(self) -> (&'static Family, &'static Family, &'static Family, &'static str) {
+        match self {
+            Arch::X86 => (&MACHINE, &CPU, &DEVICE, "pc"),
+            Arch::Riscv => (&MACHINE_RISCV, &CPU_RISCV, &DEVICE_RISCV, "virt"),
+        }
+    }
+}
+
+/// Parses all arguments, of which the first is the program's name. Looks at no file.
+pub fn parse_program(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    let mut args = args.into_iter();
+    let program = args.next().map(PathBuf::from).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let arch = match PROGRAMS.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+        Some(arch) => Arch::named(&name, arch)?,
+        None => Arch::X86,
+    };
+    parse_for(arch, args)
+}
+
 /// Parses the arguments after the program's name. Looks at no file.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    parse_for(Arch::X86, args)
+}
+
+/// Parses arguments for a guest of `arch` unless they name another.
+fn parse_for(arch: Arch, args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
     let words = argv::normalise(args)?;
     let matches = command()
         .try_get_matches_from(words)
@@ -49,7 +105,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
     if given.flag("version") {
         return Ok(Invocation::Print(format!("mimus {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    match config(&given) {
+    match config(arch, &given) {
         Ok(config) => Ok(Invocation::Run(Box::new(config))),
         Err(Stop::Print(text)) => Ok(Invocation::Print(text)),
         Err(Stop::Error(error)) => Err(error),
@@ -132,13 +188,19 @@ fn utf8<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, CliError> {
         .ok_or_else(|| CliError::new(format!("-{name}"), format!("'{}' is not valid UTF-8", value.to_string_lossy())))
 }
 
-fn config(given: &Given) -> Result<Config, Stop> {
+fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
+    let arch = given.text("arch")?.map_or(Ok(arch), |name| Arch::named("-arch", name))?;
+    let (machines, cpus, devices, default_machine) = arch.families();
     let mut config =
         Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
-    let accel_of_machine = machine(given)?;
-    accel(given, accel_of_machine, &mut config)?;
+    config.machine = match arch {
+        Arch::X86 => MachineKind::Pc,
+        Arch::Riscv => MachineKind::Virt,
+    };
+    let accel_of_machine = machine(given, machines, default_machine)?;
+    accel(given, default_machine, accel_of_machine, &mut config)?;
     if let Some(text) = given.text("cpu")? {
-        config.cpu = choose(&CPU, text, None)?.0.to_owned();
+        config.cpu = choose(cpus, text, None)?.0.to_owned();
     }
     if let Some(text) = given.text("smp")? {
         smp(text)?;
@@ -146,14 +208,22 @@ fn config(given: &Given) -> Result<Config, Stop> {
     if let Some(text) = given.text("m")? {
         config.ram_size = ram_size(text)?;
     }
-    for value in given.all("device") {
-        device(utf8("device", value)?, &mut config)?;
+    let mut disks = disks::Disks::default();
+    for value in given.all("drive") {
+        if arch == Arch::X86 {
+            return Err(CliError::new("-drive", "disks of the machine pc are not supported yet").into());
+        }
+        config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
     }
+    for value in given.all("device") {
+        device(utf8("device", value)?, devices, &mut disks, &mut config)?;
+    }
+    disks.check()?;
     if let Some(text) = given.text("display")? {
         choose(&DISPLAY, text, None)?;
     }
     chardevs(given, &mut config)?;
-    boot(given, &mut config)?;
+    boot(given, arch, &mut config)?;
     for value in given.all("d") {
         config.log |= log_items(utf8("d", value)?)?;
     }
@@ -171,21 +241,21 @@ fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<
     }
 }
 
-/// Checks every `-machine`; `pc` is the only one. Returns the accelerator that one of them names.
-fn machine(given: &Given) -> Result<Option<String>, Stop> {
+/// Checks every `-machine`; each architecture has one. Returns the accelerator that one of them names.
+fn machine(given: &Given, family: &Family, name: &'static str) -> Result<Option<String>, Stop> {
     let mut accel = None;
     for value in given.all("machine") {
-        let (_, values) = choose(&MACHINE, utf8("machine", value)?, Some("pc"))?;
+        let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
         if let Some(text) = values.text("accel")
             && accel.replace(text.to_owned()).is_some()
         {
-            return Err(CliError::new("-machine pc: accel", "given twice").into());
+            return Err(CliError::new(format!("-machine {name}: accel"), "given twice").into());
         }
     }
     Ok(accel)
 }
 
-fn accel(given: &Given, of_machine: Option<String>, config: &mut Config) -> Result<(), Stop> {
+fn accel(given: &Given, machine: &str, of_machine: Option<String>, config: &mut Config) -> Result<(), Stop> {
     let own = given.text("accel")?;
     let (name, values) = match (own, of_machine) {
         (Some(_), Some(_)) => {
@@ -193,7 +263,7 @@ fn accel(given: &Given, of_machine: Option<String>, config: &mut Config) -> Resu
         }
         (Some(text), None) => choose(&ACCEL, text, None)?,
         (None, Some(text)) => choose(&ACCEL, &text, None).map_err(|stop| match stop {
-            Stop::Error(error) => CliError::new("-machine pc: accel", error.message).into(),
+            Stop::Error(error) => CliError::new(format!("-machine {machine}: accel"), error.message).into(),
             print => print,
         })?,
         (None, None) => return Ok(()),
@@ -255,9 +325,21 @@ fn ram_size(text: &str) -> Result<u64, CliError> {
     }
 }
 
-fn device(text: &str, config: &mut Config) -> Result<(), Stop> {
-    let (name, values) = choose(&DEVICE, text, None)?;
+fn device(text: &str, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
+    let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
+    if name.starts_with("virtio-") {
+        if config.virtio.len() == VIRTIO_SLOTS {
+            return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")).into());
+        }
+        let adapters = config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count();
+        config.virtio.push(match name {
+            "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
+            "virtio-net-device" => VirtioDevice::Net { mac: disks::mac(&option, values.text("mac"), adapters)? },
+            _ => VirtioDevice::Rng,
+        });
+        return Ok(());
+    }
     let port = |key: &str, default: u16| {
         values
             .number(key)
@@ -350,7 +432,16 @@ fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliErr
     }
 }
 
-fn boot(given: &Given, config: &mut Config) -> Result<(), CliError> {
+fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
+    config.bios = match given.path("bios")? {
+        None => Bios::Default,
+        Some(_) if arch == Arch::X86 => {
+            return Err(CliError::new("-bios", "firmware of the machine pc is not supported yet"));
+        }
+        Some(file) if file.as_os_str() == "none" => Bios::None,
+        Some(file) if file.as_os_str() == "default" => Bios::Default,
+        Some(file) => Bios::File(file),
+    };
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
     if let Some(text) = given.text("append")? {

@@ -115,10 +115,27 @@ const fn later_flag(name: &'static str) -> Opt {
 
 /// Every option there is.
 pub(super) const OPTIONS: &[Opt] = &[
-    once("kernel", "FILE", Boot, "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry"),
+    once(
+        "kernel",
+        "FILE",
+        Boot,
+        "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry; on RISC-V Linux Image or ELF",
+    ),
     once("initrd", "FILE", Boot, "initial RAM disk (a multiboot kernel's first module)"),
     free_text(once("append", "TEXT", Boot, "kernel command line")),
-    also("M", each("machine", "NAME[,KEY=VALUE...]", Machine, "board, default pc; see -machine help")),
+    once(
+        "bios",
+        "FILE",
+        Boot,
+        "firmware of a RISC-V machine, default OpenSBI from the package opensbi; none: the kernel starts in machine mode",
+    ),
+    once(
+        "arch",
+        "NAME",
+        Machine,
+        "guest architecture, x86_64 (default) or riscv64; a program name like mimus-system-riscv64 chooses it, too",
+    ),
+    also("M", each("machine", "NAME[,KEY=VALUE...]", Machine, "board, default pc or virt; see -machine help")),
     once("cpu", "MODEL", Machine, "CPU model, default max; see -cpu help"),
     once("smp", "[cpus=]N", Machine, "number of vCPUs; only 1 is supported yet"),
     once("m", "[size=]SIZE", Machine, "RAM, default 128 MiB; in MiB, or with a suffix K, M, G or T"),
@@ -148,6 +165,12 @@ pub(super) const OPTIONS: &[Opt] = &[
          -nographic), file:FILE or null",
     ),
     each("debugcon", "DEV", Console, "a debug console at port 0xe9, to stdio, file:FILE or null"),
+    each(
+        "drive",
+        "file=FILE[,KEY=VALUE...]",
+        Console,
+        "a disk with a raw image: if=virtio (default) plugs it in, if=none,id=ID leaves that to -device; see -drive help",
+    ),
     each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
     each("d", "ITEM[,...]", Logs, "log these items; see -d help"),
     once("D", "FILE", Logs, "log to FILE instead of standard error"),
@@ -187,7 +210,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("hdd"),
     later("cdrom"),
     later("blockdev"),
-    later("drive"),
     later("mtdblock"),
     later("sd"),
     later("pflash"),
@@ -215,7 +237,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("chardev"),
     later("tpmdev"),
     // Boot.
-    later("bios"),
     later("dtb"),
     later("fw_cfg"),
     later("option-rom"),

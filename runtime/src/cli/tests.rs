@@ -1,6 +1,7 @@
 //! Command lines and what becomes of them.
 
 use super::*;
+use crate::config::Disk;
 use std::os::unix::ffi::OsStrExt;
 
 /// Parses a command line written with blanks between arguments.
@@ -126,7 +127,8 @@ fn bad_lines() {
         ("-kernel a -kernel b", "-kernel: given more than once"),
         // QEMU's own.
         ("-hda disk.img", "-hda: not supported yet"),
-        ("-drive file=x,if=virtio -m 512", "-drive: not supported yet"),
+        ("-drive file=x,if=virtio -m 512", "-drive: disks of the machine pc are not supported yet"),
+        ("-bios x", "-bios: firmware of the machine pc is not supported yet"),
         ("-cdrom a.iso -krenel", "-cdrom: not supported yet"),
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-s -S", "-s: not supported yet"),
@@ -154,6 +156,8 @@ fn bad_lines() {
         ("-cpu max,vendor=x", "-cpu max: 'vendor': CPU properties are not supported yet"),
         // Machines and accelerators.
         ("-M q35", "-machine: 'q35' is not supported yet (supported: pc)"),
+        ("-M virt", "-machine: 'virt': a machine of riscv64: use -arch riscv64"),
+        ("-arch arm", "-arch: 'arm' is not an architecture that mimus has (supported: x86_64, i386, riscv64)"),
         ("-M pc-i440fx-7.2", "-machine: 'pc-i440fx-7.2' is not supported yet (supported: pc)"),
         ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
@@ -336,4 +340,136 @@ fn log_items_have_unique_flags_that_cover_the_type() {
         all |= *item;
     }
     assert_eq!(all, LogItems::all());
+}
+
+/// What `-arch riscv64` gives, without anything else.
+fn virt() -> Config {
+    Config { machine: MachineKind::Virt, ..Config::default() }
+}
+
+fn disk(file: &str) -> Disk {
+    Disk { file: file.into(), raw: true, read_only: false, serial: String::new() }
+}
+
+#[test]
+fn good_lines_of_riscv() {
+    type Change = fn(&mut Config);
+    let rows: &[(&str, Change)] = &[
+        ("", |_| ()),
+        ("-M virt -cpu rv64", |c| c.cpu = "rv64".into()),
+        ("-M virt,accel=interp,aclint=off", |c| c.accel = Accel::Interp),
+        ("-bios none -kernel k", |c| {
+            c.bios = Bios::None;
+            c.kernel = Some("k".into());
+        }),
+        ("-bios default", |_| ()),
+        ("-bios fw.bin", |c| c.bios = Bios::File("fw.bin".into())),
+        ("-drive file=a,format=raw,if=virtio", |c| c.virtio = vec![VirtioDevice::Block(disk("a"))]),
+        ("-drive file=a,,b,readonly=on", |c| {
+            c.virtio = vec![VirtioDevice::Block(Disk { raw: false, read_only: true, ..disk("a,b") })];
+        }),
+        (
+            "-device virtio-blk-device,drive=x,serial=s1 -drive if=none,id=x,file=a,format=raw -drive file=b,format=raw",
+            |c| {
+                let first = Disk { serial: "s1".into(), ..disk("a") };
+                c.virtio = vec![VirtioDevice::Block(disk("b")), VirtioDevice::Block(first)];
+            },
+        ),
+        ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
+            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] };
+            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf] }];
+        }),
+        ("-device virtio-net-device -device virtio-net-device", |c| {
+            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last] };
+            c.virtio = vec![mac(0x56), mac(0x57)];
+        }),
+    ];
+    for (line, change) in rows {
+        let mut expected = virt();
+        change(&mut expected);
+        assert_eq!(config_of(&format!("-arch riscv64 {line}")), expected, "{line}");
+    }
+}
+
+#[test]
+fn bad_lines_of_riscv() {
+    let supported = "(supported: virtio-blk-device, virtio-rng-device, virtio-net-device)";
+    let rng = "-device virtio-rng-device ".repeat(9);
+    let drives = "-drive file=x ".repeat(9);
+    let rows = [
+        ("-M pc", "-machine: 'pc': a machine of x86_64: use -arch x86_64"),
+        ("-M sifive_u", "-machine: 'sifive_u' is not supported yet (supported: virt)"),
+        ("-M virt,accel=kvm", "-machine virt: accel: 'kvm' is not supported yet (supported: jit, interp)"),
+        ("-M virt,acpi=on", "-machine virt: acpi: 'on' is not supported yet (it is always 'off')"),
+        ("-cpu rv32", "-cpu: 'rv32' is not supported yet (supported: max, rv64)"),
+        ("-device isa-debug-exit", &format!("-device: 'isa-debug-exit' is not supported yet {supported}")),
+        ("-device e1000", &format!("-device: 'e1000' is not supported yet {supported}")),
+        ("-device virtio-blk-device", "-device virtio-blk-device: needs drive=ID"),
+        ("-device virtio-blk-device,drive=x", "-device virtio-blk-device: drive: there is no -drive with id=x"),
+        (
+            "-drive file=a,id=x -device virtio-blk-device,drive=x",
+            "-device virtio-blk-device: drive: 'x' has a device already",
+        ),
+        (
+            "-drive file=a,id=x,if=none -device virtio-blk-device,drive=x,serial=123456789012345678901",
+            "-device virtio-blk-device: serial: longer than 20 characters",
+        ),
+        ("-drive file=a,id=x,if=none", "-drive: no -device uses the drive 'x'"),
+        ("-drive file=a,if=none", "-drive: if=none needs id=ID for a -device"),
+        ("-drive file=a,id=x -drive file=b,id=x", "-drive: the id 'x' is given twice"),
+        ("-drive format=raw", "-drive: needs file=FILE"),
+        ("-drive file=", "-drive: needs file=FILE"),
+        ("-drive a.img", "-drive: unknown key 'a.img' (keys: file, format, if, id, readonly)"),
+        ("-drive file=a,format=qcow2", "-drive: format: 'qcow2' is not known here: raw"),
+        ("-drive file=a,if=ide", "-drive: if: 'ide' is not known here: virtio or none"),
+        ("-drive file=a,snapshot=on", "-drive: snapshot: not supported yet"),
+        ("-drive file=a,cache=none", "-drive: cache: 'none' is not known here: only 'writeback' is supported yet"),
+        ("-device virtio-net-device,mac=1", "-device virtio-net-device: mac: '1' is not six bytes"),
+        (
+            "-device virtio-net-device,mac=01:00:00:00:00:00",
+            "-device virtio-net-device: mac: '01:00:00:00:00:00' is an address of a group",
+        ),
+        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: not supported yet"),
+        (&rng, "-device virtio-rng-device: there are no more than 8 slots"),
+        (&drives, "-drive: there are no more than 8 slots"),
+    ];
+    for (line, expected) in rows {
+        match parsed(&format!("-arch riscv64 {line}")) {
+            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_programs_name_chooses_the_architecture() {
+    let machine = |program: &str, rest: &str| {
+        let args = std::iter::once(program).chain(rest.split_whitespace()).map(OsString::from);
+        match parse_program(args) {
+            Ok(Invocation::Run(config)) => config.machine,
+            other => panic!("{program}: {other:?}"),
+        }
+    };
+    for (program, expected) in [
+        ("mimus", MachineKind::Pc),
+        ("/usr/bin/mimus-system-riscv64", MachineKind::Virt),
+        ("./qemu-system-riscv64", MachineKind::Virt),
+        ("qemu-system-x86_64", MachineKind::Pc),
+        ("qemu-system-i386", MachineKind::Pc),
+        ("riscv64", MachineKind::Pc),
+        ("", MachineKind::Pc),
+    ] {
+        assert_eq!(machine(program, ""), expected, "{program}");
+    }
+    assert_eq!(machine("mimus-system-riscv64", "-arch x86_64"), MachineKind::Pc);
+    let error = parse_program(["qemu-system-arm".into()]).unwrap_err().to_string();
+    assert!(error.starts_with("qemu-system-arm: 'arm' is not an architecture"), "{error}");
+}
+
+#[test]
+fn texts_of_riscv() {
+    assert!(printed("-arch riscv64 -M help").contains("virt    "));
+    assert!(printed("-arch riscv64 -cpu help").contains("rv64    "));
+    assert!(printed("-arch riscv64 -device help").contains("virtio-blk-device    "));
+    assert!(printed("-arch riscv64 -drive help").contains("  file   "));
 }

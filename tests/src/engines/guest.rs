@@ -280,7 +280,7 @@ impl Guest {
     /// # Errors
     ///
     /// As for [`Guest::outcome`]; or the block is lost.
-    pub fn run_compiled(&mut self, runner: &mut BlockRunner, block: Compiled) -> Result<Outcome, String> {
+    pub fn run_compiled(&mut self, runner: &mut BlockRunner<Cpu>, block: Compiled) -> Result<Outcome, String> {
         let left = runner.run(block, &mut self.cpu).ok_or("the compiled block is lost")?;
         let rip = match left {
             Left::To(pc) | Left::Stopped(pc) => pc,

@@ -6,7 +6,7 @@
 mod float;
 pub mod inline;
 mod mxcsr;
-mod soft;
+pub(crate) mod soft;
 mod string;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,8 @@ pub enum Rounding {
     Up = 2,
     /// Towards zero.
     Zero = 3,
+    /// To nearest, ties away from zero: no x86 has it.
+    NearestAway = 4,
 }
 
 impl Rounding {
@@ -49,15 +51,15 @@ impl Rounding {
 
 /// A destination's precision in bits, the integer bit included, and exponent range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Format {
+pub(crate) struct Format {
     pub prec: u32,
     pub emin: i32,
     pub emax: i32,
 }
 
-pub(super) const F32: Format = Format { prec: 24, emin: -126, emax: 127 };
-pub(super) const F64: Format = Format { prec: 53, emin: -1022, emax: 1023 };
-pub(super) const X80: Format = Format { prec: 64, emin: -16382, emax: 16383 };
+pub(crate) const F32: Format = Format { prec: 24, emin: -126, emax: 127 };
+pub(crate) const F64: Format = Format { prec: 53, emin: -1022, emax: 1023 };
+pub(crate) const X80: Format = Format { prec: 64, emin: -16382, emax: 16383 };
 
 impl Format {
     /// Width of the interchange format in bits; only for [`F32`] and [`F64`].
@@ -131,9 +133,9 @@ impl Format {
 }
 
 /// Whether a masked overflow gives infinity rather than the largest finite number (SDM vol. 1, table 4-10).
-pub(super) fn overflows_to_infinity(sign: bool, rc: Rounding) -> bool {
+pub(crate) fn overflows_to_infinity(sign: bool, rc: Rounding) -> bool {
     match rc {
-        Rounding::Nearest => true,
+        Rounding::Nearest | Rounding::NearestAway => true,
         Rounding::Down => sign,
         Rounding::Up => !sign,
         Rounding::Zero => false,
@@ -142,7 +144,7 @@ pub(super) fn overflows_to_infinity(sign: bool, rc: Rounding) -> bool {
 
 /// What an encoding stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
+pub(crate) enum Class {
     Zero,
     Denormal,
     Normal,
@@ -161,7 +163,7 @@ impl Class {
 
 /// A finite number other than zero: `sig / 2^127 * 2^exp`, bit 127 of `sig` set. Bit 0 may be a sticky bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Finite {
+pub(crate) struct Finite {
     pub sign: bool,
     pub exp: i32,
     pub sig: u128,
@@ -169,7 +171,7 @@ pub(super) struct Finite {
 
 /// A number that is not a NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Val {
+pub(crate) enum Val {
     Zero(bool),
     Finite(Finite),
     Inf(bool),
@@ -249,7 +251,7 @@ impl Val {
 }
 
 /// Makes a number of a significand that may have leading zeros.
-pub(super) fn normalize(sign: bool, exp: i32, sig: u128) -> Val {
+pub(crate) fn normalize(sign: bool, exp: i32, sig: u128) -> Val {
     if sig == 0 {
         return Val::Zero(sign);
     }
@@ -258,7 +260,7 @@ pub(super) fn normalize(sign: bool, exp: i32, sig: u128) -> Val {
 }
 
 /// The integer `magnitude` with a sign.
-pub(super) fn from_int(sign: bool, magnitude: u128) -> Val {
+pub(crate) fn from_int(sign: bool, magnitude: u128) -> Val {
     normalize(sign, 127, magnitude)
 }
 
@@ -275,7 +277,7 @@ const WIDE_BIAS: i32 = (1 << 17) - 1;
 
 /// The four basic operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arith {
+pub(crate) enum Arith {
     Add,
     Sub,
     Mul,
@@ -284,7 +286,7 @@ pub(super) enum Arith {
 
 /// Computes `a op b` exactly up to a sticky bit. The error is [`IE`] (no value); `Ok` carries whether a finite number was
 /// divided by zero.
-pub(super) fn arith(op: Arith, a: Val, b: Val, rc: Rounding) -> Result<(Val, bool), u32> {
+pub(crate) fn arith(op: Arith, a: Val, b: Val, rc: Rounding) -> Result<(Val, bool), u32> {
     let (x, y) = (a.to_wide(), b.to_wide());
     let result = match op {
         Arith::Add => x.add_r(y, Round::TowardZero),
@@ -305,7 +307,7 @@ pub(super) fn arith(op: Arith, a: Val, b: Val, rc: Rounding) -> Result<(Val, boo
 }
 
 /// The square root of a positive number whose low significand bit is no sticky bit: 66 bits and a sticky bit.
-pub(super) fn sqrt(f: Finite) -> Finite {
+pub(crate) fn sqrt(f: Finite) -> Finite {
     // Two integer bits, so that the exponent is even.
     let mut digits = if f.exp & 1 == 0 { f.sig >> 1 } else { f.sig };
     let (mut root, mut rem) = (0u128, 0u128);
@@ -324,7 +326,7 @@ pub(super) fn sqrt(f: Finite) -> Finite {
 
 /// A significand rounded to an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RoundedInt {
+pub(crate) struct RoundedInt {
     pub int: u128,
     pub inexact: bool,
     /// The magnitude was increased.
@@ -332,7 +334,7 @@ pub(super) struct RoundedInt {
 }
 
 /// Drops the low `drop` bits of `sig`, rounding what is left.
-pub(super) fn round_int(sig: u128, drop: u32, sign: bool, rc: Rounding) -> RoundedInt {
+pub(crate) fn round_int(sig: u128, drop: u32, sign: bool, rc: Rounding) -> RoundedInt {
     const HALF: u128 = 1 << 127;
     let (kept, rem) = match drop {
         0 => (sig, 0),
@@ -343,6 +345,7 @@ pub(super) fn round_int(sig: u128, drop: u32, sign: bool, rc: Rounding) -> Round
     let up = rem != 0
         && match rc {
             Rounding::Nearest => rem > HALF || rem == HALF && kept & 1 == 1,
+            Rounding::NearestAway => rem >= HALF,
             Rounding::Down => sign,
             Rounding::Up => !sign,
             Rounding::Zero => false,
@@ -351,7 +354,7 @@ pub(super) fn round_int(sig: u128, drop: u32, sign: bool, rc: Rounding) -> Round
 }
 
 /// Rounds a number to an integer; a magnitude of 2^127 or more gives `u128::MAX`.
-pub(super) fn to_int(f: Finite, rc: Rounding) -> RoundedInt {
+pub(crate) fn to_int(f: Finite, rc: Rounding) -> RoundedInt {
     if f.exp > 126 {
         return RoundedInt { int: u128::MAX, inexact: false, up: false };
     }
@@ -360,7 +363,7 @@ pub(super) fn to_int(f: Finite, rc: Rounding) -> RoundedInt {
 
 /// A significand of at most `prec` bits with its exponent: `sig / 2^(prec - 1) * 2^exp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rounded {
+pub(crate) struct Rounded {
     pub sig: u64,
     pub exp: i32,
     pub inexact: bool,
@@ -369,7 +372,7 @@ pub(super) struct Rounded {
 
 /// How a rounded result lies in the destination's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Range {
+pub(crate) enum Range {
     Normal,
     /// Tiny after rounding (SDM vol. 1, 4.9.1.5), with the denormal number (or zero or smallest normal number) it becomes.
     Tiny(Rounded),
@@ -377,7 +380,7 @@ pub(super) enum Range {
 }
 
 /// Rounds to the precision of `fmt`, with an unbounded exponent, and tells where the result lies.
-pub(super) fn round(f: Finite, fmt: Format, rc: Rounding) -> (Rounded, Range) {
+pub(crate) fn round(f: Finite, fmt: Format, rc: Rounding) -> (Rounded, Range) {
     let drop = 128 - fmt.prec;
     let pack = |r: RoundedInt, exp: i32| {
         let carry = r.int >> fmt.prec != 0;

@@ -52,14 +52,7 @@ pub struct Request<'a> {
     pub max_insns: u32,
 }
 
-/// Code that is written again and again, and where it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Patched<'a> {
-    /// Guest-physical address of the first byte to translate, which is RAM.
-    pub gpa: u64,
-    /// Guest-physical addresses and lengths of what is written at once.
-    pub writes: &'a [(u64, u64)],
-}
+pub use crate::guest::{Patched, Truncated};
 
 impl Patched<'_> {
     /// Offset and length of an instruction's immediate operand, if it alone is what is written. The instruction starts at
@@ -76,10 +69,6 @@ impl Patched<'_> {
         found.then_some((from as u32, len as u32))
     }
 }
-
-/// The first instruction goes beyond the bytes given, which are fewer than [`MAX_INSN_LEN`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Truncated;
 
 /// Why an instruction could not be lifted.
 enum Refusal {

@@ -1,24 +1,23 @@
 //! Numbers for what is known of code by its virtual address alone: jump caches, the dispatcher's caches.
 //!
-//! A *context* is everything beside the address that decides which block is there: the mode, CS where it is not flat, and
-//! how addresses are translated. What was found in a context may be followed while the context has its number. A number is
+//! A *context* is everything beside the address that decides which block is there: the mode, the base and limit of the code
+//! segment where a guest has one, and how addresses are translated. What was found in a context may be followed while the context has its number. A number is
 //! never given twice, so nothing has to be searched for when a context ends.
 //!
 //! **Translations.** What was fetched through global pages only, in a mode, holds in every address space until they are
-//! flushed (SDM vol. 3A, 4.10.4.1: MOV to CR3 does not invalidate global translations): the kernel's context outlives a
-//! switch of processes. A context in which a page was fetched that is not global belongs to its address space's present
+//! flushed (SDM vol. 3A, 4.10.4.1: MOV to CR3 does not invalidate global translations; likewise a write to RISC-V's satp): the
+//! kernel's context outlives a switch of processes. A context in which a page was fetched that is not global belongs to its address space's present
 //! generation ([`Mmu::space_generation`](mimus_softmmu::Mmu::space_generation)).
 
 use mimus_softmmu::PageFilter;
 
-use super::mode::Mode;
-
 /// What identifies a context beside translations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Place {
-    pub mode: Mode,
-    /// Base and limit of CS; 0 where it is flat.
-    pub cs: (u64, u32),
+    /// The guest's mode bits.
+    pub mode: u32,
+    /// Base and limit of the code segment; 0 where it is flat or there is none.
+    pub code: (u64, u32),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +72,7 @@ impl Contexts {
     #[inline]
     pub(crate) fn select(&mut self, place: Place, space: u64) {
         if !self.holds(self.current, place, space) {
-            let mode = place.mode.0;
+            let mode = place.mode;
             let recent = (mode ^ mode >> 13 ^ mode >> 15) as usize % RECENT;
             self.current = self.recent[recent];
             if !self.holds(self.current, place, space) {
@@ -127,8 +126,8 @@ impl Contexts {
 mod tests {
     use super::*;
 
-    const KERNEL: Place = Place { mode: Mode(Mode::CODE64), cs: (0, 0) };
-    const USER: Place = Place { mode: Mode(Mode::CODE64 | 3 << 16), cs: (0, 0) };
+    const KERNEL: Place = Place { mode: 2, code: (0, 0) };
+    const USER: Place = Place { mode: 2 | 3 << 16, code: (0, 0) };
 
     fn number(contexts: &mut Contexts, place: Place, space: u64) -> u64 {
         contexts.select(place, space);
@@ -174,10 +173,10 @@ mod tests {
         let second = number(&mut c, KERNEL, 1);
         assert!(second > first);
         for mode in 0..KNOWN as u32 {
-            number(&mut c, Place { mode: Mode(mode << 24), cs: (0, 0) }, 1);
+            number(&mut c, Place { mode: mode << 24, code: (0, 0) }, 1);
         }
         assert!(number(&mut c, KERNEL, 1) > second, "pushed out: never the old number");
-        let segment = Place { cs: (0x1000, 0xffff), ..KERNEL };
-        assert_ne!(number(&mut c, segment, 1), number(&mut c, Place { cs: (0x1000, 0xfff), ..KERNEL }, 1));
+        let segment = Place { code: (0x1000, 0xffff), ..KERNEL };
+        assert_ne!(number(&mut c, segment, 1), number(&mut c, Place { code: (0x1000, 0xfff), ..KERNEL }, 1));
     }
 }

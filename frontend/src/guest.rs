@@ -1,0 +1,168 @@
+//! What the runtime needs of a guest's vCPU, whichever guest it is. A dispatcher is generic over it, so that each guest has one
+//! of its own and no call is indirect.
+
+use std::borrow::Cow;
+
+use mimus_ir::text::Names;
+use mimus_ir::{Block, Guest};
+use mimus_softmmu::header::jump_cache_offset;
+use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
+
+/// A fault was raised and is pending in the vCPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Raised;
+
+/// The first instruction goes beyond the bytes given, which are fewer than the longest instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Truncated;
+
+/// Code to be translated, at the vCPU's program counter.
+#[derive(Clone, Copy, Debug)]
+pub struct Code<'a> {
+    /// Code bytes; translation does not go past them.
+    pub bytes: &'a [u8],
+    /// How many of `bytes` are in the page of the first: only the first instruction may go beyond.
+    pub in_page: usize,
+    /// Most instructions to translate.
+    pub max_insns: u32,
+}
+
+/// Code that is written again and again, and where it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Patched<'a> {
+    /// Guest-physical address of the first byte to translate, which is RAM.
+    pub gpa: u64,
+    /// Guest-physical addresses and lengths of what is written at once.
+    pub writes: &'a [(u64, u64)],
+}
+
+/// A vCPU. Its address is the env pointer of compiled code: registers first, the header at [`GuestCpu::HEADER_OFFSET`].
+pub trait GuestCpu: Guest + 'static {
+    /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
+    const HEADER_OFFSET: usize;
+    /// Bytes of env that ops address.
+    const STATE_BYTES: usize;
+    /// Jump caches that the vCPU is to have.
+    const JUMP_CACHES: usize;
+    /// Longest instruction in bytes; at most 16.
+    const MAX_INSN_LEN: usize;
+    /// Most instructions of a block.
+    const MAX_BLOCK_INSNS: u32;
+
+    /// The helper table for [`EnvHeader::helpers`]: host addresses by number.
+    fn helpers() -> Vec<u64>;
+    /// Names of registers and helpers for dumps.
+    fn names() -> &'static dyn Names;
+
+    /// What compiled code shares with the runtime.
+    fn header(&mut self) -> &mut EnvHeader;
+    /// Memory.
+    fn mmu(&mut self) -> &mut Mmu;
+    /// The header, and the jump caches that it points to.
+    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>);
+    /// Whether compiled code is running, which cannot stop behind a store that changes the rest of its block: such a store is
+    /// refused, and the interpreter's.
+    fn set_in_compiled_code(&mut self, running: bool);
+    /// Reads a byte of code that is not in RAM.
+    fn read_code(&mut self, gpa: u64) -> u8;
+
+    /// Program counter, as blocks have it.
+    fn pc(&self) -> u64;
+    /// Sets the program counter.
+    fn set_pc(&mut self, pc: u64);
+    /// Mode bits: what translated code depends on beside its bytes.
+    fn mode_bits(&self) -> u32;
+    /// What is added to the program counter for its linear address; 0 where that does not wrap at 32 bits.
+    fn code_base(&self) -> u32;
+    /// Linear address of the program counter.
+    fn linear_pc(&self) -> u64;
+    /// Number of the present translation context; never 0.
+    fn context(&self) -> u64;
+    /// Recomputes everything that is derived from registers.
+    fn update_mode(&mut self);
+    /// Ends every context: nothing that leads to code by virtual address may be followed any more.
+    fn forget_code(&mut self);
+
+    /// Takes what leads to guest PC `pc` out of the jump caches.
+    fn forget_block(&mut self, pc: u64) {
+        let (header, caches) = self.jump_caches();
+        let first = jump_cache_offset(pc, header.jump_cache_mask) as usize / size_of::<JumpCacheEntry>();
+        let each = header.jump_cache_mask as usize / size_of::<JumpCacheEntry>() + 1;
+        for cache in 0..Self::JUMP_CACHES {
+            if let Some(entry) = caches.get_mut(cache * each + first).filter(|entry| entry.pc == pc) {
+                *entry = JumpCacheEntry::default();
+            }
+        }
+    }
+
+    /// Nothing leads to the blocks that this vCPU's stores have dropped any more.
+    #[cold]
+    fn forget_dropped(&mut self) {
+        let dropped = self.mmu().take_dropped();
+        match dropped.pcs() {
+            Some(pcs) => pcs.iter().for_each(|&pc| self.forget_block(pc)),
+            None => self.forget_code(),
+        }
+    }
+
+    /// Checks the program counter before a block there is looked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Raised`] with the fault pending.
+    fn check_pc(&mut self) -> Result<(), Raised>;
+    /// Guest-physical address of an instruction byte at linear address `addr`.
+    ///
+    /// # Errors
+    ///
+    /// [`Raised`] with the fault pending.
+    fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised>;
+    /// Translates a block at the program counter in the present mode. The result has at least one instruction: one that cannot
+    /// be decoded raises its exception.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] when more bytes are needed for the first instruction.
+    fn lift(&self, code: &Code<'_>) -> Result<Block, Truncated>;
+    /// The same, but operands in the code that are written again and again may be read when they are executed: to `read` go
+    /// their offsets and lengths in bytes. The block stays valid when these bytes change.
+    ///
+    /// # Errors
+    ///
+    /// As for [`GuestCpu::lift`].
+    fn lift_patched(&self, code: &Code<'_>, _: &Patched<'_>, _: &mut Vec<(u32, u32)>) -> Result<Block, Truncated> {
+        self.lift(code)
+    }
+    /// Makes pending what an instruction raises that is longer than any may be.
+    fn raise_too_long(&mut self) -> Raised;
+
+    /// Whether instructions are to be run one at a time: a trap follows each, or may come before it.
+    fn single_steps(&self) -> bool;
+    /// Before an instruction run by itself; `Err` when a fault is pending instead.
+    ///
+    /// # Errors
+    ///
+    /// [`Raised`] with the fault pending.
+    fn before_step(&mut self) -> Result<Step, Raised>;
+    /// After it, unless it faulted.
+    fn after_step(&mut self, step: Step);
+    /// Enters the handler of the pending fault of the instruction at the program counter.
+    fn deliver(&mut self);
+
+    /// Puts the x87 unit that a host had into env; nothing for guests without one.
+    fn park_x87(&mut self) {}
+    /// Lets the host's x87 unit be the guest's if it can be; nothing for guests without one.
+    fn offer_x87(&mut self) {}
+
+    /// The instructions in `bytes`, the first at `pc`, as text: each on a new line after its address.
+    fn disassemble(&self, bytes: &[u8], pc: u64) -> String;
+    /// The pending fault, for the log.
+    fn pending_text(&self) -> Option<Cow<'static, str>>;
+}
+
+/// What [`GuestCpu::before_step`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Step {
+    /// A trap follows the instruction.
+    pub trap: bool,
+}

@@ -1,0 +1,144 @@
+//! What the runtime drives a vCPU by.
+
+use std::borrow::Cow;
+
+use mimus_ir::text::Names;
+use mimus_ir::{Block, EnvSlot};
+use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
+
+use super::cpu::{self, Cpu};
+use super::state::{State, f_slot, slot};
+use super::{disasm, helpers, lift};
+use crate::guest::{self, GuestCpu, Raised, Step, Truncated};
+
+/// Names of registers and helpers for dumps.
+struct RiscvNames;
+
+impl Names for RiscvNames {
+    fn slot(&self, place: EnvSlot) -> Option<Cow<'_, str>> {
+        let index = |first: EnvSlot, bytes: u16| {
+            let offset = place.offset.checked_sub(first.offset)?;
+            (offset % bytes == 0 && offset / bytes < 32).then_some(usize::from(offset / bytes))
+        };
+        if place == slot::PC {
+            return Some("pc".into());
+        }
+        if let Some(n) = index(super::state::x_slot(0), 8) {
+            return Some(disasm::X_NAMES[n].into());
+        }
+        index(f_slot(0), 16).map(|n| disasm::F_NAMES[n].into())
+    }
+
+    fn helper(&self, number: u16) -> Option<Cow<'_, str>> {
+        helpers::TABLE.get(usize::from(number)).map(|row| row.name.into())
+    }
+}
+
+impl GuestCpu for Cpu {
+    const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
+    const STATE_BYTES: usize = size_of::<State>();
+    const JUMP_CACHES: usize = cpu::JUMP_CACHES;
+    const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
+    const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
+
+    fn helpers() -> Vec<u64> {
+        helpers::TABLE.iter().map(|row| row.function as usize as u64).collect()
+    }
+
+    fn names() -> &'static dyn Names {
+        &RiscvNames
+    }
+
+    fn header(&mut self) -> &mut EnvHeader {
+        &mut self.header
+    }
+
+    fn mmu(&mut self) -> &mut Mmu {
+        &mut self.mmu
+    }
+
+    #[inline(always)]
+    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>) {
+        (&mut self.header, &mut self.jump_caches)
+    }
+
+    #[inline(always)]
+    fn set_in_compiled_code(&mut self, running: bool) {
+        self.in_compiled_code = running;
+    }
+
+    fn read_code(&mut self, gpa: u64) -> u8 {
+        self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
+    }
+
+    fn pc(&self) -> u64 {
+        self.state.pc
+    }
+
+    fn set_pc(&mut self, pc: u64) {
+        self.state.pc = pc;
+    }
+
+    fn mode_bits(&self) -> u32 {
+        self.mode.0
+    }
+
+    fn code_base(&self) -> u32 {
+        0
+    }
+
+    fn linear_pc(&self) -> u64 {
+        self.state.pc
+    }
+
+    fn context(&self) -> u64 {
+        self.contexts.number()
+    }
+
+    fn update_mode(&mut self) {
+        Cpu::update_mode(self);
+    }
+
+    fn forget_code(&mut self) {
+        Cpu::forget_code(self);
+    }
+
+    fn check_pc(&mut self) -> Result<(), Raised> {
+        Ok(())
+    }
+
+    fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised> {
+        Cpu::translate_fetch(self, addr)
+    }
+
+    fn lift(&self, code: &guest::Code<'_>) -> Result<Block, Truncated> {
+        lift::lift(code, self.state.pc, self.mode)
+    }
+
+    fn raise_too_long(&mut self) -> Raised {
+        self.raise_illegal(0)
+    }
+
+    fn single_steps(&self) -> bool {
+        false
+    }
+
+    fn before_step(&mut self) -> Result<Step, Raised> {
+        Ok(Step::default())
+    }
+
+    fn after_step(&mut self, _: Step) {}
+
+    fn deliver(&mut self) {
+        self.deliver_pending();
+    }
+
+    fn disassemble(&self, bytes: &[u8], pc: u64) -> String {
+        disasm::listing(bytes, pc)
+    }
+
+    fn pending_text(&self) -> Option<Cow<'static, str>> {
+        self.pending
+            .map(|pending| format!("{pending:x?} at {:#x} in mode {}", self.state.pc, self.state.privilege).into())
+    }
+}

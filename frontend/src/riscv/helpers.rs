@@ -1,0 +1,226 @@
+//! The helper table: what translated code calls for instructions too large to be micro-ops.
+
+use mimus_ir::block::CallInfo;
+use mimus_ir::{Effects, Stop};
+
+use super::cpu::Cpu;
+use super::csr::Action;
+use super::float;
+use super::isa::{CACHE_BLOCK, Code, TABLE as ISA};
+use super::state::{envcfg, mstatus, privilege};
+use super::trap::{Trap, cause};
+
+/// A helper: three operands and a constant. It must not panic whatever they are.
+pub type HelperFn = extern "C" fn(&mut Cpu, u64, u64, u64, u32) -> u64;
+
+/// A row of the helper table.
+#[derive(Clone, Copy)]
+pub struct HelperRow {
+    /// Name in dumps.
+    pub name: &'static str,
+    /// The function.
+    pub function: HelperFn,
+    /// What it may do beside returning a value.
+    pub effects: Effects,
+}
+
+macro_rules! helpers {
+    ($($(#[$doc:meta])* $id:ident $function:path [$($effect:ident)*];)*) => {
+        /// Numbers of the helpers; the rows of the helper table.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u16)]
+        pub enum Helper { $($(#[$doc])* $id),* }
+
+        /// The helper table, by number.
+        pub static TABLE: &[HelperRow] = &[$(HelperRow {
+            name: stringify!($id),
+            function: $function,
+            effects: Effects::MARK$(.or(Effects::$effect))*,
+        }),*];
+    };
+}
+
+impl Helper {
+    /// How a call with constant `arg` is held in an op.
+    pub fn info(self, arg: u32) -> CallInfo {
+        CallInfo { helper: self as u16, effects: TABLE[self as usize].effects, arg }
+    }
+}
+
+helpers! {
+    /// DIV, REM and their kin: `a` by `b`, which of them in `arg`.
+    Divide divide [LEAF];
+    /// A floating-point instruction on `a`, `b`, `c`; which in `arg` bits 0..8, rounding mode in 8..16.
+    Float float_operation [FLOAT LEAF];
+    /// Makes floating-point state dirty.
+    FloatDirty float_dirty [READ_ENV WRITE_ENV];
+    /// Reads CSR `arg` bits 0..12 and does [`Action`] 12..14 with `a`; the instruction's word is `b`.
+    Csr access_csr [READ_ENV WRITE_ENV FAULT MEMORY];
+    /// The same for a CSR of floating point.
+    CsrFloat access_csr [READ_ENV WRITE_ENV FAULT FLOAT];
+    /// Has the dispatcher look for interrupts if one is to be taken.
+    OpenInterrupts open_interrupts [READ_ENV MEMORY];
+    /// ECALL at `a`.
+    Ecall ecall [READ_ENV WRITE_ENV FAULT];
+    /// MRET, whose word is `b`.
+    Mret mret [READ_ENV WRITE_ENV FAULT];
+    /// SRET.
+    Sret sret [READ_ENV WRITE_ENV FAULT];
+    /// WFI, after which comes `a`.
+    Wfi wfi [READ_ENV WRITE_ENV FAULT];
+    /// SFENCE.VMA of address `a` and address space `b`, if bit 0 and bit 1 of `arg` are set; the word is `c`. Bit 2: one of the
+    /// instructions of Svinval that order only.
+    Sfence sfence [READ_ENV WRITE_ENV FAULT];
+    /// A CBO instruction at address `a`; which in `arg`, its word is `b`.
+    CacheBlock cache_block [READ_ENV FAULT MEMORY];
+}
+
+/// The instruction that a helper's constant names.
+fn code_of(arg: u32) -> Option<Code> {
+    ISA.get((arg & 0xff) as usize).map(|row| row.code)
+}
+
+/// Division by zero and overflow have results of their own (vol. I, "Division Operations").
+extern "C" fn divide(_: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
+    let (sa, sb) = (a as i64, b as i64);
+    let (wa, wb) = (a as i32, b as i32);
+    let word = |value: i32| value as u64;
+    match code_of(arg) {
+        Some(Code::Div) if b == 0 => u64::MAX,
+        Some(Code::Div) => sa.wrapping_div(sb) as u64,
+        Some(Code::Divu) => a.checked_div(b).unwrap_or(u64::MAX),
+        Some(Code::Rem) if b == 0 => a,
+        Some(Code::Rem) => sa.wrapping_rem(sb) as u64,
+        Some(Code::Remu) => a.checked_rem(b).unwrap_or(a),
+        Some(Code::Divw) if wb == 0 => u64::MAX,
+        Some(Code::Divw) => word(wa.wrapping_div(wb)),
+        Some(Code::Divuw) => word((wa as u32).checked_div(wb as u32).unwrap_or(u32::MAX) as i32),
+        Some(Code::Remw) if wb == 0 => word(wa),
+        Some(Code::Remw) => word(wa.wrapping_rem(wb)),
+        _ => word((wa as u32).checked_rem(wb as u32).unwrap_or(wa as u32) as i32),
+    }
+}
+
+extern "C" fn float_operation(cpu: &mut Cpu, a: u64, b: u64, c: u64, arg: u32) -> u64 {
+    match code_of(arg) {
+        Some(code) => float::compute(code, (arg >> 8) as u8, [a, b, c], &mut cpu.state.mxcsr),
+        None => 0,
+    }
+}
+
+extern "C" fn float_dirty(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    cpu.state.mstatus |= mstatus::FS;
+    cpu.update_mode();
+    0
+}
+
+extern "C" fn access_csr(cpu: &mut Cpu, operand: u64, word: u64, _: u64, arg: u32) -> u64 {
+    match cpu.access_csr((arg & 0xfff) as u16, Action::from_code(arg), operand) {
+        Some(value) => value,
+        None => {
+            cpu.raise_illegal(word as u32);
+            0
+        }
+    }
+}
+
+extern "C" fn open_interrupts(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
+    cpu.open_interrupts();
+    0
+}
+
+extern "C" fn ecall(cpu: &mut Cpu, pc: u64, _: u64, _: u64, _: u32) -> u64 {
+    cpu.state.pc = pc;
+    let cause = cause::ECALL + cpu.state.privilege;
+    cpu.enter_trap(Trap { cause, tval: 0 }, false);
+    0
+}
+
+extern "C" fn mret(cpu: &mut Cpu, _: u64, word: u64, _: u64, _: u32) -> u64 {
+    if cpu.state.privilege < privilege::MACHINE {
+        cpu.raise_illegal(word as u32);
+    } else {
+        cpu.return_from_machine();
+    }
+    0
+}
+
+/// Whether supervisor mode is the least that may do something, and `bit` of mstatus does not keep it from it.
+fn supervisor_may(cpu: &Cpu, bit: u64) -> bool {
+    let level = cpu.state.privilege;
+    level == privilege::MACHINE || level == privilege::SUPERVISOR && cpu.state.mstatus & bit == 0
+}
+
+extern "C" fn sret(cpu: &mut Cpu, _: u64, word: u64, _: u64, _: u32) -> u64 {
+    if supervisor_may(cpu, mstatus::TSR) {
+        cpu.return_from_supervisor();
+    } else {
+        cpu.raise_illegal(word as u32);
+    }
+    0
+}
+
+extern "C" fn wfi(cpu: &mut Cpu, next: u64, word: u64, _: u64, _: u32) -> u64 {
+    if supervisor_may(cpu, mstatus::TW) {
+        cpu.state.pc = next;
+        cpu.state.halted = 1;
+    } else {
+        cpu.raise_illegal(word as u32);
+    }
+    0
+}
+
+extern "C" fn sfence(cpu: &mut Cpu, addr: u64, asid: u64, word: u64, arg: u32) -> u64 {
+    let orders_only = arg & 4 != 0;
+    let allowed =
+        if orders_only { cpu.state.privilege >= privilege::SUPERVISOR } else { supervisor_may(cpu, mstatus::TVM) };
+    match arg {
+        _ if !allowed => {
+            cpu.raise_illegal(word as u32);
+        }
+        0 => cpu.flush_tlb(),
+        2 => cpu.flush_space(asid),
+        1 | 3 => cpu.flush_page(addr),
+        _ => {}
+    }
+    0
+}
+
+/// Whether a field of menvcfg and senvcfg lets the present mode go on.
+fn environment_allows(cpu: &Cpu, field: u64) -> bool {
+    let s = &cpu.state;
+    match s.privilege {
+        privilege::MACHINE => true,
+        privilege::SUPERVISOR => s.menvcfg & field != 0,
+        _ => s.menvcfg & field != 0 && s.senvcfg & field != 0,
+    }
+}
+
+/// Memory is coherent and has no cache model: beside CBO.ZERO these only check. A block may be managed if it may be read or
+/// written.
+extern "C" fn cache_block(cpu: &mut Cpu, addr: u64, word: u64, _: u64, arg: u32) -> u64 {
+    let code = code_of(arg);
+    let field = match code {
+        Some(Code::CboZero) => envcfg::CBZE,
+        Some(Code::CboInval) => envcfg::CBIE,
+        _ => envcfg::CBCFE,
+    };
+    if !environment_allows(cpu, field) {
+        cpu.raise_illegal(word as u32);
+        return 0;
+    }
+    let block = addr & !(CACHE_BLOCK - 1);
+    if code == Some(Code::CboZero) {
+        // What stopped it is in the verdict; stores to code end the block that has them.
+        let stopped = cpu.zero_block(block);
+        debug_assert!(stopped != Err(Stop::CodeChanged) || !cpu.in_compiled_code);
+        return 0;
+    }
+    if cpu.probe(block, 1, false).is_err() {
+        cpu.take_back();
+        if cpu.probe(block, 1, true).is_err() {
+            cpu.fault_address(addr);
+        }
+    }
+    0
+}

@@ -1,0 +1,189 @@
+//! Virtual to physical translation: Sv39, Sv48 and Sv57 (vol. II, "Supervisor-Level ISA"), with Svade and Svadu.
+
+use mimus_softmmu::{Access, Mapping, PAGE_SIZE, Ram, Walker};
+
+use super::cpu::bank;
+use super::state::{State, envcfg, mstatus, privilege};
+use super::trap::{Trap, cause};
+
+/// Width of physical addresses in bits.
+pub const PHYSICAL_BITS: u32 = 56;
+
+/// Modes of satp.
+#[allow(missing_docs)]
+pub mod satp {
+    pub const BARE: u64 = 0;
+    pub const SV39: u64 = 8;
+    pub const SV57: u64 = 10;
+    pub const MODE_SHIFT: u32 = 60;
+    pub const ASID_SHIFT: u32 = 44;
+    pub const ASID: u64 = 0xffff;
+    pub const PPN: u64 = (1 << 44) - 1;
+}
+
+/// Bits of a page-table entry.
+mod pte {
+    pub const V: u64 = 1 << 0;
+    pub const R: u64 = 1 << 1;
+    pub const W: u64 = 1 << 2;
+    pub const X: u64 = 1 << 3;
+    pub const U: u64 = 1 << 4;
+    pub const G: u64 = 1 << 5;
+    pub const A: u64 = 1 << 6;
+    pub const D: u64 = 1 << 7;
+    pub const PPN_SHIFT: u32 = 10;
+    pub const PPN: u64 = (1 << 44) - 1;
+    /// Of extensions that are not there: Svnapot's N, Svpbmt's PBMT, and what nobody has.
+    pub const RESERVED: u64 = 0x3ff << 54;
+}
+
+/// The cause of a page fault.
+const fn page_fault(access: Access) -> u64 {
+    match access {
+        Access::Read => cause::LOAD_PAGE_FAULT,
+        Access::Write => cause::STORE_PAGE_FAULT,
+        Access::Fetch => cause::FETCH_PAGE_FAULT,
+    }
+}
+
+/// The cause of an access fault.
+pub(crate) const fn access_fault(access: Access) -> u64 {
+    match access {
+        Access::Read => cause::LOAD_ACCESS_FAULT,
+        Access::Write => cause::STORE_ACCESS_FAULT,
+        Access::Fetch => cause::FETCH_ACCESS_FAULT,
+    }
+}
+
+/// Another agent changed an entry between its reading and the setting of its accessed bit.
+struct Changed;
+
+struct Walk<'a> {
+    state: &'a State,
+    ram: &'a Ram,
+    addr: u64,
+    access: Access,
+    bank: usize,
+    levels: u32,
+}
+
+impl Walk<'_> {
+    fn fault(&self, cause: u64) -> Trap {
+        Trap { cause, tval: self.addr }
+    }
+
+    fn page_fault(&self) -> Trap {
+        self.fault(page_fault(self.access))
+    }
+
+    fn access_fault(&self) -> Trap {
+        self.fault(access_fault(self.access))
+    }
+
+    fn run(&self) -> Result<Result<Mapping, Changed>, Trap> {
+        let s = self.state;
+        let mut table = (s.satp & satp::PPN) << 12;
+        let mut global = false;
+        let mut level = self.levels;
+        let (at, entry) = loop {
+            level -= 1;
+            let at = table + (self.addr >> (12 + 9 * level) & 0x1ff) * 8;
+            if !s.pmp_allows(at, Access::Read, privilege::SUPERVISOR) {
+                return Err(self.access_fault());
+            }
+            let Some(entry) = self.ram.read_u64(at) else { return Err(self.access_fault()) };
+            let reserved = entry & pte::RESERVED != 0 || entry & (pte::R | pte::W) == pte::W;
+            if entry & pte::V == 0 || reserved {
+                return Err(self.page_fault());
+            }
+            global |= entry & pte::G != 0;
+            if entry & (pte::R | pte::X) != 0 {
+                break (at, entry);
+            }
+            if level == 0 || entry & (pte::A | pte::D | pte::U) != 0 {
+                return Err(self.page_fault());
+            }
+            table = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+        };
+        let shift = 12 + 9 * level;
+        let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+        if !self.allowed(entry) || frame & ((1 << shift) - 1) != 0 {
+            return Err(self.page_fault());
+        }
+        let needed = pte::A | if self.access == Access::Write { pte::D } else { 0 };
+        if entry & needed != needed {
+            if s.menvcfg & envcfg::ADUE == 0 {
+                return Err(self.page_fault());
+            }
+            if !s.pmp_allows(at, Access::Write, privilege::SUPERVISOR) {
+                return Err(self.access_fault());
+            }
+            // The entry is aligned and was just read from RAM: `None` cannot be.
+            if self.ram.cas_u64(at, entry, entry | needed) == Some(false) {
+                return Ok(Err(Changed));
+            }
+        }
+        let gpa = frame | self.addr & ((1 << shift) - 1) & !(PAGE_SIZE - 1);
+        let writable = entry & pte::W != 0 && (entry | needed) & pte::D != 0;
+        self.physical(Mapping { gpa, writable, global, shift }).map(Ok)
+    }
+
+    /// Whether the leaf `entry` permits the access.
+    fn allowed(&self, entry: u64) -> bool {
+        let user_page = entry & pte::U != 0;
+        let level = match self.bank {
+            bank::USER => user_page,
+            bank::SUPERVISOR_SUM => !user_page || self.access != Access::Fetch,
+            _ => !user_page,
+        };
+        let executable_too = self.state.mstatus & mstatus::MXR != 0;
+        let bits = match self.access {
+            Access::Read if executable_too => pte::R | pte::X,
+            Access::Read => pte::R,
+            Access::Write => pte::W,
+            Access::Fetch => pte::X,
+        };
+        level && entry & bits != 0
+    }
+
+    /// The mapping, as far as physical memory protection allows it.
+    fn physical(&self, map: Mapping) -> Result<Mapping, Trap> {
+        let level = match self.bank {
+            bank::MACHINE => privilege::MACHINE,
+            bank::USER => privilege::USER,
+            _ => privilege::SUPERVISOR,
+        };
+        if map.gpa >> PHYSICAL_BITS != 0 || !self.state.pmp_allows(map.gpa, self.access, level) {
+            return Err(self.access_fault());
+        }
+        // What is kept of the mapping must be good for loads, whatever it was looked up for.
+        let readable = self.access != Access::Write || self.state.pmp_allows(map.gpa, Access::Read, level);
+        let writable = map.writable && readable && self.state.pmp_allows(map.gpa, Access::Write, level);
+        Ok(Mapping { writable, ..map })
+    }
+}
+
+impl Walker for State {
+    type Fault = Trap;
+
+    fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Trap> {
+        let mode = self.satp >> satp::MODE_SHIFT;
+        let walk = |levels| Walk { state: self, ram, addr, access, bank, levels };
+        if mode == satp::BARE || bank == bank::MACHINE {
+            return walk(0).physical(Mapping { gpa: addr & !(PAGE_SIZE - 1), writable: true, global: true, shift: 12 });
+        }
+        // satp holds one of the three modes; Sv39 has three levels.
+        let levels = (mode - satp::SV39) as u32 + 3;
+        let walk = walk(levels);
+        let unused = 64 - (12 + 9 * levels);
+        if ((addr << unused) as i64 >> unused) as u64 != addr {
+            return Err(walk.page_fault());
+        }
+        loop {
+            // A lost race with another agent is another agent's progress: walk again.
+            if let Ok(mapping) = walk.run()? {
+                return Ok(mapping);
+            }
+        }
+    }
+}

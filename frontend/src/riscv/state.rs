@@ -1,0 +1,215 @@
+//! The RISC-V env: registers as compiled code and helpers see them.
+
+use bytemuck::{Pod, Zeroable};
+use mimus_ir::{EnvSlot, Type};
+use serde::{Deserialize, Serialize};
+
+/// PMP entries that there are.
+pub const PMP_ENTRIES: usize = 16;
+
+/// Privilege modes (vol. II, "Privilege Levels").
+#[allow(missing_docs)]
+pub mod privilege {
+    pub const USER: u64 = 0;
+    pub const SUPERVISOR: u64 = 1;
+    pub const MACHINE: u64 = 3;
+}
+
+/// Bits of mstatus (vol. II, "Machine Status (mstatus) Registers").
+#[allow(missing_docs)]
+pub mod mstatus {
+    pub const SIE: u64 = 1 << 1;
+    pub const MIE: u64 = 1 << 3;
+    pub const SPIE: u64 = 1 << 5;
+    pub const MPIE: u64 = 1 << 7;
+    pub const SPP: u64 = 1 << 8;
+    pub const MPP: u64 = 3 << 11;
+    pub const MPP_SHIFT: u32 = 11;
+    pub const FS: u64 = 3 << 13;
+    pub const MPRV: u64 = 1 << 17;
+    pub const SUM: u64 = 1 << 18;
+    pub const MXR: u64 = 1 << 19;
+    pub const TVM: u64 = 1 << 20;
+    pub const TW: u64 = 1 << 21;
+    pub const TSR: u64 = 1 << 22;
+    /// UXL and SXL: 64 bits, always.
+    pub const XL: u64 = 2 << 32 | 2 << 34;
+    pub const SD: u64 = 1 << 63;
+    /// What software may write.
+    pub const WRITABLE: u64 = SIE | MIE | SPIE | MPIE | SPP | MPP | FS | MPRV | SUM | MXR | TVM | TW | TSR;
+    /// What of it sstatus has.
+    pub const SUPERVISOR: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
+}
+
+/// Bits of menvcfg and senvcfg (vol. II, "Machine Environment Configuration (menvcfg) Register").
+#[allow(missing_docs)]
+pub mod envcfg {
+    pub const FIOM: u64 = 1 << 0;
+    pub const CBIE: u64 = 3 << 4;
+    pub const CBCFE: u64 = 1 << 6;
+    pub const CBZE: u64 = 1 << 7;
+    pub const ADUE: u64 = 1 << 61;
+    pub const STCE: u64 = 1 << 63;
+    /// What senvcfg has.
+    pub const SUPERVISOR: u64 = FIOM | CBIE | CBCFE | CBZE;
+    /// What menvcfg has.
+    pub const MACHINE: u64 = SUPERVISOR | ADUE | STCE;
+}
+
+/// A counter of time.
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable, Serialize, Deserialize)]
+#[repr(C)]
+pub struct Counter {
+    /// Its value at `since`; all of it while it is inhibited.
+    pub value: u64,
+    /// When it began to count from there, in nanoseconds.
+    pub since: u64,
+}
+
+/// RISC-V registers. The first bytes are what translated code touches.
+#[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable, Serialize, Deserialize)]
+#[repr(C, align(16))]
+pub struct State {
+    /// Integer registers; the first is always 0.
+    pub x: [u64; 32],
+    /// Program counter; exact whenever the dispatcher or a helper that reads it runs.
+    pub pc: u64,
+    /// Address of the present reservation (vol. I, "Load-Reserved/Store-Conditional Instructions"); [`NO_RESERVATION`] if there
+    /// is none.
+    pub reservation: u64,
+    /// What the load of the reservation found there.
+    pub reserved: u64,
+    /// fflags and the rounding mode, as an x86 MXCSR has them ([`super::float`]), in bits 0..32.
+    pub mxcsr: u64,
+    /// Floating-point registers: low 64 bits of each; single precision boxed (vol. I, "NaN Boxing of Narrower Values").
+    pub f: [[u64; 2]; 32],
+    /// frm.
+    pub frm: u64,
+    /// Present privilege mode.
+    pub privilege: u64,
+    /// mstatus, of which sstatus is a part; without SD.
+    pub mstatus: u64,
+    /// mie.
+    pub mie: u64,
+    /// The bits of mip that software sets.
+    pub mip: u64,
+    /// medeleg.
+    pub medeleg: u64,
+    /// mideleg.
+    pub mideleg: u64,
+    /// mtvec.
+    pub mtvec: u64,
+    /// mscratch.
+    pub mscratch: u64,
+    /// mepc.
+    pub mepc: u64,
+    /// mcause.
+    pub mcause: u64,
+    /// mtval.
+    pub mtval: u64,
+    /// mcounteren.
+    pub mcounteren: u64,
+    /// mcountinhibit.
+    pub mcountinhibit: u64,
+    /// menvcfg.
+    pub menvcfg: u64,
+    /// stvec.
+    pub stvec: u64,
+    /// sscratch.
+    pub sscratch: u64,
+    /// sepc.
+    pub sepc: u64,
+    /// scause.
+    pub scause: u64,
+    /// stval.
+    pub stval: u64,
+    /// scounteren.
+    pub scounteren: u64,
+    /// senvcfg.
+    pub senvcfg: u64,
+    /// satp.
+    pub satp: u64,
+    /// stimecmp (Sstc).
+    pub stimecmp: u64,
+    /// mcycle and minstret.
+    pub counters: [Counter; 2],
+    /// pmpcfg, a byte an entry.
+    pub pmpcfg: [u8; PMP_ENTRIES],
+    /// pmpaddr.
+    pub pmpaddr: [u64; PMP_ENTRIES],
+    /// 1 while WFI waits for an interrupt.
+    pub halted: u64,
+    /// Unused.
+    pub pad: u64,
+}
+
+/// A [`State::reservation`] that no aligned address is.
+pub const NO_RESERVATION: u64 = u64::MAX;
+
+/// Env slots by name.
+pub mod slot {
+    use super::*;
+
+    macro_rules! slots {
+        ($($(#[$doc:meta])* $name:ident $field:ident;)*) => {
+            $($(#[$doc])* pub const $name: EnvSlot =
+                EnvSlot { offset: std::mem::offset_of!(State, $field) as u16, ty: Type::I64 };)*
+        };
+    }
+
+    slots! {
+        /// Program counter.
+        PC pc;
+        /// Address of the reservation.
+        RESERVATION reservation;
+        /// What was found there.
+        RESERVED reserved;
+        /// mstatus.
+        MSTATUS mstatus;
+    }
+}
+
+/// Slot of an integer register other than the first.
+pub const fn x_slot(number: u8) -> EnvSlot {
+    EnvSlot { offset: (std::mem::offset_of!(State, x) + 8 * (number & 31) as usize) as u16, ty: Type::I64 }
+}
+
+/// Slot of a floating-point register as a vector: what is above its 64 bits has no meaning.
+pub const fn f_slot(number: u8) -> EnvSlot {
+    EnvSlot { offset: (std::mem::offset_of!(State, f) + 16 * (number & 31) as usize) as u16, ty: Type::V128 }
+}
+
+impl Default for State {
+    /// The state after reset (vol. II, "Reset"), with the program counter at 0.
+    fn default() -> State {
+        let mut s = State::zeroed();
+        s.privilege = privilege::MACHINE;
+        s.reservation = NO_RESERVATION;
+        s.stimecmp = u64::MAX;
+        s.mxcsr = super::float::MXCSR_RESET;
+        s
+    }
+}
+
+impl State {
+    /// Writes integer register `number`, unless it is the first.
+    pub fn set_x(&mut self, number: u8, value: u64) {
+        if number & 31 != 0 {
+            self.x[usize::from(number & 31)] = value;
+        }
+    }
+
+    /// MPP.
+    pub const fn mpp(&self) -> u64 {
+        (self.mstatus & mstatus::MPP) >> mstatus::MPP_SHIFT
+    }
+
+    /// Privilege that loads and stores are made with: MPP's in machine mode with MPRV.
+    pub const fn data_privilege(&self) -> u64 {
+        if self.privilege == privilege::MACHINE && self.mstatus & mstatus::MPRV != 0 {
+            self.mpp()
+        } else {
+            self.privilege
+        }
+    }
+}

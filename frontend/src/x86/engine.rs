@@ -1,0 +1,225 @@
+//! What the runtime drives a vCPU by.
+
+use std::borrow::Cow;
+
+use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
+use mimus_ir::text::Names;
+use mimus_ir::{Block, EnvSlot};
+use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
+
+use super::cpu::{self, Cpu};
+use super::exception::Exception;
+use super::mode::Mode;
+use super::state::{State, gpr_slot, rflags, slot};
+use super::{helpers, lift};
+use crate::guest::{Code, GuestCpu, Patched, Raised, Step, Truncated};
+
+/// Names of registers and helpers for dumps.
+struct X86Names;
+
+impl Names for X86Names {
+    fn slot(&self, place: EnvSlot) -> Option<Cow<'_, str>> {
+        const GPR: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
+        let named = [
+            (slot::RIP, "rip"),
+            (slot::CC_OP, "cc_op"),
+            (slot::CC_DST, "cc_dst"),
+            (slot::CC_SRC, "cc_src"),
+            (slot::CC_AUX, "cc_aux"),
+            (slot::FLAGS, "flags"),
+            (slot::SHADOW, "shadow"),
+        ];
+        let general = (0..).zip(GPR).find(|&(i, _)| gpr_slot(i).offset == place.offset).map(|(_, name)| name);
+        let other = named.iter().find(|(known, _)| known.offset == place.offset).map(|&(_, name)| name);
+        general.or(other).map(Cow::from)
+    }
+
+    fn helper(&self, number: u16) -> Option<Cow<'_, str>> {
+        helpers::TABLE.get(usize::from(number)).map(|row| row.name.into())
+    }
+}
+
+impl Cpu {
+    /// Instruction breakpoints at the guest PC, as DR6 has them (SDM vol. 3B, 17.2).
+    fn breakpoints_here(&self) -> u64 {
+        let state = &self.state;
+        let linear = self.linear_pc();
+        (0..4)
+            .filter(|&i| {
+                state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear
+            })
+            .fold(0, |bits, i| bits | 1 << i)
+    }
+}
+
+impl GuestCpu for Cpu {
+    const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
+    const STATE_BYTES: usize = size_of::<State>();
+    const JUMP_CACHES: usize = cpu::JUMP_CACHES;
+    const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
+    const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
+
+    fn helpers() -> Vec<u64> {
+        helpers::TABLE.iter().map(|row| row.function as usize as u64).collect()
+    }
+
+    fn names() -> &'static dyn Names {
+        &X86Names
+    }
+
+    #[inline(always)]
+    fn header(&mut self) -> &mut EnvHeader {
+        &mut self.header
+    }
+
+    #[inline(always)]
+    fn mmu(&mut self) -> &mut Mmu {
+        &mut self.mmu
+    }
+
+    #[inline(always)]
+    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>) {
+        (&mut self.header, &mut self.jump_caches)
+    }
+
+    #[inline(always)]
+    fn set_in_compiled_code(&mut self, running: bool) {
+        self.in_compiled_code = running;
+    }
+
+    fn read_code(&mut self, gpa: u64) -> u8 {
+        self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
+    }
+
+    #[inline(always)]
+    fn pc(&self) -> u64 {
+        self.state.rip
+    }
+
+    #[inline(always)]
+    fn set_pc(&mut self, pc: u64) {
+        self.state.rip = pc;
+    }
+
+    #[inline(always)]
+    fn mode_bits(&self) -> u32 {
+        self.mode.0
+    }
+
+    fn code_base(&self) -> u32 {
+        if self.mode.has(Mode::CODE64) { 0 } else { self.state.seg_base[1] as u32 }
+    }
+
+    fn linear_pc(&self) -> u64 {
+        let state = &self.state;
+        if self.mode.has(Mode::CODE64) { state.rip } else { state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff }
+    }
+
+    #[inline(always)]
+    fn context(&self) -> u64 {
+        self.contexts.number()
+    }
+
+    fn update_mode(&mut self) {
+        Cpu::update_mode(self);
+    }
+
+    fn forget_code(&mut self) {
+        Cpu::forget_code(self);
+    }
+
+    fn check_pc(&mut self) -> Result<(), Raised> {
+        if !self.mode.has(Mode::CS_FLAT) && self.state.rip > u64::from(self.state.seg[1].limit) {
+            return Err(self.raise(Exception::gp(0)));
+        }
+        Ok(())
+    }
+
+    fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised> {
+        Cpu::translate_fetch(self, addr)
+    }
+
+    fn lift(&self, code: &Code<'_>) -> Result<Block, Truncated> {
+        let Code { bytes, in_page, max_insns } = *code;
+        lift::lift(&lift::Request { bytes, in_page, rip: self.state.rip, mode: self.mode, max_insns })
+    }
+
+    fn lift_patched(
+        &self,
+        code: &Code<'_>,
+        patched: &Patched<'_>,
+        read: &mut Vec<(u32, u32)>,
+    ) -> Result<Block, Truncated> {
+        let Code { bytes, in_page, max_insns } = *code;
+        let request = lift::Request { bytes, in_page, rip: self.state.rip, mode: self.mode, max_insns };
+        lift::lift_patched(&request, patched, read)
+    }
+
+    fn raise_too_long(&mut self) -> Raised {
+        self.raise(Exception::gp(0))
+    }
+
+    #[inline(always)]
+    fn single_steps(&self) -> bool {
+        self.mode.has(Mode::TF | Mode::BREAKPOINTS)
+    }
+
+    fn before_step(&mut self) -> Result<Step, Raised> {
+        let shadow = std::mem::take(&mut self.state.shadow) != 0;
+        let trap = self.state.flags & rflags::TF != 0 && !shadow;
+        if self.mode.has(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
+            let hit = self.breakpoints_here();
+            if hit != 0 {
+                return Err(self.raise(Exception { address: hit, ..Exception::plain(1) }));
+            }
+        }
+        self.state.flags &= !rflags::RF;
+        Ok(Step { trap })
+    }
+
+    fn after_step(&mut self, step: Step) {
+        if step.trap {
+            self.deliver_debug_trap(1 << 14);
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.state.shadow = 0;
+        self.deliver_pending();
+    }
+
+    fn park_x87(&mut self) {
+        Cpu::park_x87(self);
+    }
+
+    fn offer_x87(&mut self) {
+        Cpu::offer_x87(self);
+    }
+
+    fn disassemble(&self, bytes: &[u8], pc: u64) -> String {
+        let decoder = Decoder::with_ip(self.mode.bitness(), bytes, pc, DecoderOptions::NONE);
+        let mut formatter = NasmFormatter::new();
+        let mut out = String::new();
+        for insn in decoder {
+            out.push_str(&format!("\n{:#018x}  ", insn.ip()));
+            formatter.format(&insn, &mut out);
+        }
+        out
+    }
+
+    fn pending_text(&self) -> Option<Cow<'static, str>> {
+        let e = self.pending?;
+        let text = format!(
+            "{:#x} error {:x?} address {:#x} at {:#x} cpl {}",
+            e.vector,
+            e.error,
+            e.address,
+            self.state.rip,
+            self.state.cpl()
+        );
+        Some(text.into())
+    }
+}

@@ -1,0 +1,207 @@
+//! CSRs: who may use them, what can be written.
+
+use mimus_frontend::riscv::csr::{TABLE, least_privilege, lookup, read_only};
+use mimus_frontend::riscv::irq;
+use mimus_frontend::riscv::isa::Code::{self, *};
+
+use crate::hart::{BASE, Hart, action, i};
+
+fn read(hart: &mut Hart, number: u16) -> u64 {
+    hart.cpu.access_csr(number, action::READ, 0).unwrap_or_else(|| panic!("{number:#x}"))
+}
+
+fn write(hart: &mut Hart, number: u16, value: u64) -> u64 {
+    hart.cpu.access_csr(number, action::WRITE, value).unwrap_or_else(|| panic!("{number:#x}"));
+    read(hart, number)
+}
+
+/// Whether an instruction on a CSR is illegal in a mode.
+fn illegal(hart: &mut Hart, privilege: u64, code: Code, number: u16, operand: u8) -> bool {
+    hart.enter(privilege, BASE);
+    hart.code(&[i(code, 5, operand, number.into())]);
+    hart.block(1);
+    assert!([BASE + 4, crate::hart::HANDLER].contains(&hart.cpu.state.pc), "{number:#x}");
+    hart.cpu.state.pc != BASE + 4
+}
+
+#[test]
+fn numbers_say_who_may_do_what_and_others_are_illegal() {
+    let mut hart = Hart::new().open_pmp().with_float();
+    hart.cpu.state.mcounteren = 0xffff_ffff;
+    hart.cpu.state.scounteren = 0xffff_ffff;
+    hart.cpu.state.menvcfg = 1 << 63;
+    for number in 0..4096 {
+        let exists = lookup(number).is_some();
+        for privilege in [0, 1, 3] {
+            let readable = exists && privilege >= least_privilege(number);
+            assert_eq!(illegal(&mut hart, privilege, Csrrs, number, 0), !readable, "{number:#x} in mode {privilege}");
+            // Clearing no bit but trying to.
+            let writable = readable && !read_only(number);
+            hart.cpu.state.x[6] = 0;
+            assert_eq!(illegal(&mut hart, privilege, Csrrc, number, 6), !writable, "{number:#x} in mode {privilege}");
+        }
+    }
+}
+
+#[test]
+fn every_action_of_the_six_instructions() {
+    let mut hart = Hart::new();
+    let scratch = 0x340;
+    hart.cpu.state.x[6] = 0xff00;
+    hart.run(&[
+        i(Csrrw, 5, 6, scratch),
+        i(Csrrsi, 7, 0x1f, scratch),
+        i(Csrrc, 8, 6, scratch),
+        i(Csrrwi, 9, 0x15, scratch),
+        i(Csrrci, 10, 0x10, scratch),
+        i(Csrrs, 11, 6, scratch),
+        i(Csrrs, 12, 0, scratch),
+        // Source and destination are one register.
+        i(Csrrw, 6, 6, scratch),
+    ]);
+    assert_eq!(hart.cpu.state.x[7..=12], [0xff00, 0xff1f, 0x1f, 0x15, 5, 0xff05]);
+    assert_eq!(hart.cpu.state.x[5], 0);
+    assert_eq!((hart.cpu.state.x[6], hart.cpu.state.mscratch), (0xff05, 0xff00));
+}
+
+#[test]
+fn what_cannot_be_written_stays() {
+    let mut hart = Hart::new();
+    let all = u64::MAX;
+    // Number, what reads back of all ones, and of zero.
+    for (number, ones, zeros) in [
+        (0x300, 0x8000_000a_007e_79aa, 0xa_0000_0000),
+        (0x301, 0x8000_0000_0014_112d, 0x8000_0000_0014_112d),
+        (0x302, 0xb3ff, 0),
+        (0x303, 0x222, 0),
+        (0x304, 0xaaa, 0),
+        (0x305, !2, 0),
+        (0x341, !1, 0),
+        (0x106, 0xffff_ffff, 0),
+        (0x10a, 0xf1, 0),
+        (0x30a, 0xa000_0000_0000_00f1, 0),
+        (0x320, 5, 0),
+        (0x141, !1, 0),
+        (0x323, 0, 0),
+        (0xb1f, 0, 0),
+        (0x7a0, 0, 0),
+        (0x3bf, 0x003f_ffff_ffff_fc00, 0),
+        (0x3c0, 0, 0),
+    ] {
+        assert_eq!(write(&mut hart, number, all), ones, "{number:#x}");
+        assert_eq!(write(&mut hart, number, 0), zeros, "{number:#x}");
+    }
+    assert_eq!(read(&mut hart, 0xf14), 3, "mhartid");
+    assert_eq!(TABLE.iter().map(|row| usize::from(row.count)).sum::<usize>(), 202);
+}
+
+#[test]
+fn mpp_and_cbie_have_a_value_that_is_none() {
+    let mut hart = Hart::new();
+    write(&mut hart, 0x300, 1 << 11);
+    assert_eq!(write(&mut hart, 0x300, 2 << 11) >> 11 & 3, 1);
+    write(&mut hart, 0x30a, 3 << 4);
+    assert_eq!(write(&mut hart, 0x30a, 2 << 4), 3 << 4);
+}
+
+#[test]
+fn satp_takes_three_modes_and_otherwise_nothing() {
+    let mut hart = Hart::new();
+    for mode in [8, 9, 10, 0] {
+        let value = mode << 60 | 0x1234 << 44 | 0x8_0001;
+        assert_eq!(write(&mut hart, 0x180, value), value);
+    }
+    let before = read(&mut hart, 0x180);
+    for mode in [1, 7, 11, 15] {
+        assert_eq!(write(&mut hart, 0x180, mode << 60), before);
+    }
+}
+
+#[test]
+fn supervisor_registers_are_parts_of_the_machines() {
+    let mut hart = Hart::new();
+    write(&mut hart, 0x300, 0);
+    assert_eq!(write(&mut hart, 0x100, u64::MAX), 0x8000_0002_000c_6122);
+    assert_eq!(read(&mut hart, 0x300), 0x8000_000a_000c_6122);
+    write(&mut hart, 0x304, 0xaaa);
+    assert_eq!(read(&mut hart, 0x104), 0, "nothing is delegated");
+    write(&mut hart, 0x303, 0x222);
+    assert_eq!(read(&mut hart, 0x104), 0x222);
+    assert_eq!((write(&mut hart, 0x104, 0), read(&mut hart, 0x304)), (0, 0x888));
+    // Supervisor mode sets and clears its software interrupt alone.
+    assert_eq!(write(&mut hart, 0x144, u64::MAX), 2);
+    assert_eq!(write(&mut hart, 0x344, u64::MAX), 0x222);
+    assert_eq!(write(&mut hart, 0x144, 0), 0x220);
+}
+
+#[test]
+fn an_external_line_is_read_with_what_software_set_but_not_written_back() {
+    let mut hart = Hart::new();
+    let lines = hart.cpu.lines.clone();
+    assert!(lines.set(irq::SEIP, true) && !lines.set(irq::SEIP, true));
+    hart.cpu.state.x[6] = 1 << irq::SSIP;
+    hart.run(&[i(Csrrs, 5, 6, 0x344)]);
+    assert_eq!(hart.cpu.state.x[5], 1 << irq::SEIP);
+    assert_eq!(hart.cpu.state.mip, 1 << irq::SSIP);
+    lines.set(irq::SEIP, false);
+    assert_eq!(read(&mut hart, 0x344), 1 << irq::SSIP);
+}
+
+#[test]
+fn counters_are_closed_to_lower_modes_until_opened() {
+    let mut hart = Hart::new().open_pmp();
+    for (bit, number) in [(0, 0xc00), (1, 0xc01), (2, 0xc02), (31, 0xc1f)] {
+        for (m, s, privilege, denied) in
+            [(0, 0, 3, false), (0, 1, 1, true), (1, 0, 1, false), (1, 0, 0, true), (1, 1, 0, false), (0, 1, 0, true)]
+        {
+            hart.cpu.state.mcounteren = m << bit;
+            hart.cpu.state.scounteren = s << bit;
+            assert_eq!(illegal(&mut hart, privilege, Csrrs, number, 0), denied, "{number:#x} {m} {s} {privilege}");
+        }
+    }
+}
+
+#[test]
+fn counters_count_unless_inhibited_and_can_be_set() {
+    let mut hart = Hart::new();
+    let now = hart.board.now.clone();
+    let set = |ticks| now.store(ticks, std::sync::atomic::Ordering::Relaxed);
+    set(1000);
+    assert_eq!(write(&mut hart, 0xb02, u64::MAX), u64::MAX, "not counted on at once");
+    set(1_000_000);
+    assert!(read(&mut hart, 0xc02) > 40_000_000);
+    write(&mut hart, 0x320, 5);
+    let stopped = [read(&mut hart, 0xb00), read(&mut hart, 0xb02)];
+    set(2_000_000);
+    assert_eq!([read(&mut hart, 0xc00), read(&mut hart, 0xc02)], stopped);
+    write(&mut hart, 0x320, 0);
+    set(3_000_000);
+    assert!(read(&mut hart, 0xb00) > stopped[0] + 90_000_000);
+    assert_eq!(read(&mut hart, 0xc01), 3_000_000);
+}
+
+#[test]
+fn virtual_machines_keep_supervisor_mode_from_satp() {
+    let mut hart = Hart::new().open_pmp();
+    assert!(!illegal(&mut hart, 1, Csrrs, 0x180, 0));
+    hart.cpu.state.mstatus |= 1 << 20;
+    assert!(illegal(&mut hart, 1, Csrrs, 0x180, 0));
+    assert!(illegal(&mut hart, 1, SfenceVma, 0, 0));
+    assert!(!illegal(&mut hart, 3, Csrrs, 0x180, 0));
+    assert!(!illegal(&mut hart, 3, SfenceVma, 0, 0));
+}
+
+#[test]
+fn stimecmp_is_closed_until_opened() {
+    let mut hart = Hart::new().open_pmp();
+    assert!(!illegal(&mut hart, 3, Csrrs, 0x14d, 0));
+    for (stce, tm) in [(0, 0), (0, 1), (1, 0)] {
+        hart.cpu.state.menvcfg = stce << 63;
+        hart.cpu.state.mcounteren = tm << 1;
+        assert!(illegal(&mut hart, 1, Csrrs, 0x14d, 0));
+    }
+    hart.cpu.state.menvcfg = 1 << 63;
+    hart.cpu.state.mcounteren = 2;
+    assert!(!illegal(&mut hart, 1, Csrrs, 0x14d, 0));
+    assert!(illegal(&mut hart, 0, Csrrs, 0x14d, 0));
+}

@@ -1,0 +1,392 @@
+//! The RISC-V board that QEMU calls `virt`: what is where in its memory, which device drives which interrupt.
+
+mod state;
+
+use mimus_softmmu::Dma;
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::CharSink;
+use crate::clint::{self, Clint};
+use crate::goldfish_rtc::{self, GoldfishRtc};
+use crate::htif;
+use crate::plic::{self, Plic};
+use crate::sifive_test::{self, Finish};
+use crate::time::earlier;
+use crate::uart::{Uart, UartConfig};
+use crate::virtio::{Virtio, mmio};
+use serde::{Deserialize, Serialize};
+use state::Devices;
+pub use state::VirtState;
+
+/// A device's registers: first guest-physical address and size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First byte.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The test finisher.
+pub const TEST: Region = Region { base: 0x10_0000, size: sifive_test::SIZE };
+/// The real-time clock.
+pub const RTC: Region = Region { base: 0x10_1000, size: goldfish_rtc::SIZE };
+/// Timers and software interrupts.
+pub const CLINT: Region = Region { base: 0x200_0000, size: clint::SIZE };
+/// The interrupt controller.
+pub const PLIC: Region = Region { base: 0xc00_0000, size: plic::SIZE };
+/// The serial port.
+pub const UART: Region = Region { base: 0x1000_0000, size: 0x100 };
+/// The first virtio slot; the others follow.
+pub const VIRTIO: Region = Region { base: 0x1000_1000, size: mmio::SIZE };
+/// Number of virtio slots.
+pub const VIRTIO_SLOTS: usize = 8;
+/// Where RAM begins.
+pub const RAM_BASE: u64 = 0x8000_0000;
+
+/// Sources of the interrupt controller: the first virtio slot, the serial port, the clock.
+pub const VIRTIO_IRQ: u32 = 1;
+/// See [`VIRTIO_IRQ`].
+pub const UART_IRQ: u32 = 10;
+/// See [`VIRTIO_IRQ`].
+pub const RTC_IRQ: u32 = 11;
+/// The highest number of a source.
+pub const LAST_IRQ: u32 = plic::SOURCES as u32 - 1;
+/// Frequency of mtime in Hz.
+pub const TIME_HZ: u64 = clint::TIME_HZ;
+/// What is written to [`TEST`] to power off and to reset.
+pub const TEST_PASS: u32 = sifive_test::PASS;
+/// See [`TEST_PASS`].
+pub const TEST_RESET: u32 = sifive_test::RESET;
+
+/// Bits of mip that the board drives (RISC-V privileged architecture, "Machine Interrupt (mip and mie) Registers").
+const MSIP: u64 = 1 << 3;
+const MTIP: u64 = 1 << 7;
+const SEIP: u64 = 1 << 9;
+const MEIP: u64 = 1 << 11;
+
+/// Contexts of the interrupt controller that each hart has: machine mode, then supervisor mode.
+const CONTEXTS: usize = 2;
+
+/// How often the words of the host-target interface are looked at, in nanoseconds.
+const HTIF_PERIOD: u64 = 1_000_000;
+
+const SERIAL: UartConfig = UartConfig { base: 0, irq: UART_IRQ as u8, out2_gates: false };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Test,
+    Rtc,
+    Clint,
+    Plic,
+    Uart,
+    Virtio(usize),
+}
+
+const TARGETS: [(Region, Target); 5] =
+    [(TEST, Target::Test), (RTC, Target::Rtc), (CLINT, Target::Clint), (PLIC, Target::Plic), (UART, Target::Uart)];
+
+/// The device at `gpa`, and the offset in its registers.
+fn route(gpa: u64) -> Option<(Target, u64)> {
+    let slot = gpa.checked_sub(VIRTIO.base).map(|at| (at / VIRTIO.size, at % VIRTIO.size));
+    if let Some((slot, offset)) = slot.filter(|(slot, _)| *slot < VIRTIO_SLOTS as u64) {
+        return Some((Target::Virtio(slot as usize), offset));
+    }
+    TARGETS.iter().find_map(|(region, target)| {
+        let offset = gpa.checked_sub(region.base)?;
+        (offset < region.size).then_some((*target, offset))
+    })
+}
+
+/// What a board is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtConfig {
+    /// Number of harts; 0 counts as 1.
+    pub harts: usize,
+    /// What the clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
+    pub unix_time_at_power_on: u64,
+}
+
+/// Where the words of the host-target interface are in RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Htif {
+    /// From the guest.
+    pub tohost: u64,
+    /// To the guest, where a program has it.
+    pub fromhost: Option<u64>,
+}
+
+/// What the guest asks of whoever runs the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VirtEvent {
+    /// Power off.
+    PowerOff,
+    /// Reset: stop the harts, then call [`Virt::reset`].
+    Reset,
+    /// End with this exit code.
+    Exit(u8),
+}
+
+/// The board without its harts and RAM.
+pub struct Virt {
+    serial: Box<dyn CharSink>,
+    mem: Dma,
+    slots: [mmio::Slot; VIRTIO_SLOTS],
+    devices: Devices,
+}
+
+impl Virt {
+    /// A board that has just been switched on. `serial` takes what the serial port sends; devices reach RAM by `mem`.
+    pub fn new(config: &VirtConfig, serial: Box<dyn CharSink>, mem: Dma) -> Virt {
+        let harts = config.harts.clamp(1, clint::MAX_HARTS);
+        let devices = Devices {
+            now: 0,
+            clint: Clint::new(harts),
+            plic: Plic::new(CONTEXTS * harts),
+            uart: Uart::new(SERIAL),
+            rtc: GoldfishRtc::new(config.unix_time_at_power_on),
+            htif: None,
+            event: None,
+        };
+        Virt { serial, mem, slots: Default::default(), devices }
+    }
+
+    /// Plugs a virtio device into a free slot, the last one first as QEMU does; its number, or `None` if all are taken.
+    pub fn plug(&mut self, device: Virtio) -> Option<usize> {
+        let slot = self.slots.iter().rposition(|slot| slot.device().is_none())?;
+        self.slots.get_mut(slot)?.plug(device).then_some(slot)
+    }
+
+    /// Says where a program that uses the host-target interface has its words.
+    pub fn set_htif(&mut self, htif: Option<Htif>) {
+        self.devices.htif = htif;
+    }
+
+    /// Whether a device answers to all of `size` bytes at `gpa`.
+    pub fn exists(gpa: u64, size: u8) -> bool {
+        let last = gpa.checked_add(u64::from(size.max(1)) - 1).and_then(route);
+        route(gpa).is_some_and(|(target, _)| last.is_some_and(|(last, _)| last == target))
+    }
+
+    /// Reads `size` (1, 2, 4 or 8) bytes at guest-physical address `gpa`. 0 where nothing is.
+    pub fn mmio_read(&mut self, now: u64, gpa: u64, size: u8) -> u64 {
+        let now = self.set_now(now);
+        let devices = &mut self.devices;
+        let Some((target, offset)) = route(gpa) else { return 0 };
+        let value = match target {
+            Target::Clint => devices.clint.read(now, offset, size),
+            Target::Uart => devices.uart.read(offset as u8).into(),
+            Target::Virtio(slot) => self.slots.get_mut(slot).map_or(0, |slot| slot.read(offset, size)),
+            // Nothing to read.
+            Target::Test => 0,
+            // These have 32-bit registers only.
+            Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => 0,
+            Target::Rtc => devices.rtc.read(now, offset).into(),
+            Target::Plic => devices.plic.read(offset).into(),
+        };
+        self.settle();
+        value
+    }
+
+    /// Writes the low `size` bytes of `value` at guest-physical address `gpa`.
+    pub fn mmio_write(&mut self, now: u64, gpa: u64, size: u8, value: u64) {
+        let now = self.set_now(now);
+        let devices = &mut self.devices;
+        let Some((target, offset)) = route(gpa) else { return };
+        match target {
+            Target::Clint => devices.clint.write(now, offset, size, value),
+            Target::Uart => {
+                devices.uart.write(offset as u8, value as u8);
+                self.settle();
+                if let Some(byte) = self.devices.uart.transmit() {
+                    self.serial.write(&[byte]);
+                }
+            }
+            Target::Virtio(slot) => {
+                if let Some(slot) = self.slots.get_mut(slot) {
+                    slot.write(offset, size, value);
+                }
+            }
+            Target::Test => match sifive_test::finish(offset, value as u32) {
+                Some(Finish::PowerOff) => devices.request(VirtEvent::PowerOff),
+                Some(Finish::Reset) => devices.request(VirtEvent::Reset),
+                Some(Finish::Fail(code)) => devices.request(VirtEvent::Exit(code)),
+                None => {}
+            },
+            Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => {
+                tracing::debug!(gpa, size, "narrow or unaligned register write ignored");
+            }
+            Target::Rtc => devices.rtc.write(now, offset, value as u32),
+            Target::Plic => devices.plic.write(offset, value as u32),
+        }
+        self.settle();
+    }
+
+    /// mtime at guest nanosecond `now`.
+    pub fn time(&self, now: u64) -> u64 {
+        self.devices.clint.time(now)
+    }
+
+    /// What mtime is ahead of the ticks of 10 MHz since power-on, modulo 2^64: changes only when a hart writes mtime.
+    pub fn time_shift(&self) -> u64 {
+        self.devices.clint.shift()
+    }
+
+    /// Brings every device to `now`.
+    pub fn advance(&mut self, now: u64) {
+        let now = self.set_now(now);
+        self.devices.rtc.advance(now);
+        for slot in &mut self.slots {
+            if let Some(device) = slot.device_mut().filter(|device| device.has_more()) {
+                device.go_on();
+            }
+        }
+        self.poll_htif();
+        self.settle();
+    }
+
+    /// The earliest guest nanosecond at which [`Virt::advance`] or [`Virt::interrupts`] has something new.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let devices = &self.devices;
+        let busy = self.slots.iter().filter_map(mmio::Slot::device).any(Virtio::has_more);
+        let soon = [
+            busy.then_some(devices.now),
+            devices.htif.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
+            devices.rtc.next_deadline(),
+            devices.clint.next_deadline(devices.now),
+        ];
+        soon.into_iter().fold(None, earlier)
+    }
+
+    /// The bits of mip that the board drives into hart `hart`: MSIP, MTIP, SEIP and MEIP, as of `now`.
+    pub fn interrupts(&self, now: u64, hart: usize) -> u64 {
+        let devices = &self.devices;
+        let now = devices.now.max(now);
+        [
+            (MSIP, devices.clint.software(hart)),
+            (MTIP, devices.clint.timer(now, hart)),
+            (MEIP, devices.plic.output(CONTEXTS * hart)),
+            (SEIP, devices.plic.output(CONTEXTS * hart + 1)),
+        ]
+        .into_iter()
+        .fold(0, |bits, (bit, level)| if level { bits | bit } else { bits })
+    }
+
+    /// How many bytes the serial port can take now.
+    pub fn serial_room(&self) -> usize {
+        self.devices.uart.room()
+    }
+
+    /// Receives `bytes` at the serial port and returns how many of them it took.
+    pub fn serial_receive(&mut self, now: u64, bytes: &[u8]) -> usize {
+        self.set_now(now);
+        let count = self.devices.uart.receive(bytes);
+        self.settle();
+        count
+    }
+
+    /// Does something with the virtio device in `slot`; `None` if there is none.
+    pub fn virtio<T>(&mut self, slot: usize, f: impl FnOnce(&mut Virtio) -> T) -> Option<T> {
+        let result = self.slots.get_mut(slot).and_then(mmio::Slot::device_mut).map(f);
+        self.settle();
+        result
+    }
+
+    /// Whether the guest has asked for something that [`Virt::take_event`] would return.
+    pub fn has_event(&self) -> bool {
+        self.devices.event.is_some()
+    }
+
+    /// What the guest has asked for; the first request stands until it is taken.
+    pub fn take_event(&mut self) -> Option<VirtEvent> {
+        self.devices.event.take()
+    }
+
+    /// The reset line: every device as at power-on, but for the clock.
+    pub fn reset(&mut self, now: u64) {
+        self.set_now(now);
+        let devices = &mut self.devices;
+        let harts = devices.clint.harts();
+        devices.clint = Clint::new(harts);
+        devices.plic = Plic::new(CONTEXTS * harts);
+        devices.uart.reset();
+        devices.rtc.reset();
+        devices.event = None;
+        self.slots.iter_mut().for_each(mmio::Slot::reset);
+        self.settle();
+    }
+
+    /// Guest time never runs backwards, whatever the caller says, and stays far from overflow (146 years).
+    fn set_now(&mut self, now: u64) -> u64 {
+        self.devices.now = self.devices.now.max(now.min(1 << 62));
+        self.devices.now
+    }
+
+    /// Drives the interrupt controller's sources.
+    fn settle(&mut self) {
+        let devices = &mut self.devices;
+        devices.plic.set_line(UART_IRQ as usize, devices.uart.irq());
+        devices.plic.set_line(RTC_IRQ as usize, devices.rtc.irq());
+        for (slot, source) in self.slots.iter().zip(VIRTIO_IRQ as usize..) {
+            devices.plic.set_line(source, slot.irq());
+        }
+    }
+
+    /// Does what a program asks for by the host-target interface.
+    fn poll_htif(&mut self) {
+        let Some(Htif { tohost, fromhost }) = self.devices.htif else { return };
+        let Ok(word) = self.mem.read_obj::<u64>(GuestAddress(tohost)).map(u64::from_le) else { return };
+        let reply = match htif::request(word) {
+            htif::Request::Nothing => return,
+            htif::Request::Exit(0) => {
+                self.devices.request(VirtEvent::PowerOff);
+                return;
+            }
+            htif::Request::Exit(code) => {
+                self.devices.request(VirtEvent::Exit(code));
+                return;
+            }
+            htif::Request::Put(byte) => {
+                self.serial.write(&[byte]);
+                1
+            }
+            htif::Request::Call(at) => self.htif_call(at),
+            htif::Request::Get => 0,
+            htif::Request::Unknown => {
+                tracing::debug!(word, "unknown request in tohost");
+                0
+            }
+        };
+        // The words were RAM when the program was loaded.
+        let _ = self.mem.write_obj(0u64, GuestAddress(tohost));
+        if let Some(fromhost) = fromhost {
+            let _ = self.mem.write_obj(htif::answer(word, reply).to_le(), GuestAddress(fromhost));
+        }
+    }
+
+    /// Does a system call; what it returns, which is also put in place of its number.
+    fn htif_call(&mut self, at: u64) -> u64 {
+        let mut arguments = [0; htif::CALL_SIZE];
+        let printed =
+            self.mem.read_slice(&mut arguments, GuestAddress(at)).ok().and_then(|()| htif::printed(&arguments));
+        let mut result = u64::MAX;
+        if let Some((address, len)) = printed {
+            let mut text = vec![0; len as usize];
+            if self.mem.read_slice(&mut text, GuestAddress(address)).is_ok() {
+                self.serial.write(&text);
+                result = len;
+            }
+        }
+        let _ = self.mem.write_obj(result.to_le(), GuestAddress(at));
+        1
+    }
+}
+
+impl std::fmt::Debug for Virt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Virt").field("devices", &self.devices).field("slots", &self.slots).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

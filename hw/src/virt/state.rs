@@ -1,0 +1,85 @@
+//! The board's state as data.
+
+use super::{CONTEXTS, Htif, SERIAL, Virt, VirtEvent};
+use crate::StateError;
+use crate::clint::Clint;
+use crate::goldfish_rtc::GoldfishRtc;
+use crate::plic::Plic;
+use crate::uart::Uart;
+use crate::virtio::mmio::{Slot, SlotData};
+use serde::{Deserialize, Serialize};
+
+/// Changes whenever a device's state changes its shape.
+const VERSION: u32 = 1;
+
+/// Everything on the board that is neither a virtio slot nor a host handle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Devices {
+    /// Guest nanoseconds since power-on, as far as the board knows.
+    pub(super) now: u64,
+    pub(super) clint: Clint,
+    pub(super) plic: Plic,
+    pub(super) uart: Uart,
+    pub(super) rtc: GoldfishRtc,
+    pub(super) htif: Option<Htif>,
+    pub(super) event: Option<VirtEvent>,
+}
+
+impl Devices {
+    /// Keeps the first request that nobody has taken yet.
+    pub(super) fn request(&mut self, event: VirtEvent) {
+        self.event.get_or_insert(event);
+    }
+}
+
+/// The state of a [`Virt`] at a moment between two accesses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtState {
+    version: u32,
+    devices: Devices,
+    slots: Vec<SlotData>,
+}
+
+impl Virt {
+    /// The state of every device.
+    pub fn save(&self) -> VirtState {
+        VirtState {
+            version: VERSION,
+            devices: self.devices.clone(),
+            slots: self.slots.iter().map(Slot::save).collect(),
+        }
+    }
+
+    /// Replaces the state of every device; host handles and what is plugged in stay. On an error nothing has changed. RAM must
+    /// be restored first: disks go on with what they were doing.
+    pub fn restore(&mut self, state: VirtState) -> Result<(), StateError> {
+        if state.version != VERSION {
+            return Err(StateError::Version { found: state.version, expected: VERSION });
+        }
+        let harts = self.devices.clint.harts();
+        let devices = state.devices;
+        for (what, same) in [
+            ("number of harts", devices.clint.harts() == harts),
+            ("serial port", devices.uart.config() == SERIAL),
+            ("number of virtio slots", state.slots.len() == self.slots.len()),
+            ("set of virtio devices", self.slots.iter().zip(&state.slots).all(|(slot, data)| slot.fits(data))),
+        ] {
+            if !same {
+                return Err(StateError::Machine(what));
+            }
+        }
+        for (what, well_formed) in [
+            ("serial port", devices.uart.is_well_formed()),
+            ("interrupt controller", devices.plic.is_well_formed(CONTEXTS * harts)),
+        ] {
+            if !well_formed {
+                return Err(StateError::Malformed(what));
+            }
+        }
+        self.devices = devices;
+        for (slot, data) in self.slots.iter_mut().zip(state.slots) {
+            slot.restore(data);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+use std::sync::{Arc, Mutex};
+
+use mimus_softmmu::{CodeSink, Dropped, Ram};
+use vm_memory::GuestMemoryMmap;
+
+use super::*;
+use crate::StateError;
+use crate::virtio::{BlockBackend, BlockInfo, BlockJob, NoPeer};
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl CharSink for Sink {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+    }
+}
+
+struct NoCode;
+
+impl CodeSink for NoCode {
+    fn code_written(&self, _: u64, _: u64) -> Dropped {
+        Dropped::NONE
+    }
+}
+
+struct NoDisk;
+
+impl BlockBackend for NoDisk {
+    fn submit(&mut self, _: BlockJob) {}
+}
+
+const MS: u64 = 1_000_000;
+
+fn mem() -> Dma {
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM_BASE), 1 << 20)]).unwrap();
+    Dma::new(Arc::new(Ram::new(memory)), Arc::new(NoCode))
+}
+
+fn board(harts: usize) -> (Virt, Sink, Dma) {
+    let (sink, mem) = (Sink::default(), mem());
+    let config = VirtConfig { harts, unix_time_at_power_on: 1_700_000_000 };
+    (Virt::new(&config, Box::new(sink.clone()), mem.clone()), sink, mem)
+}
+
+fn write(v: &mut Virt, gpa: u64, value: u32) {
+    v.mmio_write(0, gpa, 4, value.into());
+}
+
+fn enable(v: &mut Virt, context: u64, source: u32) {
+    write(v, PLIC.base + 4 * u64::from(source), 1);
+    write(v, PLIC.base + 0x2000 + 0x80 * context, 1 << source);
+}
+
+fn claim(context: u64) -> u64 {
+    PLIC.base + 0x20_0004 + 0x1000 * context
+}
+
+#[test]
+fn regions_are_apart_and_exist() {
+    let mut all: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).collect();
+    all.extend((0..VIRTIO_SLOTS as u64).map(|slot| Region { base: VIRTIO.base + slot * VIRTIO.size, ..VIRTIO }));
+    all.sort_by_key(|region| region.base);
+    for pair in all.windows(2) {
+        assert!(pair[0].base + pair[0].size <= pair[1].base, "{pair:x?}");
+    }
+    for region in &all {
+        assert!(Virt::exists(region.base, 8) && Virt::exists(region.base + region.size - 1, 1));
+        assert!(!Virt::exists(region.base + region.size - 1, 2), "{region:x?}");
+    }
+    assert!(!Virt::exists(0, 1) && !Virt::exists(RAM_BASE, 1) && !Virt::exists(u64::MAX, 8));
+}
+
+#[test]
+fn serial_port_interrupts_through_both_contexts() {
+    let (mut v, sink, _) = board(1);
+    v.mmio_write(0, UART.base, 1, b'h'.into());
+    v.mmio_write(0, UART.base, 4, b'i'.into());
+    assert_eq!(*sink.0.lock().unwrap(), b"hi");
+    assert_eq!(v.mmio_read(0, UART.base + 5, 1), 0x60);
+    v.mmio_write(0, UART.base + 1, 1, 1);
+    enable(&mut v, 1, UART_IRQ);
+    assert_eq!(v.interrupts(0, 0), 0);
+    assert_eq!((v.serial_room(), v.serial_receive(0, b"ab")), (1, 1));
+    assert_eq!(v.interrupts(0, 0), SEIP);
+    enable(&mut v, 0, UART_IRQ);
+    assert_eq!(v.interrupts(0, 0), SEIP | MEIP);
+    assert_eq!(v.mmio_read(0, claim(1), 4), u64::from(UART_IRQ));
+    assert_eq!(v.interrupts(0, 0), 0);
+    assert_eq!(v.mmio_read(0, UART.base, 1), u64::from(b'a'));
+    write(&mut v, claim(1), UART_IRQ);
+    assert_eq!(v.interrupts(0, 0), 0);
+}
+
+#[test]
+fn timer_and_software_interrupts_of_each_hart() {
+    let (mut v, ..) = board(2);
+    v.mmio_write(0, CLINT.base + 0x4008, 8, 10_000);
+    assert_eq!(v.next_deadline(), Some(MS));
+    assert_eq!([v.interrupts(MS - 1, 1), v.interrupts(MS, 1), v.interrupts(MS, 0)], [0, MTIP, 0]);
+    write(&mut v, CLINT.base, 1);
+    assert_eq!([v.interrupts(0, 0), v.interrupts(0, 1), v.interrupts(0, 2)], [MSIP, 0, 0]);
+    v.mmio_write(5 * MS, CLINT.base + 0xbff8, 8, 3);
+    assert_eq!((v.time(5 * MS), v.time(6 * MS)), (3, 10_003));
+    assert_eq!(v.time_shift().wrapping_add(50_000), 3);
+}
+
+#[test]
+fn the_clocks_alarm_interrupts() {
+    let (mut v, ..) = board(1);
+    enable(&mut v, 0, RTC_IRQ);
+    assert_eq!(v.mmio_read(0, RTC.base + 2, 4), 0, "unaligned");
+    let low = v.mmio_read(0, RTC.base, 4);
+    assert_eq!(v.mmio_read(0, RTC.base + 4, 4) << 32 | low, 1_700_000_000_000_000_000);
+    let at = 1_700_000_000_000_000_000 + 2 * MS;
+    write(&mut v, RTC.base + 0xc, (at >> 32) as u32);
+    write(&mut v, RTC.base + 8, at as u32);
+    write(&mut v, RTC.base + 0x10, 1);
+    assert_eq!(v.next_deadline(), Some(2 * MS));
+    v.advance(2 * MS);
+    assert_eq!(v.interrupts(2 * MS, 0), MEIP);
+}
+
+#[test]
+fn finisher_events_come_once_and_in_order() {
+    let (mut v, ..) = board(1);
+    for (value, event) in [(0x5555, VirtEvent::PowerOff), (0x7777, VirtEvent::Reset), (0x7_3333, VirtEvent::Exit(7))] {
+        write(&mut v, TEST.base, value);
+        write(&mut v, TEST.base, 0x5555);
+        assert!(v.has_event());
+        assert_eq!((v.take_event(), v.take_event()), (Some(event), None));
+    }
+}
+
+#[test]
+fn host_target_interface_prints_and_ends() {
+    let (mut v, sink, mem) = board(1);
+    let put = |at: u64, word: u64| mem.write_obj(word, GuestAddress(at)).unwrap();
+    let get = |at: u64| mem.read_obj::<u64>(GuestAddress(at)).unwrap();
+    let (tohost, fromhost, call, text) = (RAM_BASE + 0x1000, RAM_BASE + 0x1040, RAM_BASE + 0x2000, RAM_BASE + 0x3000);
+    put(tohost, 1);
+    v.advance(MS);
+    assert_eq!((v.take_event(), v.next_deadline()), (None, None), "nobody looks");
+    v.set_htif(Some(Htif { tohost, fromhost: Some(fromhost) }));
+    put(tohost, 0x0101_0000_0000_0041);
+    v.advance(2 * MS);
+    assert_eq!((get(tohost), get(fromhost)), (0, 0x0101_0000_0000_0001));
+    mem.write_slice(b"hello", GuestAddress(text)).unwrap();
+    for (i, word) in [64, 1, text, 5].into_iter().enumerate() {
+        put(call + 8 * i as u64, word);
+    }
+    put(tohost, call);
+    v.advance(3 * MS);
+    assert_eq!((*sink.0.lock().unwrap()).as_slice(), b"Ahello");
+    assert_eq!((get(tohost), get(call)), (0, 5));
+    // Arguments and text outside RAM.
+    put(call, 64);
+    put(call + 16, 0x10);
+    put(tohost, call);
+    v.advance(4 * MS);
+    assert_eq!(get(call), u64::MAX);
+    put(tohost, 0x100);
+    v.advance(5 * MS);
+    assert_eq!(v.next_deadline(), Some(6 * MS));
+    put(tohost, 7 << 1 | 1);
+    v.advance(6 * MS);
+    assert_eq!(v.take_event(), Some(VirtEvent::Exit(7)));
+    put(tohost, 1);
+    v.advance(7 * MS);
+    assert_eq!(v.take_event(), Some(VirtEvent::PowerOff));
+    v.set_htif(Some(Htif { tohost: 0, fromhost: None }));
+    v.advance(8 * MS);
+}
+
+#[test]
+fn devices_go_into_the_last_free_slot() {
+    let (mut v, _, mem) = board(1);
+    let net = || Virtio::net(mem.clone(), [0; 6], Box::new(NoPeer));
+    let slots: Vec<Option<usize>> = (0..9).map(|_| v.plug(net())).collect();
+    assert_eq!(slots, [7, 6, 5, 4, 3, 2, 1, 0].map(Some).into_iter().chain([None]).collect::<Vec<_>>());
+    assert_eq!(v.mmio_read(0, VIRTIO.base + 7 * VIRTIO.size + 8, 4), 1);
+    assert_eq!((v.virtio(7, |device| device.is_block()), v.virtio(8, |_| ())), (Some(false), None));
+}
+
+#[test]
+fn a_virtio_interrupt_is_its_slots() {
+    let (mut v, _, mem) = board(1);
+    let slot = v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer))).unwrap() as u32;
+    enable(&mut v, 1, VIRTIO_IRQ + slot);
+    let base = VIRTIO.base + u64::from(slot) * VIRTIO.size;
+    for (offset, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x70, 15)] {
+        write(&mut v, base + offset, value);
+    }
+    // A queue whose rings are not in RAM: the driver is told that the device needs a reset.
+    write(&mut v, base + 0x44, 1);
+    assert_eq!((v.mmio_read(0, base + 0x70, 4), v.mmio_read(0, base + 0x60, 4)), (79, 2));
+    assert_eq!(v.interrupts(0, 0), SEIP);
+    assert_eq!(v.mmio_read(0, claim(1), 4), u64::from(VIRTIO_IRQ + slot));
+    write(&mut v, base + 0x64, 2);
+    write(&mut v, claim(1), VIRTIO_IRQ + slot);
+    assert_eq!(v.interrupts(0, 0), 0);
+}
+
+#[test]
+fn state_round_trips_and_must_fit() {
+    let (mut v, _, mem) = board(2);
+    v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    v.set_htif(Some(Htif { tohost: RAM_BASE, fromhost: None }));
+    enable(&mut v, 3, UART_IRQ);
+    v.mmio_write(0, UART.base + 1, 1, 1);
+    v.serial_receive(7, b"x");
+    v.mmio_write(9, CLINT.base + 0x4000, 8, 77);
+    write(&mut v, TEST.base, 0x7777);
+    let state: VirtState = postcard::from_bytes(&postcard::to_stdvec(&v.save()).unwrap()).unwrap();
+    assert_eq!(state, v.save());
+
+    let (mut other, _, mem) = board(2);
+    let before = other.save();
+    assert_eq!(other.restore(state.clone()), Err(StateError::Machine("set of virtio devices")));
+    let info = BlockInfo { sectors: 1, read_only: false, discard: false, serial: String::new() };
+    other.plug(Virtio::block(mem, info, Box::new(NoDisk)));
+    assert_eq!(other.restore(state.clone()), Err(StateError::Machine("set of virtio devices")));
+    let (mut small, ..) = board(1);
+    assert_eq!(small.restore(state.clone()), Err(StateError::Machine("number of harts")));
+    assert_eq!(board(2).0.save(), before);
+
+    let (mut back, _, mem) = board(2);
+    back.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    back.restore(state.clone()).unwrap();
+    assert_eq!(back.save(), state);
+    assert_eq!(back.interrupts(9, 1), SEIP);
+    assert_eq!((back.next_deadline(), back.take_event()), (Some(7_700), Some(VirtEvent::Reset)));
+    back.reset(10);
+    assert_eq!((back.interrupts(u64::MAX, 0), back.interrupts(u64::MAX, 1)), (0, 0));
+}
+
+#[test]
+fn any_access_is_survived() {
+    let (mut v, _, mem) = board(1);
+    v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    let mut random = 0x9e37_79b9_7f4a_7c15u64;
+    let regions: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).chain([VIRTIO]).collect();
+    for i in 0..200_000 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let region = regions[i % regions.len()];
+        let gpa = region.base + (random >> 20) % (region.size * 9);
+        let size = 1 << (random >> 18 & 3);
+        v.mmio_write(random >> 10, gpa, size, random >> 5);
+        v.mmio_read(random >> 12, gpa, size);
+        v.advance(random >> 8);
+        v.interrupts(random, 0);
+        v.next_deadline();
+    }
+}

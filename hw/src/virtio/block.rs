@@ -1,0 +1,363 @@
+//! The block device (VIRTIO 1.2, 5.2).
+//!
+//! A request becomes a [`BlockJob`] for the host side, which does it on a thread of its own and asks for the data, or brings
+//! them, piece by piece: what crosses is always copied while the device is locked, so that a device that was reset is left
+//! alone. What is under way is state: a restored device gives it to its backend once more.
+
+use mimus_softmmu::Dma;
+use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
+    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+};
+use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
+
+use super::Device;
+use super::queue::{Broken, Buffer, Chain, VirtQueue};
+
+/// Bytes of a sector, the unit of all positions and sizes (5.2.4).
+pub const SECTOR_SIZE: u64 = 512;
+
+/// The request queue.
+pub(super) const QUEUE: usize = 0;
+const QUEUE_SIZE: u16 = 256;
+/// Bytes of a request's header: type, reserved, sector.
+const HEADER: usize = 16;
+/// Bytes of the range of a discard or write-zeroes request: sector, count, flags.
+const RANGE: usize = 16;
+/// The most sectors that one discard or write-zeroes request may name: 1 GiB.
+const MAX_RANGE_SECTORS: u32 = 1 << 21;
+
+/// What a disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockInfo {
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// The guest may not write.
+    pub read_only: bool,
+    /// The backend can discard and write zeroes.
+    pub discard: bool,
+    /// What the guest sees as its serial number; 20 bytes of it at most.
+    pub serial: String,
+}
+
+/// What is to be done to the medium. Offsets and lengths are in bytes and lie within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockOp {
+    /// Read, and hand over by [`Virtio::block_fill`](super::Virtio::block_fill).
+    Read {
+        /// Where.
+        offset: u64,
+        /// How much.
+        len: u64,
+    },
+    /// Get the data by [`Virtio::block_take`](super::Virtio::block_take), and write them.
+    Write {
+        /// Where.
+        offset: u64,
+        /// How much.
+        len: u64,
+    },
+    /// Make everything that was written before last.
+    Flush,
+    /// The contents are not needed any more.
+    Discard {
+        /// Where.
+        offset: u64,
+        /// How much.
+        len: u64,
+    },
+    /// Write zeroes.
+    WriteZeroes {
+        /// Where.
+        offset: u64,
+        /// How much.
+        len: u64,
+        /// The host may free the space.
+        unmap: bool,
+    },
+}
+
+/// Something for a [`BlockBackend`] to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockJob {
+    /// Names the job when data are exchanged and when it is done.
+    pub token: u64,
+    /// What.
+    pub op: BlockOp,
+}
+
+/// The host side of a disk.
+pub trait BlockBackend: Send {
+    /// Takes a job, to be done soon, and returns at once. No more than 256 are ever under way. The device hears of the end by
+    /// [`Virtio::block_done`](super::Virtio::block_done), from another call than this one.
+    fn submit(&mut self, job: BlockJob);
+}
+
+/// A request that the backend has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Pending {
+    token: u64,
+    head: u16,
+    op: BlockOp,
+    /// Read from or written to, without header and status.
+    data: Buffer,
+    /// The byte for the status.
+    status: Buffer,
+}
+
+/// A disk's state as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct BlockData {
+    pending: Vec<Pending>,
+}
+
+/// A disk.
+pub(super) struct Block {
+    info: BlockInfo,
+    backend: Box<dyn BlockBackend>,
+    pending: Vec<Pending>,
+    /// Never used twice, not even after a reset: the backend may be late.
+    next_token: u64,
+}
+
+/// What becomes of a request.
+enum Verdict {
+    /// It is the backend's.
+    Submit(BlockOp),
+    /// It is over, with this status and this many bytes of data written.
+    Over(u32, u32),
+}
+
+impl Block {
+    pub(super) fn new(info: BlockInfo, backend: Box<dyn BlockBackend>) -> Self {
+        Block { info, backend, pending: Vec::new(), next_token: 0 }
+    }
+
+    /// The bytes that `sectors` from `sector` on are, if the disk has them all.
+    fn range(&self, sector: u64, bytes: u64) -> Option<(u64, u64)> {
+        let end = sector.checked_mul(SECTOR_SIZE)?.checked_add(bytes)?;
+        (end <= self.info.sectors.checked_mul(SECTOR_SIZE)?).then_some((sector * SECTOR_SIZE, bytes))
+    }
+
+    fn start(&mut self, chain: Chain, queues: &mut [VirtQueue], mem: &Dma) -> Result<(), Broken> {
+        let Chain { head, mut readable, mut writable } = chain;
+        let mut header = [0; HEADER];
+        let front = readable.take_front(HEADER as u64).ok_or(Broken("a disk request has no header"))?;
+        front.read(mem, 0, &mut header);
+        let [kind, _, low, high] = words(&header);
+        let sector = u64::from(high) << 32 | u64::from(low);
+        let room = writable.len().checked_sub(1).ok_or(Broken("a disk request has no room for its status"))?;
+        let data = writable.take_front(room).unwrap_or_default();
+        let status = writable;
+        match self.judge(kind, sector, &readable, &data, mem) {
+            Verdict::Submit(op) => {
+                let data = if matches!(op, BlockOp::Read { .. }) { data } else { readable };
+                let token = self.token();
+                self.pending.push(Pending { token, head, op, data, status });
+                self.backend.submit(BlockJob { token, op });
+                Ok(())
+            }
+            Verdict::Over(code, written) => {
+                status.write(mem, 0, &[code as u8]);
+                match queues.get_mut(QUEUE) {
+                    Some(queue) => queue.push(mem, head, written + 1),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn judge(&self, kind: u32, sector: u64, readable: &Buffer, writable: &Buffer, mem: &Dma) -> Verdict {
+        const FAILED: Verdict = Verdict::Over(VIRTIO_BLK_S_IOERR, 0);
+        const UNSUPPORTED: Verdict = Verdict::Over(VIRTIO_BLK_S_UNSUPP, 0);
+        match kind {
+            VIRTIO_BLK_T_IN | VIRTIO_BLK_T_OUT => {
+                let write = kind == VIRTIO_BLK_T_OUT;
+                let bytes = if write { readable.len() } else { writable.len() };
+                match self.range(sector, bytes).filter(|_| bytes.is_multiple_of(SECTOR_SIZE)) {
+                    Some((offset, len)) if !write => Verdict::Submit(BlockOp::Read { offset, len }),
+                    Some((offset, len)) if !self.info.read_only => Verdict::Submit(BlockOp::Write { offset, len }),
+                    _ => FAILED,
+                }
+            }
+            VIRTIO_BLK_T_FLUSH => Verdict::Submit(BlockOp::Flush),
+            VIRTIO_BLK_T_GET_ID => {
+                let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
+                serial.iter_mut().zip(self.info.serial.bytes()).for_each(|(to, from)| *to = from);
+                let written = writable.write(mem, 0, &serial);
+                Verdict::Over(VIRTIO_BLK_S_OK, written as u32)
+            }
+            VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES if self.can_discard() => {
+                let mut range = [0; RANGE];
+                // One range at a time, as the configuration space says.
+                if readable.len() != RANGE as u64 || readable.read(mem, 0, &mut range) != RANGE {
+                    return FAILED;
+                }
+                let [low, high, sectors, flags] = words(&range);
+                let zeroes = kind == VIRTIO_BLK_T_WRITE_ZEROES;
+                let unmap = flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0;
+                // 5.2.6.2: unknown flags, and unmap on a discard, are unsupported.
+                if flags & !VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP != 0 || unmap && !zeroes {
+                    return UNSUPPORTED;
+                }
+                let range = self.range(u64::from(high) << 32 | u64::from(low), u64::from(sectors) * SECTOR_SIZE);
+                match range.filter(|_| sectors <= MAX_RANGE_SECTORS) {
+                    Some((offset, len)) if zeroes => Verdict::Submit(BlockOp::WriteZeroes { offset, len, unmap }),
+                    Some((offset, len)) => Verdict::Submit(BlockOp::Discard { offset, len }),
+                    None => FAILED,
+                }
+            }
+            _ => UNSUPPORTED,
+        }
+    }
+
+    fn can_discard(&self) -> bool {
+        self.info.discard && !self.info.read_only
+    }
+
+    fn job(&self, token: u64) -> Option<&Pending> {
+        self.pending.iter().find(|pending| pending.token == token)
+    }
+
+    pub(super) fn fill(&self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
+        self.job(token)
+            .filter(|job| matches!(job.op, BlockOp::Read { .. }))
+            .is_some_and(|job| job.data.write(mem, at, bytes) == bytes.len())
+    }
+
+    pub(super) fn take(&self, mem: &Dma, token: u64, at: u64, bytes: &mut [u8]) -> bool {
+        self.job(token)
+            .filter(|job| matches!(job.op, BlockOp::Write { .. }))
+            .is_some_and(|job| job.data.read(mem, at, bytes) == bytes.len())
+    }
+
+    pub(super) fn done(&mut self, queues: &mut [VirtQueue], mem: &Dma, token: u64, ok: bool) -> Result<(), Broken> {
+        let Some(index) = self.pending.iter().position(|pending| pending.token == token) else { return Ok(()) };
+        let job = self.pending.swap_remove(index);
+        job.status.write(mem, 0, &[if ok { VIRTIO_BLK_S_OK } else { VIRTIO_BLK_S_IOERR } as u8]);
+        let data = match job.op {
+            BlockOp::Read { len, .. } if ok => u32::try_from(len).unwrap_or(u32::MAX),
+            _ => 0,
+        };
+        match queues.get_mut(QUEUE) {
+            Some(queue) => queue.push(mem, job.head, data.saturating_add(1)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn save(&self) -> BlockData {
+        BlockData { pending: self.pending.clone() }
+    }
+
+    /// Whether the jobs under way are such that this disk would have begun.
+    pub(super) fn fits(&self, mem: &Dma, data: &BlockData) -> bool {
+        data.pending.len() <= usize::from(QUEUE_SIZE)
+            && data.pending.iter().all(|job| match job.op {
+                BlockOp::Flush => true,
+                BlockOp::Read { offset, len } => self.has(offset, len) && job.data.len() == len && job.data.is_in(mem),
+                BlockOp::Write { offset, len } => {
+                    !self.info.read_only && self.has(offset, len) && job.data.len() == len && job.data.is_in(mem)
+                }
+                BlockOp::Discard { offset, len } | BlockOp::WriteZeroes { offset, len, .. } => {
+                    self.can_discard() && self.has(offset, len)
+                }
+            })
+    }
+
+    fn has(&self, offset: u64, len: u64) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.info.sectors.saturating_mul(SECTOR_SIZE))
+    }
+
+    pub(super) fn restore(&mut self, data: BlockData) {
+        self.pending = data.pending;
+        for index in 0..self.pending.len() {
+            let token = self.token();
+            if let Some(job) = self.pending.get_mut(index) {
+                job.token = token;
+                self.backend.submit(BlockJob { token, op: job.op });
+            }
+        }
+    }
+}
+
+/// Four little-endian words.
+fn words(bytes: &[u8; 16]) -> [u32; 4] {
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    words
+}
+
+/// What of the configuration space is not 0: offset and little-endian value (5.2.4).
+type Field<'a> = (usize, &'a [u8]);
+
+impl Device for Block {
+    fn id(&self) -> u32 {
+        VIRTIO_ID_BLOCK
+    }
+
+    fn features(&self) -> u64 {
+        let mut features = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
+        if self.info.read_only {
+            features |= 1 << VIRTIO_BLK_F_RO;
+        }
+        if self.can_discard() {
+            features |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
+        }
+        features
+    }
+
+    fn queue_sizes(&self) -> &'static [u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let capacity = self.info.sectors.to_le_bytes();
+        // Beside header and status.
+        let seg_max = (u32::from(QUEUE_SIZE) - 2).to_le_bytes();
+        let block_size = (SECTOR_SIZE as u32).to_le_bytes();
+        let (range, one) = (MAX_RANGE_SECTORS.to_le_bytes(), 1u32.to_le_bytes());
+        let mut fields: Vec<Field> = vec![(0, &capacity), (12, &seg_max), (20, &block_size)];
+        if self.can_discard() {
+            fields.extend::<[Field; 6]>([(36, &range), (40, &one), (44, &one), (48, &range), (52, &one), (56, &[1])]);
+        }
+        let mut config = vec![0; 60];
+        for (at, bytes) in fields {
+            config.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+        }
+        config
+    }
+
+    fn reset(&mut self) {
+        self.pending.clear();
+    }
+
+    fn process(&mut self, index: usize, queues: &mut [VirtQueue], mem: &Dma) -> Result<bool, Broken> {
+        // A queue's worth at once. Requests that end here and now could keep this going as long as others make them.
+        for _ in 0..QUEUE_SIZE {
+            // A driver has no more under way than its queue holds; one that seems to must wait.
+            if self.pending.len() >= usize::from(QUEUE_SIZE) {
+                return Ok(false);
+            }
+            let Some(queue) = queues.get_mut(index) else { return Ok(false) };
+            match queue.pop(mem)? {
+                Some(chain) => self.start(chain, queues, mem)?,
+                None if queue.rearm(mem)? => {}
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! Virtqueues: virtio-queue's walking, and the checks that keep a hostile driver's chains within bounds.
+//!
+//! Section numbers of this module are those of "Virtual I/O Device (VIRTIO) Version 1.2".
+
+use std::sync::atomic::Ordering;
+
+use mimus_softmmu::Dma;
+use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
+
+/// The driver broke the rules of its queue; the device needs a reset (2.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Broken(pub(crate) &'static str);
+
+/// A piece of guest RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Segment {
+    /// Guest-physical address.
+    pub(crate) gpa: u64,
+    /// Bytes.
+    pub(crate) len: u32,
+}
+
+/// Pieces of guest RAM that form one buffer, all of them within RAM.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Buffer(Vec<Segment>);
+
+impl Buffer {
+    /// Bytes in all.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.iter().map(|segment| u64::from(segment.len)).sum()
+    }
+
+    /// Whether all of it is RAM.
+    pub(crate) fn is_in(&self, mem: &Dma) -> bool {
+        self.0
+            .iter()
+            .all(|segment| mem.check_range(GuestAddress(segment.gpa), segment.len as usize, Permissions::ReadWrite))
+    }
+
+    /// Takes the first `count` bytes off; `None`, and nothing has changed, if there are fewer.
+    pub(crate) fn take_front(&mut self, count: u64) -> Option<Buffer> {
+        if self.len() < count {
+            return None;
+        }
+        let (mut front, mut rest, mut left) = (Vec::new(), Vec::new(), count);
+        for segment in self.0.drain(..) {
+            // At most the segment's length.
+            let here = left.min(u64::from(segment.len)) as u32;
+            left -= u64::from(here);
+            if here != 0 {
+                front.push(Segment { gpa: segment.gpa, len: here });
+            }
+            if here != segment.len {
+                rest.push(Segment { gpa: segment.gpa + u64::from(here), len: segment.len - here });
+            }
+        }
+        self.0 = rest;
+        Some(Buffer(front))
+    }
+
+    /// The parts that hold `count` bytes from byte `at` on: address and length. Stops at the end.
+    fn parts(&self, at: u64, count: usize) -> impl Iterator<Item = (u64, usize)> {
+        let (mut skip, mut left) = (at, count);
+        self.0.iter().filter_map(move |segment| {
+            let len = u64::from(segment.len);
+            let from = skip.min(len);
+            skip -= from;
+            let here = usize::try_from(len - from).unwrap_or(usize::MAX).min(left);
+            left -= here;
+            (here != 0).then_some((segment.gpa + from, here))
+        })
+    }
+
+    /// Copies from byte `at` on into `out`; how many bytes that were.
+    pub(crate) fn read(&self, mem: &Dma, at: u64, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        for (gpa, len) in self.parts(at, out.len()) {
+            let read = out.get_mut(done..done + len).map(|out| mem.read_slice(out, GuestAddress(gpa)));
+            if !matches!(read, Some(Ok(()))) {
+                break;
+            }
+            done += len;
+        }
+        done
+    }
+
+    /// Copies `bytes` to byte `at` on; how many bytes that were.
+    pub(crate) fn write(&self, mem: &Dma, at: u64, bytes: &[u8]) -> usize {
+        let mut done = 0;
+        for (gpa, len) in self.parts(at, bytes.len()) {
+            let written = bytes.get(done..done + len).map(|bytes| mem.write_slice(bytes, GuestAddress(gpa)));
+            if !matches!(written, Some(Ok(()))) {
+                break;
+            }
+            done += len;
+        }
+        done
+    }
+}
+
+/// What the driver made available at once.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    /// Names the chain when it is given back.
+    pub(crate) head: u16,
+    /// What the device reads.
+    pub(crate) readable: Buffer,
+    /// What the device writes.
+    pub(crate) writable: Buffer,
+}
+
+/// One virtqueue.
+#[derive(Debug)]
+pub(crate) struct VirtQueue {
+    queue: Queue,
+    /// Chains were given back since the driver was last told.
+    used: bool,
+}
+
+/// A virtqueue as data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct QueueData {
+    next_avail: u16,
+    next_used: u16,
+    event_idx: bool,
+    size: u16,
+    ready: bool,
+    desc_table: u64,
+    avail_ring: u64,
+    used_ring: u64,
+}
+
+impl VirtQueue {
+    /// A queue of at most `max_size` chains, a power of two up to 32768.
+    pub(crate) fn new(max_size: u16) -> Self {
+        // A device's table of sizes is ours; a wrong one gives a queue that takes nothing.
+        VirtQueue { queue: Queue::new(max_size).unwrap_or_default(), used: false }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.queue.reset();
+        self.used = false;
+    }
+
+    pub(crate) fn max_size(&self) -> u16 {
+        self.queue.max_size()
+    }
+
+    /// Sizes that are no power of two or too large are ignored.
+    pub(crate) fn set_size(&mut self, size: u16) {
+        if !self.queue.ready() {
+            self.queue.set_size(size);
+        }
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.queue.ready()
+    }
+
+    /// Switches the queue on or off.
+    pub(crate) fn set_ready(&mut self, mem: &Dma, ready: bool, event_idx: bool) -> Result<(), Broken> {
+        self.queue.set_event_idx(event_idx);
+        self.queue.set_ready(ready);
+        if ready && !self.queue.is_valid(mem) {
+            return Err(Broken("a queue's rings are not in RAM"));
+        }
+        Ok(())
+    }
+
+    /// Sets a half of an address; a queue that is on keeps its own (4.2.2.2).
+    pub(crate) fn set_address(&mut self, ring: Ring, low: Option<u32>, high: Option<u32>) {
+        if self.queue.ready() {
+            return;
+        }
+        match ring {
+            Ring::Descriptors => self.queue.set_desc_table_address(low, high),
+            Ring::Available => self.queue.set_avail_ring_address(low, high),
+            Ring::Used => self.queue.set_used_ring_address(low, high),
+        }
+    }
+
+    /// The next chain that the driver has made available.
+    pub(crate) fn pop(&mut self, mem: &Dma) -> Result<Option<Chain>, Broken> {
+        if !self.queue.ready() {
+            return Ok(None);
+        }
+        let size = usize::from(self.queue.size());
+        let mut available = self.queue.iter(mem).map_err(|_| Broken("the available ring is ahead of its size"))?;
+        let Some(descriptors) = available.next() else { return Ok(None) };
+        let head = descriptors.head_index();
+        let (mut readable, mut writable) = (Vec::new(), Vec::new());
+        let (mut count, mut unfinished) = (0, true);
+        for descriptor in descriptors {
+            count += 1;
+            // 2.7.5.3.1: no chain is longer than the queue's size, an indirect one included.
+            if count > size {
+                return Err(Broken("a chain is longer than its queue"));
+            }
+            unfinished = descriptor.has_next();
+            let (addr, len) = (descriptor.addr(), descriptor.len());
+            if len == 0 {
+                continue;
+            }
+            let (list, access) = match descriptor.is_write_only() {
+                true => (&mut writable, Permissions::Write),
+                false if writable.is_empty() => (&mut readable, Permissions::Read),
+                false => return Err(Broken("a readable buffer follows a writable one")),
+            };
+            if !mem.check_range(addr, len as usize, access) {
+                return Err(Broken("a buffer is not in RAM"));
+            }
+            list.push(Segment { gpa: addr.0, len });
+        }
+        if unfinished {
+            return Err(Broken("a chain has a loop or leads nowhere"));
+        }
+        Ok(Some(Chain { head, readable: Buffer(readable), writable: Buffer(writable) }))
+    }
+
+    /// Puts the chain that was popped last back, to be popped again.
+    pub(crate) fn unpop(&mut self) {
+        self.queue.go_to_previous_position();
+    }
+
+    /// Gives a chain back, `written` bytes of it written.
+    pub(crate) fn push(&mut self, mem: &Dma, head: u16, written: u32) -> Result<(), Broken> {
+        self.used = true;
+        self.queue.add_used(mem, head, written).map_err(|_| Broken("the used ring is not in RAM"))
+    }
+
+    /// Asks the driver to tell of what it makes available next; whether it has already made something available.
+    pub(crate) fn rearm(&mut self, mem: &Dma) -> Result<bool, Broken> {
+        if !self.queue.ready() {
+            return Ok(false);
+        }
+        self.queue.enable_notification(mem).map_err(|_| Broken("the used ring is not in RAM"))
+    }
+
+    /// Whether the driver is to be told of the chains that were given back since the last call.
+    pub(crate) fn take_signal(&mut self, mem: &Dma) -> Result<bool, Broken> {
+        if !std::mem::take(&mut self.used) {
+            return Ok(false);
+        }
+        if !self.queue.event_idx_enabled() {
+            // 2.7.7: without event indices the driver suppresses interrupts by a flag.
+            let flags: u16 = mem
+                .load(GuestAddress(self.queue.avail_ring()), Ordering::Acquire)
+                .map_err(|_| Broken("the available ring is not in RAM"))?;
+            return Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        }
+        self.queue.needs_notification(mem).map_err(|_| Broken("the available ring is not in RAM"))
+    }
+
+    pub(crate) fn save(&self) -> QueueData {
+        let state = self.queue.state();
+        QueueData {
+            next_avail: state.next_avail,
+            next_used: state.next_used,
+            event_idx: state.event_idx_enabled,
+            size: state.size,
+            ready: state.ready,
+            desc_table: state.desc_table,
+            avail_ring: state.avail_ring,
+            used_ring: state.used_ring,
+        }
+    }
+
+    /// The queue that `data` describes, if it is one of at most `max_size` chains.
+    pub(crate) fn restore(max_size: u16, data: &QueueData) -> Option<Self> {
+        let state = QueueState {
+            max_size,
+            next_avail: data.next_avail,
+            next_used: data.next_used,
+            event_idx_enabled: data.event_idx,
+            size: data.size,
+            ready: data.ready,
+            desc_table: data.desc_table,
+            avail_ring: data.avail_ring,
+            used_ring: data.used_ring,
+        };
+        // Chains that were given back and not told of: one interrupt too many does no harm, one too few does.
+        Some(VirtQueue { queue: Queue::try_from(state).ok()?, used: data.ready })
+    }
+}
+
+/// The three parts of a virtqueue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// The descriptor table.
+    Descriptors,
+    /// The available ring.
+    Available,
+    /// The used ring.
+    Used,
+}

@@ -1,0 +1,206 @@
+use std::fs;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+
+/// A file that goes with the value.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, contents: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("mimus-riscv-{}-{name}", std::process::id()));
+        fs::write(&path, contents).unwrap();
+        TempFile(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // What is left behind in the temporary directory harms nobody.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn tree(ram_size: u64) -> TreeConfig<'static> {
+    TreeConfig {
+        ram_size,
+        harts: 1,
+        extensions: &["i"],
+        cache_block: 64,
+        mmu: "riscv,sv39",
+        bootargs: "quiet",
+        initrd: None,
+        rng_seed: [0; 32],
+    }
+}
+
+fn ram(size: u64) -> GuestMemoryMmap<()> {
+    GuestMemoryMmap::from_ranges(&riscv_ram_ranges(size)).unwrap()
+}
+
+fn boot<'a>(bios: Bios<'a>, kernel: &'a Path, ram_size: u64) -> RiscvBoot<'a> {
+    RiscvBoot { bios, kernel: Some(kernel), initrd: None, tree: tree(ram_size) }
+}
+
+fn quad(mem: &GuestMemoryMmap<()>, at: u64) -> u64 {
+    mem.read_obj(GuestAddress(at)).unwrap()
+}
+
+/// A Linux Image of 4 KiB that needs `size` bytes at `offset`.
+fn image(offset: u64, size: u64) -> Vec<u8> {
+    let mut bytes = vec![0x13; 4096];
+    bytes[8..16].copy_from_slice(&offset.to_le_bytes());
+    bytes[16..24].copy_from_slice(&size.to_le_bytes());
+    bytes[56..60].copy_from_slice(b"RSC\x05");
+    bytes
+}
+
+/// An ELF file with one segment of 16 bytes at `paddr`, mapped at `vaddr`, and symbols.
+fn elf(machine: u16, vaddr: u64, paddr: u64, symbols: &[(&str, u64)]) -> Vec<u8> {
+    let mut names = vec![0];
+    let mut table = vec![0; SYMBOL];
+    for (name, value) in symbols {
+        let mut symbol = [0; SYMBOL];
+        symbol[..4].copy_from_slice(&(names.len() as u32).to_le_bytes());
+        symbol[8..16].copy_from_slice(&value.to_le_bytes());
+        table.extend(symbol);
+        names.extend(name.bytes().chain([0]));
+    }
+    const SYMBOL: usize = 24;
+    let code_at = 64 + 56;
+    let table_at = code_at + 16;
+    let names_at = table_at + table.len();
+    let sections_at = names_at + names.len();
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(16, 0);
+    for half in [2, machine] {
+        bytes.extend(half.to_le_bytes());
+    }
+    bytes.extend(1u32.to_le_bytes());
+    for word in [vaddr + 4, 64, sections_at as u64] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(0u32.to_le_bytes());
+    for half in [64u16, 56, 1, 64, 3, 0] {
+        bytes.extend(half.to_le_bytes());
+    }
+    for word in [1, 5] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    for word in [code_at as u64, vaddr, paddr, 16, 32, 16] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend([0x13; 16]);
+    bytes.extend(&table);
+    bytes.extend(&names);
+    let section = |kind: u32, at: usize, len: usize, link: u32| {
+        let mut header = [0; 64];
+        header[4..8].copy_from_slice(&kind.to_le_bytes());
+        header[24..32].copy_from_slice(&(at as u64).to_le_bytes());
+        header[32..40].copy_from_slice(&(len as u64).to_le_bytes());
+        header[40..44].copy_from_slice(&link.to_le_bytes());
+        header
+    };
+    bytes.extend(section(0, 0, 0, 0));
+    bytes.extend(section(2, table_at, table.len(), 2));
+    bytes.extend(section(3, names_at, names.len(), 0));
+    bytes
+}
+
+#[test]
+fn firmware_kernel_initrd_and_tree() {
+    let bios = TempFile::new("fw", &[0x6f; 1000]);
+    let kernel = TempFile::new("image", &image(2 * MIB, 3 * MIB));
+    let initrd = TempFile::new("initrd", &[9; 5000]);
+    let mem = ram(64 * MIB);
+    let boot = RiscvBoot { initrd: Some(&initrd.0), ..boot(Bios::File(&bios.0), &kernel.0, 64 * MIB) };
+    let start = load_riscv(&mem, &boot).unwrap();
+    assert_eq!(start, RiscvStart { pc: 0x1000, htif: None });
+    assert_eq!(quad(&mem, RAM_BASE), 0x6f6f_6f6f_6f6f_6f6f);
+    assert_eq!(quad(&mem, RAM_BASE + 2 * MIB + 64), 0x1313_1313_1313_1313);
+    // The ROM's words: firmware, tree, then what the firmware is told.
+    let words: Vec<u64> = (0..8).map(|i| quad(&mem, 0x1018 + 8 * i)).collect();
+    let tree = words[1];
+    assert_eq!(words, [RAM_BASE, tree, 0x4942_534f, 2, RAM_BASE + 2 * MIB, 1, 0, 0]);
+    assert_eq!(quad(&mem, tree) as u32, 0xd00d_feedu32.swap_bytes());
+    let end = RAM_BASE + 64 * MIB;
+    assert!(tree > RAM_BASE + 5 * MIB && tree < end - TREE_SLACK);
+    // The initrd is where the tree says.
+    let mut blob = vec![0; (end - tree) as usize];
+    mem.read_slice(&mut blob, GuestAddress(tree)).unwrap();
+    let at = (end - 5000) & !0xfff;
+    assert!(blob.windows(8).any(|bytes| bytes == at.to_be_bytes()));
+    assert!(blob.windows(8).any(|bytes| bytes == (at + 5000).to_be_bytes()));
+    assert_eq!(quad(&mem, at + 4992), 0x0909_0909_0909_0909);
+}
+
+#[test]
+fn the_rom_loads_what_firmware_expects() {
+    let rom = rom(0x1111, 0x2222, 0x3333);
+    let words: Vec<u32> = rom.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+    // auipc t0, 0; addi a2, t0, 40; csrr a0, mhartid; ld a1, 32(t0); ld t0, 24(t0); jr t0
+    assert_eq!(words[..6], [0x297, 0x0282_8613, 0xf140_2573, 0x0202_b583, 0x0182_b283, 0x0002_8067]);
+    assert_eq!((words[6], words[8], words[14]), (0x1111, 0x2222, 0x3333));
+}
+
+#[test]
+fn a_large_firmware_moves_the_kernel_up() {
+    let bios = TempFile::new("large", &vec![1; 2 * MIB as usize + 1]);
+    let kernel = TempFile::new("moved", &image(2 * MIB, 0));
+    let mem = ram(16 * MIB);
+    load_riscv(&mem, &boot(Bios::File(&bios.0), &kernel.0, 16 * MIB)).unwrap();
+    assert_eq!(quad(&mem, 0x1018 + 32), RAM_BASE + 4 * MIB);
+}
+
+#[test]
+fn without_firmware_an_elf_file_starts_and_has_its_interface() {
+    let file = elf(243, 0xffff_8000, RAM_BASE + 0x100, &[("other", 1), ("tohost", 0xffff_8008), ("fromhost", 0x77)]);
+    let kernel = TempFile::new("elf", &file);
+    let mem = ram(4 * MIB);
+    let start = load_riscv(&mem, &boot(Bios::None, &kernel.0, 4 * MIB)).unwrap();
+    assert_eq!(start.htif, Some(Htif { tohost: RAM_BASE + 0x108, fromhost: Some(0x77) }));
+    assert_eq!(quad(&mem, 0x1018), RAM_BASE + 0x104, "the entry, as a physical address");
+    assert_eq!(quad(&mem, RAM_BASE + 0x100), 0x1313_1313_1313_1313);
+    // Any end of the file, and any byte of it wrong.
+    for cut in 0..file.len() {
+        let kernel = TempFile::new("cut", &file[..cut]);
+        let _ = load_riscv(&mem, &boot(Bios::None, &kernel.0, 4 * MIB));
+        let mut damaged = file.clone();
+        damaged[cut] ^= 0xff;
+        let kernel = TempFile::new("damaged", &damaged);
+        let _ = load_riscv(&mem, &boot(Bios::None, &kernel.0, 4 * MIB));
+    }
+}
+
+#[test]
+fn what_cannot_be_booted_is_named() {
+    let message = |bios: Bios, kernel: &[u8], ram_size: u64| {
+        let kernel = TempFile::new("bad", kernel);
+        load_riscv(&ram(ram_size), &boot(bios, &kernel.0, ram_size)).expect_err("this must not boot").to_string()
+    };
+    let bios = TempFile::new("any", &[1; 8]);
+    let with = Bios::File(&bios.0);
+    let cases = [
+        (message(with, b"hello", 8 * MIB), "not a kernel that mimus can boot"),
+        (message(with, b"", 8 * MIB), "not a kernel"),
+        (message(Bios::None, b"", 8 * MIB), "empty"),
+        (message(with, b"\x1f\x8b\x08\0", 8 * MIB), "gzip"),
+        (message(with, &image(2 * MIB, 7 * MIB), 8 * MIB), "does not fit"),
+        (message(with, &image(u64::MAX, 0), 8 * MIB), "does not fit"),
+        (message(with, &image(2 * MIB, u64::MAX), 8 * MIB), "does not fit"),
+        (message(with, &elf(62, 0, RAM_BASE, &[]), 8 * MIB), "not RISC-V"),
+        (message(with, &elf(243, 0, 0x1000, &[]), 8 * MIB), "does not fit"),
+        (message(with, &elf(243, 0, RAM_BASE, &[]), 8 * MIB), "overlaps"),
+        (message(Bios::None, &image(0, 8 * MIB), 8 * MIB), "no room for the device tree"),
+    ];
+    for (message, expected) in cases {
+        assert!(message.contains(expected), "{message:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn the_message_about_missing_firmware_says_what_to_install() {
+    let message = BootError::NoFirmware(DEFAULT_BIOS).to_string();
+    assert!(message.contains("opensbi") && message.contains(DEFAULT_BIOS[0]), "{message}");
+}

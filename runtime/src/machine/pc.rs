@@ -1,0 +1,191 @@
+//! The PC.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
+use mimus_frontend::x86::{Cpu, Features};
+use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use crate::boot::{self, BootConfig, BootState, SegmentInit};
+use crate::bus::{self, PcBus, SharedPc};
+use crate::clock::{Clock, TSC_HZ};
+use crate::config::Config;
+use crate::kick::Kicker;
+use crate::log;
+use crate::terminal::NullSink;
+use crate::vcpu::Vcpu;
+
+/// The devices of a PC, and what its firmware would leave behind.
+pub(super) struct PcBoard {
+    pc: SharedPc,
+    clock: Clock,
+    kicker: Arc<Kicker>,
+    /// ACPI tables by guest-physical address.
+    acpi: Vec<(u64, Vec<u8>)>,
+    interrupt_pending: bool,
+}
+
+impl PcBoard {
+    fn take_interrupt(&mut self, vcpu: &mut Vcpu<Cpu>) {
+        let mut pc = bus::lock(&self.pc);
+        let vector = pc.acknowledge_interrupt(0);
+        self.interrupt_pending = pc.interrupt_pending(0);
+        drop(pc);
+        if let Some(vector) = vector {
+            vcpu.stats.interrupts += 1;
+            let state = &vcpu.cpu.state;
+            log::interrupt(vector.into(), state.rip, state.cpl().into());
+            vcpu.cpu.deliver_interrupt(vector);
+            vcpu.cpu.header.verdict = 0;
+        }
+    }
+}
+
+impl Board for PcBoard {
+    type Cpu = Cpu;
+
+    fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
+        boot::ram_ranges(config.ram_size)
+    }
+
+    fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
+        let config = parts.config;
+        let serial = parts.sink("-serial", &config.serial)?;
+        let debugcon = match &config.debugcon {
+            Some(debugcon) => parts.sink("-debugcon", &debugcon.chardev)?,
+            None => Box::new(NullSink),
+        };
+        let board = PcConfig {
+            ram_size: config.ram_size,
+            cpus: config.smp,
+            tsc_hz: TSC_HZ,
+            unix_time_at_power_on: unix_time(),
+            debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
+            debugcon: config.debugcon.as_ref().map(|d| d.iobase),
+        };
+        let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
+        let (clock, kicker) = (parts.clock, parts.kicker.clone());
+        let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
+        let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
+        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        Ok((PcBoard { pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+    }
+
+    fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
+        cpu.reset();
+        if let Some(kernel) = &config.kernel {
+            let boot = BootConfig {
+                kernel,
+                initrd: config.initrd.as_deref(),
+                cmdline: &config.append,
+                ram_size: config.ram_size,
+                acpi: &self.acpi,
+                rsdp: acpi_tables::RSDP_ADDRESS,
+            };
+            let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
+            apply(&mut cpu.state, &state);
+        } else {
+            let demo = crate::demo::image()?;
+            cpu.mmu.ram.memory().write_slice(&demo.bytes, GuestAddress(demo.load_address)).context("the demo guest")?;
+            let cs = &mut cpu.state.seg[Seg::Cs as usize];
+            cs.selector = demo.entry_segment;
+            cs.base = u64::from(demo.entry_segment) * 16;
+            cpu.state.rip = u64::from(demo.entry_offset);
+        }
+        cpu.update_mode();
+        cpu.flush_tlb(false);
+        Ok(())
+    }
+
+    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock, self.kicker.clone());
+        move |bytes: &[u8]| {
+            let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
+            if accepted != 0 {
+                kicker.kick();
+            }
+            accepted
+        }
+    }
+
+    fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
+        let now = self.clock.now();
+        let mut pc = bus::lock(&self.pc);
+        pc.advance(now);
+        self.interrupt_pending = pc.interrupt_pending(0);
+        let nmi = pc.take_nmi(0);
+        let event = pc.take_event();
+        let deadline = pc.next_deadline();
+        drop(pc);
+        if nmi && vcpu.cpu.state.nmi_blocked == 0 {
+            vcpu.cpu.deliver_nmi();
+        }
+        let event = event.map(|event| match event {
+            PcEvent::PowerOff => Event::PowerOff,
+            PcEvent::DebugExit(code) => Event::Exit(code),
+            PcEvent::Reset => Event::Reset,
+        });
+        Looked { event, deadline }
+    }
+
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+        if vcpu.cpu.triple_fault {
+            tracing::warn!("triple fault at {:#x}: the machine resets", vcpu.cpu.state.rip);
+            return Ok(Turn::Reset);
+        }
+        if self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0 {
+            if vcpu.cpu.state.shadow != 0 {
+                vcpu.step_one()?;
+                return Ok(Turn::Again);
+            }
+            self.take_interrupt(vcpu);
+        }
+        vcpu.cpu.state.shadow = 0;
+        if vcpu.cpu.state.halted != 0 {
+            return Ok(Turn::Sleep);
+        }
+        vcpu.cpu.interrupt_waits = self.interrupt_pending;
+        vcpu.step()?;
+        Ok(Turn::Again)
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        bus::lock(&self.pc).next_deadline()
+    }
+
+    fn reset(&mut self) {
+        bus::lock(&self.pc).reset(self.clock.now());
+        self.interrupt_pending = false;
+    }
+}
+
+fn segment(init: &SegmentInit) -> Segment {
+    Segment { base: init.base, limit: init.limit, selector: init.selector, access: init.access }
+}
+
+/// Sets the registers that the boot protocol names.
+fn apply(state: &mut State, boot: &BootState) {
+    state.gpr = boot.gpr;
+    state.rip = boot.rip;
+    state.set_rflags(boot.rflags);
+    state.cr0 = boot.cr0;
+    state.cr3 = boot.cr3;
+    state.cr4 = boot.cr4;
+    state.efer = boot.efer;
+    let s = &boot.segments;
+    for (seg, init) in
+        [(Seg::Es, &s.es), (Seg::Cs, &s.cs), (Seg::Ss, &s.ss), (Seg::Ds, &s.ds), (Seg::Fs, &s.fs), (Seg::Gs, &s.gs)]
+    {
+        state.seg[seg as usize] = segment(init);
+    }
+    state.tr = segment(&s.tr);
+    state.gdtr = TableReg { base: boot.gdt.base, limit: boot.gdt.limit.into() };
+    state.idtr = TableReg { base: boot.idt.base, limit: boot.idt.limit.into() };
+    // As firmware leaves them: MTRRs and fixed ranges enabled, write-back by default (SDM vol. 3A, 11.11.2.1). Without it Linux
+    // takes page attributes for unusable.
+    state.mtrr_def_type = 0xc06;
+}

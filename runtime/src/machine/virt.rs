@@ -1,0 +1,354 @@
+//! The RISC-V board.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
+use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
+use mimus_hw::virtio::{Entropy, NoPeer, Virtio};
+use mimus_hw::{Virt, VirtConfig, VirtEvent};
+use mimus_softmmu::{CodeSink, Dma, Dropped, MmioBus};
+use vm_memory::GuestAddress;
+
+use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use crate::block::{DiskQueue, DiskThread, Exchange, RawImage};
+use crate::boot::{self, RiscvBoot, TreeConfig};
+use crate::cache::Cache;
+use crate::cli::CliError;
+use crate::clock::{Alarm, Clock};
+use crate::config::{self, Config, VirtioDevice};
+use crate::kick::Kicker;
+use crate::log;
+use crate::vcpu::Vcpu;
+
+/// The page tables that harts walk have up to five levels.
+const MMU_TYPE: &str = "riscv,sv57";
+
+/// Nanoseconds of a tick of mtime.
+const TICK: u64 = 1_000_000_000 / TIME_HZ;
+
+/// The hart that there is.
+const HART: usize = 0;
+
+/// The devices, shared with the threads that bring input, and what must follow when one of them has changed.
+struct Devices {
+    virt: Mutex<Virt>,
+    clock: Clock,
+    alarm: Alarm,
+    kicker: Arc<Kicker>,
+    lines: Lines,
+    /// What mtime is ahead of the clock, in ticks: a copy that is read without the lock.
+    shift: AtomicU64,
+    /// The hart's own timer, in ticks of mtime; `u64::MAX` for never.
+    stimecmp: AtomicU64,
+}
+
+impl Devices {
+    fn lock(&self) -> MutexGuard<'_, Virt> {
+        // A device that panicked is a bug that was reported; its state is still consistent enough to go on.
+        self.virt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the devices at the present time, and passes on what it set off.
+    fn access<T>(&self, f: impl FnOnce(&mut Virt, u64) -> T) -> T {
+        let now = self.clock.now();
+        let mut virt = self.lock();
+        let result = f(&mut virt, now);
+        let raised = self.drive(&virt, now) || virt.has_event();
+        let deadline = virt.next_deadline();
+        drop(virt);
+        if raised {
+            self.kicker.kick();
+        }
+        self.alarm.set(deadline);
+        result
+    }
+
+    /// Drives the hart's interrupt lines, with the devices locked so that the last to change them is the last to do so; whether
+    /// one was raised.
+    fn drive(&self, virt: &Virt, now: u64) -> bool {
+        self.shift.store(virt.time_shift(), Ordering::Release);
+        let (levels, before) = (virt.interrupts(now, HART), self.lines.levels());
+        let mut changed = levels ^ before;
+        while changed != 0 {
+            let number = changed.trailing_zeros();
+            changed &= changed - 1;
+            self.lines.set(number, levels >> number & 1 != 0);
+        }
+        levels & !before != 0
+    }
+
+    fn time(&self) -> u64 {
+        (self.clock.now() / TICK).wrapping_add(self.shift.load(Ordering::Acquire))
+    }
+
+    /// When the hart's own timer expires, in guest nanoseconds, if that is yet to come.
+    fn timer_deadline(&self) -> Option<u64> {
+        let stimecmp = self.stimecmp.load(Ordering::Acquire);
+        let ticks = stimecmp.checked_sub(self.time()).filter(|&ticks| ticks != 0 && stimecmp != u64::MAX)?;
+        // At the tick's beginning.
+        let now = self.clock.now();
+        Some((now - now % TICK).saturating_add(ticks.saturating_mul(TICK)))
+    }
+
+    fn deadline(&self, virt: &Virt) -> Option<u64> {
+        [virt.next_deadline(), self.timer_deadline()].into_iter().flatten().min()
+    }
+}
+
+/// The hart's way to the devices.
+struct VirtBus(Arc<Devices>);
+
+impl MmioBus for VirtBus {
+    fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
+        self.0.access(|virt, now| virt.mmio_read(now, gpa, size))
+    }
+
+    fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
+        self.0.access(|virt, now| virt.mmio_write(now, gpa, size, value));
+    }
+}
+
+impl Bus for VirtBus {
+    fn time(&mut self) -> u64 {
+        self.0.time()
+    }
+
+    fn nanoseconds(&mut self) -> u64 {
+        self.0.clock.now()
+    }
+
+    fn set_timer(&mut self, deadline: u64) {
+        self.0.stimecmp.store(deadline, Ordering::Release);
+        self.0.alarm.set(self.0.timer_deadline());
+    }
+
+    fn exists(&mut self, gpa: u64, size: u8) -> bool {
+        Virt::exists(gpa, size)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
+    }
+}
+
+/// A disk's way to its device.
+struct Slot {
+    devices: Arc<Devices>,
+    slot: usize,
+}
+
+impl Slot {
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
+        self.devices.access(|virt, _| virt.virtio(self.slot, f)).unwrap_or_default()
+    }
+}
+
+impl Exchange for Slot {
+    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
+        self.access(|device| device.block_fill(token, at, bytes))
+    }
+
+    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
+        self.access(|device| device.block_take(token, at, bytes))
+    }
+
+    fn done(&self, token: u64, ok: bool) {
+        self.access(|device| device.block_done(token, ok));
+    }
+}
+
+/// The host's random numbers.
+struct HostEntropy;
+
+impl Entropy for HostEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        let mut rest = out;
+        while !rest.is_empty() {
+            // It has them from boot on, and signals are no reason to stop; without the call the guest gets zeros.
+            match rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()) {
+                Ok(count) => rest = rest.get_mut(count..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::warn!("no random numbers: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The devices of the board and the host's side of them.
+pub(super) struct VirtBoard {
+    // Before the devices: the threads use them.
+    disks: Vec<DiskThread>,
+    devices: Arc<Devices>,
+}
+
+/// A disk that has its slot and not its thread.
+type Unstarted = (usize, DiskQueue, RawImage);
+
+/// Opens the image of a disk.
+fn open(disk: &config::Disk) -> Result<RawImage, CliError> {
+    let image = RawImage::open("-drive", &disk.file, disk.read_only)?;
+    match image.other_format().filter(|_| !disk.raw) {
+        Some(format) => {
+            let message = format!(
+                "'{}' looks like {format}, which is not supported yet; format=raw uses it as it is",
+                disk.file.display()
+            );
+            Err(CliError::new("-drive", message))
+        }
+        None => Ok(image),
+    }
+}
+
+/// Plugs in the virtio devices that the configuration names; the disks among them.
+fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Vec<Unstarted>> {
+    let mut disks = Vec::new();
+    for device in &config.virtio {
+        let mem = mem.clone();
+        let mut queue = None;
+        let device = match device {
+            VirtioDevice::Block(disk) => {
+                let image = open(disk)?;
+                let jobs = DiskQueue::new();
+                let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
+                queue = Some((jobs, image));
+                device
+            }
+            VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
+            VirtioDevice::Net { mac } => Virtio::net(mem, *mac, Box::new(NoPeer)),
+        };
+        let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
+        disks.extend(queue.map(|(jobs, image)| (slot, jobs, image)));
+    }
+    Ok(disks)
+}
+
+impl Board for VirtBoard {
+    type Cpu = Cpu;
+
+    fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
+        boot::riscv_ram_ranges(config.ram_size)
+    }
+
+    fn build(parts: &Parts) -> Result<(VirtBoard, Box<Cpu>)> {
+        let config = parts.config;
+        let sink = DmaSink { cache: parts.cache.clone(), kicker: parts.kicker.clone() };
+        let mem = Dma::new(parts.ram.clone(), Arc::new(sink));
+        let serial = parts.sink("-serial", &config.serial)?;
+        let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
+        let mut virt = Virt::new(&board, serial, mem.clone());
+        let unstarted = plug(config, &mut virt, &mem)?;
+        let devices = Arc::new(Devices {
+            virt: Mutex::new(virt),
+            clock: parts.clock,
+            alarm: parts.alarm.clone(),
+            kicker: parts.kicker.clone(),
+            lines: Lines::default(),
+            shift: AtomicU64::new(0),
+            stimecmp: AtomicU64::new(u64::MAX),
+        });
+        let mut disks = Vec::new();
+        for (slot, queue, image) in unstarted {
+            let exchange = Slot { devices: devices.clone(), slot };
+            disks.push(queue.start(image, exchange).context("cannot start a disk's thread")?);
+        }
+        let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
+        let bus = Box::new(VirtBus(devices.clone()));
+        let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
+        cpu.lines = devices.lines.clone();
+        Ok((VirtBoard { disks, devices }, cpu))
+    }
+
+    fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
+        let default;
+        let bios = match &config.bios {
+            config::Bios::None => boot::Bios::None,
+            config::Bios::File(path) => boot::Bios::File(path),
+            config::Bios::Default => {
+                default = boot::default_bios()?;
+                boot::Bios::File(&default)
+            }
+        };
+        let mut rng_seed = [0; 32];
+        HostEntropy.fill(&mut rng_seed);
+        let tree = TreeConfig {
+            ram_size: config.ram_size,
+            harts: config.smp.into(),
+            extensions: EXTENSIONS,
+            cache_block: CACHE_BLOCK as u32,
+            mmu: MMU_TYPE,
+            bootargs: &config.append,
+            initrd: None,
+            rng_seed,
+        };
+        let boot = RiscvBoot { bios, kernel: config.kernel.as_deref(), initrd: config.initrd.as_deref(), tree };
+        let start = boot::load_riscv(cpu.mmu.ram.memory(), &boot)?;
+        self.devices.lock().set_htif(start.htif);
+        cpu.features.reset_pc = start.pc;
+        cpu.reset();
+        Ok(())
+    }
+
+    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
+        let devices = self.devices.clone();
+        move |bytes: &[u8]| devices.access(|virt, now| virt.serial_receive(now, bytes))
+    }
+
+    fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
+        let now = self.devices.clock.now();
+        let mut virt = self.devices.lock();
+        virt.advance(now);
+        self.devices.drive(&virt, now);
+        let event = virt.take_event();
+        let deadline = self.devices.deadline(&virt);
+        drop(virt);
+        let (pc, level) = (vcpu.cpu.state.pc, vcpu.cpu.state.privilege);
+        if let Some(number) = vcpu.cpu.take_interrupt() {
+            vcpu.stats.interrupts += 1;
+            log::interrupt(number, pc, level);
+        }
+        let event = event.map(|event| match event {
+            VirtEvent::PowerOff => Event::PowerOff,
+            VirtEvent::Exit(code) => Event::Exit(code),
+            VirtEvent::Reset => Event::Reset,
+        });
+        Looked { event, deadline }
+    }
+
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+        if vcpu.cpu.state.halted != 0 && !vcpu.cpu.wakes() {
+            return Ok(Turn::Sleep);
+        }
+        vcpu.step()?;
+        Ok(Turn::Again)
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.devices.deadline(&self.devices.lock())
+    }
+
+    fn reset(&mut self) {
+        self.devices.access(|virt, now| virt.reset(now));
+    }
+}
+
+impl std::fmt::Debug for VirtBoard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VirtBoard").field("disks", &self.disks).finish_non_exhaustive()
+    }
+}

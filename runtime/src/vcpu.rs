@@ -441,6 +441,7 @@ impl<C: GuestCpu> Vcpu<C> {
     pub fn step_one(&mut self) -> Result<(), Malformed> {
         self.link_from = None;
         self.indirect = false;
+        self.hot = false;
         let Ok(step) = self.cpu.before_step() else {
             self.deliver();
             return Ok(());

@@ -3,7 +3,7 @@
 use mimus_ir::{Block, Inst, NONE, Op, Shape, Value};
 
 use super::Refused;
-use super::emit::{Gpr, R8, RBX};
+use super::emit::{Gpr, RBX};
 
 /// Places for spilled values in [`mimus_softmmu::EnvHeader::spills`].
 pub(super) const SPILLS: usize = mimus_softmmu::header::SPILLS;
@@ -44,8 +44,6 @@ const GENERAL: u16 = 1 << RBX | 0xff00;
 const VOLATILE: u16 = 0x0f00;
 /// All but the scratch registers.
 const VECTORS: u16 = 0xfffc;
-
-const _: () = assert!(GENERAL & VOLATILE & 1 << R8 != 0);
 
 /// What is known of a block's values beforehand.
 #[derive(Debug, Default)]

@@ -71,7 +71,7 @@ pub(super) enum Width {
     Wide,
 }
 
-/// The eight operations that share encodings, by their number in the ModRM extension of 81 and 83.
+/// Operations that share encodings, by their number in the ModRM extension of 81 and 83.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Alu {

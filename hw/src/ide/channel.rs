@@ -37,6 +37,8 @@ struct BusMaster {
     exact: bool,
     /// The interrupt line as last seen.
     line: bool,
+    /// It may not use the bus.
+    held: bool,
 }
 
 /// What of a channel is not a drive's.
@@ -213,6 +215,11 @@ impl Channel {
         self.common.bus_master.line = self.irq();
     }
 
+    pub(super) fn enable_bus_master(&mut self, enabled: bool, mem: &Dma) {
+        self.common.bus_master.held = !enabled;
+        self.settle(mem);
+    }
+
     pub(super) fn bus_master_read(&self, offset: u16) -> u8 {
         let bus_master = &self.common.bus_master;
         match offset {
@@ -252,7 +259,7 @@ impl Channel {
 
     /// Brings bus master and drives together, and notices what the interrupt line does.
     fn settle(&mut self, mem: &Dma) {
-        if self.common.bus_master.status & ACTIVE != 0 {
+        if self.common.bus_master.status & ACTIVE != 0 && !self.common.bus_master.held {
             self.start_dma(mem);
         }
         let moved = self.drives.iter_mut().flatten().any(Drive::take_dma_done);

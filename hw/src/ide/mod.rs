@@ -9,6 +9,7 @@ mod ata;
 mod atapi;
 mod channel;
 mod drive;
+mod function;
 mod identify;
 mod regs;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{BlockBackend, BlockInfo};
 use channel::{Channel, ChannelState};
 use drive::{Drive, Kind};
+pub use function::{IDE_DEVFN, IdeFunction};
 
 /// The command block's first port of each channel (82371SB, 3.2.1, compatibility mode); there are eight.
 pub const COMMAND_PORTS: [u16; 2] = [0x1f0, 0x170];
@@ -161,10 +163,10 @@ impl Ide {
         self.channels.get(channel).is_some_and(Channel::irq)
     }
 
-    /// Lets a channel's interrupt line fall, as the write of a command that follows will.
-    pub fn lower_irq(&mut self, channel: usize) {
-        if let Some(channel) = self.channels.get_mut(channel) {
-            channel.lower_irq();
+    /// Whether the bus masters may use the bus; until then they wait. At power-on they may.
+    pub fn enable_bus_master(&mut self, enabled: bool) {
+        for channel in &mut self.channels {
+            channel.enable_bus_master(enabled, &self.mem);
         }
     }
 

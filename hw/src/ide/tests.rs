@@ -7,6 +7,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
 use crate::block::{BlockJob, BlockOp};
+use crate::pci::Function;
 
 const RAM: u64 = 4 << 20;
 const SECTORS: u64 = 1 << 20;
@@ -294,6 +295,40 @@ fn bad_tables_stop_the_bus_master() {
     assert!(!s.ide.block_fill(MASTER, job.token, 0, &[1; 512]));
     s.ide.block_done(MASTER, job.token, true);
     assert_eq!((s.byte(0x2000), s.status(0) & 0x81), (0, 1));
+}
+
+#[test]
+fn a_bus_master_waits_until_it_may_use_the_bus() {
+    let mut s = Setup::new();
+    s.ide.enable_bus_master(false);
+    s.command(0, 1, 0xc8);
+    s.start_bus_master(0, &[(0x2000, 512)], true);
+    assert_eq!((s.bus_master_status(0), s.disk.take().len()), (1, 0));
+    s.ide.enable_bus_master(true);
+    assert_eq!(s.disk.take().len(), 1);
+}
+
+#[test]
+fn the_function_decodes_what_its_registers_say() {
+    let s = Setup::new();
+    let mut function = IdeFunction::new(s.ide);
+    let sizes = |function: &IdeFunction| function.fixed().iter().map(|fixed| fixed.size).collect::<Vec<_>>();
+    assert_eq!(sizes(&function), [0; 4]);
+    function.config_mut().put(4, 5);
+    function.config_mut().put(0x41, 0);
+    assert_eq!(sizes(&function), [0, 0, 8, 1]);
+    assert_eq!(function.fixed()[2].base, 0x170);
+    function.fixed_write(0, 2, 6, 1, 0xa0);
+    function.fixed_write(0, 2, 7, 1, 0xa1);
+    assert_eq!((function.isa_irqs(), function.fixed_read(0, 3, 0, 1)), (1 << 15, 0x58));
+    assert_eq!((function.fixed_read(0, 2, 7, 1), function.isa_irqs()), (0x58, 0));
+    assert_eq!(function.fixed_read(0, 2, 0, 4) as u16, 0x85c0);
+    let state = function.save();
+    assert!(function.fits(&state) && !function.fits(&state[1..]));
+    function.reset();
+    assert_eq!(function.fixed_read(0, 2, 7, 1), 0);
+    function.restore(&state);
+    assert_eq!(function.fixed_read(0, 2, 7, 1), 0x58);
 }
 
 #[test]

@@ -56,9 +56,9 @@ class Arch:
 ARCHS = {
     "x86_64": Arch(
         qemu="qemu-system-x86_64",
-        # See frontend/src/x86/cpuid.rs. By IA32_ARCH_CAPABILITIES, which TCG does not have, mimus tells Linux that it needs no
-        # mitigations: both guests have them off. QEMU 7.2 has no VME, PCID, INVPCID, TSC_ADJUST, TSC-deadline timer and
-        # invariant TSC either.
+        # See frontend/src/x86/cpuid.rs: which features Linux and its programs use follows from it. QEMU 7.2 has no
+        # IA32_ARCH_CAPABILITIES, by which mimus tells Linux that it needs no mitigations: both guests have them off. It has
+        # no VME, PCID, INVPCID, TSC_ADJUST, TSC-deadline timer and invariant TSC either.
         qemu_cpu="qemu64,vendor=GenuineIntel,family=6,model=26,stepping=5,model-id=mimus virtual CPU,l3-cache=off"
         ",+ssse3,+sse4.1,+sse4.2,+popcnt,+pdpe1gb,+rdtscp,+fsgsbase,+smep,+erms,+smap,+umip,+arat,-svm,-3dnow,-3dnowext",
         qemu_options=(),

@@ -344,13 +344,7 @@ fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError
     Ok(())
 }
 
-fn device(
-    text: &str,
-    arch: Arch,
-    family: &Family,
-    disks: &mut disks::Disks,
-    config: &mut Config,
-) -> Result<(), Stop> {
+fn device(text: &str, arch: Arch, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
     if name.starts_with("ide-") {

@@ -14,7 +14,6 @@ use vm_memory::GuestAddress;
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
-use crate::cli::CliError;
 use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config, Disk, VirtioDevice};
 use crate::kick::Kicker;

@@ -66,7 +66,9 @@ pub(super) fn open_file(path: &Path, read_only: bool, direct: bool) -> io::Resul
 fn refused(option: &str, disk: &Disk, error: &io::Error) -> CliError {
     let message = |what: &str| CliError::new(option, format!("'{}' {what}", disk.file.display()));
     match error.kind() {
-        io::ErrorKind::WouldBlock => message("is in use by another process (readonly=on or snapshot=on would share it)"),
+        io::ErrorKind::WouldBlock => {
+            message("is in use by another process (readonly=on or snapshot=on would share it)")
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !disk.read_only && !disk.snapshot => {
             CliError::new(option, format!("cannot open '{}': {error} (readonly=on may help)", disk.file.display()))
         }

@@ -191,7 +191,11 @@ impl Disks {
         }
         let cd_rom = option == "-cdrom";
         let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, ..Disk::new(file) };
-        self.connect(option, Drive { cd_rom, disk: Some(disk), serial: String::new() }, (Some(index / 2), Some(index % 2)))
+        self.connect(
+            option,
+            Drive { cd_rom, disk: Some(disk), serial: String::new() },
+            (Some(index / 2), Some(index % 2)),
+        )
     }
 
     /// Puts a drive on the IDE controller: bus and unit where they are given, or the first free place.

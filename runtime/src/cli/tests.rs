@@ -128,7 +128,12 @@ fn bad_lines() {
         // QEMU's own.
         ("-hda disk.img", "-hda: not supported yet"),
         ("-drive file=x,if=virtio -m 512", "-drive: disks of the machine pc are not supported yet"),
-        ("-bios x", "-bios: firmware of the machine pc is not supported yet"),
+        ("-bios none", "-bios: none: the machine pc then needs -kernel"),
+        ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
+        ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
+        ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
+        ("-global x.y=1", "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT)"),
+        ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
         ("-cdrom a.iso -krenel", "-cdrom: not supported yet"),
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-s -S", "-s: not supported yet"),
@@ -181,12 +186,18 @@ fn bad_lines() {
         ("-accel interp,threshold=1", "-accel interp: unknown key 'threshold' (no keys are supported)"),
         ("-accel jit,", "-accel: 'jit,' has an empty item (a literal comma is written ',,')"),
         // Devices.
-        ("-device virtio-net-pci", "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)"),
+        (
+            "-device virtio-net-pci",
+            "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+        ),
         (
             "-device isa-debug-exti",
             "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
         ),
-        ("-device frobnicator", "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)"),
+        (
+            "-device frobnicator",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+        ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",
             "-device: 'isa-debugcon': there is no -chardev yet: use -debugcon, which is this device at port 0xe9",
@@ -373,37 +384,46 @@ fn disks_of_a_pc() {
         ("", [[None, None], [None, None]]),
         ("a.img", [[hd(1, new("a.img")), None], [None, None]]),
         ("-hda a -cdrom c", [[hd(1, new("a")), None], [cd(3, "c"), None]]),
-        ("-hdb a -hdd d -snapshot", [
-            [None, hd(2, Disk { snapshot: true, ..new("a") })],
-            [None, hd(4, Disk { snapshot: true, ..new("d") })],
-        ]),
-        ("-drive file=a,format=qcow2 -drive file=b,index=3", [
-            [hd(1, Disk { format: Some(ImageFormat::Qcow2), ..new("a") }), None],
-            [None, hd(4, new("b"))],
-        ]),
+        (
+            "-hdb a -hdd d -snapshot",
+            [[None, hd(2, Disk { snapshot: true, ..new("a") })], [None, hd(4, Disk { snapshot: true, ..new("d") })]],
+        ),
+        (
+            "-drive file=a,format=qcow2 -drive file=b,index=3",
+            [[hd(1, Disk { format: Some(ImageFormat::Qcow2), ..new("a") }), None], [None, hd(4, new("b"))]],
+        ),
         ("-drive file=b,bus=1 -drive file=c,unit=1,media=cdrom", [[None, cd(2, "c")], [hd(3, new("b")), None]]),
-        ("-drive media=cdrom", [[Some(IdeDrive::CdRom { medium: None, serial: "MM00001".into() }), None], [None, None]]),
-        ("-drive file=a,cache=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=20", [
+        (
+            "-drive media=cdrom",
+            [[Some(IdeDrive::CdRom { medium: None, serial: "MM00001".into() }), None], [None, None]],
+        ),
+        (
+            "-drive file=a,cache=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=20",
             [
-                hd(1, Disk {
-                    cache: Cache { direct: true, ..Cache::default() },
-                    discard: true,
-                    bytes_per_second: 1000,
-                    requests_per_second: 20,
-                    ..new("a")
-                }),
-                None,
+                [
+                    hd(
+                        1,
+                        Disk {
+                            cache: Cache { direct: true, ..Cache::default() },
+                            discard: true,
+                            bytes_per_second: 1000,
+                            requests_per_second: 20,
+                            ..new("a")
+                        },
+                    ),
+                    None,
+                ],
+                [None, None],
             ],
-            [None, None],
-        ]),
-        ("-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1", [
-            [None, None],
-            [None, cd(4, "a")],
-        ]),
-        ("-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc", [
-            [Some(IdeDrive::Disk(Disk { serial: "abc".into(), ..new("a") })), None],
-            [None, None],
-        ]),
+        ),
+        (
+            "-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1",
+            [[None, None], [None, cd(4, "a")]],
+        ),
+        (
+            "-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc",
+            [[Some(IdeDrive::Disk(Disk { serial: "abc".into(), ..new("a") })), None], [None, None]],
+        ),
     ];
     for (line, ide) in rows {
         assert_eq!(config_of(line), Config { ide, ..Config::default() }, "{line}");
@@ -422,13 +442,13 @@ fn disks_of_a_pc() {
             "-drive: readonly=on: an IDE disk can be written to (use if=virtio, media=cdrom or snapshot=on)",
         ),
         ("-hda a -hdb b -hdc c -hdd d e", "-hda: given more than once"),
-        (
-            "-hda a -hdb b -hdc c -hdd d -drive file=e",
-            "-drive: no place is left on the IDE controller, which has four",
-        ),
+        ("-hda a -hdb b -hdc c -hdd d -drive file=e", "-drive: no place is left on the IDE controller, which has four"),
         ("-device ide-hd", "-device ide-hd: needs drive=ID"),
         ("-drive file=a,serial=123456789012345678901", "-drive: serial: longer than 20 characters"),
-        ("-drive file=a,throttling.bps-total=x", "-drive: throttling.bps-total: 'x' is not a number: a number from 0 to 1125899906842624"),
+        (
+            "-drive file=a,throttling.bps-total=x",
+            "-drive: throttling.bps-total: 'x' is not a number: a number from 0 to 1125899906842624",
+        ),
     ];
     for (line, expected) in rows {
         assert_eq!(parsed(line).unwrap_err().to_string(), expected, "{line}");
@@ -503,8 +523,11 @@ fn bad_lines_of_riscv() {
         ("-drive file=a,id=x -drive file=b,id=x", "-drive: the id 'x' is given twice"),
         ("-drive format=raw", "-drive: needs file=FILE"),
         ("-drive file=", "-drive: needs file=FILE"),
-        ("-drive a.img", "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
-             cache, discard, throttling.bps-total, throttling.iops-total)"),
+        (
+            "-drive a.img",
+            "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
+             cache, discard, throttling.bps-total, throttling.iops-total)",
+        ),
         ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
         ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),
         ("-hda a", "-hda: this machine has no IDE controller: use -drive if=virtio"),

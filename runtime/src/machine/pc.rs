@@ -9,6 +9,7 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::firmware::{self, Rom};
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
@@ -102,6 +103,8 @@ pub(super) struct PcBoard {
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// The firmware, where it is used.
+    rom: Option<Rom>,
     interrupt_pending: bool,
 }
 
@@ -125,7 +128,8 @@ impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        boot::ram_ranges(config.ram_size)
+        let rom = firmware::is_used(config).then(Rom::range);
+        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -149,6 +153,11 @@ impl Board for PcBoard {
         if !config.virtio.is_empty() {
             anyhow::bail!("virtio devices of the machine pc are not supported yet");
         }
+        let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
+        if rom.is_some() {
+            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
+            pc.set_boot_order(config.boot.order);
+        }
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
         let mut disks = Vec::new();
@@ -156,17 +165,35 @@ impl Board for PcBoard {
             let exchange = Place { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), place };
             disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
         }
-        let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let bus = PcBus {
+            pc: pc.clone(),
+            clock,
+            alarm: parts.alarm.clone(),
+            kicker: kicker.clone(),
+            index: 0,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
+        };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        let acpi =
+            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        bus::lock(&self.pc).set_up_as_firmware();
-        if let Some(kernel) = &config.kernel {
+        let mut pc = bus::lock(&self.pc);
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+        }
+        pc.take_pam_changed();
+        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        drop(pc);
+        cpu.set_backings(&map);
+        if let Some(rom) = &self.rom {
+            rom.install(cpu.mmu.ram.memory())?;
+        } else if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
                 initrd: config.initrd.as_deref(),

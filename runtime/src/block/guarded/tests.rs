@@ -84,9 +84,16 @@ struct Step {
 
 enum Op {
     /// Sectors from the first on get this number; 0 for a zeroed one.
-    Write { first: usize, count: usize, value: u64 },
+    Write {
+        first: usize,
+        count: usize,
+        value: u64,
+    },
     /// Sectors whose contents are nobody's business any more.
-    Discard { first: usize, count: usize },
+    Discard {
+        first: usize,
+        count: usize,
+    },
     Flush,
 }
 

@@ -124,12 +124,6 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Guest RAM for devices.
-    fn dma(&self) -> Dma {
-        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
-        Dma::new(self.ram.clone(), Arc::new(sink))
-    }
-
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -138,21 +132,6 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
-    }
-}
-
-/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
-struct DmaSink {
-    cache: Arc<Cache>,
-    kicker: Arc<Kicker>,
-}
-
-impl CodeSink for DmaSink {
-    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
-        let dropped = self.cache.code_written(gpa, len);
-        // The cache tells the vCPU which, when it passes its dispatcher.
-        self.kicker.kick();
-        dropped
     }
 }
 
@@ -280,8 +259,9 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
 
 /// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
-    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.data_dirs.is_empty();
+    let disks = !config.virtio.is_empty() || config.ide.iter().flatten().any(Option::is_some);
+    config.machine == MachineKind::Pc && nothing && !disks && config.boot == Boot::default()
 }
 
 fn unix_time() -> u64 {

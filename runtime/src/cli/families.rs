@@ -326,6 +326,7 @@ pub(super) const DEVICE: Family = Family {
         yes("ide-hd", "an IDE disk", IDE_KEYS),
         yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
         yes("virtio-blk-pci", "a disk", BLOCK_KEYS),
+        yes("virtio-rng-pci", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         Choice {
             name: "isa-debugcon",
             help: "",

@@ -1,5 +1,7 @@
 //! The PC.
 
+mod virtio;
+
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -13,8 +15,8 @@ use super::firmware::{self, Rom};
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
-use crate::bus::{self, PcBus, SharedPc};
-use crate::clock::{Alarm, Clock, TSC_HZ};
+use crate::bus::{self, Outside, PcBus, SharedPc};
+use crate::clock::{Clock, TSC_HZ};
 use crate::config::{Config, Disk, IdeDrive};
 use crate::kick::Kicker;
 use crate::log;
@@ -23,26 +25,14 @@ use crate::vcpu::Vcpu;
 
 /// A disk's way to its device.
 struct Place {
-    pc: SharedPc,
-    clock: Clock,
-    alarm: Alarm,
-    kicker: Arc<Kicker>,
+    outside: Outside,
     place: IdePlace,
 }
 
 impl Place {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
-        let now = self.clock.now();
-        let mut pc = bus::lock(&self.pc);
-        let result = pc.function(now, IDE_DEVFN, |function: &mut IdeFunction, _| f(&mut function.ide));
-        let wanted = pc.interrupt_pending(0) || pc.has_event();
-        let deadline = pc.next_deadline();
-        drop(pc);
-        if wanted {
-            self.kicker.kick();
-        }
-        self.alarm.set(deadline);
-        result.unwrap_or_default()
+        let function = |function: &mut IdeFunction, _| f(&mut function.ide);
+        self.outside.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
     }
 }
 
@@ -148,32 +138,23 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
+        let (ide, unstarted) = ide(parts)?;
+        pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
             pc.set_boot_order(config.boot.order);
         }
-        let (ide, unstarted) = ide(parts)?;
-        pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
-        if !config.virtio.is_empty() {
-            anyhow::bail!("virtio devices of the machine pc are not supported yet");
-        }
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
-        let mut disks = Vec::new();
+        let outside = Outside { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let mut disks = virtio::start(virtio, &outside)?;
         for (place, queue, image, disk) in unstarted {
-            let exchange = Place { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), place };
+            let exchange = Place { outside: outside.clone(), place };
             disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
         }
-        let bus = PcBus {
-            pc: pc.clone(),
-            clock,
-            alarm: parts.alarm.clone(),
-            kicker: kicker.clone(),
-            index: 0,
-            rom: rom.as_ref().map(Rom::size),
-            backings: None,
-        };
+        let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi =

@@ -154,7 +154,7 @@ impl Exchange for Slot {
 }
 
 /// The host's random numbers.
-struct HostEntropy;
+pub(super) struct HostEntropy;
 
 impl Entropy for HostEntropy {
     fn fill(&mut self, out: &mut [u8]) {

@@ -257,6 +257,8 @@ struct Runner<B: Board> {
     state: RunState,
     pace: Pace,
     reset_wanted: bool,
+    /// The last reset was a user's.
+    reset_by_user: bool,
     config: Config,
 }
 
@@ -368,6 +370,7 @@ impl<B: Board> Runner<B> {
             state: RunState::Running,
             pace: Pace::Free,
             reset_wanted: false,
+            reset_by_user: false,
             config: config.clone(),
         };
         runner.load()?;
@@ -410,7 +413,8 @@ impl<B: Board> Runner<B> {
         self.monitors = Monitors::start(&self.config, &self.control)?;
         let result = self.run_loop();
         if let Ok(status) = &result {
-            let (guest, reason) = status.cause();
+            let by_user = self.reset_by_user && *status == ExitStatus::Reset;
+            let (guest, reason) = if by_user { (false, "host-qmp-system-reset") } else { status.cause() };
             self.control.tell(Notice::Shutdown { guest, reason });
         }
         self.control.close();
@@ -503,6 +507,7 @@ impl<B: Board> Runner<B> {
 
     /// Restarts the machine, unless the user wants it to end then.
     fn reset(&mut self, guest: bool) -> Result<Option<ExitStatus>> {
+        self.reset_by_user = !guest;
         if self.config.no_reboot {
             return Ok(Some(ExitStatus::Reset));
         }

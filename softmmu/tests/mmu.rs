@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker,
-    Watch, WatchHit, WatchOwner,
+    Access, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker, Watch,
+    WatchHit, WatchOwner,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 

@@ -68,7 +68,13 @@ impl Board for PcBoard {
         };
         let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let bus = PcBus { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let bus = PcBus {
+            pc: pc.clone(),
+            clock: clock.clone(),
+            alarm: parts.alarm.clone(),
+            kicker: kicker.clone(),
+            index: 0,
+        };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();

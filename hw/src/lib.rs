@@ -30,6 +30,7 @@ mod rtc;
 mod sifive_test;
 mod time;
 mod uart;
+pub mod vga;
 pub mod virt;
 pub mod virtio;
 

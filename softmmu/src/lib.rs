@@ -11,6 +11,7 @@ pub mod mmu;
 pub mod ram;
 mod space;
 pub mod tlb;
+mod vram;
 
 pub use dma::Dma;
 pub use filter::PageFilter;
@@ -18,3 +19,4 @@ pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Im
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
 pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};
+pub use vram::{DirtyPages, Vram};

@@ -22,7 +22,7 @@ mod ioapic;
 mod lapic;
 mod mp_table;
 mod pc;
-mod pci;
+pub mod pci;
 mod pic;
 mod pit;
 mod plic;

@@ -19,6 +19,7 @@ mod goldfish_rtc;
 mod htif;
 mod i8042;
 mod ioapic;
+pub mod keys;
 mod lapic;
 mod mp_table;
 mod pc;
@@ -34,5 +35,6 @@ pub mod vga;
 pub mod virt;
 pub mod virtio;
 
+pub use i8042::MouseEvent;
 pub use pc::{CharSink, Pc, PcConfig, PcEvent, PcState, StateError, low_ram_size};
 pub use virt::{Htif, Virt, VirtConfig, VirtEvent, VirtState};

@@ -4,8 +4,9 @@ mod state;
 
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
-use crate::i8042::I8042;
+use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
+use crate::keys::Key;
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
 use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space};
 use crate::pic::Pic;
@@ -312,10 +313,12 @@ impl Pc {
         devices.pit.advance(now);
         devices.rtc.advance(now);
         devices.pm.advance(now);
+        devices.i8042.advance(now);
         for lapic in &mut devices.lapics {
             lapic.advance(now);
         }
         self.bus.advance(now);
+        self.devices.i8042.refill();
         self.settle();
     }
 
@@ -326,6 +329,7 @@ impl Pc {
             devices.pit.next_deadline(),
             devices.rtc.next_deadline(),
             devices.pm.next_deadline(),
+            devices.i8042.next_deadline(),
             self.bus.next_deadline(),
         ];
         clocks.into_iter().chain(devices.lapics.iter().map(Lapic::next_deadline)).fold(None, earlier)
@@ -421,6 +425,27 @@ impl Pc {
         let count = self.devices.uart.receive(bytes);
         self.settle();
         count
+    }
+
+    /// A key of the keyboard is pressed or released.
+    pub fn key(&mut self, now: u64, key: Key, down: bool) {
+        let now = self.set_now(now);
+        self.devices.i8042.key(now, key, down);
+        self.settle_i8042();
+        self.settle();
+    }
+
+    /// The keyboard's lights: bit 0 is Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
+    pub fn keyboard_leds(&self) -> u8 {
+        self.devices.i8042.leds()
+    }
+
+    /// The mouse is moved, or its buttons are.
+    pub fn mouse(&mut self, now: u64, event: MouseEvent) {
+        self.set_now(now);
+        self.devices.i8042.mouse(event);
+        self.settle_i8042();
+        self.settle();
     }
 
     /// Presses the power button: a guest with ACPI gets its SCI.

@@ -2,6 +2,7 @@
 
 mod memory;
 mod modes;
+mod pci;
 mod regs;
 mod render;
 mod timing;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use memory::{WINDOW, WINDOW_SIZE};
 pub use modes::code_page_437;
+pub use pci::{DEVFN, StdVga};
 pub use regs::Regs;
 pub use render::{Frame, Screen, Text};
 

@@ -117,6 +117,11 @@ impl I8042 {
         self.keyboard.key(now, key, down, self.translates());
     }
 
+    /// How many bytes of keys the keyboard can take before it loses some.
+    pub(crate) fn keyboard_room(&self) -> usize {
+        self.keyboard.room()
+    }
+
     /// The mouse is moved, or its buttons are. [`I8042::refill`] comes after it.
     pub(crate) fn mouse(&mut self, event: MouseEvent) {
         self.mouse.event(event);

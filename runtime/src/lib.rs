@@ -9,6 +9,7 @@ pub mod clock;
 pub mod compile;
 pub mod config;
 pub mod demo;
+pub mod display;
 pub mod kick;
 pub mod lockstep;
 mod log;

@@ -63,6 +63,11 @@ impl Keyboard {
         self.queue.pop_front()
     }
 
+    /// How many bytes of keys it can take before it loses some.
+    pub fn room(&self) -> usize {
+        KEYS_LIMIT.saturating_sub(self.queue.len())
+    }
+
     /// Bit 0 is Scroll Lock's light, bit 1 Num Lock's, bit 2 Caps Lock's.
     pub fn leds(&self) -> u8 {
         self.leds

@@ -435,6 +435,11 @@ impl Pc {
         self.settle();
     }
 
+    /// How many bytes of scan codes the keyboard can take before it loses some.
+    pub fn keyboard_room(&self) -> usize {
+        self.devices.i8042.keyboard_room()
+    }
+
     /// The keyboard's lights: bit 0 is Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
     pub fn keyboard_leds(&self) -> u8 {
         self.devices.i8042.leds()

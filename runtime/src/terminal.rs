@@ -175,11 +175,11 @@ impl EscapeAction {
                 "\nCtrl-A h       show this help\n\
                  Ctrl-A x       quit mimus\n\
                  Ctrl-A b       send a break (not supported yet)\n\
-                 Ctrl-A c       switch to the monitor (not supported yet)\n\
+                 Ctrl-A c       switch between the guest and the monitor\n\
                  Ctrl-A Ctrl-A  send Ctrl-A to the guest\n"
             }
             EscapeAction::Break => "\nmimus: Ctrl-A b: sending a break is not supported yet\n",
-            EscapeAction::Monitor => "\nmimus: Ctrl-A c: the monitor is not supported yet\n",
+            EscapeAction::Monitor => "\nmimus: Ctrl-A c: there is no monitor here\n",
         }
     }
 }
@@ -223,6 +223,14 @@ const QUEUE_LIMIT: usize = 4096;
 /// How soon bytes that the guest had no room for are offered again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 
+/// What takes the terminal's input in the guest's place after Ctrl-A c.
+pub trait Console: Send {
+    /// It begins to.
+    fn enter(&mut self);
+    /// A byte was typed.
+    fn typed(&mut self, byte: u8);
+}
+
 /// A thread that delivers a host's input to a guest. Dropping it ends the thread and waits for it, so no lock that the
 /// callbacks take may be held then.
 #[derive(Debug)]
@@ -250,12 +258,14 @@ impl Wake {
 }
 
 impl InputThread {
-    /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`]. `deliver` returns how many of the
+    /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
+    /// of which one leads to `console` and back. `deliver` returns how many of the
     /// bytes the guest took, which may be none: they are offered again shortly, and at once after [`wake`](Self::wake).
     /// `quit` is called for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
     /// machine.
     pub fn spawn(
         input: OwnedFd,
+        console: Option<Box<dyn Console>>,
         escapes: bool,
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
@@ -266,6 +276,8 @@ impl InputThread {
             input,
             wake: Arc::clone(&wake),
             parser: escapes.then(EscapeParser::default),
+            console,
+            in_console: false,
             queue: VecDeque::with_capacity(QUEUE_LIMIT),
             open: true,
         };
@@ -295,6 +307,9 @@ struct Pump {
     input: OwnedFd,
     wake: Arc<Wake>,
     parser: Option<EscapeParser>,
+    console: Option<Box<dyn Console>>,
+    /// What is typed is the console's.
+    in_console: bool,
     queue: VecDeque<u8>,
     open: bool,
 }
@@ -377,8 +392,19 @@ impl Pump {
         }
         for &byte in &buffer[..count] {
             match self.parser.as_mut().map_or(Typed::Guest(byte), |parser| parser.step(byte)) {
+                Typed::Guest(byte) if self.in_console => {
+                    if let Some(console) = &mut self.console {
+                        console.typed(byte);
+                    }
+                }
                 Typed::Guest(byte) => self.queue.push_back(byte),
                 Typed::Nothing => {}
+                Typed::Action(EscapeAction::Monitor) if self.console.is_some() => {
+                    self.in_console = !self.in_console;
+                    if let Some(console) = self.console.as_mut().filter(|_| self.in_console) {
+                        console.enter();
+                    }
+                }
                 Typed::Action(action) => {
                     // Without a standard error there is nobody to tell.
                     let _ = io::stderr().write_all(action.notice().as_bytes());

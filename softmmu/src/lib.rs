@@ -13,6 +13,7 @@ pub mod ram;
 mod space;
 pub mod tlb;
 mod vram;
+pub mod watch;
 
 pub use backing::{Backing, Place};
 pub use dma::Dma;
@@ -22,3 +23,4 @@ pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Store
 pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};
 pub use vram::{DirtyPages, Vram};
+pub use watch::{Watch, WatchHit, WatchOwner, Watches};

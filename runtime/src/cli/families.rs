@@ -97,6 +97,7 @@ pub(super) const ACCEL: Family = Family {
                     "loops before what is around a block is compiled as one; 0: never",
                 ),
                 key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
+                key("cpu-limit", Kind::Text("N%"), "share of a host CPU that mimus may take, 1% to 100%"),
                 key_later("thread"),
                 key_later("split-wx"),
                 key_later("one-insn-per-tb"),

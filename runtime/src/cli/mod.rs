@@ -10,6 +10,7 @@ mod families;
 mod help;
 mod keyval;
 pub mod logging;
+mod monitors;
 mod options;
 mod suggest;
 #[cfg(test)]
@@ -223,6 +224,8 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         choose(&DISPLAY, text, None)?;
     }
     chardevs(given, &mut config)?;
+    monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
+    monitors::identity(given, &mut config)?;
     boot(given, arch, &mut config)?;
     for value in given.all("d") {
         config.log |= log_items(utf8("d", value)?)?;
@@ -279,6 +282,7 @@ fn accel(given: &Given, machine: &str, of_machine: Option<String>, config: &mut 
                 Some("sync") => CompileMode::Sync,
                 _ => CompileMode::Background,
             },
+            cpu_limit: values.text("cpu-limit").map(monitors::cpu_limit).transpose()?,
         }),
     };
     Ok(())

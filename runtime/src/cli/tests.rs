@@ -88,7 +88,7 @@ fn good_lines() {
         ("-accel jit", |_| ()),
         ("-accel accel=jit,tb-size=64,quick=7,threshold=1,region=0,compile=sync", |c| {
             let (tb_size_mib, quick, threshold, region) = (Some(64), Some(7), Some(1), Some(0));
-            c.accel = Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile: CompileMode::Sync });
+            c.accel = Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile: CompileMode::Sync, cpu_limit: None });
         }),
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),

@@ -8,7 +8,7 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
@@ -67,8 +67,8 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
-        let (clock, kicker) = (parts.clock, parts.kicker.clone());
-        let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
+        let bus = PcBus { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
@@ -103,7 +103,7 @@ impl Board for PcBoard {
     }
 
     fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
-        let (pc, clock, kicker) = (self.pc.clone(), self.clock, self.kicker.clone());
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
         move |bytes: &[u8]| {
             let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
             if accepted != 0 {
@@ -133,10 +133,14 @@ impl Board for PcBoard {
         Looked { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
         if vcpu.cpu.triple_fault {
             tracing::warn!("triple fault at {:#x}: the machine resets", vcpu.cpu.state.rip);
             return Ok(Turn::Reset);
+        }
+        if pace == Pace::One && vcpu.cpu.state.halted == 0 {
+            vcpu.execute_one()?;
+            return Ok(Turn::Again);
         }
         if self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0 {
             if vcpu.cpu.state.shadow != 0 {
@@ -150,7 +154,10 @@ impl Board for PcBoard {
             return Ok(Turn::Sleep);
         }
         vcpu.cpu.interrupt_waits = self.interrupt_pending;
-        vcpu.step()?;
+        match pace {
+            Pace::Free => vcpu.step()?,
+            Pace::One => vcpu.execute_one()?,
+        }
         Ok(Turn::Again)
     }
 
@@ -161,6 +168,30 @@ impl Board for PcBoard {
     fn reset(&mut self) {
         bus::lock(&self.pc).reset(self.clock.now());
         self.interrupt_pending = false;
+    }
+
+    fn press_power_button(&mut self) -> bool {
+        bus::lock(&self.pc).press_power_button(self.clock.now());
+        self.kicker.kick();
+        true
+    }
+
+    fn raise_nmi(&mut self, vcpu: &mut Vcpu<Cpu>) -> bool {
+        if vcpu.cpu.state.nmi_blocked == 0 {
+            vcpu.cpu.deliver_nmi();
+            vcpu.cpu.header.verdict = 0;
+            vcpu.moved();
+        }
+        true
+    }
+
+    fn port_read(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8) -> Option<u32> {
+        Some(vcpu.cpu.bus.port_in(port, size))
+    }
+
+    fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
+        vcpu.cpu.bus.port_out(port, size, value);
+        true
     }
 }
 

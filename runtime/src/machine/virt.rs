@@ -11,7 +11,7 @@ use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{CodeSink, Dma, Dropped, MmioBus};
 use vm_memory::GuestAddress;
 
-use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, RawImage};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::cache::Cache;
@@ -255,7 +255,7 @@ impl Board for VirtBoard {
         let unstarted = plug(config, &mut virt, &mem)?;
         let devices = Arc::new(Devices {
             virt: Mutex::new(virt),
-            clock: parts.clock,
+            clock: parts.clock.clone(),
             alarm: parts.alarm.clone(),
             kicker: parts.kicker.clone(),
             lines: Lines::default(),
@@ -330,11 +330,14 @@ impl Board for VirtBoard {
         Looked { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
         if vcpu.cpu.state.halted != 0 && !vcpu.cpu.wakes() {
             return Ok(Turn::Sleep);
         }
-        vcpu.step()?;
+        match pace {
+            Pace::Free => vcpu.step()?,
+            Pace::One => vcpu.execute_one()?,
+        }
         Ok(Turn::Again)
     }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+pub use crate::display::VncTarget;
+
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
 
@@ -39,6 +41,12 @@ pub struct Config {
     pub debug_exit: Option<DebugExit>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
+    /// The display adapter; only [`MachineKind::Pc`] has one.
+    pub vga: VgaKind,
+    /// Where a VNC server shows the screen.
+    pub vnc: Option<VncTarget>,
+    /// The terminal shows the screen's text.
+    pub curses: bool,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -86,6 +94,9 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
+            vga: VgaKind::Std,
+            vnc: None,
+            curses: false,
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -111,6 +122,15 @@ pub enum MachineKind {
     Pc,
     /// QEMU's `virt` for RISC-V: CLINT, PLIC, a 16550A, a Goldfish clock and eight slots for virtio devices.
     Virt,
+}
+
+/// A display adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VgaKind {
+    /// None.
+    None,
+    /// A VGA with the Bochs VBE extensions.
+    Std,
 }
 
 /// The firmware of a machine.

@@ -4,6 +4,7 @@
 
 mod control;
 mod pc;
+mod screen;
 mod virt;
 
 use std::io::{IsTerminal, Write};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
@@ -26,6 +27,7 @@ use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
 use crate::config::{Accel, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::control::{Closer, Control, Notice, RunState, StopReason};
+use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
 use crate::monitor::{self, Monitors};
 use crate::stats::Stats;
@@ -226,6 +228,11 @@ trait Board: Sized {
         None
     }
 
+    /// Screen, keyboard and mouse, where there are any.
+    fn console(&self) -> Option<&Console> {
+        None
+    }
+
     /// As `Controlled::send_keys`.
     fn send_keys(&mut self, _: &[String], _: u64) -> Result<(), String> {
         Err("this machine has no keyboard that takes keys from a monitor".to_owned())
@@ -237,12 +244,22 @@ trait Board: Sized {
     }
 }
 
+/// What shows the screen.
+#[derive(Default)]
+struct Displays {
+    // Dropped in this order: what looks at the view goes before it.
+    vnc: Option<VncServer>,
+    curses: Option<Curses>,
+    view: Option<View>,
+}
+
 /// A machine of one kind.
 struct Runner<B: Board> {
     // The order of fields is the order of being dropped: threads that use the rest go first, and nobody waits for an answer.
     control: Closer,
     monitors: Monitors,
     throttle: Option<Throttle>,
+    displays: Displays,
     input: Option<InputThread>,
     terminal: Option<RawTerminal>,
     timer: Timer,
@@ -354,6 +371,7 @@ impl<B: Board> Runner<B> {
             control: Closer(Control::new(kicker.clone())),
             monitors: Monitors::default(),
             throttle: None,
+            displays: Displays::default(),
             input: None,
             terminal: None,
             timer,
@@ -400,6 +418,38 @@ impl<B: Board> Runner<B> {
         Ok(())
     }
 
+    /// Starts what shows the screen.
+    fn show_displays(&mut self) -> Result<()> {
+        let Some(console) = self.board.console() else { return Ok(()) };
+        if self.config.vnc.is_none() && !self.config.curses {
+            return Ok(());
+        }
+        let view = View::start(console.clone()).context("cannot start the display's thread")?;
+        if let Some(target) = &self.config.vnc {
+            let server = VncServer::start(target, &view);
+            self.displays.vnc = Some(server.with_context(|| format!("-vnc: cannot listen at {target}"))?);
+        }
+        if self.config.curses {
+            let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+            if !stdin.is_terminal() || !stdout.is_terminal() {
+                bail!("-display: curses needs a terminal");
+            }
+            self.terminal = RawTerminal::enter_screen(&stdin, LEAVE).context("cannot set up the terminal")?;
+            let terminal = rustix::io::fcntl_dupfd_cloexec(&stdout, 3).context("standard output")?;
+            self.displays.curses = Some(Curses::start(&view, terminal).context("-display: curses")?);
+            let typing = typing(console.clone());
+            let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
+            let quit = move || {
+                requests.quit.store(true, Ordering::Release);
+                kicker.kick();
+            };
+            let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
+            self.input = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+        }
+        self.displays.view = Some(view);
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<ExitStatus> {
         self.connect_input()?;
         self.throttle = Throttle::start(&self.config.accel, self.kicker.clone()).context("-accel: cpu-limit")?;
@@ -408,6 +458,7 @@ impl<B: Board> Runner<B> {
             self.clock.run(false);
         }
         self.monitors = Monitors::start(&self.config, &self.control)?;
+        self.show_displays()?;
         let result = self.run_loop();
         if let Ok(status) = &result {
             let (guest, reason) = status.cause();
@@ -415,6 +466,7 @@ impl<B: Board> Runner<B> {
         }
         self.control.close();
         self.monitors = Monitors::default();
+        self.displays = Displays::default();
         // The threads that use the terminal end before it is restored.
         self.input = None;
         self.terminal = None;

@@ -5,6 +5,7 @@
 
 mod argv;
 mod disks;
+mod display;
 mod error;
 mod families;
 mod help;
@@ -29,7 +30,7 @@ use crate::config::{
     Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
     VirtioDevice,
 };
-use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
+use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
 use options::{OPTIONS, Repeat, Shape, Status};
 
@@ -220,9 +221,7 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         device(utf8("device", value)?, devices, &mut disks, &mut config)?;
     }
     disks.check()?;
-    if let Some(text) = given.text("display")? {
-        choose(&DISPLAY, text, None)?;
-    }
+    display::parse(given, arch, &mut config)?;
     chardevs(given, &mut config)?;
     monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
     monitors::identity(given, &mut config)?;
@@ -376,11 +375,16 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
     };
     let serial = explicit("serial")?;
     let debugcon = explicit("debugcon")?;
+    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
+        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
+            return Err(CliError::new(option, "stdio is where -display curses draws"));
+        }
+    }
     config.serial = match serial {
         Some(chardev) => chardev,
         None if config.nographic => Chardev::Stdio { mux: true },
-        // In QEMU the port would be in a window that -display none does not open.
-        None if given.one("display").is_some() => Chardev::Null,
+        // In QEMU the port would be in a window beside the screen.
+        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
         None => Chardev::Stdio { mux: false },
     };
     config.debugcon = debugcon.map(|chardev| Debugcon { iobase: DEBUGCON_PORT, chardev });

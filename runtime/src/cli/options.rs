@@ -157,7 +157,21 @@ pub(super) const OPTIONS: &[Opt] = &[
         Console,
         "no display; the terminal is the serial port, Ctrl-C goes to the guest, Ctrl-A x quits, Ctrl-A h helps",
     ),
-    once("display", "none", Console, "no display, and no serial port unless -serial is given"),
+    once(
+        "display",
+        "TYPE",
+        Console,
+        "none: no display; curses: the screen's text in this terminal, Ctrl-A x quits; vnc=HOST:N: as -vnc.\n\
+         There is no serial port then unless -serial is given",
+    ),
+    once(
+        "vnc",
+        "[HOST]:N",
+        Console,
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
+         Whoever reaches the port may use the machine: there are no passwords",
+    ),
+    once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(
         "serial",
         "DEV",
@@ -198,7 +212,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     only("net", "none"),
     only("nic", "none"),
     only("parallel", "none"),
-    only("vga", "none"),
     always("no-hpet"),
     always("no-user-config"),
     always("no-fd-bootchk"),
@@ -239,7 +252,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later_flag("portrait"),
     later("rotate"),
     later("spice"),
-    later("vnc"),
     // PC only.
     later("acpitable"),
     later_flag("no-acpi"),

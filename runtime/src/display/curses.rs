@@ -15,7 +15,7 @@ use std::time::Duration;
 use mimus_hw::vga::{Screen, Text, code_page_437};
 
 use super::{Console, View, Viewer};
-pub use typed::Typist;
+use typed::Typist;
 
 /// Entering and leaving the terminal's second screen; colours and cursor as they were.
 const ENTER: &str = "\x1b[?1049h\x1b[2J";

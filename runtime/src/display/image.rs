@@ -1,12 +1,8 @@
 //! Pictures as files.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::io::{self, Write};
 
 use mimus_hw::vga::Frame;
-
-use super::Console;
 
 /// A format of image files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,28 +11,6 @@ pub enum ImageFormat {
     Png,
     /// Portable pixmap, binary (P6).
     Ppm,
-}
-
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// The machine has no display adapter.
-    #[error("the machine has no screen")]
-    NoScreen,
-    /// The file cannot be written.
-    #[error("cannot write '{0}': {1}")]
-    File(std::path::PathBuf, #[source] io::Error),
-}
-
-impl ImageFormat {
-    /// The one with this name, as `screendump -f` takes it.
-    pub fn named(name: &str) -> Option<ImageFormat> {
-        match name {
-            "png" => Some(ImageFormat::Png),
-            "ppm" => Some(ImageFormat::Ppm),
-            _ => None,
-        }
-    }
 }
 
 /// Writes `frame` to `out`.
@@ -61,19 +35,6 @@ pub fn write_image(frame: &Frame, format: ImageFormat, mut out: impl Write) -> i
         }
     }
     out.flush()
-}
-
-impl Console {
-    /// Writes what is on the screen to the file at `path`, which is made or replaced.
-    ///
-    /// # Errors
-    ///
-    /// A machine without a screen; a file that cannot be written.
-    pub fn screendump(&self, path: &Path, format: ImageFormat) -> Result<(), ImageError> {
-        let screen = self.picture().ok_or(ImageError::NoScreen)?;
-        let write = || write_image(screen.frame(), format, BufWriter::new(File::create(path)?));
-        write().map_err(|error| ImageError::File(path.to_owned(), error))
-    }
 }
 
 #[cfg(test)]

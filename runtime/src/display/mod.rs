@@ -21,8 +21,8 @@ use crate::bus::{self, SharedPc};
 use crate::clock::Clock;
 use crate::kick::Kicker;
 
-pub use curses::Curses;
-pub use image::{ImageError, ImageFormat, write_image};
+pub use curses::{Curses, LEAVE, typing};
+pub use image::{ImageFormat, write_image};
 pub use rfb::{VncServer, VncTarget};
 
 /// How often the screen is looked at while somebody sees it.

@@ -8,11 +8,13 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::screen::{self, Held};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
 use crate::config::Config;
+use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
@@ -25,6 +27,9 @@ pub(super) struct PcBoard {
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// Screen, keyboard and mouse.
+    console: Console,
+    held: Held,
     interrupt_pending: bool,
 }
 
@@ -40,6 +45,18 @@ impl PcBoard {
             log::interrupt(vector.into(), state.rip, state.cpl().into());
             vcpu.cpu.deliver_interrupt(vector);
             vcpu.cpu.header.verdict = 0;
+        }
+    }
+}
+
+impl PcBoard {
+    /// Tells a display what was written to its memory, if it has asked.
+    fn hand_over_display_memory(&self, _: &mut Vcpu<Cpu>) {
+        let harvest = self.console.harvest();
+        if let Some(vram) = self.console.vram()
+            && harvest.is_wanted()
+        {
+            harvest.hand_over(vram);
         }
     }
 }
@@ -66,18 +83,26 @@ impl Board for PcBoard {
             debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
-        let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
+        let mut pc = Pc::new(board, serial, debugcon);
+        let vram = screen::plug(config, &mut pc, None)?;
+        let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let bus = PcBus { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
+        let held = Held::default();
+        Ok((PcBoard { pc, clock, kicker, acpi, console, held, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        bus::lock(&self.pc).set_up_as_firmware();
+        let mut pc = bus::lock(&self.pc);
+        pc.set_up_as_firmware();
+        let screen = screen::set_up(&mut pc, &config.append);
+        drop(pc);
+        cpu.set_backings(&[(mimus_hw::vga::WINDOW, mimus_hw::vga::WINDOW_SIZE, mimus_softmmu::Backing::DEVICE)]);
         if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
@@ -86,6 +111,7 @@ impl Board for PcBoard {
                 ram_size: config.ram_size,
                 acpi: &self.acpi,
                 rsdp: acpi_tables::RSDP_ADDRESS,
+                screen,
             };
             let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
             apply(&mut cpu.state, &state);
@@ -116,12 +142,14 @@ impl Board for PcBoard {
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.clock.now();
         let mut pc = bus::lock(&self.pc);
+        self.held.look(&mut pc, now);
         pc.advance(now);
         self.interrupt_pending = pc.interrupt_pending(0);
         let nmi = pc.take_nmi(0);
         let event = pc.take_event();
-        let deadline = pc.next_deadline();
+        let deadline = self.held.deadline(pc.next_deadline());
         drop(pc);
+        self.hand_over_display_memory(vcpu);
         if nmi && vcpu.cpu.state.nmi_blocked == 0 {
             vcpu.cpu.deliver_nmi();
         }
@@ -162,12 +190,26 @@ impl Board for PcBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        bus::lock(&self.pc).next_deadline()
+        self.held.deadline(bus::lock(&self.pc).next_deadline())
     }
 
     fn reset(&mut self) {
         bus::lock(&self.pc).reset(self.clock.now());
         self.interrupt_pending = false;
+    }
+
+    fn console(&self) -> Option<&Console> {
+        Some(&self.console)
+    }
+
+    fn send_keys(&mut self, keys: &[String], hold: u64) -> Result<(), String> {
+        let result = self.held.press(&mut bus::lock(&self.pc), self.clock.now(), keys, hold);
+        self.kicker.kick();
+        result
+    }
+
+    fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
+        screen::image(&self.console, ppm)
     }
 
     fn press_power_button(&mut self) -> bool {

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::{View, Viewer, lock};
+use super::{View, lock};
 use input::Input;
 
 /// Clients at a time; others are sent away.

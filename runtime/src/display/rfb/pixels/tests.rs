@@ -91,7 +91,7 @@ fn decode(data: &[u8], rect: Rect) -> Vec<u32> {
     let mut byte = move || data.next().expect("more data");
     let mut picture = vec![0; usize::from(rect.width) * usize::from(rect.height)];
     for tile in tiles(rect, 64) {
-        let mut pixel = |byte: &mut dyn FnMut() -> u8| u32::from_le_bytes([byte(), byte(), byte(), 0]);
+        let pixel = |byte: &mut dyn FnMut() -> u8| u32::from_le_bytes([byte(), byte(), byte(), 0]);
         let (width, height) = (usize::from(tile.width), usize::from(tile.height));
         let mut pixels = Vec::new();
         match byte() {

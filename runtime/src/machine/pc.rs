@@ -8,9 +8,10 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::firmware::{self, Rom};
 use super::screen::{self, Held};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::boot::{self, BootConfig, BootState, SegmentInit};
+use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
 use crate::config::Config;
@@ -30,6 +31,8 @@ pub(super) struct PcBoard {
     /// Screen, keyboard and mouse.
     console: Console,
     held: Held,
+    /// The firmware, where it is used.
+    rom: Option<Rom>,
     interrupt_pending: bool,
 }
 
@@ -65,7 +68,8 @@ impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        boot::ram_ranges(config.ram_size)
+        let rom = firmware::is_used(config).then(Rom::range);
+        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -84,26 +88,47 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
-        let vram = screen::plug(config, &mut pc, None)?;
+        let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
+        if rom.is_some() {
+            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
+            pc.set_boot_order(config.boot.order);
+        }
+        let vram = screen::plug(config, &mut pc, rom.is_some())?;
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let bus = PcBus { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let bus = PcBus {
+            pc: pc.clone(),
+            clock: clock.clone(),
+            alarm: parts.alarm.clone(),
+            kicker: kicker.clone(),
+            index: 0,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
+        };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        let acpi =
+            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
-        Ok((PcBoard { pc, clock, kicker, acpi, console, held, interrupt_pending: false }, cpu))
+        Ok((PcBoard { pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
         let mut pc = bus::lock(&self.pc);
-        pc.set_up_as_firmware();
-        let screen = screen::set_up(&mut pc, &config.append);
+        let mut screen = BootScreen::None;
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+            screen = screen::set_up(&mut pc, &config.append);
+        }
+        pc.take_pam_changed();
+        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
-        cpu.set_backings(&[(mimus_hw::vga::WINDOW, mimus_hw::vga::WINDOW_SIZE, mimus_softmmu::Backing::DEVICE)]);
-        if let Some(kernel) = &config.kernel {
+        cpu.set_backings(&map);
+        if let Some(rom) = &self.rom {
+            rom.install(cpu.mmu.ram.memory())?;
+        } else if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
                 initrd: config.initrd.as_deref(),

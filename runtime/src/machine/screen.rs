@@ -1,5 +1,6 @@
 //! The PC's display adapter, and keys that a monitor types.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -8,6 +9,7 @@ use mimus_hw::keys::Key;
 use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_softmmu::Vram;
 
+use super::firmware;
 use crate::boot::BootScreen;
 use crate::config::{Config, VgaKind};
 use crate::display::{Console, ImageFormat, write_image};
@@ -24,11 +26,17 @@ const MODES: &[(&[u16], u16, u16)] = &[
 /// In a value of `vga=`: the number is one of VBE's.
 const VBE: u16 = 0x200;
 
-/// Plugs in the adapter that `config` asks for; its memory.
-pub(super) fn plug(config: &Config, pc: &mut Pc, rom: Option<Vec<u8>>) -> Result<Option<Arc<Vram>>> {
+/// The file of the adapter's BIOS, beside the machine's.
+const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
+
+/// Plugs in the adapter that `config` asks for, with its BIOS where the machine has firmware that would run it; its memory.
+pub(super) fn plug(config: &Config, pc: &mut Pc, firmware: bool) -> Result<Option<Arc<Vram>>> {
     if config.vga == VgaKind::None {
         return Ok(None);
     }
+    let path = if firmware { firmware::find(config, VIDEO_BIOS) } else { None };
+    let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("-vga: cannot read {}", path.display()));
+    let rom = path.map(read).transpose()?;
     let vram = Arc::new(Vram::new(VRAM_SIZE as usize).context("-vga: cannot allocate display memory")?);
     pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), rom))).context("-vga: the place is taken")?;
     Ok(Some(vram))

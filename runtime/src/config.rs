@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+pub use crate::display::VncTarget;
+
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
 
@@ -22,8 +24,12 @@ pub struct Config {
     pub cpu: String,
     /// How guest code is executed.
     pub accel: Accel,
-    /// What runs before the kernel; only [`MachineKind::Virt`] has a choice.
+    /// What runs before the kernel. A PC without any starts its kernel at once, as it does by default when it has one.
     pub bios: Bios,
+    /// Where firmware's files are looked for first.
+    pub data_dirs: Vec<PathBuf>,
+    /// What a PC's firmware boots.
+    pub boot: Boot,
     /// Kernel image (a PC's is a bzImage, multiboot or PVH ELF). Without one a PC runs the built-in demo guest, and another
     /// machine its firmware.
     pub kernel: Option<PathBuf>,
@@ -39,6 +45,12 @@ pub struct Config {
     pub debug_exit: Option<DebugExit>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
+    /// The display adapter; only [`MachineKind::Pc`] has one.
+    pub vga: VgaKind,
+    /// Where a VNC server shows the screen.
+    pub vnc: Option<VncTarget>,
+    /// The terminal shows the screen's text.
+    pub curses: bool,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -79,6 +91,8 @@ impl Default for Config {
             cpu: DEFAULT_CPU.to_owned(),
             accel: Accel::default(),
             bios: Bios::Default,
+            data_dirs: Vec::new(),
+            boot: Boot::default(),
             kernel: None,
             initrd: None,
             append: String::new(),
@@ -86,6 +100,9 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
+            vga: VgaKind::Std,
+            vnc: None,
+            curses: false,
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -113,6 +130,15 @@ pub enum MachineKind {
     Virt,
 }
 
+/// A display adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VgaKind {
+    /// None.
+    None,
+    /// A VGA with the Bochs VBE extensions.
+    Std,
+}
+
 /// The firmware of a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bios {
@@ -122,6 +148,24 @@ pub enum Bios {
     None,
     /// This file.
     File(PathBuf),
+}
+
+/// What a PC's firmware boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// First choice first: 1 a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0 nothing.
+    pub order: [u8; 3],
+    /// The firmware offers its menu.
+    pub menu: bool,
+    /// How long, in milliseconds.
+    pub splash_time: u32,
+}
+
+impl Default for Boot {
+    /// QEMU's `cad`.
+    fn default() -> Self {
+        Boot { order: [2, 1, 3], menu: false, splash_time: 2_500 }
+    }
 }
 
 /// A virtio device.

@@ -10,6 +10,7 @@ pub mod compile;
 pub mod config;
 pub mod control;
 pub mod demo;
+pub mod display;
 pub mod kick;
 pub mod lockstep;
 mod log;

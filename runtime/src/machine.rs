@@ -3,7 +3,9 @@
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
 mod control;
+pub(crate) mod firmware;
 mod pc;
+mod screen;
 mod virt;
 
 use std::io::{IsTerminal, Write};
@@ -12,20 +14,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
-use mimus_softmmu::Ram;
+use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::control::{Closer, Control, Notice, RunState, StopReason};
+use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
 use crate::monitor::{self, Monitors};
 use crate::stats::Stats;
@@ -137,6 +140,27 @@ impl Parts<'_> {
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
     }
+
+    /// The devices' way to RAM.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
+    }
 }
 
 /// What the guest asks of the machine.
@@ -226,6 +250,11 @@ trait Board: Sized {
         None
     }
 
+    /// Screen, keyboard and mouse, where there are any.
+    fn console(&self) -> Option<&Console> {
+        None
+    }
+
     /// As `Controlled::send_keys`.
     fn send_keys(&mut self, _: &[String], _: u64) -> Result<(), String> {
         Err("this machine has no keyboard that takes keys from a monitor".to_owned())
@@ -237,12 +266,22 @@ trait Board: Sized {
     }
 }
 
+/// What shows the screen.
+#[derive(Default)]
+struct Displays {
+    // Dropped in this order: what looks at the view goes before it.
+    vnc: Option<VncServer>,
+    curses: Option<Curses>,
+    view: Option<View>,
+}
+
 /// A machine of one kind.
 struct Runner<B: Board> {
     // The order of fields is the order of being dropped: threads that use the rest go first, and nobody waits for an answer.
     control: Closer,
     monitors: Monitors,
     throttle: Option<Throttle>,
+    displays: Displays,
     input: Option<InputThread>,
     terminal: Option<RawTerminal>,
     timer: Timer,
@@ -314,9 +353,10 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
 }
 
-/// Whether the built-in demo guest runs.
+/// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    config.machine == MachineKind::Pc && config.kernel.is_none()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
+    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
 }
 
 /// A debugger's stop as others are told of it.
@@ -356,6 +396,7 @@ impl<B: Board> Runner<B> {
             control: Closer(Control::new(kicker.clone())),
             monitors: Monitors::default(),
             throttle: None,
+            displays: Displays::default(),
             input: None,
             terminal: None,
             timer,
@@ -403,6 +444,38 @@ impl<B: Board> Runner<B> {
         Ok(())
     }
 
+    /// Starts what shows the screen.
+    fn show_displays(&mut self) -> Result<()> {
+        let Some(console) = self.board.console() else { return Ok(()) };
+        if self.config.vnc.is_none() && !self.config.curses {
+            return Ok(());
+        }
+        let view = View::start(console.clone()).context("cannot start the display's thread")?;
+        if let Some(target) = &self.config.vnc {
+            let server = VncServer::start(target, &view);
+            self.displays.vnc = Some(server.with_context(|| format!("-vnc: cannot listen at {target}"))?);
+        }
+        if self.config.curses {
+            let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+            if !stdin.is_terminal() || !stdout.is_terminal() {
+                bail!("-display: curses needs a terminal");
+            }
+            self.terminal = RawTerminal::enter_screen(&stdin, LEAVE).context("cannot set up the terminal")?;
+            let terminal = rustix::io::fcntl_dupfd_cloexec(&stdout, 3).context("standard output")?;
+            self.displays.curses = Some(Curses::start(&view, terminal).context("-display: curses")?);
+            let typing = typing(console.clone());
+            let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
+            let quit = move || {
+                requests.quit.store(true, Ordering::Release);
+                kicker.kick();
+            };
+            let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
+            self.input = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+        }
+        self.displays.view = Some(view);
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<ExitStatus> {
         self.connect_input()?;
         self.throttle = Throttle::start(&self.config.accel, self.kicker.clone()).context("-accel: cpu-limit")?;
@@ -411,6 +484,7 @@ impl<B: Board> Runner<B> {
             self.clock.run(false);
         }
         self.monitors = Monitors::start(&self.config, &self.control)?;
+        self.show_displays()?;
         let result = self.run_loop();
         if let Ok(status) = &result {
             let by_user = self.reset_by_user && *status == ExitStatus::Reset;
@@ -419,6 +493,7 @@ impl<B: Board> Runner<B> {
         }
         self.control.close();
         self.monitors = Monitors::default();
+        self.displays = Displays::default();
         // The threads that use the terminal end before it is restored.
         self.input = None;
         self.terminal = None;

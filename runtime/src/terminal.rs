@@ -33,6 +33,8 @@ struct Modes {
     tty: OwnedFd,
     cooked: Termios,
     raw: Termios,
+    /// What is written to the terminal before it is cooked.
+    leave: &'static [u8],
     /// Set once the terminal is to stay cooked.
     done: Mutex<bool>,
 }
@@ -52,6 +54,15 @@ impl RawTerminal {
     /// started (as by nohup), for the rest of the process's life: each restores the terminal and then does what it does
     /// by default.
     pub fn enter(tty: impl AsFd, mux: bool) -> io::Result<Option<RawTerminal>> {
+        RawTerminal::enter_with(tty, mux, b"")
+    }
+
+    /// As [`RawTerminal::enter`] with `mux`, for a terminal that is drawn on: whatever restores it writes `leave` to it first.
+    pub fn enter_screen(tty: impl AsFd, leave: &'static [u8]) -> io::Result<Option<RawTerminal>> {
+        RawTerminal::enter_with(tty, true, leave)
+    }
+
+    fn enter_with(tty: impl AsFd, mux: bool, leave: &'static [u8]) -> io::Result<Option<RawTerminal>> {
         let tty = tty.as_fd();
         if !isatty(tty) {
             return Ok(None);
@@ -61,6 +72,7 @@ impl RawTerminal {
             tty: tty.try_clone_to_owned()?,
             raw: raw_mode(&cooked, mux),
             cooked,
+            leave,
             done: Mutex::new(false),
         });
         let terminal = RawTerminal { modes: Arc::clone(&modes) };
@@ -86,10 +98,18 @@ impl Modes {
         Ok(())
     }
 
+    /// A terminal that does not take it is not worth waiting for.
+    fn write_leave(&self) {
+        if !self.leave.is_empty() {
+            let _ = rustix::io::write(&self.tty, self.leave);
+        }
+    }
+
     /// Restores the mode for good.
     fn restore(&self) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *done, true) {
+            self.write_leave();
             // A terminal that is gone (EIO) has no mode left to restore.
             let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.cooked);
         }
@@ -97,6 +117,7 @@ impl Modes {
 
     /// Stops the process with the terminal as its shell expects it.
     fn suspend(&self) {
+        self.write_leave();
         // Not `Drain` or `Flush`: a terminal that nobody reads must not hold the process up.
         let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.cooked);
         let _ = emulate_default_handler(SIGTSTP);

@@ -3,6 +3,7 @@
 // Runs with the guest's rounding and flags in the host's register when compiled code calls it.
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
+mod backing;
 pub mod bulk;
 pub mod dma;
 pub mod filter;
@@ -11,12 +12,15 @@ pub mod mmu;
 pub mod ram;
 mod space;
 pub mod tlb;
+mod vram;
 pub mod watch;
 
+pub use backing::{Backing, Place};
 pub use dma::Dma;
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
 pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};
+pub use vram::{DirtyPages, Vram};
 pub use watch::{Watch, WatchHit, WatchOwner, Watches};

@@ -480,14 +480,35 @@ pub(super) const DISPLAY: Family = Family {
     common: &[],
     choices: &[
         yes("none", "no display", &[]),
+        yes("curses", "the screen's text in this terminal", &[key_later("charset")]),
         later("gtk"),
         later("sdl"),
-        later("vnc"),
-        later("curses"),
+        Choice { name: "vnc", help: "", offer: Offer::Instead("use -display vnc=HOST:N or -vnc HOST:N") },
         later("cocoa"),
         later("dbus"),
         later("egl-headless"),
         later("spice-app"),
+    ],
+};
+
+/// `-vga`.
+pub(super) const VGA: Family = Family {
+    option: "-vga",
+    noun: "a display adapter",
+    implied: "type",
+    heading: "Supported display adapters:",
+    unlisted: None,
+    common: &[],
+    choices: &[
+        yes("std", "VGA with the Bochs VBE extensions (default)", &[]),
+        yes("none", "no display adapter", &[]),
+        later("cirrus"),
+        later("vmware"),
+        later("qxl"),
+        later("virtio"),
+        later("xenfb"),
+        later("tcx"),
+        later("cg3"),
     ],
 };
 

@@ -5,6 +5,7 @@
 
 mod argv;
 mod disks;
+mod display;
 mod error;
 mod families;
 mod help;
@@ -26,10 +27,10 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
     VirtioDevice,
 };
-use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
+use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
 use options::{OPTIONS, Repeat, Shape, Status};
 
@@ -220,9 +221,7 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         device(utf8("device", value)?, devices, &mut disks, &mut config)?;
     }
     disks.check()?;
-    if let Some(text) = given.text("display")? {
-        choose(&DISPLAY, text, None)?;
-    }
+    display::parse(given, arch, &mut config)?;
     chardevs(given, &mut config)?;
     monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
     monitors::identity(given, &mut config)?;
@@ -376,14 +375,23 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
     };
     let serial = explicit("serial")?;
     let debugcon = explicit("debugcon")?;
+    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
+        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
+            return Err(CliError::new(option, "stdio is where -display curses draws"));
+        }
+    }
     config.serial = match serial {
         Some(chardev) => chardev,
         None if config.nographic => Chardev::Stdio { mux: true },
-        // In QEMU the port would be in a window that -display none does not open.
-        None if given.one("display").is_some() => Chardev::Null,
+        // In QEMU the port would be in a window beside the screen.
+        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
         None => Chardev::Stdio { mux: false },
     };
-    config.debugcon = debugcon.map(|chardev| Debugcon { iobase: DEBUGCON_PORT, chardev });
+    let iobase = debugcon_port(given)?;
+    if debugcon.is_none() && given.one("global").is_some() {
+        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
+    }
+    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
     Ok(())
 }
 
@@ -439,13 +447,19 @@ fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliErr
 fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
     config.bios = match given.path("bios")? {
         None => Bios::Default,
-        Some(_) if arch == Arch::X86 => {
-            return Err(CliError::new("-bios", "firmware of the machine pc is not supported yet"));
-        }
         Some(file) if file.as_os_str() == "none" => Bios::None,
         Some(file) if file.as_os_str() == "default" => Bios::Default,
         Some(file) => Bios::File(file),
     };
+    for directory in given.all("L") {
+        config.data_dirs.push(PathBuf::from(directory));
+    }
+    if let Some(text) = given.text("boot")? {
+        if arch != Arch::X86 {
+            return Err(CliError::new("-boot", "only the machine pc has firmware that it is for"));
+        }
+        config.boot = boot_order(text)?;
+    }
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
     if let Some(text) = given.text("append")? {
@@ -454,8 +468,67 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
     match without_kernel {
         Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        _ if arch == Arch::X86 && config.bios == Bios::None && config.kernel.is_none() => {
+            Err(CliError::new("-bios", "none: the machine pc then needs -kernel"))
+        }
         _ => Ok(()),
     }
+}
+
+/// What firmware boots.
+fn boot_order(text: &str) -> Result<Boot, CliError> {
+    const KEYS: &[Key] = &[
+        Key { name: "order", kind: Kind::Text("drives"), help: "" },
+        Key { name: "once", kind: Kind::NotYet, help: "" },
+        Key { name: "menu", kind: Kind::Word(&["on", "off"]), help: "" },
+        Key { name: "splash", kind: Kind::NotYet, help: "" },
+        Key { name: "splash-time", kind: Kind::Number(0, 65_535), help: "" },
+        Key { name: "reboot-timeout", kind: Kind::NotYet, help: "" },
+        Key { name: "strict", kind: Kind::NotYet, help: "" },
+    ];
+    let values = keyval::parse("-boot", text, "order", KEYS)?;
+    let mut boot = Boot::default();
+    if let Some(order) = values.text("order") {
+        boot.order = [0; 3];
+        let mut seen = String::new();
+        for letter in order.chars() {
+            let error = |what: &str| CliError::new("-boot", format!("order={order}: '{letter}' {what}"));
+            if seen.contains(letter) {
+                return Err(error("is there twice"));
+            }
+            let place = boot.order.get_mut(seen.len()).ok_or_else(|| error("is one too many: firmware tries three"))?;
+            *place = match letter {
+                'a' => 1,
+                'c' => 2,
+                'd' => 3,
+                'n' => 4,
+                _ => return Err(error("is none of a, c, d and n")),
+            };
+            seen.push(letter);
+        }
+    }
+    boot.menu = values.word("menu") == Some("on");
+    if let Some(time) = values.number("splash-time").and_then(|time| u32::try_from(time).ok()) {
+        boot.splash_time = time;
+    }
+    Ok(boot)
+}
+
+/// The port of `-debugcon`, which `-global` may move.
+fn debugcon_port(given: &Given) -> Result<u16, CliError> {
+    let mut port = DEBUGCON_PORT;
+    for value in given.all("global") {
+        let text = utf8("global", value)?;
+        let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
+            CliError::new("-global", format!("'{text}' is not supported yet (supported: isa-debugcon.iobase=PORT)"))
+        })?;
+        let parsed = match number.strip_prefix("0x") {
+            Some(digits) => u16::from_str_radix(digits, 16),
+            None => number.parse(),
+        };
+        port = parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?;
+    }
+    Ok(port)
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

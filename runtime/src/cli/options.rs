@@ -127,7 +127,16 @@ pub(super) const OPTIONS: &[Opt] = &[
         "bios",
         "FILE",
         Boot,
-        "firmware of a RISC-V machine, default OpenSBI from the package opensbi; none: the kernel starts in machine mode",
+        "firmware: a PC's is SeaBIOS from the package seabios unless it has a kernel, which starts at once; that of a \
+         RISC-V machine OpenSBI from the package opensbi; none: there is none",
+    ),
+    each("L", "DIR", Boot, "look for firmware's files here first"),
+    once(
+        "boot",
+        "[order=]DRIVES[,KEY=VALUE...]",
+        Boot,
+        "what a PC's firmware boots, first choice first: a floppy, c hard disk, d CD-ROM, n network (default cad);\n\
+         menu=on offers its menu, for splash-time=MS",
     ),
     once(
         "arch",
@@ -157,7 +166,21 @@ pub(super) const OPTIONS: &[Opt] = &[
         Console,
         "no display; the terminal is the serial port, Ctrl-C goes to the guest, Ctrl-A x quits, Ctrl-A h helps",
     ),
-    once("display", "none", Console, "no display, and no serial port unless -serial is given"),
+    once(
+        "display",
+        "TYPE",
+        Console,
+        "none: no display; curses: the screen's text in this terminal, Ctrl-A x quits; vnc=HOST:N: as -vnc.\n\
+         There is no serial port then unless -serial is given",
+    ),
+    once(
+        "vnc",
+        "[HOST]:N",
+        Console,
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
+         Whoever reaches the port may use the machine: there are no passwords",
+    ),
+    once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(
         "serial",
         "DEV",
@@ -198,7 +221,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     only("net", "none"),
     only("nic", "none"),
     only("parallel", "none"),
-    only("vga", "none"),
     always("no-hpet"),
     always("no-user-config"),
     always("no-fd-bootchk"),
@@ -206,8 +228,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("numa"),
     later("add-fd"),
     later("set"),
-    later("global"),
-    later("boot"),
+    each("global", "isa-debugcon.iobase=PORT", Console, "the port of -debugcon"),
     later("mem-path"),
     later_flag("mem-prealloc"),
     later("k"),
@@ -239,7 +260,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later_flag("portrait"),
     later("rotate"),
     later("spice"),
-    later("vnc"),
     // PC only.
     later("acpitable"),
     later_flag("no-acpi"),
@@ -253,7 +273,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("dtb"),
     later("fw_cfg"),
     later("option-rom"),
-    later("L"),
     // Debugging and the rest.
     later("action"),
     later_flag("async-teardown"),

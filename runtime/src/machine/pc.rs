@@ -8,11 +8,14 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::firmware::{self, Rom};
+use super::screen::{self, Held};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::boot::{self, BootConfig, BootState, SegmentInit};
+use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
 use crate::config::Config;
+use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
@@ -25,6 +28,11 @@ pub(super) struct PcBoard {
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// Screen, keyboard and mouse.
+    console: Console,
+    held: Held,
+    /// The firmware, where it is used.
+    rom: Option<Rom>,
     interrupt_pending: bool,
 }
 
@@ -44,11 +52,24 @@ impl PcBoard {
     }
 }
 
+impl PcBoard {
+    /// Tells a display what was written to its memory, if it has asked.
+    fn hand_over_display_memory(&self, _: &mut Vcpu<Cpu>) {
+        let harvest = self.console.harvest();
+        if let Some(vram) = self.console.vram()
+            && harvest.is_wanted()
+        {
+            harvest.hand_over(vram);
+        }
+    }
+}
+
 impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        boot::ram_ranges(config.ram_size)
+        let rom = firmware::is_used(config).then(Rom::range);
+        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -66,7 +87,14 @@ impl Board for PcBoard {
             debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
-        let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
+        let mut pc = Pc::new(board, serial, debugcon);
+        let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
+        if rom.is_some() {
+            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
+            pc.set_boot_order(config.boot.order);
+        }
+        let vram = screen::plug(config, &mut pc, rom.is_some())?;
+        let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let bus = PcBus {
             pc: pc.clone(),
@@ -74,16 +102,33 @@ impl Board for PcBoard {
             alarm: parts.alarm.clone(),
             kicker: kicker.clone(),
             index: 0,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
         };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        let acpi =
+            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
+        let held = Held::default();
+        Ok((PcBoard { pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        if let Some(kernel) = &config.kernel {
+        let mut pc = bus::lock(&self.pc);
+        let mut screen = BootScreen::None;
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+            screen = screen::set_up(&mut pc, &config.append);
+        }
+        pc.take_pam_changed();
+        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        drop(pc);
+        cpu.set_backings(&map);
+        if let Some(rom) = &self.rom {
+            rom.install(cpu.mmu.ram.memory())?;
+        } else if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
                 initrd: config.initrd.as_deref(),
@@ -91,6 +136,7 @@ impl Board for PcBoard {
                 ram_size: config.ram_size,
                 acpi: &self.acpi,
                 rsdp: acpi_tables::RSDP_ADDRESS,
+                screen,
             };
             let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
             apply(&mut cpu.state, &state);
@@ -121,12 +167,14 @@ impl Board for PcBoard {
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.clock.now();
         let mut pc = bus::lock(&self.pc);
+        self.held.look(&mut pc, now);
         pc.advance(now);
         self.interrupt_pending = pc.interrupt_pending(0);
         let nmi = pc.take_nmi(0);
         let event = pc.take_event();
-        let deadline = pc.next_deadline();
+        let deadline = self.held.deadline(pc.next_deadline());
         drop(pc);
+        self.hand_over_display_memory(vcpu);
         if nmi && vcpu.cpu.state.nmi_blocked == 0 {
             vcpu.cpu.deliver_nmi();
         }
@@ -167,12 +215,26 @@ impl Board for PcBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        bus::lock(&self.pc).next_deadline()
+        self.held.deadline(bus::lock(&self.pc).next_deadline())
     }
 
     fn reset(&mut self) {
         bus::lock(&self.pc).reset(self.clock.now());
         self.interrupt_pending = false;
+    }
+
+    fn console(&self) -> Option<&Console> {
+        Some(&self.console)
+    }
+
+    fn send_keys(&mut self, keys: &[String], hold: u64) -> Result<(), String> {
+        let result = self.held.press(&mut bus::lock(&self.pc), self.clock.now(), keys, hold);
+        self.kicker.kick();
+        result
+    }
+
+    fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
+        screen::image(&self.console, ppm)
     }
 
     fn press_power_button(&mut self) -> bool {

@@ -4,6 +4,7 @@
 
 mod control;
 pub(crate) mod firmware;
+mod info;
 mod pc;
 mod screen;
 mod virt;

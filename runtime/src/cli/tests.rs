@@ -361,7 +361,10 @@ fn texts() {
          \x20 iosize       number of ports, default 2 (a number from 1 to 4)\n"
     );
     assert_eq!(printed("-accel interp,help"), "There are no options for interp.\n");
-    assert_eq!(printed("-display help"), "Available display backend types:\nnone                 no display\ncurses               the screen's text in this terminal\n");
+    assert_eq!(
+        printed("-display help"),
+        "Available display backend types:\nnone                 no display\ncurses               the screen's text in this terminal\n"
+    );
 }
 
 #[test]

@@ -200,7 +200,12 @@ fn keys_and_mouse_arrive() {
 #[test]
 fn what_is_no_client_is_sent_away() {
     let machine = machine();
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"RFB 003.008\n\x02", b"RFB 003.008\n\x01\x01\xff", b"RFB 003.008\n\x01\x01\0\0\0\0\x18"] {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"RFB 003.008\n\x02",
+        b"RFB 003.008\n\x01\x01\xff",
+        b"RFB 003.008\n\x01\x01\0\0\0\0\x18",
+    ] {
         let mut stream = TcpStream::connect(machine.server.address()).expect("it listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
         stream.write_all(bytes).expect("it reads");

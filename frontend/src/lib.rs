@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod context;
+pub mod debug;
 pub mod guest;
 pub mod riscv;
 pub mod x86;

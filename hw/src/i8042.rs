@@ -1,8 +1,13 @@
-//! The 8042 keyboard controller with a keyboard (IBM PS/2 hardware interface technical reference, "Keyboard and
+//! The 8042 keyboard controller with a keyboard and a mouse (IBM PS/2 hardware interface technical reference, "Keyboard and
 //! auxiliary device controller"), and the fast A20 and reset port 0x92.
-//!
-//! No auxiliary device is attached: bytes sent to one are answered with "resend" and the time-out flag at once.
 
+mod keyboard;
+mod mouse;
+
+use crate::keys::Key;
+use keyboard::Keyboard;
+use mouse::Mouse;
+pub use mouse::MouseEvent;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -11,7 +16,6 @@ const STATUS_SYSTEM: u8 = 1 << 2;
 const STATUS_COMMAND: u8 = 1 << 3;
 const STATUS_UNLOCKED: u8 = 1 << 4;
 const STATUS_AUX: u8 = 1 << 5;
-const STATUS_TIMEOUT: u8 = 1 << 6;
 
 const MODE_IRQ1: u8 = 1 << 0;
 const MODE_IRQ12: u8 = 1 << 1;
@@ -28,7 +32,7 @@ const OUTPUT_IRQ12: u8 = 1 << 5;
 const ACK: u8 = 0xfa;
 const RESEND: u8 = 0xfe;
 
-/// Answers that wait behind the output buffer; a guest that does not read loses the rest, as on the hardware.
+/// Bytes from the controller itself that wait behind the output buffer; more are lost.
 const QUEUE_LIMIT: usize = 16;
 
 /// A byte on its way to the guest, with its source's status bits.
@@ -38,7 +42,7 @@ struct Answer {
     status: u8,
 }
 
-/// The keyboard controller, the keyboard behind it and the A20 gate.
+/// The keyboard controller, the keyboard and the mouse behind it, and the A20 gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct I8042 {
     mode: u8,
@@ -49,10 +53,8 @@ pub(crate) struct I8042 {
     queue: VecDeque<Answer>,
     /// A controller command that waits for its data byte.
     command: Option<u8>,
-    /// A keyboard command that waits for its parameter.
-    keyboard_command: Option<u8>,
-    scan_code_set: u8,
-    last_keyboard_byte: u8,
+    keyboard: Keyboard,
+    mouse: Mouse,
     a20: bool,
     port_92: u8,
     reset_requested: bool,
@@ -69,18 +71,17 @@ impl I8042 {
             last_data: 0,
             queue: VecDeque::new(),
             command: None,
-            keyboard_command: None,
-            scan_code_set: 2,
-            last_keyboard_byte: 0,
+            keyboard: Keyboard::new(),
+            mouse: Mouse::new(),
             a20: true,
             port_92: 0,
             reset_requested: false,
         }
     }
 
-    /// Whether a restored state keeps to the queue's bound.
+    /// Whether a restored state keeps to the queues' bounds.
     pub(crate) fn is_well_formed(&self) -> bool {
-        self.queue.len() <= QUEUE_LIMIT
+        self.queue.len() <= QUEUE_LIMIT && self.keyboard.is_well_formed() && self.mouse.is_well_formed()
     }
 
     pub(crate) fn a20_enabled(&self) -> bool {
@@ -98,10 +99,47 @@ impl I8042 {
         if self.output.is_some() {
             return;
         }
-        let blocked = |answer: &Answer| answer.status & STATUS_AUX == 0 && self.mode & MODE_KEYBOARD_OFF != 0;
-        if self.queue.front().is_some_and(|answer| !blocked(answer)) {
-            self.output = self.queue.pop_front();
+        self.output = self.queue.pop_front();
+        if self.output.is_none() && self.mode & MODE_KEYBOARD_OFF == 0 {
+            self.output = self.keyboard.pop().map(|byte| Answer { byte, status: 0 });
         }
+        if self.output.is_none() && self.mode & MODE_AUX_OFF == 0 {
+            self.output = self.mouse.pop().map(|byte| Answer { byte, status: STATUS_AUX });
+        }
+    }
+
+    fn translates(&self) -> bool {
+        self.mode & MODE_TRANSLATE != 0
+    }
+
+    /// A key is pressed or released. [`I8042::refill`] comes after it.
+    pub(crate) fn key(&mut self, now: u64, key: Key, down: bool) {
+        self.keyboard.key(now, key, down, self.translates());
+    }
+
+    /// How many bytes of keys the keyboard can take before it loses some.
+    pub(crate) fn keyboard_room(&self) -> usize {
+        self.keyboard.room()
+    }
+
+    /// The mouse is moved, or its buttons are. [`I8042::refill`] comes after it.
+    pub(crate) fn mouse(&mut self, event: MouseEvent) {
+        self.mouse.event(event);
+    }
+
+    /// The keyboard's lights: bit 0 is Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
+    pub(crate) fn leds(&self) -> u8 {
+        self.keyboard.leds()
+    }
+
+    /// Brings the keyboard to `now`. [`I8042::refill`] comes after it.
+    pub(crate) fn advance(&mut self, now: u64) {
+        self.keyboard.advance(now, self.translates());
+    }
+
+    /// When a key that is held repeats next, in guest nanoseconds.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.keyboard.next_deadline()
     }
 
     /// The keyboard's interrupt line.
@@ -175,7 +213,7 @@ impl I8042 {
         match self.command.take() {
             None => {
                 self.mode &= !MODE_KEYBOARD_OFF;
-                self.write_keyboard(value);
+                self.keyboard.write(value, self.translates());
             }
             Some(0x60) => self.mode = value,
             Some(command @ 0x61..=0x7f) => self.ram[usize::from(command & 0x1f)] = value,
@@ -185,7 +223,10 @@ impl I8042 {
             }
             Some(0xd2) => self.reply(value),
             Some(0xd3) => self.answer(value, STATUS_AUX),
-            Some(_) => self.answer(RESEND, STATUS_AUX | STATUS_TIMEOUT),
+            Some(_) => {
+                self.mode &= !MODE_AUX_OFF;
+                self.mouse.write(value);
+            }
         }
     }
 
@@ -219,48 +260,6 @@ impl I8042 {
     fn answer(&mut self, byte: u8, status: u8) {
         if self.queue.len() < QUEUE_LIMIT {
             self.queue.push_back(Answer { byte, status });
-        }
-    }
-
-    fn keyboard_answer(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.last_keyboard_byte = byte;
-            self.answer(byte, 0);
-        }
-    }
-
-    fn write_keyboard(&mut self, value: u8) {
-        match (self.keyboard_command.take(), value) {
-            // Scan code set: 0 asks for the current one.
-            (Some(0xf0), 0) => self.keyboard_answer(&[ACK, self.scan_code_set]),
-            (Some(0xf0), 1..=3) => {
-                self.scan_code_set = value;
-                self.keyboard_answer(&[ACK]);
-            }
-            (Some(0xf0), _) => self.keyboard_answer(&[RESEND]),
-            // LEDs and typematic rate: nothing to see.
-            (Some(_), _) => self.keyboard_answer(&[ACK]),
-            (None, 0xed | 0xf0 | 0xf3) => {
-                self.keyboard_command = Some(value);
-                self.keyboard_answer(&[ACK]);
-            }
-            (None, 0xee) => self.keyboard_answer(&[0xee]),
-            (None, 0xf2) => {
-                self.keyboard_answer(&[ACK, 0xab, if self.mode & MODE_TRANSLATE != 0 { 0x41 } else { 0x83 }])
-            }
-            (None, 0xf4..=0xfd) => {
-                if matches!(value, 0xf5 | 0xf6) {
-                    self.scan_code_set = 2;
-                }
-                self.keyboard_answer(&[ACK]);
-            }
-            (None, 0xfe) => self.answer(self.last_keyboard_byte, 0),
-            (None, 0xff) => {
-                self.queue.clear();
-                self.scan_code_set = 2;
-                self.keyboard_answer(&[ACK, 0xaa]);
-            }
-            (None, _) => self.keyboard_answer(&[RESEND]),
         }
     }
 }
@@ -308,8 +307,9 @@ mod tests {
             (&[0xed, 0x07], &[0xfa, 0xfa]),
             (&[0xf3, 0x20], &[0xfa, 0xfa]),
             (&[0xf0, 0x00], &[0xfa, 0xfa, 0x02]),
-            (&[0xf0, 0x03], &[0xfa, 0xfa]),
-            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x03]),
+            (&[0xf0, 0x03], &[0xfa, 0xfe]),
+            (&[0xf0, 0x01], &[0xfa, 0xfa]),
+            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x01]),
             (&[0xf4], &[0xfa]),
             (&[0xee], &[0xee]),
             (&[0xfe], &[0xee]),
@@ -350,8 +350,19 @@ mod tests {
         assert_eq!(drain(&mut k), [0xfa]);
     }
 
+    fn aux(k: &mut I8042, bytes: &[u8]) -> Vec<u8> {
+        let mut answers = Vec::new();
+        for &byte in bytes {
+            command(k, 0xd4);
+            data(k, byte);
+            assert!(k.read_status() & STATUS_AUX != 0 || k.read_status() & STATUS_OUTPUT_FULL == 0);
+            answers.extend(drain(k));
+        }
+        answers
+    }
+
     #[test]
-    fn auxiliary_port_loops_and_times_out() {
+    fn auxiliary_port_loops() {
         let mut k = I8042::new();
         command(&mut k, 0x60);
         data(&mut k, 0x47);
@@ -360,10 +371,112 @@ mod tests {
         assert!(k.irq12() && !k.irq1());
         assert_eq!(k.read_status() & STATUS_AUX, STATUS_AUX);
         assert_eq!(drain(&mut k), [0xa5]);
-        command(&mut k, 0xd4);
-        data(&mut k, 0xff);
-        assert_eq!(k.read_status() & (STATUS_AUX | STATUS_TIMEOUT), STATUS_AUX | STATUS_TIMEOUT);
-        assert_eq!(drain(&mut k), [0xfe]);
+    }
+
+    fn press(k: &mut I8042, now: u64, name: &str, down: bool) {
+        k.key(now, Key::named(name).unwrap(), down);
+        k.refill();
+    }
+
+    #[test]
+    fn keys_arrive_in_the_set_that_is_chosen() {
+        let mut k = I8042::new();
+        for down in [true, false] {
+            press(&mut k, 0, "delete", down);
+        }
+        assert!(k.irq1());
+        assert_eq!(drain(&mut k), [0xe0, 0x53, 0xe0, 0xd3], "translated to set 1");
+        command(&mut k, 0x60);
+        data(&mut k, 0x05);
+        press(&mut k, 0, "delete", true);
+        press(&mut k, 0, "delete", false);
+        assert_eq!(drain(&mut k), [0xe0, 0x71, 0xe0, 0xf0, 0x71], "set 2");
+        data(&mut k, 0xf0);
+        data(&mut k, 0x01);
+        press(&mut k, 0, "a", true);
+        assert_eq!(drain(&mut k), [0xfa, 0xfa, 0x1e], "set 1");
+        data(&mut k, 0xf5);
+        press(&mut k, 0, "b", true);
+        assert_eq!(drain(&mut k), [0xfa], "not scanning");
+    }
+
+    #[test]
+    fn a_key_that_is_held_repeats() {
+        const MS: u64 = 1_000_000;
+        let mut k = I8042::new();
+        assert_eq!(k.next_deadline(), None);
+        press(&mut k, 0, "x", true);
+        press(&mut k, 100 * MS, "x", true);
+        assert_eq!(drain(&mut k), [0x2d], "who presses it again does not count");
+        assert_eq!(k.next_deadline(), Some(500 * MS));
+        let mut times = Vec::new();
+        for now in 0..1000 {
+            k.advance(now * MS);
+            k.refill();
+            times.extend(drain(&mut k).iter().map(|_| now));
+        }
+        assert_eq!(times, [500, 592, 684, 776, 868, 960], "10.9 times a second");
+        press(&mut k, 1000 * MS, "x", false);
+        assert_eq!((drain(&mut k), k.next_deadline()), (vec![0xad], None));
+        // Another key ends it; Pause does not repeat at all.
+        press(&mut k, 1000 * MS, "x", true);
+        press(&mut k, 1000 * MS, "pause", true);
+        assert_eq!(k.next_deadline(), None);
+        data(&mut k, 0xf3);
+        data(&mut k, 0x00);
+        drain(&mut k);
+        press(&mut k, 2000 * MS, "y", true);
+        assert_eq!(k.next_deadline(), Some(2250 * MS));
+        data(&mut k, 0xed);
+        data(&mut k, 0x02);
+        assert_eq!(k.leds(), 2);
+    }
+
+    #[test]
+    fn the_mouse_answers() {
+        let mut k = I8042::new();
+        command(&mut k, 0xa8);
+        for (sent, answer) in [
+            (&[0xff][..], &[0xfa, 0xaa, 0x00][..]),
+            (&[0xf2], &[0xfa, 0x00]),
+            (&[0xe8, 0x03, 0xe7, 0xe9], &[0xfa, 0xfa, 0xfa, 0xfa, 0x10, 0x03, 100]),
+            (&[0xf3, 200, 0xf3, 100, 0xf3, 80, 0xf2], &[0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0x03]),
+            (&[0xf3, 200, 0xf3, 200, 0xf3, 80, 0xf2], &[0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0x04]),
+            (&[0xee, 0x12, 0xf2, 0xec], &[0xfa, 0x12, 0xf2, 0xfa]),
+            (&[0x42], &[0xfe]),
+            (&[0xff, 0xf2], &[0xfa, 0xaa, 0x00, 0xfa, 0x00]),
+        ] {
+            assert_eq!(aux(&mut k, sent), answer, "{sent:x?}");
+        }
+    }
+
+    #[test]
+    fn the_mouse_reports_what_it_does() {
+        let mut k = I8042::new();
+        let move_it = |k: &mut I8042, dx, dy, dz, buttons| {
+            k.mouse(MouseEvent { dx, dy, dz, buttons });
+            k.refill();
+            drain(k)
+        };
+        assert_eq!(move_it(&mut k, 5, 5, 0, 1), [], "not yet");
+        aux(&mut k, &[0xf4]);
+        assert_eq!(move_it(&mut k, 3, -2, 1, 0), [0x08, 3, 2], "downwards is negative, and there is no wheel");
+        assert_eq!(move_it(&mut k, 0, 0, 1, 0), []);
+        assert_eq!(move_it(&mut k, -300, 1, 0, 2), [0x3a, 0x00, 0xff, 0x1a, 212, 0], "two packets");
+        aux(&mut k, &[0xf3, 200, 0xf3, 100, 0xf3, 80]);
+        assert_eq!(move_it(&mut k, 0, 0, -1, 0), [0x08, 0, 0, 0xff]);
+        aux(&mut k, &[0xf3, 200, 0xf3, 200, 0xf3, 80]);
+        assert_eq!(move_it(&mut k, 0, 0, 1, 0x10), [0x08, 0, 0, 0x21]);
+        assert_eq!(aux(&mut k, &[0xf0]), [0xfa]);
+        assert_eq!(move_it(&mut k, 9, 0, 0, 0), [], "when asked only");
+        assert_eq!(aux(&mut k, &[0xeb]), [0xfa, 0x08, 9, 0, 0]);
+        // A guest that does not read: what waits is bounded.
+        for _ in 0..10_000 {
+            k.mouse(MouseEvent { dx: i32::MAX, dy: i32::MIN, dz: 1, buttons: 7 });
+            k.key(0, Key::named("a").unwrap(), true);
+            k.key(0, Key::named("a").unwrap(), false);
+        }
+        assert!(k.is_well_formed());
     }
 
     #[test]
@@ -406,7 +519,10 @@ mod tests {
         let mut k = I8042::new();
         for _ in 0..1000 {
             k.write_data(0xf2);
+            k.write_command(0xd3);
+            k.write_data(1);
         }
+        assert!(k.is_well_formed());
         assert_eq!(k.queue.len(), QUEUE_LIMIT);
     }
 

@@ -23,6 +23,7 @@ mod htif;
 mod i8042;
 pub mod ide;
 mod ioapic;
+pub mod keys;
 mod lapic;
 mod mp_table;
 mod pc;
@@ -35,8 +36,10 @@ mod sifive_test;
 mod smbios;
 mod time;
 mod uart;
+pub mod vga;
 pub mod virt;
 pub mod virtio;
 
+pub use i8042::MouseEvent;
 pub use pc::{CharSink, Pc, PcConfig, PcEvent, PcState, StateError, low_ram_size};
 pub use virt::{Htif, Virt, VirtConfig, VirtEvent, VirtState};

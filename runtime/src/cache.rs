@@ -542,6 +542,20 @@ impl Cache {
         self.discard_code(inner, tb);
     }
 
+    /// Drops every block with code at one of these linear addresses, wherever it is in memory.
+    pub fn drop_at(&self, addresses: &[u64]) {
+        if addresses.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        let hit = |tb: &&Arc<Tb>| addresses.iter().any(|&addr| tb.has_linear(addr));
+        let found: Vec<Arc<Tb>> = inner.map.values().filter(hit).cloned().collect();
+        for tb in found {
+            self.remove(&mut inner, &tb);
+        }
+        self.sweep(&mut inner);
+    }
+
     /// Drops every block, as when RAM was rewritten behind the watches.
     pub fn clear(&self) {
         let mut inner = self.lock();

@@ -1,6 +1,9 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+use std::fmt;
 use std::path::PathBuf;
+
+pub use crate::display::VncTarget;
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -44,6 +47,12 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
     pub ide: [[Option<IdeDrive>; 2]; 2],
+    /// The display adapter; only [`MachineKind::Pc`] has one.
+    pub vga: VgaKind,
+    /// Where a VNC server shows the screen.
+    pub vnc: Option<VncTarget>,
+    /// The terminal shows the screen's text.
+    pub curses: bool,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -56,6 +65,22 @@ pub struct Config {
     pub stats: Option<PathBuf>,
     /// Names compiled code in `/tmp/perf-PID.map` for the profiler `perf`.
     pub perf_map: bool,
+    /// Where human monitors are connected. The one that shares the terminal with the guest is not among them.
+    pub monitors: Vec<Endpoint>,
+    /// Where QMP is spoken.
+    pub qmp: Vec<Endpoint>,
+    /// QMP's answers are written to be read by people.
+    pub qmp_pretty: bool,
+    /// Where a debugger connects.
+    pub gdb: Option<Endpoint>,
+    /// The guest does not start before somebody asks for it.
+    pub start_stopped: bool,
+    /// The machine's name.
+    pub name: Option<String>,
+    /// The machine's UUID in its usual form, in lower case.
+    pub uuid: Option<String>,
+    /// Where the process's number is written; the file goes when the run ends.
+    pub pid_file: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -78,12 +103,23 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             ide: Default::default(),
+            vga: VgaKind::Std,
+            vnc: None,
+            curses: false,
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
             log_file: None,
             stats: None,
             perf_map: false,
+            monitors: Vec::new(),
+            qmp: Vec::new(),
+            qmp_pretty: false,
+            gdb: None,
+            start_stopped: false,
+            name: None,
+            uuid: None,
+            pid_file: None,
         }
     }
 }
@@ -95,6 +131,15 @@ pub enum MachineKind {
     Pc,
     /// QEMU's `virt` for RISC-V: CLINT, PLIC, a 16550A, a Goldfish clock and eight slots for virtio devices.
     Virt,
+}
+
+/// A display adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VgaKind {
+    /// None.
+    None,
+    /// A VGA with the Bochs VBE extensions.
+    Std,
 }
 
 /// The firmware of a machine.
@@ -246,6 +291,8 @@ pub struct JitConfig {
     pub region: Option<u32>,
     /// Where compiling happens.
     pub compile: CompileMode,
+    /// Share of one host CPU that the process may take, in percent (1 to 100).
+    pub cpu_limit: Option<u8>,
 }
 
 /// Where compiling happens.
@@ -271,6 +318,55 @@ pub enum Chardev {
     File(PathBuf),
     /// Output is discarded; there is no input.
     Null,
+}
+
+impl fmt::Display for Chardev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chardev::Stdio { mux: true } => f.write_str("mux"),
+            Chardev::Stdio { mux: false } => f.write_str("stdio"),
+            Chardev::File(path) => write!(f, "file:{}", path.display()),
+            Chardev::Null => f.write_str("null"),
+        }
+    }
+}
+
+/// Where a monitor or debugger is connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Standard input and output.
+    Stdio,
+    /// A socket in the file system.
+    Unix {
+        /// Its name.
+        path: PathBuf,
+        /// Clients connect to it; otherwise somebody else listens there.
+        server: bool,
+        /// The guest does not start before the first client has connected.
+        wait: bool,
+    },
+    /// A TCP port.
+    Tcp {
+        /// Name or address of the host; one of this host's to listen at.
+        host: String,
+        /// Port.
+        port: u16,
+        /// As for a socket in the file system.
+        server: bool,
+        /// As for a socket in the file system.
+        wait: bool,
+    },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = |server: bool| if server { ",server=on" } else { "" };
+        match self {
+            Endpoint::Stdio => f.write_str("stdio"),
+            Endpoint::Unix { path, server: listens, .. } => write!(f, "unix:{}{}", path.display(), server(*listens)),
+            Endpoint::Tcp { host, port, server: listens, .. } => write!(f, "tcp:{host}:{port}{}", server(*listens)),
+        }
+    }
 }
 
 /// An `isa-debugcon` device: bytes written to a port appear on a character device.
@@ -339,7 +435,7 @@ pub enum ExitStatus {
     PowerOff,
     /// The guest reset the machine and `-no-reboot` was given.
     Reset,
-    /// The user quit with Ctrl-A x.
+    /// The user quit with Ctrl-A x or in a monitor.
     Quit,
     /// The guest wrote to `isa-debug-exit`; holds the process exit code, `(value << 1) | 1`.
     DebugExit(u8),
@@ -348,6 +444,16 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
+    /// Whether the guest wanted it, and QMP's word for why.
+    pub fn cause(self) -> (bool, &'static str) {
+        match self {
+            ExitStatus::PowerOff | ExitStatus::DebugExit(_) => (true, "guest-shutdown"),
+            ExitStatus::Reset => (true, "guest-reset"),
+            ExitStatus::Quit => (false, "host-qmp-quit"),
+            ExitStatus::OutputClosed => (false, "host-error"),
+        }
+    }
+
     /// The process's exit code. 141 is what a shell reports for a program that ended by SIGPIPE.
     pub fn code(self) -> u8 {
         match self {

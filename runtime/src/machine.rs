@@ -2,18 +2,22 @@
 //!
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
+mod control;
 pub(crate) mod firmware;
+mod info;
 mod pc;
+mod screen;
 mod virt;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
+use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
@@ -24,10 +28,14 @@ use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
 use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::control::{Closer, Control, Notice, RunState, StopReason};
+use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
+use crate::monitor::{self, Monitors};
 use crate::stats::Stats;
 use crate::terminal::{InputThread, RawTerminal, open_sink};
-use crate::vcpu::{Jit, Regions, Vcpu};
+use crate::throttle::Throttle;
+use crate::vcpu::{Jit, Regions, Stop, Vcpu};
 use pc::PcBoard;
 use virt::VirtBoard;
 
@@ -124,6 +132,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -132,6 +146,21 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
     }
 }
 
@@ -159,10 +188,19 @@ enum Turn {
     Reset,
 }
 
+/// How much of the guest a turn executes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pace {
+    /// A block, and interrupts as they come.
+    Free,
+    /// One instruction, and interrupts only to wake up.
+    One,
+}
+
 /// What is particular to a kind of machine: its devices, its vCPU, how it boots.
 trait Board: Sized {
     /// The vCPU.
-    type Cpu: GuestCpu;
+    type Cpu: DebugCpu;
 
     /// Where RAM is: addresses and sizes in bytes.
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)>;
@@ -180,18 +218,71 @@ trait Board: Sized {
     fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
 
     /// Delivers an interrupt if one is to be taken, or runs a block.
-    fn turn(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Result<Turn>;
+    fn turn(&mut self, vcpu: &mut Vcpu<Self::Cpu>, pace: Pace) -> Result<Turn>;
 
     /// When a device wants to be looked at, in guest nanoseconds.
     fn deadline(&self) -> Option<u64>;
 
     /// The reset line of the devices.
     fn reset(&mut self);
+
+    /// Presses the power button; whether there is one.
+    fn press_power_button(&mut self) -> bool {
+        false
+    }
+
+    /// Raises a non-maskable interrupt; whether the vCPU has one.
+    fn raise_nmi(&mut self, _: &mut Vcpu<Self::Cpu>) -> bool {
+        false
+    }
+
+    /// Reads an I/O port of `size` (1, 2, 4) bytes, where there are ports.
+    fn port_read(&mut self, _: &mut Vcpu<Self::Cpu>, _: u16, _: u8) -> Option<u32> {
+        None
+    }
+
+    /// Writes an I/O port; whether there are ports.
+    fn port_write(&mut self, _: &mut Vcpu<Self::Cpu>, _: u16, _: u8, _: u32) -> bool {
+        false
+    }
+
+    /// What the devices tell about `topic` in a monitor, as lines of text.
+    fn info(&mut self, _: &str) -> Option<String> {
+        None
+    }
+
+    /// Screen, keyboard and mouse, where there are any.
+    fn console(&self) -> Option<&Console> {
+        None
+    }
+
+    /// As `Controlled::send_keys`.
+    fn send_keys(&mut self, _: &[String], _: u64) -> Result<(), String> {
+        Err("this machine has no keyboard that takes keys from a monitor".to_owned())
+    }
+
+    /// As `Controlled::screen`.
+    fn screen(&mut self, _: bool) -> Result<Vec<u8>, String> {
+        Err("this machine has no screen".to_owned())
+    }
+}
+
+/// What shows the screen.
+#[derive(Default)]
+struct Displays {
+    // Dropped in this order: what looks at the view goes before it.
+    vnc: Option<VncServer>,
+    curses: Option<Curses>,
+    view: Option<View>,
 }
 
 /// A machine of one kind.
 struct Runner<B: Board> {
-    // The order of fields is the order of being dropped: threads that use the rest go first.
+    // The order of fields is the order of being dropped: threads that use the rest go first, and nobody waits for an answer.
+    control: Closer,
+    monitors: Monitors,
+    throttle: Option<Throttle>,
+    displays: Displays,
     input: Option<InputThread>,
     terminal: Option<RawTerminal>,
     timer: Timer,
@@ -202,6 +293,12 @@ struct Runner<B: Board> {
     jit: Option<Arc<Jit>>,
     clock: Clock,
     requests: Arc<Requests>,
+    description: Arc<Description>,
+    state: RunState,
+    pace: Pace,
+    reset_wanted: bool,
+    /// The last reset was a user's.
+    reset_by_user: bool,
     config: Config,
 }
 
@@ -228,7 +325,7 @@ fn advise_huge_pages(memory: &GuestMemoryMmap<()>) {
 
 /// Makes the compiling side and the cache, for a guest whose env has its header at `header_offset`.
 fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
-    let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile }) = &config.accel else {
+    let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile, .. }) = &config.accel else {
         let bytes = DEFAULT_TB_SIZE_MIB as usize * (1 << 20);
         return Ok((Arc::new(Cache::new(ram.clone(), bytes, None)), None));
     };
@@ -264,6 +361,14 @@ fn runs_demo(config: &Config) -> bool {
     config.machine == MachineKind::Pc && nothing && !disks && config.boot == Boot::default()
 }
 
+/// A debugger's stop as others are told of it.
+fn stop_reason(stop: Stop) -> StopReason {
+    match stop {
+        Stop::Breakpoint => StopReason::Breakpoint,
+        Stop::Watchpoint(hit) => StopReason::Watchpoint(hit),
+    }
+}
+
 fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
@@ -274,13 +379,13 @@ impl<B: Board> Runner<B> {
         let kicker = Kicker::new();
         let ram = allocate_ram(config, &B::ram_ranges(config))?;
         let clock = Clock::start();
-        let timer = Timer::start(clock, kicker.clone()).context("cannot start the timer thread")?;
+        let timer = Timer::start(clock.clone(), kicker.clone()).context("cannot start the timer thread")?;
         let (cache, jit) = translation(config, &ram, B::Cpu::HEADER_OFFSET)?;
         let parts = Parts {
             config,
             ram,
             cache: cache.clone(),
-            clock,
+            clock: clock.clone(),
             alarm: timer.alarm(),
             kicker: kicker.clone(),
             requests: requests.clone(),
@@ -290,6 +395,10 @@ impl<B: Board> Runner<B> {
         let perf = if wanted { Some(PerfMap::create().context("-perfmap")?) } else { None };
         let vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf, kicker.clone());
         let mut runner = Runner {
+            control: Closer(Control::new(kicker.clone())),
+            monitors: Monitors::default(),
+            throttle: None,
+            displays: Displays::default(),
             input: None,
             terminal: None,
             timer,
@@ -300,6 +409,11 @@ impl<B: Board> Runner<B> {
             jit,
             clock,
             requests,
+            description: Arc::new(B::Cpu::description()),
+            state: RunState::Running,
+            pace: Pace::Free,
+            reset_wanted: false,
+            reset_by_user: false,
             config: config.clone(),
         };
         runner.load()?;
@@ -326,13 +440,62 @@ impl<B: Board> Runner<B> {
             kicker.kick();
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-        self.input = Some(InputThread::spawn(fd, mux, self.board.input(), quit).context("standard input")?);
+        let console = mux.then(|| monitor::console(self.control.clone()));
+        let input = InputThread::spawn(fd, console, mux, self.board.input(), quit);
+        self.input = Some(input.context("standard input")?);
+        Ok(())
+    }
+
+    /// Starts what shows the screen.
+    fn show_displays(&mut self) -> Result<()> {
+        let Some(console) = self.board.console() else { return Ok(()) };
+        if self.config.vnc.is_none() && !self.config.curses {
+            return Ok(());
+        }
+        let view = View::start(console.clone()).context("cannot start the display's thread")?;
+        if let Some(target) = &self.config.vnc {
+            let server = VncServer::start(target, &view);
+            self.displays.vnc = Some(server.with_context(|| format!("-vnc: cannot listen at {target}"))?);
+        }
+        if self.config.curses {
+            let (stdin, stdout) = (std::io::stdin(), std::io::stdout());
+            if !stdin.is_terminal() || !stdout.is_terminal() {
+                bail!("-display: curses needs a terminal");
+            }
+            self.terminal = RawTerminal::enter_screen(&stdin, LEAVE).context("cannot set up the terminal")?;
+            let terminal = rustix::io::fcntl_dupfd_cloexec(&stdout, 3).context("standard output")?;
+            self.displays.curses = Some(Curses::start(&view, terminal).context("-display: curses")?);
+            let typing = typing(console.clone());
+            let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
+            let quit = move || {
+                requests.quit.store(true, Ordering::Release);
+                kicker.kick();
+            };
+            let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
+            self.input = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+        }
+        self.displays.view = Some(view);
         Ok(())
     }
 
     fn run(&mut self) -> Result<ExitStatus> {
         self.connect_input()?;
+        self.throttle = Throttle::start(&self.config.accel, self.kicker.clone()).context("-accel: cpu-limit")?;
+        if self.config.start_stopped {
+            self.state = RunState::Prelaunch;
+            self.clock.run(false);
+        }
+        self.monitors = Monitors::start(&self.config, &self.control)?;
+        self.show_displays()?;
         let result = self.run_loop();
+        if let Ok(status) = &result {
+            let by_user = self.reset_by_user && *status == ExitStatus::Reset;
+            let (guest, reason) = if by_user { (false, "host-qmp-system-reset") } else { status.cause() };
+            self.control.tell(Notice::Shutdown { guest, reason });
+        }
+        self.control.close();
+        self.monitors = Monitors::default();
+        self.displays = Displays::default();
         // The threads that use the terminal end before it is restored.
         self.input = None;
         self.terminal = None;
@@ -347,11 +510,16 @@ impl<B: Board> Runner<B> {
             {
                 return Ok(status);
             }
-            match self.board.turn(&mut self.vcpu)? {
+            match self.board.turn(&mut self.vcpu, self.pace)? {
+                Turn::Again if self.pace == Pace::One => {
+                    self.pace = Pace::Free;
+                    let reason = self.vcpu.take_stop().map_or(StopReason::Step, stop_reason);
+                    self.pause(RunState::Debug, reason);
+                }
                 Turn::Again => {}
                 Turn::Sleep => self.sleep(),
                 Turn::Reset => {
-                    if let Some(status) = self.reset()? {
+                    if let Some(status) = self.reset(true)? {
                         return Ok(status);
                     }
                 }
@@ -363,30 +531,66 @@ impl<B: Board> Runner<B> {
     fn service(&mut self) -> Result<Option<ExitStatus>> {
         // Read, too: what the kick was about is seen after it.
         self.vcpu.cpu.header().exit_request.swap(0, Ordering::AcqRel);
+        if let Some(throttle) = &mut self.throttle {
+            throttle.pause();
+        }
         self.kicker.clear();
+        if let Some(stop) = self.vcpu.take_stop() {
+            self.pause(RunState::Debug, stop_reason(stop));
+        }
+        if let Some(status) = self.obey()? {
+            return Ok(Some(status));
+        }
+        if self.pace == Pace::One && !self.vcpu.cpu.is_halted() {
+            // No interrupt comes before the one instruction.
+            return Ok(None);
+        }
         let Looked { event, deadline } = self.board.look(&mut self.vcpu);
         self.timer.alarm().set(deadline);
-        if self.requests.quit.load(Ordering::Acquire) {
-            return Ok(Some(ExitStatus::Quit));
-        }
-        if self.requests.output_closed.load(Ordering::Acquire) {
-            return Ok(Some(ExitStatus::OutputClosed));
-        }
         match event {
             None => Ok(None),
             Some(Event::PowerOff) => Ok(Some(ExitStatus::PowerOff)),
             Some(Event::Exit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
-            Some(Event::Reset) => self.reset(),
+            Some(Event::Reset) => self.reset(true),
+        }
+    }
+
+    /// Does what others have asked for, and does not come back while the guest is stopped.
+    fn obey(&mut self) -> Result<Option<ExitStatus>> {
+        loop {
+            while let Some(command) = self.control.take() {
+                command(self);
+            }
+            if self.requests.quit.load(Ordering::Acquire) {
+                return Ok(Some(ExitStatus::Quit));
+            }
+            if self.requests.output_closed.load(Ordering::Acquire) {
+                return Ok(Some(ExitStatus::OutputClosed));
+            }
+            if std::mem::take(&mut self.reset_wanted)
+                && let Some(status) = self.reset(false)?
+            {
+                return Ok(Some(status));
+            }
+            if self.state == RunState::Running {
+                return Ok(None);
+            }
+            self.vcpu.rest();
+            self.kicker.sleep(None);
+            self.kicker.clear();
+            self.vcpu.wake();
         }
     }
 
     /// Restarts the machine, unless the user wants it to end then.
-    fn reset(&mut self) -> Result<Option<ExitStatus>> {
+    fn reset(&mut self, guest: bool) -> Result<Option<ExitStatus>> {
+        self.reset_by_user = !guest;
         if self.config.no_reboot {
             return Ok(Some(ExitStatus::Reset));
         }
         self.board.reset();
         self.load()?;
+        self.control.tell(Notice::Reset { guest });
         Ok(None)
     }
 
@@ -412,6 +616,24 @@ impl<B: Board> Runner<B> {
     }
 }
 
+/// A file with the process's number, for as long as it runs.
+struct PidFile<'a>(&'a Path);
+
+impl PidFile<'_> {
+    fn create(path: &Path) -> Result<PidFile<'_>> {
+        let mut file = cli::open_output("-pidfile", path)?;
+        writeln!(file, "{}", std::process::id()).with_context(|| format!("-pidfile: {}", path.display()))?;
+        Ok(PidFile(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        // It may have been taken away by somebody else.
+        let _ = std::fs::remove_file(self.0);
+    }
+}
+
 /// Runs the machine that `config` describes to its end, and writes `-stats`.
 ///
 /// # Errors
@@ -422,8 +644,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
         Some(path) => Some((path.clone(), cli::open_output("-stats", path)?)),
         None => None,
     };
+    let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
     let mut machine = Machine::new(config)?;
     let status = machine.run()?;
+    drop(pid_file);
     if runs_demo(config) {
         // Nobody is told when standard output is gone: the guest's own output found out.
         let _ = write!(std::io::stdout(), "\n{}", machine.stats().to_table());

@@ -33,6 +33,8 @@ struct Modes {
     tty: OwnedFd,
     cooked: Termios,
     raw: Termios,
+    /// What is written to the terminal before it is cooked.
+    leave: &'static [u8],
     /// Set once the terminal is to stay cooked.
     done: Mutex<bool>,
 }
@@ -52,6 +54,15 @@ impl RawTerminal {
     /// started (as by nohup), for the rest of the process's life: each restores the terminal and then does what it does
     /// by default.
     pub fn enter(tty: impl AsFd, mux: bool) -> io::Result<Option<RawTerminal>> {
+        RawTerminal::enter_with(tty, mux, b"")
+    }
+
+    /// As [`RawTerminal::enter`] with `mux`, for a terminal that is drawn on: whatever restores it writes `leave` to it first.
+    pub fn enter_screen(tty: impl AsFd, leave: &'static [u8]) -> io::Result<Option<RawTerminal>> {
+        RawTerminal::enter_with(tty, true, leave)
+    }
+
+    fn enter_with(tty: impl AsFd, mux: bool, leave: &'static [u8]) -> io::Result<Option<RawTerminal>> {
         let tty = tty.as_fd();
         if !isatty(tty) {
             return Ok(None);
@@ -61,6 +72,7 @@ impl RawTerminal {
             tty: tty.try_clone_to_owned()?,
             raw: raw_mode(&cooked, mux),
             cooked,
+            leave,
             done: Mutex::new(false),
         });
         let terminal = RawTerminal { modes: Arc::clone(&modes) };
@@ -86,10 +98,18 @@ impl Modes {
         Ok(())
     }
 
+    /// A terminal that does not take it is not worth waiting for.
+    fn write_leave(&self) {
+        if !self.leave.is_empty() {
+            let _ = rustix::io::write(&self.tty, self.leave);
+        }
+    }
+
     /// Restores the mode for good.
     fn restore(&self) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *done, true) {
+            self.write_leave();
             // A terminal that is gone (EIO) has no mode left to restore.
             let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.cooked);
         }
@@ -97,6 +117,7 @@ impl Modes {
 
     /// Stops the process with the terminal as its shell expects it.
     fn suspend(&self) {
+        self.write_leave();
         // Not `Drain` or `Flush`: a terminal that nobody reads must not hold the process up.
         let _ = tcsetattr(&self.tty, OptionalActions::Now, &self.cooked);
         let _ = emulate_default_handler(SIGTSTP);
@@ -175,11 +196,11 @@ impl EscapeAction {
                 "\nCtrl-A h       show this help\n\
                  Ctrl-A x       quit mimus\n\
                  Ctrl-A b       send a break (not supported yet)\n\
-                 Ctrl-A c       switch to the monitor (not supported yet)\n\
+                 Ctrl-A c       switch between the guest and the monitor\n\
                  Ctrl-A Ctrl-A  send Ctrl-A to the guest\n"
             }
             EscapeAction::Break => "\nmimus: Ctrl-A b: sending a break is not supported yet\n",
-            EscapeAction::Monitor => "\nmimus: Ctrl-A c: the monitor is not supported yet\n",
+            EscapeAction::Monitor => "\nmimus: Ctrl-A c: there is no monitor here\n",
         }
     }
 }
@@ -223,6 +244,14 @@ const QUEUE_LIMIT: usize = 4096;
 /// How soon bytes that the guest had no room for are offered again, at first and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 
+/// What takes the terminal's input in the guest's place after Ctrl-A c.
+pub trait Console: Send {
+    /// It begins to.
+    fn enter(&mut self);
+    /// A byte was typed.
+    fn typed(&mut self, byte: u8);
+}
+
 /// A thread that delivers a host's input to a guest. Dropping it ends the thread and waits for it, so no lock that the
 /// callbacks take may be held then.
 #[derive(Debug)]
@@ -250,12 +279,14 @@ impl Wake {
 }
 
 impl InputThread {
-    /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`]. `deliver` returns how many of the
+    /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
+    /// of which one leads to `console` and back. `deliver` returns how many of the
     /// bytes the guest took, which may be none: they are offered again shortly, and at once after [`wake`](Self::wake).
     /// `quit` is called for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
     /// machine.
     pub fn spawn(
         input: OwnedFd,
+        console: Option<Box<dyn Console>>,
         escapes: bool,
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
@@ -266,6 +297,8 @@ impl InputThread {
             input,
             wake: Arc::clone(&wake),
             parser: escapes.then(EscapeParser::default),
+            console,
+            in_console: false,
             queue: VecDeque::with_capacity(QUEUE_LIMIT),
             open: true,
         };
@@ -295,6 +328,9 @@ struct Pump {
     input: OwnedFd,
     wake: Arc<Wake>,
     parser: Option<EscapeParser>,
+    console: Option<Box<dyn Console>>,
+    /// What is typed is the console's.
+    in_console: bool,
     queue: VecDeque<u8>,
     open: bool,
 }
@@ -377,8 +413,19 @@ impl Pump {
         }
         for &byte in &buffer[..count] {
             match self.parser.as_mut().map_or(Typed::Guest(byte), |parser| parser.step(byte)) {
+                Typed::Guest(byte) if self.in_console => {
+                    if let Some(console) = &mut self.console {
+                        console.typed(byte);
+                    }
+                }
                 Typed::Guest(byte) => self.queue.push_back(byte),
                 Typed::Nothing => {}
+                Typed::Action(EscapeAction::Monitor) if self.console.is_some() => {
+                    self.in_console = !self.in_console;
+                    if let Some(console) = self.console.as_mut().filter(|_| self.in_console) {
+                        console.enter();
+                    }
+                }
                 Typed::Action(action) => {
                     // Without a standard error there is nobody to tell.
                     let _ = io::stderr().write_all(action.notice().as_bytes());

@@ -13,7 +13,7 @@ use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::header::jump_cache_offset;
-use mimus_softmmu::{ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict};
+use mimus_softmmu::{ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey};
@@ -122,6 +122,18 @@ pub struct Vcpu<C: GuestCpu> {
     /// The block found next, if its code is the quick tier's, was executed often enough to be compiled.
     hot: bool,
     perf: Option<PerfMap>,
+    /// Linear addresses that a debugger wants the guest stopped at, in order. No block begins at one of them or goes across it.
+    breakpoints: Vec<u64>,
+    stop: Option<Stop>,
+}
+
+/// Why a debugger's guest stops.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stop {
+    /// Before the instruction at a breakpoint.
+    Breakpoint,
+    /// Behind an instruction that made a watched access.
+    Watchpoint(WatchHit),
 }
 
 impl<C: GuestCpu> Vcpu<C> {
@@ -172,6 +184,67 @@ impl<C: GuestCpu> Vcpu<C> {
             sampled: true,
             hot: false,
             perf,
+            breakpoints: Vec::new(),
+            stop: None,
+        }
+    }
+
+    /// Has the guest stop before the instructions at these linear addresses and no others.
+    pub fn set_breakpoints(&mut self, addresses: &[u64]) {
+        let mut sorted = addresses.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let old = std::mem::replace(&mut self.breakpoints, sorted);
+        let new: Vec<u64> = self.breakpoints.iter().copied().filter(|addr| old.binary_search(addr).is_err()).collect();
+        self.cache.drop_at(&new);
+        self.moved();
+    }
+
+    /// Has the guest stop behind instructions that access these ranges, and no others.
+    pub fn set_watchpoints(&mut self, list: Vec<Watch>) {
+        self.cpu.mmu().set_watches(WatchOwner::Debugger, list);
+    }
+
+    /// To be called after the program counter was set from outside.
+    pub fn moved(&mut self) {
+        self.link_from = None;
+        self.indirect = false;
+        self.hot = false;
+        self.sampled = false;
+    }
+
+    /// Why the guest is to stop, since the last call. `exit_request` is set when there is a reason.
+    pub fn take_stop(&mut self) -> Option<Stop> {
+        self.stop.take()
+    }
+
+    fn request_stop(&mut self, stop: Stop) {
+        self.stop = Some(stop);
+        self.cpu.header().exit_request.store(1, Ordering::Release);
+    }
+
+    /// Whether the guest is at a breakpoint, where it then stops.
+    fn breaks_here(&mut self) -> bool {
+        let here = !self.breakpoints.is_empty() && self.breakpoints.binary_search(&self.cpu.linear_pc()).is_ok();
+        if here {
+            self.request_stop(Stop::Breakpoint);
+        }
+        here
+    }
+
+    /// Bytes from the linear address `linear` on that a block may begin instructions in: to the next breakpoint.
+    fn unbroken(&self, linear: u64) -> usize {
+        let next = self.breakpoints.partition_point(|&addr| addr <= linear);
+        let distance = self.breakpoints.get(next).map_or(u64::MAX, |addr| addr - linear);
+        usize::try_from(distance).unwrap_or(usize::MAX)
+    }
+
+    /// Looks whether a watched access was made.
+    fn look_at_watches(&mut self) {
+        if self.cpu.mmu().watches.has_hits()
+            && let Some(&hit) = self.cpu.mmu().watches.take_hits(WatchOwner::Debugger).first()
+        {
+            self.request_stop(Stop::Watchpoint(hit));
         }
     }
 
@@ -226,6 +299,7 @@ impl<C: GuestCpu> Vcpu<C> {
         if self.cpu.single_steps() {
             return self.step_one();
         }
+        self.look_at_watches();
         let context = self.cpu.context();
         let pc = self.cpu.pc();
         // The entry is taken out while its block runs: cheaper than counting one more owner.
@@ -241,13 +315,16 @@ impl<C: GuestCpu> Vcpu<C> {
             }
             return result;
         }
+        if self.breaks_here() {
+            return Ok(());
+        }
         let Ok(tb) = self.find(context) else {
             self.deliver();
             return Ok(());
         };
         let tb = match tb {
             Found::Block(tb) => tb,
-            Found::Uncached(block) => return self.interpret(&block).map(drop),
+            Found::Uncached(block) => return self.interpret_many(&block),
         };
         self.run(&tb, context)
     }
@@ -270,7 +347,7 @@ impl<C: GuestCpu> Vcpu<C> {
         let entry = tb.entry();
         if entry == 0 {
             self.link_from = None;
-            return self.interpret(&tb.block).map(drop);
+            return self.interpret_many(&tb.block);
         }
         if std::mem::take(&mut self.sampled) {
             self.sample(tb);
@@ -351,18 +428,28 @@ impl<C: GuestCpu> Vcpu<C> {
         }
     }
 
+    /// Interprets a block that may have more than one instruction.
+    fn interpret_many(&mut self, block: &Block) -> Result<(), Malformed> {
+        self.cpu.mmu().watches.refuse = true;
+        let result = self.interpret(block);
+        self.cpu.mmu().watches.refuse = false;
+        match result? {
+            Exit::Fault { .. } => self.stopped(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Interprets a block. What is to be done about a fault is left to the caller.
     fn interpret(&mut self, block: &Block) -> Result<Exit, Malformed> {
         log::exec(&*self.cpu, "interpreted");
         let Outcome { exit, insns } = self.interp.run(block, &mut *self.cpu);
         self.stats.interpreted_insns += u64::from(insns);
         self.stats.interpreted_blocks += 1;
         match exit {
-            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } => self.cpu.set_pc(pc),
-            Exit::Main(_) => {}
-            Exit::Fault { pc } => {
+            Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } | Exit::Fault { pc } => {
                 self.cpu.set_pc(pc);
-                self.stopped();
             }
+            Exit::Main(_) => {}
             Exit::Malformed => return Err(Malformed(block.pc)),
         }
         Ok(exit)
@@ -372,12 +459,14 @@ impl<C: GuestCpu> Vcpu<C> {
         let Some(jit) = &self.jit else { return Ok(()) };
         log::exec(&*self.cpu, "compiled");
         self.cpu.set_in_compiled_code(true);
+        self.cpu.mmu().watches.refuse = true;
         let env: *mut C = &raw mut *self.cpu;
         // SAFETY: `entry` is a live block's entry, read since this vCPU last passed its dispatcher, so that its memory is not
         // reused before the next pass; `env` is this vCPU's own, with its header filled in by `new` and `update_mode`; the
         // tables that the header points to live as long as `self`, the link table as long as the cache it shares.
         let code = unsafe { enter(&jit.thunks, env.cast(), HostAddr(entry)) };
         self.cpu.set_in_compiled_code(false);
+        self.cpu.mmu().watches.refuse = false;
         self.stats.exits[code as usize] += 1;
         let value = self.cpu.header().exit_value;
         match code {
@@ -405,23 +494,22 @@ impl<C: GuestCpu> Vcpu<C> {
             ExitCode::Main => {}
             ExitCode::Stopped => {
                 self.cpu.set_pc(value);
-                if self.cpu.header().verdict == Verdict::Interpret as u32 {
-                    self.cpu.header().verdict = 0;
-                    self.stats.interpreted_once += 1;
-                    return self.step_one();
-                }
-                self.stopped();
+                return self.stopped();
             }
         }
         Ok(())
     }
 
-    /// A fault is pending, or the instruction is to be started again.
-    fn stopped(&mut self) {
+    /// A fault is pending, or the instruction is to be started again, perhaps by itself.
+    fn stopped(&mut self) -> Result<(), Malformed> {
         let verdict = std::mem::take(&mut self.cpu.header().verdict);
         if verdict == Verdict::Fault as u32 {
             self.deliver();
+        } else if verdict == Verdict::Interpret as u32 {
+            self.stats.interpreted_once += 1;
+            return self.execute_one();
         }
+        Ok(())
     }
 
     /// Delivers the pending exception of the instruction at the guest PC.
@@ -433,15 +521,23 @@ impl<C: GuestCpu> Vcpu<C> {
         self.cpu.header().verdict = 0;
     }
 
-    /// Interprets exactly one instruction, with what single-stepping and breakpoints add to it.
+    /// Interprets exactly one instruction, with what single-stepping and breakpoints add to it: none, where a debugger has a
+    /// breakpoint.
     ///
     /// # Errors
     ///
     /// As for [`Vcpu::step`].
     pub fn step_one(&mut self) -> Result<(), Malformed> {
-        self.link_from = None;
-        self.indirect = false;
-        self.hot = false;
+        if self.breaks_here() { Ok(()) } else { self.execute_one() }
+    }
+
+    /// The same, whether or not a debugger has a breakpoint there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Vcpu::step`].
+    pub fn execute_one(&mut self) -> Result<(), Malformed> {
+        self.moved();
         let Ok(step) = self.cpu.before_step() else {
             self.deliver();
             return Ok(());
@@ -454,9 +550,11 @@ impl<C: GuestCpu> Vcpu<C> {
             }
         };
         let exit = self.interpret(&block)?;
-        if !matches!(exit, Exit::Fault { .. }) {
-            self.cpu.after_step(step);
+        self.look_at_watches();
+        if matches!(exit, Exit::Fault { .. }) {
+            return self.stopped();
         }
+        self.cpu.after_step(step);
         Ok(())
     }
 
@@ -549,20 +647,22 @@ impl<C: GuestCpu> Vcpu<C> {
         let linear = self.cpu.linear_pc();
         let gpa = self.fetch_address(linear, context)?;
         let want = if max_insns == 1 { C::MAX_INSN_LEN } else { FETCH };
-        let in_page = ((PAGE_SIZE - (gpa & (PAGE_SIZE - 1))) as usize).min(want);
+        let here = ((PAGE_SIZE - (gpa & (PAGE_SIZE - 1))) as usize).min(want);
         let mut bytes = [0; FETCH + SPILL];
-        self.read_code(gpa, &mut bytes[..in_page]);
+        self.read_code(gpa, &mut bytes[..here]);
+        // Only the first instruction goes beyond it.
+        let in_page = here.min(self.unbroken(linear));
         let mut pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
         // What is kept need not be translated again for each write to it.
         let often = if max_insns == 1 { SmallVec::new() } else { self.cache.patched(gpa) };
         let (patched, mut read) = (Patched { gpa, writes: &often }, Vec::new());
         let lifted =
-            match self.cpu.lift_patched(&Code { bytes: &bytes[..in_page], in_page, max_insns }, &patched, &mut read) {
+            match self.cpu.lift_patched(&Code { bytes: &bytes[..here], in_page, max_insns }, &patched, &mut read) {
                 Ok(block) => Ok(block),
                 Err(Truncated) => {
                     let second = self.fetch_address((linear & !(PAGE_SIZE - 1)).wrapping_add(PAGE_SIZE), context)?;
-                    let end = in_page + C::MAX_INSN_LEN;
-                    self.read_code(second, &mut bytes[in_page..end]);
+                    let end = here + C::MAX_INSN_LEN;
+                    self.read_code(second, &mut bytes[here..end]);
                     pages.push((second, 0));
                     self.cpu.lift(&Code { bytes: &bytes[..end], in_page, max_insns })
                 }

@@ -12,6 +12,8 @@ pub mod mmu;
 pub mod ram;
 mod space;
 pub mod tlb;
+mod vram;
+pub mod watch;
 
 pub use backing::{Backing, Place};
 pub use dma::Dma;
@@ -20,3 +22,5 @@ pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Im
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
 pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};
+pub use vram::{DirtyPages, Vram};
+pub use watch::{Watch, WatchHit, WatchOwner, Watches};

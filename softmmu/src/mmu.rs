@@ -7,6 +7,7 @@ use crate::backing::Backing;
 use crate::ram::{CodeSink, Dropped, Ram, exchange, read_raw, write_raw};
 use crate::space::Spaces;
 use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb};
+use crate::watch::{Watch, WatchOwner, Watches};
 
 /// Kind of a guest access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,6 +40,10 @@ pub trait Walker {
 
     /// Translates the page of `addr` for `access` in MMU mode `bank`, setting accessed and dirty bits.
     fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Self::Fault>;
+
+    /// What stands for an access that was refused for a watchpoint ([`Watches::refuse`]): the instruction is to be executed by
+    /// itself.
+    fn watched() -> Self::Fault;
 }
 
 /// Where physical accesses outside RAM go.
@@ -98,6 +103,8 @@ pub struct Mmu {
     pub tlb: Tlb,
     /// Counters.
     pub stats: MmuStats,
+    /// Watchpoints on data; [`Mmu::set_watches`] changes them.
+    pub watches: Watches,
     spaces: Spaces,
     sink: Arc<dyn CodeSink>,
     dropped: Dropped,
@@ -107,7 +114,14 @@ impl Mmu {
     /// An MMU with `modes` modes, of which `private` is the one that address spaces differ in most.
     pub fn new(ram: Arc<Ram>, modes: usize, private: usize, sink: Arc<dyn CodeSink>) -> Mmu {
         let tlb = Tlb::with_spaces(modes, private, SPACES);
-        Mmu { ram, tlb, stats: MmuStats::default(), spaces: Spaces::default(), sink, dropped: Dropped::NONE }
+        let (stats, watches) = (MmuStats::default(), Watches::default());
+        Mmu { ram, tlb, stats, watches, spaces: Spaces::default(), sink, dropped: Dropped::NONE }
+    }
+
+    /// Watches these ranges, all `owner`'s, instead of those that it had before.
+    pub fn set_watches(&mut self, owner: WatchOwner, list: Vec<Watch>) {
+        self.watches.set(owner, list);
+        self.tlb.flush(false);
     }
 
     /// Invalidates every entry of every address space, or every non-global one. The current one is `asid` from now on.
@@ -184,6 +198,9 @@ impl Mmu {
         access: Access,
     ) -> Result<u64, W::Fault> {
         let map = self.walk(walker, bank, addr, access)?;
+        if self.watches.on_page(addr) {
+            return Ok(map.gpa | addr & (PAGE_SIZE - 1));
+        }
         if let Some(host) = self.ram.readable(map.gpa, PAGE_SIZE) {
             let page = addr & !(PAGE_SIZE - 1);
             let writable = map.writable && self.ram.is_one(map.gpa);
@@ -244,12 +261,21 @@ impl Mmu {
         let access = if for_write { Access::Write } else { Access::Read };
         let offset = addr & (PAGE_SIZE - 1);
         let first = PAGE_SIZE - offset;
-        if first >= u64::from(size) {
-            let gpa = self.translate(walker, bank, addr, access)?;
+        let within = first >= u64::from(size);
+        let gpa = self.translate(walker, bank, addr, access)?;
+        let next = if within { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), access)? };
+        if !self.watches.is_empty() {
+            let Watches { refuse, .. } = self.watches;
+            // The store of an access that is both can be refused only here, before anything was done.
+            if self.watches.access(addr, size.into(), false)
+                || for_write && refuse && self.watches.access(addr, size.into(), true)
+            {
+                return Err(W::watched());
+            }
+        }
+        if within {
             return Ok(self.phys_read(bus, gpa, size));
         }
-        let gpa = self.translate(walker, bank, addr, access)?;
-        let next = self.translate(walker, bank, addr.wrapping_add(first), access)?;
         let mut value = 0;
         for i in 0..u64::from(size) {
             let at = if i < first { gpa + i } else { next + (i - first) };
@@ -298,6 +324,9 @@ impl Mmu {
         };
         // Both pages are translated before either is written: a fault leaves memory unchanged.
         let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
+        if !self.watches.is_empty() && self.watches.access(addr, size.into(), true) {
+            return Err(W::watched());
+        }
         if let CodePolicy::Refuse(pc) = policy {
             let reaches = |gpa, len| self.ram.hits_code(gpa, len) && self.ram.writable(gpa, len).is_some();
             let translates = |gpa, len| reaches(gpa, len) && self.sink.translates(gpa, len, pc);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
     Access, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Place, Ram, Stored,
-    Walker,
+    Walker, Watch, WatchHit, WatchOwner,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -25,6 +25,10 @@ impl Walker for Pages {
         let mapping = self.0.get(&(addr & !(PAGE_SIZE - 1))).copied().ok_or(addr)?;
         if access == Access::Write && !mapping.writable { Err(addr) } else { Ok(mapping) }
     }
+
+    fn watched() -> u64 {
+        WATCHED
+    }
 }
 
 #[derive(Default)]
@@ -42,6 +46,9 @@ impl MmioBus for Device {
 
 /// Guest PC of an instruction that all code is translated with.
 const RUNNING: u64 = 0x77;
+
+/// The fault of an access that a watchpoint refuses.
+const WATCHED: u64 = u64::MAX;
 
 #[derive(Default)]
 struct Sink(Mutex<Vec<(u64, u64)>>);
@@ -390,4 +397,33 @@ fn reads_of_one_memory_and_writes_to_another() {
     s.write(VIRT + PAGE_SIZE, 1, 7).unwrap();
     assert_eq!(s.read(VIRT, 1), Ok(0xd0));
     assert_eq!(s.device.0, [(0x6000, 1, Some(7)), (0x5000, 1, None)]);
+}
+
+#[test]
+fn watched_ranges_are_noted_or_refused_and_the_rest_of_their_page_is_not() {
+    let mut s = Setup::new(&[0x5000, 0x3000]);
+    s.write(VIRT, 8, 7).unwrap();
+    let watch = Watch { addr: VIRT + 16, len: 4, read: false, write: true, owner: WatchOwner::Debugger, tag: 3 };
+    s.mmu.set_watches(WatchOwner::Debugger, vec![watch]);
+    // Singly: done and noted.
+    assert_eq!(s.write(VIRT + 12, 8, u64::MAX), Ok(Stored::Done));
+    assert_eq!(s.read(VIRT + 12, 8), Ok(u64::MAX));
+    assert_eq!(s.mmu.watches.take_hits(WatchOwner::Debugger), [WatchHit { watch, write: true }]);
+    // Among others: not done.
+    s.mmu.watches.refuse = true;
+    assert_eq!(s.write(VIRT + 16, 1, 0), Err(WATCHED));
+    assert_eq!(s.mmu.read(&s.pages, &mut s.device, 0, VIRT + 16, 4, true), Err(WATCHED));
+    assert_eq!(s.write(VIRT + 20, 1, 0), Ok(Stored::Done));
+    assert_eq!(s.write(VIRT + PAGE_SIZE, 1, 0), Ok(Stored::Done));
+    assert!(s.mmu.tlb.entry(0, VIRT).read != VIRT && s.mmu.tlb.entry(0, VIRT + PAGE_SIZE).read == VIRT + PAGE_SIZE);
+    assert_eq!(s.read(VIRT + 16, 4), Ok(u64::from(u32::MAX)));
+    assert!(!s.mmu.watches.has_hits());
+    // Copies of many bytes are made one by one there.
+    assert_eq!(s.mmu.fill(&s.pages, 0, VIRT, (8, 1), 4), Ok(0));
+    assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + PAGE_SIZE, VIRT), 8, 4), Ok(0));
+    s.mmu.set_watches(WatchOwner::Guest, Vec::new());
+    assert!(!s.mmu.watches.is_empty());
+    s.mmu.set_watches(WatchOwner::Debugger, Vec::new());
+    assert_eq!(s.write(VIRT + 16, 1, 0), Ok(Stored::Done));
+    assert_eq!(s.mmu.tlb.entry(0, VIRT).read, VIRT);
 }

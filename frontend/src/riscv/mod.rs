@@ -32,6 +32,7 @@ mod bus;
 pub mod compressed;
 pub mod cpu;
 pub mod csr;
+mod debug;
 pub mod disasm;
 mod engine;
 pub mod float;

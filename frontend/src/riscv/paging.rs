@@ -5,6 +5,7 @@ use mimus_softmmu::{Access, Mapping, PAGE_SIZE, Ram, Walker};
 use super::cpu::bank;
 use super::state::{State, envcfg, mstatus, privilege};
 use super::trap::{Trap, cause};
+use crate::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits.
 pub const PHYSICAL_BITS: u32 = 56;
@@ -166,6 +167,10 @@ impl Walk<'_> {
 impl Walker for State {
     type Fault = Trap;
 
+    fn watched() -> Trap {
+        Trap::WATCHED
+    }
+
     fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Trap> {
         let mode = self.satp >> satp::MODE_SHIFT;
         let walk = |levels| Walk { state: self, ram, addr, access, bank, levels };
@@ -186,4 +191,133 @@ impl Walker for State {
             }
         }
     }
+}
+
+impl State {
+    /// Levels of the present mode's tables; 0 where addresses are physical.
+    fn levels(&self) -> u32 {
+        let mode = self.satp >> satp::MODE_SHIFT;
+        if mode == satp::BARE || self.data_privilege() == privilege::MACHINE {
+            return 0;
+        }
+        (mode - satp::SV39) as u32 + 3
+    }
+
+    /// Physical address of virtual address `addr`, whatever its rights, as a debugger asks for it: sets no bits.
+    pub fn translate_debug(&self, ram: &Ram, addr: u64) -> Option<u64> {
+        let levels = self.levels();
+        if levels == 0 {
+            return Some(addr);
+        }
+        let unused = 64 - (12 + 9 * levels);
+        if ((addr << unused) as i64 >> unused) as u64 != addr {
+            return None;
+        }
+        let mut table = (self.satp & satp::PPN) << 12;
+        for level in (0..levels).rev() {
+            let shift = 12 + 9 * level;
+            let entry = ram.read_u64(table + (addr >> shift & 0x1ff) * 8)?;
+            if entry & pte::V == 0 {
+                return None;
+            }
+            let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+            if entry & (pte::R | pte::X) != 0 {
+                let within = (1u64 << shift) - 1;
+                return Some(frame & !within | addr & within);
+            }
+            table = frame;
+        }
+        None
+    }
+}
+
+/// Mapped pages with the same rights that follow one another in both address spaces.
+#[derive(Clone, Copy)]
+struct Range {
+    addr: u64,
+    gpa: u64,
+    size: u64,
+    rights: u64,
+}
+
+/// A listing of page tables in the making.
+struct Listing<'a> {
+    ram: &'a Ram,
+    levels: u32,
+    tables: Tables,
+    out: String,
+    entries: usize,
+    range: Option<Range>,
+}
+
+impl Listing<'_> {
+    /// Lists what a table maps from `base` on; whether there is to be more.
+    fn table(&mut self, table: u64, level: u32, base: u64) -> bool {
+        let shift = 12 + 9 * level;
+        for index in 0..512u64 {
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return false;
+            }
+            let Some(entry) = self.ram.read_u64(table + index * 8).filter(|entry| entry & pte::V != 0) else {
+                continue;
+            };
+            let addr = base | index << shift;
+            let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+            let more = if entry & (pte::R | pte::X) != 0 {
+                self.page(addr, frame, 1 << shift, entry & 0xff)
+            } else {
+                level == 0 || self.table(frame, level - 1, addr)
+            };
+            if !more {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn page(&mut self, addr: u64, gpa: u64, size: u64, rights: u64) -> bool {
+        let unused = 64 - (12 + 9 * self.levels);
+        let addr = ((addr << unused) as i64 >> unused) as u64;
+        let grows = self.tables == Tables::Ranges;
+        match &mut self.range {
+            Some(r)
+                if grows
+                    && r.addr.wrapping_add(r.size) == addr
+                    && r.gpa.wrapping_add(r.size) == gpa
+                    && r.rights == rights =>
+            {
+                r.size += size;
+                true
+            }
+            _ => {
+                let more = self.end_range();
+                self.range = Some(Range { addr, gpa, size, rights });
+                more
+            }
+        }
+    }
+
+    fn end_range(&mut self) -> bool {
+        let Some(Range { addr, gpa, size, rights }) = self.range.take() else { return true };
+        let letters =
+            [(pte::R, 'r'), (pte::W, 'w'), (pte::X, 'x'), (pte::U, 'u'), (pte::G, 'g'), (pte::A, 'a'), (pte::D, 'd')];
+        let text: String = letters.iter().map(|&(bit, c)| if rights & bit != 0 { c } else { '-' }).collect();
+        append(&mut self.out, &format!("{addr:016x} {gpa:016x} {size:016x} {text}\n"))
+    }
+}
+
+/// What is mapped, as QEMU's `info mem` shows it.
+pub(super) fn tables_text(state: &State, ram: &Ram, tables: Tables) -> String {
+    let levels = state.levels();
+    if levels == 0 {
+        return "No translation or protection\n".to_owned();
+    }
+    let out = "vaddr            paddr            size             attr\n\
+               ---------------- ---------------- ---------------- -------\n"
+        .to_owned();
+    let mut listing = Listing { ram, levels, tables, out, entries: 0, range: None };
+    listing.table((state.satp & satp::PPN) << 12, levels - 1, 0);
+    listing.end_range();
+    listing.out
 }

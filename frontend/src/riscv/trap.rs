@@ -42,6 +42,11 @@ pub struct Trap {
     pub tval: u64,
 }
 
+impl Trap {
+    /// No exception: a watchpoint wants the instruction executed by itself.
+    pub(crate) const WATCHED: Trap = Trap { cause: u64::MAX, tval: 0 };
+}
+
 /// What is to be done about the instruction at the program counter instead of executing it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Pending {
@@ -115,6 +120,10 @@ impl Cpu {
     /// Makes an exception pending. The instruction at the program counter must have had no side effect yet.
     #[cold]
     pub fn raise(&mut self, trap: Trap) -> Raised {
+        if trap == Trap::WATCHED {
+            self.header.verdict = Verdict::Interpret as u32;
+            return Raised;
+        }
         self.set_pending(Pending::Trap(trap));
         Raised
     }

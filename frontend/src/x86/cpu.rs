@@ -162,6 +162,7 @@ impl Cpu {
         self.triple_fault = false;
         self.flush_tlb(false);
         self.update_mode();
+        self.update_data_breakpoints();
     }
 
     /// Recomputes everything that is derived from control registers, segments and flags. To be called after any change of
@@ -260,6 +261,10 @@ impl Cpu {
         self.raise(match fault {
             PageFault::Page { addr, code } => Exception::page_fault(addr, code),
             PageFault::NonCanonical => Exception::non_canonical(),
+            PageFault::Watched => {
+                self.header.verdict = Verdict::Interpret as u32;
+                return Raised;
+            }
         })
     }
 
@@ -312,12 +317,20 @@ impl Cpu {
 
     /// Reads as the processor itself does from GDT, LDT, IDT and TSS: with supervisor privilege.
     pub fn read_system(&mut self, addr: u64, size: u8) -> Result<u64> {
-        self.read_as(self.system_bank(), addr, size)
+        self.unrefused(|cpu| cpu.read_as(cpu.system_bank(), addr, size))
     }
 
     /// Writes as the processor itself does to descriptors and TSS: with supervisor privilege.
     pub fn write_system(&mut self, addr: u64, size: u8, value: u64) -> Result<()> {
-        self.write_as(self.system_bank(), addr, size, value)
+        self.unrefused(|cpu| cpu.write_as(cpu.system_bank(), addr, size, value))
+    }
+
+    /// Makes accesses that watchpoints note but do not refuse: they are not the instruction's own.
+    fn unrefused<T>(&mut self, f: impl FnOnce(&mut Cpu) -> T) -> T {
+        let refuse = std::mem::take(&mut self.mmu.watches.refuse);
+        let result = f(self);
+        self.mmu.watches.refuse = refuse;
+        result
     }
 
     /// MMU mode of implicit supervisor accesses: SMAP is in force whatever EFLAGS.AC says (SDM vol. 3A, 4.6.1).

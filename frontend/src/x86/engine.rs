@@ -55,6 +55,9 @@ impl Cpu {
     }
 }
 
+/// DR6 bit: single step.
+const DR6_BS: u64 = 1 << 14;
+
 impl GuestCpu for Cpu {
     const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
     const STATE_BYTES: usize = size_of::<State>();
@@ -177,12 +180,18 @@ impl GuestCpu for Cpu {
             }
         }
         self.state.flags &= !rflags::RF;
+        if self.mode.has(Mode::BREAKPOINTS) {
+            // Of an instruction that faulted, or of a delivery: they were not this instruction's.
+            self.take_data_breakpoints();
+        }
         Ok(Step { trap })
     }
 
     fn after_step(&mut self, step: Step) {
-        if step.trap {
-            self.deliver_debug_trap(1 << 14);
+        let data = if self.mode.has(Mode::BREAKPOINTS) { self.take_data_breakpoints() } else { 0 };
+        let single = if step.trap { DR6_BS } else { 0 };
+        if single | data != 0 {
+            self.deliver_debug_trap(single | data);
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod arith;
 pub mod cpu;
 pub mod cpuid;
+mod debug;
 mod engine;
 pub mod exception;
 pub mod flags;

@@ -4,6 +4,7 @@ use mimus_softmmu::{Access, Mapping, Ram, Walker};
 
 use super::cpu::bank;
 use super::state::{State, cr0, cr4, efer};
+use crate::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits, as CPUID tells it (MAXPHYADDR).
 pub const PHYSICAL_BITS: u32 = 40;
@@ -23,6 +24,8 @@ pub enum PageFault {
     },
     /// The address is not canonical.
     NonCanonical,
+    /// No fault: a watchpoint wants the instruction executed by itself.
+    Watched,
 }
 
 /// Bits of a page-fault error code (SDM vol. 3A, 4.7).
@@ -142,6 +145,8 @@ struct Walk<'a> {
     access: Access,
     bank: usize,
     format: Format,
+    /// Accessed and dirty bits are set.
+    marks: bool,
 }
 
 /// Another agent changed an entry between its reading and the setting of its accessed bit.
@@ -167,7 +172,7 @@ impl Walk<'_> {
     }
 
     fn set_bits(&self, at: Visited, bits: u64) -> Result<(), Changed> {
-        if at.value & bits == bits {
+        if !self.marks || at.value & bits == bits {
             return Ok(());
         }
         let new = at.value | bits;
@@ -272,6 +277,10 @@ impl Walk<'_> {
 impl Walker for State {
     type Fault = PageFault;
 
+    fn watched() -> PageFault {
+        PageFault::Watched
+    }
+
     fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
         if self.cr0 & cr0::PG == 0 {
             return Ok(Mapping { gpa: addr & 0xffff_f000, writable: true, global: false, shift: 12 });
@@ -280,7 +289,7 @@ impl Walker for State {
             return Err(PageFault::NonCanonical);
         }
         let addr = self.linear(addr);
-        let walk = Walk { state: self, ram, addr, access, bank, format: Format::of(self) };
+        let walk = Walk { state: self, ram, addr, access, bank, format: Format::of(self), marks: true };
         loop {
             // A lost race with another agent is another agent's progress: walk again.
             if let Ok(mapping) = walk.run()? {
@@ -288,4 +297,132 @@ impl Walker for State {
             }
         }
     }
+}
+
+impl State {
+    /// Physical address of linear address `addr`, whatever its rights, as a debugger asks for it: sets no bits.
+    pub fn translate_debug(&self, ram: &Ram, addr: u64) -> Option<u64> {
+        let addr = self.linear(addr);
+        if self.cr0 & cr0::PG == 0 {
+            return Some(addr);
+        }
+        if !self.canonical(addr) {
+            return None;
+        }
+        let format = Format::of(self);
+        let walk = Walk { state: self, ram, addr, access: Access::Read, bank: bank::KERNEL, format, marks: false };
+        match walk.run() {
+            Ok(Ok(mapping)) => Some(mapping.gpa | addr & 0xfff),
+            _ => None,
+        }
+    }
+}
+
+/// A listing of page tables in the making.
+struct Listing<'a> {
+    state: &'a State,
+    ram: &'a Ram,
+    format: Format,
+    tables: Tables,
+    out: String,
+    entries: usize,
+    /// A range that may go on: begin, end, rights.
+    range: Option<(u64, u64, u64)>,
+}
+
+impl Listing<'_> {
+    /// Lists what a table maps from linear address `base` on; whether there is to be more.
+    fn table(&mut self, table: u64, level: u32, base: u64, rights: u64) -> bool {
+        let (bytes, bits) = if self.format == Format::Bits32 { (4, 10) } else { (8, 9) };
+        let pae_root = self.format == Format::Pae && level == 3;
+        let shift = 12 + bits * (level - 1);
+        for index in 0..if pae_root { 4 } else { 1u64 << bits } {
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return false;
+            }
+            let entry = match self.format {
+                Format::Pae if pae_root => self.state.pdpte.get(index as usize).copied(),
+                Format::Bits32 => self.ram.read_u32(table + index * bytes).map(u64::from),
+                _ => self.ram.read_u64(table + index * bytes),
+            };
+            let Some(entry) = entry.filter(|entry| entry & pte::P != 0) else { continue };
+            let addr = base + (index << shift);
+            let large = level > 1 && level <= 3 && !pae_root && entry & pte::PS != 0;
+            let large = large && (self.format != Format::Bits32 || self.state.cr4 & cr4::PSE != 0);
+            // The PDPTEs of PAE have no rights.
+            let rights = if pae_root { rights } else { rights & (entry | !(pte::U | pte::W)) };
+            let more = if large || level == 1 {
+                self.page(addr, entry, shift, rights)
+            } else {
+                self.table(entry & PHYSICAL_MASK & !0xfff, level - 1, addr, rights)
+            };
+            if !more {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn page(&mut self, addr: u64, entry: u64, shift: u32, rights: u64) -> bool {
+        let unused = match self.format {
+            Format::Long { levels: 5 } => 7,
+            Format::Long { .. } => 16,
+            _ => 0,
+        };
+        let addr = ((addr << unused) as i64 >> unused) as u64;
+        if self.tables == Tables::Pages {
+            let frame = entry & PHYSICAL_MASK & !((1 << shift) - 1);
+            let letters = [
+                (pte::NX, 'X'),
+                (pte::G, 'G'),
+                (if shift > 12 { pte::PS } else { 0 }, 'P'),
+                (pte::D, 'D'),
+                (pte::A, 'A'),
+                (1 << 4, 'C'),
+                (1 << 3, 'T'),
+                (pte::U, 'U'),
+                (pte::W, 'W'),
+            ];
+            let text: String = letters.iter().map(|&(bit, c)| if entry & bit != 0 { c } else { '-' }).collect();
+            return append(&mut self.out, &format!("{addr:016x}: {frame:016x} {text}\n"));
+        }
+        let (end, rights) = (addr.wrapping_add(1 << shift), rights & (pte::U | pte::W));
+        match &mut self.range {
+            Some((_, last, same)) if *last == addr && *same == rights => {
+                *last = end;
+                true
+            }
+            _ => {
+                let more = self.end_range();
+                self.range = Some((addr, end, rights));
+                more
+            }
+        }
+    }
+
+    fn end_range(&mut self) -> bool {
+        let Some((begin, end, rights)) = self.range.take() else { return true };
+        let (user, write) =
+            (if rights & pte::U != 0 { 'u' } else { '-' }, if rights & pte::W != 0 { 'w' } else { '-' });
+        let size = end.wrapping_sub(begin);
+        append(&mut self.out, &format!("{begin:016x}-{end:016x} {size:016x} {user}r{write}\n"))
+    }
+}
+
+/// What is mapped, as QEMU's `info tlb` and `info mem` show it.
+pub(super) fn tables_text(state: &State, ram: &Ram, tables: Tables) -> String {
+    if state.cr0 & cr0::PG == 0 {
+        return "PG disabled\n".to_owned();
+    }
+    let format = Format::of(state);
+    let (root, level) = match format {
+        Format::Bits32 => (state.cr3 & 0xffff_f000, 2),
+        Format::Pae => (0, 3),
+        Format::Long { levels } => (state.cr3 & PHYSICAL_MASK & !0xfff, levels),
+    };
+    let mut listing = Listing { state, ram, format, tables, out: String::new(), entries: 0, range: None };
+    listing.table(root, level, 0, pte::U | pte::W);
+    listing.end_range();
+    listing.out
 }

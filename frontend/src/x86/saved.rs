@@ -65,6 +65,7 @@ impl Cpu {
         self.header.verdict = if saved.pending.is_some() { Verdict::Fault as u32 } else { Verdict::Done as u32 };
         self.flush_tlb(false);
         self.update_mode();
+        self.update_data_breakpoints();
         Ok(())
     }
 }

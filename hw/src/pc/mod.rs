@@ -5,8 +5,9 @@ mod state;
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
 use crate::fw_cfg::{self, FwCfg};
-use crate::i8042::I8042;
+use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
+use crate::keys::Key;
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
 use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space};
 use crate::pic::Pic;
@@ -332,10 +333,12 @@ impl Pc {
         devices.pit.advance(now);
         devices.rtc.advance(now);
         devices.pm.advance(now);
+        devices.i8042.advance(now);
         for lapic in &mut devices.lapics {
             lapic.advance(now);
         }
         self.bus.advance(now);
+        self.devices.i8042.refill();
         self.settle();
     }
 
@@ -346,6 +349,7 @@ impl Pc {
             devices.pit.next_deadline(),
             devices.rtc.next_deadline(),
             devices.pm.next_deadline(),
+            devices.i8042.next_deadline(),
             self.bus.next_deadline(),
         ];
         clocks.into_iter().chain(devices.lapics.iter().map(Lapic::next_deadline)).fold(None, earlier)
@@ -441,6 +445,42 @@ impl Pc {
         let count = self.devices.uart.receive(bytes);
         self.settle();
         count
+    }
+
+    /// A key of the keyboard is pressed or released.
+    pub fn key(&mut self, now: u64, key: Key, down: bool) {
+        let now = self.set_now(now);
+        self.devices.i8042.key(now, key, down);
+        self.settle_i8042();
+        self.settle();
+    }
+
+    /// How many bytes of scan codes the keyboard can take before it loses some.
+    pub fn keyboard_room(&self) -> usize {
+        self.devices.i8042.keyboard_room()
+    }
+
+    /// The keyboard's lights: bit 0 is Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
+    pub fn keyboard_leds(&self) -> u8 {
+        self.devices.i8042.leds()
+    }
+
+    /// The mouse is moved, or its buttons are.
+    pub fn mouse(&mut self, now: u64, event: MouseEvent) {
+        self.set_now(now);
+        self.devices.i8042.mouse(event);
+        self.settle_i8042();
+        self.settle();
+    }
+
+    /// The configuration spaces of the PCI functions, in the order of their places.
+    pub fn pci_configs(&self) -> impl Iterator<Item = (DevFn, &crate::pci::Config)> {
+        self.bus.configs()
+    }
+
+    /// The interrupt controllers as lines of text, for a monitor.
+    pub fn pic_text(&self) -> String {
+        self.devices.pic.text()
     }
 
     /// Presses the power button: a guest with ACPI gets its SCI.

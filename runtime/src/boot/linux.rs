@@ -1,12 +1,14 @@
 //! The Linux/x86 boot protocol (Documentation/arch/x86/boot.rst): a bzImage
 //! entered at its 64-bit or 32-bit entry point, with the real-mode part unused.
 
-use linux_loader::loader::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, boot_e820_entry, boot_params, setup_header};
+use linux_loader::loader::bootparam::{
+    E820_MAX_ENTRIES_ZEROPAGE, boot_e820_entry, boot_params, screen_info, setup_header,
+};
 use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 use super::layout::EXTENDED_RAM;
-use super::{BootError, BootMode, BootState, Loader};
+use super::{BootError, BootMode, BootScreen, BootState, Loader};
 
 /// Offset of the setup header in the file and in the zero page.
 const HEADER: usize = 0x1f1;
@@ -27,6 +29,9 @@ const XLF_KERNEL_64: u16 = 1 << 0;
 const LOADER_UNDEFINED: u8 = 0xff;
 /// "normal" video mode.
 const VIDEO_NORMAL: u16 = 0xffff;
+/// Kinds of screens: a VGA in a text mode; a linear mode that VBE has set.
+const VIDEO_VGA: u8 = 0x01;
+const VIDEO_LINEAR: u8 = 0x23;
 /// The 64-bit entry point's offset from the load address.
 const ENTRY_64: u64 = 0x200;
 
@@ -91,7 +96,12 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
     header.ramdisk_image = initrd as u32;
     header.ramdisk_size = initrd_size as u32;
 
-    let mut params = boot_params { hdr: header, acpi_rsdp_addr: loader.config.rsdp, ..Default::default() };
+    let mut params = boot_params {
+        screen_info: screen(loader.config.screen),
+        hdr: header,
+        acpi_rsdp_addr: loader.config.rsdp,
+        ..Default::default()
+    };
     let map = loader.e820();
     let count = map.len().min(E820_MAX_ENTRIES_ZEROPAGE);
     if count < map.len() {
@@ -110,6 +120,41 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
         BootMode::Protected32 { entry: start as u32, eax: 0, ebx: 0, esi: zero_page as u32 }
     };
     loader.finish(mode)
+}
+
+/// What the zero page says of the screen (include/uapi/linux/screen_info.h).
+fn screen(screen: BootScreen) -> screen_info {
+    match screen {
+        BootScreen::None => screen_info::default(),
+        BootScreen::Text => screen_info {
+            orig_video_mode: 3,
+            orig_video_cols: 80,
+            orig_video_lines: 25,
+            orig_video_isVGA: VIDEO_VGA,
+            orig_video_points: 16,
+            ..Default::default()
+        },
+        BootScreen::Linear { address, size, width, height } => screen_info {
+            orig_video_isVGA: VIDEO_LINEAR,
+            lfb_width: width,
+            lfb_height: height,
+            lfb_depth: 32,
+            // Below 4 GiB, as everything on the PCI bus.
+            lfb_base: address as u32,
+            lfb_size: (size >> 16) as u32,
+            lfb_linelength: width.saturating_mul(4),
+            red_size: 8,
+            red_pos: 16,
+            green_size: 8,
+            green_pos: 8,
+            blue_size: 8,
+            blue_pos: 0,
+            rsvd_size: 8,
+            rsvd_pos: 24,
+            pages: 1,
+            ..Default::default()
+        },
+    }
 }
 
 /// The header's fields up to the end that it states itself, the others 0.

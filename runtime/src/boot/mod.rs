@@ -45,6 +45,28 @@ pub struct BootConfig<'a> {
     pub acpi: &'a [(u64, Vec<u8>)],
     /// Guest-physical address of the RSDP, 0 without ACPI.
     pub rsdp: u64,
+    /// What the screen shows when the kernel starts.
+    pub screen: BootScreen,
+}
+
+/// A screen as it is left to a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootScreen {
+    /// There is none.
+    None,
+    /// VGA text, 80 by 25, the cursor in the upper left corner.
+    Text,
+    /// 32 bits a pixel, line after line.
+    Linear {
+        /// Guest-physical address of the first pixel.
+        address: u64,
+        /// Size of the display memory in bytes.
+        size: u64,
+        /// Pixels in a line.
+        width: u16,
+        /// Lines.
+        height: u16,
+    },
 }
 
 /// Why a guest cannot be booted.

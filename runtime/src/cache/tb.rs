@@ -154,6 +154,20 @@ impl Tb {
         self.bytes.iter().any(|&(start, bytes)| gpa < start + u64::from(bytes) && start < gpa + len)
     }
 
+    /// Whether the byte at linear address `addr` was translated.
+    pub(super) fn has_linear(&self, addr: u64) -> bool {
+        const OFFSET: u64 = PAGE_SIZE - 1;
+        let base = u64::from(self.key.cs_base);
+        let begin = self.key.pc.wrapping_add(base) & if base == 0 { u64::MAX } else { 0xffff_ffff };
+        let pages = [Some(self.key.gpa & !OFFSET), self.pages.get(1).map(|&(page, _)| page)];
+        let mut linear = begin & !OFFSET;
+        pages.into_iter().flatten().any(|page| {
+            let hit = addr & !OFFSET == linear && self.translates(page | addr & OFFSET, 1);
+            linear = linear.wrapping_add(PAGE_SIZE);
+            hit
+        })
+    }
+
     /// Whether the instruction at guest PC `pc` may be one of those translated.
     pub(super) fn may_contain(&self, pc: u64) -> bool {
         // By the low 16 bits, which are right whatever the width of the PC is, and more than a page has.

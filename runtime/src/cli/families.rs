@@ -97,6 +97,7 @@ pub(super) const ACCEL: Family = Family {
                     "loops before what is around a block is compiled as one; 0: never",
                 ),
                 key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
+                key("cpu-limit", Kind::Text("N%"), "share of a host CPU that mimus may take, 1% to 100%"),
                 key_later("thread"),
                 key_later("split-wx"),
                 key_later("one-insn-per-tb"),
@@ -495,14 +496,35 @@ pub(super) const DISPLAY: Family = Family {
     common: &[],
     choices: &[
         yes("none", "no display", &[]),
+        yes("curses", "the screen's text in this terminal", &[key_later("charset")]),
         later("gtk"),
         later("sdl"),
-        later("vnc"),
-        later("curses"),
+        Choice { name: "vnc", help: "", offer: Offer::Instead("use -display vnc=HOST:N or -vnc HOST:N") },
         later("cocoa"),
         later("dbus"),
         later("egl-headless"),
         later("spice-app"),
+    ],
+};
+
+/// `-vga`.
+pub(super) const VGA: Family = Family {
+    option: "-vga",
+    noun: "a display adapter",
+    implied: "type",
+    heading: "Supported display adapters:",
+    unlisted: None,
+    common: &[],
+    choices: &[
+        yes("std", "VGA with the Bochs VBE extensions (default)", &[]),
+        yes("none", "no display adapter", &[]),
+        later("cirrus"),
+        later("vmware"),
+        later("qxl"),
+        later("virtio"),
+        later("xenfb"),
+        later("tcx"),
+        later("cg3"),
     ],
 };
 

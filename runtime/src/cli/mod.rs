@@ -5,11 +5,13 @@
 
 mod argv;
 mod disks;
+mod display;
 mod error;
 mod families;
 mod help;
 mod keyval;
 pub mod logging;
+mod monitors;
 mod options;
 mod suggest;
 #[cfg(test)]
@@ -28,7 +30,7 @@ use crate::config::{
     Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
     VirtioDevice,
 };
-use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
+use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
 use options::{OPTIONS, Repeat, Shape, Status};
 
@@ -230,10 +232,10 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         device(utf8("device", value)?, arch, devices, &mut disks, &mut config)?;
     }
     config.ide = disks.finish()?;
-    if let Some(text) = given.text("display")? {
-        choose(&DISPLAY, text, None)?;
-    }
+    display::parse(given, arch, &mut config)?;
     chardevs(given, &mut config)?;
+    monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
+    monitors::identity(given, &mut config)?;
     boot(given, arch, &mut config)?;
     for value in given.all("d") {
         config.log |= log_items(utf8("d", value)?)?;
@@ -290,6 +292,7 @@ fn accel(given: &Given, machine: &str, of_machine: Option<String>, config: &mut 
                 Some("sync") => CompileMode::Sync,
                 _ => CompileMode::Background,
             },
+            cpu_limit: values.text("cpu-limit").map(monitors::cpu_limit).transpose()?,
         }),
     };
     Ok(())
@@ -392,11 +395,16 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
     };
     let serial = explicit("serial")?;
     let debugcon = explicit("debugcon")?;
+    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
+        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
+            return Err(CliError::new(option, "stdio is where -display curses draws"));
+        }
+    }
     config.serial = match serial {
         Some(chardev) => chardev,
         None if config.nographic => Chardev::Stdio { mux: true },
-        // In QEMU the port would be in a window that -display none does not open.
-        None if given.one("display").is_some() => Chardev::Null,
+        // In QEMU the port would be in a window beside the screen.
+        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
         None => Chardev::Stdio { mux: false },
     };
     let iobase = debugcon_port(given)?;

@@ -157,7 +157,8 @@ pub(super) const OPTIONS: &[Opt] = &[
          jit,quick=N makes simple code after N executions;\n\
          jit,threshold=N compiles after N executions;\n\
          jit,region=N compiles loops as one after N rounds;\n\
-         jit,compile=sync compiles in place, not on a thread of its own",
+         jit,compile=sync compiles in place, not on a thread of its own;\n\
+         jit,cpu-limit=N% takes no more of a host CPU",
     ),
     flag("no-reboot", Machine, "exit when the guest resets the machine"),
     flag(
@@ -165,7 +166,21 @@ pub(super) const OPTIONS: &[Opt] = &[
         Console,
         "no display; the terminal is the serial port, Ctrl-C goes to the guest, Ctrl-A x quits, Ctrl-A h helps",
     ),
-    once("display", "none", Console, "no display, and no serial port unless -serial is given"),
+    once(
+        "display",
+        "TYPE",
+        Console,
+        "none: no display; curses: the screen's text in this terminal, Ctrl-A x quits; vnc=HOST:N: as -vnc.\n\
+         There is no serial port then unless -serial is given",
+    ),
+    once(
+        "vnc",
+        "[HOST]:N",
+        Console,
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
+         Whoever reaches the port may use the machine: there are no passwords",
+    ),
+    once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(
         "serial",
         "DEV",
@@ -188,18 +203,31 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     flag("snapshot", Console, "what the guest writes to disks is forgotten at the end"),
     each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
+    each(
+        "monitor",
+        "DEV",
+        Console,
+        "the human monitor: stdio, unix:PATH,server=on,wait=off, tcp:HOST:PORT,server=on,wait=off or none; with \
+         -nographic Ctrl-A c leads to one, too",
+    ),
+    each("qmp", "DEV", Console, "the QEMU machine protocol, at places as for -monitor"),
+    each("qmp-pretty", "DEV", Console, "the same with answers that are easy to read"),
+    once("gdb", "DEV", Console, "a gdb server at tcp::PORT (of 127.0.0.1), unix:PATH or stdio"),
+    flag("s", Console, "short for -gdb tcp::1234"),
+    flag("S", Machine, "do not start the guest before a monitor or debugger says so"),
+    once("name", "[guest=]NAME", Machine, "name of the machine, for monitors"),
+    once("uuid", "UUID", Machine, "UUID of the machine"),
     each("d", "ITEM[,...]", Logs, "log these items; see -d help"),
     once("D", "FILE", Logs, "log to FILE instead of standard error"),
     once("stats", "FILE", Logs, "write counters to FILE when the run ends"),
+    once("pidfile", "FILE", Logs, "write the number of the process to FILE while it runs"),
     flag("perfmap", Logs, "name compiled code in /tmp/perf-PID.map for perf"),
     also("h", flag("help", General, "print this text and exit")),
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.
-    only("monitor", "none"),
     only("net", "none"),
     only("nic", "none"),
     only("parallel", "none"),
-    only("vga", "none"),
     always("no-hpet"),
     always("no-user-config"),
     always("no-fd-bootchk"),
@@ -214,8 +242,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("audio"),
     later_flag("audio-help"),
     later("audiodev"),
-    later("name"),
-    later("uuid"),
     // Block devices.
     later("fda"),
     later("fdb"),
@@ -235,7 +261,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later_flag("portrait"),
     later("rotate"),
     later("spice"),
-    later("vnc"),
     // PC only.
     later("acpitable"),
     later_flag("no-acpi"),
@@ -260,7 +285,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("echr"),
     later_flag("enable-kvm"),
     later_flag("enable-sync-profile"),
-    later("gdb"),
     later("icount"),
     later("incoming"),
     later("loadvm"),
@@ -272,19 +296,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     later_flag("old-param"),
     later_flag("only-migratable"),
     later("overcommit"),
-    later("pidfile"),
     later("plugin"),
     later_flag("preconfig"),
     later("prom-env"),
-    later("qmp"),
-    later("qmp-pretty"),
     later("qtest"),
     later("qtest-log"),
     later("readconfig"),
     later("rtc"),
     later("runas"),
-    later_flag("s"),
-    later_flag("S"),
     later("sandbox"),
     later("seed"),
     later_flag("semihosting"),

@@ -1,7 +1,7 @@
 //! Command lines and what becomes of them.
 
 use super::*;
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat};
+use crate::config::{Cache, Disk, IdeDrive, ImageFormat, VgaKind, VncTarget};
 use std::os::unix::ffi::OsStrExt;
 
 /// Parses a command line written with blanks between arguments.
@@ -61,6 +61,16 @@ fn good_lines() {
         ("-serial stdio", |_| ()),
         ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
         ("-display none", |c| c.serial = Chardev::Null),
+        ("-display curses", |c| (c.serial, c.curses) = (Chardev::Null, true)),
+        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "127.0.0.1".into(), display: 1 }))),
+        ("-vnc [::1]:2,password=off -serial stdio", |c| {
+            c.vnc = Some(VncTarget { host: "::1".into(), display: 2 });
+        }),
+        ("-display vnc=h:3 -vnc none", |c| {
+            (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "h".into(), display: 3 }));
+        }),
+        ("-vga std", |_| ()),
+        ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
         ("-display none -nographic", |c| {
             c.nographic = true;
             c.serial = Chardev::Stdio { mux: true };
@@ -88,12 +98,19 @@ fn good_lines() {
         ("-accel jit", |_| ()),
         ("-accel accel=jit,tb-size=64,quick=7,threshold=1,region=0,compile=sync", |c| {
             let (tb_size_mib, quick, threshold, region) = (Some(64), Some(7), Some(1), Some(0));
-            c.accel = Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile: CompileMode::Sync });
+            c.accel = Accel::Jit(JitConfig {
+                tb_size_mib,
+                quick,
+                threshold,
+                region,
+                compile: CompileMode::Sync,
+                cpu_limit: None,
+            });
         }),
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -vga none -parallel none -no-hpet -no-user-config", |_| ()),
+        ("-monitor none -net none -nic none -parallel none -no-hpet -no-user-config", |_| ()),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -140,7 +157,17 @@ fn bad_lines() {
         ("-gdb tcp::1234", "-gdb: not supported yet"),
         ("-monitor stdio", "-monitor: 'stdio' is not supported yet (only 'none' is)"),
         ("-net user", "-net: 'user' is not supported yet (only 'none' is)"),
-        ("-vga std", "-vga: 'std' is not supported yet (only 'none' is)"),
+        ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
+        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),
+        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
+        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, none)"),
+        ("-vnc unix:/x", "-vnc: 'unix:/x' is not supported yet (supported: [HOST]:N, none)"),
+        ("-vnc :1,websocket=on", "-vnc: websocket is not supported yet"),
+        ("-vnc :1 -vga none", "-vnc: the machine has no display adapter"),
+        ("-vnc :1 -display vnc=:2", "-vnc: given with -display vnc, which is the same"),
+        ("-display curses -nographic", "-display: curses cannot be combined with -nographic"),
+        ("-display curses -serial stdio", "-serial: stdio is where -display curses draws"),
+        ("-arch riscv64 -vga std", "-vga: only the machine pc has a display adapter"),
         // Memory and CPUs.
         ("-m lots", "-m: size: 'lots' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
         ("-m 0", "-m: '0' is out of range: 1M to 1T"),
@@ -212,8 +239,8 @@ fn bad_lines() {
         ),
         ("-device isa-debug-exit -device isa-debug-exit", "-device isa-debug-exit: more than one is not supported yet"),
         ("-device isa-debug-exit,id=x", "-device isa-debug-exit: id: not supported yet"),
-        ("-display gtk", "-display: 'gtk' is not supported yet (supported: none)"),
-        ("-display nome", "-display: 'nome' is not a display; did you mean 'none'? (supported: none)"),
+        ("-display gtk", "-display: 'gtk' is not supported yet (supported: none, curses)"),
+        ("-display nome", "-display: 'nome' is not a display; did you mean 'none'? (supported: none, curses)"),
         // Character devices.
         ("-serial pty", "-serial: 'pty' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
         (
@@ -343,7 +370,10 @@ fn texts() {
          \x20 iosize       number of ports, default 2 (a number from 1 to 4)\n"
     );
     assert_eq!(printed("-accel interp,help"), "There are no options for interp.\n");
-    assert_eq!(printed("-display help"), "Available display backend types:\nnone                 no display\n");
+    assert_eq!(
+        printed("-display help"),
+        "Available display backend types:\nnone                 no display\ncurses               the screen's text in this terminal\n"
+    );
 }
 
 #[test]
@@ -358,7 +388,7 @@ fn log_items_have_unique_flags_that_cover_the_type() {
 
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
-    Config { machine: MachineKind::Virt, ..Config::default() }
+    Config { machine: MachineKind::Virt, vga: VgaKind::None, ..Config::default() }
 }
 
 fn disk(file: &str) -> Disk {

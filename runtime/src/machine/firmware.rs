@@ -10,7 +10,7 @@ use mimus_hw::fw_cfg::files::{FirmwareConfig, fw_cfg};
 use mimus_softmmu::{Backing, Dma, Place};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::config::{Bios, Config};
+use crate::config::{Bios, Config, VgaKind};
 
 /// A piece of guest-physical memory and what it reaches: first address, size in bytes.
 pub(crate) type Piece = (u64, u64, Backing);
@@ -127,7 +127,7 @@ pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
 
 /// What the ACPI tables say.
 pub(super) fn acpi(config: &Config) -> AcpiConfig {
-    AcpiConfig { cpus: config.smp, vga: false }
+    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None }
 }
 
 #[cfg(test)]

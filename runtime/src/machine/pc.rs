@@ -12,12 +12,15 @@ use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
-use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use super::info;
+use super::screen::{self, Held};
+use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
-use crate::boot::{self, BootConfig, BootState, SegmentInit};
+use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
 use crate::config::{Config, Disk, IdeDrive};
+use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
@@ -93,6 +96,9 @@ pub(super) struct PcBoard {
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// Screen, keyboard and mouse.
+    console: Console,
+    held: Held,
     /// The firmware, where it is used.
     rom: Option<Rom>,
     interrupt_pending: bool,
@@ -110,6 +116,18 @@ impl PcBoard {
             log::interrupt(vector.into(), state.rip, state.cpl().into());
             vcpu.cpu.deliver_interrupt(vector);
             vcpu.cpu.header.verdict = 0;
+        }
+    }
+}
+
+impl PcBoard {
+    /// Tells a display what was written to its memory, if it has asked.
+    fn hand_over_display_memory(&self, _: &mut Vcpu<Cpu>) {
+        let harvest = self.console.harvest();
+        if let Some(vram) = self.console.vram()
+            && harvest.is_wanted()
+        {
+            harvest.hand_over(vram);
         }
     }
 }
@@ -146,9 +164,11 @@ impl Board for PcBoard {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
             pc.set_boot_order(config.boot.order);
         }
+        let vram = screen::plug(config, &mut pc, rom.is_some())?;
         let pc = Arc::new(Mutex::new(pc));
-        let (clock, kicker) = (parts.clock, parts.kicker.clone());
-        let outside = Outside { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
+        let outside =
+            Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
         let mut disks = virtio::start(virtio, &outside)?;
         for (place, queue, image, disk) in unstarted {
             let exchange = Place { outside: outside.clone(), place };
@@ -159,14 +179,18 @@ impl Board for PcBoard {
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi =
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, rom, interrupt_pending: false }, cpu))
+        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
+        let held = Held::default();
+        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
         let mut pc = bus::lock(&self.pc);
+        let mut screen = BootScreen::None;
         if self.rom.is_none() {
             pc.set_up_as_firmware();
+            screen = screen::set_up(&mut pc, &config.append);
         }
         pc.take_pam_changed();
         let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
@@ -182,6 +206,7 @@ impl Board for PcBoard {
                 ram_size: config.ram_size,
                 acpi: &self.acpi,
                 rsdp: acpi_tables::RSDP_ADDRESS,
+                screen,
             };
             let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
             apply(&mut cpu.state, &state);
@@ -199,7 +224,7 @@ impl Board for PcBoard {
     }
 
     fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
-        let (pc, clock, kicker) = (self.pc.clone(), self.clock, self.kicker.clone());
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
         move |bytes: &[u8]| {
             let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
             if accepted != 0 {
@@ -212,12 +237,14 @@ impl Board for PcBoard {
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.clock.now();
         let mut pc = bus::lock(&self.pc);
+        self.held.look(&mut pc, now);
         pc.advance(now);
         self.interrupt_pending = pc.interrupt_pending(0);
         let nmi = pc.take_nmi(0);
         let event = pc.take_event();
-        let deadline = pc.next_deadline();
+        let deadline = self.held.deadline(pc.next_deadline());
         drop(pc);
+        self.hand_over_display_memory(vcpu);
         if nmi && vcpu.cpu.state.nmi_blocked == 0 {
             vcpu.cpu.deliver_nmi();
         }
@@ -229,10 +256,14 @@ impl Board for PcBoard {
         Looked { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
         if vcpu.cpu.triple_fault {
             tracing::warn!("triple fault at {:#x}: the machine resets", vcpu.cpu.state.rip);
             return Ok(Turn::Reset);
+        }
+        if pace == Pace::One && vcpu.cpu.state.halted == 0 {
+            vcpu.execute_one()?;
+            return Ok(Turn::Again);
         }
         if self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0 {
             if vcpu.cpu.state.shadow != 0 {
@@ -246,17 +277,68 @@ impl Board for PcBoard {
             return Ok(Turn::Sleep);
         }
         vcpu.cpu.interrupt_waits = self.interrupt_pending;
-        vcpu.step()?;
+        match pace {
+            Pace::Free => vcpu.step()?,
+            Pace::One => vcpu.execute_one()?,
+        }
         Ok(Turn::Again)
     }
 
     fn deadline(&self) -> Option<u64> {
-        bus::lock(&self.pc).next_deadline()
+        self.held.deadline(bus::lock(&self.pc).next_deadline())
     }
 
     fn reset(&mut self) {
         bus::lock(&self.pc).reset(self.clock.now());
         self.interrupt_pending = false;
+    }
+
+    fn console(&self) -> Option<&Console> {
+        Some(&self.console)
+    }
+
+    fn send_keys(&mut self, keys: &[String], hold: u64) -> Result<(), String> {
+        let result = self.held.press(&mut bus::lock(&self.pc), self.clock.now(), keys, hold);
+        self.kicker.kick();
+        result
+    }
+
+    fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
+        screen::image(&self.console, ppm)
+    }
+
+    fn info(&mut self, topic: &str) -> Option<String> {
+        let pc = bus::lock(&self.pc);
+        match topic {
+            "pci" => Some(info::pci_text(pc.pci_configs())),
+            "qmp-pci" => Some(info::pci_json(pc.pci_configs()).to_string()),
+            "pic" => Some(pc.pic_text()),
+            _ => None,
+        }
+    }
+
+    fn press_power_button(&mut self) -> bool {
+        bus::lock(&self.pc).press_power_button(self.clock.now());
+        self.kicker.kick();
+        true
+    }
+
+    fn raise_nmi(&mut self, vcpu: &mut Vcpu<Cpu>) -> bool {
+        if vcpu.cpu.state.nmi_blocked == 0 {
+            vcpu.cpu.deliver_nmi();
+            vcpu.cpu.header.verdict = 0;
+            vcpu.moved();
+        }
+        true
+    }
+
+    fn port_read(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8) -> Option<u32> {
+        Some(vcpu.cpu.bus.port_in(port, size))
+    }
+
+    fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
+        vcpu.cpu.bus.port_out(port, size, value);
+        true
     }
 }
 

@@ -11,7 +11,7 @@ use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Dma, MmioBus};
 use vm_memory::GuestAddress;
 
-use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::clock::{Alarm, Clock};
@@ -222,7 +222,7 @@ impl Board for VirtBoard {
         let unstarted = plug(config, &mut virt, &mem)?;
         let devices = Arc::new(Devices {
             virt: Mutex::new(virt),
-            clock: parts.clock,
+            clock: parts.clock.clone(),
             alarm: parts.alarm.clone(),
             kicker: parts.kicker.clone(),
             lines: Lines::default(),
@@ -297,11 +297,14 @@ impl Board for VirtBoard {
         Looked { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>) -> Result<Turn> {
+    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
         if vcpu.cpu.state.halted != 0 && !vcpu.cpu.wakes() {
             return Ok(Turn::Sleep);
         }
-        vcpu.step()?;
+        match pace {
+            Pace::Free => vcpu.step()?,
+            Pace::One => vcpu.execute_one()?,
+        }
         Ok(Turn::Again)
     }
 

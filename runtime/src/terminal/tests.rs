@@ -212,7 +212,7 @@ fn delivered(text: &[u8], escapes: bool, room: Vec<usize>) -> (Vec<u8>, bool) {
         let count = bytes.len().min(room.next().unwrap_or(usize::MAX));
         sender.send(bytes[..count].to_vec()).map_or(0, |()| count)
     };
-    let thread = InputThread::spawn(reader.into(), escapes, deliver, move || quitter.send(()).unwrap()).unwrap();
+    let thread = InputThread::spawn(reader.into(), None, escapes, deliver, move || quitter.send(()).unwrap()).unwrap();
     // A quit closes the pipe's other end before everything is written.
     let _ = writer.write_all(text);
     drop(writer);
@@ -244,7 +244,7 @@ fn quit_ends_the_input() {
 fn a_guest_without_room_does_not_make_the_queue_grow() {
     let (reader, writer) = pipe().unwrap();
     rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-    let thread = InputThread::spawn(reader.into(), false, |_| 0, || ()).unwrap();
+    let thread = InputThread::spawn(reader.into(), None, false, |_| 0, || ()).unwrap();
     // Far more than the pipe's 64 KiB and the queue hold.
     let mut written = 0;
     let mut refused = 0;
@@ -271,7 +271,7 @@ fn stops_while_it_waits_and_wakes_at_once() {
         sender.send(calls).unwrap();
         if calls == 1 { 0 } else { bytes.len() }
     };
-    let thread = InputThread::spawn(reader.into(), false, deliver, || ()).unwrap();
+    let thread = InputThread::spawn(reader.into(), None, false, deliver, || ()).unwrap();
     writer.write_all(b"x").unwrap();
     assert_eq!(receiver.recv(), Ok(1));
     thread.wake();

@@ -189,6 +189,7 @@ impl Cpu {
             }
         };
         self.update_mode();
+        self.update_data_breakpoints();
         Ok(())
     }
 

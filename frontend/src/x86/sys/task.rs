@@ -241,6 +241,7 @@ impl Cpu {
         let (ext, word) = (switch.ext, u32::from(layout.word));
         self.state.cr0 |= cr0::TS;
         self.state.dr[7] &= !DR7_LOCAL;
+        self.update_data_breakpoints();
         let mut flags = image.flags & FLAGS & !self.stale_resume();
         if switch.cause == Cause::Nested {
             flags |= rflags::NT;

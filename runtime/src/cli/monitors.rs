@@ -1,0 +1,196 @@
+//! `-monitor`, `-qmp`, `-gdb` and what identifies a machine to who manages it.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use super::keyval::{self, Item, Key, Kind};
+use super::{CliError, Given, utf8};
+use crate::config::{Chardev, Config, Endpoint};
+
+/// The port of `-s`.
+const GDB_PORT: u16 = 1234;
+
+/// Where to listen unless another host is named: nobody else is to reach a machine's insides.
+const LOOPBACK: &str = "127.0.0.1";
+
+const SUPPORTED: &str = "(supported: stdio, unix:PATH, tcp:HOST:PORT, none)";
+
+/// What an endpoint does unless it says otherwise.
+#[derive(Clone, Copy)]
+struct Defaults {
+    server: bool,
+    wait: bool,
+}
+
+/// QEMU's defaults for monitors: a client; a server waits.
+const MONITOR: Defaults = Defaults { server: false, wait: true };
+
+/// And for debuggers.
+const DEBUGGER: Defaults = Defaults { server: true, wait: false };
+
+/// Which of a socket's two settings an item behind its address means.
+fn setting(option: &str, item: &Item, server: &mut bool, wait: &mut bool) -> Result<(), CliError> {
+    let on = match &*item.value {
+        "on" | "yes" | "true" => Some(true),
+        "off" | "no" | "false" => Some(false),
+        _ => None,
+    };
+    match (item.key.as_deref(), &*item.value, on) {
+        (None, "server", _) => *server = true,
+        (None, "wait", _) => *wait = true,
+        (None, "nowait", _) => *wait = false,
+        (Some("server"), _, Some(on)) => *server = on,
+        (Some("wait"), _, Some(on)) => *wait = on,
+        // Small answers are never held back, and addresses are taken as they are.
+        (None, "nodelay", _) | (Some("nodelay"), _, Some(true)) => {}
+        (Some(key @ ("server" | "wait")), value, None) => {
+            return Err(CliError::new(option, format!("{key}={value}: on or off is expected")));
+        }
+        (key, value, _) => {
+            let name = key.unwrap_or(value);
+            return Err(CliError::new(option, format!("'{name}' is not supported here (settings: server, wait)")));
+        }
+    }
+    Ok(())
+}
+
+/// Parses a place to connect at; `None` for none.
+fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<Endpoint>, CliError> {
+    let option = format!("-{name}");
+    let text = utf8(name, value)?;
+    match text {
+        "none" | "null" => return Ok(None),
+        "stdio" => return Ok(Some(Endpoint::Stdio)),
+        _ => {}
+    }
+    let Some((kind @ ("unix" | "tcp"), address)) = text.split_once(':') else {
+        return Err(CliError::new(option, format!("'{text}' is not supported {SUPPORTED}")));
+    };
+    let items = keyval::split(&option, address)?;
+    let (first, rest) = items.split_first().ok_or_else(|| CliError::new(&option, "the address is missing"))?;
+    let Defaults { mut server, mut wait } = defaults;
+    rest.iter().try_for_each(|item| setting(&option, item, &mut server, &mut wait))?;
+    // A name may have an equals sign.
+    let address = match &first.key {
+        Some(key) => format!("{key}={}", first.value),
+        None => first.value.clone(),
+    };
+    let wait = server && wait;
+    if kind == "unix" {
+        return Ok(Some(Endpoint::Unix { path: PathBuf::from(address), server, wait }));
+    }
+    let wrong = || CliError::new(&option, format!("'{address}' is not HOST:PORT"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().map_err(|_| wrong())?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = if host.is_empty() { LOOPBACK } else { host }.to_owned();
+    Ok(Some(Endpoint::Tcp { host, port, server, wait }))
+}
+
+fn endpoints(given: &Given, name: &'static str) -> Result<Vec<Endpoint>, CliError> {
+    let all = given.all(name).map(|value| endpoint(name, value, MONITOR));
+    Ok(all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Reads the options that say where monitors and debuggers are. To be called when the serial port is settled; whether that was
+/// `explicit`.
+pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Result<(), CliError> {
+    config.monitors = endpoints(given, "monitor")?;
+    config.qmp = endpoints(given, "qmp")?;
+    let pretty = endpoints(given, "qmp-pretty")?;
+    if !pretty.is_empty() && !config.qmp.is_empty() {
+        return Err(CliError::new("-qmp-pretty", "cannot be combined with -qmp yet"));
+    }
+    config.qmp_pretty = !pretty.is_empty();
+    config.qmp.extend(pretty);
+    config.gdb = match given.one("gdb") {
+        Some(_) if given.flag("s") => return Err(CliError::new("-s", "cannot be combined with -gdb")),
+        Some(value) => endpoint("gdb", value, DEBUGGER)?,
+        None if given.flag("s") => {
+            Some(Endpoint::Tcp { host: LOOPBACK.to_owned(), port: GDB_PORT, server: true, wait: false })
+        }
+        None => None,
+    };
+    config.start_stopped = given.flag("S");
+    let named = [("-monitor", &*config.monitors), ("-qmp", &*config.qmp), ("-gdb", config.gdb.as_slice())];
+    let users: Vec<&str> = named
+        .iter()
+        .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
+        .filter_map(|(option, endpoint)| (*endpoint == Endpoint::Stdio).then_some(option))
+        .collect();
+    let serial = matches!(config.serial, Chardev::Stdio { .. });
+    match users.split_first() {
+        // In QEMU the port would be in a window then.
+        Some((_, [])) if serial && !explicit && !config.nographic => config.serial = Chardev::Null,
+        Some((user, more)) if serial || !more.is_empty() => {
+            return Err(CliError::new(*user, "cannot use stdio by multiple character devices"));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Reads `-name`, `-uuid` and `-pidfile`.
+pub(super) fn identity(given: &Given, config: &mut Config) -> Result<(), CliError> {
+    if let Some(text) = given.text("name")? {
+        const KEYS: &[Key] = &[
+            Key { name: "guest", kind: Kind::Text("name"), help: "" },
+            Key { name: "process", kind: Kind::NotYet, help: "" },
+            Key { name: "debug-threads", kind: Kind::NotYet, help: "" },
+        ];
+        config.name = keyval::parse("-name", text, "guest", KEYS)?.text("guest").map(str::to_owned);
+    }
+    if let Some(text) = given.text("uuid")? {
+        let parts: Vec<usize> = text.split('-').map(str::len).collect();
+        let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+        if parts != [8, 4, 4, 4, 12] || !hex {
+            return Err(CliError::new("-uuid", format!("'{text}' is not a UUID")));
+        }
+        config.uuid = Some(text.to_ascii_lowercase());
+    }
+    config.pid_file = given.path("pidfile")?;
+    Ok(())
+}
+
+/// The share of a host CPU in percent that `cpu-limit` names, such as `25%`.
+pub(super) fn cpu_limit(text: &str) -> Result<u8, CliError> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse().ok().filter(|percent| (1..=100).contains(percent));
+    number.ok_or_else(|| CliError::new("-accel jit", format!("cpu-limit={text}: a share from 1% to 100% is expected")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, defaults: Defaults) -> Result<Option<Endpoint>, String> {
+        endpoint("monitor", OsStr::new(text), defaults).map_err(|error| error.to_string())
+    }
+
+    fn tcp(host: &str, port: u16, server: bool, wait: bool) -> Result<Option<Endpoint>, String> {
+        Ok(Some(Endpoint::Tcp { host: host.to_owned(), port, server, wait }))
+    }
+
+    #[test]
+    fn places_are_written_as_qemu_has_them() {
+        let unix = |server, wait| Ok(Some(Endpoint::Unix { path: "/tmp/a=b".into(), server, wait }));
+        assert_eq!(parse("unix:/tmp/a=b,server=on,wait=off", MONITOR), unix(true, false));
+        assert_eq!(parse("unix:/tmp/a=b,server,nowait", MONITOR), unix(true, false));
+        assert_eq!(parse("unix:/tmp/a=b,server", MONITOR), unix(true, true));
+        assert_eq!(parse("unix:/tmp/a=b", MONITOR), unix(false, false));
+        assert_eq!(parse("tcp::1234", DEBUGGER), tcp("127.0.0.1", 1234, true, false));
+        assert_eq!(parse("tcp:[::1]:4,server=off,nodelay", DEBUGGER), tcp("::1", 4, false, false));
+        assert_eq!((parse("stdio", MONITOR), parse("none", MONITOR)), (Ok(Some(Endpoint::Stdio)), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_wrong_names_the_option() {
+        for wrong in
+            ["vc", "pty", "tcp:1234", "tcp:a:b", "tcp::70000", "unix:", "unix:/x,server=maybe", "unix:/x,telnet=on"]
+        {
+            let error = parse(wrong, MONITOR).unwrap_err();
+            assert!(error.starts_with("-monitor"), "{wrong}: {error}");
+        }
+        assert_eq!((cpu_limit("25%").ok(), cpu_limit("7").ok()), (Some(25), Some(7)));
+        assert!(["0", "101%", "x", "%"].iter().all(|wrong| cpu_limit(wrong).is_err()));
+    }
+}

@@ -1,0 +1,275 @@
+//! A machine's screen, keyboard and mouse, and who shows and uses them: VNC clients, a terminal, a file.
+//!
+//! [`Console`] is the way to the devices. [`View`] keeps a picture of the screen up to date on a thread of its own for as long as
+//! somebody looks at it, and wakes who does.
+
+mod curses;
+mod image;
+mod rfb;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mimus_hw::keys::Key;
+use mimus_hw::vga::{DEVFN, Screen, StdVga};
+use mimus_hw::{MouseEvent, Pc};
+use mimus_softmmu::{DirtyPages, Vram};
+
+use crate::bus::{self, SharedPc};
+use crate::clock::Clock;
+use crate::kick::Kicker;
+
+pub use curses::{Curses, LEAVE, typing};
+pub use image::{ImageFormat, write_image};
+pub use rfb::{VncServer, VncTarget};
+
+/// How often the screen is looked at while somebody sees it.
+const REFRESH: Duration = Duration::from_millis(25);
+
+/// The record of written display memory, on its way from the vCPU, which alone can say that it has no stores under way.
+#[derive(Debug, Default)]
+pub struct Harvest {
+    wanted: AtomicBool,
+    taken: Mutex<DirtyPages>,
+}
+
+impl Harvest {
+    /// Whether somebody waits for it.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// The vCPU hands over what was written. Its TLBs let no stores to display memory through that go unrecorded.
+    pub fn hand_over(&self, vram: &Vram) {
+        vram.take_dirty(&mut lock(&self.taken));
+        self.wanted.store(false, Ordering::Release);
+    }
+}
+
+/// Screen, keyboard and mouse of a machine.
+#[derive(Clone)]
+pub struct Console {
+    pc: SharedPc,
+    clock: Clock,
+    kicker: Arc<Kicker>,
+    vram: Option<Arc<Vram>>,
+    harvest: Arc<Harvest>,
+}
+
+impl Console {
+    /// Those of `pc`, which has an adapter with this memory, or none.
+    pub fn new(pc: SharedPc, clock: Clock, kicker: Arc<Kicker>, vram: Option<Arc<Vram>>) -> Console {
+        Console { pc, clock, kicker, vram, harvest: Arc::default() }
+    }
+
+    /// The display memory.
+    pub fn vram(&self) -> Option<&Arc<Vram>> {
+        self.vram.as_ref()
+    }
+
+    /// Where the vCPU hands over what was written to display memory.
+    pub fn harvest(&self) -> &Harvest {
+        &self.harvest
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
+        let result = f(&mut bus::lock(&self.pc), self.clock.now());
+        self.kicker.kick();
+        result
+    }
+
+    /// Presses or releases a key.
+    pub fn key(&self, key: Key, down: bool) {
+        self.with(|pc, now| pc.key(now, key, down));
+    }
+
+    /// How many bytes of scan codes the keyboard can take now.
+    pub fn keyboard_room(&self) -> usize {
+        bus::lock(&self.pc).keyboard_room()
+    }
+
+    /// Moves the mouse or its buttons.
+    pub fn mouse(&self, event: MouseEvent) {
+        self.with(|pc, now| pc.mouse(now, event));
+    }
+
+    /// What is on the screen now; `None` without an adapter.
+    pub fn picture(&self) -> Option<Screen> {
+        let now = self.clock.now();
+        bus::lock(&self.pc).function(now, DEVFN, |vga: &mut StdVga, now| vga.vga().picture(now))
+    }
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("vram", &self.vram).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The picture that viewers see.
+struct Seen {
+    screen: Screen,
+    viewers: usize,
+    stop: bool,
+}
+
+struct Shared {
+    console: Console,
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+/// A picture of the screen that is kept up to date.
+pub struct View {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Somebody who looks at a [`View`]. The picture is kept up to date for as long as there is one.
+pub struct Viewer {
+    shared: Arc<Shared>,
+}
+
+impl View {
+    /// Starts the thread that keeps it up to date.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be made.
+    pub fn start(console: Console) -> std::io::Result<View> {
+        let seen = Seen { screen: Screen::default(), viewers: 0, stop: false };
+        let shared = Arc::new(Shared { console, seen: Mutex::new(seen), changed: Condvar::new() });
+        let own = shared.clone();
+        let thread = std::thread::Builder::new().name("display".into()).spawn(move || own.run())?;
+        Ok(View { shared, thread: Some(thread) })
+    }
+
+    /// Somebody begins to look.
+    pub fn viewer(&self) -> Viewer {
+        Viewer::new(self.shared.clone())
+    }
+
+    /// Where viewers come from, for somebody who does not look yet.
+    pub fn viewers(&self) -> Viewers {
+        Viewers { shared: self.shared.clone() }
+    }
+}
+
+/// Makes viewers of a [`View`].
+pub struct Viewers {
+    shared: Arc<Shared>,
+}
+
+impl Viewers {
+    /// Somebody begins to look.
+    pub fn viewer(&self) -> Viewer {
+        Viewer::new(self.shared.clone())
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        lock(&self.shared.seen).stop = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut dirty = DirtyPages::default();
+        let mut seen = lock(&self.seen);
+        while !seen.stop {
+            if seen.viewers == 0 {
+                seen = self.changed.wait(seen).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if self.refresh(&mut seen.screen, &mut dirty) {
+                self.changed.notify_all();
+            }
+            let waiting = self.changed.wait_timeout_while(seen, REFRESH, |seen| !seen.stop);
+            seen = waiting.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Brings the picture up to date; whether it has changed.
+    fn refresh(&self, screen: &mut Screen, dirty: &mut DirtyPages) -> bool {
+        let console = &self.console;
+        let Some(vram) = &console.vram else { return false };
+        dirty.clear();
+        std::mem::swap(dirty, &mut lock(&console.harvest.taken));
+        if vram.is_dirty() && !console.harvest.wanted.swap(true, Ordering::AcqRel) {
+            console.kicker.kick();
+        }
+        // The registers are copied: drawing is too long to hold up the devices.
+        let now = console.clock.now();
+        let regs = bus::lock(&console.pc).function(now, DEVFN, |vga: &mut StdVga, _| vga.vga().regs().clone());
+        regs.is_some_and(|regs| screen.update(&regs, vram, dirty, now))
+    }
+}
+
+impl Viewer {
+    fn new(shared: Arc<Shared>) -> Viewer {
+        lock(&shared.seen).viewers += 1;
+        shared.changed.notify_all();
+        Viewer { shared }
+    }
+
+    /// The console that is looked at.
+    pub fn console(&self) -> &Console {
+        &self.shared.console
+    }
+
+    /// Does something with the picture.
+    pub fn look<T>(&self, f: impl FnOnce(&Screen) -> T) -> T {
+        f(&lock(&self.shared.seen).screen)
+    }
+
+    /// Waits until the picture is another than version `version`, `timeout` is over, or [`Viewer::wake`] is called.
+    pub fn wait(&self, version: u64, timeout: Duration) {
+        let seen = lock(&self.shared.seen);
+        if seen.screen.version() == version && !seen.stop {
+            drop(self.shared.changed.wait_timeout(seen, timeout));
+        }
+    }
+
+    /// Makes every [`Viewer::wait`] return.
+    pub fn wake(&self) {
+        // With the lock held, nobody is between looking and waiting.
+        let _seen = lock(&self.shared.seen);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Clone for Viewer {
+    fn clone(&self) -> Self {
+        Viewer::new(self.shared.clone())
+    }
+}
+
+impl Drop for Viewer {
+    fn drop(&mut self) {
+        lock(&self.shared.seen).viewers -= 1;
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("console", &self.shared.console).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Viewer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Viewer").field("console", &self.shared.console).finish_non_exhaustive()
+    }
+}

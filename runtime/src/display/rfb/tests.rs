@@ -1,0 +1,224 @@
+use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
+use mimus_hw::{Pc, PcConfig};
+use mimus_softmmu::Vram;
+
+use super::super::Console;
+use super::*;
+use crate::clock::Clock;
+use crate::kick::Kicker;
+use crate::terminal::NullSink;
+
+struct Machine {
+    console: Console,
+    pc: crate::bus::SharedPc,
+    vram: Arc<Vram>,
+    // Dropped in this order.
+    server: VncServer,
+    _view: View,
+}
+
+fn machine() -> Machine {
+    let config = PcConfig {
+        ram_size: 64 << 20,
+        cpus: 1,
+        tsc_hz: 1_000_000_000,
+        unix_time_at_power_on: 0,
+        debug_exit: None,
+        debugcon: None,
+    };
+    let mut pc = Pc::new(config, Box::new(NullSink), Box::new(NullSink));
+    let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("16 MiB"));
+    pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), None)));
+    pc.set_up_as_firmware();
+    pc.function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_text_mode());
+    let pc = Arc::new(Mutex::new(pc));
+    let console = Console::new(pc.clone(), Clock::start(), Kicker::new(), Some(vram.clone()));
+    let view = View::start(console.clone()).expect("a thread");
+    let target = VncTarget { host: "127.0.0.1".into(), display: free_display() };
+    let server = VncServer::start(&target, &view).expect("a free port");
+    Machine { console, pc, vram, server, _view: view }
+}
+
+/// A display whose port nobody listens at, as far as one can tell.
+fn free_display() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    port.checked_sub(FIRST_PORT).unwrap_or(99)
+}
+
+struct Client {
+    stream: TcpStream,
+    size: (u16, u16),
+}
+
+impl Client {
+    fn connect(machine: &Machine) -> Client {
+        let mut stream = TcpStream::connect(machine.server.address()).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut client = Client { stream: stream.try_clone().expect("a socket"), size: (0, 0) };
+        assert_eq!(&client.read::<12>(), b"RFB 003.008\n");
+        stream.write_all(b"RFB 003.008\n").expect("it reads");
+        assert_eq!(client.read::<2>(), [1, 1]);
+        stream.write_all(&[1]).expect("it reads");
+        assert_eq!(client.read::<4>(), [0; 4]);
+        stream.write_all(&[1]).expect("it reads");
+        let [w, w_low, h, h_low] = client.read::<4>();
+        client.size = (u16::from_be_bytes([w, w_low]), u16::from_be_bytes([h, h_low]));
+        assert_eq!(client.read::<16>(), pixels::PixelFormat::NATIVE.to_bytes());
+        assert_eq!(client.read::<9>()[4..], *b"mimus");
+        client
+    }
+
+    fn read<const N: usize>(&mut self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.stream.read_exact(&mut bytes).expect("the server sends");
+        bytes
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    fn request(&mut self, incremental: bool) {
+        self.send(&[3, incremental.into(), 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    }
+
+    /// The rectangles of the next update, in encoding Raw, and whether the size has changed.
+    fn update(&mut self) -> Vec<(pixels::Rect, i32, Vec<u32>)> {
+        let [kind, _, high, low] = self.read();
+        assert_eq!(kind, 0);
+        let mut rects = Vec::new();
+        for _ in 0..u16::from_be_bytes([high, low]) {
+            let header = self.read::<12>();
+            let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+            let rect = pixels::Rect { x: word(0), y: word(2), width: word(4), height: word(6) };
+            let encoding = i32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+            let mut pixels = Vec::new();
+            if encoding == pixels::RAW {
+                let mut bytes = vec![0; usize::from(rect.width) * usize::from(rect.height) * 4];
+                self.stream.read_exact(&mut bytes).expect("the server sends");
+                pixels = bytes.chunks(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            } else {
+                assert_eq!(encoding, pixels::DESKTOP_SIZE);
+                self.size = (rect.width, rect.height);
+            }
+            rects.push((rect, encoding, pixels));
+        }
+        rects
+    }
+}
+
+/// The vCPU's part: hands over what was written.
+fn harvest(machine: &Machine) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !machine.console.harvest().is_wanted() {
+        assert!(Instant::now() < end, "nobody asks");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    machine.console.harvest().hand_over(&machine.vram);
+}
+
+#[test]
+fn a_client_sees_the_screen_and_what_changes() {
+    let machine = machine();
+    let mut client = Client::connect(&machine);
+    assert!([(720, 400), (640, 480)].contains(&client.size), "before or after the first look");
+    client.send(&[2, 0, 0, 2, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0x21]);
+    client.request(false);
+    harvest(&machine);
+    let mut first = client.update();
+    if first.iter().all(|(rect, ..)| rect.width != 720) {
+        client.request(false);
+        first = client.update();
+    }
+    assert_eq!(client.size, (720, 400));
+    let (rect, _, _) = first.last().expect("a picture");
+    assert_eq!((rect.width, rect.height), (720, 400));
+    // One character, yellow on blue.
+    client.request(true);
+    std::thread::sleep(Duration::from_millis(50));
+    crate::bus::lock(&machine.pc).mmio_write(0, 0, 0xb_8000 + 2 * 85, 2, 0x1edb);
+    harvest(&machine);
+    let end = Instant::now() + Duration::from_secs(20);
+    // The cursor blinks meanwhile.
+    loop {
+        let rects = client.update();
+        if let Some((rect, _, pixels)) = rects.iter().find(|(rect, ..)| rect.x == 45 && rect.y == 16) {
+            assert_eq!((rect.width, rect.height), (9, 16));
+            assert!(pixels.chunks(9).all(|line| line[..8] == [0xffff55; 8] && line[8] == 0x0000aa));
+            break;
+        }
+        assert!(Instant::now() < end);
+        client.request(true);
+    }
+    // Another mode is another size.
+    crate::bus::lock(&machine.pc).function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_linear_mode(800, 600));
+    machine.console.harvest().hand_over(&machine.vram);
+    while client.size != (800, 600) {
+        assert!(Instant::now() < end);
+        client.request(true);
+        client.update();
+    }
+}
+
+#[test]
+fn keys_and_mouse_arrive() {
+    let machine = machine();
+    let mut client = Client::connect(&machine);
+    let port = |port: u16| crate::bus::lock(&machine.pc).port_read(0, port, 1) as u8;
+    let next = || {
+        let end = Instant::now() + Duration::from_secs(20);
+        while port(0x64) & 1 == 0 {
+            assert!(Instant::now() < end, "nothing arrives");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        (port(0x60), port(0x64) & 0x20 != 0)
+    };
+    // A question mark without Shift: the server adds it.
+    client.send(&[4, 1, 0, 0, 0, 0, 0, b'?']);
+    client.send(&[4, 0, 0, 0, 0, 0, 0, b'?']);
+    assert_eq!([next().0, next().0, next().0, next().0], [0x2a, 0x35, 0xb5, 0xaa]);
+    // A key that is down when the client goes is released.
+    client.send(&[4, 1, 0, 0, 0, 0, 0xff, 0x1b]);
+    assert_eq!(next().0, 0x01);
+    drop(client);
+    assert_eq!(next().0, 0x81);
+    for (to, value) in [(0x64, 0xa8), (0x64, 0xd4), (0x60, 0xf4)] {
+        crate::bus::lock(&machine.pc).port_write(0, to, 1, value);
+    }
+    assert_eq!(next().0, 0xfa);
+    let mut client = Client::connect(&machine);
+    client.send(&[5, 0, 0, 100, 0, 100]);
+    client.send(&[5, 4, 0, 110, 0, 95]);
+    assert_eq!([next().0, next().0, next().0], [0x0a, 10, 5], "the right button, to the right, upwards");
+}
+
+#[test]
+fn what_is_no_client_is_sent_away() {
+    let machine = machine();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"RFB 003.008\n\x02",
+        b"RFB 003.008\n\x01\x01\xff",
+        b"RFB 003.008\n\x01\x01\0\0\0\0\x18",
+    ] {
+        let mut stream = TcpStream::connect(machine.server.address()).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        stream.write_all(bytes).expect("it reads");
+        if bytes.ends_with(b"\x18") {
+            stream.write_all(&[24; 16]).expect("it reads");
+        }
+        let mut rest = Vec::new();
+        // Ends, with or without an error.
+        let _ = stream.read_to_end(&mut rest);
+    }
+    let clients: Vec<Client> = (0..MOST_CLIENTS).map(|_| Client::connect(&machine)).collect();
+    let mut one_more = TcpStream::connect(machine.server.address()).expect("it listens");
+    one_more.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    assert_eq!(one_more.read(&mut [0; 1]).expect("a clean end"), 0);
+    drop(clients);
+}

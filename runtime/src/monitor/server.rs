@@ -1,0 +1,352 @@
+//! Where monitors and debuggers connect: a thread for each place, one client at a time.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::cli::CliError;
+use crate::config::Endpoint;
+use crate::control::{Control, Listener, Notice};
+
+/// Bytes of answers that a client has not read, at which no more is read from it.
+const BACKLOG: usize = 64 << 10;
+
+/// Bytes of answers at which notices are dropped instead.
+const NOTICE_BACKLOG: usize = 1 << 20;
+
+/// How long a client that does not read has for the last answers when the machine ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Whether a session goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flow {
+    /// It does.
+    Go,
+    /// The client is to be disconnected, once it has been sent what there is.
+    End,
+}
+
+/// What talks with one client.
+pub(super) trait Session: Send {
+    /// The client sent bytes. Answers are appended to `out`.
+    fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Flow;
+
+    /// Things happened to the machine.
+    fn notices(&mut self, notices: &[(Notice, SystemTime)], out: &mut Vec<u8>) -> Flow {
+        let _ = (notices, out);
+        Flow::Go
+    }
+
+    /// The client is gone.
+    fn closed(&mut self) {}
+}
+
+/// Makes a session for each client; what it is greeted with is appended.
+pub(super) type Open = Box<dyn FnMut(&mut Vec<u8>) -> Box<dyn Session> + Send>;
+
+/// Where clients come from.
+enum Source {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+    /// One client, and no other.
+    One(Option<Client>),
+}
+
+/// A client's two directions.
+struct Client {
+    input: OwnedFd,
+    output: OwnedFd,
+    /// Standard output, which others may share, is not made non-blocking.
+    shared: bool,
+}
+
+impl Client {
+    fn of_socket(socket: OwnedFd) -> io::Result<Client> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(Client { input: socket.try_clone()?, output: socket, shared: false })
+    }
+
+    fn stdio() -> io::Result<Client> {
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Client { input, output: io::stdout().as_fd().try_clone_to_owned()?, shared: true })
+    }
+
+    /// Sends what the client takes at once.
+    fn send(&self, out: &mut Vec<u8>) -> rustix::io::Result<()> {
+        while !out.is_empty() {
+            let part = if self.shared { out.len().min(512) } else { out.len() };
+            match rustix::io::write(&self.output, &out[..part]) {
+                Ok(count) => drop(out.drain(..count)),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if self.shared {
+                // There may be room for no more.
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A place where clients connect.
+#[derive(Debug)]
+pub(super) struct Server {
+    thread: Option<JoinHandle<()>>,
+    /// The socket's name, which goes with it.
+    path: Option<PathBuf>,
+}
+
+impl Drop for Server {
+    /// The control channel is closed then, which ends the thread.
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+        if let Some(path) = &self.path {
+            // It may have been taken away by somebody else.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes away the socket that a process left behind that is gone.
+fn remove_stale(path: &Path) {
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+        // What is in the way still is found by the one who binds.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+impl Server {
+    /// Starts to serve `endpoint`, which `option` (as typed) names, with sessions that `open` makes. Waits for the first client
+    /// if the endpoint says so.
+    ///
+    /// # Errors
+    ///
+    /// What the host refuses, by the option's name.
+    pub(super) fn start(
+        option: &str,
+        endpoint: &Endpoint,
+        control: &Arc<Control>,
+        open: Open,
+    ) -> Result<Server, CliError> {
+        let failed = |error: io::Error| CliError::new(option, format!("{endpoint}: {error}"));
+        let mut path = None;
+        let mut source = match endpoint {
+            Endpoint::Stdio => Source::One(Some(Client::stdio().map_err(failed)?)),
+            Endpoint::Unix { path: name, server: false, .. } => {
+                let stream = UnixStream::connect(name).map_err(failed)?;
+                Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
+            }
+            Endpoint::Unix { path: name, .. } => {
+                remove_stale(name);
+                let listener = UnixListener::bind(name).map_err(failed)?;
+                path = Some(name.clone());
+                listener.set_nonblocking(true).map_err(failed)?;
+                Source::Unix(listener)
+            }
+            Endpoint::Tcp { host, port, server: false, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
+                Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
+            }
+            Endpoint::Tcp { host, port, .. } => {
+                let listener = TcpListener::bind((host.as_str(), *port)).map_err(failed)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                Source::Tcp(listener)
+            }
+        };
+        // From here on dropping it takes the socket's name away.
+        let mut server = Server { thread: None, path };
+        let first = match endpoint {
+            Endpoint::Unix { server: true, wait: true, .. } | Endpoint::Tcp { server: true, wait: true, .. } => {
+                tracing::warn!("{option}: waiting for a connection on {endpoint}");
+                source.wait(None).map_err(failed)?
+            }
+            _ => None,
+        };
+        let listener = control.listen().map_err(failed)?;
+        let place = Place { option: option.to_owned(), source, control: control.clone(), listener, open };
+        let name = option.trim_start_matches('-').to_owned();
+        let thread = std::thread::Builder::new().name(name).spawn(move || place.run(first)).map_err(failed)?;
+        server.thread = Some(thread);
+        Ok(server)
+    }
+}
+
+impl Source {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Source::Unix(listener) => Some(listener.as_fd()),
+            Source::Tcp(listener) => Some(listener.as_fd()),
+            Source::One(_) => None,
+        }
+    }
+
+    /// A client that is there.
+    fn accept(&mut self) -> io::Result<Option<Client>> {
+        let socket: io::Result<OwnedFd> = match self {
+            Source::Unix(listener) => listener.accept().map(|(stream, _)| stream.into()),
+            Source::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                // Small answers are waited for.
+                stream.set_nodelay(true)?;
+                Ok(stream.into())
+            }),
+            Source::One(client) => return Ok(client.take()),
+        };
+        match socket {
+            Ok(socket) => Client::of_socket(socket).map(Some),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
+            // It was gone before it was accepted.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next client; `None` when `end` is readable, or when there is none to come.
+    fn wait(&mut self, end: Option<BorrowedFd<'_>>) -> io::Result<Option<Client>> {
+        loop {
+            if let Some(client) = self.accept()? {
+                return Ok(Some(client));
+            }
+            let Some(fd) = self.fd() else { return Ok(None) };
+            let end = end.unwrap_or(fd);
+            let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if fds[0].revents().is_empty() && !fds[1].revents().is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// What a server's thread works on.
+struct Place {
+    option: String,
+    source: Source,
+    control: Arc<Control>,
+    listener: Arc<Listener>,
+    open: Open,
+}
+
+impl Place {
+    fn run(mut self, mut next: Option<Client>) {
+        while !self.control.is_closed() {
+            let client = match next.take() {
+                Some(client) => client,
+                None => match self.source.wait(Some(self.listener.as_fd())) {
+                    Ok(Some(client)) => client,
+                    Ok(None) => {
+                        // Notices without anybody to be told.
+                        self.listener.take();
+                        if matches!(self.source, Source::One(_)) {
+                            return;
+                        }
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!("{}: no more connections: {error}", self.option);
+                        return;
+                    }
+                },
+            };
+            self.listener.take();
+            self.serve(&client);
+        }
+    }
+
+    fn serve(&mut self, client: &Client) {
+        let mut out = Vec::new();
+        let mut session = (self.open)(&mut out);
+        if let Err(error) = self.talk(client, &mut *session, &mut out) {
+            tracing::debug!("{}: the client is gone: {error}", self.option);
+        }
+        session.closed();
+    }
+
+    fn talk(&self, client: &Client, session: &mut dyn Session, out: &mut Vec<u8>) -> rustix::io::Result<()> {
+        let mut flow = Flow::Go;
+        loop {
+            let closed = self.control.is_closed();
+            let notices = self.listener.take();
+            if !notices.is_empty() && out.len() < NOTICE_BACKLOG && flow == Flow::Go {
+                flow = session.notices(&notices, out);
+            }
+            if closed {
+                return self.finish(client, out);
+            }
+            if flow == Flow::End && out.is_empty() {
+                return Ok(());
+            }
+            let reading = flow == Flow::Go && out.len() < BACKLOG;
+            let (readable, writable) = self.wait(client, reading, !out.is_empty())?;
+            if writable {
+                client.send(out)?;
+            }
+            if readable {
+                let mut bytes = [0; 4096];
+                match rustix::io::read(&client.input, &mut bytes) {
+                    // What it was not told yet it may still read.
+                    Ok(0) if out.is_empty() => return Ok(()),
+                    Ok(0) => flow = Flow::End,
+                    Ok(count) => flow = session.input(&bytes[..count], out),
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Waits until the client may be read or written, as wanted, or something has happened.
+    fn wait(&self, client: &Client, reading: bool, writing: bool) -> rustix::io::Result<(bool, bool)> {
+        let wanted = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
+        let mut fds = [
+            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&client.input, wanted(reading, PollFlags::IN)),
+            PollFd::new(&client.output, wanted(writing, PollFlags::OUT)),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        let over = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        let (input, output) = (fds[1].revents(), fds[2].revents());
+        if !reading && !writing && (input | output).intersects(over) {
+            return Err(Errno::PIPE);
+        }
+        Ok((reading && !input.is_empty(), writing && !output.is_empty()))
+    }
+
+    /// Sends the last answers, for some time.
+    fn finish(&self, client: &Client, out: &mut Vec<u8>) -> rustix::io::Result<()> {
+        let begin = std::time::Instant::now();
+        while !out.is_empty() {
+            let left = LAST_WORDS.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let timeout = Timespec { tv_sec: 0, tv_nsec: left.subsec_nanos().into() };
+            let mut fds = [PollFd::new(&client.output, PollFlags::OUT)];
+            match poll(&mut fds, Some(&timeout)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => client.send(out)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

@@ -226,12 +226,7 @@ impl AsFd for Listener {
 impl Control {
     /// The channel of a machine whose vCPU `kicker` brings to its dispatcher.
     pub fn new(kicker: Arc<Kicker>) -> Arc<Control> {
-        Arc::new(Control {
-            inner: Mutex::default(),
-            room: Condvar::new(),
-            closed: AtomicBool::new(false),
-            kicker,
-        })
+        Arc::new(Control { inner: Mutex::default(), room: Condvar::new(), closed: AtomicBool::new(false), kicker })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

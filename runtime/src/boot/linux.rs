@@ -1,7 +1,9 @@
 //! The Linux/x86 boot protocol (Documentation/arch/x86/boot.rst): a bzImage
 //! entered at its 64-bit or 32-bit entry point, with the real-mode part unused.
 
-use linux_loader::loader::bootparam::{E820_MAX_ENTRIES_ZEROPAGE, boot_e820_entry, boot_params, screen_info, setup_header};
+use linux_loader::loader::bootparam::{
+    E820_MAX_ENTRIES_ZEROPAGE, boot_e820_entry, boot_params, screen_info, setup_header,
+};
 use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::{ByteValued, Bytes, GuestAddress};
 

@@ -33,7 +33,15 @@ fn ram(size: u64) -> GuestMemoryMmap<()> {
 }
 
 fn config(kernel: &Path, ram_size: u64) -> BootConfig<'_> {
-    BootConfig { kernel, initrd: None, cmdline: "console=ttyS0", ram_size, acpi: &[], rsdp: 0, screen: BootScreen::None }
+    BootConfig {
+        kernel,
+        initrd: None,
+        cmdline: "console=ttyS0",
+        ram_size,
+        acpi: &[],
+        rsdp: 0,
+        screen: BootScreen::None,
+    }
 }
 
 fn load_bytes(name: &str, image: &[u8], ram_size: u64) -> Result<BootState, BootError> {

@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_names_the_option() {
-        for wrong in ["vc", "pty", "tcp:1234", "tcp:a:b", "tcp::70000", "unix:", "unix:/x,server=maybe", "unix:/x,telnet=on"]
+        for wrong in
+            ["vc", "pty", "tcp:1234", "tcp:a:b", "tcp::70000", "unix:", "unix:/x,server=maybe", "unix:/x,telnet=on"]
         {
             let error = parse(wrong, MONITOR).unwrap_err();
             assert!(error.starts_with("-monitor"), "{wrong}: {error}");

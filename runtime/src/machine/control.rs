@@ -32,13 +32,7 @@ impl<B: Board> Runner<B> {
     }
 
     /// Calls `f` with each byte's physical address while they are mapped; how many were.
-    fn each_byte(
-        &mut self,
-        space: Space,
-        addr: u64,
-        len: usize,
-        mut f: impl FnMut(&mut B::Cpu, usize, u64),
-    ) -> usize {
+    fn each_byte(&mut self, space: Space, addr: u64, len: usize, mut f: impl FnMut(&mut B::Cpu, usize, u64)) -> usize {
         let mut page = None;
         for i in 0..len {
             let at = addr.wrapping_add(i as u64);

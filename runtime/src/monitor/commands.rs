@@ -448,7 +448,8 @@ pub(super) fn chardevs(machine: &dyn Controlled) -> Vec<(String, String)> {
         all.push(("debugcon".to_owned(), debugcon.chardev.to_string()));
     }
     let mut add = |kind: &str, endpoints: &[Endpoint]| {
-        let named = endpoints.iter().enumerate().map(|(i, endpoint)| (format!("compat_{kind}{i}"), endpoint.to_string()));
+        let named =
+            endpoints.iter().enumerate().map(|(i, endpoint)| (format!("compat_{kind}{i}"), endpoint.to_string()));
         all.extend(named);
     };
     add("monitor", &config.monitors);

@@ -83,7 +83,8 @@ impl Arch for AnyGuest {
 
 /// The target description of a guest ("Debugging with GDB", appendix "Target Descriptions").
 fn description_xml(description: &Description) -> String {
-    let mut out = String::from("<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">");
+    let mut out =
+        String::from("<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">");
     out.push_str(&format!("<architecture>{}</architecture>", description.architecture));
     for Feature { name, types, registers } in &description.features {
         out.push_str(&format!("<feature name=\"{name}\">{types}"));

@@ -44,14 +44,7 @@ impl Hmp {
         let banner =
             format!("mimus {} monitor - type 'help' for more information\r\n{PROMPT}", env!("CARGO_PKG_VERSION"));
         out.extend_from_slice(banner.as_bytes());
-        Hmp {
-            control,
-            line: Vec::new(),
-            escape: Escape::None,
-            after_return: false,
-            shown: 0,
-            state: State::default(),
-        }
+        Hmp { control, line: Vec::new(), escape: Escape::None, after_return: false, shown: 0, state: State::default() }
     }
 
     fn erase(&mut self, count: usize, out: &mut Vec<u8>) {

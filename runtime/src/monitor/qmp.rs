@@ -368,9 +368,10 @@ fn event(notice: Notice) -> (&'static str, Option<Value>) {
         }
         Notice::Resume => ("RESUME", None),
         Notice::Powerdown => ("POWERDOWN", None),
-        Notice::Reset { guest } => {
-            ("RESET", Some(json!({ "guest": guest, "reason": if guest { "guest-reset" } else { "host-qmp-system-reset" } })))
-        }
+        Notice::Reset { guest } => (
+            "RESET",
+            Some(json!({ "guest": guest, "reason": if guest { "guest-reset" } else { "host-qmp-system-reset" } })),
+        ),
         Notice::Shutdown { guest, reason } => ("SHUTDOWN", Some(json!({ "guest": guest, "reason": reason }))),
     }
 }
@@ -474,7 +475,10 @@ mod tests {
         }
         assert_eq!(ask(&mut qmp, r#"{"execute":"qmp_capabilities"}"#), [json!({ "return": {} })]);
         let again = ask(&mut qmp, r#"{"execute":"qmp_capabilities"}{"execute":"nonsense"}"#);
-        assert_eq!((&again[0]["error"]["class"], &again[1]["error"]["class"]), (&json!("CommandNotFound"), &json!("CommandNotFound")));
+        assert_eq!(
+            (&again[0]["error"]["class"], &again[1]["error"]["class"]),
+            (&json!("CommandNotFound"), &json!("CommandNotFound"))
+        );
         assert_eq!(again[1]["error"]["desc"], "The command nonsense has not been found");
     }
 

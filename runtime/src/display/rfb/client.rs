@@ -80,7 +80,8 @@ pub fn serve(stream: TcpStream, viewer: &Viewer, input: &Mutex<Input>) -> io::Re
         }),
         asked: Condvar::new(),
     });
-    let writer = Writer { canvas, version: None, zrle: Zrle::default(), viewer: viewer.clone(), session: session.clone() };
+    let writer =
+        Writer { canvas, version: None, zrle: Zrle::default(), viewer: viewer.clone(), session: session.clone() };
     let sending = stream.try_clone()?;
     let thread = std::thread::Builder::new().name("vnc updates".into()).spawn(move || {
         let result = writer.run(&sending);

@@ -113,8 +113,10 @@ impl Server {
             match listener.accept() {
                 Ok((stream, peer)) => self.welcome(stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut fds =
-                        [PollFd::new(&stop.event, PollFlags::IN), PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)];
+                    let mut fds = [
+                        PollFd::new(&stop.event, PollFlags::IN),
+                        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+                    ];
                     // Interrupted or not: look again.
                     let _ = poll(&mut fds, None);
                 }

@@ -27,14 +27,8 @@ pub struct PixelFormat {
 
 impl PixelFormat {
     /// What the server offers: 0x00RRGGBB, little-endian.
-    pub const NATIVE: PixelFormat = PixelFormat {
-        bits: 32,
-        depth: 24,
-        big_endian: false,
-        true_colour: true,
-        max: [255; 3],
-        shift: [16, 8, 0],
-    };
+    pub const NATIVE: PixelFormat =
+        PixelFormat { bits: 32, depth: 24, big_endian: false, true_colour: true, max: [255; 3], shift: [16, 8, 0] };
 
     /// The format in the 16 bytes of a message; `None` if there cannot be one such.
     pub fn parse(bytes: &[u8; 16]) -> Option<PixelFormat> {
@@ -69,8 +63,7 @@ impl PixelFormat {
     /// The colours of a client that has a map: red, green, blue with 16 bits each.
     pub fn map(self) -> Option<[[u16; 3]; 256]> {
         let widen = |value: usize, max: usize| (value * 0xffff / max) as u16;
-        (!self.true_colour)
-            .then(|| std::array::from_fn(|i| [widen(i >> 5, 7), widen(i >> 2 & 7, 7), widen(i & 3, 3)]))
+        (!self.true_colour).then(|| std::array::from_fn(|i| [widen(i >> 5, 7), widen(i >> 2 & 7, 7), widen(i & 3, 3)]))
     }
 
     fn pixel(self, colour: u32) -> u32 {

@@ -45,14 +45,14 @@ pub struct Config {
     pub debug_exit: Option<DebugExit>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
-    /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
-    pub ide: [[Option<IdeDrive>; 2]; 2],
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
     pub curses: bool,
+    /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
+    pub ide: [[Option<IdeDrive>; 2]; 2],
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -102,10 +102,10 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
-            ide: Default::default(),
             vga: VgaKind::Std,
             vnc: None,
             curses: false,
+            ide: Default::default(),
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),

@@ -158,13 +158,14 @@ impl Board for PcBoard {
         let mut pc = Pc::new(board, serial, debugcon);
         let (ide, unstarted) = ide(parts)?;
         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        // Before what takes the first free place: it has one of its own.
+        let vram = screen::plug(config, &mut pc)?;
         let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
             pc.set_boot_order(config.boot.order);
         }
-        let vram = screen::plug(config, &mut pc, rom.is_some())?;
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let outside =

@@ -21,6 +21,7 @@ mod i8042;
 mod ioapic;
 mod lapic;
 mod mp_table;
+pub mod net;
 mod pc;
 mod pci;
 mod pic;

@@ -1,6 +1,10 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod net;
+
 use std::path::PathBuf;
+
+pub use net::{Endpoint, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -106,10 +110,12 @@ pub enum VirtioDevice {
     Block(Disk),
     /// A source of random numbers.
     Rng,
-    /// A network adapter without a peer.
+    /// A network adapter.
     Net {
         /// Its hardware address.
         mac: [u8; 6],
+        /// What it is plugged into; nothing if none.
+        netdev: Option<Netdev>,
     },
 }
 

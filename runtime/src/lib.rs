@@ -13,6 +13,7 @@ pub mod kick;
 pub mod lockstep;
 mod log;
 pub mod machine;
+pub mod net;
 mod slow;
 pub mod stats;
 pub mod terminal;

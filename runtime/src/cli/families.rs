@@ -1,7 +1,7 @@
 //! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
 
 use super::error::CliError;
-use super::keyval::{self, Key, Kind, Values};
+use super::keyval::{self, Item, Key, Kind, Values};
 use super::suggest::nearest;
 
 /// An option that chooses by name.
@@ -51,11 +51,11 @@ pub(super) enum Chosen {
     One(&'static str, Values),
 }
 
-const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
+pub(super) const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
     Choice { name, help, offer: Offer::Yes(keys) }
 }
 
-const fn later(name: &'static str) -> Choice {
+pub(super) const fn later(name: &'static str) -> Choice {
     Choice { name, help: "", offer: Offer::NotYet }
 }
 
@@ -356,11 +356,11 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         yes(
             "virtio-net-device",
-            "a network adapter that nothing is plugged into",
+            "a network adapter",
             &[
                 key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-                key_later("netdev"),
-                key_later("id"),
+                key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+                key("id", Kind::Text("a name"), "what the monitor calls it"),
                 key_later("bus"),
             ],
         ),
@@ -493,13 +493,21 @@ pub(super) const DISPLAY: Family = Family {
 impl Family {
     /// Parses `text`; `default` is the name when the value does not begin with one.
     pub fn parse(&self, text: &str, default: Option<&'static str>) -> Result<Chosen, CliError> {
-        let mut items = keyval::split(self.option, text)?;
+        self.parse_items(keyval::split(self.option, text)?, default)
+    }
+
+    /// Parses `items`, which are what [`keyval::split`] makes of a value.
+    pub fn parse_items(&self, mut items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
         let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
         let name = match (named, items.first()) {
             (Some(position), _) => items.remove(position).value,
             (None, Some(first)) if first.key.is_none() => items.remove(0).value,
             _ => default.map(str::to_owned).ok_or_else(|| {
-                CliError::new(self.option, format!("'{text}' does not name {} ({})", self.noun, self.supported()))
+                let message = match items.first() {
+                    Some(Item { key: Some(key), value }) => format!("'{key}={value}' does not name"),
+                    _ => "does not name".to_owned(),
+                };
+                CliError::new(self.option, format!("{message} {} ({})", self.noun, self.supported()))
             })?,
         };
         if is_help(&name) {

@@ -10,6 +10,7 @@ mod families;
 mod help;
 mod keyval;
 pub mod logging;
+mod net;
 mod options;
 mod suggest;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
     Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    VirtioDevice,
+    NicModel, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -215,10 +216,13 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         }
         config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
     }
+    let mut networks = networks(given)?;
+    adapters(arch, &mut networks, &mut config)?;
     for value in given.all("device") {
-        device(utf8("device", value)?, devices, &mut disks, &mut config)?;
+        device(utf8("device", value)?, devices, &mut disks, &mut networks, &mut config)?;
     }
     disks.check()?;
+    networks.check()?;
     if let Some(text) = given.text("display")? {
         choose(&DISPLAY, text, None)?;
     }
@@ -325,17 +329,60 @@ fn ram_size(text: &str) -> Result<u64, CliError> {
     }
 }
 
-fn device(text: &str, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
+/// What is said of networks.
+fn networks(given: &Given) -> Result<net::Networks, Stop> {
+    let mut networks = net::Networks::default();
+    for value in given.all("netdev") {
+        networks.netdev(utf8("netdev", value)?)?;
+    }
+    for value in given.all("nic") {
+        networks.nic(utf8("nic", value)?)?;
+    }
+    for value in given.all("net") {
+        networks.net(utf8("net", value)?)?;
+    }
+    Ok(networks)
+}
+
+/// Network adapters that a machine has.
+fn adapter_count(config: &Config) -> usize {
+    config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
+}
+
+/// Plugs in the network adapters that have no `-device`.
+fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Result<(), CliError> {
+    for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
+        if arch == Arch::X86 {
+            return Err(CliError::new(option, "network adapters of the machine pc are not supported yet"));
+        }
+        if model.is_some_and(|model| model != NicModel::Virtio) {
+            return Err(CliError::new(option, "model: this machine has virtio-net-device only"));
+        }
+        let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
+        config.virtio.push(VirtioDevice::Net { mac, netdev });
+    }
+    Ok(())
+}
+
+fn device(
+    text: &str,
+    family: &Family,
+    disks: &mut disks::Disks,
+    networks: &mut net::Networks,
+    config: &mut Config,
+) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
     if name.starts_with("virtio-") {
         if config.virtio.len() == VIRTIO_SLOTS {
             return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")).into());
         }
-        let adapters = config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count();
         config.virtio.push(match name {
             "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
-            "virtio-net-device" => VirtioDevice::Net { mac: disks::mac(&option, values.text("mac"), adapters)? },
+            "virtio-net-device" => VirtioDevice::Net {
+                mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
+                netdev: networks.device(&option, &values)?,
+            },
             _ => VirtioDevice::Rng,
         });
         return Ok(());

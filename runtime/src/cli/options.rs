@@ -171,6 +171,14 @@ pub(super) const OPTIONS: &[Opt] = &[
         Console,
         "a disk with a raw image: if=virtio (default) plugs it in, if=none,id=ID leaves that to -device; see -drive help",
     ),
+    each(
+        "netdev",
+        "TYPE,id=ID[,KEY=VALUE...]",
+        Console,
+        "a network for a -device: user is a gateway with the host's sockets behind it; see -netdev help and -netdev user,help",
+    ),
+    each("nic", "TYPE[,model=NAME][,KEY=VALUE...]", Console, "a network and an adapter in it; none: no adapter at all"),
+    each("net", "nic|TYPE[,KEY=VALUE...]", Console, "the same in two, adapter and network; none: no adapter at all"),
     each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
     each("d", "ITEM[,...]", Logs, "log these items; see -d help"),
     once("D", "FILE", Logs, "log to FILE instead of standard error"),
@@ -180,8 +188,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.
     only("monitor", "none"),
-    only("net", "none"),
-    only("nic", "none"),
     only("parallel", "none"),
     only("vga", "none"),
     always("no-hpet"),
@@ -233,7 +239,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("smbios"),
     later_flag("win2k-hack"),
     // Network, character devices, TPM.
-    later("netdev"),
     later("chardev"),
     later("tpmdev"),
     // Boot.

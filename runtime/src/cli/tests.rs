@@ -376,11 +376,11 @@ fn good_lines_of_riscv() {
             },
         ),
         ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
-            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] };
-            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf] }];
+            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56], netdev: None };
+            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf], netdev: None }];
         }),
         ("-device virtio-net-device -device virtio-net-device", |c| {
-            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last] };
+            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last], netdev: None };
             c.virtio = vec![mac(0x56), mac(0x57)];
         }),
     ];
@@ -429,7 +429,10 @@ fn bad_lines_of_riscv() {
             "-device virtio-net-device,mac=01:00:00:00:00:00",
             "-device virtio-net-device: mac: '01:00:00:00:00:00' is an address of a group",
         ),
-        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: not supported yet"),
+        (
+            "-device virtio-net-device,netdev=x",
+            "-device virtio-net-device: netdev: there is no -netdev with id=x",
+        ),
         (&rng, "-device virtio-rng-device: there are no more than 8 slots"),
         (&drives, "-drive: there are no more than 8 slots"),
     ];

@@ -23,7 +23,7 @@ mod lapic;
 mod mp_table;
 pub mod net;
 mod pc;
-mod pci;
+pub mod pci;
 mod pic;
 mod pit;
 mod plic;

@@ -77,6 +77,7 @@ impl Board for PcBoard {
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
+        bus::lock(&self.pc).set_up_as_firmware();
         if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,

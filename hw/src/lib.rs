@@ -15,6 +15,7 @@ mod acpi_pm;
 pub mod acpi_tables;
 mod clint;
 mod debug;
+pub mod e1000;
 mod goldfish_rtc;
 mod htif;
 mod i8042;

@@ -42,6 +42,8 @@ pub struct Config {
     pub debug_exit: Option<DebugExit>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
+    /// Network adapters; only [`MachineKind::Pc`] has a bus for them.
+    pub nics: Vec<Nic>,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -73,6 +75,7 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
+            nics: Vec::new(),
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
-use mimus_softmmu::Ram;
+use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
@@ -123,6 +123,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// The devices' way to RAM.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -131,6 +137,21 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
     }
 }
 

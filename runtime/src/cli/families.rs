@@ -323,6 +323,19 @@ pub(super) const DEVICE: Family = Family {
                 key_later("id"),
             ],
         ),
+        yes(
+            "e1000",
+            "a network adapter, Intel 82540EM",
+            &[
+                key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
+                key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+                key("id", Kind::Text("a name"), "what the monitor calls it"),
+                key_later("addr"),
+                key_later("bus"),
+                key_later("bootindex"),
+                key_later("romfile"),
+            ],
+        ),
         Choice {
             name: "isa-debugcon",
             help: "",

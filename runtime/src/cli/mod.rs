@@ -27,7 +27,7 @@ use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
     Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    NicModel, VirtioDevice,
+    NetBackend, Netdev, Nic, NicModel, UserNet, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -223,6 +223,7 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     }
     disks.check()?;
     networks.check()?;
+    default_adapter(arch, &networks, &mut config)?;
     if let Some(text) = given.text("display")? {
         choose(&DISPLAY, text, None)?;
     }
@@ -346,22 +347,47 @@ fn networks(given: &Given) -> Result<net::Networks, Stop> {
 
 /// Network adapters that a machine has.
 fn adapter_count(config: &Config) -> usize {
-    config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
+    config.nics.len() + config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
 }
 
 /// Plugs in the network adapters that have no `-device`.
 fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Result<(), CliError> {
     for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
-        if arch == Arch::X86 {
-            return Err(CliError::new(option, "network adapters of the machine pc are not supported yet"));
-        }
-        if model.is_some_and(|model| model != NicModel::Virtio) {
-            return Err(CliError::new(option, "model: this machine has virtio-net-device only"));
-        }
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
-        config.virtio.push(VirtioDevice::Net { mac, netdev });
+        match (arch, model) {
+            (Arch::X86, None | Some(net::Model::E1000)) => {
+                config.nics.push(Nic { model: NicModel::E1000, mac, netdev });
+            }
+            (Arch::X86, Some(net::Model::Virtio)) => {
+                return Err(CliError::new(option, "model: virtio devices of the machine pc are not supported yet"));
+            }
+            (Arch::Riscv, Some(net::Model::E1000)) => {
+                return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
+            }
+            (Arch::Riscv, _) => {
+                check_slots(&option, config)?;
+                config.virtio.push(VirtioDevice::Net { mac, netdev });
+            }
+        }
     }
     Ok(())
+}
+
+/// A PC has an adapter unless something is said of networks, as QEMU's has.
+fn default_adapter(arch: Arch, networks: &net::Networks, config: &mut Config) -> Result<(), CliError> {
+    if arch == Arch::X86 && networks.silent() {
+        let netdev = Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) };
+        config.nics.push(Nic { model: NicModel::E1000, mac: net::mac("-nic", None, 0)?, netdev: Some(netdev) });
+    }
+    Ok(())
+}
+
+/// There must be a slot for another virtio device.
+fn check_slots(option: &str, config: &Config) -> Result<(), CliError> {
+    match config.virtio.len() {
+        VIRTIO_SLOTS => Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots"))),
+        _ => Ok(()),
+    }
 }
 
 fn device(
@@ -374,9 +400,7 @@ fn device(
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
     if name.starts_with("virtio-") {
-        if config.virtio.len() == VIRTIO_SLOTS {
-            return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")).into());
-        }
+        check_slots(&option, config)?;
         config.virtio.push(match name {
             "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net {
@@ -385,6 +409,12 @@ fn device(
             },
             _ => VirtioDevice::Rng,
         });
+        return Ok(());
+    }
+    if name == "e1000" {
+        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
+        let netdev = networks.device(&option, &values)?;
+        config.nics.push(Nic { model: NicModel::E1000, mac, netdev });
         return Ok(());
     }
     let port = |key: &str, default: u16| {

@@ -6,7 +6,7 @@ use super::Stop;
 use super::error::CliError;
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use crate::config::{Endpoint, Forward, Link, NetBackend, Netdev, NicModel, Protocol, UserNet};
+use crate::config::{Endpoint, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -116,13 +116,22 @@ pub(super) const NETDEV: Family = Family {
     ],
 };
 
-/// Names of adapters' models for `-nic` and `-net nic`.
-const MODELS: &[(&str, NicModel)] = &[
-    ("e1000", NicModel::E1000),
-    ("e1000-82540em", NicModel::E1000),
-    ("virtio", NicModel::Virtio),
-    ("virtio-net-pci", NicModel::Virtio),
-    ("virtio-net-device", NicModel::Virtio),
+/// Models of adapters for `-nic` and `-net nic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Model {
+    /// Intel 82540EM.
+    E1000,
+    /// Virtio, on whatever the machine has it.
+    Virtio,
+}
+
+/// Their names.
+const MODELS: &[(&str, Model)] = &[
+    ("e1000", Model::E1000),
+    ("e1000-82540em", Model::E1000),
+    ("virtio", Model::Virtio),
+    ("virtio-net-pci", Model::Virtio),
+    ("virtio-net-device", Model::Virtio),
 ];
 
 /// An adapter that `-nic` or `-net nic` asks for.
@@ -131,7 +140,7 @@ pub(super) struct Wanted {
     /// As typed.
     pub option: String,
     /// The default of the machine if there is none.
-    pub model: Option<NicModel>,
+    pub model: Option<Model>,
     /// As typed.
     pub mac: Option<String>,
     /// What it is plugged into.

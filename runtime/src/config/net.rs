@@ -174,8 +174,6 @@ pub struct Nic {
 pub enum NicModel {
     /// Intel 82540EM.
     E1000,
-    /// Virtio.
-    Virtio,
 }
 
 #[cfg(test)]

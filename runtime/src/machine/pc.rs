@@ -1,5 +1,7 @@
 //! The PC.
 
+mod nic;
+
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
@@ -15,11 +17,14 @@ use crate::clock::{Clock, TSC_HZ};
 use crate::config::Config;
 use crate::kick::Kicker;
 use crate::log;
+use crate::net::NetThread;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
+    // Before the devices: the threads use them.
+    networks: Vec<NetThread>,
     pc: SharedPc,
     clock: Clock,
     kicker: Arc<Kicker>,
@@ -66,13 +71,17 @@ impl Board for PcBoard {
             debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
-        let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
+        let mut pc = Pc::new(board, serial, debugcon);
+        let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
+        let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
+        let host = nic::Host { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let networks = nic::start(networks, &host)?;
         let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        Ok((PcBoard { networks, pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
@@ -161,6 +170,12 @@ impl Board for PcBoard {
     fn reset(&mut self) {
         bus::lock(&self.pc).reset(self.clock.now());
         self.interrupt_pending = false;
+    }
+}
+
+impl std::fmt::Debug for PcBoard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PcBoard").field("networks", &self.networks).finish_non_exhaustive()
     }
 }
 

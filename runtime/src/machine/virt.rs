@@ -9,13 +9,12 @@ use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
-use mimus_softmmu::{CodeSink, Dma, Dropped, MmioBus};
+use mimus_softmmu::{Dma, MmioBus};
 use vm_memory::GuestAddress;
 
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, RawImage};
 use crate::boot::{self, RiscvBoot, TreeConfig};
-use crate::cache::Cache;
 use crate::cli::CliError;
 use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config, VirtioDevice};
@@ -128,21 +127,6 @@ impl Bus for VirtBus {
 
     fn exists(&mut self, gpa: u64, size: u8) -> bool {
         Virt::exists(gpa, size)
-    }
-}
-
-/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
-struct DmaSink {
-    cache: Arc<Cache>,
-    kicker: Arc<Kicker>,
-}
-
-impl CodeSink for DmaSink {
-    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
-        let dropped = self.cache.code_written(gpa, len);
-        // The cache tells the vCPU which, when it passes its dispatcher.
-        self.kicker.kick();
-        dropped
     }
 }
 
@@ -273,8 +257,7 @@ impl Board for VirtBoard {
 
     fn build(parts: &Parts) -> Result<(VirtBoard, Box<Cpu>)> {
         let config = parts.config;
-        let sink = DmaSink { cache: parts.cache.clone(), kicker: parts.kicker.clone() };
-        let mem = Dma::new(parts.ram.clone(), Arc::new(sink));
+        let mem = parts.dma();
         let serial = parts.sink("-serial", &config.serial)?;
         let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
         let mut virt = Virt::new(&board, serial, mem.clone());

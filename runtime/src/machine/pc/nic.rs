@@ -1,0 +1,100 @@
+//! A PC's network adapters and the threads that serve them.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use mimus_hw::Pc;
+use mimus_hw::e1000::E1000;
+use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
+use mimus_hw::pci::DevFn;
+use mimus_softmmu::Dma;
+
+use crate::bus::{self, SharedPc};
+use crate::clock::{Alarm, Clock};
+use crate::config::{Nic, NicModel};
+use crate::kick::Kicker;
+use crate::net::{self, NetQueue, NetThread};
+
+/// Where QEMU has the first adapter; programs know it by the name that follows from that.
+const FIRST: DevFn = 3 << 3;
+
+/// Networks that have their adapters and not their threads.
+pub(super) type Unstarted = Vec<(DevFn, NicModel, NetQueue)>;
+
+/// Plugs the adapters in; their networks.
+pub(super) fn plug(nics: &[Nic], pc: &mut Pc, mem: &Dma) -> Result<Unstarted> {
+    let mut unstarted = Vec::new();
+    for nic in nics {
+        let network = nic.netdev.as_ref().map(NetQueue::open).transpose()?;
+        let function = || {
+            let peer = network.as_ref().map(NetQueue::peer);
+            match nic.model {
+                NicModel::E1000 => Box::new(E1000::new(mem.clone(), nic.mac, peer)),
+            }
+        };
+        let place = pc.plug(Some(FIRST), function()).or_else(|| pc.plug(None, function()));
+        let place = place.context("-nic: no free slot of the PCI bus")?;
+        unstarted.extend(network.map(|network| (place, nic.model, network)));
+    }
+    Ok(unstarted)
+}
+
+/// What the threads need of the machine.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) pc: SharedPc,
+    pub(super) clock: Clock,
+    pub(super) alarm: Alarm,
+    pub(super) kicker: Arc<Kicker>,
+}
+
+/// Starts the threads.
+pub(super) fn start(unstarted: Unstarted, host: &Host) -> Result<Vec<NetThread>> {
+    let start = |(place, model, network): (DevFn, NicModel, NetQueue)| {
+        let exchange = Slot { host: host.clone(), place, model };
+        network.start(exchange).context("cannot start a network's thread")
+    };
+    unstarted.into_iter().map(start).collect()
+}
+
+/// A network's way to its adapter.
+struct Slot {
+    host: Host,
+    place: DevFn,
+    model: NicModel,
+}
+
+impl Slot {
+    /// Does something with the adapter at the present time, and passes on what it set off.
+    fn access<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
+        let host = &self.host;
+        let now = host.clock.now();
+        let mut pc = bus::lock(&host.pc);
+        pc.advance(now);
+        let result = match self.model {
+            NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, _| f(adapter)),
+        };
+        let wanted = pc.interrupt_pending(0) || pc.has_event();
+        let deadline = pc.next_deadline();
+        drop(pc);
+        if wanted {
+            host.kicker.kick();
+        }
+        host.alarm.set(deadline);
+        result.unwrap_or_default()
+    }
+}
+
+impl net::Exchange for Slot {
+    fn transmit(&self, batch: &mut Batch) -> bool {
+        self.access(|adapter| adapter.transmit(batch))
+    }
+
+    fn receive(&self, queue: &mut FrameQueue) -> bool {
+        self.access(|adapter| adapter.receive(queue))
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.access(|adapter| adapter.offloads())
+    }
+}

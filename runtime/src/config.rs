@@ -4,7 +4,7 @@ mod net;
 
 use std::path::PathBuf;
 
-pub use net::{Endpoint, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
+pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -25,8 +25,12 @@ pub struct Config {
     pub cpu: String,
     /// How guest code is executed.
     pub accel: Accel,
-    /// What runs before the kernel; only [`MachineKind::Virt`] has a choice.
+    /// What runs before the kernel. A PC without any starts its kernel at once, as it does by default when it has one.
     pub bios: Bios,
+    /// Where firmware's files are looked for first.
+    pub data_dirs: Vec<PathBuf>,
+    /// What a PC's firmware boots.
+    pub boot: Boot,
     /// Kernel image (a PC's is a bzImage, multiboot or PVH ELF). Without one a PC runs the built-in demo guest, and another
     /// machine its firmware.
     pub kernel: Option<PathBuf>,
@@ -68,6 +72,8 @@ impl Default for Config {
             cpu: DEFAULT_CPU.to_owned(),
             accel: Accel::default(),
             bios: Bios::Default,
+            data_dirs: Vec::new(),
+            boot: Boot::default(),
             kernel: None,
             initrd: None,
             append: String::new(),
@@ -75,7 +81,11 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
-            nics: Vec::new(),
+            nics: vec![Nic {
+                model: NicModel::E1000,
+                mac: FIRST_MAC,
+                netdev: Some(Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) }),
+            }],
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -104,6 +114,24 @@ pub enum Bios {
     None,
     /// This file.
     File(PathBuf),
+}
+
+/// What a PC's firmware boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// First choice first: 1 a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0 nothing.
+    pub order: [u8; 3],
+    /// The firmware offers its menu.
+    pub menu: bool,
+    /// How long, in milliseconds.
+    pub splash_time: u32,
+}
+
+impl Default for Boot {
+    /// QEMU's `cad`.
+    fn default() -> Self {
+        Boot { order: [2, 1, 3], menu: false, splash_time: 2_500 }
+    }
 }
 
 /// A virtio device.

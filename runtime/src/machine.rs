@@ -2,6 +2,7 @@
 //!
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
+pub(crate) mod firmware;
 mod pc;
 mod virt;
 
@@ -22,7 +23,7 @@ use crate::cache::{self, Cache};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::kick::Kicker;
 use crate::stats::Stats;
 use crate::terminal::{InputThread, RawTerminal, open_sink};
@@ -123,12 +124,6 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The devices' way to RAM.
-    fn dma(&self) -> Dma {
-        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
-        Dma::new(self.ram.clone(), Arc::new(sink))
-    }
-
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -137,6 +132,12 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+
+    /// The devices' way to RAM.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
     }
 }
 
@@ -277,9 +278,10 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
 }
 
-/// Whether the built-in demo guest runs.
+/// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    config.machine == MachineKind::Pc && config.kernel.is_none()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
+    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
 }
 
 fn unix_time() -> u64 {

@@ -32,6 +32,15 @@ impl Backing {
     /// A device's registers.
     pub const DEVICE: Backing = Backing { read: Place::Device, write: Place::Device };
 
+    /// That of what is `bytes` after a page with this backing.
+    pub(crate) fn after(self, bytes: u64) -> Backing {
+        let after = |place| match place {
+            Place::At(at) => Place::At(at + bytes),
+            place => place,
+        };
+        Backing { read: after(self.read), write: after(self.write) }
+    }
+
     fn encode(self) -> u32 {
         let (read, at) = match self.read {
             Place::Own => (0, 0),

@@ -323,7 +323,7 @@ impl Mmu {
         let mut changed = false;
         for &(base, size, backing) in pieces {
             for gpa in (base..base.saturating_add(size)).step_by(PAGE_SIZE as usize) {
-                if self.ram.set_backing(gpa, backing) {
+                if self.ram.set_backing(gpa, backing.after(gpa - base)) {
                     changed = true;
                     if self.ram.hits_code(gpa, PAGE_SIZE) {
                         let dropped = self.sink.code_written(gpa, PAGE_SIZE);

@@ -381,6 +381,10 @@ fn reads_of_one_memory_and_writes_to_another() {
     assert_eq!(s.read(VIRT, 4), Ok(0x2222_2222), "it was written to the RAM");
     s.write(VIRT + PAGE_SIZE, 4, 0x3333_3333).unwrap();
     assert_eq!((s.mmu.ram.read_u32(0x9000), s.read(VIRT + PAGE_SIZE, 4)), (Some(0x3333_3333), Ok(0x3333_3333)));
+    s.mmu.ram.write_u32(0xa000, 0x4444_4444).unwrap();
+    s.mmu.set_backings(&[(0x5000, 2 * PAGE_SIZE, both)]);
+    s.mmu.flush(false, 0);
+    assert_eq!([VIRT, VIRT + PAGE_SIZE].map(|at| s.read(at, 4)), [Ok(0x3333_3333), Ok(0x4444_4444)], "page by page");
     s.mmu.set_backings(&[(0x5000, 2 * PAGE_SIZE, Backing::DEVICE)]);
     s.mmu.flush(false, 0);
     s.write(VIRT + PAGE_SIZE, 1, 7).unwrap();

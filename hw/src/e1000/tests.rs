@@ -300,7 +300,7 @@ fn hostile_rings_are_survived() {
         s.describe(BUFFERS, 0xf_ffff | DATA, 0);
         s.sent();
     }
-    assert!(s.adapter.transmitter.frame.len() <= crate::net::MAX_SEGMENTED);
+    assert!(s.adapter.transmitter.save().len() <= crate::net::MAX_SEGMENTED + 32);
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

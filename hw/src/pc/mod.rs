@@ -4,6 +4,7 @@ mod state;
 
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
+use crate::fw_cfg::{self, FwCfg};
 use crate::i8042::I8042;
 use crate::ioapic::{self, IoApic};
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
@@ -73,6 +74,7 @@ enum PortDevice {
     Pm,
     Pci,
     Gpe,
+    FwCfg,
     DebugExit,
     DebugCon,
 }
@@ -80,7 +82,7 @@ enum PortDevice {
 impl PortDevice {
     /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
     fn is_wide(self) -> bool {
-        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::DebugExit)
+        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::FwCfg | PortDevice::DebugExit)
     }
 }
 
@@ -88,7 +90,7 @@ impl PortDevice {
 type PortRange = (u16, u16, PortDevice);
 
 /// The fixed ports, in order.
-const PORTS: [PortRange; 15] = [
+const PORTS: [PortRange; 16] = [
     (0x20, 0x21, PortDevice::Pic),
     (0x40, 0x43, PortDevice::Pit),
     (0x60, 0x60, PortDevice::KeyboardData),
@@ -102,6 +104,7 @@ const PORTS: [PortRange; 15] = [
     (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
     (COM1.base, COM1.base + 7, PortDevice::Uart),
     (0x4d0, 0x4d1, PortDevice::Pic),
+    (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
     (0xcf8, 0xcff, PortDevice::Pci),
     (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
 ];
@@ -153,6 +156,7 @@ pub struct Pc {
     serial: Box<dyn CharSink>,
     debugcon: Box<dyn CharSink>,
     bus: Bus,
+    fw_cfg: Option<FwCfg>,
     /// Messages on their way; empty between accesses.
     messages: Vec<MsiMessage>,
     devices: Devices,
@@ -188,12 +192,23 @@ impl Pc {
             pci_irqs: 0,
             event: None,
         };
-        Pc { config, ports, serial, debugcon, bus: Bus::new(), messages: Vec::new(), devices }
+        Pc { config, ports, serial, debugcon, bus: Bus::new(), fw_cfg: None, messages: Vec::new(), devices }
     }
 
     /// Plugs a function into the PCI bus: at `devfn`, or as the first free device. Where it is; `None` if there is no room.
     pub fn plug(&mut self, devfn: Option<DevFn>, function: Box<dyn Function>) -> Option<DevFn> {
         self.bus.plug(devfn, function)
+    }
+
+    /// Plugs in what firmware is configured by.
+    pub fn set_fw_cfg(&mut self, device: FwCfg) {
+        self.fw_cfg = Some(device);
+    }
+
+    /// Says in the CMOS what to boot from, first choice first: 1 is a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0
+    /// nothing. The first hard disks' geometry is translated for the BIOS interface by logical block.
+    pub fn set_boot_order(&mut self, order: [u8; 3]) {
+        self.devices.rtc.set_boot_order(order);
     }
 
     /// Does something with the PCI function at `devfn`, at `now`; `None` if it is no `T`.
@@ -210,6 +225,11 @@ impl Pc {
         let level_triggered = self.bus.set_up_as_firmware();
         self.devices.set_up_as_firmware(level_triggered);
         self.settle();
+    }
+
+    /// Whether [`Pc::pam`] may have changed since the last call.
+    pub fn take_pam_changed(&mut self) -> bool {
+        self.bus.take_pam_changed()
     }
 
     /// Which of the memory from 768 KiB to 1 MiB is RAM.
@@ -463,6 +483,9 @@ impl Pc {
         devices.pci_irqs = 0;
         devices.event = None;
         self.bus.reset();
+        if let Some(device) = &mut self.fw_cfg {
+            device.reset();
+        }
         self.messages.clear();
     }
 
@@ -506,6 +529,7 @@ impl Pc {
         let byte = match device {
             PortDevice::Pm => return devices.pm.read(now, offset, size),
             PortDevice::Pci => return self.bus.read(low, size),
+            PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
             PortDevice::DebugExit => 0,
             PortDevice::DebugCon => DEBUGCON_MAGIC,
             PortDevice::Pic => devices.pic.read(port),
@@ -543,6 +567,11 @@ impl Pc {
             PortDevice::Pci => {
                 if self.bus.write(low, size, value) {
                     devices.request(PcEvent::Reset);
+                }
+            }
+            PortDevice::FwCfg => {
+                if let Some(device) = &mut self.fw_cfg {
+                    device.write(offset, size, value);
                 }
             }
             PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),

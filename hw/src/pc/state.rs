@@ -3,6 +3,7 @@
 use super::{Pc, PcEvent};
 use crate::acpi_pm::AcpiPm;
 use crate::debug::PostCode;
+use crate::fw_cfg::{FwCfg, FwCfgData};
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::lapic::Lapic;
@@ -45,6 +46,7 @@ pub struct PcState {
     tsc_hz: u64,
     devices: Devices,
     bus: BusData,
+    fw_cfg: Option<FwCfgData>,
 }
 
 /// Why a state does not fit a machine.
@@ -75,6 +77,7 @@ impl Pc {
             tsc_hz: self.config.tsc_hz,
             devices: self.devices.clone(),
             bus: self.bus.save(),
+            fw_cfg: self.fw_cfg.as_ref().map(FwCfg::save),
         }
     }
 
@@ -90,6 +93,7 @@ impl Pc {
             ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
             ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
             ("serial port", devices.uart.config() == COM1),
+            ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
             ("set of PCI functions", self.bus.fits(&state.bus)),
         ] {
             if !same {
@@ -107,6 +111,9 @@ impl Pc {
         }
         self.devices = devices;
         self.bus.restore(state.bus);
+        if let (Some(device), Some(data)) = (&mut self.fw_cfg, state.fw_cfg) {
+            device.restore(data);
+        }
         Ok(())
     }
 }

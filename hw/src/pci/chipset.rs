@@ -39,7 +39,8 @@ const HOST_BRIDGE_REGISTERS: &[Register] = &[
     // Programmable attribute map: nothing is shadowed.
     (0x59, 0x00, 0xff),
     (0x5a, 0x00, 0xff),
-    (0x5b, 0x00, 0xff),
+    // System management mode is set up: that is how firmware is told that there is none.
+    (0x5b, 0x02, 0xff),
     (0x5c, 0x00, 0xff),
     (0x5d, 0x00, 0xff),
     (0x5e, 0x00, 0xff),
@@ -72,7 +73,8 @@ const PM_REGISTERS: &[Register] = &[
     (0x58, 0x00, 0xff),
     (0x59, 0x00, 0xff),
     (0x5a, 0x00, 0xff),
-    (0x5b, 0x00, 0xff),
+    // System management mode is set up: that is how firmware is told that there is none.
+    (0x5b, 0x02, 0xff),
     (0x5f, 0x90, 0xff),
     (0x63, 0x60, 0xff),
     (0x67, 0x98, 0xff),
@@ -94,6 +96,11 @@ pub struct Pam {
     pub read: bool,
     /// Writes are to RAM.
     pub write: bool,
+}
+
+/// Whether a register is one of the programmable attribute map's.
+pub(super) fn is_pam(devfn: DevFn, register: u8) -> bool {
+    devfn == HOST_BRIDGE && (PAM0..PAM0 + 7).contains(&register)
 }
 
 /// The chipset.

@@ -143,7 +143,7 @@ const ENABLE: u32 = 1 << 31;
 const IO_WINDOW: (u64, u64) = (0xc000, 0x1_0000);
 const MEMORY_WINDOW: (u64, u64) = (0xe000_0000, 0xfec0_0000);
 /// ISA interrupt lines that firmware routes the four lines to.
-const FIRMWARE_IRQS: [u8; PIRQ_LINES] = [10, 10, 11, 11];
+pub(crate) const FIRMWARE_IRQS: [u8; PIRQ_LINES] = [10, 10, 11, 11];
 
 /// Bus 0.
 pub(crate) struct Bus {
@@ -152,6 +152,7 @@ pub(crate) struct Bus {
     chipset: Chipset,
     functions: BTreeMap<DevFn, Box<dyn Function>>,
     routes: Vec<Route>,
+    pam_changed: bool,
 }
 
 /// A [`Bus`] as data.
@@ -173,7 +174,14 @@ struct FunctionData {
 impl Bus {
     /// A bus with the chipset's functions.
     pub(crate) fn new() -> Bus {
-        Bus { address: 0, reset_control: 0, chipset: Chipset::new(), functions: BTreeMap::new(), routes: Vec::new() }
+        Bus {
+            address: 0,
+            reset_control: 0,
+            chipset: Chipset::new(),
+            functions: BTreeMap::new(),
+            routes: Vec::new(),
+            pam_changed: true,
+        }
     }
 
     /// Adds a function: at `devfn`, or as function 0 of the first free device. Where it is now; `None`, and it is dropped,
@@ -256,7 +264,13 @@ impl Bus {
             function.config_written(register);
         } else if let Some(config) = self.chipset.config_mut(devfn) {
             config.write(register, value);
+            self.pam_changed |= chipset::is_pam(devfn, register);
         }
+    }
+
+    /// Whether the host bridge's attributes of memory may have changed since the last call.
+    pub(crate) fn take_pam_changed(&mut self) -> bool {
+        std::mem::take(&mut self.pam_changed)
     }
 
     /// Finds out again who answers where. Functions with low numbers come first.
@@ -328,6 +342,7 @@ impl Bus {
         self.address = 0;
         self.reset_control = 0;
         self.chipset.reset();
+        self.pam_changed = true;
         for function in self.functions.values_mut() {
             function.config_mut().reset();
             function.reset();
@@ -339,6 +354,7 @@ impl Bus {
     /// interrupt lines that are level-triggered now, bit by number.
     pub(crate) fn set_up_as_firmware(&mut self) -> u16 {
         self.chipset.set_up_as_firmware(FIRMWARE_IRQS);
+        self.pam_changed = true;
         let (mut io, mut memory) = (IO_WINDOW, MEMORY_WINDOW);
         for (&devfn, function) in &mut self.functions {
             let config = function.config_mut();
@@ -399,6 +415,7 @@ impl Bus {
         self.address = data.address;
         self.reset_control = data.reset_control;
         self.chipset.restore(&data.chipset);
+        self.pam_changed = true;
         for data in data.functions {
             if let Some(function) = self.functions.get_mut(&data.devfn) {
                 function.config_mut().restore(&data.config);

@@ -1,6 +1,6 @@
 //! Virtio devices behind any transport ("Virtual I/O Device (VIRTIO) Version 1.2").
 //!
-//! A [`Virtio`] is a device type with its queues and its status. A transport (here [`mmio`]) is a register layout in front of
+//! A [`Virtio`] is a device type with its queues and its status. A transport ([`mmio`], [`VirtioPci`]) is a register layout in front of
 //! it: it selects queues, passes accesses on, and makes an interrupt of what [`Virtio::interrupt`] or [`Virtio::take_signals`]
 //! say. What a device writes to guest RAM goes through [`Dma`] and so past the code watches.
 //!
@@ -10,6 +10,7 @@ mod block;
 mod console;
 pub(crate) mod mmio;
 mod net;
+mod pci;
 mod queue;
 mod rng;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 pub use block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+pub use pci::VirtioPci;
 pub use rng::Entropy;
 
 use block::Block;
@@ -166,6 +168,11 @@ impl Virtio {
     /// What the device offers.
     pub(crate) fn features(&self) -> u64 {
         self.model.device().features() | COMMON_FEATURES
+    }
+
+    /// What the driver has accepted of it.
+    pub(crate) fn accepted_features(&self) -> u64 {
+        self.common.features
     }
 
     /// Writes half `high` of the features that the driver accepts, until FEATURES_OK (3.1.1).

@@ -150,6 +150,20 @@ impl VirtQueue {
         self.queue.max_size()
     }
 
+    /// The size that it has, or will have.
+    pub(crate) fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Where a ring is.
+    pub(crate) fn address(&self, ring: Ring) -> u64 {
+        match ring {
+            Ring::Descriptors => self.queue.desc_table(),
+            Ring::Available => self.queue.avail_ring(),
+            Ring::Used => self.queue.used_ring(),
+        }
+    }
+
     /// Sizes that are no power of two or too large are ignored.
     pub(crate) fn set_size(&mut self, size: u16) {
         if !self.queue.ready() {

@@ -305,6 +305,21 @@ pub(super) const CPU: Family = Family {
     ],
 };
 
+/// Keys of a network adapter on the PCI bus.
+const PCI_ADAPTER: &[Key] = &[
+    key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
+    key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+    key("id", Kind::Text("a name"), "what the monitor calls it"),
+    key_later("addr"),
+    key_later("bus"),
+    key_later("bootindex"),
+    key_later("romfile"),
+    key_later("disable-legacy"),
+    key_later("disable-modern"),
+    key_later("mq"),
+    key_later("vectors"),
+];
+
 /// `-device` of a PC.
 pub(super) const DEVICE: Family = Family {
     option: "-device",
@@ -323,19 +338,9 @@ pub(super) const DEVICE: Family = Family {
                 key_later("id"),
             ],
         ),
-        yes(
-            "e1000",
-            "a network adapter, Intel 82540EM",
-            &[
-                key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-                key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-                key("id", Kind::Text("a name"), "what the monitor calls it"),
-                key_later("addr"),
-                key_later("bus"),
-                key_later("bootindex"),
-                key_later("romfile"),
-            ],
-        ),
+        yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
+        yes("virtio-net-pci", "a network adapter, virtio", PCI_ADAPTER),
+        yes("virtio-net", "the same", PCI_ADAPTER),
         Choice {
             name: "isa-debugcon",
             help: "",

@@ -26,8 +26,8 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    NetBackend, Netdev, Nic, NicModel, UserNet, VirtioDevice,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
+    Nic, NicModel, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -217,13 +217,17 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
     }
     let mut networks = networks(given)?;
+    config.nics = Vec::new();
     adapters(arch, &mut networks, &mut config)?;
     for value in given.all("device") {
         device(utf8("device", value)?, devices, &mut disks, &mut networks, &mut config)?;
     }
     disks.check()?;
     networks.check()?;
-    default_adapter(arch, &networks, &mut config)?;
+    // A PC has an adapter unless something is said of networks, as QEMU's has.
+    if arch == Arch::X86 && networks.silent() {
+        config.nics = Config::default().nics;
+    }
     if let Some(text) = given.text("display")? {
         choose(&DISPLAY, text, None)?;
     }
@@ -345,6 +349,10 @@ fn networks(given: &Given) -> Result<net::Networks, Stop> {
     Ok(networks)
 }
 
+/// Network adapters for PCI by their names as devices.
+const PCI_ADAPTERS: &[(&str, NicModel)] =
+    &[("e1000", NicModel::E1000), ("virtio-net-pci", NicModel::Virtio), ("virtio-net", NicModel::Virtio)];
+
 /// Network adapters that a machine has.
 fn adapter_count(config: &Config) -> usize {
     config.nics.len() + config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
@@ -355,12 +363,8 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
     for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
         match (arch, model) {
-            (Arch::X86, None | Some(net::Model::E1000)) => {
-                config.nics.push(Nic { model: NicModel::E1000, mac, netdev });
-            }
-            (Arch::X86, Some(net::Model::Virtio)) => {
-                return Err(CliError::new(option, "model: virtio devices of the machine pc are not supported yet"));
-            }
+            (Arch::X86, None | Some(net::Model::E1000)) => config.nics.push(Nic { model: NicModel::E1000, mac, netdev }),
+            (Arch::X86, Some(net::Model::Virtio)) => config.nics.push(Nic { model: NicModel::Virtio, mac, netdev }),
             (Arch::Riscv, Some(net::Model::E1000)) => {
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
             }
@@ -369,15 +373,6 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
                 config.virtio.push(VirtioDevice::Net { mac, netdev });
             }
         }
-    }
-    Ok(())
-}
-
-/// A PC has an adapter unless something is said of networks, as QEMU's has.
-fn default_adapter(arch: Arch, networks: &net::Networks, config: &mut Config) -> Result<(), CliError> {
-    if arch == Arch::X86 && networks.silent() {
-        let netdev = Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) };
-        config.nics.push(Nic { model: NicModel::E1000, mac: net::mac("-nic", None, 0)?, netdev: Some(netdev) });
     }
     Ok(())
 }
@@ -399,6 +394,12 @@ fn device(
 ) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
+    if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
+        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
+        let netdev = networks.device(&option, &values)?;
+        config.nics.push(Nic { model: *model, mac, netdev });
+        return Ok(());
+    }
     if name.starts_with("virtio-") {
         check_slots(&option, config)?;
         config.virtio.push(match name {
@@ -409,12 +410,6 @@ fn device(
             },
             _ => VirtioDevice::Rng,
         });
-        return Ok(());
-    }
-    if name == "e1000" {
-        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
-        let netdev = networks.device(&option, &values)?;
-        config.nics.push(Nic { model: NicModel::E1000, mac, netdev });
         return Ok(());
     }
     let port = |key: &str, default: u16| {
@@ -456,7 +451,11 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
         None if given.one("display").is_some() => Chardev::Null,
         None => Chardev::Stdio { mux: false },
     };
-    config.debugcon = debugcon.map(|chardev| Debugcon { iobase: DEBUGCON_PORT, chardev });
+    let iobase = debugcon_port(given)?;
+    if debugcon.is_none() && given.one("global").is_some() {
+        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
+    }
+    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
     Ok(())
 }
 
@@ -512,13 +511,19 @@ fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliErr
 fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
     config.bios = match given.path("bios")? {
         None => Bios::Default,
-        Some(_) if arch == Arch::X86 => {
-            return Err(CliError::new("-bios", "firmware of the machine pc is not supported yet"));
-        }
         Some(file) if file.as_os_str() == "none" => Bios::None,
         Some(file) if file.as_os_str() == "default" => Bios::Default,
         Some(file) => Bios::File(file),
     };
+    for directory in given.all("L") {
+        config.data_dirs.push(PathBuf::from(directory));
+    }
+    if let Some(text) = given.text("boot")? {
+        if arch != Arch::X86 {
+            return Err(CliError::new("-boot", "only the machine pc has firmware that it is for"));
+        }
+        config.boot = boot_order(text)?;
+    }
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
     if let Some(text) = given.text("append")? {
@@ -527,8 +532,67 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
     match without_kernel {
         Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        _ if arch == Arch::X86 && config.bios == Bios::None && config.kernel.is_none() => {
+            Err(CliError::new("-bios", "none: the machine pc then needs -kernel"))
+        }
         _ => Ok(()),
     }
+}
+
+/// What firmware boots.
+fn boot_order(text: &str) -> Result<Boot, CliError> {
+    const KEYS: &[Key] = &[
+        Key { name: "order", kind: Kind::Text("drives"), help: "" },
+        Key { name: "once", kind: Kind::NotYet, help: "" },
+        Key { name: "menu", kind: Kind::Word(&["on", "off"]), help: "" },
+        Key { name: "splash", kind: Kind::NotYet, help: "" },
+        Key { name: "splash-time", kind: Kind::Number(0, 65_535), help: "" },
+        Key { name: "reboot-timeout", kind: Kind::NotYet, help: "" },
+        Key { name: "strict", kind: Kind::NotYet, help: "" },
+    ];
+    let values = keyval::parse("-boot", text, "order", KEYS)?;
+    let mut boot = Boot::default();
+    if let Some(order) = values.text("order") {
+        boot.order = [0; 3];
+        let mut seen = String::new();
+        for letter in order.chars() {
+            let error = |what: &str| CliError::new("-boot", format!("order={order}: '{letter}' {what}"));
+            if seen.contains(letter) {
+                return Err(error("is there twice"));
+            }
+            let place = boot.order.get_mut(seen.len()).ok_or_else(|| error("is one too many: firmware tries three"))?;
+            *place = match letter {
+                'a' => 1,
+                'c' => 2,
+                'd' => 3,
+                'n' => 4,
+                _ => return Err(error("is none of a, c, d and n")),
+            };
+            seen.push(letter);
+        }
+    }
+    boot.menu = values.word("menu") == Some("on");
+    if let Some(time) = values.number("splash-time").and_then(|time| u32::try_from(time).ok()) {
+        boot.splash_time = time;
+    }
+    Ok(boot)
+}
+
+/// The port of `-debugcon`, which `-global` may move.
+fn debugcon_port(given: &Given) -> Result<u16, CliError> {
+    let mut port = DEBUGCON_PORT;
+    for value in given.all("global") {
+        let text = utf8("global", value)?;
+        let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
+            CliError::new("-global", format!("'{text}' is not supported yet (supported: isa-debugcon.iobase=PORT)"))
+        })?;
+        let parsed = match number.strip_prefix("0x") {
+            Some(digits) => u16::from_str_radix(digits, 16),
+            None => number.parse(),
+        };
+        port = parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?;
+    }
+    Ok(port)
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

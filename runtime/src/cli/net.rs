@@ -6,7 +6,7 @@ use super::Stop;
 use super::error::CliError;
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use crate::config::{Endpoint, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
+use crate::config::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -446,10 +446,8 @@ fn socket(option: &str, values: &Values) -> Result<Link, CliError> {
 
 /// A hardware address; the default of adapter number `index` if there is no text.
 pub(super) fn mac(option: &str, text: Option<&str>, index: usize) -> Result<[u8; 6], CliError> {
-    // QEMU's.
-    const FIRST: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
     let Some(text) = text else {
-        let [a, b, c, d, e, last] = FIRST;
+        let [a, b, c, d, e, last] = FIRST_MAC;
         return Ok([a, b, c, d, e, last.wrapping_add(index as u8)]);
     };
     let wrong = |what: &str| CliError::new(option, format!("mac: '{text}' is {what}"));

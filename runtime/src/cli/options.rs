@@ -127,7 +127,16 @@ pub(super) const OPTIONS: &[Opt] = &[
         "bios",
         "FILE",
         Boot,
-        "firmware of a RISC-V machine, default OpenSBI from the package opensbi; none: the kernel starts in machine mode",
+        "firmware: a PC's is SeaBIOS from the package seabios unless it has a kernel, which starts at once; that of a \
+         RISC-V machine OpenSBI from the package opensbi; none: there is none",
+    ),
+    each("L", "DIR", Boot, "look for firmware's files here first"),
+    once(
+        "boot",
+        "[order=]DRIVES[,KEY=VALUE...]",
+        Boot,
+        "what a PC's firmware boots, first choice first: a floppy, c hard disk, d CD-ROM, n network (default cad);\n\
+         menu=on offers its menu, for splash-time=MS",
     ),
     once(
         "arch",
@@ -197,8 +206,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("numa"),
     later("add-fd"),
     later("set"),
-    later("global"),
-    later("boot"),
+    each("global", "isa-debugcon.iobase=PORT", Console, "the port of -debugcon"),
     later("mem-path"),
     later_flag("mem-prealloc"),
     later("k"),
@@ -245,7 +253,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("dtb"),
     later("fw_cfg"),
     later("option-rom"),
-    later("L"),
     // Debugging and the rest.
     later("action"),
     later_flag("async-teardown"),

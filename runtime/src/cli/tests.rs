@@ -128,7 +128,12 @@ fn bad_lines() {
         // QEMU's own.
         ("-hda disk.img", "-hda: not supported yet"),
         ("-drive file=x,if=virtio -m 512", "-drive: disks of the machine pc are not supported yet"),
-        ("-bios x", "-bios: firmware of the machine pc is not supported yet"),
+        ("-bios none", "-bios: none: the machine pc then needs -kernel"),
+        ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
+        ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
+        ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
+        ("-global x.y=1", "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT)"),
+        ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
         ("-cdrom a.iso -krenel", "-cdrom: not supported yet"),
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-s -S", "-s: not supported yet"),

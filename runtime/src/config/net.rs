@@ -4,6 +4,9 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
+/// The hardware address of a machine's first adapter when none is given (QEMU's); the others follow.
+pub const FIRST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+
 /// What a network adapter is plugged into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Netdev {
@@ -174,6 +177,8 @@ pub struct Nic {
 pub enum NicModel {
     /// Intel 82540EM.
     E1000,
+    /// Virtio.
+    Virtio,
 }
 
 #[cfg(test)]

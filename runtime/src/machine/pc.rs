@@ -10,6 +10,7 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::firmware::{self, Rom};
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
@@ -30,6 +31,8 @@ pub(super) struct PcBoard {
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// The firmware, where it is used.
+    rom: Option<Rom>,
     interrupt_pending: bool,
 }
 
@@ -53,7 +56,8 @@ impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        boot::ram_ranges(config.ram_size)
+        let rom = firmware::is_used(config).then(Rom::range);
+        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -72,22 +76,45 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
+        let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
+        if rom.is_some() {
+            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
+            pc.set_boot_order(config.boot.order);
+        }
         let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
         let host = nic::Host { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone() };
         let networks = nic::start(networks, &host)?;
-        let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let bus = PcBus {
+            pc: pc.clone(),
+            clock,
+            alarm: parts.alarm.clone(),
+            kicker: kicker.clone(),
+            index: 0,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
+        };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { networks, pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        let acpi =
+            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        Ok((PcBoard { networks, pc, clock, kicker, acpi, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        bus::lock(&self.pc).set_up_as_firmware();
-        if let Some(kernel) = &config.kernel {
+        let mut pc = bus::lock(&self.pc);
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+        }
+        pc.take_pam_changed();
+        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        drop(pc);
+        cpu.set_backings(&map);
+        if let Some(rom) = &self.rom {
+            rom.install(cpu.mmu.ram.memory())?;
+        } else if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
                 initrd: config.initrd.as_deref(),

@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::e1000::E1000;
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
-use mimus_hw::pci::DevFn;
+use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_softmmu::Dma;
 
 use crate::bus::{self, SharedPc};
@@ -26,10 +27,11 @@ pub(super) fn plug(nics: &[Nic], pc: &mut Pc, mem: &Dma) -> Result<Unstarted> {
     let mut unstarted = Vec::new();
     for nic in nics {
         let network = nic.netdev.as_ref().map(NetQueue::open).transpose()?;
-        let function = || {
-            let peer = network.as_ref().map(NetQueue::peer);
+        let function = || -> Box<dyn Function> {
+            let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
             match nic.model {
-                NicModel::E1000 => Box::new(E1000::new(mem.clone(), nic.mac, peer)),
+                NicModel::E1000 => Box::new(E1000::new(mem, nic.mac, peer)),
+                NicModel::Virtio => Box::new(VirtioPci::new(Virtio::net(mem, nic.mac, peer))),
             }
         };
         let place = pc.plug(Some(FIRST), function()).or_else(|| pc.plug(None, function()));
@@ -73,6 +75,7 @@ impl Slot {
         pc.advance(now);
         let result = match self.model {
             NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, _| f(adapter)),
+            NicModel::Virtio => pc.function(now, self.place, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
         };
         let wanted = pc.interrupt_pending(0) || pc.has_event();
         let deadline = pc.next_deadline();

@@ -1,0 +1,498 @@
+//! Virtio over PCI, the modern interface (VIRTIO 1.2, 4.1): registers in a memory window that capabilities describe, and a
+//! vector for each queue.
+
+use serde::{Deserialize, Serialize};
+
+use super::queue::Ring;
+use super::{ISR_CONFIG, ISR_QUEUE, Virtio, VirtioData};
+use crate::pci::{BarKind, Config, Function, Identity, MsiMessage, Msix, MsixData};
+
+/// Vendor, and the first of the device numbers, to which a device's type is added (4.1.2).
+const VENDOR: u16 = 0x1af4;
+const FIRST_DEVICE: u16 = 0x1040;
+const SUBSYSTEM: (u16, u16) = (0x1af4, 0x1100);
+const REVISION: u8 = 1;
+
+/// Base address registers: MSI-X's table and pending bits, the device's registers.
+const MSIX_BAR: usize = 1;
+const MSIX_SIZE: u64 = 0x1000;
+const MSIX_PENDING: u64 = 0x800;
+const REGISTERS_BAR: usize = 4;
+const REGISTERS_SIZE: u64 = 0x4000;
+/// Where each structure is among the registers, and the bytes of one.
+const PART: u64 = 0x1000;
+const COMMON: u64 = 0;
+const ISR: u64 = 1;
+const DEVICE: u64 = 2;
+const NOTIFY: u64 = 3;
+/// Bytes between the places where queues are notified.
+const NOTIFY_MULTIPLIER: u32 = 4;
+
+/// A vendor's capability, and the types of structures (4.1.4).
+const VENDOR_CAPABILITY: u8 = 0x09;
+const COMMON_TYPE: u8 = 1;
+const NOTIFY_TYPE: u8 = 2;
+const ISR_TYPE: u8 = 3;
+const DEVICE_TYPE: u8 = 4;
+
+/// Fields of the common configuration (4.1.4.3).
+mod common {
+    pub(super) const DEVICE_FEATURE_SELECT: u64 = 0x00;
+    pub(super) const DEVICE_FEATURE: u64 = 0x04;
+    pub(super) const DRIVER_FEATURE_SELECT: u64 = 0x08;
+    pub(super) const DRIVER_FEATURE: u64 = 0x0c;
+    pub(super) const CONFIG_VECTOR: u64 = 0x10;
+    pub(super) const NUM_QUEUES: u64 = 0x12;
+    pub(super) const STATUS: u64 = 0x14;
+    pub(super) const GENERATION: u64 = 0x15;
+    pub(super) const QUEUE_SELECT: u64 = 0x16;
+    pub(super) const QUEUE_SIZE: u64 = 0x18;
+    pub(super) const QUEUE_VECTOR: u64 = 0x1a;
+    pub(super) const QUEUE_ENABLE: u64 = 0x1c;
+    pub(super) const QUEUE_NOTIFY: u64 = 0x1e;
+    pub(super) const QUEUE_DESCRIPTORS: u64 = 0x20;
+    pub(super) const QUEUE_AVAILABLE: u64 = 0x28;
+    pub(super) const QUEUE_USED: u64 = 0x30;
+    pub(super) const LENGTH: u32 = 0x38;
+}
+
+/// No vector (4.1.5.1.2).
+const NO_VECTOR: u16 = 0xffff;
+
+/// Device types that are there (5), and what class of PCI device each is.
+const CLASSES: &[(u32, u32)] = &[(1, 0x02_0000), (2, 0x01_0000), (3, 0x07_8000), (4, 0x00_ff00)];
+const OTHER_CLASS: u32 = 0x00_ff00;
+
+/// What the driver has selected, and its vectors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Registers {
+    device_features: u32,
+    driver_features: u32,
+    queue: u16,
+    config_vector: u16,
+    vectors: Vec<u16>,
+    /// The driver was told of the configuration's change.
+    config_told: bool,
+}
+
+/// A virtio device on the PCI bus.
+#[derive(Debug)]
+pub struct VirtioPci {
+    config: Config,
+    device: Virtio,
+    msix: Option<Msix>,
+    registers: Registers,
+}
+
+/// What it remembers besides its configuration space.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    registers: Registers,
+    msix: Option<MsixData>,
+    device: VirtioData,
+}
+
+impl Registers {
+    fn new(queues: usize) -> Registers {
+        Registers { config_vector: NO_VECTOR, vectors: vec![NO_VECTOR; queues], ..Registers::default() }
+    }
+}
+
+/// Adds a capability of a structure of `length` bytes at part `part` of the registers.
+fn add_structure(config: &mut Config, kind: u8, part: u64, length: u32, extra: &[u8]) {
+    // Length of the capability, its type, the base address register, padding; where the structure is.
+    let mut body = vec![16 + extra.len() as u8, kind, REGISTERS_BAR as u8, 0, 0, 0];
+    body.extend(((part * PART) as u32).to_le_bytes());
+    body.extend(length.to_le_bytes());
+    body.extend(extra);
+    config.add_capability(VENDOR_CAPABILITY, &body, &[]);
+}
+
+impl VirtioPci {
+    /// Puts `device` on the bus.
+    pub fn new(device: Virtio) -> VirtioPci {
+        let queues = (0..).take_while(|&index| device.queue(index).is_some()).count();
+        let class = CLASSES.iter().find(|(id, _)| *id == device.id()).map_or(OTHER_CLASS, |row| row.1);
+        let number = FIRST_DEVICE.wrapping_add(device.id() as u16);
+        let identity =
+            Identity { vendor: VENDOR, device: number, revision: REVISION, class, subsystem: SUBSYSTEM };
+        let mut config = Config::new(identity)
+            .with_bar(MSIX_BAR, BarKind::Memory, MSIX_SIZE)
+            .with_bar(REGISTERS_BAR, BarKind::Prefetchable64, REGISTERS_SIZE)
+            .with_interrupt_pin(1);
+        let vectors = u8::try_from(queues + 1).unwrap_or(u8::MAX);
+        let msix = Msix::add(&mut config, vectors, MSIX_BAR as u8, 0, MSIX_PENDING as u32);
+        add_structure(&mut config, COMMON_TYPE, COMMON, common::LENGTH, &[]);
+        add_structure(&mut config, ISR_TYPE, ISR, 1, &[]);
+        add_structure(&mut config, DEVICE_TYPE, DEVICE, PART as u32, &[]);
+        add_structure(&mut config, NOTIFY_TYPE, NOTIFY, PART as u32, &NOTIFY_MULTIPLIER.to_le_bytes());
+        VirtioPci { config, device, msix, registers: Registers::new(queues) }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Virtio {
+        &self.device
+    }
+
+    /// The device, for what its host side has done.
+    pub fn device_mut(&mut self) -> &mut Virtio {
+        &mut self.device
+    }
+
+    fn has_msix(&self) -> bool {
+        self.msix.as_ref().is_some_and(|msix| msix.is_enabled(&self.config))
+    }
+
+    /// A vector that the driver may choose, or none.
+    fn vector(&self, value: u16) -> u16 {
+        if usize::from(value) <= self.registers.vectors.len() { value } else { NO_VECTOR }
+    }
+
+    fn read_common(&self, offset: u64) -> u64 {
+        let selected = usize::from(self.registers.queue);
+        let queue = self.device.queue(selected);
+        let features = |select: u32, features: u64| match select {
+            0 => features & 0xffff_ffff,
+            1 => features >> 32,
+            _ => 0,
+        };
+        match offset {
+            common::DEVICE_FEATURE_SELECT => self.registers.device_features.into(),
+            common::DEVICE_FEATURE => features(self.registers.device_features, self.device.features()),
+            common::DRIVER_FEATURE_SELECT => self.registers.driver_features.into(),
+            common::DRIVER_FEATURE => features(self.registers.driver_features, self.device.accepted_features()),
+            common::CONFIG_VECTOR => self.registers.config_vector.into(),
+            common::NUM_QUEUES => self.registers.vectors.len() as u64,
+            common::STATUS => self.device.status().into(),
+            // The configuration never changes.
+            common::GENERATION => 0,
+            common::QUEUE_SELECT => self.registers.queue.into(),
+            common::QUEUE_SIZE => queue.map_or(0, |queue| queue.size().into()),
+            common::QUEUE_VECTOR => self.registers.vectors.get(selected).copied().unwrap_or(NO_VECTOR).into(),
+            common::QUEUE_ENABLE => queue.map_or(0, |queue| queue.ready().into()),
+            common::QUEUE_NOTIFY => self.registers.queue.into(),
+            _ => match (ring(offset), queue) {
+                (Some((ring, high)), Some(queue)) => queue.address(ring) >> if high { 32 } else { 0 } & 0xffff_ffff,
+                _ => 0,
+            },
+        }
+    }
+
+    fn write_common(&mut self, offset: u64, value: u32) {
+        let selected = usize::from(self.registers.queue);
+        match offset {
+            common::DEVICE_FEATURE_SELECT => self.registers.device_features = value,
+            common::DRIVER_FEATURE_SELECT => self.registers.driver_features = value,
+            common::DRIVER_FEATURE => match self.registers.driver_features {
+                half @ 0..=1 => self.device.accept_features(half != 0, value),
+                _ => tracing::debug!(value, "virtio: features beyond bit 63 ignored"),
+            },
+            common::CONFIG_VECTOR => self.registers.config_vector = self.vector(value as u16),
+            common::STATUS => {
+                self.device.set_status(value as u8);
+                if value as u8 == 0 {
+                    self.registers = Registers::new(self.registers.vectors.len());
+                }
+            }
+            common::QUEUE_SELECT => self.registers.queue = value as u16,
+            common::QUEUE_SIZE => {
+                if let Some(queue) = self.device.queue_mut(selected) {
+                    queue.set_size(value as u16);
+                }
+            }
+            common::QUEUE_VECTOR => {
+                let vector = self.vector(value as u16);
+                if let Some(place) = self.registers.vectors.get_mut(selected) {
+                    *place = vector;
+                }
+            }
+            // 0 is not to be written (4.1.4.3.2).
+            common::QUEUE_ENABLE if value & 1 != 0 => self.device.set_queue_ready(selected, true),
+            _ => {
+                if let (Some((ring, high)), Some(queue)) = (ring(offset), self.device.queue_mut(selected)) {
+                    let (low, high) = if high { (None, Some(value)) } else { (Some(value), None) };
+                    queue.set_address(ring, low, high);
+                }
+            }
+        }
+    }
+
+    fn write_register(&mut self, offset: u64, size: u8, value: u64) {
+        match offset / PART {
+            // Fields of 64 bits may be written whole.
+            COMMON if size == 8 => {
+                self.write_common(offset, value as u32);
+                self.write_common(offset + 4, (value >> 32) as u32);
+            }
+            COMMON => self.write_common(offset, value as u32),
+            NOTIFY => self.device.notify((offset % PART) as usize / NOTIFY_MULTIPLIER as usize),
+            // No device has a configuration that the driver may write.
+            _ => tracing::debug!(offset, size, "virtio: write ignored"),
+        }
+    }
+
+    fn read_register(&mut self, offset: u64, size: u8) -> u64 {
+        match offset / PART {
+            COMMON if size == 8 => self.read_common(offset) | self.read_common(offset + 4) << 32,
+            COMMON => self.read_common(offset),
+            ISR => {
+                let isr = self.device.isr();
+                self.device.acknowledge(isr);
+                isr.into()
+            }
+            DEVICE => {
+                let mut bytes = [0; 8];
+                self.device.read_config(offset % PART, bytes.get_mut(..usize::from(size)).unwrap_or_default());
+                u64::from_le_bytes(bytes)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Makes messages of what the device has signalled.
+    fn signal(&mut self) {
+        let signals = self.device.take_signals();
+        let told = self.device.isr() & ISR_CONFIG != 0;
+        let changed = told && !self.registers.config_told;
+        self.registers.config_told = told;
+        let Some(msix) = self.msix.as_mut().filter(|msix| msix.is_enabled(&self.config)) else { return };
+        // The status is for drivers without vectors.
+        self.device.acknowledge(ISR_QUEUE);
+        for (queue, &vector) in self.registers.vectors.iter().enumerate() {
+            if signals >> queue & 1 != 0 {
+                msix.signal(&self.config, vector);
+            }
+        }
+        if changed {
+            msix.signal(&self.config, self.registers.config_vector);
+        }
+    }
+}
+
+/// The ring whose address is at `offset` of the common configuration, and whether it is the high half.
+fn ring(offset: u64) -> Option<(Ring, bool)> {
+    let ring = match offset & !7 {
+        common::QUEUE_DESCRIPTORS => Ring::Descriptors,
+        common::QUEUE_AVAILABLE => Ring::Available,
+        common::QUEUE_USED => Ring::Used,
+        _ => return None,
+    };
+    offset.is_multiple_of(4).then_some((ring, offset & 4 != 0))
+}
+
+impl Function for VirtioPci {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn bar_read(&mut self, _now: u64, bar: usize, offset: u64, size: u8) -> u64 {
+        match (bar, &self.msix) {
+            (MSIX_BAR, Some(msix)) if offset < MSIX_PENDING => msix.read_table(offset, size),
+            (MSIX_BAR, Some(msix)) => msix.read_pending(offset - MSIX_PENDING, size),
+            _ => self.read_register(offset, size),
+        }
+    }
+
+    fn bar_write(&mut self, _now: u64, bar: usize, offset: u64, size: u8, value: u64) {
+        match (bar, &mut self.msix) {
+            (MSIX_BAR, Some(msix)) => msix.write_table(offset, size, value),
+            _ => self.write_register(offset, size, value),
+        }
+    }
+
+    fn intx(&self) -> bool {
+        !self.has_msix() && self.device.interrupt()
+    }
+
+    fn take_msis(&mut self, out: &mut Vec<MsiMessage>) {
+        self.signal();
+        if let Some(msix) = &mut self.msix {
+            msix.take(&self.config, out);
+        }
+    }
+
+    fn advance(&mut self, _now: u64) {
+        if self.device.has_more() {
+            self.device.go_on();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        // At once.
+        self.device.has_more().then_some(0)
+    }
+
+    fn reset(&mut self) {
+        self.device.reset();
+        self.registers = Registers::new(self.registers.vectors.len());
+        if let Some(msix) = &mut self.msix {
+            msix.reset();
+        }
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let saved = Saved {
+            registers: self.registers.clone(),
+            msix: self.msix.as_ref().map(Msix::save),
+            device: self.device.save(),
+        };
+        postcard::to_stdvec(&saved).unwrap_or_default()
+    }
+
+    fn fits(&self, data: &[u8]) -> bool {
+        postcard::from_bytes::<Saved>(data).is_ok_and(|saved| {
+            self.device.fits(&saved.device)
+                && saved.registers.vectors.len() == self.registers.vectors.len()
+                && saved.msix.is_some() == self.msix.is_some()
+        })
+    }
+
+    fn restore(&mut self, data: &[u8]) {
+        let Ok(saved) = postcard::from_bytes::<Saved>(data) else { return };
+        self.registers = saved.registers;
+        if let (Some(msix), Some(data)) = (&mut self.msix, saved.msix) {
+            msix.restore(data);
+        }
+        self.device.restore(saved.device);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pci::{CAPABILITIES, COMMAND};
+    use crate::virtio::Entropy;
+    use crate::virtio::testing::{Driver, setup};
+
+    struct Ones;
+
+    impl Entropy for Ones {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0xaa);
+        }
+    }
+
+    fn set(f: &mut VirtioPci, offset: u64, size: u8, value: u64) {
+        f.bar_write(0, REGISTERS_BAR, offset, size, value);
+    }
+
+    fn get(f: &mut VirtioPci, offset: u64, size: u8) -> u64 {
+        f.bar_read(0, REGISTERS_BAR, offset, size)
+    }
+
+    fn messages(f: &mut VirtioPci) -> Vec<MsiMessage> {
+        let mut out = Vec::new();
+        f.take_msis(&mut out);
+        out
+    }
+
+    /// A source of random numbers whose driver has set everything up but DRIVER_OK.
+    fn negotiated() -> (VirtioPci, Driver) {
+        let (ram, mem) = setup();
+        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)));
+        for status in [0, 1, 3] {
+            set(&mut f, common::STATUS, 1, status);
+        }
+        set(&mut f, common::DRIVER_FEATURE_SELECT, 4, 1);
+        set(&mut f, common::DRIVER_FEATURE, 4, 1);
+        set(&mut f, common::STATUS, 1, 11);
+        assert_eq!(get(&mut f, common::STATUS, 1), 11);
+        let driver = Driver::new(&ram, 1, 8);
+        let [descriptors, available, used] = driver.rings(0);
+        set(&mut f, common::QUEUE_SIZE, 2, 8);
+        set(&mut f, common::QUEUE_DESCRIPTORS, 8, descriptors);
+        set(&mut f, common::QUEUE_AVAILABLE, 4, available & 0xffff_ffff);
+        set(&mut f, common::QUEUE_AVAILABLE + 4, 4, available >> 32);
+        set(&mut f, common::QUEUE_USED, 8, used);
+        set(&mut f, common::QUEUE_ENABLE, 2, 1);
+        assert_eq!(get(&mut f, common::QUEUE_DESCRIPTORS, 8), descriptors);
+        (f, driver)
+    }
+
+    #[test]
+    fn who_it_is_and_where_its_structures_are() {
+        let (_, mem) = setup();
+        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)));
+        assert_eq!((f.config.u32(0), f.config.u32(8)), (0x1044_1af4, 0x00ff_0001));
+        let (mut at, mut found) = (f.config.u8(CAPABILITIES), Vec::new());
+        while at != 0 {
+            found.push((f.config.u8(at), f.config.u8(at + 3), f.config.u32(at + 8)));
+            at = f.config.u8(at + 1);
+        }
+        let kinds: Vec<_> = found.iter().map(|row| (row.0, row.1)).collect();
+        assert_eq!(kinds, [(9, 2), (9, 4), (9, 3), (9, 1), (0x11, 0)]);
+        assert_eq!(found[0].2, 0x3000);
+        set(&mut f, common::DEVICE_FEATURE_SELECT, 4, 1);
+        assert_eq!(get(&mut f, common::DEVICE_FEATURE, 4), 1);
+        assert_eq!((get(&mut f, common::NUM_QUEUES, 2), get(&mut f, common::QUEUE_VECTOR, 2)), (1, 0xffff));
+    }
+
+    #[test]
+    fn a_queue_with_the_interrupt_pin() {
+        let (mut f, mut driver) = negotiated();
+        let chain = driver.offer(0, &[], &[4]);
+        set(&mut f, NOTIFY * PART, 2, 0);
+        assert_eq!(driver.used(0), [], "not before DRIVER_OK");
+        set(&mut f, common::STATUS, 1, 15);
+        assert_eq!(driver.used(0), [(chain.head, 4)]);
+        assert!(f.intx() && messages(&mut f).is_empty());
+        assert!(f.intx(), "until it is acknowledged");
+        assert_eq!((get(&mut f, ISR * PART, 1), f.intx(), get(&mut f, ISR * PART, 1)), (1, false, 0));
+        let (data, restored) = (f.save(), VirtioPci::new(Virtio::rng(setup().1, Box::new(Ones))));
+        assert!(restored.fits(&data) && !restored.fits(&data[1..]));
+        set(&mut f, common::STATUS, 1, 0);
+        assert_eq!((get(&mut f, common::QUEUE_ENABLE, 2), get(&mut f, common::STATUS, 1)), (0, 0));
+    }
+
+    #[test]
+    fn a_queue_with_its_vector() {
+        let (mut f, mut driver) = negotiated();
+        f.config.allow(COMMAND, &[0xff, 0xff]);
+        for (offset, value) in [(COMMAND, 6), (f.config.u8(CAPABILITIES), 0)] {
+            if value != 0 {
+                f.config.put(offset, value);
+            }
+        }
+        let mut at = f.config.u8(CAPABILITIES);
+        while f.config.u8(at) != 0x11 {
+            at = f.config.u8(at + 1);
+        }
+        f.config.put(at + 3, 0x80);
+        for (offset, value) in [(16, 0xfee0_0000), (24, 0x55), (28, 0)] {
+            f.bar_write(0, MSIX_BAR, offset, 4, value);
+        }
+        set(&mut f, common::QUEUE_VECTOR, 2, 9);
+        assert_eq!(get(&mut f, common::QUEUE_VECTOR, 2), 0xffff, "there is no such vector");
+        set(&mut f, common::QUEUE_VECTOR, 2, 1);
+        set(&mut f, common::STATUS, 1, 15);
+        driver.offer(0, &[], &[4]);
+        set(&mut f, NOTIFY * PART, 2, 0);
+        assert_eq!(messages(&mut f), [MsiMessage { address: 0xfee0_0000, data: 0x55 }]);
+        assert!(messages(&mut f).is_empty() && !f.intx());
+    }
+
+    #[test]
+    fn any_access_is_survived() {
+        let (mut f, mut driver) = negotiated();
+        let mut state = 7u64;
+        for _ in 0..50_000 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let [a, b, c, d, ..] = (state >> 24).to_le_bytes();
+            let (bar, size) = (if a & 1 != 0 { MSIX_BAR } else { REGISTERS_BAR }, 1 << (b & 3));
+            let part = if a & 2 != 0 { u64::from(a >> 2 & 7) * PART } else { 0 };
+            let offset = part + u64::from(c);
+            match d & 3 {
+                0 => drop(f.bar_read(0, bar, offset, size)),
+                1 if a & 0xf0 == 0 => drop(driver.offer(0, &[], &[4])),
+                _ => f.bar_write(0, bar, offset, size, state >> (d & 63)),
+            }
+            messages(&mut f);
+            f.intx();
+            f.advance(0);
+        }
+    }
+}

@@ -167,7 +167,9 @@ mod tests {
             wire.write(REQUEST);
             wire.write(REQUEST | SELECT);
             let command = READ << 6 | address;
-            (0..9).rev().for_each(|bit| drop(clock(&mut wire, command >> bit & 1)));
+            for bit in (0..9).rev() {
+                clock(&mut wire, command >> bit & 1);
+            }
             let word = (0..16).fold(0u16, |word, _| word << 1 | u16::from(clock(&mut wire, 0)));
             assert_eq!(word, words[address as usize], "{address}");
         }

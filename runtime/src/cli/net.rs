@@ -297,7 +297,7 @@ fn user(option: &str, values: &Values) -> Result<UserNet, CliError> {
     };
     let mut net = match values.text("net") {
         Some(text) => network(text).ok_or_else(|| {
-            CliError::new(option, format!("net: '{text}' is not a network of 4 addresses or more, as in 10.0.2.0/24"))
+            CliError::new(option, format!("net: '{text}' is not a network of 8 addresses or more, as in 10.0.2.0/24"))
         })?,
         None => UserNet::default(),
     };

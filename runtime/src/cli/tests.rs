@@ -1,7 +1,7 @@
 //! Command lines and what becomes of them.
 
 use super::*;
-use crate::config::Disk;
+use crate::config::{Disk, Endpoint, Forward, Link, NetBackend, Protocol, UserNet};
 use std::os::unix::ffi::OsStrExt;
 
 /// Parses a command line written with blanks between arguments.
@@ -93,7 +93,7 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -vga none -parallel none -no-hpet -no-user-config", |_| ()),
+        ("-monitor none -net none -nic none -vga none -parallel none -no-hpet -no-user-config", |c| c.nics.clear()),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -139,7 +139,7 @@ fn bad_lines() {
         ("-s -S", "-s: not supported yet"),
         ("-gdb tcp::1234", "-gdb: not supported yet"),
         ("-monitor stdio", "-monitor: 'stdio' is not supported yet (only 'none' is)"),
-        ("-net user", "-net: 'user' is not supported yet (only 'none' is)"),
+        ("-net user", "-net: needs a -net nic for each network"),
         ("-vga std", "-vga: 'std' is not supported yet (only 'none' is)"),
         // Memory and CPUs.
         ("-m lots", "-m: size: 'lots' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
@@ -443,6 +443,86 @@ fn bad_lines_of_riscv() {
     ];
     for (line, expected) in rows {
         match parsed(&format!("-arch riscv64 {line}")) {
+            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn networks() {
+    let nics = |line: &str| config_of(line).nics;
+    assert_eq!(nics("-nic user"), Config::default().nics);
+    assert_eq!(nics("-nic none"), []);
+    let models: Vec<(NicModel, u8)> = nics(
+        "-nic user -nic user,model=virtio-net-pci -netdev user,id=n -device virtio-net-pci,netdev=n -device e1000,mac=02:00:00:00:00:09",
+    )
+    .iter()
+    .map(|nic| (nic.model, nic.mac[5]))
+    .collect();
+    let (e1000, virtio) = (NicModel::E1000, NicModel::Virtio);
+    assert_eq!(models, [(e1000, 0x56), (virtio, 0x57), (virtio, 0x58), (e1000, 9)]);
+    let backend = |line: &str| match config_of(line).nics.remove(0).netdev {
+        Some(netdev) => netdev.backend,
+        None => panic!("{line}: nothing is plugged in"),
+    };
+    let user = |change: fn(&mut UserNet)| {
+        let mut net = UserNet::default();
+        change(&mut net);
+        NetBackend::User(net)
+    };
+    let end = |text: &str| text.parse().unwrap();
+    assert_eq!(backend("-net nic,model=e1000 -net user,hostname=h"), user(|net| net.hostname = "h".into()));
+    assert_eq!(backend("-nic user,restrict=on,ipv6=off"), user(|net| net.restrict = true));
+    let NetBackend::User(net) = backend(
+        "-nic user,net=192.168.5.0/24,dhcpstart=192.168.5.9,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::69-192.168.5.20:69",
+    ) else {
+        panic!("another kind")
+    };
+    assert_eq!((net.host, net.dns), ("192.168.5.2".parse().unwrap(), "192.168.5.3".parse().unwrap()));
+    let forward = |protocol, host, guest| Forward { protocol, host: end(host), guest: end(guest) };
+    let expected = [
+        forward(Protocol::Tcp, "127.0.0.1:2222", "192.168.5.9:22"),
+        forward(Protocol::Udp, "0.0.0.0:69", "192.168.5.20:69"),
+    ];
+    assert_eq!(net.forwards, expected);
+    let inet = |text: &str| Endpoint::Inet(text.parse().unwrap());
+    let rows = [
+        (
+            "stream,addr.type=unix,addr.path=/tmp/x",
+            Link::Connect { end: Endpoint::Unix("/tmp/x".into()), reconnect: false },
+        ),
+        ("stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=5", Link::Listen(inet("127.0.0.1:5"))),
+        (
+            "dgram,local.type=inet,local.host=127.0.0.1,local.port=5,remote.type=inet,remote.host=127.0.0.1,remote.port=6",
+            Link::Datagrams { local: Some(inet("127.0.0.1:5")), remote: Some(inet("127.0.0.1:6")) },
+        ),
+        ("socket,listen=:7", Link::Listen(inet("0.0.0.0:7"))),
+        ("socket,connect=127.0.0.1:7", Link::Connect { end: inet("127.0.0.1:7"), reconnect: false }),
+        ("socket,mcast=230.0.0.1:1234", Link::Multicast { group: end("230.0.0.1:1234"), interface: None }),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(backend(&format!("-nic {line}")), NetBackend::Link(expected), "{line}");
+    }
+    let wrong = [
+        ("-netdev user", "-netdev: needs id=ID for a -device"),
+        ("-netdev user,id=a", "-netdev: no -device uses the network 'a'"),
+        ("-netdev user,id=a -netdev user,id=a", "-netdev: the id 'a' is given twice"),
+        ("-device e1000,netdev=a", "-device e1000: netdev: there is no -netdev with id=a"),
+        ("-nic tap", "-nic: 'tap' is not supported yet (supported: user, stream, dgram, socket)"),
+        ("-nic user,model=rtl8139", "-nic: model: 'rtl8139' is not supported yet (supported: e1000, e1000-82540em, virtio, virtio-net-pci, virtio-net-device)"),
+        ("-nic user,net=10.0.0.0/31", "-nic user: net: '10.0.0.0/31' is not a network of 8 addresses or more, as in 10.0.2.0/24"),
+        ("-nic user,host=10.1.1.1", "-nic user: host: '10.1.1.1' is not in the guest's network"),
+        ("-nic user,dns=10.0.2.2", "-nic user: host, dns and dhcpstart are not all different"),
+        ("-nic user,hostfwd=tcp:80", "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT"),
+        ("-nic user,tftp=x", "-nic user: tftp: not supported yet"),
+        ("-nic stream,addr.type=unix", "-nic stream: needs addr.path="),
+        ("-nic socket,listen=:1,connect=:2", "-nic socket: needs one of listen=, connect=, mcast= and udp="),
+        ("-nic socket,mcast=10.0.0.1:5", "-nic socket: mcast: not the address of a multicast group"),
+        ("-arch riscv64 -nic user,model=e1000", "-nic: model: this machine has no bus for it, but virtio-net-device"),
+    ];
+    for (line, expected) in wrong {
+        match parsed(line) {
             Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
             Ok(other) => panic!("{line}: {other:?}"),
         }

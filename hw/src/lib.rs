@@ -13,6 +13,8 @@
 
 mod acpi_pm;
 pub mod acpi_tables;
+pub mod block;
+mod buffer;
 mod clint;
 mod debug;
 pub mod e1000;
@@ -20,6 +22,7 @@ pub mod fw_cfg;
 mod goldfish_rtc;
 mod htif;
 mod i8042;
+pub mod ide;
 mod ioapic;
 mod lapic;
 mod mp_table;

@@ -280,8 +280,9 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
 
 /// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
-    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.data_dirs.is_empty();
+    let disks = !config.virtio.is_empty() || config.ide.iter().flatten().any(Option::is_some);
+    config.machine == MachineKind::Pc && nothing && !disks && config.boot == Boot::default()
 }
 
 fn unix_time() -> u64 {

@@ -114,8 +114,7 @@ impl VirtioPci {
         let queues = (0..).take_while(|&index| device.queue(index).is_some()).count();
         let class = CLASSES.iter().find(|(id, _)| *id == device.id()).map_or(OTHER_CLASS, |row| row.1);
         let number = FIRST_DEVICE.wrapping_add(device.id() as u16);
-        let identity =
-            Identity { vendor: VENDOR, device: number, revision: REVISION, class, subsystem: SUBSYSTEM };
+        let identity = Identity { vendor: VENDOR, device: number, revision: REVISION, class, subsystem: SUBSYSTEM };
         let mut config = Config::new(identity)
             .with_bar(MSIX_BAR, BarKind::Memory, MSIX_SIZE)
             .with_bar(REGISTERS_BAR, BarKind::Prefetchable64, REGISTERS_SIZE)

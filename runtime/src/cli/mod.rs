@@ -209,20 +209,31 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     if let Some(text) = given.text("m")? {
         config.ram_size = ram_size(text)?;
     }
-    let mut disks = disks::Disks::default();
-    for value in given.all("drive") {
-        if arch == Arch::X86 {
-            return Err(CliError::new("-drive", "disks of the machine pc are not supported yet").into());
+    let default = match arch {
+        Arch::X86 => disks::Interface::Ide,
+        Arch::Riscv => disks::Interface::Virtio,
+    };
+    let mut disks = disks::Disks::new(default, given.flag("snapshot"));
+    // Those with a place come first, and leave the others the rest.
+    for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
+        if let Some(file) = given.path(name)? {
+            disks.at_place(&format!("-{name}"), file, index)?;
         }
-        config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
+    }
+    for value in given.all("drive") {
+        let disk = disks.drive(utf8("drive", value)?)?;
+        if disk.is_some() {
+            check_slots("-drive", arch, &config)?;
+        }
+        config.virtio.extend(disk.map(VirtioDevice::Block));
     }
     let mut networks = networks(given)?;
     config.nics = Vec::new();
     adapters(arch, &mut networks, &mut config)?;
     for value in given.all("device") {
-        device(utf8("device", value)?, devices, &mut disks, &mut networks, &mut config)?;
+        device(utf8("device", value)?, arch, devices, &mut disks, &mut networks, &mut config)?;
     }
-    disks.check()?;
+    config.ide = disks.finish()?;
     networks.check()?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
     if arch == Arch::X86 && networks.silent() {
@@ -369,7 +380,7 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
             }
             (Arch::Riscv, _) => {
-                check_slots(&option, config)?;
+                check_slots(&option, arch, config)?;
                 config.virtio.push(VirtioDevice::Net { mac, netdev });
             }
         }
@@ -377,16 +388,17 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
     Ok(())
 }
 
-/// There must be a slot for another virtio device.
-fn check_slots(option: &str, config: &Config) -> Result<(), CliError> {
-    match config.virtio.len() {
-        VIRTIO_SLOTS => Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots"))),
-        _ => Ok(()),
+/// Checks that there is room for another virtio device.
+fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError> {
+    if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
+        return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")));
     }
+    Ok(())
 }
 
 fn device(
     text: &str,
+    arch: Arch,
     family: &Family,
     disks: &mut disks::Disks,
     networks: &mut net::Networks,
@@ -400,10 +412,13 @@ fn device(
         config.nics.push(Nic { model: *model, mac, netdev });
         return Ok(());
     }
+    if name.starts_with("ide-") {
+        return Ok(disks.ide_device(&option, &values)?);
+    }
     if name.starts_with("virtio-") {
-        check_slots(&option, config)?;
+        check_slots(&option, arch, config)?;
         config.virtio.push(match name {
-            "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
+            "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net {
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,

@@ -13,11 +13,10 @@ use mimus_softmmu::{Dma, MmioBus};
 use vm_memory::GuestAddress;
 
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
-use crate::block::{DiskQueue, DiskThread, Exchange, RawImage};
+use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
-use crate::cli::CliError;
 use crate::clock::{Alarm, Clock};
-use crate::config::{self, Config, VirtioDevice};
+use crate::config::{self, Config, Disk, VirtioDevice};
 use crate::kick::Kicker;
 use crate::log;
 use crate::net::{self, NetQueue, NetThread};
@@ -172,7 +171,7 @@ impl net::Exchange for Slot {
 }
 
 /// The host's random numbers.
-struct HostEntropy;
+pub(super) struct HostEntropy;
 
 impl Entropy for HostEntropy {
     fn fill(&mut self, out: &mut [u8]) {
@@ -202,23 +201,8 @@ pub(super) struct VirtBoard {
 /// Disks and networks that have their slots and not their threads.
 #[derive(Default)]
 struct Unstarted {
-    disks: Vec<(usize, DiskQueue, RawImage)>,
+    disks: Vec<(usize, DiskQueue, Image, Disk)>,
     networks: Vec<(usize, NetQueue)>,
-}
-
-/// Opens the image of a disk.
-fn open(disk: &config::Disk) -> Result<RawImage, CliError> {
-    let image = RawImage::open("-drive", &disk.file, disk.read_only)?;
-    match image.other_format().filter(|_| !disk.raw) {
-        Some(format) => {
-            let message = format!(
-                "'{}' looks like {format}, which is not supported yet; format=raw uses it as it is",
-                disk.file.display()
-            );
-            Err(CliError::new("-drive", message))
-        }
-        None => Ok(image),
-    }
 }
 
 /// Plugs in the virtio devices that the configuration names; those among them that need a thread.
@@ -229,10 +213,10 @@ fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
         let (mut disk_queue, mut network) = (None, None);
         let device = match device {
             VirtioDevice::Block(disk) => {
-                let image = open(disk)?;
+                let image = Image::open("-drive", disk)?;
                 let jobs = DiskQueue::new();
                 let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
-                disk_queue = Some((jobs, image));
+                disk_queue = Some((jobs, image, disk.clone()));
                 device
             }
             VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
@@ -242,7 +226,7 @@ fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
             }
         };
         let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
-        unstarted.disks.extend(disk_queue.map(|(jobs, image)| (slot, jobs, image)));
+        unstarted.disks.extend(disk_queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
         unstarted.networks.extend(network.map(|network| (slot, network)));
     }
     Ok(unstarted)
@@ -272,9 +256,9 @@ impl Board for VirtBoard {
             stimecmp: AtomicU64::new(u64::MAX),
         });
         let mut disks = Vec::new();
-        for (slot, queue, image) in unstarted.disks {
+        for (slot, queue, image, disk) in unstarted.disks {
             let exchange = Slot { devices: devices.clone(), slot };
-            disks.push(queue.start(image, exchange).context("cannot start a disk's thread")?);
+            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
         }
         let mut networks = Vec::new();
         for (slot, queue) in unstarted.networks {

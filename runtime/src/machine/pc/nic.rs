@@ -1,7 +1,5 @@
 //! A PC's network adapters and the threads that serve them.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::e1000::E1000;
@@ -10,10 +8,8 @@ use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_softmmu::Dma;
 
-use crate::bus::{self, SharedPc};
-use crate::clock::{Alarm, Clock};
+use crate::bus::Outside;
 use crate::config::{Nic, NicModel};
-use crate::kick::Kicker;
 use crate::net::{self, NetQueue, NetThread};
 
 /// Where QEMU has the first adapter; programs know it by the name that follows from that.
@@ -41,19 +37,10 @@ pub(super) fn plug(nics: &[Nic], pc: &mut Pc, mem: &Dma) -> Result<Unstarted> {
     Ok(unstarted)
 }
 
-/// What the threads need of the machine.
-#[derive(Clone)]
-pub(super) struct Host {
-    pub(super) pc: SharedPc,
-    pub(super) clock: Clock,
-    pub(super) alarm: Alarm,
-    pub(super) kicker: Arc<Kicker>,
-}
-
 /// Starts the threads.
-pub(super) fn start(unstarted: Unstarted, host: &Host) -> Result<Vec<NetThread>> {
+pub(super) fn start(unstarted: Unstarted, outside: &Outside) -> Result<Vec<NetThread>> {
     let start = |(place, model, network): (DevFn, NicModel, NetQueue)| {
-        let exchange = Slot { host: host.clone(), place, model };
+        let exchange = Slot { outside: outside.clone(), place, model };
         network.start(exchange).context("cannot start a network's thread")
     };
     unstarted.into_iter().map(start).collect()
@@ -61,7 +48,7 @@ pub(super) fn start(unstarted: Unstarted, host: &Host) -> Result<Vec<NetThread>>
 
 /// A network's way to its adapter.
 struct Slot {
-    host: Host,
+    outside: Outside,
     place: DevFn,
     model: NicModel,
 }
@@ -69,21 +56,13 @@ struct Slot {
 impl Slot {
     /// Does something with the adapter at the present time, and passes on what it set off.
     fn access<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
-        let host = &self.host;
-        let now = host.clock.now();
-        let mut pc = bus::lock(&host.pc);
-        pc.advance(now);
-        let result = match self.model {
-            NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, _| f(adapter)),
-            NicModel::Virtio => pc.function(now, self.place, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
-        };
-        let wanted = pc.interrupt_pending(0) || pc.has_event();
-        let deadline = pc.next_deadline();
-        drop(pc);
-        if wanted {
-            host.kicker.kick();
-        }
-        host.alarm.set(deadline);
+        let result = self.outside.access(|pc, now| {
+            pc.advance(now);
+            match self.model {
+                NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, _| f(adapter)),
+                NicModel::Virtio => pc.function(now, self.place, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
+            }
+        });
         result.unwrap_or_default()
     }
 }

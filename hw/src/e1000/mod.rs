@@ -66,8 +66,7 @@ pub struct E1000 {
 impl E1000 {
     /// An adapter with this hardware address, plugged into `peer` or into nothing.
     pub fn new(mem: Dma, mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> E1000 {
-        let identity =
-            Identity { vendor: VENDOR, device: DEVICE, class: 0x02_0000, revision: 3, subsystem: SUBSYSTEM };
+        let identity = Identity { vendor: VENDOR, device: DEVICE, class: 0x02_0000, revision: 3, subsystem: SUBSYSTEM };
         let config = Config::new(identity)
             .with_bar(BAR_MEMORY, BarKind::Memory, WINDOW)
             .with_bar(BAR_IO, BarKind::Io, IO_WINDOW)

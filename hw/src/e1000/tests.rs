@@ -210,7 +210,11 @@ fn a_frame_with_segments_is_cut() {
     assert!(sent.iter().all(|(bytes, _)| is_right(bytes)));
     let sequences: Vec<u8> = sent.iter().flat_map(|(bytes, _)| bytes[40..42].to_vec()).collect();
     assert_eq!(sequences, [0, 1, 5, 181, 11, 105]);
-    assert_eq!(sent.iter().map(|(bytes, _)| bytes[47]).collect::<Vec<_>>(), [0x10, 0x10, 0x19], "FIN and PSH at the end");
+    assert_eq!(
+        sent.iter().map(|(bytes, _)| bytes[47]).collect::<Vec<_>>(),
+        [0x10, 0x10, 0x19],
+        "FIN and PSH at the end"
+    );
     assert_eq!(sent.iter().flat_map(|(bytes, _)| bytes[54..].to_vec()).collect::<Vec<_>>(), payload);
 
     let mut s = Setup::new(true);

@@ -216,11 +216,7 @@ impl Transmitter {
         ip.apply(&mut self.frame);
         let pseudo = add(word(&self.frame, tcp.offset.into()), transport);
         put(&mut self.frame, tcp.offset.into(), pseudo);
-        Some(Offload {
-            checksum: Some((tcp_at as u16, TCP_CHECKSUM as u16)),
-            segment,
-            headers: headers.into(),
-        })
+        Some(Offload { checksum: Some((tcp_at as u16, TCP_CHECKSUM as u16)), segment, headers: headers.into() })
     }
 }
 

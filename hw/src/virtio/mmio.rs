@@ -187,8 +187,8 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::virtio::testing::{Driver, setup};
     use crate::virtio::Entropy;
+    use crate::virtio::testing::{Driver, setup};
 
     struct Zero;
 

@@ -410,9 +410,7 @@ impl Adapter for Virtio {
     fn transmit(&mut self, batch: &mut Batch) -> bool {
         let features = self.common.features;
         let result = match &mut self.model {
-            Model::Net(net) if self.common.runs() => {
-                net.transmit(&mut self.queues, &self.mem, features, batch)
-            }
+            Model::Net(net) if self.common.runs() => net.transmit(&mut self.queues, &self.mem, features, batch),
             _ => return false,
         };
         let more = self.check(result).unwrap_or(false);
@@ -423,9 +421,7 @@ impl Adapter for Virtio {
     fn receive(&mut self, queue: &mut FrameQueue) -> bool {
         let features = self.common.features;
         let result = match &mut self.model {
-            Model::Net(net) if self.common.runs() => {
-                net.receive(&mut self.queues, &self.mem, features, queue)
-            }
+            Model::Net(net) if self.common.runs() => net.receive(&mut self.queues, &self.mem, features, queue),
             _ => {
                 // Nobody listens.
                 queue.clear();

@@ -24,10 +24,8 @@ const HEADER: usize = 12;
 const RECEIVE_AT_ONCE: (usize, usize) = (64, 256 << 10);
 
 /// What depends on a peer that takes unfinished frames (5.1.3).
-const OFFLOADS: u64 = 1 << VIRTIO_NET_F_CSUM
-    | 1 << VIRTIO_NET_F_GUEST_CSUM
-    | 1 << VIRTIO_NET_F_GUEST_TSO4
-    | 1 << VIRTIO_NET_F_HOST_TSO4;
+const OFFLOADS: u64 =
+    1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_GUEST_CSUM | 1 << VIRTIO_NET_F_GUEST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO4;
 
 /// Whether feature bit `bit` is among `features`.
 fn has(features: u64, bit: u32) -> bool {

@@ -187,16 +187,16 @@ fn bad_lines() {
         ("-accel jit,", "-accel: 'jit,' has an empty item (a literal comma is written ',,')"),
         // Devices.
         (
-            "-device virtio-net-pci",
-            "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device rtl8139",
+            "-device: 'rtl8139' is not supported yet (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debug-exti",
-            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device frobnicator",
-            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",
@@ -332,9 +332,13 @@ fn texts() {
         printed("-device help"),
         "Supported devices are:\n\
          isa-debug-exit       a port that ends the run with exit code (value << 1) | 1\n\
+         e1000                a network adapter, Intel 82540EM\n\
+         virtio-net-pci       a network adapter, virtio\n\
+         virtio-net           the same\n\
          ide-hd               an IDE disk\n\
          ide-cd               an IDE CD-ROM drive\n\
-         virtio-blk-pci       a disk\n"
+         virtio-blk-pci       a disk\n\
+         virtio-rng-pci       a source of random numbers\n"
     );
     assert_eq!(
         printed("-device isa-debug-exit,help"),
@@ -358,7 +362,7 @@ fn log_items_have_unique_flags_that_cover_the_type() {
 
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
-    Config { machine: MachineKind::Virt, ..Config::default() }
+    Config { machine: MachineKind::Virt, nics: Vec::new(), ..Config::default() }
 }
 
 fn disk(file: &str) -> Disk {

@@ -188,7 +188,8 @@ mod tests {
     #[test]
     fn addresses_of_a_network() {
         let net = UserNet::default();
-        let show = |net: &UserNet| [net.host, net.dns, net.dhcp_start, net.mask(), net.last_address()].map(|a| a.to_string());
+        let show =
+            |net: &UserNet| [net.host, net.dns, net.dhcp_start, net.mask(), net.last_address()].map(|a| a.to_string());
         assert_eq!(show(&net), ["10.0.2.2", "10.0.2.3", "10.0.2.15", "255.255.255.0", "10.0.2.254"]);
         let inside = ["10.0.2.0", "10.0.2.1", "10.0.2.254", "10.0.2.255", "10.0.3.1"];
         assert_eq!(inside.map(|a| net.contains(a.parse().unwrap())), [false, true, true, false, false]);

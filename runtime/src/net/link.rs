@@ -366,9 +366,8 @@ impl Network for Datagrams {
             Some(Endpoint::Inet(address)) => {
                 rustix::net::sendto(&self.socket, frame, SendFlags::NOSIGNAL, address).map(drop)
             }
-            Some(Endpoint::Unix(path)) => rustix::net::SocketAddrUnix::new(path).and_then(|address| {
-                rustix::net::sendto(&self.socket, frame, SendFlags::NOSIGNAL, &address).map(drop)
-            }),
+            Some(Endpoint::Unix(path)) => rustix::net::SocketAddrUnix::new(path)
+                .and_then(|address| rustix::net::sendto(&self.socket, frame, SendFlags::NOSIGNAL, &address).map(drop)),
             None => Ok(()),
         };
         if let Err(error) = sent {

@@ -379,8 +379,7 @@ impl Flow {
 /// Begins to connect to `to`.
 fn connect(to: SocketAddr) -> rustix::io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket: OwnedFd =
-        socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(error),
@@ -405,8 +404,7 @@ impl Gateway {
         if offload.checksum.is_none() && !packet.verify_checksum(&from.into(), &to.into()) {
             return;
         }
-        let ends =
-            (SocketAddrV4::new(from, packet.src_port()), SocketAddrV4::new(to, packet.dst_port()));
+        let ends = (SocketAddrV4::new(from, packet.src_port()), SocketAddrV4::new(to, packet.dst_port()));
         let opens = packet.syn() && !packet.ack() && !packet.rst() && !packet.fin();
         let mut index = self.tcp.index.get(&ends).copied();
         // A guest that was restarted uses the ports of before again.

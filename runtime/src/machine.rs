@@ -133,27 +133,6 @@ impl Parts<'_> {
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
     }
-
-    /// The devices' way to RAM.
-    fn dma(&self) -> Dma {
-        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
-        Dma::new(self.ram.clone(), Arc::new(sink))
-    }
-}
-
-/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
-struct DmaSink {
-    cache: Arc<Cache>,
-    kicker: Arc<Kicker>,
-}
-
-impl CodeSink for DmaSink {
-    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
-        let dropped = self.cache.code_written(gpa, len);
-        // The cache tells the vCPU which, when it passes its dispatcher.
-        self.kicker.kick();
-        dropped
-    }
 }
 
 /// What the guest asks of the machine.

@@ -143,13 +143,13 @@ impl Board for PcBoard {
         let mut pc = Pc::new(board, serial, debugcon);
         let (ide, unstarted) = ide(parts)?;
         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
         let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
             pc.set_boot_order(config.boot.order);
         }
-        let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
         let outside = Outside { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone() };

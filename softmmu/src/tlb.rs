@@ -3,6 +3,9 @@
 //! There is one bank for each MMU mode, and for one mode, the *private* one, a bank for each of some address spaces: what
 //! one space's programs used is still there when it comes back. In the other modes most pages are global; what is not goes
 //! when the space changes.
+//!
+//! A bank's size follows its use: it gets larger when it is filled again and again between two flushes, and smaller when flushes
+//! find little in it. That happens where compiled code is told the bank's place anyway ([`Tlb::select`]).
 
 use std::mem::size_of;
 
@@ -41,28 +44,131 @@ pub const META_SIZE: u32 = 1;
 
 const SIZE_MASK: u64 = 0x3f;
 
-/// Entries per bank.
+/// Entries of a bank at first, and at least.
 pub const TLB_ENTRIES: usize = 1024;
 
-/// A tag that no address of set `index` matches.
+/// Most entries of a bank.
+pub const TLB_MOST_ENTRIES: usize = 1 << 15;
+
+/// A bank that was filled so many times its size since it was flushed or made larger is too small.
+const CROWDED: u32 = 2;
+
+/// How many times larger it gets then.
+const GROWTH: usize = 4;
+
+/// Of a bank's size, as a divisor: what is filled between two flushes when the bank is too large.
+const SPARSE: u32 = 8;
+
+/// After so many flushes that find little in it, a bank gets smaller.
+const PATIENCE: u32 = 4;
+
+/// A tag that no address of set `index` matches, whatever the bank's size.
 pub const fn invalid_tag(index: usize) -> u64 {
     ((index ^ 1) as u64) << 12
 }
 
-/// What is known of a bank beside its entries.
-#[derive(Debug, Default)]
-struct Filled {
+/// The translations of one mode, or of one address space in the private mode.
+#[derive(Debug)]
+struct Bank {
+    /// A power of two of them.
+    entries: Vec<TlbEntry>,
     /// Anything at all, since everything was flushed.
     any: bool,
     /// Sets filled with pages that are not global since those were last flushed; past the cap a flush walks the whole bank.
     local: Vec<u16>,
+    /// Fills since the bank was flushed or made larger.
+    fills: u32,
+    /// Flushes, one after the other, that found it sparse.
+    sparse: u32,
+}
+
+impl Bank {
+    fn new() -> Bank {
+        Bank { entries: Bank::invalid(TLB_ENTRIES), any: false, local: Vec::new(), fills: 0, sparse: 0 }
+    }
+
+    fn invalid(count: usize) -> Vec<TlbEntry> {
+        (0..count).map(Tlb::invalid).collect()
+    }
+
+    /// Set of a guest virtual address.
+    #[inline(always)]
+    fn index(&self, addr: u64) -> usize {
+        (addr >> 12) as usize & (self.entries.len() - 1)
+    }
+
+    fn fill(&mut self, page: u64, entry: TlbEntry) {
+        let index = self.index(page);
+        self.entries[index] = entry;
+        self.any = true;
+        self.fills = self.fills.saturating_add(1);
+        if entry.meta & META_GLOBAL == 0 && self.local.len() < LOCAL_CAP {
+            self.local.push(index as u16);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.note_flush();
+        self.local.clear();
+        if std::mem::take(&mut self.any) {
+            self.entries.iter_mut().enumerate().for_each(|(index, entry)| *entry = Tlb::invalid(index));
+        }
+    }
+
+    fn flush_local(&mut self) {
+        self.note_flush();
+        let drop_local = |index: usize, entry: &mut TlbEntry| {
+            if entry.meta & META_GLOBAL == 0 {
+                *entry = Tlb::invalid(index);
+            }
+        };
+        if self.local.len() < LOCAL_CAP {
+            self.local.iter().for_each(|&index| drop_local(usize::from(index), &mut self.entries[usize::from(index)]));
+        } else {
+            self.entries.iter_mut().enumerate().for_each(|(index, entry)| drop_local(index, entry));
+        }
+        self.local.clear();
+    }
+
+    fn note_flush(&mut self) {
+        let fills = std::mem::take(&mut self.fills);
+        let sparse = self.entries.len() > TLB_ENTRIES && fills < self.entries.len() as u32 / SPARSE;
+        self.sparse = if sparse { self.sparse + 1 } else { 0 };
+    }
+
+    /// Whether [`Bank::adapt`] would change its size.
+    fn misfits(&self) -> bool {
+        let crowded = self.fills >= self.entries.len() as u32 * CROWDED;
+        crowded && self.entries.len() < TLB_MOST_ENTRIES || self.sparse >= PATIENCE
+    }
+
+    /// Makes the bank larger if it is crowded, and smaller if it is sparse.
+    #[cold]
+    fn adapt(&mut self) {
+        let count = if self.sparse >= PATIENCE {
+            self.entries.len() / 2
+        } else {
+            (self.entries.len() * GROWTH).min(TLB_MOST_ENTRIES)
+        };
+        (self.fills, self.sparse) = (0, 0);
+        let old = std::mem::replace(&mut self.entries, Bank::invalid(count.max(TLB_ENTRIES)));
+        // Sets have other numbers now.
+        self.local.clear();
+        for (index, entry) in old.into_iter().enumerate() {
+            let tags = [entry.read, entry.write];
+            let Some(page) = tags.into_iter().find(|&tag| tag != invalid_tag(index)) else { continue };
+            let none = invalid_tag(self.index(page));
+            let tag = |tag| if tag == page { page } else { none };
+            self.fill(page, TlbEntry { read: tag(entry.read), write: tag(entry.write), ..entry });
+        }
+        self.fills = 0;
+    }
 }
 
 /// The banks of one vCPU.
 #[derive(Debug)]
 pub struct Tlb {
-    entries: Vec<TlbEntry>,
-    filled: Vec<Filled>,
+    banks: Vec<Bank>,
     /// The bank of each mode in the current address space.
     current: Vec<usize>,
     private: usize,
@@ -81,50 +187,39 @@ impl Tlb {
 
     /// `modes` modes, of which `private` has a bank for each of `spaces` address spaces; all invalid, the first space current.
     pub fn with_spaces(modes: usize, private: usize, spaces: usize) -> Tlb {
-        let banks = modes + spaces.max(1) - 1;
-        let entries = (0..banks * TLB_ENTRIES).map(|i| Tlb::invalid(i % TLB_ENTRIES)).collect();
-        let filled = (0..banks).map(|_| Filled::default()).collect();
-        Tlb { entries, filled, current: (0..modes).collect(), private, large: PageFilter::default() }
+        let banks = (0..modes + spaces.max(1) - 1).map(|_| Bank::new()).collect();
+        Tlb { banks, current: (0..modes).collect(), private, large: PageFilter::default() }
     }
 
     const fn invalid(index: usize) -> TlbEntry {
         TlbEntry { read: invalid_tag(index), write: invalid_tag(index), addend: 0, meta: 0 }
     }
 
-    /// Set of a guest virtual address.
-    #[inline(always)]
-    pub const fn index(addr: u64) -> usize {
-        (addr >> 12) as usize & (TLB_ENTRIES - 1)
-    }
-
-    /// Host address of the first entry of a mode's bank, for [`crate::EnvHeader::tlb`].
-    pub fn bank_address(&self, mode: usize) -> u64 {
-        self.entries[self.current[mode] * TLB_ENTRIES..].as_ptr() as u64
-    }
-
-    /// Value of [`crate::EnvHeader::tlb_mask`].
-    pub const fn mask() -> u64 {
-        ((TLB_ENTRIES - 1) * size_of::<TlbEntry>()) as u64
+    /// Chooses a mode's bank and gives it the size that it should have by now: host address of its first entry and mask for a
+    /// byte offset into it, for [`crate::EnvHeader::tlb`] and [`crate::EnvHeader::tlb_mask`]. They are good until the next
+    /// call.
+    pub fn select(&mut self, mode: usize) -> (u64, u64) {
+        let bank = &mut self.banks[self.current[mode]];
+        if bank.misfits() {
+            bank.adapt();
+        }
+        (bank.entries.as_ptr() as u64, ((bank.entries.len() - 1) * size_of::<TlbEntry>()) as u64)
     }
 
     /// The entry of `addr`'s set in a mode's bank.
     #[inline(always)]
     pub fn entry(&self, mode: usize, addr: u64) -> &TlbEntry {
-        &self.entries[self.current[mode] * TLB_ENTRIES + Tlb::index(addr)]
+        let bank = &self.banks[self.current[mode]];
+        &bank.entries[bank.index(addr)]
     }
 
     /// Fills the set of page `page`.
     pub fn fill(&mut self, mode: usize, page: u64, read: bool, write: bool, addend: u64, meta: u64) {
-        let index = Tlb::index(page);
-        let none = invalid_tag(index);
-        let bank = self.current[mode];
-        self.entries[bank * TLB_ENTRIES + index] =
+        let bank = &mut self.banks[self.current[mode]];
+        let none = invalid_tag(bank.index(page));
+        let entry =
             TlbEntry { read: if read { page } else { none }, write: if write { page } else { none }, addend, meta };
-        let filled = &mut self.filled[bank];
-        filled.any = true;
-        if meta & META_GLOBAL == 0 && filled.local.len() < LOCAL_CAP {
-            filled.local.push(index as u16);
-        }
+        bank.fill(page, entry);
         let size = (meta >> META_SIZE & SIZE_MASK) as u32;
         if size > PAGE_SIZE.trailing_zeros() {
             self.large.insert(page, size);
@@ -133,13 +228,7 @@ impl Tlb {
 
     /// Invalidates everything in every address space, or everything but global pages.
     pub fn flush(&mut self, keep_global: bool) {
-        for bank in 0..self.filled.len() {
-            if keep_global {
-                self.flush_local(bank);
-            } else {
-                self.flush_bank(bank);
-            }
-        }
+        self.banks.iter_mut().for_each(if keep_global { Bank::flush_local } else { Bank::flush });
         if !keep_global {
             self.large.clear();
         }
@@ -147,9 +236,7 @@ impl Tlb {
 
     /// Invalidates the pages of the current address space that are not global.
     pub fn flush_space(&mut self) {
-        for mode in 0..self.current.len() {
-            self.flush_local(self.current[mode]);
-        }
+        self.current.iter().for_each(|&bank| self.banks[bank].flush_local());
     }
 
     /// Makes address space `space` the current one.
@@ -161,48 +248,23 @@ impl Tlb {
         self.current[self.private] = bank;
         for mode in 0..self.current.len() {
             if mode != self.private {
-                self.flush_local(self.current[mode]);
+                self.banks[self.current[mode]].flush_local();
             }
         }
-    }
-
-    fn flush_bank(&mut self, bank: usize) {
-        let filled = &mut self.filled[bank];
-        filled.local.clear();
-        if std::mem::take(&mut filled.any) {
-            let entries = self.entries[bank * TLB_ENTRIES..].iter_mut().take(TLB_ENTRIES);
-            entries.enumerate().for_each(|(index, entry)| *entry = Tlb::invalid(index));
-        }
-    }
-
-    fn flush_local(&mut self, bank: usize) {
-        let local = &mut self.filled[bank].local;
-        let entries = &mut self.entries[bank * TLB_ENTRIES..][..TLB_ENTRIES];
-        let drop_local = |index: usize, entry: &mut TlbEntry| {
-            if entry.meta & META_GLOBAL == 0 {
-                *entry = Tlb::invalid(index);
-            }
-        };
-        if local.len() < LOCAL_CAP {
-            local.iter().for_each(|&index| drop_local(usize::from(index), &mut entries[usize::from(index)]));
-        } else {
-            entries.iter_mut().enumerate().for_each(|(index, entry)| drop_local(index, entry));
-        }
-        local.clear();
     }
 
     /// Every entry of the banks that are not empty, with its set.
     fn filled_entries(&mut self) -> impl Iterator<Item = (usize, &mut TlbEntry)> {
-        let banks = self.entries.chunks_exact_mut(TLB_ENTRIES).zip(&self.filled);
-        banks.filter(|(_, filled)| filled.any).flat_map(|(entries, _)| entries.iter_mut().enumerate())
+        let filled = self.banks.iter_mut().filter(|bank| bank.any);
+        filled.flat_map(|bank| bank.entries.iter_mut().enumerate())
     }
 
     /// Invalidates the page of `addr` in every mode and address space: all of it when it is larger than 4 KiB
     /// (SDM vol. 3A, 4.10.4.1, INVLPG).
     pub fn flush_page(&mut self, addr: u64) {
-        let index = Tlb::index(addr);
-        for bank in 0..self.filled.len() {
-            let entry = &mut self.entries[bank * TLB_ENTRIES + index];
+        for bank in &mut self.banks {
+            let index = bank.index(addr);
+            let entry = &mut bank.entries[index];
             if (entry.read ^ addr) < PAGE_SIZE || (entry.write ^ addr) < PAGE_SIZE {
                 *entry = Tlb::invalid(index);
             }

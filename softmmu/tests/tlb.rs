@@ -1,7 +1,7 @@
 //! The TLB by itself.
 
-use mimus_softmmu::tlb::{META_GLOBAL, META_SIZE, TLB_ENTRIES, invalid_tag};
-use mimus_softmmu::{PAGE_SIZE, Tlb};
+use mimus_softmmu::tlb::{META_GLOBAL, META_SIZE, TLB_ENTRIES, TLB_MOST_ENTRIES, invalid_tag};
+use mimus_softmmu::{PAGE_SIZE, Tlb, TlbEntry};
 
 /// Whether the probe lets an access of `size` bytes through.
 fn matches(tag: u64, addr: u64, size: u64) -> bool {
@@ -19,11 +19,10 @@ fn fill(tlb: &mut Tlb, bank: usize, page: u64, gpa: u64) {
 
 #[test]
 fn invalid_tags_match_no_address_of_their_set() {
-    for index in 0..TLB_ENTRIES {
-        for high in [0, 1, 0xffff_8000_0000_0000u64 >> 22, u64::MAX >> 22] {
-            let page = high << 22 | (index as u64) << 12;
+    for index in 0..TLB_MOST_ENTRIES {
+        for high in [0, 1, 0xffff_8000_0000_0000u64 >> 27, u64::MAX >> 27] {
+            let page = high << 27 | (index as u64) << 12;
             for addr in [page, page | 0xfff, page | 0x800] {
-                assert_eq!(Tlb::index(addr), index);
                 assert!(!matches(invalid_tag(index), addr, 1), "{addr:#x}");
             }
         }
@@ -146,9 +145,9 @@ fn the_private_mode_has_a_bank_for_each_space_and_others_keep_global_pages_only(
     fill(&mut tlb, 0, 0x1000, META_GLOBAL);
     fill(&mut tlb, 0, 0x2000, 0);
     fill(&mut tlb, 1, 0x3000, 0);
-    let first = tlb.bank_address(1);
+    let first = tlb.select(1);
     tlb.switch_space(2);
-    assert_ne!(tlb.bank_address(1), first);
+    assert_ne!(tlb.select(1).0, first.0);
     assert_eq!([(0, 0x1000), (0, 0x2000), (1, 0x3000)].map(|(m, a)| hits(&tlb, m, a).0), [true, false, false]);
     fill(&mut tlb, 1, 0x4000, 0);
     tlb.switch_space(0);
@@ -159,4 +158,54 @@ fn the_private_mode_has_a_bank_for_each_space_and_others_keep_global_pages_only(
     tlb.flush_page(0x3000);
     tlb.flush(true);
     assert!(!hits(&tlb, 1, 0x4000).0 && hits(&tlb, 0, 0x1000).0);
+}
+
+/// Bytes of a bank, as its mask says.
+fn bytes(tlb: &mut Tlb) -> usize {
+    tlb.select(0).1 as usize + size_of::<TlbEntry>()
+}
+
+#[test]
+fn a_bank_grows_when_it_is_filled_again_and_again_and_keeps_what_it_has() {
+    let smallest = TLB_ENTRIES * size_of::<TlbEntry>();
+    let mut tlb = Tlb::new(2);
+    let pages = 3 * TLB_ENTRIES as u64;
+    let meta = |page: u64| if page.is_multiple_of(3) { META_GLOBAL } else { 0 };
+    for page in 0..pages {
+        tlb.fill(0, page * PAGE_SIZE, true, page.is_multiple_of(2), page, page * PAGE_SIZE | meta(page));
+    }
+    let last = (pages - TLB_ENTRIES as u64..pages).map(|page| *tlb.entry(0, page * PAGE_SIZE)).collect::<Vec<_>>();
+    assert!(bytes(&mut tlb) > smallest);
+    for (page, before) in (pages - TLB_ENTRIES as u64..pages).zip(last) {
+        assert_eq!(hits(&tlb, 0, page * PAGE_SIZE), (true, page.is_multiple_of(2)), "{page}");
+        let entry = tlb.entry(0, page * PAGE_SIZE);
+        assert_eq!((entry.addend, entry.meta), (before.addend, before.meta));
+    }
+    assert!((0..pages - TLB_ENTRIES as u64).all(|page| hits(&tlb, 0, page * PAGE_SIZE) == (false, false)));
+    assert_eq!(tlb.select(1).1 as usize + size_of::<TlbEntry>(), smallest, "another bank");
+
+    (0..pages).for_each(|page| fill(&mut tlb, 0, page * PAGE_SIZE, meta(page)));
+    assert!((0..pages).all(|page| hits(&tlb, 0, page * PAGE_SIZE).0), "room for all");
+    tlb.flush(true);
+    assert!((0..pages).all(|page| hits(&tlb, 0, page * PAGE_SIZE).0 == page.is_multiple_of(3)));
+    tlb.flush_page(3 * PAGE_SIZE);
+    assert!(!hits(&tlb, 0, 3 * PAGE_SIZE).0 && hits(&tlb, 0, 6 * PAGE_SIZE).0);
+}
+
+#[test]
+fn a_bank_is_bounded_and_shrinks_when_flushes_find_little() {
+    let mut tlb = Tlb::new(1);
+    for page in 0..1 << 20 {
+        fill(&mut tlb, 0, page * PAGE_SIZE, 0);
+        tlb.select(0);
+    }
+    assert_eq!(bytes(&mut tlb), TLB_MOST_ENTRIES * size_of::<TlbEntry>());
+    for _ in 0..100 {
+        fill(&mut tlb, 0, 0x1234_5000, 0);
+        assert_eq!(hits(&tlb, 0, 0x1234_5000), (true, true));
+        tlb.flush(true);
+        tlb.select(0);
+        assert_eq!(hits(&tlb, 0, 0x1234_5000), (false, false));
+    }
+    assert_eq!(bytes(&mut tlb), TLB_ENTRIES * size_of::<TlbEntry>());
 }

@@ -104,9 +104,10 @@ impl Lowering<'_, '_> {
         (hit, addend, tag)
     }
 
-    /// A copy for a call: the register that it has to be in does not matter then to where the value itself is.
+    /// In a region, a copy for a call: the register that it has to be in does not matter then to where the value itself is.
+    /// In a block, where few values live across the access, it costs more than it saves.
     fn apart(&mut self, value: Value) -> Value {
-        self.b.ins().iadd_imm_s(value, 0)
+        if self.request.region { self.b.ins().iadd_imm_s(value, 0) } else { value }
     }
 
     /// In the cold block `miss`: has the access done, and returns what added to `addr` is where its value is.

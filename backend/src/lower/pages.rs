@@ -135,7 +135,9 @@ fn courses(insts: &[Inst], wild: &[Granule], out: &mut Vec<Course>) {
             Op::Extract => small(inst.bit_field().1),
             _ => Any,
         };
-        out.push(course);
+        // Values are zero-extended.
+        let byte = course == Any && inst.result_type() == Some(Type::I8);
+        out.push(if byte { Small(8) } else { course });
     }
 }
 

@@ -17,7 +17,7 @@ use crate::error::BackendError;
 
 /// Most slots held in registers, by register file: more than there are registers would be spilled to the stack, which is no
 /// better than env.
-const MAX_INT: usize = 10;
+const MAX_INT: usize = 8;
 const MAX_WIDE: usize = 8;
 
 /// Most places of the region that a return is compared with before it is looked up.
@@ -28,7 +28,7 @@ const MAX_RETURNS: usize = 4;
 pub(super) struct Slot {
     offset: u16,
     ty: Type,
-    /// The parts' loads of it.
+    /// The parts' loads of it, weighted.
     loads: u32,
 }
 
@@ -132,14 +132,17 @@ fn is_return_site(parts: &[Part<'_>], pc: u64) -> bool {
     parts.iter().any(|part| part.block.fallthrough == pc && part.block.terminator().is_some_and(calls))
 }
 
-/// Chooses the slots to hold in variables: those read most that no access of another width overlaps.
-fn choose_slots(parts: &[Part<'_>]) -> Vec<Slot> {
+/// Chooses the slots to hold in variables: those read most that no access of another width overlaps. What a small loop reads
+/// counts more.
+fn choose_slots(parts: &[Part<'_>], loops: &[u64]) -> Vec<Slot> {
     let mut slots: Vec<Slot> = Vec::new();
-    for inst in parts.iter().flat_map(|part| &part.block.insts) {
+    let weight = |body: u64| if body == 0 { 1 } else { 4 + 60 / body.count_ones() };
+    let insts = parts.iter().zip(loops).flat_map(|(part, &body)| part.block.insts.iter().map(move |inst| (inst, body)));
+    for (inst, body) in insts {
         if !matches!(inst.op, Op::LoadEnv | Op::StoreEnv | Op::StoreEnvI) {
             continue;
         }
-        let loads = u32::from(inst.op == Op::LoadEnv);
+        let loads = if inst.op == Op::LoadEnv { weight(body) } else { 0 };
         match slots.iter_mut().find(|slot| slot.offset == inst.c && slot.ty == inst.ty) {
             Some(slot) => slot.loads += loads,
             None => slots.push(Slot { offset: inst.c, ty: inst.ty, loads }),
@@ -213,7 +216,10 @@ impl Lowering<'_, '_> {
             return Ok(());
         }
         let parts = self.request.parts;
-        self.region.slots = choose_slots(parts);
+        let next: Vec<u64> =
+            parts.iter().map(|part| successors(parts, part).fold(0, |next, index| next | 1 << index)).collect();
+        let loops = innermost_loops(&next);
+        self.region.slots = choose_slots(parts, &loops);
         self.region.live = liveness(parts, &self.region);
         for part in parts {
             let block = self.b.create_block();
@@ -225,9 +231,6 @@ impl Lowering<'_, '_> {
             self.region.variables.push(variable);
         }
         self.region.forget_all();
-        let next: Vec<u64> =
-            parts.iter().map(|part| successors(parts, part).fold(0, |next, index| next | 1 << index)).collect();
-        let loops = innermost_loops(&next);
         self.region.waits = waiting(parts, &self.region, &loops);
         self.region.hidden = parts.iter().map(|part| hidden(&part.block.insts)).collect();
         self.pages = Pages::plan(parts, &loops);

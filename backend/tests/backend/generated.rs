@@ -167,14 +167,15 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
 
     let mut guest = Quiet(ToyGuest::new(seed));
     let helpers: [u64; HELPERS as usize] = helpers!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-    let tlb = Tlb::new(1);
+    let mut tlb = Tlb::new(1);
+    let bank = tlb.select(0);
     let links = [const { AtomicU64::new(0) }; 2];
     links.iter().for_each(|l| l.store(thunks.exit_stub().0, std::sync::atomic::Ordering::Release));
     let jump_cache = [JumpCacheEntry::default()];
     let mut header = EnvHeader {
         sample: i32::MAX,
-        tlb: tlb.bank_address(0),
-        tlb_mask: Tlb::mask(),
+        tlb: bank.0,
+        tlb_mask: bank.1,
         links: links.as_ptr() as u64,
         helpers: helpers.as_ptr() as u64,
         slow_rust: [

@@ -432,10 +432,11 @@ impl Toy {
             link.store(thunks.exit_stub().0, Ordering::Release);
         }
         let helpers = helper_table();
+        let bank = machine.tlb.select(0);
         let mut header = EnvHeader {
             sample: i32::MAX,
-            tlb: machine.tlb.bank_address(0),
-            tlb_mask: Tlb::mask(),
+            tlb: bank.0,
+            tlb_mask: bank.1,
             links: machine.links.as_ptr() as u64,
             helpers: helpers.as_ptr() as u64,
             counts: machine.counts.as_ptr() as u64,

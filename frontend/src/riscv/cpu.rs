@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Tlb, Verdict,
+    Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,8 +172,7 @@ impl Cpu {
 
     /// Recomputes what is derived from the mode and the address space.
     fn update_mappings(&mut self) {
-        self.header.tlb = self.mmu.tlb.bank_address(self.bank);
-        self.header.tlb_mask = Tlb::mask();
+        (self.header.tlb, self.header.tlb_mask) = self.mmu.tlb.select(self.bank);
         self.contexts.select(Place { mode: self.mode.0, code: (0, 0) }, self.mmu.space_generation());
         self.header.jump_context = self.contexts.number();
         // Address spaces have different code at the same addresses; what they share is in one of its own.

@@ -8,7 +8,7 @@ use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{
     Access, Backing, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored,
-    Tlb, Verdict,
+    Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -175,8 +175,7 @@ impl Cpu {
 
     /// Recomputes what is derived from the mode and the address space.
     fn update_mappings(&mut self) {
-        self.header.tlb = self.mmu.tlb.bank_address(self.bank);
-        self.header.tlb_mask = Tlb::mask();
+        (self.header.tlb, self.header.tlb_mask) = self.mmu.tlb.select(self.bank);
         let cs = &self.state.seg[Seg::Cs as usize];
         let code =
             if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], cs.limit) };

@@ -1,15 +1,30 @@
 //! CPUID (SDM vol. 2A, CPUID).
 //!
-//! The CPU presents itself as an in-order Intel core (family 6, model 0x36) with the x86-64-v2 instruction set. Guests then
-//! know that it does not execute speculatively and leave their costly mitigations off, and learn the frequencies of TSC and
-//! APIC timer from leaf 0x15 instead of measuring them.
+//! The CPU presents itself as the Intel core that first had the x86-64-v2 instruction set (family 6, model 0x1a): C libraries then
+//! move memory by string instructions, which are fast here. By IA32_ARCH_CAPABILITIES guests know that it does not execute
+//! speculatively and leave their costly mitigations off, and from leaf 0x15 the frequencies of TSC and APIC timer instead of
+//! measuring them.
 
 use super::cpu::Cpu;
 use super::paging::PHYSICAL_BITS;
 use super::state::reg;
 
-/// Family 6, model 0x36, stepping 1: leaf 1 EAX, and EDX after reset.
-pub const SIGNATURE: u32 = 0x0003_0661;
+/// Family 6, model 0x1a, stepping 5: leaf 1 EAX, and EDX after reset.
+pub const SIGNATURE: u32 = 0x0001_06a5;
+
+/// IA32_ARCH_CAPABILITIES (SDM vol. 4, table 2-2): no attack by speculation that it has a bit for is possible. RDCL_NO, IBRS_ALL,
+/// SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO,
+/// RFDS_NO, ITS_NO.
+pub(super) const ARCH_CAPABILITIES: u64 = {
+    const NUMBERS: [u32; 15] = [0, 1, 3, 4, 5, 6, 8, 13, 14, 15, 20, 24, 26, 27, 62];
+    let mut value = 0;
+    let mut i = 0;
+    while i < NUMBERS.len() {
+        value |= 1 << NUMBERS[i];
+        i += 1;
+    }
+    value
+};
 
 /// Frequency of the local APIC timer before its divider, in Hz.
 pub const APIC_TIMER_HZ: u64 = 1_000_000_000;
@@ -44,6 +59,8 @@ static LEAVES: &[Leaf] = &[
     // ARAT: the APIC timer runs in every idle state.
     row(6, None, |_, _| [1 << 2, 0, 0, 0]),
     row(7, Some(0), structured_features),
+    // BHI_DIS_S in IA32_SPEC_CTRL.
+    row(7, Some(2), |_, _| [0, 0, 0, 1 << 4]),
     row(0xb, None, topology),
     row(0x15, None, |cpu, _| frequencies(cpu.features.tsc_hz)),
     row(0x16, None, |cpu, _| {
@@ -109,7 +126,10 @@ fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
     const EBX: u32 = bits(&[0, 1, 6, 7, 9, 10, 13, 20]);
     const UMIP: u32 = 1 << 2;
     const LA57: u32 = 1 << 16;
-    [0, EBX, if cpu.features.la57 { UMIP | LA57 } else { UMIP }, 0]
+    // IA32_SPEC_CTRL with IBRS and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES.
+    const EDX: u32 = bits(&[26, 29]);
+    const LAST_SUBLEAF: u32 = 2;
+    [LAST_SUBLEAF, EBX, if cpu.features.la57 { UMIP | LA57 } else { UMIP }, EDX]
 }
 
 fn extended_features(cpu: &mut Cpu, _: u32) -> Regs {

@@ -192,6 +192,8 @@ pub struct State {
     pub mtrr_def_type: u64,
     /// IA32_MISC_ENABLE.
     pub misc_enable: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
     /// MXCSR in bits 0..32.
     pub mxcsr: u64,
     /// PDPTEs as loaded by PAE paging (SDM vol. 3A, 4.4.1).
@@ -210,6 +212,8 @@ pub struct State {
     pub cc_carry: u64,
     /// OF, in bit 0, where `cc_op` says so.
     pub cc_overflow: u64,
+    /// Makes the size a multiple of the alignment.
+    pub reserved: u64,
 }
 
 /// Bits of RFLAGS (SDM vol. 1, 3.4.3).

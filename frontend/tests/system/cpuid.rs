@@ -42,9 +42,12 @@ fn features_are_those_of_x86_64_v2() {
     for bit in [0, 8, 15, 23, 24, 25, 26] {
         assert_ne!(d & 1 << bit, 0, "leaf 1 EDX {bit}");
     }
-    let [_, b, c, d] = query(&mut m, 7, 0);
-    assert_eq!((b, c, d), (1 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 13 | 1 << 20, 1 << 2, 0));
-    assert_eq!(query(&mut m, 7, 1), [0; 4]);
+    let [last, b, c, d] = query(&mut m, 7, 0);
+    assert_eq!(
+        (last, b, c, d),
+        (2, 1 | 1 << 1 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 10 | 1 << 13 | 1 << 20, 1 << 2, 1 << 26 | 1 << 29)
+    );
+    assert_eq!((query(&mut m, 7, 1), query(&mut m, 7, 2)), ([0; 4], [0, 0, 0, 1 << 4]));
     let [_, _, c, d] = query(&mut m, 0x8000_0001, 0);
     assert_eq!((c, d), (1, 1 << 11 | 1 << 20 | 1 << 26 | 1 << 27 | 1 << 29));
     assert_eq!(query(&mut Machine::protected(0), 0x8000_0001, 0)[3] & 1 << 11, 0, "SYSCALL is 64-bit only");

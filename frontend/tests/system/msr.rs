@@ -33,6 +33,7 @@ const NOT_CANONICAL: u64 = 1 << 47;
 fn fields_hold_what_is_written_and_refuse_what_they_cannot_hold() {
     let rows: &[(u32, u64, &[u64])] = &[
         (0x3b, u64::MAX, &[]),
+        (0x48, 1 | 1 << 10, &[2, 1 << 32]),
         (0x174, 0x10, &[]),
         (0x175, KERNEL, &[NOT_CANONICAL]),
         (0x176, KERNEL, &[NOT_CANONICAL]),
@@ -85,10 +86,12 @@ fn every_mtrr_is_a_register_of_its_own() {
 #[test]
 fn read_only_and_ignored() {
     let mut m = Machine::long(0);
-    for number in [0xfe, 0x17, 0x179] {
+    for number in [0xfe, 0x17, 0x179, 0x10a] {
         let value = read(&mut m, number);
         refused(&mut m, number, value);
     }
+    write(&mut m, 0x49, 1);
+    refused(&mut m, 0x49, 2);
     write(&mut m, 0x8b, 0);
     assert_eq!(read(&mut m, 0x8b), 1 << 32);
     write(&mut m, 0x17a, 0);

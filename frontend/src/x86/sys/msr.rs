@@ -1,6 +1,7 @@
 //! Model-specific registers (SDM vol. 4), the time stamp counter, XCR0.
 
 use super::super::cpu::{Cpu, Result};
+use super::super::cpuid::ARCH_CAPABILITIES;
 use super::super::paging::PHYSICAL_MASK;
 use super::super::state::{Seg, State, cr0, cr4, efer, reg};
 use super::{done, value};
@@ -85,8 +86,12 @@ msrs! {
     0x17 "IA32_PLATFORM_ID" Kind::Constant(0);
     0x1b "IA32_APIC_BASE" Kind::Device { read: |cpu| cpu.bus.apic_base(), write: |cpu, v| cpu.bus.set_apic_base(v) };
     0x3b "IA32_TSC_ADJUST" field!(tsc_offset, Check::Any);
+    // There is nothing to restrict: IBRS and BHI_DIS_S are remembered, and IBPB has no effect (SDM vol. 4, table 2-2).
+    0x48 "IA32_SPEC_CTRL" field!(spec_ctrl, Check::Bits(1 | 1 << 10));
+    0x49 "IA32_PRED_CMD" Kind::Ignored(0, 1);
     0x8b "IA32_BIOS_SIGN_ID" Kind::Ignored(1 << 32, u64::MAX);
     0xfe "IA32_MTRRCAP" Kind::Constant(MTRRCAP);
+    0x10a "IA32_ARCH_CAPABILITIES" Kind::Constant(ARCH_CAPABILITIES);
     0x174 "IA32_SYSENTER_CS" field!(sysenter_cs, Check::Any);
     0x175 "IA32_SYSENTER_ESP" field!(sysenter_esp, Check::Canonical);
     0x176 "IA32_SYSENTER_EIP" field!(sysenter_eip, Check::Canonical);

@@ -1,9 +1,12 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod net;
+
 use std::fmt;
 use std::path::PathBuf;
 
 pub use crate::display::VncTarget;
+pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -51,6 +54,8 @@ pub struct Config {
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
     pub curses: bool,
+    /// Network adapters; only [`MachineKind::Pc`] has a bus for them.
+    pub nics: Vec<Nic>,
     /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
     pub ide: [[Option<IdeDrive>; 2]; 2],
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
@@ -66,13 +71,13 @@ pub struct Config {
     /// Names compiled code in `/tmp/perf-PID.map` for the profiler `perf`.
     pub perf_map: bool,
     /// Where human monitors are connected. The one that shares the terminal with the guest is not among them.
-    pub monitors: Vec<Endpoint>,
+    pub monitors: Vec<MonitorSocket>,
     /// Where QMP is spoken.
-    pub qmp: Vec<Endpoint>,
+    pub qmp: Vec<MonitorSocket>,
     /// QMP's answers are written to be read by people.
     pub qmp_pretty: bool,
     /// Where a debugger connects.
-    pub gdb: Option<Endpoint>,
+    pub gdb: Option<MonitorSocket>,
     /// The guest does not start before somebody asks for it.
     pub start_stopped: bool,
     /// The machine's name.
@@ -105,6 +110,11 @@ impl Default for Config {
             vga: VgaKind::Std,
             vnc: None,
             curses: false,
+            nics: vec![Nic {
+                model: NicModel::E1000,
+                mac: FIRST_MAC,
+                netdev: Some(Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) }),
+            }],
             ide: Default::default(),
             nographic: false,
             no_reboot: false,
@@ -178,10 +188,12 @@ pub enum VirtioDevice {
     Block(Disk),
     /// A source of random numbers.
     Rng,
-    /// A network adapter without a peer.
+    /// A network adapter.
     Net {
         /// Its hardware address.
         mac: [u8; 6],
+        /// What it is plugged into; nothing if none.
+        netdev: Option<Netdev>,
     },
 }
 
@@ -333,7 +345,7 @@ impl fmt::Display for Chardev {
 
 /// Where a monitor or debugger is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
+pub enum MonitorSocket {
     /// Standard input and output.
     Stdio,
     /// A socket in the file system.
@@ -358,13 +370,17 @@ pub enum Endpoint {
     },
 }
 
-impl fmt::Display for Endpoint {
+impl fmt::Display for MonitorSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = |server: bool| if server { ",server=on" } else { "" };
         match self {
-            Endpoint::Stdio => f.write_str("stdio"),
-            Endpoint::Unix { path, server: listens, .. } => write!(f, "unix:{}{}", path.display(), server(*listens)),
-            Endpoint::Tcp { host, port, server: listens, .. } => write!(f, "tcp:{host}:{port}{}", server(*listens)),
+            MonitorSocket::Stdio => f.write_str("stdio"),
+            MonitorSocket::Unix { path, server: listens, .. } => {
+                write!(f, "unix:{}{}", path.display(), server(*listens))
+            }
+            MonitorSocket::Tcp { host, port, server: listens, .. } => {
+                write!(f, "tcp:{host}:{port}{}", server(*listens))
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod lockstep;
 mod log;
 pub mod machine;
 pub mod monitor;
+pub mod net;
 mod slow;
 pub mod stats;
 pub mod terminal;

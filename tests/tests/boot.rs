@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mimus_tests::files::{CLOUD, GENERIC, I386, RISCV64};
@@ -110,7 +113,35 @@ fn riscv64_kernel_in_a_small_cache() {
     assert!(count(&stats, "/cache/peak_metadata_bytes") <= 2 << 20, "{stats:#}");
 }
 
-/// Disks, random numbers and a network adapter (`tools/init/virtio`), and what is in the images afterwards.
+/// Sends `body` by HTTP to whoever asks, once; the port.
+fn http_server(body: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the guest asks");
+        let mut lines = BufReader::new(stream.try_clone().expect("a second handle")).lines();
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).expect("the guest listens");
+    });
+    port
+}
+
+/// Receives what somebody sends, once; the port.
+fn receiver() -> (u16, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the guest connects");
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).expect("the guest sends");
+        all
+    });
+    (port, thread)
+}
+
+/// Disks, random numbers and a network adapter behind a gateway (`tools/init/virtio`); what is in the images afterwards, and
+/// what came by the network.
 #[test]
 fn riscv64_virtio() {
     const SIZE: usize = 4 << 20;
@@ -120,8 +151,15 @@ fn riscv64_virtio() {
     let image: Vec<u8> = (0..SIZE as u64 / 8).flat_map(u64::to_le_bytes).collect();
     let folder = Folder::new();
     let (first, second) = (folder.write("first.img", &image), folder.write("second,.img", &image));
-    let append =
-        format!("mimus.script=virtio mimus.sectors={} mimus.md5={DIGEST} mimus.mac=02:4d:4d:53:00:01", SIZE / 512);
+    let (receives, received) = receiver();
+    let sends = http_server(image.clone());
+    // Nobody has it now.
+    let forwarded = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let append = format!(
+        "mimus.script=virtio mimus.sectors={} mimus.md5={DIGEST} mimus.mac=02:4d:4d:53:00:01 \
+         mimus.ports={sends},{receives},{forwarded}",
+        SIZE / 512
+    );
     let mut args = RISCV64.args(&append);
     let disk = |file: &str, rest: &str| format!("file={},format=raw,if=none,{rest}", file.replace(',', ",,"));
     for (option, value) in [
@@ -130,7 +168,8 @@ fn riscv64_virtio() {
         ("-device", "virtio-blk-device,drive=a,serial=serial-of-a-disk".to_owned()),
         ("-device", "virtio-blk-device,drive=b".to_owned()),
         ("-device", "virtio-rng-device".to_owned()),
-        ("-device", "virtio-net-device,mac=02:4d:4d:53:00:01".to_owned()),
+        ("-netdev", format!("user,id=net,hostfwd=tcp:127.0.0.1:{forwarded}-:80")),
+        ("-device", "virtio-net-device,mac=02:4d:4d:53:00:01,netdev=net".to_owned()),
     ] {
         args.extend([option.to_owned(), value]);
     }
@@ -139,8 +178,9 @@ fn riscv64_virtio() {
     let ended = session.finish();
     let wrong: Vec<&str> = ended.text.lines().filter(|line| line.starts_with("FAIL ")).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(ended.text.contains("virtio: 15 passed, 0 failed"), "{}", ended.text);
+    assert!(ended.text.contains("virtio: 20 passed, 0 failed"), "{}", ended.text);
     assert_eq!((ended.code, ended.signal), (Some(0), None));
+    assert!(received.join().expect("it ended") == image, "what the guest sent");
     let read = |path: &str| std::fs::read(path).expect("the image is there");
     assert!(read(&second) == image, "the read-only disk is as it was");
     let written = read(&first);

@@ -5,7 +5,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::*;
 use crate::StateError;
-use crate::virtio::{BlockBackend, BlockInfo, BlockJob, NoPeer};
+use crate::virtio::{BlockBackend, BlockInfo, BlockJob};
 
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -175,7 +175,7 @@ fn host_target_interface_prints_and_ends() {
 #[test]
 fn devices_go_into_the_last_free_slot() {
     let (mut v, _, mem) = board(1);
-    let net = || Virtio::net(mem.clone(), [0; 6], Box::new(NoPeer));
+    let net = || Virtio::net(mem.clone(), [0; 6], None);
     let slots: Vec<Option<usize>> = (0..9).map(|_| v.plug(net())).collect();
     assert_eq!(slots, [7, 6, 5, 4, 3, 2, 1, 0].map(Some).into_iter().chain([None]).collect::<Vec<_>>());
     assert_eq!(v.mmio_read(0, VIRTIO.base + 7 * VIRTIO.size + 8, 4), 1);
@@ -185,7 +185,7 @@ fn devices_go_into_the_last_free_slot() {
 #[test]
 fn a_virtio_interrupt_is_its_slots() {
     let (mut v, _, mem) = board(1);
-    let slot = v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer))).unwrap() as u32;
+    let slot = v.plug(Virtio::net(mem, [0; 6], None)).unwrap() as u32;
     enable(&mut v, 1, VIRTIO_IRQ + slot);
     let base = VIRTIO.base + u64::from(slot) * VIRTIO.size;
     for (offset, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x70, 15)] {
@@ -204,7 +204,7 @@ fn a_virtio_interrupt_is_its_slots() {
 #[test]
 fn state_round_trips_and_must_fit() {
     let (mut v, _, mem) = board(2);
-    v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    v.plug(Virtio::net(mem, [0; 6], None));
     v.set_htif(Some(Htif { tohost: RAM_BASE, fromhost: None }));
     enable(&mut v, 3, UART_IRQ);
     v.mmio_write(0, UART.base + 1, 1, 1);
@@ -225,7 +225,7 @@ fn state_round_trips_and_must_fit() {
     assert_eq!(board(2).0.save(), before);
 
     let (mut back, _, mem) = board(2);
-    back.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    back.plug(Virtio::net(mem, [0; 6], None));
     back.restore(state.clone()).unwrap();
     assert_eq!(back.save(), state);
     assert_eq!(back.interrupts(9, 1), SEIP);
@@ -237,7 +237,7 @@ fn state_round_trips_and_must_fit() {
 #[test]
 fn any_access_is_survived() {
     let (mut v, _, mem) = board(1);
-    v.plug(Virtio::net(mem, [0; 6], Box::new(NoPeer)));
+    v.plug(Virtio::net(mem, [0; 6], None));
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let regions: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).chain([VIRTIO]).collect();
     for i in 0..200_000 {

@@ -187,8 +187,8 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::virtio::Entropy;
     use crate::virtio::testing::{Driver, setup};
-    use crate::virtio::{Entropy, NoPeer};
 
     struct Zero;
 
@@ -293,7 +293,7 @@ mod tests {
     fn any_access_is_survived() {
         let (_, mem) = setup();
         let mut slot = Slot::default();
-        slot.plug(Virtio::net(mem, [1; 6], Box::new(NoPeer)));
+        slot.plug(Virtio::net(mem, [1; 6], None));
         let mut random = 0x1234_5678_9abc_def1u64;
         for _ in 0..200_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -319,7 +319,7 @@ mod tests {
         let data: SlotData = postcard::from_bytes(&bytes).unwrap();
         assert!(!Slot::default().fits(&data));
         let mut other = Slot::default();
-        other.plug(Virtio::net(mem.clone(), [0; 6], Box::new(NoPeer)));
+        other.plug(Virtio::net(mem.clone(), [0; 6], None));
         assert!(!other.fits(&data));
         let mut back = Slot::default();
         back.plug(Virtio::rng(mem, Box::new(Zero)));

@@ -25,7 +25,6 @@ use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
-pub use net::{Loopback, NetBackend, NoPeer};
 pub use pci::VirtioPci;
 pub use rng::Entropy;
 
@@ -36,6 +35,7 @@ use queue::{Broken, QueueData, VirtQueue};
 use rng::Rng;
 
 use crate::CharSink;
+use crate::net::{Adapter, Batch, FrameQueue, NetPeer, Offloads};
 
 /// Features of every device: the rings' and the standard's (6).
 const COMMON_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
@@ -119,6 +119,12 @@ struct Common {
     more: u64,
 }
 
+impl Common {
+    fn runs(&self) -> bool {
+        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+    }
+}
+
 /// A [`Virtio`] as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VirtioData {
@@ -149,9 +155,9 @@ impl Virtio {
         Virtio::new(Model::Console(Console::new(sink)), mem)
     }
 
-    /// A network adapter with this hardware address.
-    pub fn net(mem: Dma, mac: [u8; 6], backend: Box<dyn NetBackend>) -> Virtio {
-        Virtio::new(Model::Net(Net::new(mac, backend)), mem)
+    /// A network adapter with this hardware address, plugged into `peer` or into nothing.
+    pub fn net(mem: Dma, mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> Virtio {
+        Virtio::new(Model::Net(Net::new(mac, peer)), mem)
     }
 
     /// Device type (5).
@@ -276,7 +282,7 @@ impl Virtio {
     }
 
     fn runs(&self) -> bool {
-        self.common.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+        self.common.runs()
     }
 
     fn process(&mut self, index: usize) {
@@ -362,13 +368,6 @@ impl Virtio {
         taken
     }
 
-    /// The network backend may have frames for the guest.
-    pub fn net_poll(&mut self) {
-        if matches!(self.model, Model::Net(_)) {
-            self.process(net::RECEIVE);
-        }
-    }
-
     pub(crate) fn save(&self) -> VirtioData {
         VirtioData {
             id: self.id(),
@@ -402,6 +401,42 @@ impl Virtio {
         self.model.device_mut().reset();
         if let (Model::Block(block), Some(data)) = (&mut self.model, data.block) {
             block.restore(data);
+        }
+    }
+}
+
+/// Only a network adapter sends or takes anything.
+impl Adapter for Virtio {
+    fn transmit(&mut self, batch: &mut Batch) -> bool {
+        let features = self.common.features;
+        let result = match &mut self.model {
+            Model::Net(net) if self.common.runs() => net.transmit(&mut self.queues, &self.mem, features, batch),
+            _ => return false,
+        };
+        let more = self.check(result).unwrap_or(false);
+        self.signal();
+        more
+    }
+
+    fn receive(&mut self, queue: &mut FrameQueue) -> bool {
+        let features = self.common.features;
+        let result = match &mut self.model {
+            Model::Net(net) if self.common.runs() => net.receive(&mut self.queues, &self.mem, features, queue),
+            _ => {
+                // Nobody listens.
+                queue.clear();
+                return false;
+            }
+        };
+        let more = self.check(result).unwrap_or(false);
+        self.signal();
+        more
+    }
+
+    fn offloads(&self) -> Offloads {
+        match self.model {
+            Model::Net(_) if self.runs() => Net::offloads(self.common.features),
+            _ => Offloads::default(),
         }
     }
 }

@@ -1,121 +1,193 @@
-//! The network device without offloads (VIRTIO 1.2, 5.1).
-
-use std::collections::VecDeque;
+//! The network device (VIRTIO 1.2, 5.1).
+//!
+//! The rings are walked on the thread of what the adapter is plugged into, see [`crate::net`]: a notification only wakes it.
+//! Checksums and segmentation of TCP over IPv4 are left to the other side where that can do without.
 
 use mimus_softmmu::Dma;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
-use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS, VIRTIO_NET_HDR_F_NEEDS_CSUM, VIRTIO_NET_HDR_GSO_TCPV4,
+    VIRTIO_NET_S_LINK_UP,
+};
 
 use super::Device;
-use super::queue::{Broken, VirtQueue};
+use super::queue::{Broken, Chain, VirtQueue};
+use crate::net::{Batch, Frame, FrameQueue, MAX_FRAME, MAX_SEGMENTED, NetPeer, Offload, Offloads};
 
-/// The queue of buffers for frames to the guest.
-pub(super) const RECEIVE: usize = 0;
+const RECEIVE: usize = 0;
+const TRANSMIT: usize = 1;
 const QUEUE_SIZE: u16 = 256;
 /// Bytes of the header in front of each frame (5.1.6).
-const HEADER: u64 = 12;
-/// Where in the header the number of buffers is.
-const NUM_BUFFERS: usize = 10;
-/// The longest frame: without offloads 1514 bytes and a VLAN tag, and some room.
-const MAX_FRAME: u64 = 2048;
+const HEADER: usize = 12;
+/// Frames and bytes that are given to the guest at once: as long as the device may be kept from its vCPU.
+const RECEIVE_AT_ONCE: (usize, usize) = (64, 256 << 10);
 
-/// What a network adapter is plugged into.
-pub trait NetBackend: Send {
-    /// Takes a frame from the guest. Returns at once; a frame that cannot be sent is lost.
-    fn send(&mut self, frame: &[u8]);
+/// What depends on a peer that takes unfinished frames (5.1.3).
+const OFFLOADS: u64 =
+    1 << VIRTIO_NET_F_CSUM | 1 << VIRTIO_NET_F_GUEST_CSUM | 1 << VIRTIO_NET_F_GUEST_TSO4 | 1 << VIRTIO_NET_F_HOST_TSO4;
 
-    /// The next frame for the guest; the host calls [`Virtio::net_poll`](super::Virtio::net_poll) when there are new ones.
-    fn receive(&mut self) -> Option<Vec<u8>>;
+/// Whether feature bit `bit` is among `features`.
+fn has(features: u64, bit: u32) -> bool {
+    features >> bit & 1 != 0
 }
 
-/// No cable: frames are lost.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoPeer;
+/// The header in front of a frame (5.1.6).
+struct Header([u8; HEADER]);
 
-impl NetBackend for NoPeer {
-    fn send(&mut self, _frame: &[u8]) {}
-
-    fn receive(&mut self) -> Option<Vec<u8>> {
-        None
-    }
-}
-
-/// Every frame comes back.
-#[derive(Clone, Debug, Default)]
-pub struct Loopback(VecDeque<Vec<u8>>);
-
-impl NetBackend for Loopback {
-    fn send(&mut self, frame: &[u8]) {
-        if self.0.len() < usize::from(QUEUE_SIZE) {
-            self.0.push_back(frame.to_vec());
+impl Header {
+    /// The header of a frame for the guest, which is in `buffers` chains.
+    fn new(offload: Offload, buffers: u16) -> Header {
+        let (mut flags, mut gso, mut checksum) = (0, 0, (0, 0));
+        if let Some(at) = offload.checksum {
+            (flags, checksum) = (VIRTIO_NET_HDR_F_NEEDS_CSUM as u8, at);
         }
+        if offload.segment != 0 {
+            gso = VIRTIO_NET_HDR_GSO_TCPV4 as u8;
+        }
+        let words = [offload.headers, offload.segment, checksum.0, checksum.1, buffers].map(u16::to_le_bytes);
+        let mut bytes = [0; HEADER];
+        for (out, byte) in bytes.iter_mut().zip([flags, gso].into_iter().chain(words.into_iter().flatten())) {
+            *out = byte;
+        }
+        Header(bytes)
     }
 
-    fn receive(&mut self) -> Option<Vec<u8>> {
-        self.0.pop_front()
+    /// What the driver leaves to the device, if it is something that the device offered.
+    fn offload(&self, features: u64) -> Option<Offload> {
+        let [flags, gso, h0, h1, s0, s1, c0, c1, o0, o1, ..] = self.0;
+        let word = |low, high| u16::from_le_bytes([low, high]);
+        let mut offload = Offload::default();
+        if u32::from(flags) & VIRTIO_NET_HDR_F_NEEDS_CSUM != 0 {
+            offload.checksum = Some((word(c0, c1), word(o0, o1)));
+        }
+        if gso != 0 {
+            (offload.headers, offload.segment) = (word(h0, h1), word(s0, s1));
+        }
+        let segments = gso == 0
+            || u32::from(gso) == VIRTIO_NET_HDR_GSO_TCPV4
+                && has(features, VIRTIO_NET_F_HOST_TSO4)
+                && offload.segment != 0;
+        (segments && (offload.checksum.is_none() || has(features, VIRTIO_NET_F_CSUM))).then_some(offload)
     }
 }
 
 /// A network adapter.
 pub(super) struct Net {
     mac: [u8; 6],
-    backend: Box<dyn NetBackend>,
-    /// A frame for which there was no buffer.
-    waiting: Option<Vec<u8>>,
+    peer: Option<Box<dyn NetPeer>>,
+    /// The peer has frames for which there were no buffers.
+    starved: bool,
 }
 
 impl Net {
-    pub(super) fn new(mac: [u8; 6], backend: Box<dyn NetBackend>) -> Self {
-        Net { mac, backend, waiting: None }
+    pub(super) fn new(mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> Self {
+        Net { mac, peer, starved: false }
     }
 
-    /// Sends what the guest has made available; whether there is more.
-    fn transmit(&mut self, queue: &mut VirtQueue, mem: &Dma) -> Result<bool, Broken> {
-        for _ in 0..QUEUE_SIZE {
-            let Some(mut chain) = queue.pop(mem)? else {
+    /// What a driver that has accepted `features` takes.
+    pub(super) fn offloads(features: u64) -> Offloads {
+        Offloads {
+            checksum: has(features, VIRTIO_NET_F_GUEST_CSUM),
+            segment: has(features, VIRTIO_NET_F_GUEST_TSO4) && has(features, VIRTIO_NET_F_GUEST_CSUM),
+        }
+    }
+
+    /// Adds what the guest has sent to `batch`; whether there is more.
+    pub(super) fn transmit(
+        &mut self,
+        queues: &mut [VirtQueue],
+        mem: &Dma,
+        features: u64,
+        batch: &mut Batch,
+    ) -> Result<bool, Broken> {
+        let Some(queue) = queues.get_mut(TRANSMIT) else { return Ok(false) };
+        let longest = if has(features, VIRTIO_NET_F_HOST_TSO4) { MAX_SEGMENTED } else { MAX_FRAME };
+        while batch.has_room() {
+            let Some(chain) = queue.pop(mem)? else {
                 if queue.rearm(mem)? {
                     continue;
                 }
                 return Ok(false);
             };
+            let mut header = Header([0; HEADER]);
+            let complete = chain.readable.read(mem, 0, &mut header.0) == HEADER;
+            let len = (chain.readable.len() as usize).saturating_sub(HEADER);
             // A frame without its header, or too long, is lost.
-            if chain.readable.take_front(HEADER).is_some() && chain.readable.len() <= MAX_FRAME {
-                let mut frame = vec![0; chain.readable.len() as usize];
-                chain.readable.read(mem, 0, &mut frame);
-                self.backend.send(&frame);
+            if let Some(offload) = header.offload(features).filter(|_| complete && (1..=longest).contains(&len)) {
+                batch.add(len, offload, |bytes| chain.readable.read(mem, HEADER as u64, bytes) == len);
             }
             queue.push(mem, chain.head, 0)?;
         }
         Ok(true)
     }
 
-    /// Gives frames to the guest's buffers; whether there is more.
-    fn receive(&mut self, queue: &mut VirtQueue, mem: &Dma) -> Result<bool, Broken> {
-        for _ in 0..QUEUE_SIZE {
-            let Some(frame) = self.waiting.take().or_else(|| self.backend.receive()) else { return Ok(false) };
-            let Some(chain) = queue.pop(mem)? else {
-                self.waiting = Some(frame);
-                if queue.rearm(mem)? {
-                    continue;
-                }
-                return Ok(false);
-            };
-            let mut header = [0; HEADER as usize];
-            if let Some(buffers) = header.get_mut(NUM_BUFFERS) {
-                *buffers = 1;
-            }
-            let mut written = 0;
-            // Without mergeable buffers a frame that does not fit is lost (5.1.6.4).
-            if chain.writable.len() >= HEADER + frame.len() as u64 {
-                written = chain.writable.write(mem, 0, &header) + chain.writable.write(mem, HEADER, &frame);
-            }
-            if written == 0 {
-                queue.unpop();
-            } else {
-                queue.push(mem, chain.head, written as u32)?;
+    /// Chains for a frame of `len` bytes with its header; none, and nothing has changed, if they are not there.
+    fn chains(queue: &mut VirtQueue, mem: &Dma, len: usize, merge: bool) -> Result<Option<Vec<Chain>>, Broken> {
+        let (mut chains, mut room) = (Vec::new(), 0);
+        while chains.is_empty() || merge && room < len as u64 && chains.len() < usize::from(QUEUE_SIZE) {
+            if let Some(chain) = queue.pop(mem)? {
+                room += chain.writable.len();
+                chains.push(chain);
+            } else if !queue.rearm(mem)? {
+                chains.iter().for_each(|_| queue.unpop());
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(chains))
+    }
+
+    /// Writes a frame to chains. One that they do not hold is lost (5.1.6.4).
+    fn write(
+        queue: &mut VirtQueue,
+        mem: &Dma,
+        chains: &[Chain],
+        Frame { bytes, offload }: &Frame,
+    ) -> Result<(), Broken> {
+        let room: u64 = chains.iter().map(|chain| chain.writable.len()).sum();
+        let first = chains.first().map_or(0, |chain| chain.writable.len());
+        if room < (HEADER + bytes.len()) as u64 || first < HEADER as u64 {
+            chains.iter().for_each(|_| queue.unpop());
+            return Ok(());
+        }
+        let header = Header::new(*offload, chains.len() as u16);
+        let (mut skip, mut rest) = (HEADER as u64, bytes.as_slice());
+        for chain in chains {
+            let mut written = if skip == 0 { 0 } else { chain.writable.write(mem, 0, &header.0) };
+            let here = (chain.writable.len() - skip).min(rest.len() as u64) as usize;
+            let (now, later) = rest.split_at(here);
+            written += chain.writable.write(mem, skip, now);
+            queue.push(mem, chain.head, written as u32)?;
+            (skip, rest) = (0, later);
+        }
+        Ok(())
+    }
+
+    /// Gives frames to the guest's buffers; whether to go on.
+    pub(super) fn receive(
+        &mut self,
+        queues: &mut [VirtQueue],
+        mem: &Dma,
+        features: u64,
+        frames: &mut FrameQueue,
+    ) -> Result<bool, Broken> {
+        let Some(queue) = queues.get_mut(RECEIVE) else { return Ok(false) };
+        let merge = has(features, VIRTIO_NET_F_MRG_RXBUF);
+        let (most_frames, most_bytes) = RECEIVE_AT_ONCE;
+        let (mut count, mut bytes) = (0, 0);
+        while let Some(frame) = frames.front() {
+            if count == most_frames || bytes >= most_bytes {
+                return Ok(true);
+            }
+            let Some(chains) = Net::chains(queue, mem, HEADER + frame.bytes.len(), merge)? else {
+                self.starved = true;
+                return Ok(false);
+            };
+            Net::write(queue, mem, &chains, frame)?;
+            (count, bytes) = (count + 1, bytes + frame.bytes.len());
+            frames.pop();
+        }
+        Ok(false)
     }
 }
 
@@ -125,7 +197,8 @@ impl Device for Net {
     }
 
     fn features(&self) -> u64 {
-        1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS
+        let offloads = if self.peer.as_ref().is_some_and(|peer| peer.offloads()) { OFFLOADS } else { 0 };
+        1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF | offloads
     }
 
     fn queue_sizes(&self) -> &'static [u16] {
@@ -139,81 +212,174 @@ impl Device for Net {
     }
 
     fn reset(&mut self) {
-        self.waiting = None;
+        self.starved = false;
     }
 
     fn process(&mut self, index: usize, queues: &mut [VirtQueue], mem: &Dma) -> Result<bool, Broken> {
-        let [receive, transmit] = queues else { return Ok(false) };
-        if index == RECEIVE {
-            return self.receive(receive, mem);
+        match &mut self.peer {
+            Some(peer) if index == TRANSMIT || std::mem::take(&mut self.starved) => peer.notify(),
+            Some(_) => {}
+            None if index == TRANSMIT => {
+                // No cable: frames are lost.
+                let mut lost = Batch::default();
+                return self.transmit(queues, mem, 0, &mut lost);
+            }
+            None => {}
         }
-        let more = self.transmit(transmit, mem)?;
-        // The backend may have answered at once.
-        let waits = self.receive(receive, mem)?;
-        Ok(more || waits)
+        Ok(false)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::net::Adapter;
     use crate::virtio::Virtio;
     use crate::virtio::testing::{Driver, setup};
 
+    /// Counts what it is told.
+    #[derive(Clone, Default)]
+    struct Peer(Arc<AtomicUsize>, bool);
+
+    impl NetPeer for Peer {
+        fn notify(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn offloads(&self) -> bool {
+            self.1
+        }
+    }
+
     fn frame(text: &[u8]) -> Vec<u8> {
-        [&[0; HEADER as usize][..], text].concat()
+        [&[0; HEADER][..], text].concat()
+    }
+
+    fn plain(bytes: &[u8]) -> Frame {
+        Frame { bytes: bytes.to_vec(), offload: Offload::default() }
+    }
+
+    fn sent(device: &mut Virtio) -> Vec<(Vec<u8>, Offload)> {
+        let mut batch = Batch::default();
+        assert!(!device.transmit(&mut batch));
+        batch.iter().map(|(bytes, offload)| (bytes.to_vec(), offload)).collect()
     }
 
     #[test]
-    fn frames_go_out_and_come_back_with_a_header() {
+    fn frames_go_out_and_come_in_with_a_header() {
         let (ram, mem) = setup();
-        let mut device = Virtio::net(mem, [2, 0, 0, 0, 0, 1], Box::new(Loopback::default()));
+        let peer = Peer::default();
+        let mut device = Virtio::net(mem, [2, 0, 0, 0, 0, 1], Some(Box::new(peer.clone())));
         let mut driver = Driver::start(&mut device, &ram);
         let mut config = [0; 8];
         device.read_config(0, &mut config);
         assert_eq!(config, [2, 0, 0, 0, 0, 1, 1, 0]);
-        let buffer = driver.offer(0, &[], &[12, 100]);
+        assert_eq!(device.offloads(), Offloads::default());
+        let before = peer.0.load(Ordering::Relaxed);
         driver.offer(1, &[&frame(b"ping")], &[]);
         device.notify(1);
+        assert_eq!(peer.0.load(Ordering::Relaxed), before + 1);
+        assert_eq!(driver.used(1), [], "the peer takes it");
+        assert_eq!(sent(&mut device), [(b"ping".to_vec(), Offload::default())]);
         assert_eq!(driver.used(1).len(), 1);
+        // Without a buffer a frame waits for one, and the peer is told.
+        let mut queue = FrameQueue::default();
+        queue.push(plain(b"pong"));
+        assert!(!device.receive(&mut queue));
+        assert_eq!(queue.len(), 1);
+        let buffer = driver.offer(0, &[], &[12, 100]);
+        device.notify(0);
+        assert_eq!(peer.0.load(Ordering::Relaxed), before + 2);
+        assert!(!device.receive(&mut queue) && queue.is_empty());
         assert_eq!(driver.used(0), [(buffer.head, 16)]);
         let received = driver.bytes(&buffer.writable);
-        assert_eq!(received[..16], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'p', b'i', b'n', b'g']);
-        // Without a buffer the frame waits for one.
-        driver.offer(1, &[&frame(b"late")], &[]);
-        device.notify(1);
-        let buffer = driver.offer(0, &[], &[64]);
+        assert_eq!(received[..16], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, b'p', b'o', b'n', b'g']);
+        driver.offer(0, &[], &[64]);
         device.notify(0);
-        assert_eq!(driver.used(0), [(buffer.head, 16)]);
+        assert_eq!(peer.0.load(Ordering::Relaxed), before + 2, "nothing waits");
+    }
+
+    #[test]
+    fn a_long_frame_is_merged_from_buffers() {
+        let (ram, mem) = setup();
+        let mut device = Virtio::net(mem, [0; 6], Some(Box::new(Peer::default())));
+        let mut driver = Driver::start(&mut device, &ram);
+        let mut queue = FrameQueue::default();
+        queue.push(plain(&[7; 150]));
+        let first = driver.offer(0, &[], &[100]);
+        assert!(!device.receive(&mut queue));
+        assert_eq!((driver.used(0), queue.len()), (vec![], 1), "half of it is not given");
+        let second = driver.offer(0, &[], &[100]);
+        assert!(!device.receive(&mut queue) && queue.is_empty());
+        assert_eq!(driver.used(0), [(first.head, 100), (second.head, 62)]);
+        assert_eq!((driver.bytes(&first.writable)[10], driver.bytes(&second.writable)[61]), (2, 7));
+    }
+
+    #[test]
+    fn unfinished_frames_need_a_peer_that_takes_them() {
+        let (ram, mem) = setup();
+        let mut device = Virtio::net(mem, [0; 6], Some(Box::new(Peer(Arc::default(), true))));
+        let mut driver = Driver::start(&mut device, &ram);
+        assert_eq!(device.offloads(), Offloads { checksum: true, segment: true });
+        let mut large = vec![1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 0, 0];
+        large.extend([9; 3000]);
+        driver.offer(1, &[&large], &[]);
+        // Segments of UDP were not offered.
+        let mut wrong = large.clone();
+        wrong[1] = 3;
+        driver.offer(1, &[&wrong], &[]);
+        let offload = Offload { checksum: Some((34, 16)), segment: 1460, headers: 54 };
+        assert_eq!(sent(&mut device), [(vec![9; 3000], offload)]);
+        assert_eq!(driver.used(1).len(), 2);
+        let buffer = driver.offer(0, &[], &[4000]);
+        let mut queue = FrameQueue::default();
+        queue.push(Frame { bytes: vec![9; 3000], offload });
+        device.receive(&mut queue);
+        assert_eq!(driver.bytes(&buffer.writable)[..12], [1, 1, 54, 0, 0xb4, 5, 34, 0, 16, 0, 1, 0]);
     }
 
     #[test]
     fn what_is_no_frame_is_lost() {
         let (ram, mem) = setup();
-        let mut device = Virtio::net(mem, [0; 6], Box::new(Loopback::default()));
+        let mut device = Virtio::net(mem, [0; 6], Some(Box::new(Peer::default())));
         let mut driver = Driver::start(&mut device, &ram);
-        let buffer = driver.offer(0, &[], &[16]);
-        let chains: [&[&[u8]]; 4] = [&[b"short"], &[&[0; 3000]], &[], &[&frame(b"larger than the buffer")]];
+        let chains: [&[&[u8]]; 4] = [&[b"short"], &[&[0; 3000]], &[], &[&frame(b"")]];
         for chain in chains {
             driver.offer(1, chain, &[]);
         }
-        device.notify(1);
-        assert_eq!(driver.used(1).len(), 4);
-        assert_eq!(driver.used(0), []);
+        driver.offer(1, &[&[&[1][..], &[0; 50]].concat()], &[]);
         driver.offer(1, &[&frame(b"fits")], &[]);
-        device.notify(1);
-        assert_eq!(driver.used(0), [(buffer.head, 16)], "the buffer is still there");
+        assert_eq!(sent(&mut device), [(b"fits".to_vec(), Offload::default())]);
+        assert_eq!(driver.used(1).len(), 6);
+        // Buffers too small even for the header.
+        let mut queue = FrameQueue::default();
+        queue.push(plain(&[0; 60]));
+        (0..20).for_each(|_| drop(driver.offer(0, &[], &[4])));
+        device.receive(&mut queue);
+        assert_eq!(driver.used(0), []);
     }
 
     #[test]
-    fn no_peer_swallows() {
+    fn no_cable_swallows() {
         let (ram, mem) = setup();
-        let mut device = Virtio::net(mem, [0; 6], Box::new(NoPeer));
+        let mut device = Virtio::net(mem, [0; 6], None);
         let mut driver = Driver::start(&mut device, &ram);
         driver.offer(0, &[], &[64]);
         driver.offer(1, &[&frame(b"x")], &[]);
         device.notify(1);
-        device.net_poll();
         assert_eq!((driver.used(1).len(), driver.used(0).len()), (1, 0));
+    }
+
+    #[test]
+    fn a_device_that_does_not_run_loses_frames() {
+        let (_, mem) = setup();
+        let mut device = Virtio::net(mem, [0; 6], Some(Box::new(Peer::default())));
+        let mut queue = FrameQueue::default();
+        queue.push(plain(&[0; 60]));
+        assert!(!device.receive(&mut queue) && queue.is_empty());
+        assert_eq!(sent(&mut device), []);
     }
 }

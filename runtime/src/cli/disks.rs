@@ -1,4 +1,4 @@
-//! Disks and the network's hardware addresses: `-drive`, `-hda`, `-cdrom`, and what of `-device` goes with them.
+//! Disks: `-drive`, `-hda`, `-cdrom`, and what of `-device` goes with them.
 
 use super::Stop;
 use super::error::CliError;
@@ -304,23 +304,4 @@ fn place(option: &str, values: &Values) -> Result<Place, CliError> {
         (Some(index), ..) => Ok((Some(index / 2), Some(index % 2))),
         (None, bus, unit) => Ok((bus, unit)),
     }
-}
-
-/// A hardware address; the default of adapter number `index` if there is no text.
-pub(super) fn mac(option: &str, text: Option<&str>, index: usize) -> Result<[u8; 6], CliError> {
-    // QEMU's.
-    const FIRST: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
-    let Some(text) = text else {
-        let [a, b, c, d, e, last] = FIRST;
-        return Ok([a, b, c, d, e, last.wrapping_add(index as u8)]);
-    };
-    let wrong = |what: &str| CliError::new(option, format!("mac: '{text}' is {what}"));
-    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
-    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
-    let address: [u8; 6] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong("not six bytes"))?;
-    // The lowest bit of the first byte marks groups (IEEE 802, 8.2.2).
-    if address[0] & 1 != 0 {
-        return Err(wrong("an address of a group"));
-    }
-    Ok(address)
 }

@@ -1,7 +1,7 @@
 //! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
 
 use super::error::CliError;
-use super::keyval::{self, Key, Kind, Values};
+use super::keyval::{self, Item, Key, Kind, Values};
 use super::suggest::nearest;
 
 /// An option that chooses by name.
@@ -51,11 +51,11 @@ pub(super) enum Chosen {
     One(&'static str, Values),
 }
 
-const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
+pub(super) const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
     Choice { name, help, offer: Offer::Yes(keys) }
 }
 
-const fn later(name: &'static str) -> Choice {
+pub(super) const fn later(name: &'static str) -> Choice {
     Choice { name, help: "", offer: Offer::NotYet }
 }
 
@@ -306,6 +306,21 @@ pub(super) const CPU: Family = Family {
     ],
 };
 
+/// Keys of a network adapter on the PCI bus.
+const PCI_ADAPTER: &[Key] = &[
+    key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
+    key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+    key("id", Kind::Text("a name"), "what the monitor calls it"),
+    key_later("addr"),
+    key_later("bus"),
+    key_later("bootindex"),
+    key_later("romfile"),
+    key_later("disable-legacy"),
+    key_later("disable-modern"),
+    key_later("mq"),
+    key_later("vectors"),
+];
+
 /// `-device` of a PC.
 pub(super) const DEVICE: Family = Family {
     option: "-device",
@@ -324,6 +339,9 @@ pub(super) const DEVICE: Family = Family {
                 key_later("id"),
             ],
         ),
+        yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
+        yes("virtio-net-pci", "a network adapter, virtio", PCI_ADAPTER),
+        yes("virtio-net", "the same", PCI_ADAPTER),
         yes("ide-hd", "an IDE disk", IDE_KEYS),
         yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
         yes("virtio-blk-pci", "a disk", BLOCK_KEYS),
@@ -349,11 +367,11 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         yes(
             "virtio-net-device",
-            "a network adapter that nothing is plugged into",
+            "a network adapter",
             &[
                 key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-                key_later("netdev"),
-                key_later("id"),
+                key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+                key("id", Kind::Text("a name"), "what the monitor calls it"),
                 key_later("bus"),
             ],
         ),
@@ -531,13 +549,21 @@ pub(super) const VGA: Family = Family {
 impl Family {
     /// Parses `text`; `default` is the name when the value does not begin with one.
     pub fn parse(&self, text: &str, default: Option<&'static str>) -> Result<Chosen, CliError> {
-        let mut items = keyval::split(self.option, text)?;
+        self.parse_items(keyval::split(self.option, text)?, default)
+    }
+
+    /// Parses `items`, which are what [`keyval::split`] makes of a value.
+    pub fn parse_items(&self, mut items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
         let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
         let name = match (named, items.first()) {
             (Some(position), _) => items.remove(position).value,
             (None, Some(first)) if first.key.is_none() => items.remove(0).value,
             _ => default.map(str::to_owned).ok_or_else(|| {
-                CliError::new(self.option, format!("'{text}' does not name {} ({})", self.noun, self.supported()))
+                let message = match items.first() {
+                    Some(Item { key: Some(key), value }) => format!("'{key}={value}' does not name"),
+                    _ => "does not name".to_owned(),
+                };
+                CliError::new(self.option, format!("{message} {} ({})", self.noun, self.supported()))
             })?,
         };
         if is_help(&name) {

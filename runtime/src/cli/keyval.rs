@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Word(&'static [&'static str]),
     /// Any text; this says what it means.
     Text(&'static str),
+    /// As [`Kind::Text`], and the key may be given more than once.
+    Texts(&'static str),
     /// The setting exists in QEMU and mimus always behaves as this value says.
     Fixed(&'static str),
     /// The key exists in QEMU and has no meaning here yet.
@@ -69,6 +71,14 @@ impl Values {
     /// The text given for `key`.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.0.iter().find_map(|(name, value)| match value {
+            Value::Text(text) if *name == key => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Every text given for `key`.
+    pub fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(move |(name, value)| match value {
             Value::Text(text) if *name == key => Some(text.as_str()),
             _ => None,
         })
@@ -148,7 +158,7 @@ pub(super) fn typed(option: &str, items: &[Item], keys: &[Key]) -> Result<Values
         };
         let key = find(option, name, keys)?;
         let option = format!("{option}: {name}");
-        if seen.contains(&key.name) {
+        if seen.contains(&key.name) && !matches!(key.kind, Kind::Texts(_)) {
             return Err(CliError::new(option, "given twice"));
         }
         seen.push(key.name);
@@ -206,7 +216,7 @@ fn check(option: &str, text: &str, kind: Kind) -> Result<Option<Value>, CliError
             Some(word) => Ok(Some(Value::Word(word))),
             None => Err(wrong("not known here")),
         },
-        Kind::Text(_) => Ok(Some(Value::Text(text.to_owned()))),
+        Kind::Text(_) | Kind::Texts(_) => Ok(Some(Value::Text(text.to_owned()))),
         Kind::Fixed(word) if word == text => Ok(None),
         Kind::Fixed(word) if text == "on" || text == "off" => {
             Err(CliError::new(option, format!("'{text}' is not supported yet (it is always '{word}')")))
@@ -222,7 +232,7 @@ pub(super) fn allowed(kind: Kind) -> String {
         Kind::Number(low, high) => format!("a number from {low} to {high}"),
         Kind::MegaBytes => "a number of MiB, or one with a suffix K, M, G or T".to_owned(),
         Kind::Word(words) => words.join(" or "),
-        Kind::Text(what) => what.to_owned(),
+        Kind::Text(what) | Kind::Texts(what) => what.to_owned(),
         Kind::Fixed(word) => format!("only '{word}' is supported yet"),
         Kind::NotYet => "not supported yet".to_owned(),
     }

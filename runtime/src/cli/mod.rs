@@ -12,6 +12,7 @@ mod help;
 mod keyval;
 pub mod logging;
 mod monitors;
+mod net;
 mod options;
 mod suggest;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
     Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    VirtioDevice,
+    Nic, NicModel, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -228,10 +229,18 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         }
         config.virtio.extend(disk.map(VirtioDevice::Block));
     }
+    let mut networks = networks(given)?;
+    config.nics = Vec::new();
+    adapters(arch, &mut networks, &mut config)?;
     for value in given.all("device") {
-        device(utf8("device", value)?, arch, devices, &mut disks, &mut config)?;
+        device(utf8("device", value)?, arch, devices, &mut disks, &mut networks, &mut config)?;
     }
     config.ide = disks.finish()?;
+    networks.check()?;
+    // A PC has an adapter unless something is said of networks, as QEMU's has.
+    if arch == Arch::X86 && networks.silent() {
+        config.nics = Config::default().nics;
+    }
     display::parse(given, arch, &mut config)?;
     chardevs(given, &mut config)?;
     monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
@@ -339,6 +348,51 @@ fn ram_size(text: &str) -> Result<u64, CliError> {
     }
 }
 
+/// What is said of networks.
+fn networks(given: &Given) -> Result<net::Networks, Stop> {
+    let mut networks = net::Networks::default();
+    for value in given.all("netdev") {
+        networks.netdev(utf8("netdev", value)?)?;
+    }
+    for value in given.all("nic") {
+        networks.nic(utf8("nic", value)?)?;
+    }
+    for value in given.all("net") {
+        networks.net(utf8("net", value)?)?;
+    }
+    Ok(networks)
+}
+
+/// Network adapters for PCI by their names as devices.
+const PCI_ADAPTERS: &[(&str, NicModel)] =
+    &[("e1000", NicModel::E1000), ("virtio-net-pci", NicModel::Virtio), ("virtio-net", NicModel::Virtio)];
+
+/// Network adapters that a machine has.
+fn adapter_count(config: &Config) -> usize {
+    config.nics.len() + config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
+}
+
+/// Plugs in the network adapters that have no `-device`.
+fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Result<(), CliError> {
+    for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
+        let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
+        match (arch, model) {
+            (Arch::X86, None | Some(net::Model::E1000)) => {
+                config.nics.push(Nic { model: NicModel::E1000, mac, netdev })
+            }
+            (Arch::X86, Some(net::Model::Virtio)) => config.nics.push(Nic { model: NicModel::Virtio, mac, netdev }),
+            (Arch::Riscv, Some(net::Model::E1000)) => {
+                return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
+            }
+            (Arch::Riscv, _) => {
+                check_slots(&option, arch, config)?;
+                config.virtio.push(VirtioDevice::Net { mac, netdev });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Checks that there is room for another virtio device.
 fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError> {
     if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
@@ -347,18 +401,33 @@ fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError
     Ok(())
 }
 
-fn device(text: &str, arch: Arch, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
+fn device(
+    text: &str,
+    arch: Arch,
+    family: &Family,
+    disks: &mut disks::Disks,
+    networks: &mut net::Networks,
+    config: &mut Config,
+) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
+    if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
+        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
+        let netdev = networks.device(&option, &values)?;
+        config.nics.push(Nic { model: *model, mac, netdev });
+        return Ok(());
+    }
     if name.starts_with("ide-") {
         return Ok(disks.ide_device(&option, &values)?);
     }
     if name.starts_with("virtio-") {
         check_slots(&option, arch, config)?;
-        let adapters = config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count();
         config.virtio.push(match name {
             "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
-            "virtio-net-device" => VirtioDevice::Net { mac: disks::mac(&option, values.text("mac"), adapters)? },
+            "virtio-net-device" => VirtioDevice::Net {
+                mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
+                netdev: networks.device(&option, &values)?,
+            },
             _ => VirtioDevice::Rng,
         });
         return Ok(());

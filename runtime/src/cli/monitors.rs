@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::keyval::{self, Item, Key, Kind};
 use super::{CliError, Given, utf8};
-use crate::config::{Chardev, Config, Endpoint};
+use crate::config::{Chardev, Config, MonitorSocket};
 
 /// The port of `-s`.
 const GDB_PORT: u16 = 1234;
@@ -55,12 +55,12 @@ fn setting(option: &str, item: &Item, server: &mut bool, wait: &mut bool) -> Res
 }
 
 /// Parses a place to connect at; `None` for none.
-fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<Endpoint>, CliError> {
+fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<MonitorSocket>, CliError> {
     let option = format!("-{name}");
     let text = utf8(name, value)?;
     match text {
         "none" | "null" => return Ok(None),
-        "stdio" => return Ok(Some(Endpoint::Stdio)),
+        "stdio" => return Ok(Some(MonitorSocket::Stdio)),
         _ => {}
     }
     let Some((kind @ ("unix" | "tcp"), address)) = text.split_once(':') else {
@@ -77,17 +77,17 @@ fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<Endp
     };
     let wait = server && wait;
     if kind == "unix" {
-        return Ok(Some(Endpoint::Unix { path: PathBuf::from(address), server, wait }));
+        return Ok(Some(MonitorSocket::Unix { path: PathBuf::from(address), server, wait }));
     }
     let wrong = || CliError::new(&option, format!("'{address}' is not HOST:PORT"));
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let host = if host.is_empty() { LOOPBACK } else { host }.to_owned();
-    Ok(Some(Endpoint::Tcp { host, port, server, wait }))
+    Ok(Some(MonitorSocket::Tcp { host, port, server, wait }))
 }
 
-fn endpoints(given: &Given, name: &'static str) -> Result<Vec<Endpoint>, CliError> {
+fn endpoints(given: &Given, name: &'static str) -> Result<Vec<MonitorSocket>, CliError> {
     let all = given.all(name).map(|value| endpoint(name, value, MONITOR));
     Ok(all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
@@ -107,7 +107,7 @@ pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Re
         Some(_) if given.flag("s") => return Err(CliError::new("-s", "cannot be combined with -gdb")),
         Some(value) => endpoint("gdb", value, DEBUGGER)?,
         None if given.flag("s") => {
-            Some(Endpoint::Tcp { host: LOOPBACK.to_owned(), port: GDB_PORT, server: true, wait: false })
+            Some(MonitorSocket::Tcp { host: LOOPBACK.to_owned(), port: GDB_PORT, server: true, wait: false })
         }
         None => None,
     };
@@ -116,7 +116,7 @@ pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Re
     let users: Vec<&str> = named
         .iter()
         .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
-        .filter_map(|(option, endpoint)| (*endpoint == Endpoint::Stdio).then_some(option))
+        .filter_map(|(option, endpoint)| (*endpoint == MonitorSocket::Stdio).then_some(option))
         .collect();
     let serial = matches!(config.serial, Chardev::Stdio { .. });
     match users.split_first() {
@@ -162,24 +162,24 @@ pub(super) fn cpu_limit(text: &str) -> Result<u8, CliError> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, defaults: Defaults) -> Result<Option<Endpoint>, String> {
+    fn parse(text: &str, defaults: Defaults) -> Result<Option<MonitorSocket>, String> {
         endpoint("monitor", OsStr::new(text), defaults).map_err(|error| error.to_string())
     }
 
-    fn tcp(host: &str, port: u16, server: bool, wait: bool) -> Result<Option<Endpoint>, String> {
-        Ok(Some(Endpoint::Tcp { host: host.to_owned(), port, server, wait }))
+    fn tcp(host: &str, port: u16, server: bool, wait: bool) -> Result<Option<MonitorSocket>, String> {
+        Ok(Some(MonitorSocket::Tcp { host: host.to_owned(), port, server, wait }))
     }
 
     #[test]
     fn places_are_written_as_qemu_has_them() {
-        let unix = |server, wait| Ok(Some(Endpoint::Unix { path: "/tmp/a=b".into(), server, wait }));
+        let unix = |server, wait| Ok(Some(MonitorSocket::Unix { path: "/tmp/a=b".into(), server, wait }));
         assert_eq!(parse("unix:/tmp/a=b,server=on,wait=off", MONITOR), unix(true, false));
         assert_eq!(parse("unix:/tmp/a=b,server,nowait", MONITOR), unix(true, false));
         assert_eq!(parse("unix:/tmp/a=b,server", MONITOR), unix(true, true));
         assert_eq!(parse("unix:/tmp/a=b", MONITOR), unix(false, false));
         assert_eq!(parse("tcp::1234", DEBUGGER), tcp("127.0.0.1", 1234, true, false));
         assert_eq!(parse("tcp:[::1]:4,server=off,nodelay", DEBUGGER), tcp("::1", 4, false, false));
-        assert_eq!((parse("stdio", MONITOR), parse("none", MONITOR)), (Ok(Some(Endpoint::Stdio)), Ok(None)));
+        assert_eq!((parse("stdio", MONITOR), parse("none", MONITOR)), (Ok(Some(MonitorSocket::Stdio)), Ok(None)));
     }
 
     #[test]

@@ -201,6 +201,14 @@ pub(super) const OPTIONS: &[Opt] = &[
         "a disk or a CD-ROM with an image, raw, qcow2 or vmdk: if=ide or if=virtio plugs it in, if=none,id=ID leaves that to \
          -device; see -drive help",
     ),
+    each(
+        "netdev",
+        "TYPE,id=ID[,KEY=VALUE...]",
+        Console,
+        "a network for a -device: user is a gateway with the host's sockets behind it; see -netdev help and -netdev user,help",
+    ),
+    each("nic", "TYPE[,model=NAME][,KEY=VALUE...]", Console, "a network and an adapter in it; none: no adapter at all"),
+    each("net", "nic|TYPE[,KEY=VALUE...]", Console, "the same in two, adapter and network; none: no adapter at all"),
     flag("snapshot", Console, "what the guest writes to disks is forgotten at the end"),
     each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
     each(
@@ -225,8 +233,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     also("h", flag("help", General, "print this text and exit")),
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.
-    only("net", "none"),
-    only("nic", "none"),
     only("parallel", "none"),
     always("no-hpet"),
     always("no-user-config"),
@@ -267,7 +273,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("smbios"),
     later_flag("win2k-hack"),
     // Network, character devices, TPM.
-    later("netdev"),
     later("chardev"),
     later("tpmdev"),
     // Boot.

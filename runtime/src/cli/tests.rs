@@ -1,7 +1,9 @@
 //! Command lines and what becomes of them.
 
 use super::*;
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat, VgaKind, VncTarget};
+use crate::config::{
+    Cache, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, NetBackend, Protocol, UserNet, VgaKind, VncTarget,
+};
 use std::os::unix::ffi::OsStrExt;
 
 /// Parses a command line written with blanks between arguments.
@@ -110,7 +112,7 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -parallel none -no-hpet -no-user-config", |_| ()),
+        ("-monitor none -net none -nic none -parallel none -no-hpet -no-user-config", |c| c.nics.clear()),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -155,7 +157,7 @@ fn bad_lines() {
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-gdb tcp::1234", "-gdb: not supported yet"),
         ("-monitor stdio", "-monitor: 'stdio' is not supported yet (only 'none' is)"),
-        ("-net user", "-net: 'user' is not supported yet (only 'none' is)"),
+        ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
         ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),
         ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
@@ -213,16 +215,16 @@ fn bad_lines() {
         ("-accel jit,", "-accel: 'jit,' has an empty item (a literal comma is written ',,')"),
         // Devices.
         (
-            "-device virtio-net-pci",
-            "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device rtl8139",
+            "-device: 'rtl8139' is not supported yet (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debug-exti",
-            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device frobnicator",
-            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",
@@ -358,9 +360,13 @@ fn texts() {
         printed("-device help"),
         "Supported devices are:\n\
          isa-debug-exit       a port that ends the run with exit code (value << 1) | 1\n\
+         e1000                a network adapter, Intel 82540EM\n\
+         virtio-net-pci       a network adapter, virtio\n\
+         virtio-net           the same\n\
          ide-hd               an IDE disk\n\
          ide-cd               an IDE CD-ROM drive\n\
-         virtio-blk-pci       a disk\n"
+         virtio-blk-pci       a disk\n\
+         virtio-rng-pci       a source of random numbers\n"
     );
     assert_eq!(
         printed("-device isa-debug-exit,help"),
@@ -387,7 +393,7 @@ fn log_items_have_unique_flags_that_cover_the_type() {
 
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
-    Config { machine: MachineKind::Virt, vga: VgaKind::None, ..Config::default() }
+    Config { machine: MachineKind::Virt, vga: VgaKind::None, nics: Vec::new(), ..Config::default() }
 }
 
 fn disk(file: &str) -> Disk {
@@ -509,11 +515,11 @@ fn good_lines_of_riscv() {
             },
         ),
         ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
-            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56] };
-            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf] }];
+            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56], netdev: None };
+            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf], netdev: None }];
         }),
         ("-device virtio-net-device -device virtio-net-device", |c| {
-            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last] };
+            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last], netdev: None };
             c.virtio = vec![mac(0x56), mac(0x57)];
         }),
     ];
@@ -566,12 +572,101 @@ fn bad_lines_of_riscv() {
             "-device virtio-net-device,mac=01:00:00:00:00:00",
             "-device virtio-net-device: mac: '01:00:00:00:00:00' is an address of a group",
         ),
-        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: not supported yet"),
+        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: there is no -netdev with id=x"),
         (&rng, "-device virtio-rng-device: there are no more than 8 slots"),
         (&drives, "-drive: there are no more than 8 slots"),
     ];
     for (line, expected) in rows {
         match parsed(&format!("-arch riscv64 {line}")) {
+            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn networks() {
+    let nics = |line: &str| config_of(line).nics;
+    assert_eq!(nics("-nic user"), Config::default().nics);
+    assert_eq!(nics("-nic none"), []);
+    let models: Vec<(NicModel, u8)> = nics(
+        "-nic user -nic user,model=virtio-net-pci -netdev user,id=n -device virtio-net-pci,netdev=n -device e1000,mac=02:00:00:00:00:09",
+    )
+    .iter()
+    .map(|nic| (nic.model, nic.mac[5]))
+    .collect();
+    let (e1000, virtio) = (NicModel::E1000, NicModel::Virtio);
+    assert_eq!(models, [(e1000, 0x56), (virtio, 0x57), (virtio, 0x58), (e1000, 9)]);
+    let backend = |line: &str| match config_of(line).nics.remove(0).netdev {
+        Some(netdev) => netdev.backend,
+        None => panic!("{line}: nothing is plugged in"),
+    };
+    let user = |change: fn(&mut UserNet)| {
+        let mut net = UserNet::default();
+        change(&mut net);
+        NetBackend::User(net)
+    };
+    let end = |text: &str| text.parse().unwrap();
+    assert_eq!(backend("-net nic,model=e1000 -net user,hostname=h"), user(|net| net.hostname = "h".into()));
+    assert_eq!(backend("-nic user,restrict=on,ipv6=off"), user(|net| net.restrict = true));
+    let NetBackend::User(net) = backend(
+        "-nic user,net=192.168.5.0/24,dhcpstart=192.168.5.9,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::69-192.168.5.20:69",
+    ) else {
+        panic!("another kind")
+    };
+    assert_eq!((net.host, net.dns), ("192.168.5.2".parse().unwrap(), "192.168.5.3".parse().unwrap()));
+    let forward = |protocol, host, guest| Forward { protocol, host: end(host), guest: end(guest) };
+    let expected = [
+        forward(Protocol::Tcp, "127.0.0.1:2222", "192.168.5.9:22"),
+        forward(Protocol::Udp, "0.0.0.0:69", "192.168.5.20:69"),
+    ];
+    assert_eq!(net.forwards, expected);
+    let inet = |text: &str| Endpoint::Inet(text.parse().unwrap());
+    let rows = [
+        (
+            "stream,addr.type=unix,addr.path=/tmp/x",
+            Link::Connect { end: Endpoint::Unix("/tmp/x".into()), reconnect: false },
+        ),
+        ("stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=5", Link::Listen(inet("127.0.0.1:5"))),
+        (
+            "dgram,local.type=inet,local.host=127.0.0.1,local.port=5,remote.type=inet,remote.host=127.0.0.1,remote.port=6",
+            Link::Datagrams { local: Some(inet("127.0.0.1:5")), remote: Some(inet("127.0.0.1:6")) },
+        ),
+        ("socket,listen=:7", Link::Listen(inet("0.0.0.0:7"))),
+        ("socket,connect=127.0.0.1:7", Link::Connect { end: inet("127.0.0.1:7"), reconnect: false }),
+        ("socket,mcast=230.0.0.1:1234", Link::Multicast { group: end("230.0.0.1:1234"), interface: None }),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(backend(&format!("-nic {line}")), NetBackend::Link(expected), "{line}");
+    }
+    let wrong = [
+        ("-netdev user", "-netdev: needs id=ID for a -device"),
+        ("-netdev user,id=a", "-netdev: no -device uses the network 'a'"),
+        ("-netdev user,id=a -netdev user,id=a", "-netdev: the id 'a' is given twice"),
+        ("-device e1000,netdev=a", "-device e1000: netdev: there is no -netdev with id=a"),
+        ("-nic tap", "-nic: 'tap' is not supported yet (supported: user, stream, dgram, socket)"),
+        (
+            "-nic user,model=rtl8139",
+            "-nic: model: 'rtl8139' is not supported yet (supported: e1000, e1000-82540em, virtio, virtio-net-pci, virtio-net-device)",
+        ),
+        (
+            "-nic user,net=10.0.0.0/31",
+            "-nic user: net: '10.0.0.0/31' is not a network of 8 addresses or more, as in 10.0.2.0/24",
+        ),
+        ("-nic user,host=10.1.1.1", "-nic user: host: '10.1.1.1' is not in the guest's network"),
+        ("-nic user,dns=10.0.2.2", "-nic user: host, dns and dhcpstart are not all different"),
+        (
+            "-nic user,hostfwd=tcp:80",
+            "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT",
+        ),
+        ("-nic user,tftp=x", "-nic user: tftp: not supported yet"),
+        ("-nic stream,addr.type=unix", "-nic stream: needs addr.path="),
+        ("-nic socket,listen=:1,connect=:2", "-nic socket: needs one of listen=, connect=, mcast= and udp="),
+        ("-nic socket,mcast=10.0.0.1:5", "-nic socket: mcast: not the address of a multicast group"),
+        ("-arch riscv64 -nic user,model=e1000", "-nic: model: this machine has no bus for it, but virtio-net-device"),
+    ];
+    for (line, expected) in wrong {
+        match parsed(line) {
             Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
             Ok(other) => panic!("{line}: {other:?}"),
         }

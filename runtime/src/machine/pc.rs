@@ -1,5 +1,6 @@
 //! The PC.
 
+mod nic;
 mod virtio;
 
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ use crate::config::{Config, Disk, IdeDrive};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
+use crate::net::NetThread;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
@@ -89,8 +91,9 @@ fn ide(parts: &Parts) -> Result<(Ide, Vec<Unstarted>)> {
 
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
-    /// Before the devices: the threads use them.
+    // Before the devices: the threads use them.
     _disks: Vec<DiskThread>,
+    _networks: Vec<NetThread>,
     pc: SharedPc,
     clock: Clock,
     kicker: Arc<Kicker>,
@@ -160,6 +163,7 @@ impl Board for PcBoard {
         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
         // Before what takes the first free place: it has one of its own.
         let vram = screen::plug(config, &mut pc)?;
+        let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
         let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
@@ -170,6 +174,7 @@ impl Board for PcBoard {
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let outside =
             Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let networks = nic::start(networks, &outside)?;
         let mut disks = virtio::start(virtio, &outside)?;
         for (place, queue, image, disk) in unstarted {
             let exchange = Place { outside: outside.clone(), place };
@@ -182,7 +187,19 @@ impl Board for PcBoard {
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
-        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
+        let board = PcBoard {
+            _disks: disks,
+            _networks: networks,
+            pc,
+            clock,
+            kicker,
+            acpi,
+            console,
+            held,
+            rom,
+            interrupt_pending: false,
+        };
+        Ok((board, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {

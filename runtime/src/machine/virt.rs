@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
-use mimus_hw::virtio::{Entropy, NoPeer, Virtio};
+use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
+use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Dma, MmioBus};
 use vm_memory::GuestAddress;
@@ -18,6 +19,7 @@ use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config, Disk, VirtioDevice};
 use crate::kick::Kicker;
 use crate::log;
+use crate::net::{self, NetQueue, NetThread};
 use crate::vcpu::Vcpu;
 
 /// The page tables that harts walk have up to five levels.
@@ -127,7 +129,7 @@ impl Bus for VirtBus {
     }
 }
 
-/// A disk's way to its device.
+/// The way of a disk or a network to its device.
 struct Slot {
     devices: Arc<Devices>,
     slot: usize,
@@ -150,6 +152,21 @@ impl Exchange for Slot {
 
     fn done(&self, token: u64, ok: bool) {
         self.access(|device| device.block_done(token, ok));
+    }
+}
+
+impl net::Exchange for Slot {
+    fn transmit(&self, batch: &mut Batch) -> bool {
+        self.access(|device| device.transmit(batch))
+    }
+
+    fn receive(&self, queue: &mut FrameQueue) -> bool {
+        self.access(|device| device.receive(queue))
+    }
+
+    fn offloads(&self) -> Offloads {
+        let mut virt = self.devices.lock();
+        virt.virtio(self.slot, |device| device.offloads()).unwrap_or_default()
     }
 }
 
@@ -177,33 +194,42 @@ impl Entropy for HostEntropy {
 pub(super) struct VirtBoard {
     // Before the devices: the threads use them.
     disks: Vec<DiskThread>,
+    networks: Vec<NetThread>,
     devices: Arc<Devices>,
 }
 
-/// A disk that has its slot and not its thread.
-type Unstarted = (usize, DiskQueue, Image, Disk);
+/// Disks and networks that have their slots and not their threads.
+#[derive(Default)]
+struct Unstarted {
+    disks: Vec<(usize, DiskQueue, Image, Disk)>,
+    networks: Vec<(usize, NetQueue)>,
+}
 
-/// Plugs in the virtio devices that the configuration names; the disks among them.
-fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Vec<Unstarted>> {
-    let mut disks = Vec::new();
+/// Plugs in the virtio devices that the configuration names; those among them that need a thread.
+fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
+    let mut unstarted = Unstarted::default();
     for device in &config.virtio {
         let mem = mem.clone();
-        let mut queue = None;
+        let (mut disk_queue, mut network) = (None, None);
         let device = match device {
             VirtioDevice::Block(disk) => {
                 let image = Image::open("-drive", disk)?;
                 let jobs = DiskQueue::new();
                 let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
-                queue = Some((jobs, image, disk.clone()));
+                disk_queue = Some((jobs, image, disk.clone()));
                 device
             }
             VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
-            VirtioDevice::Net { mac } => Virtio::net(mem, *mac, Box::new(NoPeer)),
+            VirtioDevice::Net { mac, netdev } => {
+                network = netdev.as_ref().map(NetQueue::open).transpose()?;
+                Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer))
+            }
         };
         let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
-        disks.extend(queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
+        unstarted.disks.extend(disk_queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
+        unstarted.networks.extend(network.map(|network| (slot, network)));
     }
-    Ok(disks)
+    Ok(unstarted)
 }
 
 impl Board for VirtBoard {
@@ -230,15 +256,20 @@ impl Board for VirtBoard {
             stimecmp: AtomicU64::new(u64::MAX),
         });
         let mut disks = Vec::new();
-        for (slot, queue, image, disk) in unstarted {
+        for (slot, queue, image, disk) in unstarted.disks {
             let exchange = Slot { devices: devices.clone(), slot };
             disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
+        }
+        let mut networks = Vec::new();
+        for (slot, queue) in unstarted.networks {
+            let exchange = Slot { devices: devices.clone(), slot };
+            networks.push(queue.start(exchange).context("cannot start a network's thread")?);
         }
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
         let bus = Box::new(VirtBus(devices.clone()));
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
-        Ok((VirtBoard { disks, devices }, cpu))
+        Ok((VirtBoard { disks, networks, devices }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
@@ -319,6 +350,9 @@ impl Board for VirtBoard {
 
 impl std::fmt::Debug for VirtBoard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VirtBoard").field("disks", &self.disks).finish_non_exhaustive()
+        f.debug_struct("VirtBoard")
+            .field("disks", &self.disks)
+            .field("networks", &self.networks)
+            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use mimus_frontend::debug::Tables;
 
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{Endpoint, MachineKind};
+use crate::config::{MachineKind, MonitorSocket};
 use crate::control::{Controlled, RunState, Space};
 
 /// Bytes of memory written to a file, or summed, by one command.
@@ -446,7 +446,7 @@ pub(super) fn chardevs(machine: &dyn Controlled) -> Vec<(String, String)> {
     {
         all.push(("debugcon".to_owned(), debugcon.chardev.to_string()));
     }
-    let mut add = |kind: &str, endpoints: &[Endpoint]| {
+    let mut add = |kind: &str, endpoints: &[MonitorSocket]| {
         let named =
             endpoints.iter().enumerate().map(|(i, endpoint)| (format!("compat_{kind}{i}"), endpoint.to_string()));
         all.extend(named);

@@ -15,7 +15,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 
 use crate::cli::CliError;
-use crate::config::{Config, Endpoint};
+use crate::config::{Config, MonitorSocket};
 use crate::control::Control;
 use crate::terminal::{Console, RawTerminal};
 use gdb::Gdb;
@@ -42,7 +42,7 @@ impl Monitors {
         let fail = |option: &str, error: std::io::Error| CliError::new(option, format!("the terminal: {error}"));
         for endpoint in &config.monitors {
             let stdin = std::io::stdin();
-            if *endpoint == Endpoint::Stdio && stdin.is_terminal() {
+            if *endpoint == MonitorSocket::Stdio && stdin.is_terminal() {
                 monitors.terminal = RawTerminal::enter(&stdin, false).map_err(|error| fail("-monitor", error))?;
             }
             let channel = control.clone();

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::cli::CliError;
-use crate::config::Endpoint;
+use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
 
 /// Bytes of answers that a client has not read, at which no more is read from it.
@@ -138,30 +138,30 @@ impl Server {
     /// What the host refuses, by the option's name.
     pub(super) fn start(
         option: &str,
-        endpoint: &Endpoint,
+        endpoint: &MonitorSocket,
         control: &Arc<Control>,
         open: Open,
     ) -> Result<Server, CliError> {
         let failed = |error: io::Error| CliError::new(option, format!("{endpoint}: {error}"));
         let mut path = None;
         let mut source = match endpoint {
-            Endpoint::Stdio => Source::One(Some(Client::stdio().map_err(failed)?)),
-            Endpoint::Unix { path: name, server: false, .. } => {
+            MonitorSocket::Stdio => Source::One(Some(Client::stdio().map_err(failed)?)),
+            MonitorSocket::Unix { path: name, server: false, .. } => {
                 let stream = UnixStream::connect(name).map_err(failed)?;
                 Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
             }
-            Endpoint::Unix { path: name, .. } => {
+            MonitorSocket::Unix { path: name, .. } => {
                 remove_stale(name);
                 let listener = UnixListener::bind(name).map_err(failed)?;
                 path = Some(name.clone());
                 listener.set_nonblocking(true).map_err(failed)?;
                 Source::Unix(listener)
             }
-            Endpoint::Tcp { host, port, server: false, .. } => {
+            MonitorSocket::Tcp { host, port, server: false, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
                 Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
             }
-            Endpoint::Tcp { host, port, .. } => {
+            MonitorSocket::Tcp { host, port, .. } => {
                 let listener = TcpListener::bind((host.as_str(), *port)).map_err(failed)?;
                 listener.set_nonblocking(true).map_err(failed)?;
                 Source::Tcp(listener)
@@ -170,7 +170,8 @@ impl Server {
         // From here on dropping it takes the socket's name away.
         let mut server = Server { thread: None, path };
         let first = match endpoint {
-            Endpoint::Unix { server: true, wait: true, .. } | Endpoint::Tcp { server: true, wait: true, .. } => {
+            MonitorSocket::Unix { server: true, wait: true, .. }
+            | MonitorSocket::Tcp { server: true, wait: true, .. } => {
                 tracing::warn!("{option}: waiting for a connection on {endpoint}");
                 source.wait(None).map_err(failed)?
             }

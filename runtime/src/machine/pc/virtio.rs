@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::pci::DevFn;
-use mimus_hw::virtio::{NoPeer, Virtio, VirtioPci};
+use mimus_hw::virtio::{Virtio, VirtioPci};
 
 use super::super::Parts;
 use super::super::virt::HostEntropy;
@@ -29,7 +29,8 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc) -> Result<Vec<Unstarted>> {
                 device
             }
             VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
-            VirtioDevice::Net { mac } => Virtio::net(mem, *mac, Box::new(NoPeer)),
+            // Those with a network are among the configuration's `nics`.
+            VirtioDevice::Net { mac, .. } => Virtio::net(mem, *mac, None),
         };
         let place = pc.plug(None, Box::new(VirtioPci::new(device)));
         let place = place.context("-device: no free place on the PCI bus for a virtio device")?;

@@ -1,0 +1,462 @@
+//! Networks: `-netdev`, `-nic`, `-net`, and what of `-device` goes with them.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+
+use super::Stop;
+use super::error::CliError;
+use super::families::{Chosen, Family, later, yes};
+use super::keyval::{self, Item, Key, Kind, Values};
+use crate::config::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
+
+const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+const fn not_yet(name: &'static str) -> Key {
+    Key { name, kind: Kind::NotYet, help: "" }
+}
+
+const ID: Key = key("id", Kind::Text("a name"), "what -device calls it");
+const ON_OFF: Kind = Kind::Word(&["on", "off"]);
+const ADDRESS: Kind = Kind::Text("an IPv4 address");
+const ADDRESS_TYPE: Kind = Kind::Word(&["unix", "inet"]);
+const PATH: Kind = Kind::Text("a file name");
+const HOST: Kind = Kind::Text("an address or a name");
+const PORT: Kind = Kind::Number(0, 65535);
+
+const USER: &[Key] = &[
+    ID,
+    key("net", Kind::Text("ADDRESS[/MASK]"), "the guest's network, default 10.0.2.0/24"),
+    key("host", ADDRESS, "the gateway, behind which the host's loopback interface is, default 10.0.2.2"),
+    key("dns", ADDRESS, "the name server, default 10.0.2.3"),
+    key("dhcpstart", ADDRESS, "the guest's address, default 10.0.2.15"),
+    key("hostname", Kind::Text("a name"), "what DHCP calls the guest"),
+    key("domainname", Kind::Text("a name"), "what DHCP says the domain is"),
+    key("restrict", ON_OFF, "on: the guest reaches nothing but what reaches it"),
+    key(
+        "hostfwd",
+        Kind::Texts("[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT"),
+        "a port of the host that leads to the guest; may be repeated",
+    ),
+    key("ipv4", Kind::Fixed("on"), ""),
+    key("ipv6", Kind::Fixed("off"), ""),
+    not_yet("guestfwd"),
+    not_yet("ipv6-prefix"),
+    not_yet("ipv6-prefixlen"),
+    not_yet("ipv6-host"),
+    not_yet("ipv6-dns"),
+    not_yet("dnssearch"),
+    not_yet("tftp"),
+    not_yet("tftp-server-name"),
+    not_yet("bootfile"),
+    not_yet("smb"),
+    not_yet("smbserver"),
+];
+
+const STREAM: &[Key] = &[
+    ID,
+    key("server", ON_OFF, "on: wait for the other program to connect"),
+    key("reconnect", Kind::Number(0, 3600), "connect again, each second, when the connection is gone; 0: do not"),
+    key("addr.type", ADDRESS_TYPE, "the kind of socket"),
+    key("addr.path", PATH, "a unix socket"),
+    key("addr.host", HOST, "an inet socket's address"),
+    key("addr.port", PORT, "an inet socket's port"),
+    not_yet("addr.str"),
+    not_yet("addr.to"),
+];
+
+const DGRAM: &[Key] = &[
+    ID,
+    key("local.type", ADDRESS_TYPE, "the kind of socket that receives"),
+    key("local.path", PATH, "a unix socket"),
+    key("local.host", HOST, "an inet socket's address, or of the interface to a multicast group"),
+    key("local.port", PORT, "an inet socket's port"),
+    key("remote.type", ADDRESS_TYPE, "the kind of socket that is sent to"),
+    key("remote.path", PATH, "a unix socket"),
+    key("remote.host", HOST, "an inet socket's address, which may be a multicast group's"),
+    key("remote.port", PORT, "an inet socket's port"),
+    not_yet("local.str"),
+    not_yet("remote.str"),
+];
+
+const SOCKET: &[Key] = &[
+    ID,
+    key("listen", Kind::Text("[HOST]:PORT"), "wait there for the other program to connect"),
+    key("connect", Kind::Text("HOST:PORT"), "connect there"),
+    key("mcast", Kind::Text("GROUP:PORT"), "exchange datagrams with a multicast group"),
+    key("udp", Kind::Text("HOST:PORT"), "send datagrams there"),
+    key("localaddr", Kind::Text("ADDRESS or ADDRESS:PORT"), "the interface to the group, or where datagrams come"),
+    not_yet("fd"),
+];
+
+/// `-netdev`.
+pub(super) const NETDEV: Family = Family {
+    option: "-netdev",
+    noun: "a network",
+    implied: "type",
+    heading: "Available netdev backend types:",
+    unlisted: None,
+    common: &[],
+    choices: &[
+        yes("user", "a gateway with the host's sockets behind it", USER),
+        yes("stream", "frames over a stream, as to passt", STREAM),
+        yes("dgram", "frames in datagrams", DGRAM),
+        yes("socket", "frames to another guest", SOCKET),
+        later("tap"),
+        later("bridge"),
+        later("l2tpv3"),
+        later("vde"),
+        later("netmap"),
+        later("hubport"),
+        later("vhost-user"),
+        later("vhost-vdpa"),
+        later("vmnet-*"),
+        later("af-xdp"),
+        later("passt"),
+    ],
+};
+
+/// Models of adapters for `-nic` and `-net nic`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Model {
+    /// Intel 82540EM.
+    E1000,
+    /// Virtio, on whatever the machine has it.
+    Virtio,
+}
+
+/// Their names.
+const MODELS: &[(&str, Model)] = &[
+    ("e1000", Model::E1000),
+    ("e1000-82540em", Model::E1000),
+    ("virtio", Model::Virtio),
+    ("virtio-net-pci", Model::Virtio),
+    ("virtio-net-device", Model::Virtio),
+];
+
+/// An adapter that `-nic` or `-net nic` asks for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// As typed.
+    pub option: String,
+    /// The default of the machine if there is none.
+    pub model: Option<Model>,
+    /// As typed.
+    pub mac: Option<String>,
+    /// What it is plugged into.
+    pub netdev: Option<Netdev>,
+}
+
+/// Networks that wait for an adapter, and adapters that wait for a slot.
+#[derive(Debug, Default)]
+pub(super) struct Networks {
+    waiting: Vec<Netdev>,
+    ids: Vec<String>,
+    wanted: Vec<Wanted>,
+    /// Networks of `-net`, which all adapters of `-net nic` are on.
+    shared: Vec<Netdev>,
+    /// There was an option about networks: the machine's own adapter is left out.
+    any: bool,
+}
+
+impl Networks {
+    /// Parses a `-netdev`.
+    pub(super) fn netdev(&mut self, text: &str) -> Result<(), Stop> {
+        self.any = true;
+        let items = keyval::split("-netdev", text)?;
+        let netdev = netdev(&NETDEV, items)?;
+        if netdev.id.is_empty() {
+            return Err(CliError::new("-netdev", "needs id=ID for a -device").into());
+        }
+        if self.ids.contains(&netdev.id) {
+            return Err(CliError::new("-netdev", format!("the id '{}' is given twice", netdev.id)).into());
+        }
+        self.ids.push(netdev.id.clone());
+        self.waiting.push(netdev);
+        Ok(())
+    }
+
+    /// Parses a `-nic`.
+    pub(super) fn nic(&mut self, text: &str) -> Result<(), Stop> {
+        self.any = true;
+        if text == "none" {
+            return Ok(());
+        }
+        let mut items = keyval::split("-nic", text)?;
+        let wanted = adapter("-nic", &mut items, "mac")?;
+        let netdev = netdev(&Family { option: "-nic", ..NETDEV }, items)?;
+        self.wanted.push(Wanted { netdev: Some(netdev), ..wanted });
+        Ok(())
+    }
+
+    /// Parses a `-net`.
+    pub(super) fn net(&mut self, text: &str) -> Result<(), Stop> {
+        self.any = true;
+        let mut items = keyval::split("-net", text)?;
+        match items.first() {
+            Some(Item { key: None, value }) if value == "none" && items.len() == 1 => return Ok(()),
+            Some(Item { key: None, value }) if value == "nic" => {}
+            _ => {
+                self.shared.push(netdev(&Family { option: "-net", ..NETDEV }, items)?);
+                return Ok(());
+            }
+        }
+        items.remove(0);
+        let wanted = adapter("-net nic", &mut items, "macaddr")?;
+        const KEYS: &[Key] = &[ID, key("netdev", Kind::Text("the id of a -netdev"), ""), not_yet("addr")];
+        let values = keyval::typed("-net nic", &items, KEYS)?;
+        let netdev = values.text("netdev").map(|id| self.take("-net nic", id)).transpose()?;
+        self.wanted.push(Wanted { netdev, ..wanted });
+        Ok(())
+    }
+
+    fn take(&mut self, option: &str, id: &str) -> Result<Netdev, CliError> {
+        let Some(index) = self.waiting.iter().position(|netdev| netdev.id == id) else {
+            let message = match self.ids.iter().any(|known| known == id) {
+                true => format!("netdev: '{id}' has a device already"),
+                false => format!("netdev: there is no -netdev with id={id}"),
+            };
+            return Err(CliError::new(option, message));
+        };
+        Ok(self.waiting.remove(index))
+    }
+
+    /// The network that a `-device` with these keys is plugged into.
+    pub(super) fn device(&mut self, option: &str, values: &Values) -> Result<Option<Netdev>, CliError> {
+        self.any = true;
+        values.text("netdev").map(|id| self.take(option, id)).transpose()
+    }
+
+    /// Whether nothing was said about networks.
+    pub(super) fn silent(&self) -> bool {
+        !self.any
+    }
+
+    /// The adapters that have no `-device`. Each `-net` network must have one of `-net nic`, and no two share one.
+    pub(super) fn adapters(&mut self) -> Result<Vec<Wanted>, CliError> {
+        for netdev in std::mem::take(&mut self.shared) {
+            let free = self.wanted.iter_mut().find(|wanted| wanted.option == "-net nic" && wanted.netdev.is_none());
+            match free {
+                Some(wanted) => wanted.netdev = Some(netdev),
+                None => return Err(CliError::new("-net", "needs a -net nic for each network")),
+            }
+        }
+        Ok(std::mem::take(&mut self.wanted))
+    }
+
+    /// Every network must have got its adapter.
+    pub(super) fn check(&self) -> Result<(), CliError> {
+        match self.waiting.first() {
+            Some(netdev) => Err(CliError::new("-netdev", format!("no -device uses the network '{}'", netdev.id))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Takes what is about the adapter out of `items`.
+fn adapter(option: &str, items: &mut Vec<Item>, mac: &str) -> Result<Wanted, CliError> {
+    let mut take = |name: &str| -> Option<String> {
+        let index = items.iter().position(|item| item.key.as_deref() == Some(name))?;
+        Some(items.remove(index).value)
+    };
+    let (model, mac) = (take("model"), take(mac));
+    let model = model.map(|name| {
+        let found = MODELS.iter().find(|(known, _)| *known == name).map(|(_, model)| *model);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = MODELS.iter().map(|(name, _)| *name).collect();
+            CliError::new(option, format!("model: '{name}' is not supported yet (supported: {})", names.join(", ")))
+        })
+    });
+    Ok(Wanted { option: option.to_owned(), model: model.transpose()?, mac, netdev: None })
+}
+
+/// A network from its kind and the keys of that.
+fn netdev(family: &Family, items: Vec<Item>) -> Result<Netdev, Stop> {
+    let (name, values) = match family.parse_items(items, None)? {
+        Chosen::Help(text) => return Err(Stop::Print(text)),
+        Chosen::One(name, values) => (name, values),
+    };
+    let option = format!("{} {name}", family.option);
+    let backend = match name {
+        "user" => NetBackend::User(user(&option, &values)?),
+        "stream" => NetBackend::Link(stream(&option, &values)?),
+        "dgram" => NetBackend::Link(dgram(&option, &values)?),
+        _ => NetBackend::Link(socket(&option, &values)?),
+    };
+    Ok(Netdev { id: values.text("id").unwrap_or_default().to_owned(), backend })
+}
+
+fn user(option: &str, values: &Values) -> Result<UserNet, CliError> {
+    let address = |name: &str, default: Ipv4Addr, net: &UserNet| match values.text(name) {
+        None => Ok(default),
+        Some(text) => {
+            let wrong = |what| CliError::new(option, format!("{name}: '{text}' is {what}"));
+            let address: Ipv4Addr = text.parse().map_err(|_| wrong("not an IPv4 address"))?;
+            if net.contains(address) { Ok(address) } else { Err(wrong("not in the guest's network")) }
+        }
+    };
+    let mut net = match values.text("net") {
+        Some(text) => network(text).ok_or_else(|| {
+            CliError::new(option, format!("net: '{text}' is not a network of 8 addresses or more, as in 10.0.2.0/24"))
+        })?,
+        None => UserNet::default(),
+    };
+    net.host = address("host", net.host, &net)?;
+    net.dns = address("dns", net.dns, &net)?;
+    net.dhcp_start = address("dhcpstart", net.dhcp_start, &net)?;
+    if net.host == net.dns || net.host == net.dhcp_start || net.dns == net.dhcp_start {
+        return Err(CliError::new(option, "host, dns and dhcpstart are not all different"));
+    }
+    for (key, field) in [("hostname", &mut net.hostname), ("domainname", &mut net.domain)] {
+        let text = values.text(key).unwrap_or_default();
+        // The length of an option of DHCP is one byte; what fits into the packet is less.
+        if text.len() > 64 {
+            return Err(CliError::new(option, format!("{key}: longer than 64 characters")));
+        }
+        text.clone_into(field);
+    }
+    net.restrict = values.word("restrict") == Some("on");
+    for text in values.texts("hostfwd") {
+        let forward = forward(text, net.dhcp_start).ok_or_else(|| {
+            let form = "[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT";
+            CliError::new(option, format!("hostfwd: '{text}' is not of the form {form}"))
+        })?;
+        net.forwards.push(forward);
+    }
+    Ok(net)
+}
+
+/// A network as `ADDRESS[/BITS]` or `ADDRESS/MASK`.
+fn network(text: &str) -> Option<UserNet> {
+    let (address, mask) = text.split_once('/').map_or((text, None), |(address, mask)| (address, Some(mask)));
+    let address: Ipv4Addr = address.parse().ok()?;
+    let prefix = match mask {
+        Some(mask) if mask.contains('.') => {
+            let mask = mask.parse::<Ipv4Addr>().ok()?.to_bits();
+            (mask.leading_ones() == mask.count_ones()).then_some(mask.leading_ones() as u8)?
+        }
+        Some(bits) => bits.parse().ok()?,
+        // The classes of before (RFC 791, 3.2), as QEMU does.
+        None if address.octets()[0] < 128 => 8,
+        None if address.octets()[0] < 192 => 16,
+        None => 24,
+    };
+    // DHCP gives away an address beside the gateway's and the name server's.
+    (8..=29).contains(&prefix).then(|| UserNet::new(address, prefix))
+}
+
+fn forward(text: &str, guest: Ipv4Addr) -> Option<Forward> {
+    let (protocol, rest) = text.split_once(':')?;
+    let protocol = match protocol {
+        "tcp" | "" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        _ => return None,
+    };
+    let (host, to) = rest.split_once('-')?;
+    let end = |text: &str, default: Ipv4Addr| -> Option<SocketAddrV4> {
+        let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
+        let address = if address.is_empty() { default } else { address.parse().ok()? };
+        Some(SocketAddrV4::new(address, port.parse().ok().filter(|&port| port != 0)?))
+    };
+    Some(Forward { protocol, host: end(host, Ipv4Addr::UNSPECIFIED)?, guest: end(to, guest)? })
+}
+
+/// The address of a host, whose name is looked up.
+fn lookup(option: &str, host: &str, port: u16) -> Result<SocketAddr, CliError> {
+    let wrong = |why: String| CliError::new(option, format!("'{host}': {why}"));
+    let mut found = (host, port).to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong("has no address".to_owned()))
+}
+
+/// An end of a connection from the keys that begin with `prefix`.
+fn endpoint(option: &str, values: &Values, [kind, path, host, port]: [&str; 4]) -> Result<Option<Endpoint>, CliError> {
+    let needs = |key: &str| CliError::new(option, format!("needs {key}="));
+    match values.word(kind) {
+        Some("unix") => {
+            let path = values.text(path).filter(|path| !path.is_empty()).ok_or_else(|| needs(path))?;
+            Ok(Some(Endpoint::Unix(path.into())))
+        }
+        Some(_) => {
+            let host = values.text(host).ok_or_else(|| needs(host))?;
+            let port = values.number(port).ok_or_else(|| needs(port))?;
+            let host = if host.is_empty() { "0.0.0.0" } else { host };
+            Ok(Some(Endpoint::Inet(lookup(option, host, u16::try_from(port).unwrap_or(0))?)))
+        }
+        None => Ok(None),
+    }
+}
+
+const ADDR: [&str; 4] = ["addr.type", "addr.path", "addr.host", "addr.port"];
+const LOCAL: [&str; 4] = ["local.type", "local.path", "local.host", "local.port"];
+const REMOTE: [&str; 4] = ["remote.type", "remote.path", "remote.host", "remote.port"];
+
+fn stream(option: &str, values: &Values) -> Result<Link, CliError> {
+    let end = endpoint(option, values, ADDR)?.ok_or_else(|| CliError::new(option, "needs addr.type="))?;
+    Ok(match values.word("server") {
+        Some("on") => Link::Listen(end),
+        _ => Link::Connect { end, reconnect: values.number("reconnect").unwrap_or(0) != 0 },
+    })
+}
+
+fn dgram(option: &str, values: &Values) -> Result<Link, CliError> {
+    let local = endpoint(option, values, LOCAL)?;
+    match (endpoint(option, values, REMOTE)?, local) {
+        (None, None) => Err(CliError::new(option, "needs local.type= or remote.type=")),
+        (Some(Endpoint::Inet(SocketAddr::V4(group))), local) if group.ip().is_multicast() => {
+            let interface = match local {
+                Some(Endpoint::Inet(SocketAddr::V4(local))) => Some(*local.ip()),
+                _ => None,
+            };
+            Ok(Link::Multicast { group, interface })
+        }
+        (remote, local) => Ok(Link::Datagrams { local, remote }),
+    }
+}
+
+fn socket(option: &str, values: &Values) -> Result<Link, CliError> {
+    let end = |name: &str| -> Result<Option<SocketAddr>, CliError> {
+        let Some(text) = values.text(name) else { return Ok(None) };
+        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+        let (host, port) =
+            parts.ok_or_else(|| CliError::new(option, format!("{name}: '{text}' is not of the form HOST:PORT")))?;
+        lookup(option, if host.is_empty() { "0.0.0.0" } else { host }, port).map(Some)
+    };
+    let given = ["listen", "connect", "mcast", "udp"].map(|name| values.text(name).is_some());
+    if given.iter().filter(|&&given| given).count() != 1 {
+        return Err(CliError::new(option, "needs one of listen=, connect=, mcast= and udp="));
+    }
+    if let Some(end) = end("listen")? {
+        return Ok(Link::Listen(Endpoint::Inet(end)));
+    }
+    if let Some(end) = end("connect")? {
+        return Ok(Link::Connect { end: Endpoint::Inet(end), reconnect: false });
+    }
+    if let Some(remote) = end("udp")? {
+        let local = end("localaddr")?.ok_or_else(|| CliError::new(option, "udp= needs localaddr=ADDRESS:PORT"))?;
+        let (local, remote) = (Some(Endpoint::Inet(local)), Some(Endpoint::Inet(remote)));
+        return Ok(Link::Datagrams { local, remote });
+    }
+    let interface = values.text("localaddr").map(str::parse::<Ipv4Addr>).transpose();
+    let interface = interface.map_err(|_| CliError::new(option, "localaddr: not an IPv4 address"))?;
+    match end("mcast")? {
+        Some(SocketAddr::V4(group)) if group.ip().is_multicast() => Ok(Link::Multicast { group, interface }),
+        _ => Err(CliError::new(option, "mcast: not the address of a multicast group")),
+    }
+}
+
+/// A hardware address; the default of adapter number `index` if there is no text.
+pub(super) fn mac(option: &str, text: Option<&str>, index: usize) -> Result<[u8; 6], CliError> {
+    let Some(text) = text else {
+        let [a, b, c, d, e, last] = FIRST_MAC;
+        return Ok([a, b, c, d, e, last.wrapping_add(index as u8)]);
+    };
+    let wrong = |what: &str| CliError::new(option, format!("mac: '{text}' is {what}"));
+    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    let address: [u8; 6] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong("not six bytes"))?;
+    // The lowest bit of the first byte marks groups (IEEE 802, 8.2.2).
+    if address[0] & 1 != 0 {
+        return Err(wrong("an address of a group"));
+    }
+    Ok(address)
+}

@@ -1,0 +1,82 @@
+//! A PC's network adapters and the threads that serve them.
+
+use anyhow::{Context, Result};
+use mimus_hw::Pc;
+use mimus_hw::e1000::E1000;
+use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
+use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::virtio::{Virtio, VirtioPci};
+use mimus_softmmu::Dma;
+
+use crate::bus::Outside;
+use crate::config::{Nic, NicModel};
+use crate::net::{self, NetQueue, NetThread};
+
+/// Where QEMU has the first adapter; programs know it by the name that follows from that.
+const FIRST: DevFn = 3 << 3;
+
+/// Networks that have their adapters and not their threads.
+pub(super) type Unstarted = Vec<(DevFn, NicModel, NetQueue)>;
+
+/// Plugs the adapters in; their networks.
+pub(super) fn plug(nics: &[Nic], pc: &mut Pc, mem: &Dma) -> Result<Unstarted> {
+    let mut unstarted = Vec::new();
+    for nic in nics {
+        let network = nic.netdev.as_ref().map(NetQueue::open).transpose()?;
+        let function = || -> Box<dyn Function> {
+            let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
+            match nic.model {
+                NicModel::E1000 => Box::new(E1000::new(mem, nic.mac, peer)),
+                NicModel::Virtio => Box::new(VirtioPci::new(Virtio::net(mem, nic.mac, peer))),
+            }
+        };
+        let place = pc.plug(Some(FIRST), function()).or_else(|| pc.plug(None, function()));
+        let place = place.context("-nic: no free slot of the PCI bus")?;
+        unstarted.extend(network.map(|network| (place, nic.model, network)));
+    }
+    Ok(unstarted)
+}
+
+/// Starts the threads.
+pub(super) fn start(unstarted: Unstarted, outside: &Outside) -> Result<Vec<NetThread>> {
+    let start = |(place, model, network): (DevFn, NicModel, NetQueue)| {
+        let exchange = Slot { outside: outside.clone(), place, model };
+        network.start(exchange).context("cannot start a network's thread")
+    };
+    unstarted.into_iter().map(start).collect()
+}
+
+/// A network's way to its adapter.
+struct Slot {
+    outside: Outside,
+    place: DevFn,
+    model: NicModel,
+}
+
+impl Slot {
+    /// Does something with the adapter at the present time, and passes on what it set off.
+    fn access<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
+        let result = self.outside.access(|pc, now| {
+            pc.advance(now);
+            match self.model {
+                NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, _| f(adapter)),
+                NicModel::Virtio => pc.function(now, self.place, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
+            }
+        });
+        result.unwrap_or_default()
+    }
+}
+
+impl net::Exchange for Slot {
+    fn transmit(&self, batch: &mut Batch) -> bool {
+        self.access(|adapter| adapter.transmit(batch))
+    }
+
+    fn receive(&self, queue: &mut FrameQueue) -> bool {
+        self.access(|adapter| adapter.receive(queue))
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.access(|adapter| adapter.offloads())
+    }
+}

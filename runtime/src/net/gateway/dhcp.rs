@@ -1,0 +1,126 @@
+//! The gateway's DHCP server (RFC 2131).
+
+use std::net::Ipv4Addr;
+
+use smoltcp::wire::{
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, IpProtocol,
+};
+
+use super::{Gateway, packet};
+use crate::net::Context;
+
+/// Addresses that are given away, at most.
+const LEASES: usize = 16;
+/// Seconds that an address is leased for.
+const LEASE_TIME: u32 = 24 * 3600;
+/// Options that smoltcp has no fields for (RFC 2132, 3.14 and 3.17).
+const OPTION_HOST_NAME: u8 = 12;
+const OPTION_DOMAIN_NAME: u8 = 15;
+
+/// Who has which address: the first has the first that is given away.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    clients: Vec<EthernetAddress>,
+    /// Which one a client too many replaces.
+    oldest: usize,
+}
+
+impl Leases {
+    /// The number of the address that `client` has or gets.
+    fn number(&mut self, client: EthernetAddress, most: usize) -> usize {
+        if let Some(number) = self.clients.iter().position(|&known| known == client) {
+            return number;
+        }
+        if self.clients.len() < most {
+            self.clients.push(client);
+            return self.clients.len() - 1;
+        }
+        let number = self.oldest % most.max(1);
+        self.oldest = number + 1;
+        if let Some(known) = self.clients.get_mut(number) {
+            *known = client;
+        }
+        number
+    }
+}
+
+impl Gateway {
+    /// The address that `client` gets.
+    fn lease(&mut self, client: EthernetAddress) -> Ipv4Addr {
+        let first = self.config.dhcp_start.to_bits();
+        let last = self.config.last_address().to_bits();
+        let most = LEASES.min(last.saturating_sub(first) as usize + 1);
+        let number = self.leases.number(client, most);
+        Ipv4Addr::from_bits(first.saturating_add(number as u32))
+    }
+
+    /// A datagram to the server's port.
+    pub(super) fn dhcp(&mut self, payload: &[u8], cx: &mut Context) {
+        let Ok(packet) = DhcpPacket::new_checked(payload) else { return };
+        let Ok(request) = DhcpRepr::parse(&packet) else { return };
+        let server = self.config.host;
+        let client = request.client_hardware_address;
+        if !client.is_unicast() {
+            return;
+        }
+        let (kind, address) = match request.message_type {
+            DhcpMessageType::Discover => (DhcpMessageType::Offer, self.lease(client)),
+            DhcpMessageType::Request => {
+                // It answers another server's offer (4.3.2).
+                if request.server_identifier.is_some_and(|chosen| chosen != server) {
+                    return;
+                }
+                let wanted = request.requested_ip.unwrap_or(request.client_ip);
+                match self.lease(client) {
+                    address if address == wanted => (DhcpMessageType::Ack, address),
+                    _ => (DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED),
+                }
+            }
+            DhcpMessageType::Inform => (DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED),
+            _ => return,
+        };
+        let settings = kind != DhcpMessageType::Nak;
+        let leased = settings && !address.is_unspecified();
+        let options: Vec<DhcpOption> =
+            [(OPTION_HOST_NAME, &self.config.hostname), (OPTION_DOMAIN_NAME, &self.config.domain)]
+                .into_iter()
+                .filter(|(_, text)| settings && !text.is_empty())
+                .map(|(kind, text)| DhcpOption { kind, data: text.as_bytes() })
+                .collect();
+        let reply = DhcpRepr {
+            message_type: kind,
+            transaction_id: request.transaction_id,
+            secs: 0,
+            client_hardware_address: client,
+            client_ip: if leased { request.client_ip } else { Ipv4Addr::UNSPECIFIED },
+            your_ip: address,
+            server_ip: server,
+            router: (settings && !self.config.restrict).then_some(server),
+            subnet_mask: settings.then(|| self.config.mask()),
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            broadcast: request.broadcast,
+            requested_ip: None,
+            client_identifier: None,
+            server_identifier: Some(server),
+            parameter_request_list: None,
+            dns_servers: settings.then(|| [self.config.dns].into_iter().collect()),
+            max_size: None,
+            lease_duration: leased.then_some(LEASE_TIME),
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &options,
+        };
+        let mut bytes = vec![0; reply.buffer_len()];
+        if reply.emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice())).is_err() {
+            return;
+        }
+        // A client that has no address yet hears broadcasts only (4.1).
+        let (to, hardware) = match kind != DhcpMessageType::Nak && !request.client_ip.is_unspecified() {
+            true => (request.client_ip, client),
+            false => (Ipv4Addr::BROADCAST, EthernetAddress::BROADCAST),
+        };
+        let datagram = packet::udp((server, DHCP_SERVER_PORT), (to, DHCP_CLIENT_PORT), &bytes);
+        let link = self.link(hardware);
+        packet::ipv4(cx.queue, link, (server, to), IpProtocol::Udp, 0, &datagram);
+    }
+}

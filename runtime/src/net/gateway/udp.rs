@@ -1,0 +1,296 @@
+//! Datagrams: one socket of the host for each pair of addresses, for a while.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::time::{Duration, Instant};
+
+use mimus_hw::net::Offload;
+use rustix::event::epoll::EventFlags;
+use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacket};
+
+use super::{Gateway, KINDS, Target, UDP, UDP_LISTENER, packet};
+use crate::cli::CliError;
+use crate::config::{Forward, Protocol, UserNet};
+use crate::net::{Context, Poll};
+
+/// Sockets at most.
+const FLOWS: usize = 256;
+/// How long a socket is kept that nobody uses; for questions to a name server.
+const LIFETIME: Duration = Duration::from_secs(120);
+const DNS_LIFETIME: Duration = Duration::from_secs(15);
+const DNS_PORT: u16 = 53;
+/// Datagrams that are taken from a socket at once.
+const AT_ONCE: usize = 64;
+
+/// The guest's end and the other.
+type Ends = (SocketAddrV4, SocketAddrV4);
+
+/// How a datagram of the guest leaves.
+#[derive(Debug)]
+enum Way {
+    /// By a socket of its own.
+    Own(UdpSocket),
+    /// By the socket of a forwarded port, to who sent to it.
+    Forwarded(usize, SocketAddrV4),
+}
+
+#[derive(Debug)]
+struct Flow {
+    ends: Ends,
+    way: Way,
+    last: Instant,
+}
+
+impl Flow {
+    fn end(&self) -> Instant {
+        let dns = matches!(self.way, Way::Own(_)) && self.ends.1.port() == DNS_PORT;
+        self.last + if dns { DNS_LIFETIME } else { LIFETIME }
+    }
+}
+
+/// A port of the host that leads to the guest.
+#[derive(Debug)]
+struct Listener {
+    socket: UdpSocket,
+    guest: SocketAddrV4,
+}
+
+/// The sockets.
+#[derive(Debug)]
+pub(super) struct Flows {
+    slots: Vec<Option<Flow>>,
+    index: HashMap<Ends, usize>,
+    listeners: Vec<Listener>,
+    buffer: Vec<u8>,
+    ident: u16,
+    /// When to look for sockets that nobody uses.
+    sweep: Option<Instant>,
+}
+
+impl Flows {
+    pub(super) fn open(config: &UserNet) -> Result<Flows, CliError> {
+        let mut listeners = Vec::new();
+        for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Udp) {
+            let Forward { host, guest, .. } = *forward;
+            let socket = UdpSocket::bind(host).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+            let socket = socket
+                .map_err(|error| CliError::new("-netdev user: hostfwd", format!("cannot bind udp:{host}: {error}")))?;
+            listeners.push(Listener { socket, guest });
+        }
+        Ok(Flows {
+            slots: Vec::new(),
+            index: HashMap::new(),
+            listeners,
+            buffer: vec![0; 0x1_0000],
+            ident: super::random() as u16,
+            sweep: None,
+        })
+    }
+
+    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            poll.add(&listener.socket, UDP_LISTENER << KINDS | index as u64, EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sweep
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        if self.sweep.is_none_or(|sweep| sweep > now) {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            if self.slots.get(index).and_then(Option::as_ref).is_some_and(|flow| flow.end() <= now) {
+                self.remove(index);
+            }
+        }
+        self.sweep = self.slots.iter().flatten().map(Flow::end).min();
+    }
+
+    /// The number of another packet that may have fragments.
+    pub(super) fn next_ident(&mut self) -> u16 {
+        self.ident = self.ident.wrapping_add(1);
+        self.ident
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(flow) = self.slots.get_mut(index).and_then(Option::take) {
+            self.index.remove(&flow.ends);
+        }
+    }
+
+    /// Puts a flow into a free slot, or into that of the one that is unused for the longest time.
+    fn insert(&mut self, flow: Flow) -> usize {
+        let index = match self.slots.iter().position(Option::is_none) {
+            Some(index) => index,
+            None if self.slots.len() < FLOWS => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+            None => {
+                let oldest = self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.as_ref().map(|flow| flow.last));
+                let index = oldest.map_or(0, |(index, _)| index);
+                self.remove(index);
+                index
+            }
+        };
+        let end = flow.end();
+        self.sweep = Some(self.sweep.map_or(end, |sweep| sweep.min(end)));
+        self.index.insert(flow.ends, index);
+        if let Some(slot) = self.slots.get_mut(index) {
+            *slot = Some(flow);
+        }
+        index
+    }
+
+    /// Makes a flow with a socket of its own, which is connected to `to`.
+    fn connect(&mut self, ends: Ends, to: SocketAddr, cx: &Context) -> io::Result<usize> {
+        let any: SocketAddr = match to {
+            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+            SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+        };
+        let socket = UdpSocket::bind(any)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(to)?;
+        let index = self.insert(Flow { ends, way: Way::Own(socket), last: cx.now });
+        if let Some(Some(Flow { way: Way::Own(socket), .. })) = self.slots.get(index)
+            && let Err(error) = cx.poll.add(socket, UDP << KINDS | index as u64, EventFlags::IN)
+        {
+            self.remove(index);
+            return Err(error);
+        }
+        Ok(index)
+    }
+
+    /// Sends a datagram of the guest's by the flow at `index`.
+    fn send(&mut self, index: usize, payload: &[u8], cx: &Context) -> io::Result<()> {
+        let Some(Some(flow)) = self.slots.get_mut(index) else { return Ok(()) };
+        flow.last = cx.now;
+        match &flow.way {
+            Way::Own(socket) => socket.send(payload).map(drop),
+            Way::Forwarded(listener, peer) => match self.listeners.get(*listener) {
+                Some(listener) => listener.socket.send_to(payload, peer).map(drop),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// Whether a UDP packet is for the DHCP server.
+pub(super) fn is_dhcp(bytes: &[u8]) -> bool {
+    UdpPacket::new_checked(bytes).is_ok_and(|packet| packet.dst_port() == DHCP_SERVER_PORT)
+}
+
+impl Gateway {
+    pub(super) fn udp_packet(
+        &mut self,
+        (from, to): (Ipv4Addr, Ipv4Addr),
+        bytes: &[u8],
+        offload: Offload,
+        cx: &mut Context,
+    ) {
+        let Ok(packet) = UdpPacket::new_checked(bytes) else { return };
+        if offload.checksum.is_none() && !packet.verify_checksum(&from.into(), &to.into()) {
+            return;
+        }
+        let (from_port, to_port) = (packet.src_port(), packet.dst_port());
+        if to_port == DHCP_SERVER_PORT && (to.is_broadcast() || to == self.config.host) {
+            return self.dhcp(packet.payload(), cx);
+        }
+        if from_port == 0 || to_port == 0 {
+            return;
+        }
+        let ends = (SocketAddrV4::new(from, from_port), SocketAddrV4::new(to, to_port));
+        let index = match self.udp.index.get(&ends) {
+            Some(&index) => Ok(index),
+            None => match self.target(ends.1) {
+                Target::Host(host) => self.udp.connect(ends, host, cx),
+                Target::Unreachable => Err(io::ErrorKind::HostUnreachable.into()),
+                Target::Lost => return,
+            },
+        };
+        let sent = index.and_then(|index| self.udp.send(index, packet.payload(), cx));
+        let Err(error) = sent else { return };
+        tracing::debug!(?ends, "net: udp: {error}");
+        self.udp_failed(ends, &error, cx);
+    }
+
+    /// Tells the guest why its datagrams do not arrive.
+    fn udp_failed(&mut self, (guest, remote): Ends, error: &io::Error, cx: &mut Context) {
+        let reason = match error.kind() {
+            io::ErrorKind::ConnectionRefused => Icmpv4DstUnreachable::PortUnreachable,
+            io::ErrorKind::HostUnreachable => Icmpv4DstUnreachable::HostUnreachable,
+            io::ErrorKind::NetworkUnreachable => Icmpv4DstUnreachable::NetUnreachable,
+            // The host is busy: the datagram is lost.
+            _ => return,
+        };
+        let (from, to) = ((*guest.ip(), guest.port()), (*remote.ip(), remote.port()));
+        self.unreachable_port(from, to, reason, cx);
+    }
+
+    /// Queues a datagram for the guest.
+    fn udp_to_guest(&mut self, (guest, remote): Ends, payload: &[u8], cx: &mut Context) {
+        let Some(link) = self.link_to(*guest.ip()) else { return };
+        let (from, to) = ((*remote.ip(), remote.port()), (*guest.ip(), guest.port()));
+        let datagram = packet::udp(from, to, payload);
+        let ident = self.udp.next_ident();
+        packet::ipv4(cx.queue, link, (from.0, to.0), IpProtocol::Udp, ident, &datagram);
+    }
+
+    /// An answer has come.
+    pub(super) fn udp_event(&mut self, token: u64, cx: &mut Context) {
+        let index = token as usize;
+        let mut buffer = std::mem::take(&mut self.udp.buffer);
+        for _ in 0..AT_ONCE {
+            let Some(Some(flow)) = self.udp.slots.get_mut(index) else { break };
+            let Way::Own(socket) = &flow.way else { break };
+            let ends = flow.ends;
+            match socket.recv(&mut buffer) {
+                Ok(len) => {
+                    flow.last = cx.now;
+                    self.udp_to_guest(ends, buffer.get(..len).unwrap_or_default(), cx);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => self.udp_failed(ends, &error, cx),
+            }
+        }
+        self.udp.buffer = buffer;
+    }
+
+    /// Something has come to a forwarded port.
+    pub(super) fn udp_listener_event(&mut self, number: usize, cx: &mut Context) {
+        let mut buffer = std::mem::take(&mut self.udp.buffer);
+        for _ in 0..AT_ONCE {
+            let Some(listener) = self.udp.listeners.get(number) else { break };
+            let guest = listener.guest;
+            match listener.socket.recv_from(&mut buffer) {
+                Ok((len, SocketAddr::V4(peer))) => {
+                    let ends = (guest, SocketAddrV4::new(self.seen(*peer.ip()), peer.port()));
+                    match self.udp.index.get(&ends) {
+                        Some(&index) => {
+                            if let Some(Some(flow)) = self.udp.slots.get_mut(index) {
+                                flow.last = cx.now;
+                                flow.way = Way::Forwarded(number, peer);
+                            }
+                        }
+                        None => {
+                            self.udp.insert(Flow { ends, way: Way::Forwarded(number, peer), last: cx.now });
+                        }
+                    }
+                    if self.link_to(*guest.ip()).is_none() {
+                        self.ask(*guest.ip(), cx);
+                    }
+                    self.udp_to_guest(ends, buffer.get(..len).unwrap_or_default(), cx);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => tracing::debug!("net: udp: {error}"),
+            }
+        }
+        self.udp.buffer = buffer;
+    }
+}

@@ -1,0 +1,268 @@
+//! The host's side of networks: what an adapter is plugged into, and the thread that serves it.
+//!
+//! A [`Network`] is a gateway with host sockets behind it ([`gateway`]) or a way to another program ([`link`]). Its thread takes
+//! what the guest has sent from the adapter's rings, lets the network work, and gives the guest what has come. It sleeps
+//! when none of them has anything to do.
+
+mod gateway;
+mod link;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use mimus_hw::net::{Batch, FrameQueue, NetPeer, Offload, Offloads};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
+
+use crate::cli::CliError;
+use crate::config::{NetBackend, Netdev};
+
+/// The event that says that there is something for the thread to do.
+const WAKE: u64 = u64::MAX;
+/// Events that are taken at once.
+const EVENTS: usize = 64;
+
+/// What the thread needs of the machine. None of it is called with a lock held that a machine needs to stop.
+pub trait Exchange: Send {
+    /// See [`Adapter::transmit`](mimus_hw::net::Adapter::transmit).
+    fn transmit(&self, batch: &mut Batch) -> bool;
+    /// See [`Adapter::receive`](mimus_hw::net::Adapter::receive).
+    fn receive(&self, queue: &mut FrameQueue) -> bool;
+    /// See [`Adapter::offloads`](mimus_hw::net::Adapter::offloads).
+    fn offloads(&self) -> Offloads;
+}
+
+/// Where a network registers its files.
+struct Poll(OwnedFd);
+
+impl Poll {
+    fn new() -> io::Result<Poll> {
+        Ok(Poll(epoll::create(CreateFlags::CLOEXEC)?))
+    }
+
+    /// Tells of `flags` of `source` under the number `token`, until it is closed.
+    fn add(&self, source: impl AsFd, token: u64, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
+    /// As [`Poll::add`], of a file that is told of already.
+    fn change(&self, source: impl AsFd, token: u64, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(&self.0, source, EventData::new_u64(token), flags)?)
+    }
+
+    fn wait(&self, events: &mut Vec<Event>, until: Option<Instant>) -> io::Result<()> {
+        let wait = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // Not too early: what waits for the time would be looked at in vain.
+        let wait = wait.map(|wait| Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: wait.subsec_nanos().into(),
+        });
+        events.clear();
+        match epoll::wait(&self.0, rustix::buffer::spare_capacity(events), wait.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What a network works with.
+struct Context<'a> {
+    now: Instant,
+    /// Frames for the guest.
+    queue: &'a mut FrameQueue,
+    /// What the guest takes.
+    offloads: Offloads,
+    poll: &'a Poll,
+}
+
+/// The other end of an adapter's cable.
+trait Network: Send {
+    /// Whether it takes and gives unfinished frames.
+    fn offloads(&self) -> bool {
+        false
+    }
+
+    /// Registers its files.
+    fn start(&mut self, poll: &Poll) -> io::Result<()>;
+
+    /// A frame from the guest.
+    fn send(&mut self, frame: &[u8], offload: Offload, cx: &mut Context);
+
+    /// Something happened that was registered under `token`.
+    fn event(&mut self, token: u64, flags: EventFlags, cx: &mut Context);
+
+    /// Does what is left to do, for a bounded time; whether to call again when the queue has room.
+    fn work(&mut self, cx: &mut Context) -> bool;
+
+    /// When to call [`Network::work`] without an event.
+    fn deadline(&self) -> Option<Instant>;
+}
+
+/// How the thread is told something.
+#[derive(Debug)]
+struct Wake {
+    event: OwnedFd,
+    /// Told, and the thread has not looked yet.
+    told: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Wake {
+    fn signal(&self) {
+        if !self.told.swap(true, Ordering::AcqRel) {
+            // Fails only when the counter is full: the thread is being woken already.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+        // Before what it is about is looked for.
+        self.told.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// The adapter's way to the thread.
+struct Notifier {
+    wake: Arc<Wake>,
+    offloads: bool,
+}
+
+impl NetPeer for Notifier {
+    fn notify(&mut self) {
+        self.wake.signal();
+    }
+
+    fn offloads(&self) -> bool {
+        self.offloads
+    }
+}
+
+/// A network whose thread does not run yet.
+pub struct NetQueue {
+    wake: Arc<Wake>,
+    network: Box<dyn Network>,
+}
+
+impl NetQueue {
+    /// Opens what `netdev` describes.
+    ///
+    /// # Errors
+    ///
+    /// Addresses that cannot be bound or connected to.
+    pub fn open(netdev: &Netdev) -> Result<NetQueue, CliError> {
+        let failed = |error: io::Error| CliError::new("-netdev", error.to_string());
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
+        let wake = Arc::new(Wake { event, told: AtomicBool::new(false), stop: AtomicBool::new(false) });
+        let network: Box<dyn Network> = match &netdev.backend {
+            NetBackend::User(user) => Box::new(gateway::Gateway::open(user)?),
+            NetBackend::Link(config) => link::open(config)?,
+        };
+        Ok(NetQueue { wake, network })
+    }
+
+    /// What to make the adapter with.
+    pub fn peer(&self) -> Box<dyn NetPeer> {
+        Box::new(Notifier { wake: self.wake.clone(), offloads: self.network.offloads() })
+    }
+
+    /// Starts the thread that serves the adapter.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be made.
+    pub fn start(self, exchange: impl Exchange + 'static) -> io::Result<NetThread> {
+        let NetQueue { wake, mut network } = self;
+        let poll = Poll::new()?;
+        poll.add(&wake.event, WAKE, EventFlags::IN)?;
+        network.start(&poll)?;
+        let own = wake.clone();
+        let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
+            let mut server = Server { wake: own, network, exchange, poll, queue: FrameQueue::default() };
+            if let Err(error) = server.run() {
+                tracing::warn!("the network is down: {error}");
+            }
+        })?;
+        Ok(NetThread { wake, thread: Some(thread) })
+    }
+}
+
+impl std::fmt::Debug for NetQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetQueue").finish_non_exhaustive()
+    }
+}
+
+/// The thread of a network. Dropping it ends the thread, and with it all connections, and waits for it.
+#[derive(Debug)]
+pub struct NetThread {
+    wake: Arc<Wake>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for NetThread {
+    fn drop(&mut self) {
+        self.wake.stop.store(true, Ordering::Release);
+        self.wake.signal();
+        if let Some(thread) = self.thread.take() {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What the thread works with.
+struct Server<E> {
+    wake: Arc<Wake>,
+    network: Box<dyn Network>,
+    exchange: E,
+    poll: Poll,
+    queue: FrameQueue,
+}
+
+impl<E: Exchange> Server<E> {
+    fn run(&mut self) -> io::Result<()> {
+        let (mut events, mut batch) = (Vec::with_capacity(EVENTS), Batch::default());
+        // What the guest has sent, what the network has left to do.
+        let (mut sent, mut busy) = (true, true);
+        loop {
+            let until = if sent || busy { Some(Instant::now()) } else { self.network.deadline() };
+            self.poll.wait(&mut events, until)?;
+            let mut cx = Context {
+                now: Instant::now(),
+                queue: &mut self.queue,
+                offloads: self.exchange.offloads(),
+                poll: &self.poll,
+            };
+            for event in &events {
+                match event.data.u64() {
+                    WAKE => {
+                        self.wake.clear();
+                        sent = true;
+                    }
+                    token => self.network.event(token, event.flags, &mut cx),
+                }
+            }
+            if self.wake.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            if sent {
+                batch.clear();
+                sent = self.exchange.transmit(&mut batch);
+                for (frame, offload) in batch.iter() {
+                    self.network.send(frame, offload, &mut cx);
+                }
+            }
+            busy = self.network.work(&mut cx);
+            let more = !self.queue.is_empty() && self.exchange.receive(&mut self.queue);
+            busy = more || busy && self.queue.has_room();
+        }
+    }
+}

@@ -1,15 +1,20 @@
 //! The firmware tables of the PC: RSDP, RSDT, XSDT, FADT, FACS, MADT and DSDT (ACPI specification 6.5, chapter 5),
 //! and an MP table.
 //!
-//! All of them lie in one area below 1 MiB, where a guest scans for the RSDP and the MP floating pointer.
+//! Without firmware all of them lie in one area below 1 MiB, where a guest scans for the RSDP and the MP floating pointer.
+//! Firmware gets them in files, and a script that says how they are tied together.
+
+mod loader;
 
 use crate::acpi_pm::{
     ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S5_SLEEP_TYPE, SCI_IRQ,
     SMI_COMMAND,
 };
+use crate::pci::{FIRMWARE_IRQS, pirq};
 use crate::{ioapic, lapic, mp_table, rtc, uart};
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, PackageBuilder,
+    ResourceTemplate, Scope,
 };
 use acpi_tables::facs::FACS;
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
@@ -40,10 +45,21 @@ pub struct Blob {
     pub bytes: Vec<u8>,
 }
 
-/// Hands out addresses from [`RSDP_ADDRESS`] up.
+/// What the tables say of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AcpiConfig {
+    /// Processors; 0 counts as 1.
+    pub cpus: u8,
+    /// There is a VGA.
+    pub vga: bool,
+}
+
+/// Hands out addresses upwards.
 struct Layout {
     next: u64,
     blobs: Vec<Blob>,
+    /// Fields that hold a table's address: where they are, and how many bytes.
+    pointers: Vec<(u64, u8)>,
 }
 
 impl Layout {
@@ -60,29 +76,48 @@ impl Layout {
     }
 }
 
-/// The tables for a machine with `cpus` processors (at least one).
-pub fn build(cpus: u8) -> Vec<Blob> {
-    let cpus = cpus.max(1);
-    let rsdp_space = (Rsdp::len() as u64).next_multiple_of(64);
-    let mut layout = Layout { next: RSDP_ADDRESS + rsdp_space, blobs: Vec::new() };
-    let facs = layout.place_aml(&FACS::new());
-    let dsdt = layout.place_aml(&dsdt(cpus));
-    let fadt = layout.place_aml(&fadt(facs, dsdt));
-    let madt = layout.place_aml(&madt(cpus));
+impl Layout {
+    /// The tables from `base` on, and the addresses of XSDT and RSDT.
+    fn tables(base: u64, config: AcpiConfig) -> (Layout, u64, u64) {
+        let mut layout = Layout { next: base, blobs: Vec::new(), pointers: Vec::new() };
+        let facs = layout.place_aml(&FACS::new());
+        let dsdt = layout.place_aml(&dsdt(config.cpus));
+        let fadt = layout.place_aml(&fadt(facs, dsdt, config));
+        layout.pointers.extend([(fadt + 36, 4), (fadt + 40, 4), (fadt + 140, 8)]);
+        let madt = layout.place_aml(&madt(config.cpus));
 
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in [fadt, madt] {
-        xsdt.add_entry(table);
-        rsdt.append_slice(&(table as u32).to_le_bytes());
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        let listed = [fadt, madt];
+        for table in listed {
+            xsdt.add_entry(table);
+            rsdt.append_slice(&(table as u32).to_le_bytes());
+        }
+        let xsdt = layout.place_aml(&xsdt);
+        let rsdt = layout.place_aml(&rsdt);
+        for index in 0..listed.len() as u64 {
+            layout.pointers.extend([(xsdt + 36 + 8 * index, 8), (rsdt + 36 + 4 * index, 4)]);
+        }
+        (layout, xsdt, rsdt)
     }
-    let xsdt = layout.place_aml(&xsdt);
-    let rsdt = layout.place_aml(&rsdt);
+}
 
+/// The tables for a machine without firmware, with their RSDP and an MP table.
+pub fn build(config: AcpiConfig) -> Vec<Blob> {
+    let config = AcpiConfig { cpus: config.cpus.max(1), ..config };
+    let rsdp_space = (Rsdp::len() as u64).next_multiple_of(64);
+    let (mut layout, xsdt, rsdt) = Layout::tables(RSDP_ADDRESS + rsdp_space, config);
     let mp_address = layout.next;
-    layout.place(mp_table::build(mp_address as u32, cpus, SCI_IRQ));
+    layout.place(mp_table::build(mp_address as u32, config.cpus, SCI_IRQ));
     layout.blobs.push(Blob { address: RSDP_ADDRESS, bytes: rsdp(xsdt, rsdt as u32) });
     layout.blobs
+}
+
+/// The tables for firmware: files by name, the last of which is the script that ties them together.
+pub(crate) fn loadable(config: AcpiConfig) -> Vec<(&'static str, Vec<u8>)> {
+    let config = AcpiConfig { cpus: config.cpus.max(1), ..config };
+    let (layout, xsdt, rsdt) = Layout::tables(0, config);
+    loader::files(layout, rsdp(xsdt, rsdt as u32))
 }
 
 fn bytes_of(aml: &dyn Aml) -> Vec<u8> {
@@ -115,7 +150,7 @@ fn io_register(port: u16, bits: u8) -> GAS {
     GAS::new(GasSpace::SystemIo, bits, 0, access, u64::from(port))
 }
 
-fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
+fn fadt(facs: u64, dsdt: u64, config: AcpiConfig) -> acpi_tables::fadt::FADT {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .preferred_pm_profile(PmProfile::Desktop)
         .flag(Flags::Wbinvd)
@@ -148,8 +183,8 @@ fn fadt(facs: u64, dsdt: u64) -> acpi_tables::fadt::FADT {
     fadt.p_lvl2_lat = 0xfff.into();
     fadt.p_lvl3_lat = 0xfff.into();
     fadt.century = rtc::CENTURY;
-    // Legacy devices, an 8042 and no VGA (5.2.9.3).
-    fadt.iapc_boot_arch = 7.into();
+    // Legacy devices, an 8042, and whether a VGA is missing (5.2.9.3).
+    fadt.iapc_boot_arch = if config.vga { 3 } else { 7 }.into();
     fadt.reset_reg = io_register(0xcf9, 8);
     fadt.reset_value = 0x06;
     fadt.finalize()
@@ -230,7 +265,26 @@ fn pci_root() -> Vec<u8> {
         ]),
     );
     let zero = |name: &str| Name::new(name.into(), &aml::ZERO);
-    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs]))
+    let prt = Name::new("_PRT".into(), &routes());
+    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs, &prt]))
+}
+
+/// Where each pin of each device of bus 0 goes (6.2.13): device and any function, pin, no link, interrupt. Firmware has routed
+/// the lines so, and nobody else routes them.
+fn routes() -> PackageBuilder {
+    let mut routes = PackageBuilder::new();
+    for (device, pin) in (0..32u8).flat_map(|device| (0..4u8).map(move |pin| (device, pin))) {
+        // Power management's is the system control interrupt.
+        let routed = FIRMWARE_IRQS.get(pirq(device << 3, pin)).copied().unwrap_or(SCI_IRQ);
+        let irq = if (device, pin) == (1, 0) { SCI_IRQ } else { routed };
+        let mut route = PackageBuilder::new();
+        route.add_element(&(u32::from(device) << 16 | 0xffff));
+        route.add_element(&pin);
+        route.add_element(&aml::ZERO);
+        route.add_element(&u32::from(irq));
+        routes.add_element(&route);
+    }
+    routes
 }
 
 fn processor(cpu: u8) -> Vec<u8> {
@@ -260,6 +314,10 @@ fn dsdt(cpus: u8) -> Sdt {
 mod tests {
     use super::*;
 
+    fn config(cpus: u8) -> AcpiConfig {
+        AcpiConfig { cpus, vga: false }
+    }
+
     fn table_at(blobs: &[Blob], address: u64) -> &[u8] {
         &blobs.iter().find(|blob| blob.address == address).expect("a pointer leads to a table").bytes
     }
@@ -283,7 +341,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_and_sums_to_zero() {
-        let blobs = build(4);
+        let blobs = build(config(4));
         let rsdp = table_at(&blobs, RSDP_ADDRESS);
         assert_eq!(&rsdp[..8], b"RSD PTR ");
         assert_eq!((negated_sum(&rsdp[..20]), negated_sum(rsdp)), (0, 0));
@@ -305,7 +363,7 @@ mod tests {
 
     #[test]
     fn interrupt_structure_of_the_madt() {
-        let blobs = build(2);
+        let blobs = build(config(2));
         let madt = &blobs.iter().find(|blob| blob.bytes.starts_with(b"APIC")).unwrap().bytes;
         let expected: &[&[u8]] = &[
             &[0, 8, 0, 0, 1, 0, 0, 0],
@@ -326,7 +384,7 @@ mod tests {
     #[test]
     fn blobs_fit_without_overlap() {
         for cpus in [0, 1, 255] {
-            let mut blobs = build(cpus);
+            let mut blobs = build(config(cpus));
             blobs.sort_by_key(|blob| blob.address);
             for pair in blobs.windows(2) {
                 assert!(pair[0].address + pair[0].bytes.len() as u64 <= pair[1].address);

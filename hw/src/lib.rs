@@ -13,21 +13,26 @@
 
 mod acpi_pm;
 pub mod acpi_tables;
+pub mod block;
+mod buffer;
 mod clint;
 mod debug;
+pub mod fw_cfg;
 mod goldfish_rtc;
 mod htif;
 mod i8042;
+pub mod ide;
 mod ioapic;
 mod lapic;
 mod mp_table;
 mod pc;
-mod pci;
+pub mod pci;
 mod pic;
 mod pit;
 mod plic;
 mod rtc;
 mod sifive_test;
+mod smbios;
 mod time;
 mod uart;
 pub mod virt;

@@ -154,6 +154,19 @@ impl Rtc {
         for (index, value) in bytes {
             self.set(index, value);
         }
+        self.sum_up();
+    }
+
+    /// What to boot from, as [`crate::Pc::set_boot_order`] has it.
+    pub(crate) fn set_boot_order(&mut self, [first, second, third]: [u8; 3]) {
+        self.set(0x3d, second << 4 | first & 0x0f);
+        // Bit 0: a floppy disk's boot sector needs no signature.
+        self.set(0x38, third << 4 | 1);
+        // Two bits for each of the first four hard disks: 1 is translation by logical block.
+        self.set(0x39, 0x55);
+    }
+
+    fn sum_up(&mut self) {
         let sum: u16 = (0x10..=0x2d).map(|index| u16::from(self.get(index))).sum();
         let [low, high] = sum.to_le_bytes();
         self.set(0x2e, high);

@@ -8,6 +8,7 @@ use mimus_softmmu::MmioBus;
 
 use crate::clock::{Alarm, Clock};
 use crate::kick::Kicker;
+use crate::machine::firmware::{Piece, memory_map};
 
 /// The devices, shared with the threads that bring input.
 pub type SharedPc = Arc<Mutex<Pc>>;
@@ -29,6 +30,10 @@ pub struct PcBus {
     pub kicker: Arc<Kicker>,
     /// Number of the vCPU.
     pub index: usize,
+    /// Bytes of the firmware's ROM, where there is one.
+    pub rom: Option<u64>,
+    /// What an OUT has changed in the memory map, for the vCPU to take.
+    pub backings: Option<Vec<Piece>>,
 }
 
 impl PcBus {
@@ -66,7 +71,15 @@ impl Bus for PcBus {
     }
 
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
-        self.access(|pc, now| pc.port_write(now, port, size, value));
+        let rom = self.rom;
+        self.backings = self.access(|pc, now| {
+            pc.port_write(now, port, size, value);
+            pc.take_pam_changed().then(|| memory_map(pc, rom))
+        });
+    }
+
+    fn take_backings(&mut self) -> Option<Vec<Piece>> {
+        self.backings.take()
     }
 
     fn tsc(&mut self) -> u64 {

@@ -21,8 +21,12 @@ pub struct Config {
     pub cpu: String,
     /// How guest code is executed.
     pub accel: Accel,
-    /// What runs before the kernel; only [`MachineKind::Virt`] has a choice.
+    /// What runs before the kernel. A PC without any starts its kernel at once, as it does by default when it has one.
     pub bios: Bios,
+    /// Where firmware's files are looked for first.
+    pub data_dirs: Vec<PathBuf>,
+    /// What a PC's firmware boots.
+    pub boot: Boot,
     /// Kernel image (a PC's is a bzImage, multiboot or PVH ELF). Without one a PC runs the built-in demo guest, and another
     /// machine its firmware.
     pub kernel: Option<PathBuf>,
@@ -38,6 +42,8 @@ pub struct Config {
     pub debug_exit: Option<DebugExit>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
+    /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
+    pub ide: [[Option<IdeDrive>; 2]; 2],
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -62,6 +68,8 @@ impl Default for Config {
             cpu: DEFAULT_CPU.to_owned(),
             accel: Accel::default(),
             bios: Bios::Default,
+            data_dirs: Vec::new(),
+            boot: Boot::default(),
             kernel: None,
             initrd: None,
             append: String::new(),
@@ -69,6 +77,7 @@ impl Default for Config {
             debugcon: None,
             debug_exit: None,
             virtio: Vec::new(),
+            ide: Default::default(),
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -99,6 +108,24 @@ pub enum Bios {
     File(PathBuf),
 }
 
+/// What a PC's firmware boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boot {
+    /// First choice first: 1 a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0 nothing.
+    pub order: [u8; 3],
+    /// The firmware offers its menu.
+    pub menu: bool,
+    /// How long, in milliseconds.
+    pub splash_time: u32,
+}
+
+impl Default for Boot {
+    /// QEMU's `cad`.
+    fn default() -> Self {
+        Boot { order: [2, 1, 3], menu: false, splash_time: 2_500 }
+    }
+}
+
 /// A virtio device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VirtioDevice {
@@ -118,12 +145,75 @@ pub enum VirtioDevice {
 pub struct Disk {
     /// The image.
     pub file: PathBuf,
-    /// The image is known to be raw, whatever its first bytes look like.
-    pub raw: bool,
+    /// What the image is; `None`: what it looks like.
+    pub format: Option<ImageFormat>,
     /// The guest may not write.
     pub read_only: bool,
+    /// What the guest writes is forgotten at the end.
+    pub snapshot: bool,
+    /// How the host treats what is written.
+    pub cache: Cache,
+    /// What the guest discards is given back to the host.
+    pub discard: bool,
+    /// The most bytes that are read and written in a second; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// The most requests in a second; 0 for no limit.
+    pub requests_per_second: u64,
     /// What the guest sees as its serial number.
     pub serial: String,
+}
+
+impl Disk {
+    /// A disk with this image, and everything else as it is by default.
+    pub fn new(file: impl Into<PathBuf>) -> Disk {
+        Disk {
+            file: file.into(),
+            format: None,
+            read_only: false,
+            snapshot: false,
+            cache: Cache::default(),
+            discard: false,
+            bytes_per_second: 0,
+            requests_per_second: 0,
+            serial: String::new(),
+        }
+    }
+}
+
+/// What an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// The disk's bytes.
+    Raw,
+    /// QEMU's, with or without backing files.
+    Qcow2,
+    /// VMware's, as far as its parts are flat; read only.
+    Vmdk,
+}
+
+/// How the host treats what the guest writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Past the host's page cache.
+    pub direct: bool,
+    /// Each write lasts before the guest hears of its end.
+    pub writethrough: bool,
+    /// Flushes are ignored.
+    pub no_flush: bool,
+}
+
+/// What is on a place of the IDE controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdeDrive {
+    /// A disk.
+    Disk(Disk),
+    /// A CD-ROM drive, with a medium or without.
+    CdRom {
+        /// The medium.
+        medium: Option<Disk>,
+        /// What the guest sees as its serial number; empty for the default.
+        serial: String,
+    },
 }
 
 /// How guest code is executed.

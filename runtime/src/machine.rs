@@ -2,6 +2,7 @@
 //!
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
+pub(crate) mod firmware;
 mod pc;
 mod virt;
 
@@ -15,14 +16,14 @@ use anyhow::{Context, Result};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
-use mimus_softmmu::Ram;
+use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::kick::Kicker;
 use crate::stats::Stats;
 use crate::terminal::{InputThread, RawTerminal, open_sink};
@@ -123,6 +124,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -131,6 +138,21 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
     }
 }
 
@@ -256,9 +278,10 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
 }
 
-/// Whether the built-in demo guest runs.
+/// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    config.machine == MachineKind::Pc && config.kernel.is_none()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
+    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
 }
 
 fn unix_time() -> u64 {

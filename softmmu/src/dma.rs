@@ -25,6 +25,18 @@ impl Dma {
         Dma { ram, sink }
     }
 
+    /// Host address of `count` bytes at `addr`, if all of them are RAM that may be accessed so.
+    fn host(&self, addr: GuestAddress, count: usize, access: Permissions) -> Option<*mut u8> {
+        let read = self.ram.readable(addr.0, count as u64);
+        let write = || self.ram.writable(addr.0, count as u64);
+        match access {
+            Permissions::No | Permissions::Read => read,
+            Permissions::Write => write(),
+            // Both in one piece only.
+            Permissions::ReadWrite => write().filter(|&write| read == Some(write)),
+        }
+    }
+
     /// `len` bytes at `gpa` were written.
     fn written(&self, gpa: u64, len: u64) {
         // Between writing and looking at the mark, as for a vCPU's own stores: see `Mmu::phys_write`.
@@ -112,24 +124,24 @@ impl GuestMemory for Dma {
     type PhysicalMemory = GuestMemoryMmap<()>;
     type Bitmap = Dma;
 
-    fn check_range(&self, addr: GuestAddress, count: usize, _access: Permissions) -> bool {
-        self.ram.host(addr.0, count as u64).is_some()
+    fn check_range(&self, addr: GuestAddress, count: usize, access: Permissions) -> bool {
+        self.host(addr, count, access).is_some()
     }
 
     fn get_slices<'a>(
         &'a self,
         addr: GuestAddress,
         count: usize,
-        _access: Permissions,
+        access: Permissions,
     ) -> Result<impl GuestMemorySliceIterator<'a, DmaWatch<'a>>, GuestMemoryError> {
         if count == 0 {
             return Ok(Piece(None));
         }
-        let Some(host) = self.ram.host(addr.0, count as u64) else {
+        let Some(host) = self.host(addr, count, access) else {
             return Err(GuestMemoryError::InvalidGuestAddress(addr));
         };
         let watch = DmaWatch { dma: self, base: addr.0 };
-        // SAFETY: `host` checked that the bytes are inside a mapping that `self.ram` keeps for longer than `'a`, and whoever
+        // SAFETY: `Ram` checked that the bytes are inside a mapping that `self.ram` keeps for longer than `'a`, and whoever
         // accesses guest RAM does so by raw or atomic accesses: see `Ram`.
         Ok(Piece(Some(unsafe { VolatileSlice::with_bitmap(host, count, watch, None) })))
     }

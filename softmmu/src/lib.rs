@@ -3,6 +3,7 @@
 // Runs with the guest's rounding and flags in the host's register when compiled code calls it.
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
+mod backing;
 pub mod bulk;
 pub mod dma;
 pub mod filter;
@@ -12,6 +13,7 @@ pub mod ram;
 mod space;
 pub mod tlb;
 
+pub use backing::{Backing, Place};
 pub use dma::Dma;
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::backing::Backing;
 use crate::ram::{CodeSink, Dropped, Ram, exchange, read_raw, write_raw};
 use crate::space::Spaces;
 use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb};
@@ -183,12 +184,13 @@ impl Mmu {
         access: Access,
     ) -> Result<u64, W::Fault> {
         let map = self.walk(walker, bank, addr, access)?;
-        if let Some(host) = self.ram.host(map.gpa, PAGE_SIZE) {
+        if let Some(host) = self.ram.readable(map.gpa, PAGE_SIZE) {
             let page = addr & !(PAGE_SIZE - 1);
-            let write = map.writable && !self.ram.is_watched(map.gpa);
+            let writable = map.writable && self.ram.is_one(map.gpa);
+            let write = writable && !self.ram.is_watched(map.gpa);
             let meta = map.gpa
                 | if map.global { META_GLOBAL } else { 0 }
-                | if map.writable { META_WRITABLE } else { 0 }
+                | if writable { META_WRITABLE } else { 0 }
                 | u64::from(map.shift) << META_SIZE;
             self.tlb.fill(bank, page, true, write, (host as u64).wrapping_sub(page), meta);
         }
@@ -297,7 +299,8 @@ impl Mmu {
         // Both pages are translated before either is written: a fault leaves memory unchanged.
         let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
         if let CodePolicy::Refuse(pc) = policy {
-            let translates = |gpa, len| self.ram.hits_code(gpa, len) && self.sink.translates(gpa, len, pc);
+            let reaches = |gpa, len| self.ram.hits_code(gpa, len) && self.ram.writable(gpa, len).is_some();
+            let translates = |gpa, len| reaches(gpa, len) && self.sink.translates(gpa, len, pc);
             if translates(gpa, first) || rest != 0 && translates(next, rest) {
                 return Ok(Stored::Refused);
             }
@@ -314,6 +317,24 @@ impl Mmu {
         Ok(if code { Stored::Code } else { Stored::Done })
     }
 
+    /// Says what accesses to pages reach: for each piece its first guest-physical address and its size, both multiples of the page
+    /// size. Translations of code in pages that have changed are dropped; whether any has: then every TLB is to be flushed.
+    pub fn set_backings(&mut self, pieces: &[(u64, u64, Backing)]) -> bool {
+        let mut changed = false;
+        for &(base, size, backing) in pieces {
+            for gpa in (base..base.saturating_add(size)).step_by(PAGE_SIZE as usize) {
+                if self.ram.set_backing(gpa, backing.after(gpa - base)) {
+                    changed = true;
+                    if self.ram.hits_code(gpa, PAGE_SIZE) {
+                        let dropped = self.sink.code_written(gpa, PAGE_SIZE);
+                        self.dropped.add(&dropped);
+                    }
+                }
+            }
+        }
+        changed
+    }
+
     /// Checks that `size` bytes at `addr` can be written, without writing.
     pub fn probe_write<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, size: u64) -> Result<(), W::Fault> {
         self.translate(walker, bank, addr, Access::Write)?;
@@ -325,8 +346,8 @@ impl Mmu {
 
     /// Reads `size` (1, 2, 4, 8) bytes at a guest-physical address: RAM or device.
     pub fn phys_read(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8) -> u64 {
-        match self.ram.host(gpa, u64::from(size)) {
-            // SAFETY: `host` checked that the bytes are RAM.
+        match self.ram.readable(gpa, u64::from(size)) {
+            // SAFETY: `readable` checked that the bytes are RAM.
             Some(p) => unsafe { read_sized(p, size) },
             None => {
                 self.stats.mmio += 1;
@@ -339,13 +360,13 @@ impl Mmu {
     /// changed by it.
     pub fn phys_write(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8, value: u64) -> bool {
         let len = u64::from(size);
-        let Some(p) = self.ram.host(gpa, len) else {
+        let Some(p) = self.ram.writable(gpa, len) else {
             self.stats.mmio += 1;
             bus.mmio_write(gpa, size, value);
             return false;
         };
         let changed = if self.ram.hits_code(gpa, len) {
-            // SAFETY: `host` checked that the bytes are RAM.
+            // SAFETY: `writable` checked that the bytes are RAM.
             unsafe { exchange(p, size, value) }
         } else {
             // SAFETY: as above.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::backing::{Backing, Backings};
 use crate::tlb::PAGE_SIZE;
 
 /// log2 of the granule in which translated code is tracked, in bytes: 64 granules a page.
@@ -102,6 +103,9 @@ pub enum Marked {
     Fresh,
 }
 
+/// Pages whose backing can be set, at least: those below 4 GiB.
+const LOWEST_PAGES: u64 = (1 << 32) / PAGE_SIZE;
+
 struct Region {
     start: u64,
     end: u64,
@@ -113,6 +117,7 @@ pub struct Ram {
     regions: Vec<Region>,
     /// By page number, those that are not RAM included: zeroed memory, which the host gives as it is written.
     watches: Box<[Watch]>,
+    backings: Backings,
     memory: GuestMemoryMmap<()>,
 }
 
@@ -127,15 +132,15 @@ macro_rules! raw_access {
         /// Reads at `gpa`, unaligned too; `None` outside RAM.
         #[inline]
         pub fn $read(&self, gpa: u64) -> Option<$int> {
-            let p = self.host(gpa, size_of::<$int>() as u64)?;
-            // SAFETY: `host` checked that the bytes are inside a live mapping; no reference to them exists.
+            let p = self.readable(gpa, size_of::<$int>() as u64)?;
+            // SAFETY: `readable` checked that the bytes are inside a live mapping; no reference to them exists.
             Some(unsafe { read_raw::<$int>(p) })
         }
 
         /// Writes at `gpa`, unaligned too; `None` outside RAM. Does not look at code watches.
         #[inline]
         pub fn $write(&self, gpa: u64, value: $int) -> Option<()> {
-            let p = self.host(gpa, size_of::<$int>() as u64)?;
+            let p = self.writable(gpa, size_of::<$int>() as u64)?;
             // SAFETY: as for the read.
             unsafe { write_raw::<$int>(p, value) };
             Some(())
@@ -217,7 +222,9 @@ impl Ram {
             regions.push(Region { start, end: start + region.len(), host });
         }
         let pages = regions.iter().map(|r: &Region| r.end.div_ceil(PAGE_SIZE)).max().unwrap_or(0);
-        Ram { regions, watches: bytemuck::zeroed_slice_box(pages as usize), memory }
+        // All that a device below 4 GiB may move about.
+        let pages = pages.max(LOWEST_PAGES) as usize;
+        Ram { regions, watches: bytemuck::zeroed_slice_box(pages), backings: Backings::new(pages), memory }
     }
 
     /// The memory as vm-memory sees it, for loaders.
@@ -230,16 +237,39 @@ impl Ram {
         self.regions.iter().find(|r| gpa >= r.start && gpa < r.end && r.end - gpa >= len)
     }
 
-    /// Host address of `len` bytes at `gpa`, all within one region; `None` outside RAM.
+    /// Host address of `len` bytes at `gpa`, all within one region, whatever their pages' backings; `None` outside RAM.
     #[inline(always)]
     pub fn host(&self, gpa: u64, len: u64) -> Option<*mut u8> {
         // SAFETY: the offset is inside the region's mapping, by `region`.
         self.region(gpa, len).map(|r| unsafe { r.host.add((gpa - r.start) as usize) })
     }
 
-    /// Whether the page at `gpa` is RAM.
+    /// Host address of the RAM that reads of `len` bytes at `gpa` reach; `None` where they reach something else.
+    #[inline(always)]
+    pub fn readable(&self, gpa: u64, len: u64) -> Option<*mut u8> {
+        self.host(self.backings.read(gpa, len)?, len)
+    }
+
+    /// Host address of the RAM that writes of `len` bytes at `gpa` reach; `None` where they reach something else.
+    #[inline(always)]
+    pub fn writable(&self, gpa: u64, len: u64) -> Option<*mut u8> {
+        self.host(self.backings.write(gpa, len)?, len)
+    }
+
+    /// Whether writes to the page of `gpa` reach the RAM that reads of it do.
+    pub(crate) fn is_one(&self, gpa: u64) -> bool {
+        self.backings.is_one(gpa)
+    }
+
+    /// Whether reads of the page at `gpa` reach RAM.
     pub fn is_ram(&self, gpa: u64) -> bool {
-        self.region(gpa, 1).is_some()
+        self.readable(gpa, 1).is_some()
+    }
+
+    /// Says what accesses to the page of `gpa` reach; whether that has changed. TLBs, and translations of code in the page, are
+    /// the caller's to flush: see [`Mmu::set_backings`](crate::Mmu::set_backings).
+    pub fn set_backing(&self, gpa: u64, backing: Backing) -> bool {
+        self.backings.set(gpa, backing)
     }
 
     raw_access!(read_u8, write_u8, u8);
@@ -249,15 +279,15 @@ impl Ram {
 
     /// Copies from RAM; false when not all of it is RAM.
     pub fn read_bytes(&self, gpa: u64, out: &mut [u8]) -> bool {
-        let Some(p) = self.host(gpa, out.len() as u64) else { return false };
-        // SAFETY: `host` checked the range; `out` is not guest RAM, so they do not overlap.
+        let Some(p) = self.readable(gpa, out.len() as u64) else { return false };
+        // SAFETY: `readable` checked the range; `out` is not guest RAM, so they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(p, out.as_mut_ptr(), out.len()) };
         true
     }
 
     /// Copies into RAM; false when not all of it is RAM. Does not look at code watches.
     pub fn write_bytes(&self, gpa: u64, bytes: &[u8]) -> bool {
-        let Some(p) = self.host(gpa, bytes.len() as u64) else { return false };
+        let Some(p) = self.writable(gpa, bytes.len() as u64) else { return false };
         // SAFETY: as in `read_bytes`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, bytes.len()) };
         true
@@ -266,7 +296,7 @@ impl Ram {
     /// Atomic compare-and-swap of an aligned 32-bit word, sequentially consistent: whether it held `old`.
     /// `None` outside RAM or unaligned.
     pub fn cas_u32(&self, gpa: u64, old: u32, new: u32) -> Option<bool> {
-        let p = self.host(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
+        let p = self.writable(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
         // SAFETY: inside a live mapping and aligned; atomics of this size are the only kind of reference made.
         let word = unsafe { AtomicU32::from_ptr(p.cast()) };
         Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
@@ -274,7 +304,7 @@ impl Ram {
 
     /// Atomic compare-and-swap of an aligned 64-bit word, as [`Ram::cas_u32`].
     pub fn cas_u64(&self, gpa: u64, old: u64, new: u64) -> Option<bool> {
-        let p = self.host(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
+        let p = self.writable(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
         // SAFETY: as in `cas_u32`.
         let word = unsafe { AtomicU64::from_ptr(p.cast()) };
         Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())

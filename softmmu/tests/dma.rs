@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use mimus_softmmu::{CodeSink, Dma, Dropped, PAGE_SIZE, Ram};
+use mimus_softmmu::{Backing, CodeSink, Dma, Dropped, PAGE_SIZE, Ram};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 #[derive(Default)]
@@ -67,4 +67,20 @@ fn a_write_to_code_is_told_by_page() {
     assert_eq!(told().len(), 1, "a file's bytes");
     dma.read_slice(&mut [0; 8], GuestAddress(BASE + PAGE_SIZE)).unwrap();
     assert_eq!(told(), [], "reading changes nothing");
+}
+
+#[test]
+fn devices_see_the_same_memory_map() {
+    let (ram, sink, dma) = setup();
+    dma.write_slice(&[7; 16], GuestAddress(BASE)).unwrap();
+    ram.set_backing(BASE, Backing::ROM);
+    ram.set_backing(BASE + PAGE_SIZE, Backing::DEVICE);
+    let mut back = [0; 16];
+    dma.read_slice(&mut back, GuestAddress(BASE)).unwrap();
+    assert_eq!(back, [7; 16]);
+    assert!(dma.write_slice(&[1; 16], GuestAddress(BASE)).is_err());
+    assert!(dma.read_slice(&mut back, GuestAddress(BASE + PAGE_SIZE)).is_err());
+    assert!(dma.read_slice(&mut back, GuestAddress(BASE + PAGE_SIZE - 8)).is_err());
+    assert_eq!(ram.read_u8(BASE), Some(7));
+    assert!(sink.0.lock().unwrap().is_empty());
 }

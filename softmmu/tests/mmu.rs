@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Ram, Stored, Walker,
+    Access, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Place, Ram, Stored,
+    Walker,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -335,4 +336,58 @@ fn address_spaces_keep_their_entries_and_nothing_of_each_other() {
     s.mmu.enter_space(2, false);
     s.read(VIRT, 1).unwrap();
     assert_eq!(s.mmu.stats.refills, refills + 2);
+}
+
+#[test]
+fn a_rom_is_read_directly_and_its_writes_go_to_the_bus() {
+    let mut s = Setup::new(&[0x5000]);
+    s.mmu.ram.write_u32(0x5000, 0x1234_5678).unwrap();
+    s.write(VIRT + 8, 1, 1).unwrap();
+    assert!(s.mmu.set_backings(&[(0x5000, PAGE_SIZE, Backing::ROM)]));
+    assert!(!s.mmu.set_backings(&[(0x5000, PAGE_SIZE, Backing::ROM)]), "it is so already");
+    s.mmu.flush(false, 0);
+    assert_eq!(s.read(VIRT, 4), Ok(0x1234_5678));
+    let refills = s.mmu.stats.refills;
+    assert_eq!(s.read(VIRT, 4), Ok(0x1234_5678));
+    assert_eq!(s.mmu.stats.refills, refills, "the TLB has it");
+    // Code in a ROM is no reason to refuse a store to it, which changes nothing.
+    s.mmu.ram.mark_code(0x5000, 1);
+    let store =
+        |s: &mut Setup| s.mmu.write(&s.pages, &mut s.device, 0, (VIRT, 4, 0xffff_ffff), CodePolicy::Refuse(RUNNING));
+    assert_eq!((store(&mut s), store(&mut s)), (Ok(Stored::Done), Ok(Stored::Done)));
+    assert_eq!(s.device.0, [(0x5000, 4, Some(0xffff_ffff)); 2]);
+    assert_eq!((s.read(VIRT, 4), s.told()), (Ok(0x1234_5678), vec![]));
+    assert_eq!(s.mmu.ram.write_u8(0x5000, 9), None);
+    assert_eq!(s.mmu.ram.cas_u32(0x5000, 0x1234_5678, 9), None);
+    assert_eq!((s.mmu.fill(&s.pages, 0, VIRT, (1, 0), 16), s.read(VIRT, 2)), (Ok(0), Ok(0x5678)));
+}
+
+#[test]
+fn reads_of_one_memory_and_writes_to_another() {
+    let mut s = Setup::new(&[0x5000, 0x6000]);
+    s.mmu.ram.write_u32(0x9000, 0x1111_1111).unwrap();
+    s.mmu.ram.mark_code(0x5000, 1);
+    let shadow = Backing { read: Place::At(0x9000), write: Place::Own };
+    assert!(s.mmu.set_backings(&[(0x5000, PAGE_SIZE, shadow)]));
+    assert_eq!(s.told(), [(0x5000, PAGE_SIZE)], "what was translated there is dropped");
+    assert!(s.mmu.take_dropped().any());
+    assert_eq!(s.read(VIRT, 4), Ok(0x1111_1111));
+    s.write(VIRT, 4, 0x2222_2222).unwrap();
+    assert_eq!(s.read(VIRT, 4), Ok(0x1111_1111));
+    assert_eq!(s.mmu.ram.read_u32(0x5000), Some(0x1111_1111), "as the processor sees it");
+    let both = Backing { read: Place::At(0x9000), write: Place::At(0x9000) };
+    s.mmu.set_backings(&[(0x5000, PAGE_SIZE, Backing::RAM), (0x6000, PAGE_SIZE, both)]);
+    s.mmu.flush(false, 0);
+    assert_eq!(s.read(VIRT, 4), Ok(0x2222_2222), "it was written to the RAM");
+    s.write(VIRT + PAGE_SIZE, 4, 0x3333_3333).unwrap();
+    assert_eq!((s.mmu.ram.read_u32(0x9000), s.read(VIRT + PAGE_SIZE, 4)), (Some(0x3333_3333), Ok(0x3333_3333)));
+    s.mmu.ram.write_u32(0xa000, 0x4444_4444).unwrap();
+    s.mmu.set_backings(&[(0x5000, 2 * PAGE_SIZE, both)]);
+    s.mmu.flush(false, 0);
+    assert_eq!([VIRT, VIRT + PAGE_SIZE].map(|at| s.read(at, 4)), [Ok(0x3333_3333), Ok(0x4444_4444)], "page by page");
+    s.mmu.set_backings(&[(0x5000, 2 * PAGE_SIZE, Backing::DEVICE)]);
+    s.mmu.flush(false, 0);
+    s.write(VIRT + PAGE_SIZE, 1, 7).unwrap();
+    assert_eq!(s.read(VIRT, 1), Ok(0xd0));
+    assert_eq!(s.device.0, [(0x6000, 1, Some(7)), (0x5000, 1, None)]);
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored, Verdict,
+    Access, Backing, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored,
+    Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,11 @@ pub trait Bus: MmioBus + Send {
     fn port_in(&mut self, port: u16, size: u8) -> u32;
     /// OUT of `size` (1, 2, 4) bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// What pages of guest-physical memory reach from now on, if the last OUT has changed that: for each piece its first address
+    /// and its size in bytes.
+    fn take_backings(&mut self) -> Option<Vec<(u64, u64, Backing)>> {
+        None
+    }
     /// The machine's time stamp counter, before the guest's offset.
     fn tsc(&mut self) -> u64;
     /// IA32_APIC_BASE.
@@ -190,6 +196,22 @@ impl Cpu {
         self.update_mappings();
     }
 
+    /// OUT of `size` bytes, and what it changes in the memory map.
+    pub(crate) fn port_out(&mut self, port: u16, size: u8, value: u32) {
+        self.bus.port_out(port, size, value);
+        if let Some(pieces) = self.bus.take_backings() {
+            self.set_backings(&pieces);
+        }
+    }
+
+    /// Says what pages of guest-physical memory reach: for each piece its first address and its size in bytes.
+    pub fn set_backings(&mut self, pieces: &[(u64, u64, Backing)]) {
+        if self.mmu.set_backings(pieces) {
+            self.forget_dropped();
+            self.flush_tlb(false);
+        }
+    }
+
     /// Enters the address space of PCID `pcid`, whose entries are flushed unless `keep`.
     pub fn enter_space(&mut self, pcid: u64, keep: bool) {
         self.mmu.enter_space(pcid, keep);
@@ -205,8 +227,8 @@ impl Cpu {
     /// Flushes one page of the TLB in every address space.
     pub fn flush_tlb_page(&mut self, addr: u64) {
         self.mmu.flush_page(addr);
-        if self.contexts.knows(addr) {
-            self.forget_code();
+        if self.contexts.flush_page(addr) {
+            self.update_mappings();
         }
     }
 

@@ -179,7 +179,7 @@ helpers! {
     /// IN of `arg` bytes from port `a`.
     PortIn sys::port::port_in [READ_ENV FAULT MEMORY];
     /// OUT of the low `arg` bytes of `b` to port `a`.
-    PortOut sys::port::port_out [READ_ENV FAULT MEMORY];
+    PortOut sys::port::port_out [READ_ENV WRITE_ENV FAULT MEMORY];
     /// ENTER with `a` bytes of locals at level `b`; `arg` operand size in bytes.
     Enter sys::stack::enter [READ_ENV WRITE_ENV FAULT MEMORY];
     /// CPUID.

@@ -245,7 +245,7 @@ fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
             let port = cpu.state.gpr[reg::RDX] as u16;
             cpu.check_io(port, size)?;
             let value = source(cpu)?;
-            cpu.bus.port_out(port, size, value as u32);
+            cpu.port_out(port, size, value as u32);
             moves_di = false;
         }
     }

@@ -4,10 +4,11 @@ mod state;
 
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
+use crate::fw_cfg::{self, FwCfg};
 use crate::i8042::I8042;
 use crate::ioapic::{self, IoApic};
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
-use crate::pci::Pci;
+use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -73,6 +74,7 @@ enum PortDevice {
     Pm,
     Pci,
     Gpe,
+    FwCfg,
     DebugExit,
     DebugCon,
 }
@@ -80,7 +82,7 @@ enum PortDevice {
 impl PortDevice {
     /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
     fn is_wide(self) -> bool {
-        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::DebugExit)
+        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::FwCfg | PortDevice::DebugExit)
     }
 }
 
@@ -102,7 +104,7 @@ const PORTS: [PortRange; 16] = [
     (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
     (COM1.base, COM1.base + 7, PortDevice::Uart),
     (0x4d0, 0x4d1, PortDevice::Pic),
-    (acpi_pm::PM_BASE, acpi_pm::PM_BASE + acpi_pm::PM_LENGTH - 1, PortDevice::Pm),
+    (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
     (0xcf8, 0xcff, PortDevice::Pci),
     (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
 ];
@@ -118,6 +120,9 @@ const IRQ_SOURCES: [IrqSource; 5] = [
     (acpi_pm::SCI_IRQ, |devices| devices.pm.sci()),
     (12, |devices| devices.i8042.irq12()),
 ];
+
+/// The ISA interrupt lines that no device but the timer and the second 8259A drives.
+const TIMER_AND_CASCADE: u16 = 1 << 0 | 1 << 2;
 
 /// The I/O APIC input of an ISA interrupt line: the timer's is input 2, as the MADT and the MP table say.
 fn ioapic_pin(irq: u8) -> u8 {
@@ -138,6 +143,9 @@ const FIRMWARE_PIC_WRITES: [(u16, u8); 10] = [
     (0xa1, 0xff),
 ];
 
+/// The ports of the 8259As' edge/level control registers, one after the other.
+const ELCR: u16 = 0x4d0;
+
 /// The I/O APIC input that carries the 8259A's output.
 const EXT_INT_PIN: u8 = 0;
 
@@ -147,6 +155,10 @@ pub struct Pc {
     ports: Vec<PortRange>,
     serial: Box<dyn CharSink>,
     debugcon: Box<dyn CharSink>,
+    bus: Bus,
+    fw_cfg: Option<FwCfg>,
+    /// Messages on their way; empty between accesses.
+    messages: Vec<MsiMessage>,
     devices: Devices,
 }
 
@@ -165,7 +177,7 @@ impl Pc {
             ports.push((port, port, PortDevice::DebugCon));
         }
         ports.extend(PORTS);
-        let mut devices = Devices {
+        let devices = Devices {
             now: 0,
             uart: Uart::new(COM1),
             pic: Pic::new(),
@@ -173,15 +185,56 @@ impl Pc {
             rtc: Rtc::new(config.unix_time_at_power_on, config.ram_size, cpus),
             lapics: (0..cpus).map(Lapic::new).collect(),
             ioapic: IoApic::new(),
-            pci: Pci::new(),
             i8042: I8042::new(),
             pm: AcpiPm::new(),
             post_code: PostCode::default(),
             isa_lines: 0,
+            pci_irqs: 0,
             event: None,
         };
-        devices.set_up_as_firmware();
-        Pc { config, ports, serial, debugcon, devices }
+        Pc { config, ports, serial, debugcon, bus: Bus::new(), fw_cfg: None, messages: Vec::new(), devices }
+    }
+
+    /// Plugs a function into the PCI bus: at `devfn`, or as the first free device. Where it is; `None` if there is no room.
+    pub fn plug(&mut self, devfn: Option<DevFn>, function: Box<dyn Function>) -> Option<DevFn> {
+        self.bus.plug(devfn, function)
+    }
+
+    /// Plugs in what firmware is configured by.
+    pub fn set_fw_cfg(&mut self, device: FwCfg) {
+        self.fw_cfg = Some(device);
+    }
+
+    /// Says in the CMOS what to boot from, first choice first: 1 is a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0
+    /// nothing. The first hard disks' geometry is translated for the BIOS interface by logical block.
+    pub fn set_boot_order(&mut self, order: [u8; 3]) {
+        self.devices.rtc.set_boot_order(order);
+    }
+
+    /// Does something with the PCI function at `devfn`, at `now`; `None` if it is no `T`.
+    pub fn function<T: Function, R>(&mut self, now: u64, devfn: DevFn, f: impl FnOnce(&mut T, u64) -> R) -> Option<R> {
+        let now = self.set_now(now);
+        let result = self.bus.function_mut::<T>(devfn).map(|function| f(function, now));
+        self.settle();
+        result
+    }
+
+    /// Leaves the devices as firmware would, for a guest that is booted without: interrupt controllers initialised and masked,
+    /// the bootstrap processor's local APIC in virtual wire mode, PCI functions placed and their interrupts routed.
+    pub fn set_up_as_firmware(&mut self) {
+        let level_triggered = self.bus.set_up_as_firmware();
+        self.devices.set_up_as_firmware(level_triggered);
+        self.settle();
+    }
+
+    /// Whether [`Pc::pam`] may have changed since the last call.
+    pub fn take_pam_changed(&mut self) -> bool {
+        self.bus.take_pam_changed()
+    }
+
+    /// Which of the memory from 768 KiB to 1 MiB is RAM.
+    pub fn pam(&self) -> impl Iterator<Item = Pam> + '_ {
+        self.bus.chipset().pam()
     }
 
     /// Reads `size` (1, 2 or 4) bytes at I/O port `port`. Ports that nobody claims read as all ones.
@@ -191,6 +244,7 @@ impl Pc {
         let mask = u32::MAX >> (32 - 8 * u32::from(size));
         let value = match self.route(port) {
             Some((base, device)) if device.is_wide() => self.read_device(now, device, port - base, port, size),
+            None if let Some(value) = self.bus.access_read(now, Space::Io, port.into(), size) => value as u32,
             _ => (0..size).rev().fold(0, |value, byte| {
                 let port = port.wrapping_add(u16::from(byte));
                 let byte = match self.route(port) {
@@ -213,6 +267,7 @@ impl Pc {
             Some((base, device)) if device.is_wide() => {
                 self.write_device(now, device, port - base, port, size, value);
             }
+            None if self.bus.access_write(now, Space::Io, port.into(), size, value.into()) => {}
             _ => {
                 for (offset, byte) in (0..u16::from(size)).zip(value.to_le_bytes()) {
                     let port = port.wrapping_add(offset);
@@ -226,11 +281,11 @@ impl Pc {
     }
 
     /// Reads `size` bytes at guest-physical address `gpa` on behalf of processor `cpu`: its local APIC page, wherever
-    /// IA32_APIC_BASE has put it, or the I/O APIC. All ones elsewhere.
+    /// IA32_APIC_BASE has put it, the I/O APIC, or a PCI function. All ones elsewhere.
     pub fn mmio_read(&mut self, now: u64, cpu: usize, gpa: u64, size: u8) -> u64 {
         let now = self.set_now(now);
         let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
-        // Registers are 32 bits wide and 16 bytes apart; a narrower access sees its part.
+        // The APICs' registers are 32 bits wide and 16 bytes apart; a narrower access sees its part.
         let shift = 8 * (gpa & 3) as u32;
         let value = if let Some(lapic) = self.devices.lapics.get_mut(cpu)
             && let Some(offset) = lapic.page_offset(gpa)
@@ -239,7 +294,7 @@ impl Pc {
         } else if let Some(offset) = ioapic_offset(gpa) {
             u64::from(self.devices.ioapic.read(offset & !3) >> shift)
         } else {
-            u64::MAX
+            self.bus.access_read(now, Space::Memory, gpa, size).unwrap_or(u64::MAX)
         };
         self.settle();
         value & mask
@@ -249,23 +304,23 @@ impl Pc {
     /// take aligned double words only (SDM vol. 3A, 10.4.1).
     pub fn mmio_write(&mut self, now: u64, cpu: usize, gpa: u64, size: u8, value: u64) {
         let now = self.set_now(now);
-        if size < 4 || gpa & 3 != 0 {
+        let lapic = self.devices.lapics.get_mut(cpu);
+        let lapic = lapic.and_then(|lapic| Some((lapic.page_offset(gpa)?, lapic)));
+        let ioapic = ioapic_offset(gpa);
+        if lapic.is_none() && ioapic.is_none() {
+            self.bus.access_write(now, Space::Memory, gpa, size, value);
+        } else if size < 4 || gpa & 3 != 0 {
             tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
-            return;
-        }
-        let value = value as u32;
-        if let Some(lapic) = self.devices.lapics.get_mut(cpu)
-            && let Some(offset) = lapic.page_offset(gpa)
-        {
-            match lapic.write(now, offset, value) {
+        } else if let Some((offset, lapic)) = lapic {
+            match lapic.write(now, offset, value as u32) {
                 Some(Effect::Send(message)) => {
                     self.devices.deliver(message, Some(cpu));
                 }
                 Some(Effect::EndOfInterrupt(vector)) => self.devices.ioapic.end_of_interrupt(vector),
                 None => {}
             }
-        } else if let Some(offset) = ioapic_offset(gpa) {
-            self.devices.ioapic.write(offset, value);
+        } else if let Some(offset) = ioapic {
+            self.devices.ioapic.write(offset, value as u32);
         }
         self.settle();
     }
@@ -280,13 +335,19 @@ impl Pc {
         for lapic in &mut devices.lapics {
             lapic.advance(now);
         }
+        self.bus.advance(now);
         self.settle();
     }
 
     /// The earliest guest nanosecond at which [`Pc::advance`] has something to do; none when nothing is armed.
     pub fn next_deadline(&self) -> Option<u64> {
         let devices = &self.devices;
-        let clocks = [devices.pit.next_deadline(), devices.rtc.next_deadline(), devices.pm.next_deadline()];
+        let clocks = [
+            devices.pit.next_deadline(),
+            devices.rtc.next_deadline(),
+            devices.pm.next_deadline(),
+            self.bus.next_deadline(),
+        ];
         clocks.into_iter().chain(devices.lapics.iter().map(Lapic::next_deadline)).fold(None, earlier)
     }
 
@@ -415,13 +476,17 @@ impl Pc {
         devices.rtc.reset();
         devices.lapics = (0..self.config.cpus).map(Lapic::new).collect();
         devices.ioapic = IoApic::new();
-        devices.pci = Pci::new();
         devices.i8042 = I8042::new();
         devices.pm.reset();
         devices.post_code = PostCode::default();
         devices.isa_lines = 0;
+        devices.pci_irqs = 0;
         devices.event = None;
-        devices.set_up_as_firmware();
+        self.bus.reset();
+        if let Some(device) = &mut self.fw_cfg {
+            device.reset();
+        }
+        self.messages.clear();
     }
 
     fn lapic(&self, cpu: usize) -> Option<&Lapic> {
@@ -435,13 +500,27 @@ impl Pc {
     }
 
     fn settle(&mut self) {
+        self.bus.take_msis(&mut self.messages);
+        for message in self.messages.drain(..) {
+            match message.decode() {
+                Some(message) => {
+                    self.devices.deliver(message, None);
+                }
+                None => tracing::debug!(address = message.address, "PCI: a message for no local APIC is dropped"),
+            }
+        }
+        self.devices.pci_irqs = self.bus.isa_irqs();
         self.devices.settle();
     }
 
     /// The first port of the range that `port` is in, and its device.
     fn route(&self, port: u16) -> Option<(u16, PortDevice)> {
         let range = self.ports.iter().find(|(first, last, _)| (*first..=*last).contains(&port));
-        range.map(|(first, _, device)| (*first, *device))
+        let pm = || {
+            let base = self.bus.chipset().pm_base()?;
+            (base..base.saturating_add(acpi_pm::PM_LENGTH)).contains(&port).then_some((base, PortDevice::Pm))
+        };
+        range.map(|(first, _, device)| (*first, *device)).or_else(pm)
     }
 
     fn read_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8) -> u32 {
@@ -449,7 +528,8 @@ impl Pc {
         let [low, _] = offset.to_le_bytes();
         let byte = match device {
             PortDevice::Pm => return devices.pm.read(now, offset, size),
-            PortDevice::Pci => return devices.pci.read(low, size),
+            PortDevice::Pci => return self.bus.read(low, size),
+            PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
             PortDevice::DebugExit => 0,
             PortDevice::DebugCon => DEBUGCON_MAGIC,
             PortDevice::Pic => devices.pic.read(port),
@@ -485,8 +565,13 @@ impl Pc {
                 }
             }
             PortDevice::Pci => {
-                if devices.pci.write(low, size, value) {
+                if self.bus.write(low, size, value) {
                     devices.request(PcEvent::Reset);
+                }
+            }
+            PortDevice::FwCfg => {
+                if let Some(device) = &mut self.fw_cfg {
+                    device.write(offset, size, value);
                 }
             }
             PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
@@ -537,12 +622,15 @@ fn ioapic_offset(gpa: u64) -> Option<u64> {
 }
 
 impl Devices {
-    /// There is no firmware, so the interrupt controllers start as it would leave them: 8259As initialised and masked,
-    /// the bootstrap processor's local APIC in virtual wire mode.
-    fn set_up_as_firmware(&mut self) {
+    /// Leaves the interrupt controllers as firmware does: 8259As initialised and masked, these inputs level-triggered, the
+    /// bootstrap processor's local APIC in virtual wire mode.
+    fn set_up_as_firmware(&mut self, level_triggered: u16) {
         // The timer's line is high from power-on; the initialisation forgets that edge.
         self.settle();
         for (port, value) in FIRMWARE_PIC_WRITES {
+            self.pic.write(port, value);
+        }
+        for (port, value) in (ELCR..).zip(level_triggered.to_le_bytes()) {
             self.pic.write(port, value);
         }
         if let Some(bsp) = self.lapics.first_mut() {
@@ -564,9 +652,13 @@ impl Devices {
             self.set_isa_line(0, true);
         }
         self.set_isa_line(0, timer.level);
-        for (irq, level) in IRQ_SOURCES {
-            let level = level(self);
-            self.set_isa_line(irq, level);
+        let sources = IRQ_SOURCES.iter().filter(|(_, level)| level(self));
+        let levels = sources.fold(self.pci_irqs & !TIMER_AND_CASCADE, |lines, (irq, _)| lines | 1 << irq);
+        let mut changed = (levels ^ self.isa_lines) & !TIMER_AND_CASCADE;
+        while changed != 0 {
+            let irq = changed.trailing_zeros() as u8;
+            changed &= changed - 1;
+            self.set_isa_line(irq, levels >> irq & 1 != 0);
         }
         let output = self.pic.output();
         self.set_pic_output(output);

@@ -3,10 +3,11 @@
 use super::{Pc, PcEvent};
 use crate::acpi_pm::AcpiPm;
 use crate::debug::PostCode;
+use crate::fw_cfg::{FwCfg, FwCfgData};
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::lapic::Lapic;
-use crate::pci::Pci;
+use crate::pci::BusData;
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -14,7 +15,7 @@ use crate::uart::{COM1, Uart};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,12 +28,13 @@ pub(super) struct Devices {
     pub(super) rtc: Rtc,
     pub(super) lapics: Vec<Lapic>,
     pub(super) ioapic: IoApic,
-    pub(super) pci: Pci,
     pub(super) i8042: I8042,
     pub(super) pm: AcpiPm,
     pub(super) post_code: PostCode,
     /// The ISA interrupt lines as last driven, bit by number.
     pub(super) isa_lines: u16,
+    /// The lines among them that PCI functions assert.
+    pub(super) pci_irqs: u16,
     pub(super) event: Option<PcEvent>,
 }
 
@@ -43,6 +45,8 @@ pub struct PcState {
     ram_size: u64,
     tsc_hz: u64,
     devices: Devices,
+    bus: BusData,
+    fw_cfg: Option<FwCfgData>,
 }
 
 /// Why a state does not fit a machine.
@@ -72,6 +76,8 @@ impl Pc {
             ram_size: self.config.ram_size,
             tsc_hz: self.config.tsc_hz,
             devices: self.devices.clone(),
+            bus: self.bus.save(),
+            fw_cfg: self.fw_cfg.as_ref().map(FwCfg::save),
         }
     }
 
@@ -87,6 +93,8 @@ impl Pc {
             ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
             ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
             ("serial port", devices.uart.config() == COM1),
+            ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
+            ("set of PCI functions", self.bus.fits(&state.bus)),
         ] {
             if !same {
                 return Err(StateError::Machine(what));
@@ -94,7 +102,6 @@ impl Pc {
         }
         for (what, well_formed) in [
             ("clock", devices.rtc.is_well_formed()),
-            ("PCI host bridge", devices.pci.is_well_formed()),
             ("serial port", devices.uart.is_well_formed()),
             ("keyboard controller", devices.i8042.is_well_formed()),
         ] {
@@ -103,6 +110,10 @@ impl Pc {
             }
         }
         self.devices = devices;
+        self.bus.restore(state.bus);
+        if let (Some(device), Some(data)) = (&mut self.fw_cfg, state.fw_cfg) {
+            device.restore(data);
+        }
         Ok(())
     }
 }

@@ -32,7 +32,9 @@ fn config(cpus: u8) -> PcConfig {
 }
 
 fn pc(cpus: u8) -> Pc {
-    Pc::new(config(cpus), Box::new(Sink::default()), Box::new(Sink::default()))
+    let mut pc = Pc::new(config(cpus), Box::new(Sink::default()), Box::new(Sink::default()));
+    pc.set_up_as_firmware();
+    pc
 }
 
 fn outb(pc: &mut Pc, port: u16, value: u8) {
@@ -172,6 +174,7 @@ fn ext_int_through_the_ioapic() {
 fn serial_port_sends_receives_and_interrupts() {
     let (serial, console) = (Sink::default(), Sink::default());
     let mut p = Pc::new(config(1), Box::new(serial.clone()), Box::new(console.clone()));
+    p.set_up_as_firmware();
     init_pics(&mut p, 0xef, 0xff);
     for byte in *b"hi" {
         outb(&mut p, 0x3f8, byte);
@@ -371,7 +374,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 2 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 3 }));
 }
 
 /// A xorshift generator: the same traffic on every run.
@@ -453,4 +456,40 @@ fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
             }
         }
     }
+}
+
+#[test]
+fn pci_interrupts_by_pin_and_by_message() {
+    use crate::pci::testing::Probe;
+    let mut p = Pc::new(config(1), Box::new(Sink::default()), Box::new(Sink::default()));
+    let devfn = p.plug(None, Box::new(Probe::new())).unwrap();
+    p.set_up_as_firmware();
+    lapic_write(&mut p, 0, 0xf0, 0x1ff);
+    // Pin A of device 2 is on the second line, which is ISA line 10: level-triggered.
+    redirect(&mut p, 10, 0x8051);
+    p.function(0, devfn, |probe: &mut Probe, _| probe.pin = true).unwrap();
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    assert!(p.function(0, 1 << 3, |_: &mut Probe, _| ()).is_none(), "the chipset is none");
+    lapic_write(&mut p, 0, 0xb0, 0);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x51), "the level stands");
+    p.function(0, devfn, |probe: &mut Probe, _| probe.pin = false).unwrap();
+    lapic_write(&mut p, 0, 0xb0, 0);
+    assert_eq!(p.acknowledge_interrupt(0), None);
+    // Vector 0 of MSI-X, the table of which is in the second window.
+    let window = p.function(0, devfn, |probe: &mut Probe, _| probe.config.windows().find(|w| w.bar == 1).unwrap().base);
+    let table = window.unwrap();
+    for (offset, value) in [(0, 0xfee0_0000u64), (8, 0x62), (12, 0)] {
+        p.mmio_write(0, 0, table + offset, 4, value);
+    }
+    p.port_write(0, 0xcf8, 4, 0x8000_1004);
+    p.port_write(0, 0xcfc, 2, 6);
+    let capability = p.function(0, devfn, |probe: &mut Probe, _| probe.config.u8(0x34)).unwrap();
+    p.port_write(0, 0xcf8, 4, 0x8000_1000 | u32::from(capability));
+    p.port_write(0, 0xcff, 1, 0x80);
+    p.function(0, devfn, |probe: &mut Probe, _| probe.msix.signal(&probe.config, 0)).unwrap();
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x62));
+    // Wide accesses reach a function in one piece, where nothing of the board is.
+    p.port_write(0, 0x1f0, 4, 0x1122_3344);
+    assert_eq!(p.port_read(0, 0x1f0, 2), 0x3344);
+    assert_eq!(p.function(0, devfn, |probe: &mut Probe, _| probe.last), Some((100, 0, 2)));
 }

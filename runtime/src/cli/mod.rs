@@ -25,7 +25,7 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
     VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, DISPLAY, Family, MACHINE, MACHINE_RISCV};
@@ -208,17 +208,28 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     if let Some(text) = given.text("m")? {
         config.ram_size = ram_size(text)?;
     }
-    let mut disks = disks::Disks::default();
-    for value in given.all("drive") {
-        if arch == Arch::X86 {
-            return Err(CliError::new("-drive", "disks of the machine pc are not supported yet").into());
+    let default = match arch {
+        Arch::X86 => disks::Interface::Ide,
+        Arch::Riscv => disks::Interface::Virtio,
+    };
+    let mut disks = disks::Disks::new(default, given.flag("snapshot"));
+    // Those with a place come first, and leave the others the rest.
+    for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
+        if let Some(file) = given.path(name)? {
+            disks.at_place(&format!("-{name}"), file, index)?;
         }
-        config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
+    }
+    for value in given.all("drive") {
+        let disk = disks.drive(utf8("drive", value)?)?;
+        if disk.is_some() {
+            check_slots("-drive", arch, &config)?;
+        }
+        config.virtio.extend(disk.map(VirtioDevice::Block));
     }
     for value in given.all("device") {
-        device(utf8("device", value)?, devices, &mut disks, &mut config)?;
+        device(utf8("device", value)?, arch, devices, &mut disks, &mut config)?;
     }
-    disks.check()?;
+    config.ide = disks.finish()?;
     if let Some(text) = given.text("display")? {
         choose(&DISPLAY, text, None)?;
     }
@@ -325,16 +336,25 @@ fn ram_size(text: &str) -> Result<u64, CliError> {
     }
 }
 
-fn device(text: &str, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
+/// Checks that there is room for another virtio device.
+fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError> {
+    if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
+        return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")));
+    }
+    Ok(())
+}
+
+fn device(text: &str, arch: Arch, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
+    if name.starts_with("ide-") {
+        return Ok(disks.ide_device(&option, &values)?);
+    }
     if name.starts_with("virtio-") {
-        if config.virtio.len() == VIRTIO_SLOTS {
-            return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")).into());
-        }
+        check_slots(&option, arch, config)?;
         let adapters = config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count();
         config.virtio.push(match name {
-            "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
+            "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net { mac: disks::mac(&option, values.text("mac"), adapters)? },
             _ => VirtioDevice::Rng,
         });
@@ -379,7 +399,11 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
         None if given.one("display").is_some() => Chardev::Null,
         None => Chardev::Stdio { mux: false },
     };
-    config.debugcon = debugcon.map(|chardev| Debugcon { iobase: DEBUGCON_PORT, chardev });
+    let iobase = debugcon_port(given)?;
+    if debugcon.is_none() && given.one("global").is_some() {
+        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
+    }
+    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
     Ok(())
 }
 
@@ -435,13 +459,19 @@ fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliErr
 fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
     config.bios = match given.path("bios")? {
         None => Bios::Default,
-        Some(_) if arch == Arch::X86 => {
-            return Err(CliError::new("-bios", "firmware of the machine pc is not supported yet"));
-        }
         Some(file) if file.as_os_str() == "none" => Bios::None,
         Some(file) if file.as_os_str() == "default" => Bios::Default,
         Some(file) => Bios::File(file),
     };
+    for directory in given.all("L") {
+        config.data_dirs.push(PathBuf::from(directory));
+    }
+    if let Some(text) = given.text("boot")? {
+        if arch != Arch::X86 {
+            return Err(CliError::new("-boot", "only the machine pc has firmware that it is for"));
+        }
+        config.boot = boot_order(text)?;
+    }
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
     if let Some(text) = given.text("append")? {
@@ -450,8 +480,67 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
     match without_kernel {
         Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        _ if arch == Arch::X86 && config.bios == Bios::None && config.kernel.is_none() => {
+            Err(CliError::new("-bios", "none: the machine pc then needs -kernel"))
+        }
         _ => Ok(()),
     }
+}
+
+/// What firmware boots.
+fn boot_order(text: &str) -> Result<Boot, CliError> {
+    const KEYS: &[Key] = &[
+        Key { name: "order", kind: Kind::Text("drives"), help: "" },
+        Key { name: "once", kind: Kind::NotYet, help: "" },
+        Key { name: "menu", kind: Kind::Word(&["on", "off"]), help: "" },
+        Key { name: "splash", kind: Kind::NotYet, help: "" },
+        Key { name: "splash-time", kind: Kind::Number(0, 65_535), help: "" },
+        Key { name: "reboot-timeout", kind: Kind::NotYet, help: "" },
+        Key { name: "strict", kind: Kind::NotYet, help: "" },
+    ];
+    let values = keyval::parse("-boot", text, "order", KEYS)?;
+    let mut boot = Boot::default();
+    if let Some(order) = values.text("order") {
+        boot.order = [0; 3];
+        let mut seen = String::new();
+        for letter in order.chars() {
+            let error = |what: &str| CliError::new("-boot", format!("order={order}: '{letter}' {what}"));
+            if seen.contains(letter) {
+                return Err(error("is there twice"));
+            }
+            let place = boot.order.get_mut(seen.len()).ok_or_else(|| error("is one too many: firmware tries three"))?;
+            *place = match letter {
+                'a' => 1,
+                'c' => 2,
+                'd' => 3,
+                'n' => 4,
+                _ => return Err(error("is none of a, c, d and n")),
+            };
+            seen.push(letter);
+        }
+    }
+    boot.menu = values.word("menu") == Some("on");
+    if let Some(time) = values.number("splash-time").and_then(|time| u32::try_from(time).ok()) {
+        boot.splash_time = time;
+    }
+    Ok(boot)
+}
+
+/// The port of `-debugcon`, which `-global` may move.
+fn debugcon_port(given: &Given) -> Result<u16, CliError> {
+    let mut port = DEBUGCON_PORT;
+    for value in given.all("global") {
+        let text = utf8("global", value)?;
+        let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
+            CliError::new("-global", format!("'{text}' is not supported yet (supported: isa-debugcon.iobase=PORT)"))
+        })?;
+        let parsed = match number.strip_prefix("0x") {
+            Some(digits) => u16::from_str_radix(digits, 16),
+            None => number.parse(),
+        };
+        port = parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?;
+    }
+    Ok(port)
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

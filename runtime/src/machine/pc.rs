@@ -5,26 +5,106 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
+use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::firmware::{self, Rom};
 use super::{Board, Event, Looked, Parts, Turn, unix_time};
+use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, BootConfig, BootState, SegmentInit};
 use crate::bus::{self, PcBus, SharedPc};
-use crate::clock::{Clock, TSC_HZ};
-use crate::config::Config;
+use crate::clock::{Alarm, Clock, TSC_HZ};
+use crate::config::{Config, Disk, IdeDrive};
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
+/// A disk's way to its device.
+struct Place {
+    pc: SharedPc,
+    clock: Clock,
+    alarm: Alarm,
+    kicker: Arc<Kicker>,
+    place: IdePlace,
+}
+
+impl Place {
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
+        let now = self.clock.now();
+        let mut pc = bus::lock(&self.pc);
+        let result = pc.function(now, IDE_DEVFN, |function: &mut IdeFunction, _| f(&mut function.ide));
+        let wanted = pc.interrupt_pending(0) || pc.has_event();
+        let deadline = pc.next_deadline();
+        drop(pc);
+        if wanted {
+            self.kicker.kick();
+        }
+        self.alarm.set(deadline);
+        result.unwrap_or_default()
+    }
+}
+
+impl Exchange for Place {
+    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
+        self.access(|ide| ide.block_fill(self.place, token, at, bytes))
+    }
+
+    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
+        self.access(|ide| ide.block_take(self.place, token, at, bytes))
+    }
+
+    fn done(&self, token: u64, ok: bool) {
+        self.access(|ide| ide.block_done(self.place, token, ok));
+    }
+}
+
+/// A disk that has its place and not its thread.
+type Unstarted = (IdePlace, DiskQueue, Image, Disk);
+
+/// The IDE controller with the drives that the configuration names, and an empty CD-ROM drive where QEMU has one.
+fn ide(parts: &Parts) -> Result<(Ide, Vec<Unstarted>)> {
+    const CD_ROM: IdePlace = IdePlace { channel: 1, unit: 0 };
+    let (mut ide, mut disks) = (Ide::new(parts.dma()), Vec::new());
+    for (channel, units) in parts.config.ide.iter().enumerate() {
+        for (unit, drive) in units.iter().enumerate() {
+            let place = IdePlace { channel, unit };
+            let mut open = |disk: &Disk| -> Result<_> {
+                let image = Image::open("-drive", disk)?;
+                let (queue, info) = (DiskQueue::new(), image.info(&disk.serial));
+                let backend = queue.backend();
+                disks.push((place, queue, image, disk.clone()));
+                Ok((info, backend))
+            };
+            let device = match drive {
+                Some(IdeDrive::Disk(disk)) => {
+                    let (info, backend) = open(disk)?;
+                    IdeDevice::Disk { info, backend }
+                }
+                Some(IdeDrive::CdRom { medium, serial }) => {
+                    IdeDevice::CdRom { medium: medium.as_ref().map(&mut open).transpose()?, serial: serial.clone() }
+                }
+                None if place == CD_ROM => IdeDevice::CdRom { medium: None, serial: "MM00003".into() },
+                None => continue,
+            };
+            ide.plug(place, device);
+        }
+    }
+    Ok((ide, disks))
+}
+
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
+    /// Before the devices: the threads use them.
+    _disks: Vec<DiskThread>,
     pc: SharedPc,
     clock: Clock,
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
     acpi: Vec<(u64, Vec<u8>)>,
+    /// The firmware, where it is used.
+    rom: Option<Rom>,
     interrupt_pending: bool,
 }
 
@@ -48,7 +128,8 @@ impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        boot::ram_ranges(config.ram_size)
+        let rom = firmware::is_used(config).then(Rom::range);
+        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -66,18 +147,53 @@ impl Board for PcBoard {
             debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
-        let pc = Arc::new(Mutex::new(Pc::new(board, serial, debugcon)));
+        let mut pc = Pc::new(board, serial, debugcon);
+        let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
+        if rom.is_some() {
+            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
+            pc.set_boot_order(config.boot.order);
+        }
+        let (ide, unstarted) = ide(parts)?;
+        pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        if !config.virtio.is_empty() {
+            anyhow::bail!("virtio devices of the machine pc are not supported yet");
+        }
+        let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock, parts.kicker.clone());
-        let bus = PcBus { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), index: 0 };
+        let mut disks = Vec::new();
+        for (place, queue, image, disk) in unstarted {
+            let exchange = Place { pc: pc.clone(), clock, alarm: parts.alarm.clone(), kicker: kicker.clone(), place };
+            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
+        }
+        let bus = PcBus {
+            pc: pc.clone(),
+            clock,
+            alarm: parts.alarm.clone(),
+            kicker: kicker.clone(),
+            index: 0,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
+        };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi = acpi_tables::build(config.smp).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { pc, clock, kicker, acpi, interrupt_pending: false }, cpu))
+        let acpi =
+            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        if let Some(kernel) = &config.kernel {
+        let mut pc = bus::lock(&self.pc);
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+        }
+        pc.take_pam_changed();
+        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        drop(pc);
+        cpu.set_backings(&map);
+        if let Some(rom) = &self.rom {
+            rom.install(cpu.mmu.ram.memory())?;
+        } else if let Some(kernel) = &config.kernel {
             let boot = BootConfig {
                 kernel,
                 initrd: config.initrd.as_deref(),

@@ -49,5 +49,5 @@ pub extern "C" fn port_in(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u6
 /// OUT of the low `arg` bytes of `b` to port `a`.
 pub extern "C" fn port_out(cpu: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
     let (port, size) = (a as u16, width(arg));
-    done(cpu.check_io(port, size).map(|()| cpu.bus.port_out(port, size, b as u32)))
+    done(cpu.check_io(port, size).map(|()| cpu.port_out(port, size, b as u32)))
 }

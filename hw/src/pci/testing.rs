@@ -1,0 +1,86 @@
+//! A function that tests plug in.
+
+use super::{BarKind, Config, Fixed, Function, Identity, Msi, MsiMessage, Msix, Space};
+
+pub(crate) const IDENTITY: Identity =
+    Identity { vendor: 0x1234, device: 0x5678, revision: 9, class: 0x02_0000, subsystem: (0x1af4, 0x1100) };
+
+/// Has a window of each kind, fixed ports at 0x1f0, both kinds of messages, and remembers the last write.
+pub(crate) struct Probe {
+    pub(crate) config: Config,
+    pub(crate) msi: Msi,
+    pub(crate) msix: Msix,
+    /// Where the last access went: base address register or 100 + fixed range, offset, size.
+    pub(crate) last: (usize, u64, u8),
+    pub(crate) value: u64,
+    pub(crate) pin: bool,
+}
+
+impl Probe {
+    pub(crate) fn new() -> Probe {
+        let mut config = Config::new(IDENTITY)
+            .with_bar(0, BarKind::Io, 0x20)
+            .with_bar(1, BarKind::Memory, 0x1000)
+            .with_bar(2, BarKind::Prefetchable64, 1 << 33)
+            .with_bar(super::ROM_BAR, BarKind::Rom, 0x1_0000)
+            .with_interrupt_pin(1);
+        let msi = Msi::add(&mut config).unwrap();
+        let msix = Msix::add(&mut config, 3, 1, 0, 0x800).unwrap();
+        Probe { config, msi, msix, last: (0, 0, 0), value: 0, pin: false }
+    }
+}
+
+impl Function for Probe {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    fn bar_read(&mut self, _now: u64, bar: usize, offset: u64, size: u8) -> u64 {
+        self.last = (bar, offset, size);
+        if bar == 1 && offset < 0x800 { self.msix.read_table(offset, size) } else { self.value }
+    }
+
+    fn bar_write(&mut self, _now: u64, bar: usize, offset: u64, size: u8, value: u64) {
+        self.last = (bar, offset, size);
+        if bar == 1 {
+            self.msix.write_table(offset, size, value);
+        } else {
+            self.value = value;
+        }
+    }
+
+    fn fixed(&self) -> Vec<Fixed> {
+        vec![Fixed { space: Space::Io, base: 0x1f0, size: 8 }]
+    }
+
+    fn fixed_read(&mut self, _now: u64, index: usize, offset: u64, size: u8) -> u64 {
+        self.last = (100 + index, offset, size);
+        self.value
+    }
+
+    fn fixed_write(&mut self, _now: u64, index: usize, offset: u64, size: u8, value: u64) {
+        self.last = (100 + index, offset, size);
+        self.value = value;
+    }
+
+    fn intx(&self) -> bool {
+        self.pin
+    }
+
+    fn isa_irqs(&self) -> u16 {
+        if self.value == 14 { 1 << 14 } else { 0 }
+    }
+
+    fn take_msis(&mut self, out: &mut Vec<MsiMessage>) {
+        self.msix.take(&self.config, out);
+    }
+
+    fn reset(&mut self) {
+        self.msix.reset();
+        self.value = 0;
+    }
+}

@@ -1,0 +1,179 @@
+//! The PC's firmware: which file it is, where it lies in guest-physical memory, and what it is told.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use mimus_hw::Pc;
+use mimus_hw::acpi_tables::AcpiConfig;
+use mimus_hw::fw_cfg::FwCfg;
+use mimus_hw::fw_cfg::files::{FirmwareConfig, fw_cfg};
+use mimus_softmmu::{Backing, Dma, Place};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::config::{Bios, Config};
+
+/// A piece of guest-physical memory and what it reaches: first address, size in bytes.
+pub(crate) type Piece = (u64, u64, Backing);
+
+/// Where the ROM ends: 4 GiB. The processor's first instruction is 16 bytes below.
+const ROM_END: u64 = 1 << 32;
+/// The largest ROM, in bytes: the local APIC's page is below.
+const ROM_MOST: u64 = 16 << 20;
+/// Of the ROM's end so much is visible below 1 MiB, too, as long as that is no RAM.
+const ALIAS: u64 = 128 << 10;
+const ALIAS_END: u64 = 1 << 20;
+/// The VGA's window, and where the memory begins whose attributes the host bridge has.
+const VGA_WINDOW: u64 = 0xa_0000;
+const PAM_START: u64 = 0xc_0000;
+
+/// Where the ROM's file is if nobody says, and what it is called there.
+const DIRECTORIES: &[&str] = &["/usr/share/seabios", "/usr/share/qemu", "/usr/local/share/qemu"];
+const DEFAULT_ROM: &str = "bios-256k.bin";
+/// What has it.
+const PACKAGE: &str = "seabios";
+
+/// A ROM as it is in guest-physical memory.
+#[derive(Debug)]
+pub(super) struct Rom {
+    bytes: Vec<u8>,
+}
+
+/// Whether a PC's first instructions are its firmware's.
+pub(crate) fn is_used(config: &Config) -> bool {
+    match config.bios {
+        Bios::File(_) => true,
+        Bios::None => false,
+        Bios::Default => config.kernel.is_none() && !super::runs_demo(config),
+    }
+}
+
+/// The first file `name` in the directories of `-L` and the usual ones.
+pub(crate) fn find(config: &Config, name: &str) -> Option<PathBuf> {
+    let own = config.data_dirs.iter().map(PathBuf::as_path);
+    own.chain(DIRECTORIES.iter().map(Path::new)).map(|directory| directory.join(name)).find(|path| path.is_file())
+}
+
+impl Rom {
+    /// Reads the ROM that `config` asks for.
+    pub(super) fn load(config: &Config) -> Result<Rom> {
+        let path = match &config.bios {
+            // As in QEMU a plain name is looked for where firmware is.
+            Bios::File(path) if !path.exists() => path.to_str().and_then(|name| find(config, name)).unwrap_or(path.clone()),
+            Bios::File(path) => path.clone(),
+            _ => find(config, DEFAULT_ROM).with_context(|| {
+                format!(
+                    "no firmware found (looked for {DEFAULT_ROM} in {}); install the package {PACKAGE}, or use -bios FILE or -L DIR",
+                    DIRECTORIES.join(", ")
+                )
+            })?,
+        };
+        let bytes = std::fs::read(&path).with_context(|| format!("-bios: cannot read {}", path.display()))?;
+        let size = bytes.len() as u64;
+        if size == 0 || size > ROM_MOST || !size.is_multiple_of(64 << 10) {
+            bail!("-bios: {} has {size} bytes; a ROM has a multiple of 64 KiB, up to 16 MiB", path.display());
+        }
+        Ok(Rom { bytes })
+    }
+
+    /// The memory that a ROM needs besides RAM.
+    pub(super) fn range() -> (GuestAddress, usize) {
+        (GuestAddress(ROM_END - ROM_MOST), ROM_MOST as usize)
+    }
+
+    /// Puts the ROM where it is.
+    pub(super) fn install(&self, mem: &GuestMemoryMmap<()>) -> Result<()> {
+        let at = GuestAddress(ROM_END - self.size());
+        mem.write_slice(&self.bytes, at).context("-bios: the ROM's memory")
+    }
+
+    /// Bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+/// What guest-physical memory that may be RAM or not reaches at present; with a ROM of `rom` bytes, if there is one.
+pub(crate) fn memory_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
+    let mut pieces = vec![(VGA_WINDOW, PAM_START - VGA_WINDOW, Backing::DEVICE)];
+    for pam in pc.pam() {
+        let from_end = ALIAS_END - pam.base;
+        let visible = rom.is_some_and(|rom| from_end <= rom.min(ALIAS));
+        let read = match pam.read {
+            true => Place::Own,
+            false if visible => Place::At(ROM_END - from_end),
+            false => Place::Device,
+        };
+        let write = if pam.write { Place::Own } else { Place::Device };
+        pieces.push((pam.base, pam.size, Backing { read, write }));
+    }
+    if let Some(rom) = rom {
+        pieces.push((ROM_END - ROM_MOST, ROM_MOST - rom, Backing::DEVICE));
+        pieces.push((ROM_END - rom, rom, Backing::ROM));
+    }
+    pieces
+}
+
+/// What the firmware is told.
+pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
+    let told = FirmwareConfig {
+        ram_size: config.ram_size,
+        acpi: acpi(config),
+        boot_menu: config.boot.menu.then_some(config.boot.splash_time),
+        serial_console: config.nographic,
+        boot_paths: Vec::new(),
+    };
+    fw_cfg(mem, &told)
+}
+
+/// What the ACPI tables say.
+pub(super) fn acpi(config: &Config) -> AcpiConfig {
+    AcpiConfig { cpus: config.smp, vga: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use mimus_hw::{CharSink, PcConfig};
+
+    use super::*;
+
+    struct Null;
+
+    impl CharSink for Null {
+        fn write(&mut self, _: &[u8]) {}
+    }
+
+    fn pc() -> Pc {
+        let config = PcConfig {
+            ram_size: 64 << 20,
+            cpus: 1,
+            tsc_hz: 1_000_000_000,
+            unix_time_at_power_on: 0,
+            debug_exit: None,
+            debugcon: None,
+        };
+        Pc::new(config, Box::new(Null), Box::new(Null))
+    }
+
+    fn at(pieces: &[Piece], gpa: u64) -> Backing {
+        let found = pieces.iter().find(|(base, size, _)| (*base..base + size).contains(&gpa));
+        found.map_or(Backing::RAM, |piece| piece.2)
+    }
+
+    #[test]
+    fn the_rom_is_at_both_places_until_it_is_shadowed() {
+        let mut pc = pc();
+        let map = memory_map(&pc, Some(256 << 10));
+        assert_eq!(at(&map, 0xf_fff0), Backing { read: Place::At(0xffff_0000), write: Place::Device });
+        assert_eq!(at(&map, 0xe_0000), Backing { read: Place::At(0xfffe_0000), write: Place::Device });
+        assert_eq!(at(&map, 0xc_0000), Backing::DEVICE);
+        assert_eq!([0xa_0000, 0xb_ffff, 0xff00_0000].map(|gpa| at(&map, gpa)), [Backing::DEVICE; 3]);
+        assert_eq!([0xfffc_0000, 0xffff_fff0].map(|gpa| at(&map, gpa)), [Backing::ROM; 2]);
+        assert_eq!(at(&map, 0x9_f000), Backing::RAM);
+        assert_eq!(at(&memory_map(&pc, Some(64 << 10)), 0xe_0000), Backing::DEVICE, "a smaller ROM");
+        pc.port_write(0, 0xcf8, 4, 0x8000_0058);
+        pc.port_write(0, 0xcfd, 1, 0x10);
+        assert_eq!(at(&memory_map(&pc, Some(256 << 10)), 0xf_fff0), Backing::ROM, "RAM that cannot be written");
+        pc.port_write(0, 0xcfd, 1, 0x30);
+        assert_eq!(at(&memory_map(&pc, None), 0xf_fff0), Backing::RAM);
+    }
+}

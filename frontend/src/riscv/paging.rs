@@ -119,9 +119,11 @@ impl Walk<'_> {
             if !s.pmp_allows(at, Access::Write, privilege::SUPERVISOR) {
                 return Err(self.access_fault());
             }
-            // The entry is aligned and was just read from RAM: `None` cannot be.
-            if self.ram.cas_u64(at, entry, entry | needed) == Some(false) {
-                return Ok(Err(Changed));
+            match self.ram.cas_u64(at, entry, entry | needed) {
+                Some(true) => {}
+                Some(false) => return Ok(Err(Changed)),
+                // It was read from memory that cannot be written.
+                None => return Err(self.access_fault()),
             }
         }
         let gpa = frame | self.addr & ((1 << shift) - 1) & !(PAGE_SIZE - 1);

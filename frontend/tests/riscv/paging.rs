@@ -3,6 +3,7 @@
 use mimus_frontend::riscv::isa::Code::*;
 use mimus_frontend::riscv::isa::Insn;
 use mimus_frontend::riscv::state::mstatus;
+use mimus_softmmu::Backing;
 
 use crate::hart::{BASE, DATA, HANDLER, Hart, action, i, r, s};
 
@@ -272,4 +273,16 @@ fn protection_of_physical_memory_holds_for_pages_and_tables() {
     p.hart.cpu.access_csr(0x3b0, action::WRITE, DATA >> 2 | 0x1ff).unwrap();
     p.hart.cpu.access_csr(0x3a0, action::WRITE, 0x1f19).unwrap();
     assert_eq!([p.load(1), p.store(1), p.load(1), p.store(1), p.fetch(1)], [0, 7, 0, 7, 1]);
+}
+
+#[test]
+fn a_table_in_rom_cannot_be_marked_as_accessed() {
+    let mut paged = Paged::new(3, LEAF & !(A | D));
+    paged.hart.cpu.state.menvcfg |= 1 << 61;
+    let page = paged.leaf & !0xfff;
+    assert!(paged.hart.cpu.mmu.ram.set_backing(page, Backing::ROM));
+    assert_eq!(paged.access(1, i(Lw, 12, 10, 0)), 5);
+    assert_eq!(paged.access(1, s(Sw, 11, 10, 0)), 7);
+    assert!(paged.hart.cpu.mmu.ram.set_backing(page, Backing::RAM));
+    assert_eq!((paged.access(1, s(Sw, 11, 10, 0)), paged.pte() & (A | D)), (0, A | D));
 }

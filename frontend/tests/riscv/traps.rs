@@ -6,6 +6,7 @@ use mimus_frontend::riscv::irq;
 use mimus_frontend::riscv::isa::Code::*;
 use mimus_frontend::riscv::isa::Insn;
 use mimus_frontend::riscv::state::mstatus;
+use mimus_softmmu::Backing;
 
 use crate::hart::{BASE, DATA, DEVICE, HANDLER, Hart, action, i, r, s};
 
@@ -219,6 +220,23 @@ fn where_nobody_answers_is_an_access_fault() {
     hart.cpu.state.pc = BASE;
     hart.run(&[s(Sw, 11, 10, 8), i(Lw, 12, 10, 8)]);
     assert_eq!(hart.cpu.state.x[12], 77);
+}
+
+#[test]
+fn rom_is_read_and_run_and_stores_to_it_are_access_faults() {
+    let mut hart = Hart::new();
+    let ram = hart.cpu.mmu.ram.clone();
+    assert!(ram.write_u64(DATA, 0x1234_5678).is_some() && ram.set_backing(DATA, Backing::ROM));
+    hart.cpu.state.x[10] = DATA;
+    for insn in [s(Sd, 5, 10, 0), s(Sb, 5, 10, 7), r(AmoaddW, 5, 10, 5)] {
+        hart.cpu.state.pc = BASE;
+        let at = DATA + insn.imm as u64;
+        assert_eq!(hart.trap(insn), (7, at), "{insn:?}");
+    }
+    hart.cpu.state.pc = BASE;
+    hart.run(&[i(Ld, 5, 10, 0)]);
+    assert_eq!((hart.cpu.state.x[5], ram.read_u64(DATA)), (0x1234_5678, Some(0x1234_5678)));
+    assert_eq!(hart.cpu.translate_fetch(DATA).ok(), Some(DATA));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::fdt::{TreeConfig, device_tree};
 use super::image::{Image, le_u32, le_u64};
 use super::layout::Space;
 
-/// The reset ROM: first address and size in bytes. It is RAM to the machine, and written anew at each reset.
+/// The reset ROM: first address and size in bytes. It is memory like RAM, which the guest cannot write.
 pub const ROM: (u64, u64) = (0x1000, 0xf000);
 
 /// Where OpenSBI is looked for when nothing else is asked for.

@@ -9,7 +9,7 @@ use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
-use mimus_softmmu::{Dma, MmioBus};
+use mimus_softmmu::{Backing, Dma, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
@@ -267,6 +267,11 @@ impl Board for VirtBoard {
         }
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
         let bus = Box::new(VirtBus(devices.clone()));
+        let (rom, size) = boot::ROM;
+        for page in (rom..rom + size).step_by(PAGE_SIZE as usize) {
+            // Neither harts nor devices write it; loading does, which goes past this.
+            parts.ram.set_backing(page, Backing::ROM);
+        }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
         Ok((VirtBoard { disks, networks, devices }, cpu))

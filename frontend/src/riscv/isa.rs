@@ -7,8 +7,26 @@
 
 /// What is implemented, as a device tree's `riscv,isa-extensions` names it.
 pub const EXTENSIONS: &[&str] = &[
-    "i", "m", "a", "f", "d", "c", "zicbom", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihpm", "zba", "zbb",
-    "zbs", "sstc", "svadu", "svinval",
+    "i",
+    "m",
+    "a",
+    "f",
+    "d",
+    "c",
+    "zicbom",
+    "zicboz",
+    "zicntr",
+    "zicond",
+    "zicsr",
+    "zifencei",
+    "zihintpause",
+    "zihpm",
+    "zba",
+    "zbb",
+    "zbs",
+    "sstc",
+    "svadu",
+    "svinval",
 ];
 
 /// Bytes that CBO instructions work on at a time (Zicbom, Zicboz), aligned to their number.

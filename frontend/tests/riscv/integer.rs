@@ -258,3 +258,14 @@ fn what_is_not_defined_is_illegal() {
     }
     let _: Insn = r(Code::Add, 0, 0, 0);
 }
+
+/// vol. I, "Zihintpause": a FENCE of nothing.
+#[test]
+fn a_hint_to_pause_does_nothing() {
+    let mut hart = Hart::optimizing();
+    let before = hart.cpu.state;
+    hart.write(BASE, &[0x0100_000f]);
+    hart.block(1);
+    hart.cpu.state.pc -= 4;
+    assert_eq!(hart.cpu.state, before);
+}

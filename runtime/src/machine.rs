@@ -124,6 +124,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -132,12 +138,6 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
-    }
-
-    /// The devices' way to RAM.
-    fn dma(&self) -> Dma {
-        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
-        Dma::new(self.ram.clone(), Arc::new(sink))
     }
 }
 

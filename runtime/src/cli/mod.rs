@@ -374,7 +374,9 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
     for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
         match (arch, model) {
-            (Arch::X86, None | Some(net::Model::E1000)) => config.nics.push(Nic { model: NicModel::E1000, mac, netdev }),
+            (Arch::X86, None | Some(net::Model::E1000)) => {
+                config.nics.push(Nic { model: NicModel::E1000, mac, netdev })
+            }
             (Arch::X86, Some(net::Model::Virtio)) => config.nics.push(Nic { model: NicModel::Virtio, mac, netdev }),
             (Arch::Riscv, Some(net::Model::E1000)) => {
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));

@@ -541,10 +541,7 @@ fn bad_lines_of_riscv() {
             "-device virtio-net-device,mac=01:00:00:00:00:00",
             "-device virtio-net-device: mac: '01:00:00:00:00:00' is an address of a group",
         ),
-        (
-            "-device virtio-net-device,netdev=x",
-            "-device virtio-net-device: netdev: there is no -netdev with id=x",
-        ),
+        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: there is no -netdev with id=x"),
         (&rng, "-device virtio-rng-device: there are no more than 8 slots"),
         (&drives, "-drive: there are no more than 8 slots"),
     ];
@@ -617,11 +614,20 @@ fn networks() {
         ("-netdev user,id=a -netdev user,id=a", "-netdev: the id 'a' is given twice"),
         ("-device e1000,netdev=a", "-device e1000: netdev: there is no -netdev with id=a"),
         ("-nic tap", "-nic: 'tap' is not supported yet (supported: user, stream, dgram, socket)"),
-        ("-nic user,model=rtl8139", "-nic: model: 'rtl8139' is not supported yet (supported: e1000, e1000-82540em, virtio, virtio-net-pci, virtio-net-device)"),
-        ("-nic user,net=10.0.0.0/31", "-nic user: net: '10.0.0.0/31' is not a network of 8 addresses or more, as in 10.0.2.0/24"),
+        (
+            "-nic user,model=rtl8139",
+            "-nic: model: 'rtl8139' is not supported yet (supported: e1000, e1000-82540em, virtio, virtio-net-pci, virtio-net-device)",
+        ),
+        (
+            "-nic user,net=10.0.0.0/31",
+            "-nic user: net: '10.0.0.0/31' is not a network of 8 addresses or more, as in 10.0.2.0/24",
+        ),
         ("-nic user,host=10.1.1.1", "-nic user: host: '10.1.1.1' is not in the guest's network"),
         ("-nic user,dns=10.0.2.2", "-nic user: host, dns and dhcpstart are not all different"),
-        ("-nic user,hostfwd=tcp:80", "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT"),
+        (
+            "-nic user,hostfwd=tcp:80",
+            "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT",
+        ),
         ("-nic user,tftp=x", "-nic user: tftp: not supported yet"),
         ("-nic stream,addr.type=unix", "-nic stream: needs addr.path="),
         ("-nic socket,listen=:1,connect=:2", "-nic socket: needs one of listen=, connect=, mcast= and udp="),

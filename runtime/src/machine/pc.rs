@@ -164,7 +164,10 @@ impl Board for PcBoard {
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi =
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
-        Ok((PcBoard { _disks: disks, _networks: networks, pc, clock, kicker, acpi, rom, interrupt_pending: false }, cpu))
+        Ok((
+            PcBoard { _disks: disks, _networks: networks, pc, clock, kicker, acpi, rom, interrupt_pending: false },
+            cpu,
+        ))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {

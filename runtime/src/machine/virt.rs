@@ -347,6 +347,9 @@ impl Board for VirtBoard {
 
 impl std::fmt::Debug for VirtBoard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VirtBoard").field("disks", &self.disks).field("networks", &self.networks).finish_non_exhaustive()
+        f.debug_struct("VirtBoard")
+            .field("disks", &self.disks)
+            .field("networks", &self.networks)
+            .finish_non_exhaustive()
     }
 }

@@ -124,6 +124,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -132,6 +138,21 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
     }
 }
 

@@ -114,9 +114,8 @@ fn bad_lines() {
         ("-krenel x", "-krenel: unknown option; did you mean -kernel? (-help lists all)"),
         ("--krenel x", "--krenel: unknown option; did you mean -kernel? (-help lists all)"),
         ("-xyzzyx", "-xyzzyx: unknown option (-help lists all)"),
-        ("-", "-: disk images are not supported yet (options begin with '-')"),
+        ("-", "-: an option without a name"),
         ("--", "--: unknown option (-help lists all)"),
-        ("disk.img", "disk.img: disk images are not supported yet (options begin with '-')"),
         ("-m=512", "-m=512: the value is an argument of its own: -m '512'"),
         ("-nographic=on", "-nographic=on: -nographic takes no value"),
         ("-m", "-m: needs a value: [size=]SIZE"),
@@ -328,14 +327,16 @@ fn texts() {
         "Available CPUs:\n\
          max                  every feature that mimus implements (default)\n"
     );
-    assert_eq!(
-        printed("-device help"),
-        "Supported devices are:\n\
-         isa-debug-exit       a port that ends the run with exit code (value << 1) | 1\n\
-         ide-hd               an IDE disk\n\
-         ide-cd               an IDE CD-ROM drive\n\
-         virtio-blk-pci       a disk\n"
-    );
+    let devices = printed("-device help");
+    assert!(devices.starts_with("Supported devices are:\n"), "{devices}");
+    for line in [
+        "isa-debug-exit       a port that ends the run with exit code (value << 1) | 1\n",
+        "ide-hd               an IDE disk\n",
+        "ide-cd               an IDE CD-ROM drive\n",
+        "virtio-blk-pci       a disk\n",
+    ] {
+        assert!(devices.contains(line), "{devices}");
+    }
     assert_eq!(
         printed("-device isa-debug-exit,help"),
         "isa-debug-exit options:\n\

@@ -187,15 +187,15 @@ fn bad_lines() {
         // Devices.
         (
             "-device virtio-net-pci",
-            "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'virtio-net-pci' is not supported yet (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debug-exti",
-            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device frobnicator",
-            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci)",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
         ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",

@@ -38,7 +38,9 @@ fn one(
     let typed = arg.to_string_lossy();
     let Some(dashed) = typed.strip_prefix('-').filter(|name| !name.is_empty()) else {
         // As with QEMU, what is no option is the first disk.
-        let Some(option) = options::find("hda") else { return Err(CliError::new(typed, "options begin with '-'")) };
+        let Some(option) = options::find("hda").filter(|_| typed != "-") else {
+            return Err(CliError::new(typed, "an option without a name"));
+        };
         let mut word = OsString::from("--hda=");
         word.push(arg);
         return Ok((option, word));

@@ -190,7 +190,8 @@ impl Gateway {
         let (from, to) = (packet.src_addr(), packet.dst_addr());
         let dhcp = packet.next_header() == IpProtocol::Udp && udp::is_dhcp(packet.payload());
         // Packets of others that the guest routes have no way back.
-        if !self.config.contains(from) && !(dhcp && from.is_unspecified()) {
+        let known = self.config.contains(from) || dhcp && from.is_unspecified();
+        if !known {
             return;
         }
         self.learn(from, mac);

@@ -286,7 +286,7 @@ impl Flow {
     }
 
     /// Writes what the guest has sent to the host.
-    fn to_host(&mut self) {
+    fn send_to_host(&mut self) {
         let Flow { sockets, handle, host, .. } = self;
         let socket = sockets.get_mut::<Socket>(*handle);
         while self.writable && socket.can_recv() {
@@ -309,7 +309,7 @@ impl Flow {
     }
 
     /// Reads what the host has for the guest; whether there is more than a turn's.
-    fn from_host(&mut self) -> bool {
+    fn receive_from_host(&mut self) -> bool {
         let Flow { sockets, handle, host, .. } = self;
         let socket = sockets.get_mut::<Socket>(*handle);
         let mut turn = 0;
@@ -343,8 +343,8 @@ impl Flow {
         self.connected();
         let mut more = false;
         if !self.connecting && !self.aborted {
-            self.to_host();
-            more = self.from_host();
+            self.send_to_host();
+            more = self.receive_from_host();
         }
         let Flow { iface, sockets, .. } = self;
         let mut wire = Wire::new(capabilities(cx), link, None, cx.queue);

@@ -221,6 +221,20 @@ impl Pic {
         Pic { master: Chip::new(0xf8), slave: Chip::new(0xde) }
     }
 
+    /// Both chips as lines of text, as QEMU's monitor has them.
+    pub(crate) fn text(&self) -> String {
+        let chip = |(number, chip): (u8, &Chip)| {
+            let Chip { edges, lines, imr, isr, elcr, vector_base, top, special_fully_nested, .. } = chip;
+            let requests = edges | lines & elcr;
+            format!(
+                "pic{number}: irr={requests:02x} imr={imr:02x} isr={isr:02x} hprio={top} irq_base={vector_base:02x} \
+                 elcr={elcr:02x} fnm={}\n",
+                u8::from(*special_fully_nested)
+            )
+        };
+        [(1, &self.slave), (0, &self.master)].into_iter().map(chip).collect()
+    }
+
     /// Drives ISA interrupt line `irq` (0-15).
     pub(crate) fn set_irq(&mut self, irq: u8, level: bool) {
         if irq & 8 != 0 {

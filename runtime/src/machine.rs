@@ -4,6 +4,7 @@
 
 mod control;
 pub(crate) mod firmware;
+mod info;
 mod pc;
 mod screen;
 mod virt;
@@ -131,6 +132,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -139,6 +146,21 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
+    }
+}
+
+/// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
+struct DmaSink {
+    cache: Arc<Cache>,
+    kicker: Arc<Kicker>,
+}
+
+impl CodeSink for DmaSink {
+    fn code_written(&self, gpa: u64, len: u64) -> Dropped {
+        let dropped = self.cache.code_written(gpa, len);
+        // The cache tells the vCPU which, when it passes its dispatcher.
+        self.kicker.kick();
+        dropped
     }
 }
 
@@ -275,6 +297,8 @@ struct Runner<B: Board> {
     state: RunState,
     pace: Pace,
     reset_wanted: bool,
+    /// The last reset was a user's.
+    reset_by_user: bool,
     config: Config,
 }
 
@@ -389,6 +413,7 @@ impl<B: Board> Runner<B> {
             state: RunState::Running,
             pace: Pace::Free,
             reset_wanted: false,
+            reset_by_user: false,
             config: config.clone(),
         };
         runner.load()?;
@@ -464,7 +489,8 @@ impl<B: Board> Runner<B> {
         self.show_displays()?;
         let result = self.run_loop();
         if let Ok(status) = &result {
-            let (guest, reason) = status.cause();
+            let by_user = self.reset_by_user && *status == ExitStatus::Reset;
+            let (guest, reason) = if by_user { (false, "host-qmp-system-reset") } else { status.cause() };
             self.control.tell(Notice::Shutdown { guest, reason });
         }
         self.control.close();
@@ -558,6 +584,7 @@ impl<B: Board> Runner<B> {
 
     /// Restarts the machine, unless the user wants it to end then.
     fn reset(&mut self, guest: bool) -> Result<Option<ExitStatus>> {
+        self.reset_by_user = !guest;
         if self.config.no_reboot {
             return Ok(Some(ExitStatus::Reset));
         }

@@ -300,15 +300,8 @@ impl Listing<'_> {
 
     fn end_range(&mut self) -> bool {
         let Some(Range { addr, gpa, size, rights }) = self.range.take() else { return true };
-        let letters = [
-            (pte::R, 'r'),
-            (pte::W, 'w'),
-            (pte::X, 'x'),
-            (pte::U, 'u'),
-            (pte::G, 'g'),
-            (pte::A, 'a'),
-            (pte::D, 'd'),
-        ];
+        let letters =
+            [(pte::R, 'r'), (pte::W, 'w'), (pte::X, 'x'), (pte::U, 'u'), (pte::G, 'g'), (pte::A, 'a'), (pte::D, 'd')];
         let text: String = letters.iter().map(|&(bit, c)| if rights & bit != 0 { c } else { '-' }).collect();
         append(&mut self.out, &format!("{addr:016x} {gpa:016x} {size:016x} {text}\n"))
     }

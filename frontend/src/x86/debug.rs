@@ -100,7 +100,7 @@ fn description() -> Description {
     core.extend(X87_WORDS.iter().map(|&(name, ..)| Register::new(name, 32, "int").in_group("float")));
     let mut sse: Vec<Register> = (0..16).map(|i| Register::new(format!("xmm{i}"), 128, "vec128")).collect();
     sse.push(Register::new("mxcsr", 32, "int").in_group("vector"));
-    let bases = ["fs_base", "gs_base"].map(|name| Register::new(name, 64, "long")).to_vec();
+    let bases = ["fs_base", "gs_base"].map(|name| Register::new(name, 64, "int")).to_vec();
     let system = SYSTEM.map(|name| Register::new(name, 64, "int64").in_group("system")).to_vec();
     let feature = |name, types, registers| Feature { name, types, registers };
     Description {
@@ -463,7 +463,8 @@ mod tests {
     #[test]
     fn the_text_has_every_register() {
         let text = cpu().registers_text();
-        for part in ["EAX=00000000", "EIP=0000fff0 EFL=00000002 [-------] CPL=0", "CS =f000 ffff0000 0000ffff 00009b00"] {
+        for part in ["EAX=00000000", "EIP=0000fff0 EFL=00000002 [-------] CPL=0", "CS =f000 ffff0000 0000ffff 00009b00"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(text.contains("XMM15=") && text.contains("FPR7="));

@@ -403,7 +403,8 @@ impl Listing<'_> {
 
     fn end_range(&mut self) -> bool {
         let Some((begin, end, rights)) = self.range.take() else { return true };
-        let (user, write) = (if rights & pte::U != 0 { 'u' } else { '-' }, if rights & pte::W != 0 { 'w' } else { '-' });
+        let (user, write) =
+            (if rights & pte::U != 0 { 'u' } else { '-' }, if rights & pte::W != 0 { 'w' } else { '-' });
         let size = end.wrapping_sub(begin);
         append(&mut self.out, &format!("{begin:016x}-{end:016x} {size:016x} {user}r{write}\n"))
     }

@@ -473,6 +473,16 @@ impl Pc {
         self.settle();
     }
 
+    /// The configuration spaces of the PCI functions, in the order of their places.
+    pub fn pci_configs(&self) -> impl Iterator<Item = (DevFn, &crate::pci::Config)> {
+        self.bus.configs()
+    }
+
+    /// The interrupt controllers as lines of text, for a monitor.
+    pub fn pic_text(&self) -> String {
+        self.devices.pic.text()
+    }
+
     /// Presses the power button: a guest with ACPI gets its SCI.
     pub fn press_power_button(&mut self, now: u64) {
         self.set_now(now);

@@ -204,6 +204,15 @@ impl Bus {
         function.downcast_mut()
     }
 
+    /// Every function's configuration space, in order.
+    pub(crate) fn configs(&self) -> impl Iterator<Item = (DevFn, &Config)> {
+        let config = |devfn| {
+            let plugged = self.functions.get(&devfn).map(|function| function.config());
+            Some((devfn, self.chipset.config(devfn).or(plugged)?))
+        };
+        (0..=DevFn::MAX).filter_map(config)
+    }
+
     /// The chipset's functions.
     pub(crate) fn chipset(&self) -> &Chipset {
         &self.chipset

@@ -12,6 +12,7 @@ use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
+use super::info;
 use super::screen::{self, Held};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
@@ -305,6 +306,16 @@ impl Board for PcBoard {
 
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
         screen::image(&self.console, ppm)
+    }
+
+    fn info(&mut self, topic: &str) -> Option<String> {
+        let pc = bus::lock(&self.pc);
+        match topic {
+            "pci" => Some(info::pci_text(pc.pci_configs())),
+            "qmp-pci" => Some(info::pci_json(pc.pci_configs()).to_string()),
+            "pic" => Some(pc.pic_text()),
+            _ => None,
+        }
     }
 
     fn press_power_button(&mut self) -> bool {

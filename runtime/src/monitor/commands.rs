@@ -84,7 +84,6 @@ static TOPICS: &[Topic] = &[
     Topic { name: "chardev", help: "show the character devices", run: chardev },
     Topic { name: "cpus", help: "show infos for each CPU", run: cpus },
     Topic { name: "history", help: "show the command line history", run: history },
-    Topic { name: "irq", help: "show the interrupts statistics", run: |c| devices(c, "irq") },
     Topic { name: "jit", help: "show dynamic compiler info", run: jit },
     Topic { name: "kvm", help: "show KVM information", run: kvm },
     Topic { name: "mem", help: "show the active virtual memory mappings", run: mem },

@@ -94,7 +94,8 @@ impl Debugger {
             }
         }
         (self.byte(), self.byte());
-        self.0.write_all(b"+").expect("the gdb server reads");
+        // The server is gone after the last answer of all.
+        let _ = self.0.write_all(b"+");
         text
     }
 
@@ -133,7 +134,8 @@ impl Debugger {
         self.send("c");
         std::thread::sleep(time);
         self.0.write_all(&[3]).expect("the gdb server reads");
-        assert!(self.receive().starts_with("T02"));
+        let answer = self.receive();
+        assert!(answer.get(1..3) == Some("02"), "{answer}");
     }
 }
 

@@ -37,6 +37,7 @@ struct Refused;
 /// Makes quick code; reused from block to block.
 #[derive(Debug)]
 pub struct QuickCompiler {
+    fma: bool,
     emitter: Emitter,
     plan: Plan,
     registers: Registers,
@@ -46,6 +47,7 @@ impl QuickCompiler {
     /// For `host`; `None` if there is no quick tier for it.
     pub fn new(host: &HostIsa) -> Option<QuickCompiler> {
         (host.arch == Arch::X64 && host.floats() && host.has_x87()).then(|| QuickCompiler {
+            fma: host.fma(),
             emitter: Emitter::default(),
             plan: Plan::default(),
             registers: Registers::default(),
@@ -76,6 +78,7 @@ impl QuickCompiler {
             stopped,
             cold: Vec::new(),
             link_targets: [None; 2],
+            fma: self.fma,
         };
         quick.block().ok()?;
         let link_targets = quick.link_targets;
@@ -122,6 +125,8 @@ struct Quick<'a> {
     stopped: Label,
     cold: Vec<(Label, Cold)>,
     link_targets: [Option<u64>; 2],
+    /// Whether the host has FMA3.
+    fma: bool,
 }
 
 impl Quick<'_> {

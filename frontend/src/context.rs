@@ -46,14 +46,17 @@ pub struct Contexts {
     next: usize,
     epoch: u64,
     last: u64,
-    /// Pages fetched from since `epoch` began.
-    fetched: PageFilter,
+    /// Global pages fetched from since `epoch` began.
+    global: PageFilter,
+    /// The others, in whichever address space, since the contexts that are bound to one were last ended.
+    private: PageFilter,
 }
 
 impl Default for Contexts {
     fn default() -> Self {
         let known = [Context::default(); KNOWN];
-        Contexts { known, current: 0, recent: [0; RECENT], next: 0, epoch: 1, last: 0, fetched: PageFilter::default() }
+        let (global, private) = Default::default();
+        Contexts { known, current: 0, recent: [0; RECENT], next: 0, epoch: 1, last: 0, global, private }
     }
 }
 
@@ -102,7 +105,7 @@ impl Contexts {
     /// Notes that the page of 2^`shift` bytes at `addr` was fetched from in the current context; `space` is the generation of
     /// the address space it belongs to, 0 for a global page. Whether that bound the context.
     pub(crate) fn fetched(&mut self, addr: u64, shift: u32, space: u64) -> bool {
-        self.fetched.insert(addr, shift);
+        if space == 0 { &mut self.global } else { &mut self.private }.insert(addr, shift);
         let binds = space != 0 && !self.bound();
         if binds {
             self.known[self.current].space = space;
@@ -110,15 +113,27 @@ impl Contexts {
         binds
     }
 
-    /// Whether a context may know something about the page of `addr`.
-    pub(crate) fn knows(&self, addr: u64) -> bool {
-        self.fetched.may_contain(addr)
+    /// Ends the contexts that may know something about the page of `addr`, whose translations were flushed in every address
+    /// space; whether there were any, so that the current one is to be selected anew.
+    pub(crate) fn flush_page(&mut self, addr: u64) -> bool {
+        if self.global.may_contain(addr) {
+            self.end_all();
+            return true;
+        }
+        let known = self.private.may_contain(addr);
+        if known {
+            // The kernel's, which knows of global pages only, goes on.
+            self.known.iter_mut().filter(|known| known.space != 0).for_each(|known| known.epoch = 0);
+            self.private.clear();
+        }
+        known
     }
 
     /// Ends every context; the current one is to be selected anew.
     pub(crate) fn end_all(&mut self) {
         self.epoch += 1;
-        self.fetched.clear();
+        self.global.clear();
+        self.private.clear();
     }
 }
 
@@ -163,13 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn flushing_a_page_ends_those_that_may_know_it() {
+        let mut c = Contexts::default();
+        let kernel = number(&mut c, KERNEL, 1);
+        c.fetched(0xffff_8000_0000_0000, 21, 0);
+        let user = number(&mut c, USER, 1);
+        c.fetched(0x40_0000, 12, 1);
+        let other = number(&mut c, USER, 2);
+        c.fetched(0x50_0000, 12, 2);
+        assert!(!c.flush_page(0x40_1000) && !c.flush_page(0xffff_8000_0020_0000));
+        assert!(c.flush_page(0x40_0fff), "in any address space");
+        assert!(number(&mut c, USER, 1) > user && number(&mut c, USER, 2) > other);
+        assert_eq!(number(&mut c, KERNEL, 1), kernel);
+        assert!(!c.flush_page(0x40_0000), "nobody has fetched from it since");
+        assert!(c.flush_page(0xffff_8000_001f_f000));
+        assert!(number(&mut c, KERNEL, 1) > kernel);
+    }
+
+    #[test]
     fn ending_all_and_forgetting_the_oldest_give_new_numbers() {
         let mut c = Contexts::default();
         let first = number(&mut c, KERNEL, 1);
         c.fetched(0x1000, 12, 0);
-        assert!(c.knows(0x1fff) && !c.knows(0x2000));
         c.end_all();
-        assert!(!c.knows(0x1000));
         let second = number(&mut c, KERNEL, 1);
         assert!(second > first);
         for mode in 0..KNOWN as u32 {

@@ -225,10 +225,11 @@ fn irq(number: u8) -> Interrupt {
 /// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
 type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
 
-const ISA_DEVICES: [IsaDevice<'_>; 7] = [
+const ISA_DEVICES: [IsaDevice<'_>; 8] = [
     ("COM1", "PNP0501", &[(uart::COM1.base, 8)], Some(uart::COM1.irq)),
     ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
     ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
+    ("MOU_", "PNP0F13", &[], Some(12)),
     ("TIMR", "PNP0100", &[(0x40, 4)], None),
     ("SPKR", "PNP0800", &[(0x61, 1)], None),
     ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], None),

@@ -13,12 +13,15 @@
 
 mod acpi_pm;
 pub mod acpi_tables;
+pub mod block;
+mod buffer;
 mod clint;
 mod debug;
 pub mod fw_cfg;
 mod goldfish_rtc;
 mod htif;
 mod i8042;
+pub mod ide;
 mod ioapic;
 pub mod keys;
 mod lapic;

@@ -18,8 +18,9 @@ pub fn lock(pc: &SharedPc) -> MutexGuard<'_, Pc> {
     pc.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One vCPU's way to the devices.
-pub struct PcBus {
+/// The way to the devices of whoever is not one of them.
+#[derive(Clone)]
+pub struct Outside {
     /// The devices.
     pub pc: SharedPc,
     /// Guest time.
@@ -28,6 +29,34 @@ pub struct PcBus {
     pub alarm: Alarm,
     /// Gets the vCPU's attention when a device has an interrupt or event.
     pub kicker: Arc<Kicker>,
+}
+
+impl Outside {
+    /// Does one device access at the present time, and passes on what it set off in the first vCPU.
+    pub fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
+        self.access_for(0, f)
+    }
+
+    /// The same for the vCPU with this number.
+    fn access_for<T>(&self, index: usize, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
+        let now = self.clock.now();
+        let mut pc = lock(&self.pc);
+        let result = f(&mut pc, now);
+        let wanted = pc.interrupt_pending(index) || pc.has_event();
+        let deadline = pc.next_deadline();
+        drop(pc);
+        if wanted {
+            self.kicker.kick();
+        }
+        self.alarm.set(deadline);
+        result
+    }
+}
+
+/// One vCPU's way to the devices.
+pub struct PcBus {
+    /// The devices, and whom to tell.
+    pub outside: Outside,
     /// Number of the vCPU.
     pub index: usize,
     /// Bytes of the firmware's ROM, where there is one.
@@ -37,19 +66,8 @@ pub struct PcBus {
 }
 
 impl PcBus {
-    /// Does one device access at the present time, and passes on what it set off.
     fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        let now = self.clock.now();
-        let mut pc = lock(&self.pc);
-        let result = f(&mut pc, now);
-        let wanted = pc.interrupt_pending(self.index) || pc.has_event();
-        let deadline = pc.next_deadline();
-        drop(pc);
-        if wanted {
-            self.kicker.kick();
-        }
-        self.alarm.set(deadline);
-        result
+        self.outside.access_for(self.index, f)
     }
 }
 
@@ -83,11 +101,11 @@ impl Bus for PcBus {
     }
 
     fn tsc(&mut self) -> u64 {
-        self.clock.now()
+        self.outside.clock.now()
     }
 
     fn apic_base(&mut self) -> u64 {
-        lock(&self.pc).apic_base(self.index)
+        lock(&self.outside.pc).apic_base(self.index)
     }
 
     fn set_apic_base(&mut self, value: u64) -> bool {
@@ -96,7 +114,7 @@ impl Bus for PcBus {
     }
 
     fn tsc_deadline(&mut self) -> u64 {
-        lock(&self.pc).tsc_deadline(self.index)
+        lock(&self.outside.pc).tsc_deadline(self.index)
     }
 
     fn set_tsc_deadline(&mut self, value: u64) {
@@ -106,7 +124,7 @@ impl Bus for PcBus {
     }
 
     fn tpr(&mut self) -> u8 {
-        lock(&self.pc).tpr(self.index)
+        lock(&self.outside.pc).tpr(self.index)
     }
 
     fn set_tpr(&mut self, value: u8) {
@@ -117,6 +135,6 @@ impl Bus for PcBus {
 
 impl std::fmt::Debug for PcBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PcBus").field("clock", &self.clock).field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("PcBus").field("clock", &self.outside.clock).field("index", &self.index).finish_non_exhaustive()
     }
 }

@@ -406,13 +406,13 @@ impl Cache {
 
     /// Adds a block to the maps, whose pages are marked as code.
     fn add(&self, inner: &mut Inner, tb: &Arc<Tb>) {
-        for &(page, _) in &tb.pages {
-            let full = inner.pages.get(&page).filter(|blocks| blocks.list.len() >= PAGE_BLOCKS);
-            if let Some(oldest) = full.and_then(|blocks| blocks.list.first()).cloned() {
+        for &(page, granules) in &tb.pages {
+            let full = inner.pages.get(&page).filter(|blocks| blocks.len() >= PAGE_BLOCKS);
+            if let Some(oldest) = full.and_then(PageBlocks::oldest).cloned() {
                 inner.stats.evictions += 1;
                 self.remove(inner, &oldest);
             }
-            inner.pages.entry(page).or_default().push(page, tb.clone());
+            inner.pages.entry(page).or_default().push(page, tb.clone(), granules);
         }
         inner.map.insert(tb.key, tb.clone());
         inner.queue.push_back(tb.clone());
@@ -512,21 +512,20 @@ impl Cache {
             inner.map.remove(&tb.key);
         }
         for &(page, _) in &tb.pages {
-            if let Some(blocks) = inner.pages.get_mut(&page)
-                && let Some(at) = blocks.list.iter().position(|other| Arc::ptr_eq(other, tb))
-            {
-                blocks.list.remove(at);
+            if inner.pages.get_mut(&page).is_some_and(|blocks| blocks.take(tb)) {
                 self.refresh_page(inner, page);
             }
         }
         self.kill(inner, tb);
     }
 
+    /// Marks as code what the blocks of a page have, after some have gone.
     fn refresh_page(&self, inner: &mut Inner, page: u64) {
-        let granules = inner.pages.get_mut(&page).map_or(0, |blocks| blocks.recount(page));
+        let blocks = inner.pages.get_mut(&page);
+        let (granules, bytes) = blocks.map_or((0, 0), |blocks| (blocks.granules(), blocks.forget_bytes()));
+        inner.live_bytes = inner.live_bytes.saturating_sub(bytes);
         if granules == 0 {
-            let bytes = inner.pages.remove(&page).map_or(0, |blocks| blocks.size());
-            inner.live_bytes = inner.live_bytes.saturating_sub(bytes);
+            inner.pages.remove(&page);
             inner.unprotected.remove(&page);
         }
         self.ram.set_code(page, granules);

@@ -51,6 +51,8 @@ pub struct Config {
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
     pub curses: bool,
+    /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
+    pub ide: [[Option<IdeDrive>; 2]; 2],
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -103,6 +105,7 @@ impl Default for Config {
             vga: VgaKind::Std,
             vnc: None,
             curses: false,
+            ide: Default::default(),
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -187,12 +190,75 @@ pub enum VirtioDevice {
 pub struct Disk {
     /// The image.
     pub file: PathBuf,
-    /// The image is known to be raw, whatever its first bytes look like.
-    pub raw: bool,
+    /// What the image is; `None`: what it looks like.
+    pub format: Option<ImageFormat>,
     /// The guest may not write.
     pub read_only: bool,
+    /// What the guest writes is forgotten at the end.
+    pub snapshot: bool,
+    /// How the host treats what is written.
+    pub cache: Cache,
+    /// What the guest discards is given back to the host.
+    pub discard: bool,
+    /// The most bytes that are read and written in a second; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// The most requests in a second; 0 for no limit.
+    pub requests_per_second: u64,
     /// What the guest sees as its serial number.
     pub serial: String,
+}
+
+impl Disk {
+    /// A disk with this image, and everything else as it is by default.
+    pub fn new(file: impl Into<PathBuf>) -> Disk {
+        Disk {
+            file: file.into(),
+            format: None,
+            read_only: false,
+            snapshot: false,
+            cache: Cache::default(),
+            discard: false,
+            bytes_per_second: 0,
+            requests_per_second: 0,
+            serial: String::new(),
+        }
+    }
+}
+
+/// What an image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// The disk's bytes.
+    Raw,
+    /// QEMU's, with or without backing files.
+    Qcow2,
+    /// VMware's, as far as its parts are flat; read only.
+    Vmdk,
+}
+
+/// How the host treats what the guest writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cache {
+    /// Past the host's page cache.
+    pub direct: bool,
+    /// Each write lasts before the guest hears of its end.
+    pub writethrough: bool,
+    /// Flushes are ignored.
+    pub no_flush: bool,
+}
+
+/// What is on a place of the IDE controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdeDrive {
+    /// A disk.
+    Disk(Disk),
+    /// A CD-ROM drive, with a medium or without.
+    CdRom {
+        /// The medium.
+        medium: Option<Disk>,
+        /// What the guest sees as its serial number; empty for the default.
+        serial: String,
+    },
 }
 
 /// How guest code is executed.

@@ -132,6 +132,12 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Guest RAM for devices.
+    fn dma(&self) -> Dma {
+        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
+        Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
     /// Where the characters of the device that `option` connects go.
     fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -140,12 +146,6 @@ impl Parts<'_> {
             kicker.kick();
         };
         Ok(open_sink(option, chardev, Box::new(on_error))?)
-    }
-
-    /// The devices' way to RAM.
-    fn dma(&self) -> Dma {
-        let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
-        Dma::new(self.ram.clone(), Arc::new(sink))
     }
 }
 
@@ -356,8 +356,9 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
 
 /// Whether the built-in demo guest runs: nothing was said of what to boot.
 fn runs_demo(config: &Config) -> bool {
-    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.virtio.is_empty();
-    config.machine == MachineKind::Pc && nothing && config.boot == Boot::default() && config.data_dirs.is_empty()
+    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.data_dirs.is_empty();
+    let disks = !config.virtio.is_empty() || config.ide.iter().flatten().any(Option::is_some);
+    config.machine == MachineKind::Pc && nothing && !disks && config.boot == Boot::default()
 }
 
 /// A debugger's stop as others are told of it.

@@ -172,7 +172,7 @@ fn a_bank_grows_when_it_is_filled_again_and_again_and_keeps_what_it_has() {
     let pages = 3 * TLB_ENTRIES as u64;
     let meta = |page: u64| if page.is_multiple_of(3) { META_GLOBAL } else { 0 };
     for page in 0..pages {
-        tlb.fill(0, page * PAGE_SIZE, true, page.is_multiple_of(2), page, page * PAGE_SIZE | meta(page));
+        tlb.fill(0, page * PAGE_SIZE, true, page.is_multiple_of(2), page, (page * PAGE_SIZE) | meta(page));
     }
     let last = (pages - TLB_ENTRIES as u64..pages).map(|page| *tlb.entry(0, page * PAGE_SIZE)).collect::<Vec<_>>();
     assert!(bytes(&mut tlb) > smallest);

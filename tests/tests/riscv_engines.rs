@@ -189,6 +189,7 @@ fn first_state(rng: &mut Rng, cpu: &Cpu) -> State {
     state.f.iter_mut().for_each(|f| *f = [number(rng), 0]);
     state.frm = rng.below(5);
     mimus_frontend::riscv::float::set_rounding(&mut state);
+    state.counting = rng.below(2);
     state
 }
 

@@ -6,10 +6,8 @@ import re
 import socket
 import subprocess
 
+from .arch import KERNELS
 from .common import GUEST, ROOT, Failed, die, output, run, tail
-
-# Guest -> the BusyBox that goes with its kernel.
-GUESTS = {"cloud": "busybox", "generic": "busybox", "i386": "busybox-i386"}
 
 # The script runs under tools/init/init. It powers off by itself, since init would first sleep a second so that the last
 # characters leave the serial port.
@@ -28,8 +26,8 @@ poweroff -f
 
 def prepare(guest, scratch):
     """Returns the paths of the kernel and of an initramfs with the scripts `timed`, `idle` and `facts`."""
-    busybox = GUESTS[guest]
-    image = os.path.join(GUEST, f"compare-{busybox}.gz")
+    kernel = KERNELS[guest]
+    image = os.path.join(GUEST, f"compare-{kernel.busybox.replace('/', '-')}.gz")
     entries = [os.path.join(ROOT, "tools", "suite", "facts") + ":/facts"]
     for name, text in (("timed", TIMED), ("idle", IDLE)):
         path = os.path.join(scratch, name)
@@ -37,11 +35,11 @@ def prepare(guest, scratch):
             file.write(text)
         entries.append(f"{path}:/{name}")
     try:
-        output("tools/fetch-guest", guest, busybox)
-        output("tools/make-initramfs", image, "--busybox", os.path.join(GUEST, busybox), *entries)
+        output(*kernel.fetch)
+        output("tools/make-initramfs", image, "--busybox", os.path.join(GUEST, kernel.busybox), *entries)
     except subprocess.CalledProcessError:
         die("there is no guest to boot (see above)")
-    return os.path.join(GUEST, guest, "vmlinuz"), image
+    return os.path.join(GUEST, kernel.path), image
 
 
 class FirstLine:
@@ -61,14 +59,6 @@ class FirstLine:
         if self.seconds is None:
             raise Failed(f"the guest did not get to its script{tail(text.encode())}")
         return self.seconds
-
-
-# Row -> kernel, whether all threads share one CPU.
-ROWS = {
-    "boot_cloud": ("cloud", False),
-    "boot_cloud_one_cpu": ("cloud", True),
-    "boot_generic": ("generic", False),
-}
 
 
 def boot(command, timeout, one_cpu=False):

@@ -17,14 +17,6 @@ GUEST = os.path.join(ROOT, "target", "guest")
 PROGRAMS = ("qemu", "mimus")
 TITLES = {"native": "native", "qemu": "QEMU", "mimus": "mimus"}
 
-# What QEMU 7.2 is asked for so that its guest sees the CPU that mimus shows (frontend/src/x86/cpuid.rs): which features
-# Linux and its programs use follows from it. TCG has no IA32_ARCH_CAPABILITIES, by which mimus tells Linux that it needs no
-# mitigations: both guests have them off. TCG has no VME, PCID, INVPCID, TSC_ADJUST, TSC-deadline timer and invariant TSC; what remains is printed with the figures.
-QEMU_CPU = (
-    "qemu64,vendor=GenuineIntel,family=6,model=26,stepping=5,model-id=mimus virtual CPU,l3-cache=off"
-    ",+ssse3,+sse4.1,+sse4.2,+popcnt,+pdpe1gb,+rdtscp,+fsgsbase,+smep,+erms,+smap,+umip,+arat,-svm,-3dnow,-3dnowext"
-)
-
 
 class Failed(Exception):
     """A run that did not do what it should."""
@@ -51,12 +43,11 @@ def add_arguments(parser):
     parser.add_argument("-n", "--runs", type=positive, default=5, metavar="RUNS", help="runs of each program (5)")
     parser.add_argument("--json", metavar="FILE", help="write every run and the machine's description to FILE")
     parser.add_argument("--mimus", metavar="PROGRAM", help="the mimus to run (default: built here with --release)")
-    parser.add_argument("--qemu", metavar="PROGRAM", default="qemu-system-x86_64", help="the QEMU to run")
+    parser.add_argument("--qemu", metavar="PROGRAM", help="the QEMU to run (default: the architecture's)")
     parser.add_argument(
         "--qemu-cpu",
         metavar="MODEL",
-        default=QEMU_CPU,
-        help="QEMU's -cpu (default: what mimus shows its guests, as far as TCG has it; QEMU's own default is qemu64)",
+        help="QEMU's -cpu (default: what mimus shows its guests, as far as TCG has it; QEMU's own is qemu64 or rv64)",
     )
 
 
@@ -75,7 +66,8 @@ def output(*command):
 def find_qemu(program):
     path = shutil.which(program)
     if path is None:
-        die(f"no {program} to compare with: install it (tools/fetch-guest qemu, as root) or name one with --qemu")
+        packages = "tools/fetch-guest qemu, as root; for RISC-V, apt-get install qemu-system-misc"
+        die(f"no {program} to compare with: install it ({packages}) or name one with --qemu")
     return path
 
 
@@ -97,9 +89,10 @@ def find_mimus(program):
 class Emulators:
     """The two programs, and how each runs a guest."""
 
-    def __init__(self, options):
-        self.qemu_cpu = options.qemu_cpu
-        self.paths = {"qemu": find_qemu(options.qemu), "mimus": find_mimus(options.mimus)}
+    def __init__(self, options, arch):
+        self.arch = arch
+        self.qemu_cpu = options.qemu_cpu or arch.qemu_cpu
+        self.paths = {"qemu": find_qemu(options.qemu or arch.qemu), "mimus": find_mimus(options.mimus)}
         self.versions = {
             "qemu": output(self.paths["qemu"], "--version").splitlines()[0],
             "mimus": output(self.paths["mimus"], "-version").strip(),
@@ -109,10 +102,13 @@ class Emulators:
 
     def command(self, program, kernel, initrd, memory, append, extra=()):
         """The command line; the options are the same for both but for -accel, -cpu and `extra`."""
-        own = ["-accel", "tcg", "-cpu", self.qemu_cpu] if program == "qemu" else []
+        if program == "qemu":
+            own = ["-accel", "tcg", "-cpu", self.qemu_cpu, *self.arch.qemu_options]
+        else:
+            own = self.arch.mimus_options
         return [
             *(self.paths[program], *own, *extra, "-m", str(memory)),
-            *("-display", "none", "-serial", "stdio", "-net", "none", "-vga", "none", "-no-reboot"),
+            *("-display", "none", "-serial", "stdio", *self.arch.options, "-no-reboot"),
             *("-kernel", kernel, "-initrd", initrd, "-append", f"console=ttyS0 mitigations=off {append}".rstrip()),
         ]
 

@@ -5,7 +5,8 @@ import re
 import subprocess
 import tempfile
 
-from .common import ROOT, Failed, die, facts, output, run, tail
+from .arch import KERNELS
+from .common import GUEST, ROOT, Failed, die, facts, output, run, tail
 
 # How far the guest's clock may be from the host's: a share of the time, and seconds for two lines over a serial port.
 CLOCK_SHARE = 0.03
@@ -15,10 +16,10 @@ ROW = re.compile(r"^row (\S+) (\S+) ([0-9a-f]{16}) (\d+\.\d+)$", re.MULTILINE)
 MARK = re.compile(r"^mark (begins|ends) (\d+\.\d+)$")
 
 
-def build():
+def build(arch):
     """Returns the paths of the suite and of its initramfs."""
     try:
-        return output("tools/make-suite").split()
+        return output("tools/make-suite", arch).split()
     except subprocess.CalledProcessError:
         die("the suite cannot be built (see above)")
 
@@ -102,9 +103,10 @@ def guest_facts(emulators, kernel, image):
 def kernel(name):
     """The path of a kernel, fetched when it is not there."""
     try:
-        return output("tools/fetch-guest", name).split()[0]
+        output(*KERNELS[name].fetch)
     except subprocess.CalledProcessError:
         die(f"there is no {name} kernel to boot (see above)")
+    return os.path.join(GUEST, KERNELS[name].path)
 
 
 def folder(*parts):

@@ -19,6 +19,11 @@
  * of kind sse and x87 (QEMU's floating point is software), memory (its REP instructions go byte by byte) and above all
  * code (each write to code costs it some microseconds).
  */
+#if defined(__x86_64__)
+#define FLOAT "sse"
+#else
+#define FLOAT "float"
+#endif
 static const struct row rows[] = {
     {"sieve", "integer", sieve, NULL, 200},
     {"crc32", "integer", crc32, integer_prepare, 2000},
@@ -33,13 +38,15 @@ static const struct row rows[] = {
     {"virtual_calls", "calls", virtual_calls, calls_prepare, 40000},
     {"bytecode_switch", "calls", bytecode_switch, NULL, 2000},
     {"bytecode_goto", "calls", bytecode_goto, NULL, 2000},
-    {"nbody", "sse", nbody, NULL, 3000000},
-    {"mandelbrot", "sse", mandelbrot, NULL, 200},
-    {"daxpy", "sse", daxpy, sse_prepare, 400000},
-    {"single", "sse", single_precision, sse_prepare, 200000},
-    {"fft", "sse", fft, sse_prepare, 15000},
+    {"nbody", FLOAT, nbody, NULL, 3000000},
+    {"mandelbrot", FLOAT, mandelbrot, NULL, 200},
+    {"daxpy", FLOAT, daxpy, sse_prepare, 400000},
+    {"single", FLOAT, single_precision, sse_prepare, 200000},
+    {"fft", FLOAT, fft, sse_prepare, 15000},
+#if defined(__x86_64__)
     {"x87_sums", "x87", x87_sums, x87_prepare, 80000},
     {"x87_division", "x87", x87_division, x87_prepare, 40000},
+#endif
     {"memcpy_l2", "memory", memcpy_l2, memory_prepare, 15000},
     {"memcpy_dram", "memory", memcpy_dram, memory_prepare, 120},
     {"memset_l2", "memory", memset_l2, memory_prepare, 12000},

@@ -1,4 +1,5 @@
-/* Floating-point programs in SSE and SSE2: scalars and vectors, of doubles and floats. */
+/* Floating-point programs: scalars and vectors, of doubles and floats. On x86 that is SSE and SSE2; without vectors each is done
+ * in parts. */
 #include "suite.h"
 
 #include <math.h>

@@ -174,6 +174,14 @@ impl Emitter {
         }
     }
 
+    /// An instruction of the 0F38 map with VEX prefix, prefix 66 and 128 bits: `op reg, second, third` (SDM vol. 2A, 2.3).
+    pub(super) fn vex38(&mut self, width: Width, code: u8, reg: u8, second: u8, third: u8) {
+        let rex = !(reg >> 3 << 2 | third >> 3) & 5;
+        let wide = u8::from(width == Width::Wide);
+        self.code.extend_from_slice(&[0xc4, rex << 5 | 0x42, wide << 7 | (!second & 15) << 3 | 1, code]);
+        self.byte(0xc0 | (reg & 7) << 3 | third & 7);
+    }
+
     fn memory(&mut self, reg: u8, rm: u8, sib: Option<u8>, base: Gpr, disp: i32) {
         // RBP and R13 as bases have no form without a displacement.
         let (mode, short) = match i8::try_from(disp) {

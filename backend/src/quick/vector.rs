@@ -287,6 +287,8 @@ impl Quick<'_> {
             VecKind::OrderQuietF64 => self.order(inst, op0f(0x66, 0x2e)),
             VecKind::TestF32 => self.test(inst, info, op0f(0, 0x2e)),
             VecKind::TestF64 => self.test(inst, info, op0f(0x66, 0x2e)),
+            VecKind::MulAddF32 => self.multiply_add(inst, Width::Plain),
+            VecKind::MulAddF64 => self.multiply_add(inst, Width::Wide),
             _ => self.by_row(inst, info),
         }
     }
@@ -345,6 +347,17 @@ impl Quick<'_> {
         if matches!(form, Form::TwoImm | Form::OneImm | Form::IntImm | Form::ToIntImm | Form::ExtractImm) {
             self.e.code.push(imm);
         }
+        Ok(())
+    }
+
+    /// VFMADD213SS and VFMADD213SD: `a` in place, times `b`, plus `c`.
+    fn multiply_add(&mut self, inst: &Inst, width: Width) -> Result<(), Refused> {
+        if !self.fma {
+            return Err(Refused);
+        }
+        let (b, c) = (self.vector_reg(inst.b, 0)?, self.vector_reg(inst.c, 1)?);
+        let dst = self.result_from_vector(inst.a)?;
+        self.e.vex38(width, 0xa9, dst, b, c);
         Ok(())
     }
 

@@ -206,8 +206,8 @@ impl Cpu {
     /// Flushes one page of the TLB in every address space.
     pub(crate) fn flush_page(&mut self, addr: u64) {
         self.mmu.flush_page(addr);
-        if self.contexts.knows(addr) {
-            self.forget_code();
+        if self.contexts.flush_page(addr) {
+            self.update_mappings();
         }
     }
 
@@ -313,8 +313,11 @@ impl Cpu {
 
     /// Writes zeros to the cache block of `addr` (CBO.ZERO); whether code was changed.
     pub(crate) fn zero_block(&mut self, addr: u64) -> std::result::Result<(), Stop> {
+        let words = super::isa::CACHE_BLOCK / 8;
+        // What cannot be written at once (no RAM, or watched) is written singly, and so are faults found again.
+        let done = self.mmu.fill(&self.state, self.bank, addr, (8, 0), words).unwrap_or(0);
         let mut result = Ok(());
-        for at in (0..super::isa::CACHE_BLOCK).step_by(8) {
+        for at in (done..words).map(|word| 8 * word) {
             match self.store_one(addr.wrapping_add(at), 8, 0) {
                 Ok(()) => {}
                 Err(Stop::CodeChanged) => result = Err(Stop::CodeChanged),

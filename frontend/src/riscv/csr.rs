@@ -6,7 +6,7 @@ use super::cpu::Cpu;
 use super::float;
 use super::helpers::Helper;
 use super::paging::satp;
-use super::state::{Counter, State, envcfg, mstatus, privilege};
+use super::state::{Counter, State, envcfg, mcountinhibit, mstatus, privilege};
 
 /// Reads a register; the argument is its place in the row.
 pub type Read = fn(&mut Cpu, usize) -> u64;
@@ -97,8 +97,6 @@ const MISA: u64 = 2 << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12
 const TVEC: u64 = !2;
 /// Exception codes and the interrupt bit.
 const CAUSE: u64 = 1 << 63 | 0x3f;
-/// mcountinhibit has mcycle's bit and minstret's.
-const INHIBIT: u64 = 1 << 0 | 1 << 2;
 const MIP: u16 = 0x344;
 
 csrs! {
@@ -136,12 +134,12 @@ csrs! {
     0x3b0 "pmpaddr" [0 x 64 by 1] Open special(|c, i| c.state.read_pmpaddr(i), write_pmpaddr);
     0x7a0 "tselect" Open fixed(0);
     0x7a1 "tdata" [1 x 3 by 1] Open fixed(0);
-    0xb00 "mcycle" Open special(read_counter::<0>, write_counter::<0>);
-    0xb02 "minstret" Open special(read_counter::<1>, write_counter::<1>);
+    0xb00 "mcycle" Open special(read_cycle, write_cycle);
+    0xb02 "minstret" Open special(|c, _| c.state.instret, |c, _, v| c.state.instret = v);
     0xb03 "mhpmcounter" [3 x 29 by 1] Open fixed(0);
-    0xc00 "cycle" Counter special(read_counter::<0>, |_, _, _| ());
+    0xc00 "cycle" Counter special(read_cycle, |_, _, _| ());
     0xc01 "time" Counter special(|c, _| c.bus.time(), |_, _, _| ());
-    0xc02 "instret" Counter special(read_counter::<1>, |_, _, _| ());
+    0xc02 "instret" Counter special(|c, _| c.state.instret, |_, _, _| ());
     0xc03 "hpmcounter" [3 x 29 by 1] Counter fixed(0);
     0xf11 "mvendorid" Open fixed(0);
     0xf12 "marchid" Open fixed(0);
@@ -180,6 +178,11 @@ impl Row {
     pub fn helper(&self) -> Helper {
         if self.gate == Gate::Float { Helper::CsrFloat } else { Helper::Csr }
     }
+}
+
+/// Whether register `number` is minstret or instret.
+pub const fn counts_instructions(number: u16) -> bool {
+    matches!(number, MINSTRET | INSTRET)
 }
 
 /// What a CSR instruction does with its operand.
@@ -233,13 +236,27 @@ impl Cpu {
         }
     }
 
-    /// Reads a register and then does `action`; `None` if the present mode may not do so.
-    pub fn access_csr(&mut self, number: u16, action: Action, operand: u64) -> Option<u64> {
+    /// The row of a register and its place there; `None` if the present mode may not do `action`.
+    fn allowed(&self, number: u16, action: Action) -> Option<(&'static Row, usize)> {
         let (row, place) = lookup(number)?;
         let denied = self.state.privilege < least_privilege(number) || action != Action::Read && read_only(number);
-        if denied || !self.gate_open(row.gate, number) {
-            return None;
+        (!denied && self.gate_open(row.gate, number)).then_some((row, place))
+    }
+
+    /// Has all code count instructions from here on, for an instruction that does `action` on minstret or instret; whether the
+    /// present mode may do that.
+    pub fn count_instructions(&mut self, number: u16, action: Action) -> bool {
+        let allowed = self.allowed(number, action).is_some();
+        if allowed {
+            self.state.counting = 1;
+            self.update_mode();
         }
+        allowed
+    }
+
+    /// Reads a register and then does `action`; `None` if the present mode may not do so.
+    pub fn access_csr(&mut self, number: u16, action: Action, operand: u64) -> Option<u64> {
+        let (row, place) = self.allowed(number, action)?;
         Some(match row.kind {
             Kind::Fixed(value) => value,
             Kind::Plain { offset, mask } => {
@@ -283,6 +300,9 @@ impl Cpu {
 }
 
 const TIME: u16 = 0xc01;
+const INSTRET: u16 = 0xc02;
+/// minstret's number.
+pub const MINSTRET: u16 = 0xb02;
 
 fn read_fflags(cpu: &mut Cpu, _: usize) -> u64 {
     float::fflags(&cpu.state)
@@ -411,32 +431,22 @@ fn write_pmpaddr(cpu: &mut Cpu, i: usize, value: u64) {
     cpu.flush_tlb();
 }
 
-/// Bit of mcountinhibit of counter `N`: 0 for mcycle, 1 for minstret.
-const fn inhibit_bit<const N: usize>() -> u64 {
-    1 << (2 * N)
-}
-
-/// Nanoseconds after a write in which mcycle and minstret do not count: an instruction that reads minstret at once finds what was
-/// written (vol. II, "Hardware Performance Monitor"), even where it is compiled first.
-const WRITE_LATENCY: [u64; 2] = [50_000, 50_000_000];
-
-/// Counters count the machine's nanoseconds.
-fn read_counter<const N: usize>(cpu: &mut Cpu, _: usize) -> u64 {
-    let Counter { value, since } = cpu.state.counters[N];
-    let stopped = cpu.state.mcountinhibit & inhibit_bit::<N>() != 0;
+/// mcycle counts the machine's nanoseconds: there is no other rate that its cycles have.
+fn read_cycle(cpu: &mut Cpu, _: usize) -> u64 {
+    let Counter { value, since } = cpu.state.cycle;
+    let stopped = cpu.state.mcountinhibit & mcountinhibit::CY != 0;
     if stopped { value } else { value.wrapping_add(cpu.bus.nanoseconds().saturating_sub(since)) }
 }
 
-fn write_counter<const N: usize>(cpu: &mut Cpu, _: usize, value: u64) {
-    let since = cpu.bus.nanoseconds().saturating_add(WRITE_LATENCY[N]);
-    cpu.state.counters[N] = Counter { value, since };
+fn write_cycle(cpu: &mut Cpu, _: usize, value: u64) {
+    cpu.state.cycle = Counter { value, since: cpu.bus.nanoseconds() };
 }
 
 fn write_mcountinhibit(cpu: &mut Cpu, _: usize, value: u64) {
-    let values = [read_counter::<0>(cpu, 0), read_counter::<1>(cpu, 0)];
-    cpu.state.mcountinhibit = value & INHIBIT;
-    write_counter::<0>(cpu, 0, values[0]);
-    write_counter::<1>(cpu, 0, values[1]);
+    let cycle = read_cycle(cpu, 0);
+    cpu.state.mcountinhibit = value & (mcountinhibit::CY | mcountinhibit::IR);
+    write_cycle(cpu, 0, cycle);
+    cpu.update_mode();
 }
 
 #[cfg(test)]

@@ -58,6 +58,8 @@ helpers! {
     Csr access_csr [READ_ENV WRITE_ENV FAULT MEMORY];
     /// The same for a CSR of floating point.
     CsrFloat access_csr [READ_ENV WRITE_ENV FAULT FLOAT];
+    /// Has code count instructions, for an instruction on a CSR; `b` and `arg` as for [`Helper::Csr`].
+    CountInstructions count_instructions [READ_ENV WRITE_ENV FAULT];
     /// Has the dispatcher look for interrupts if one is to be taken.
     OpenInterrupts open_interrupts [READ_ENV MEMORY];
     /// ECALL at `a`.
@@ -122,6 +124,13 @@ extern "C" fn access_csr(cpu: &mut Cpu, operand: u64, word: u64, _: u64, arg: u3
             0
         }
     }
+}
+
+extern "C" fn count_instructions(cpu: &mut Cpu, _: u64, word: u64, _: u64, arg: u32) -> u64 {
+    if !cpu.count_instructions((arg & 0xfff) as u16, Action::from_code(arg)) {
+        cpu.raise_illegal(word as u32);
+    }
+    0
 }
 
 extern "C" fn open_interrupts(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {

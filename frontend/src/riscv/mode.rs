@@ -1,6 +1,6 @@
 //! What translated code depends on beside its bytes.
 
-use super::state::{State, mstatus, privilege};
+use super::state::{State, mcountinhibit, mstatus, privilege};
 
 /// Mode bits of a translation; part of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -12,6 +12,10 @@ impl Mode {
     /// mstatus.FS does not say dirty: an instruction that changes floating-point state has to make it so.
     pub const FLOAT_CLEAN: u32 = 1 << 3;
     const FRM_SHIFT: u32 = 4;
+    /// Somebody looks at minstret or instret.
+    pub const COUNTING: u32 = 1 << 7;
+    /// With [`Mode::COUNTING`]: mcountinhibit.IR stops them.
+    pub const INHIBITED: u32 = 1 << 8;
 
     /// The mode of a state.
     pub fn of(s: &State) -> Mode {
@@ -20,12 +24,22 @@ impl Mode {
             mstatus::FS => 0,
             _ => Mode::FLOAT_CLEAN,
         };
-        Mode(s.privilege as u32 & 3 | float | (s.frm as u32 & 7) << Mode::FRM_SHIFT)
+        let counting = match (s.counting, s.mcountinhibit & mcountinhibit::IR) {
+            (0, _) => 0,
+            (_, 0) => Mode::COUNTING,
+            _ => Mode::COUNTING | Mode::INHIBITED,
+        };
+        Mode(s.privilege as u32 & 3 | float | (s.frm as u32 & 7) << Mode::FRM_SHIFT | counting)
     }
 
     /// Whether any of `bits` is set.
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits != 0
+    }
+
+    /// Whether minstret counts.
+    pub const fn counts(self) -> bool {
+        self.0 & (Mode::COUNTING | Mode::INHIBITED) == Mode::COUNTING
     }
 
     /// Privilege mode.

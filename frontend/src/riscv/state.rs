@@ -56,6 +56,13 @@ pub mod envcfg {
     pub const MACHINE: u64 = SUPERVISOR | ADUE | STCE;
 }
 
+/// Bits of mcountinhibit (vol. II, "Machine Counter-Inhibit (mcountinhibit) Register").
+#[allow(missing_docs)]
+pub mod mcountinhibit {
+    pub const CY: u64 = 1 << 0;
+    pub const IR: u64 = 1 << 2;
+}
+
 /// A counter of time.
 #[derive(Clone, Copy, PartialEq, Debug, Pod, Zeroable, Serialize, Deserialize)]
 #[repr(C)]
@@ -131,8 +138,12 @@ pub struct State {
     pub satp: u64,
     /// stimecmp (Sstc).
     pub stimecmp: u64,
-    /// mcycle and minstret.
-    pub counters: [Counter; 2],
+    /// mcycle.
+    pub cycle: Counter,
+    /// minstret, which counts where [`State::counting`] is set and mcountinhibit.IR is not.
+    pub instret: u64,
+    /// 1 once minstret or instret has been read or written: code translated before does not count.
+    pub counting: u64,
     /// pmpcfg, a byte an entry.
     pub pmpcfg: [u8; PMP_ENTRIES],
     /// pmpaddr.
@@ -166,6 +177,8 @@ pub mod slot {
         RESERVED reserved;
         /// mstatus.
         MSTATUS mstatus;
+        /// minstret.
+        INSTRET instret;
     }
 }
 

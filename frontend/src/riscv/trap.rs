@@ -188,6 +188,14 @@ impl Cpu {
         }
     }
 
+    /// The instruction at the program counter, of 4 bytes, has been executed.
+    fn executed(&mut self) {
+        self.state.pc = self.state.pc.wrapping_add(4);
+        if self.mode.counts() {
+            self.state.instret = self.state.instret.wrapping_add(1);
+        }
+    }
+
     /// Does what is pending of the instruction at the program counter.
     pub fn deliver_pending(&mut self) {
         match self.pending.take() {
@@ -196,12 +204,12 @@ impl Cpu {
                 self.state.set_x(rd, 1);
                 // An SC ends the reservation that there is, if for another address.
                 self.state.reservation = NO_RESERVATION;
-                self.state.pc = self.state.pc.wrapping_add(4);
+                self.executed();
             }
             Some(Pending::Float { word }) => {
                 if let Some(insn) = isa::decode(word) {
                     float::execute(&mut self.state, &insn);
-                    self.state.pc = self.state.pc.wrapping_add(4);
+                    self.executed();
                 }
             }
             None => {}

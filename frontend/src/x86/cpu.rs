@@ -228,8 +228,8 @@ impl Cpu {
     /// Flushes one page of the TLB in every address space.
     pub fn flush_tlb_page(&mut self, addr: u64) {
         self.mmu.flush_page(addr);
-        if self.contexts.knows(addr) {
-            self.forget_code();
+        if self.contexts.flush_page(addr) {
+            self.update_mappings();
         }
     }
 

@@ -15,10 +15,9 @@ use virtio_bindings::virtio_blk::{
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::Device;
-use super::queue::{Broken, Buffer, Chain, VirtQueue};
-
-/// Bytes of a sector, the unit of all positions and sizes (5.2.4).
-pub const SECTOR_SIZE: u64 = 512;
+use super::queue::{Broken, Chain, VirtQueue};
+use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+use crate::buffer::Buffer;
 
 /// The request queue.
 pub(super) const QUEUE: usize = 0;
@@ -29,72 +28,6 @@ const HEADER: usize = 16;
 const RANGE: usize = 16;
 /// The most sectors that one discard or write-zeroes request may name: 1 GiB.
 const MAX_RANGE_SECTORS: u32 = 1 << 21;
-
-/// What a disk is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockInfo {
-    /// Sectors of 512 bytes.
-    pub sectors: u64,
-    /// The guest may not write.
-    pub read_only: bool,
-    /// The backend can discard and write zeroes.
-    pub discard: bool,
-    /// What the guest sees as its serial number; 20 bytes of it at most.
-    pub serial: String,
-}
-
-/// What is to be done to the medium. Offsets and lengths are in bytes and lie within it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BlockOp {
-    /// Read, and hand over by [`Virtio::block_fill`](super::Virtio::block_fill).
-    Read {
-        /// Where.
-        offset: u64,
-        /// How much.
-        len: u64,
-    },
-    /// Get the data by [`Virtio::block_take`](super::Virtio::block_take), and write them.
-    Write {
-        /// Where.
-        offset: u64,
-        /// How much.
-        len: u64,
-    },
-    /// Make everything that was written before last.
-    Flush,
-    /// The contents are not needed any more.
-    Discard {
-        /// Where.
-        offset: u64,
-        /// How much.
-        len: u64,
-    },
-    /// Write zeroes.
-    WriteZeroes {
-        /// Where.
-        offset: u64,
-        /// How much.
-        len: u64,
-        /// The host may free the space.
-        unmap: bool,
-    },
-}
-
-/// Something for a [`BlockBackend`] to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockJob {
-    /// Names the job when data are exchanged and when it is done.
-    pub token: u64,
-    /// What.
-    pub op: BlockOp,
-}
-
-/// The host side of a disk.
-pub trait BlockBackend: Send {
-    /// Takes a job, to be done soon, and returns at once. No more than 256 are ever under way. The device hears of the end by
-    /// [`Virtio::block_done`](super::Virtio::block_done), from another call than this one.
-    fn submit(&mut self, job: BlockJob);
-}
 
 /// A request that the backend has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-pub use block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
 pub use net::{Loopback, NetBackend, NoPeer};
 pub use pci::VirtioPci;
 pub use rng::Entropy;

@@ -265,7 +265,7 @@ impl Tb {
 
     /// Bytes that it takes beside host code, its place in the maps included.
     pub(super) fn size(&self) -> usize {
-        const MAPS: usize = 160;
+        const MAPS: usize = 176;
         let spilled = if self.bytes.spilled() { size_of_val(&*self.bytes) } else { 0 };
         size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + spilled + MAPS
     }

@@ -52,7 +52,7 @@ pub(super) fn key(gpa: u64) -> TbKey {
     TbKey { gpa, pc: gpa, cs_base: 0, mode: 0 }
 }
 
-fn tb(key: TbKey) -> Tb {
+pub(super) fn tb(key: TbKey) -> Tb {
     let pages: SmallVec<[(u64, u64); 2]> = smallvec![(key.gpa & !(PAGE_SIZE - 1), Ram::granules(key.gpa, 4))];
     Tb::new(key, block(key.pc, 4), pages)
 }
@@ -319,7 +319,7 @@ fn a_page_mapped_at_many_addresses_has_a_bounded_number_of_blocks() {
     for i in 0..3 * PAGE_BLOCKS as u64 {
         insert_key(&cache, &vcpu, TbKey { pc: 0x1000 + (i << 12), ..key(0x1000) });
     }
-    assert_eq!(cache.lock().pages[&0x1000].list.len(), PAGE_BLOCKS);
+    assert_eq!(cache.lock().pages[&0x1000].len(), PAGE_BLOCKS);
     assert_eq!(cache.stats().evictions, 2 * PAGE_BLOCKS as u64);
     cache.code_written(0x1000, 1);
     assert!(cache.lock().pages.is_empty() && cache.lock().map.is_empty());

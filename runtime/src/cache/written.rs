@@ -2,22 +2,36 @@
 
 use std::sync::Arc;
 
+use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{CodeSink, Dropped, PAGE_SIZE};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::{Cache, Inner, Tb};
+use super::{Cache, Inner, PAGE_BLOCKS, Tb};
 
 /// A bit for each byte of a page.
 type Bytes = [u64; 64];
 
 /// The blocks that begin or end in one page.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PageBlocks {
-    /// Oldest first.
-    pub list: Vec<Arc<Tb>>,
-    /// The bytes that are translated, once somebody has stored near them.
+    /// Oldest first, each with the granules of the page that it has bytes in.
+    list: Vec<(Arc<Tb>, u64)>,
+    /// By granule, how many of them have bytes in it.
+    counts: [u16; GRANULES],
+    /// The bytes that are translated, once somebody has stored near them and until a block goes.
     bytes: Option<Box<Bytes>>,
+}
+
+/// Granules of a page.
+const GRANULES: usize = (PAGE_SIZE >> GRANULE_SHIFT) as usize;
+
+const _: () = assert!(PAGE_BLOCKS < u16::MAX as usize);
+
+impl Default for PageBlocks {
+    fn default() -> Self {
+        PageBlocks { list: Vec::new(), counts: [0; GRANULES], bytes: None }
+    }
 }
 
 /// The words of [`Bytes`] that `len` bytes from `start` on have bits in, with these bits.
@@ -30,6 +44,15 @@ fn words(start: u64, len: u64) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
+/// The numbers of the bits that are set.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as usize);
+        set &= set.wrapping_sub(1);
+        bit
+    })
+}
+
 fn mark(bytes: &mut Bytes, page: u64, tb: &Tb) {
     for &(start, len) in tb.bytes.iter().filter(|&&(start, len)| len != 0 && start & !(PAGE_SIZE - 1) == page) {
         words(start, len.into()).for_each(|(word, bits)| bytes[word] |= bits);
@@ -37,21 +60,51 @@ fn mark(bytes: &mut Bytes, page: u64, tb: &Tb) {
 }
 
 impl PageBlocks {
-    /// Adds a block that has bytes in this page, `page`.
-    pub(super) fn push(&mut self, page: u64, tb: Arc<Tb>) {
+    /// Number of blocks.
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// The block that has been here for the longest time.
+    pub(super) fn oldest(&self) -> Option<&Arc<Tb>> {
+        self.list.first().map(|(tb, _)| tb)
+    }
+
+    /// Adds a block that has bytes in these granules of this page, `page`.
+    pub(super) fn push(&mut self, page: u64, tb: Arc<Tb>, granules: u64) {
         if let Some(bytes) = &mut self.bytes {
             mark(bytes, page, &tb);
         }
-        self.list.push(tb);
+        bits(granules).for_each(|granule| self.counts[granule] += 1);
+        self.list.push((tb, granules));
     }
 
-    /// The granules of the page that hold code, after blocks have gone.
-    pub(super) fn recount(&mut self, page: u64) -> u64 {
-        if let Some(bytes) = &mut self.bytes {
-            **bytes = [0; 64];
-            self.list.iter().for_each(|tb| mark(bytes, page, tb));
-        }
-        self.list.iter().flat_map(|tb| &tb.pages).filter(|(p, _)| *p == page).fold(0, |all, (_, more)| all | more)
+    /// Takes a block out; whether it was here.
+    pub(super) fn take(&mut self, tb: &Arc<Tb>) -> bool {
+        let Some(at) = self.list.iter().position(|(other, _)| Arc::ptr_eq(other, tb)) else { return false };
+        let (_, granules) = self.list.remove(at);
+        bits(granules).for_each(|granule| self.counts[granule] -= 1);
+        true
+    }
+
+    /// Takes out the blocks that any of `len` bytes at guest-physical `gpa` belong to.
+    fn take_translations(&mut self, gpa: u64, len: u64) -> Vec<Arc<Tb>> {
+        let gone: Vec<(Arc<Tb>, u64)> = self.list.extract_if(.., |(tb, _)| tb.translates(gpa, len)).collect();
+        let granules = gone.iter().flat_map(|&(_, granules)| bits(granules));
+        granules.for_each(|granule| self.counts[granule] -= 1);
+        gone.into_iter().map(|(tb, _)| tb).collect()
+    }
+
+    /// The granules of the page that hold code.
+    pub(super) fn granules(&self) -> u64 {
+        self.counts.iter().zip(0..).fold(0, |all, (&count, granule)| all | u64::from(count != 0) << granule)
+    }
+
+    /// Lets go of the map of bytes, as after blocks have gone; how many bytes that took.
+    pub(super) fn forget_bytes(&mut self) -> usize {
+        let size = self.size();
+        self.bytes = None;
+        size
     }
 
     /// Whether any of `len` bytes of the page at guest-physical `gpa` is translated.
@@ -59,14 +112,14 @@ impl PageBlocks {
         let list = &self.list;
         let bytes = self.bytes.get_or_insert_with(|| {
             let mut bytes = Box::new([0; 64]);
-            list.iter().for_each(|tb| mark(&mut bytes, gpa & !(PAGE_SIZE - 1), tb));
+            list.iter().for_each(|(tb, _)| mark(&mut bytes, gpa & !(PAGE_SIZE - 1), tb));
             bytes
         });
         words(gpa, len).any(|(word, bits)| bytes[word] & bits != 0)
     }
 
     /// Bytes that the map of bytes takes.
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         if self.bytes.is_some() { size_of::<Bytes>() } else { 0 }
     }
 }
@@ -148,7 +201,7 @@ impl CodeSink for Cache {
             return dropped;
         }
         let Some(blocks) = inner.pages.get_mut(&page) else { return dropped };
-        let victims: Vec<Arc<Tb>> = blocks.list.extract_if(.., |tb| tb.translates(gpa, len)).collect();
+        let victims = blocks.take_translations(gpa, len);
         self.refresh_page(&mut inner, page);
         inner.stats.invalidations += victims.len() as u64;
         inner.patches.note(gpa, len);
@@ -175,7 +228,7 @@ impl CodeSink for Cache {
             && inner
                 .pages
                 .get(&(gpa & !(PAGE_SIZE - 1)))
-                .is_some_and(|blocks| blocks.list.iter().any(|tb| tb.translates(gpa, len) && tb.may_contain(pc)))
+                .is_some_and(|blocks| blocks.list.iter().any(|(tb, _)| tb.translates(gpa, len) && tb.may_contain(pc)))
     }
 }
 
@@ -194,6 +247,25 @@ mod tests {
                 assert_eq!(bytes[byte as usize / 64] >> (byte % 64) & 1 == 1, want, "{byte} of {len} from {start:#x}");
             }
         }
+    }
+
+    #[test]
+    fn a_granule_is_code_until_its_last_block_goes() {
+        use crate::cache::tests::{key, tb};
+        // Two pages of the guest may be one of RAM: then a block is in it twice.
+        let (one, two, twice) = (Arc::new(tb(key(0x1000))), Arc::new(tb(key(0x1020))), Arc::new(tb(key(0x1ffe))));
+        let mut blocks = PageBlocks::default();
+        blocks.push(0x1000, one.clone(), 1);
+        blocks.push(0x1000, two.clone(), 1);
+        blocks.push(0x1000, twice.clone(), 1 << 63);
+        blocks.push(0x1000, twice.clone(), 1);
+        assert_eq!((blocks.granules(), blocks.len()), (1 << 63 | 1, 4));
+        assert!(blocks.take(&twice) && blocks.granules() == 1);
+        assert!(blocks.take(&one) && !blocks.take(&one));
+        assert!(blocks.translates(0x1020, 1) && !blocks.translates(0x1000, 4), "the map was made when one had gone");
+        assert_eq!(blocks.take_translations(0x1020, 1).len(), 1);
+        assert_eq!(blocks.granules(), 1);
+        assert!(blocks.take(&twice) && blocks.granules() == 0);
     }
 
     #[test]

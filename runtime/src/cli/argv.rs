@@ -37,8 +37,11 @@ fn one(
 ) -> Result<(&'static Opt, OsString), CliError> {
     let typed = arg.to_string_lossy();
     let Some(dashed) = typed.strip_prefix('-').filter(|name| !name.is_empty()) else {
-        let message = "disk images are not supported yet (options begin with '-')";
-        return Err(CliError::new(if typed.is_empty() { "''" } else { &*typed }, message));
+        // As with QEMU, what is no option is the first disk.
+        let Some(option) = options::find("hda") else { return Err(CliError::new(typed, "options begin with '-'")) };
+        let mut word = OsString::from("--hda=");
+        word.push(arg);
+        return Ok((option, word));
     };
     let name = dashed.strip_prefix('-').unwrap_or(dashed);
     let Some(option) = options::find(name) else {

@@ -324,6 +324,10 @@ pub(super) const DEVICE: Family = Family {
                 key_later("id"),
             ],
         ),
+        yes("ide-hd", "an IDE disk", IDE_KEYS),
+        yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
+        yes("virtio-blk-pci", "a disk", BLOCK_KEYS),
+        yes("virtio-rng-pci", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         Choice {
             name: "isa-debugcon",
             help: "",
@@ -341,19 +345,7 @@ pub(super) const DEVICE_RISCV: Family = Family {
     unlisted: None,
     common: DEVICES_LATER,
     choices: &[
-        yes(
-            "virtio-blk-device",
-            "a disk",
-            &[
-                key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
-                key("serial", Kind::Text("up to 20 characters"), "serial number"),
-                key_later("id"),
-                key_later("bus"),
-                key_later("bootindex"),
-                key_later("num-queues"),
-                key_later("queue-size"),
-            ],
-        ),
+        yes("virtio-blk-device", "a disk", BLOCK_KEYS),
         yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         yes(
             "virtio-net-device",
@@ -367,6 +359,30 @@ pub(super) const DEVICE_RISCV: Family = Family {
         ),
     ],
 };
+
+/// The keys of virtio disks.
+const BLOCK_KEYS: &[Key] = &[
+    key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
+    key("serial", Kind::Text("up to 20 characters"), "serial number"),
+    key_later("id"),
+    key_later("bus"),
+    key_later("bootindex"),
+    key_later("num-queues"),
+    key_later("queue-size"),
+];
+
+/// The keys of IDE drives.
+const IDE_KEYS: &[Key] = &[
+    key("drive", Kind::Text("the id of a -drive with if=none"), "the image"),
+    key("bus", Kind::Word(&["ide.0", "ide.1"]), "the cable, default the first with a free place"),
+    key("unit", Kind::Number(0, 1), "the place on it, default the first free one"),
+    key("serial", Kind::Text("up to 20 characters"), "serial number"),
+    key_later("id"),
+    key_later("bootindex"),
+    key_later("model"),
+    key_later("wwn"),
+    key_later("ver"),
+];
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
 const DEVICES_LATER: &[Choice] = &[

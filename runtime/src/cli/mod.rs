@@ -210,17 +210,28 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     if let Some(text) = given.text("m")? {
         config.ram_size = ram_size(text)?;
     }
-    let mut disks = disks::Disks::default();
-    for value in given.all("drive") {
-        if arch == Arch::X86 {
-            return Err(CliError::new("-drive", "disks of the machine pc are not supported yet").into());
+    let default = match arch {
+        Arch::X86 => disks::Interface::Ide,
+        Arch::Riscv => disks::Interface::Virtio,
+    };
+    let mut disks = disks::Disks::new(default, given.flag("snapshot"));
+    // Those with a place come first, and leave the others the rest.
+    for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
+        if let Some(file) = given.path(name)? {
+            disks.at_place(&format!("-{name}"), file, index)?;
         }
-        config.virtio.extend(disks.drive(utf8("drive", value)?)?.map(VirtioDevice::Block));
+    }
+    for value in given.all("drive") {
+        let disk = disks.drive(utf8("drive", value)?)?;
+        if disk.is_some() {
+            check_slots("-drive", arch, &config)?;
+        }
+        config.virtio.extend(disk.map(VirtioDevice::Block));
     }
     for value in given.all("device") {
-        device(utf8("device", value)?, devices, &mut disks, &mut config)?;
+        device(utf8("device", value)?, arch, devices, &mut disks, &mut config)?;
     }
-    disks.check()?;
+    config.ide = disks.finish()?;
     display::parse(given, arch, &mut config)?;
     chardevs(given, &mut config)?;
     monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
@@ -328,16 +339,25 @@ fn ram_size(text: &str) -> Result<u64, CliError> {
     }
 }
 
-fn device(text: &str, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
+/// Checks that there is room for another virtio device.
+fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError> {
+    if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
+        return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")));
+    }
+    Ok(())
+}
+
+fn device(text: &str, arch: Arch, family: &Family, disks: &mut disks::Disks, config: &mut Config) -> Result<(), Stop> {
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
+    if name.starts_with("ide-") {
+        return Ok(disks.ide_device(&option, &values)?);
+    }
     if name.starts_with("virtio-") {
-        if config.virtio.len() == VIRTIO_SLOTS {
-            return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")).into());
-        }
+        check_slots(&option, arch, config)?;
         let adapters = config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count();
         config.virtio.push(match name {
-            "virtio-blk-device" => VirtioDevice::Block(disks.device(&option, &values)?),
+            "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net { mac: disks::mac(&option, values.text("mac"), adapters)? },
             _ => VirtioDevice::Rng,
         });

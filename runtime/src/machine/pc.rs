@@ -1,10 +1,13 @@
 //! The PC.
 
+mod virtio;
+
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
+use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -12,18 +15,82 @@ use super::firmware::{self, Rom};
 use super::info;
 use super::screen::{self, Held};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
+use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
-use crate::bus::{self, PcBus, SharedPc};
+use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
-use crate::config::Config;
+use crate::config::{Config, Disk, IdeDrive};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
+/// A disk's way to its device.
+struct Place {
+    outside: Outside,
+    place: IdePlace,
+}
+
+impl Place {
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
+        let function = |function: &mut IdeFunction, _| f(&mut function.ide);
+        self.outside.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
+    }
+}
+
+impl Exchange for Place {
+    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
+        self.access(|ide| ide.block_fill(self.place, token, at, bytes))
+    }
+
+    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
+        self.access(|ide| ide.block_take(self.place, token, at, bytes))
+    }
+
+    fn done(&self, token: u64, ok: bool) {
+        self.access(|ide| ide.block_done(self.place, token, ok));
+    }
+}
+
+/// A disk that has its place and not its thread.
+type Unstarted = (IdePlace, DiskQueue, Image, Disk);
+
+/// The IDE controller with the drives that the configuration names, and an empty CD-ROM drive where QEMU has one.
+fn ide(parts: &Parts) -> Result<(Ide, Vec<Unstarted>)> {
+    const CD_ROM: IdePlace = IdePlace { channel: 1, unit: 0 };
+    let (mut ide, mut disks) = (Ide::new(parts.dma()), Vec::new());
+    for (channel, units) in parts.config.ide.iter().enumerate() {
+        for (unit, drive) in units.iter().enumerate() {
+            let place = IdePlace { channel, unit };
+            let mut open = |disk: &Disk| -> Result<_> {
+                let image = Image::open("-drive", disk)?;
+                let (queue, info) = (DiskQueue::new(), image.info(&disk.serial));
+                let backend = queue.backend();
+                disks.push((place, queue, image, disk.clone()));
+                Ok((info, backend))
+            };
+            let device = match drive {
+                Some(IdeDrive::Disk(disk)) => {
+                    let (info, backend) = open(disk)?;
+                    IdeDevice::Disk { info, backend }
+                }
+                Some(IdeDrive::CdRom { medium, serial }) => {
+                    IdeDevice::CdRom { medium: medium.as_ref().map(&mut open).transpose()?, serial: serial.clone() }
+                }
+                None if place == CD_ROM => IdeDevice::CdRom { medium: None, serial: "MM00003".into() },
+                None => continue,
+            };
+            ide.plug(place, device);
+        }
+    }
+    Ok((ide, disks))
+}
+
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
+    /// Before the devices: the threads use them.
+    _disks: Vec<DiskThread>,
     pc: SharedPc,
     clock: Clock,
     kicker: Arc<Kicker>,
@@ -89,30 +156,33 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
+        let (ide, unstarted) = ide(parts)?;
+        pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        // Before what takes the first free place: it has one of its own.
+        let vram = screen::plug(config, &mut pc)?;
+        let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
             pc.set_boot_order(config.boot.order);
         }
-        let vram = screen::plug(config, &mut pc, rom.is_some())?;
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let bus = PcBus {
-            pc: pc.clone(),
-            clock: clock.clone(),
-            alarm: parts.alarm.clone(),
-            kicker: kicker.clone(),
-            index: 0,
-            rom: rom.as_ref().map(Rom::size),
-            backings: None,
-        };
+        let outside =
+            Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let mut disks = virtio::start(virtio, &outside)?;
+        for (place, queue, image, disk) in unstarted {
+            let exchange = Place { outside: outside.clone(), place };
+            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
+        }
+        let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi =
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
-        Ok((PcBoard { pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
+        Ok((PcBoard { _disks: disks, pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {

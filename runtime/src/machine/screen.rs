@@ -30,11 +30,11 @@ const VBE: u16 = 0x200;
 const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
 
 /// Plugs in the adapter that `config` asks for, with its BIOS where the machine has firmware that would run it; its memory.
-pub(super) fn plug(config: &Config, pc: &mut Pc, firmware: bool) -> Result<Option<Arc<Vram>>> {
+pub(super) fn plug(config: &Config, pc: &mut Pc) -> Result<Option<Arc<Vram>>> {
     if config.vga == VgaKind::None {
         return Ok(None);
     }
-    let path = if firmware { firmware::find(config, VIDEO_BIOS) } else { None };
+    let path = if firmware::is_used(config) { firmware::find(config, VIDEO_BIOS) } else { None };
     let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("-vga: cannot read {}", path.display()));
     let rom = path.map(read).transpose()?;
     let vram = Arc::new(Vram::new(VRAM_SIZE as usize).context("-vga: cannot allocate display memory")?);

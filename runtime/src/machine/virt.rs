@@ -12,11 +12,10 @@ use mimus_softmmu::{Dma, MmioBus};
 use vm_memory::GuestAddress;
 
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::block::{DiskQueue, DiskThread, Exchange, RawImage};
+use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
-use crate::cli::CliError;
 use crate::clock::{Alarm, Clock};
-use crate::config::{self, Config, VirtioDevice};
+use crate::config::{self, Config, Disk, VirtioDevice};
 use crate::kick::Kicker;
 use crate::log;
 use crate::vcpu::Vcpu;
@@ -155,7 +154,7 @@ impl Exchange for Slot {
 }
 
 /// The host's random numbers.
-struct HostEntropy;
+pub(super) struct HostEntropy;
 
 impl Entropy for HostEntropy {
     fn fill(&mut self, out: &mut [u8]) {
@@ -182,22 +181,7 @@ pub(super) struct VirtBoard {
 }
 
 /// A disk that has its slot and not its thread.
-type Unstarted = (usize, DiskQueue, RawImage);
-
-/// Opens the image of a disk.
-fn open(disk: &config::Disk) -> Result<RawImage, CliError> {
-    let image = RawImage::open("-drive", &disk.file, disk.read_only)?;
-    match image.other_format().filter(|_| !disk.raw) {
-        Some(format) => {
-            let message = format!(
-                "'{}' looks like {format}, which is not supported yet; format=raw uses it as it is",
-                disk.file.display()
-            );
-            Err(CliError::new("-drive", message))
-        }
-        None => Ok(image),
-    }
-}
+type Unstarted = (usize, DiskQueue, Image, Disk);
 
 /// Plugs in the virtio devices that the configuration names; the disks among them.
 fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Vec<Unstarted>> {
@@ -207,17 +191,17 @@ fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Vec<Unstarted>> {
         let mut queue = None;
         let device = match device {
             VirtioDevice::Block(disk) => {
-                let image = open(disk)?;
+                let image = Image::open("-drive", disk)?;
                 let jobs = DiskQueue::new();
                 let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
-                queue = Some((jobs, image));
+                queue = Some((jobs, image, disk.clone()));
                 device
             }
             VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
             VirtioDevice::Net { mac } => Virtio::net(mem, *mac, Box::new(NoPeer)),
         };
         let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
-        disks.extend(queue.map(|(jobs, image)| (slot, jobs, image)));
+        disks.extend(queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
     }
     Ok(disks)
 }
@@ -246,9 +230,9 @@ impl Board for VirtBoard {
             stimecmp: AtomicU64::new(u64::MAX),
         });
         let mut disks = Vec::new();
-        for (slot, queue, image) in unstarted {
+        for (slot, queue, image, disk) in unstarted {
             let exchange = Slot { devices: devices.clone(), slot };
-            disks.push(queue.start(image, exchange).context("cannot start a disk's thread")?);
+            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
         }
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
         let bus = Box::new(VirtBus(devices.clone()));

@@ -78,6 +78,9 @@ pub fn lift(code: &guest::Code<'_>, pc: u64, mode: Mode) -> Result<Block, Trunca
             Some((insn, _)) => lift.instruction(&insn),
             None => lift.undefined(),
         }
+        if !lift.ended {
+            lift.retire();
+        }
         at += len;
         count += 1;
     }
@@ -124,6 +127,16 @@ impl Lift {
     /// `value`'s low bits of `from`, sign-extended.
     fn sext(&mut self, from: Type, value: Value) -> Value {
         if from == Type::I64 { value } else { self.b.extend(Op::Sext, Type::I64, from, value) }
+    }
+
+    /// Counts the current instruction, if anybody wants to know: after all that may keep it from being executed, before it goes
+    /// elsewhere.
+    fn retire(&mut self) {
+        if self.mode.counts() {
+            let count = self.b.load_env(slot::INSTRET);
+            let count = self.b.binary_imm(Op::Add, Type::I64, count, 1);
+            self.b.store_env(slot::INSTRET, count);
+        }
     }
 
     /// Raises an exception in the current instruction and ends the block.
@@ -175,6 +188,7 @@ impl Lift {
             Code::Bgeu => (Op::Ule, true),
             Code::Jal => {
                 self.link(insn.rd);
+                self.retire();
                 self.b.jump_as(if is_link(insn.rd) { JumpKind::Call } else { JumpKind::Plain }, target);
                 self.ended = true;
                 return true;
@@ -188,6 +202,7 @@ impl Lift {
         let (op, swapped) = compare;
         let (a, b) = (self.x(insn.rs1), self.x(insn.rs2));
         let condition = if swapped { self.b.binary(op, Type::I64, b, a) } else { self.b.binary(op, Type::I64, a, b) };
+        self.retire();
         self.b.branch(condition, target);
         self.ended = true;
         true
@@ -210,6 +225,7 @@ impl Lift {
             (false, true) => JumpKind::Return,
             _ => JumpKind::Plain,
         };
+        self.retire();
         self.b.jump_ind(kind, target);
         self.ended = true;
     }

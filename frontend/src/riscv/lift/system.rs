@@ -29,17 +29,20 @@ impl Lift {
             Code::Mret | Code::Sret => {
                 let word = self.iconst(word);
                 self.call(if insn.code == Code::Mret { Helper::Mret } else { Helper::Sret }, &[word, word], 0);
+                self.retire();
                 self.end_to_pc();
             }
             Code::Wfi => {
                 let (next, word) = (self.iconst(self.next), self.iconst(word));
                 self.call(Helper::Wfi, &[next, word], 0);
+                self.retire();
                 self.b.exit(0);
                 self.ended = true;
             }
             Code::SfenceVma | Code::SinvalVma => {
                 let operands = [self.x(insn.rs1), self.x(insn.rs2), self.iconst(word)];
                 self.call(Helper::Sfence, &operands, u32::from(insn.rs1 != 0) | u32::from(insn.rs2 != 0) << 1);
+                self.retire();
                 self.end_to_context();
             }
             Code::SfenceWInval | Code::SfenceInvalIr => {
@@ -51,6 +54,7 @@ impl Lift {
                 self.call(Helper::CacheBlock, &[addr, word], insn.code as u32);
                 if insn.code == Code::CboZero {
                     // What follows may be what was overwritten.
+                    self.retire();
                     self.end_to_context();
                 }
             }
@@ -90,9 +94,20 @@ impl Lift {
             return self.make_float_dirty();
         }
         let word = self.iconst(self.word.into());
-        let old = self.call(row.helper(), &[operand, word], u32::from(number) | (action as u32) << 12);
+        let access = u32::from(number) | (action as u32) << 12;
+        if csr::counts_instructions(number) && !self.mode.has(Mode::COUNTING) {
+            // Started again in a mode in which it finds what it asks for.
+            self.call(Helper::CountInstructions, &[word, word], access);
+            let again = self.iconst(self.pc);
+            return self.end_at(again);
+        }
+        let old = self.call(row.helper(), &[operand, word], access);
         self.set_x(insn.rd, old);
         if action != Action::Read && number != FFLAGS {
+            // What is written to minstret is what the next instruction finds (vol. I, "CSR Instructions").
+            if number != csr::MINSTRET {
+                self.retire();
+            }
             self.end_to_context();
         }
     }

@@ -1,107 +1,28 @@
-//! The host side of disks: a file, and the thread that reads and writes it.
+//! The host side of disks: an image, and the thread that reads and writes it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+mod guarded;
+mod image;
+mod overlay;
+mod throttle;
+
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use mimus_hw::virtio::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
-use rustix::io::Errno;
+use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp};
 
-use crate::cli::CliError;
+use crate::config::{Cache, Disk};
+pub use image::Image;
+use throttle::Throttle;
 
 /// Bytes that are copied at once: as long as a device may be kept from its vCPU by a copy.
 const PIECE: usize = 128 << 10;
 
-/// A format's magic number: where it is, and what.
-type Magic = (usize, &'static [u8], &'static str);
-
-/// Formats that are not raw.
-const FORMATS: &[Magic] = &[
-    (0, b"QFI\xfb", "qcow2"),
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-    (0, b"vhdxfile", "vhdx"),
-    (0, b"conectix", "vpc"),
-    (0x40, b"\x7f\x10\xda\xbe", "vdi"),
-];
-
-/// The contents of a disk: a raw image.
-#[derive(Debug)]
-pub struct RawImage {
-    file: File,
-    bytes: u64,
-    read_only: bool,
-}
-
-impl RawImage {
-    /// Opens the image that `option` (as typed, such as `-drive`) names, and locks it against other writers.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the host says; an image in use by another process.
-    pub fn open(option: &str, path: &Path, read_only: bool) -> Result<RawImage, CliError> {
-        let failed = |error: &io::Error| CliError::file(option, "cannot open", path, error);
-        let mut file = OpenOptions::new().read(true).write(!read_only).open(path).map_err(|error| failed(&error))?;
-        if file.metadata().map_err(|error| failed(&error))?.is_dir() {
-            return Err(failed(&Errno::ISDIR.into()));
-        }
-        let lock = match read_only {
-            true => FlockOperation::NonBlockingLockShared,
-            false => FlockOperation::NonBlockingLockExclusive,
-        };
-        // Other errors are those of file systems that have no locks.
-        if flock(&file, lock) == Err(Errno::WOULDBLOCK) {
-            let message = format!("'{}' is in use by another process", path.display());
-            return Err(CliError::new(option, message));
-        }
-        // Host devices have no length otherwise.
-        let bytes = file.seek(SeekFrom::End(0)).map_err(|error| failed(&error))?;
-        Ok(RawImage { file, bytes: bytes / SECTOR_SIZE * SECTOR_SIZE, read_only })
-    }
-
-    /// The format that the image seems to have, if it is another than raw.
-    pub fn other_format(&self) -> Option<&'static str> {
-        let mut head = [0; 512];
-        // What is shorter than that is none of them.
-        self.file.read_exact_at(&mut head, 0).ok()?;
-        let found = FORMATS.iter().find(|(at, magic, _)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
-        found.map(|(.., name)| *name)
-    }
-
-    /// What the guest sees.
-    pub fn info(&self, serial: &str) -> BlockInfo {
-        BlockInfo {
-            sectors: self.bytes / SECTOR_SIZE,
-            read_only: self.read_only,
-            discard: true,
-            serial: serial.to_owned(),
-        }
-    }
-
-    /// Frees space; that the host's file system cannot is no failure, since what is read afterwards is anybody's guess.
-    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
-        match fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
-        let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        if fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, len).is_ok() {
-            return Ok(());
-        }
-        let zeroes = vec![0; PIECE];
-        for_pieces(len, stop, |at, count| self.file.write_all_at(zeroes.get(..count).unwrap_or_default(), offset + at))
-    }
-}
+/// The longest sleep of a thread that may be told to end.
+const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 
 /// What the thread needs of the machine. None of it is called with a lock held that a machine needs to stop.
 pub trait Exchange: Send {
@@ -162,16 +83,18 @@ impl DiskQueue {
         Box::new(Jobs(self.sender.clone()))
     }
 
-    /// Starts the thread that does the jobs on `image`.
+    /// Starts the thread that does the jobs on `image`, as `disk` says.
     ///
     /// # Errors
     ///
     /// When no thread can be made.
-    pub fn start(self, image: RawImage, exchange: impl Exchange + 'static) -> io::Result<DiskThread> {
+    pub fn start(self, image: Image, disk: &Disk, exchange: impl Exchange + 'static) -> io::Result<DiskThread> {
         let stop = Arc::new(AtomicBool::new(false));
         let (receiver, own) = (self.receiver, stop.clone());
+        let throttle = Throttle::new(disk.bytes_per_second, disk.requests_per_second);
+        let cache = disk.cache;
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let worker = Worker { image, exchange, stop: own };
+            let mut worker = Worker { image, exchange, stop: own, throttle, cache };
             let mut piece = vec![0; PIECE];
             while let Ok(Message::Job(job)) = receiver.recv() {
                 worker.run(job, &mut piece);
@@ -218,13 +141,16 @@ impl std::fmt::Debug for Message {
 }
 
 struct Worker<E> {
-    image: RawImage,
+    image: Image,
     exchange: E,
     stop: Arc<AtomicBool>,
+    throttle: Throttle,
+    cache: Cache,
 }
 
 impl<E: Exchange> Worker<E> {
-    fn run(&self, job: BlockJob, piece: &mut [u8]) {
+    fn run(&mut self, job: BlockJob, piece: &mut [u8]) {
+        self.wait(job.op);
         let result = self.work(job, piece);
         if let Err(error) = &result {
             tracing::debug!(?job, "disk: {error}");
@@ -232,25 +158,45 @@ impl<E: Exchange> Worker<E> {
         self.exchange.done(job.token, result.is_ok());
     }
 
-    fn work(&self, BlockJob { token, op }: BlockJob, piece: &mut [u8]) -> io::Result<()> {
-        let (image, stop) = (&self.image, &self.stop);
+    /// Waits until the job may be done.
+    fn wait(&mut self, op: BlockOp) {
+        let bytes = match op {
+            BlockOp::Read { len, .. } | BlockOp::Write { len, .. } => len,
+            _ => 0,
+        };
+        let start = self.throttle.charge(Instant::now(), bytes);
+        while let Some(left) = start.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+            && !self.stop.load(Ordering::Acquire)
+        {
+            std::thread::sleep(left.min(LONGEST_SLEEP));
+        }
+    }
+
+    fn work(&mut self, BlockJob { token, op }: BlockJob, piece: &mut [u8]) -> io::Result<()> {
+        let Worker { image, exchange, stop, .. } = self;
         // The device was reset: nobody waits for the rest.
         let wanted = |wanted: bool| if wanted { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) };
         match op {
             BlockOp::Read { offset, len } => for_pieces(len, stop, |at, count| {
                 let bytes = piece.get_mut(..count).unwrap_or_default();
-                image.file.read_exact_at(bytes, offset + at)?;
-                wanted(self.exchange.fill(token, at, bytes))
+                image.read(bytes, offset + at)?;
+                wanted(exchange.fill(token, at, bytes))
             }),
             BlockOp::Write { offset, len } => for_pieces(len, stop, |at, count| {
                 let bytes = piece.get_mut(..count).unwrap_or_default();
-                wanted(self.exchange.take(token, at, bytes))?;
-                image.file.write_all_at(bytes, offset + at)
+                wanted(exchange.take(token, at, bytes))?;
+                image.write(bytes, offset + at)
             }),
-            BlockOp::Flush => image.file.sync_data(),
+            BlockOp::Flush => Ok(()),
             BlockOp::Discard { offset, len } => image.discard(offset, len),
             BlockOp::WriteZeroes { offset, len, unmap } => image.write_zeroes(offset, len, unmap, stop),
-        }
+        }?;
+        let flush = match op {
+            BlockOp::Read { .. } => false,
+            BlockOp::Flush => !self.cache.no_flush,
+            _ => self.cache.writethrough,
+        };
+        if flush { self.image.flush() } else { Ok(()) }
     }
 }
 
@@ -258,7 +204,6 @@ impl<E: Exchange> Worker<E> {
 mod tests {
     use std::path::PathBuf;
     use std::sync::{Condvar, Mutex};
-    use std::time::Duration;
 
     use super::*;
 
@@ -278,6 +223,10 @@ mod tests {
             // What is left behind in the temporary directory harms nobody.
             let _ = std::fs::remove_file(&self.0);
         }
+    }
+
+    fn disk(file: &TempFile) -> Disk {
+        Disk { discard: true, ..Disk::new(&file.0) }
     }
 
     /// The memory of a guest that wants everything at the beginning of it.
@@ -320,11 +269,15 @@ mod tests {
 
     impl Setup {
         fn new(file: &TempFile) -> Setup {
-            let image = RawImage::open("-drive", &file.0, false).unwrap();
+            Setup::with(&disk(file))
+        }
+
+        fn with(disk: &Disk) -> Setup {
+            let image = Image::open("-drive", disk).unwrap();
             let guest = Arc::new(Guest { memory: Mutex::new(vec![0; 1 << 20]), ..Guest::default() });
             let queue = DiskQueue::new();
             let backend = queue.backend();
-            let thread = queue.start(image, Handle(guest.clone())).unwrap();
+            let thread = queue.start(image, disk, Handle(guest.clone())).unwrap();
             Setup { guest, backend, thread, token: 0 }
         }
 
@@ -379,21 +332,19 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_sized_in_sectors_and_has_one_writer() {
-        let file = TempFile::new("open", &[0; 1500]);
-        let image = RawImage::open("-drive", &file.0, false).unwrap();
-        assert_eq!((image.info("x").sectors, image.other_format()), (2, None));
-        let error = RawImage::open("-drive", &file.0, true).unwrap_err().to_string();
-        assert!(error.contains("in use"), "{error}");
-        drop(image);
-        let readers = [RawImage::open("-drive", &file.0, true), RawImage::open("-drive", &file.0, true)];
-        assert!(readers.iter().all(Result::is_ok));
-        assert!(readers[0].as_ref().is_ok_and(|image| image.info("").read_only));
-        let error = RawImage::open("-drive", Path::new("/"), true).unwrap_err().to_string();
-        assert_eq!(error, "-drive: cannot open '/': Is a directory");
-        let mut image = vec![0; 512];
-        image[..4].copy_from_slice(b"QFI\xfb");
-        let file = TempFile::new("qcow2", &image);
-        assert_eq!(RawImage::open("-drive", &file.0, true).unwrap().other_format(), Some("qcow2"));
+    fn limits_slow_a_disk_down_and_hold_up_no_end() {
+        let file = TempFile::new("limits", &[0; 65536]);
+        let mut s = Setup::with(&Disk { bytes_per_second: 1 << 20, ..disk(&file) });
+        let start = Instant::now();
+        for _ in 0..5 {
+            assert!(s.run(BlockOp::Read { offset: 0, len: 65536 }));
+        }
+        assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
+        drop(s.thread);
+        let mut s = Setup::with(&Disk { requests_per_second: 1, ..disk(&file) });
+        (0..100).for_each(|token| s.backend.submit(BlockJob { token, op: BlockOp::Flush }));
+        let start = Instant::now();
+        drop(s.thread);
+        assert!(start.elapsed() < Duration::from_secs(10));
     }
 }

@@ -1,0 +1,376 @@
+//! Images: opening, telling their formats apart, reading and writing.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use imago::qcow2::Qcow2;
+use imago::raw::Raw;
+use imago::vmdk::Vmdk;
+use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, StorageOpenOptions};
+use mimus_hw::virtio::{BlockInfo, SECTOR_SIZE};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::io::Errno;
+
+use super::guarded::{Guarded, Layout, QCOW2_MAGIC};
+use super::overlay::Overlay;
+use super::{PIECE, for_pieces};
+use crate::cli::CliError;
+use crate::config::{Disk, ImageFormat};
+
+/// A format's magic number: where it is, and what; and the format if there is support for it.
+type Magic = (usize, &'static [u8], &'static str, Option<ImageFormat>);
+
+/// Formats that are not raw.
+const FORMATS: &[Magic] = &[
+    (0, QCOW2_MAGIC, "qcow2", Some(ImageFormat::Qcow2)),
+    (0, b"KDMV", "vmdk", Some(ImageFormat::Vmdk)),
+    (0, b"COWD", "vmdk", Some(ImageFormat::Vmdk)),
+    (0, b"# Disk DescriptorFile", "vmdk", Some(ImageFormat::Vmdk)),
+    (0, b"vhdxfile", "vhdx", None),
+    (0, b"conectix", "vpc", None),
+    (0, b"QED\0", "qed", None),
+    (0x40, b"\x7f\x10\xda\xbe", "vdi", None),
+];
+
+/// The format that an image's first bytes show, if it is not raw.
+fn other_format(head: &[u8]) -> Option<&'static Magic> {
+    FORMATS.iter().find(|(at, magic, ..)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)))
+}
+
+/// Opens a file and locks it: against everybody if it may be written, and otherwise against those who write.
+///
+/// # Errors
+///
+/// Whatever the host says; [`io::ErrorKind::WouldBlock`] for a file in use.
+pub(super) fn open_file(path: &Path, read_only: bool, direct: bool) -> io::Result<File> {
+    let flags = if direct { rustix::fs::OFlags::DIRECT.bits() } else { 0 };
+    let file = OpenOptions::new().read(true).write(!read_only).custom_flags(flags as i32).open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(Errno::ISDIR.into());
+    }
+    let lock = match read_only {
+        true => FlockOperation::NonBlockingLockShared,
+        false => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(&file, lock) {
+        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+        // Other errors are those of file systems that have no locks.
+        _ => Ok(file),
+    }
+}
+
+/// What to say of an image that cannot be opened.
+fn refused(option: &str, disk: &Disk, error: &io::Error) -> CliError {
+    let message = |what: &str| CliError::new(option, format!("'{}' {what}", disk.file.display()));
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            message("is in use by another process (readonly=on or snapshot=on would share it)")
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !disk.read_only && !disk.snapshot => {
+            CliError::new(option, format!("cannot open '{}': {error} (readonly=on may help)", disk.file.display()))
+        }
+        _ => CliError::file(option, "cannot open", &disk.file, error),
+    }
+}
+
+/// An image in a format with metadata, or one that the host's cache is to be kept out of.
+#[derive(Debug)]
+pub(super) struct Formatted {
+    access: FormatAccess<Guarded>,
+    /// Bytes of the disk that share an L2 table, and which such ranges are known to have one, bit by number.
+    l2_range: Option<u64>,
+    has_l2: Vec<u64>,
+}
+
+impl Formatted {
+    fn new(access: FormatAccess<Guarded>, layout: Option<Layout>) -> Formatted {
+        Formatted { access, l2_range: layout.map(|layout| layout.l2_range()), has_l2: Vec::new() }
+    }
+
+    /// Calls `f` for each part of a range with an L2 table of its own. A table that has to be made is made when nothing waits
+    /// to be written: it may take the place of a cluster that the file's tables still refer to.
+    fn for_tables(
+        &mut self,
+        offset: u64,
+        len: u64,
+        mut f: impl FnMut(&mut FormatAccess<Guarded>, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let (mut at, end) = (offset, offset.saturating_add(len));
+        while at < end {
+            let mut count = end - at;
+            if let Some(range) = self.l2_range {
+                let index = at / range;
+                count = count.min(range - at % range);
+                let (word, bit) = ((index / 64) as usize, 1 << (index % 64));
+                if self.has_l2.len() <= word {
+                    self.has_l2.resize(word + 1, 0);
+                }
+                if let Some(word) = self.has_l2.get_mut(word).filter(|word| **word & bit == 0) {
+                    self.access.flush()?;
+                    *word |= bit;
+                }
+            }
+            f(&mut self.access, at, count)?;
+            at += count;
+        }
+        Ok(())
+    }
+}
+
+/// A raw image.
+#[derive(Debug)]
+pub(super) struct RawFile {
+    file: File,
+    /// Nobody has said that it is raw: the guest must not make it look like something else.
+    guessed: bool,
+}
+
+/// The contents of a disk.
+#[derive(Debug)]
+pub(super) enum Contents {
+    Raw(RawFile),
+    Formatted(Box<Formatted>),
+    /// Writes go to a file that is gone afterwards.
+    Overlay(Box<Overlay>),
+}
+
+/// An image, open.
+#[derive(Debug)]
+pub struct Image {
+    contents: Contents,
+    bytes: u64,
+    read_only: bool,
+    /// What the guest discards is given back to the host.
+    discard: bool,
+}
+
+impl Image {
+    /// Opens the image of `disk`, which `option` (as typed, such as `-drive`) names, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the host says; an image that another process uses; a format that cannot be read.
+    pub fn open(option: &str, disk: &Disk) -> Result<Image, CliError> {
+        let base_read_only = disk.read_only || disk.snapshot;
+        let failed = |error: io::Error| refused(option, disk, &error);
+        let mut file = open_file(&disk.file, base_read_only, false).map_err(failed)?;
+        // Host devices have no length otherwise.
+        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let format = probe(option, disk, &file).map_err(failed)??;
+        let (contents, bytes, writable) = match format {
+            ImageFormat::Raw if !disk.cache.direct => {
+                (Contents::Raw(RawFile { file, guessed: disk.format.is_none() }), bytes, !base_read_only)
+            }
+            format => {
+                // Whoever opens it again locks it again.
+                drop(file);
+                let (formatted, bytes) = open_formatted(format, disk, base_read_only).map_err(failed)?;
+                let writable = formatted.access.inner().writable();
+                (Contents::Formatted(Box::new(formatted)), bytes, writable)
+            }
+        };
+        if !writable && !base_read_only {
+            let message = format!("'{}' can only be read: use readonly=on or snapshot=on", disk.file.display());
+            return Err(CliError::new(option, message));
+        }
+        // Formats count in bytes; a raw image's last sector is padded with zeros when it is read, as far as it is written.
+        let bytes = if writable { bytes / SECTOR_SIZE * SECTOR_SIZE } else { bytes.next_multiple_of(SECTOR_SIZE) };
+        let base = Image { contents, bytes, read_only: base_read_only, discard: disk.discard };
+        if !disk.snapshot {
+            return Ok(base);
+        }
+        let overlay = Overlay::new(base).map_err(|error| {
+            let place = std::env::temp_dir();
+            CliError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
+        })?;
+        Ok(Image {
+            contents: Contents::Overlay(Box::new(overlay)),
+            bytes,
+            read_only: disk.read_only,
+            discard: disk.discard,
+        })
+    }
+
+    /// What the guest sees.
+    pub fn info(&self, serial: &str) -> BlockInfo {
+        BlockInfo {
+            sectors: self.bytes / SECTOR_SIZE,
+            read_only: self.read_only,
+            discard: true,
+            serial: serial.to_owned(),
+        }
+    }
+
+    /// Bytes that the guest sees.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match &mut self.contents {
+            Contents::Raw(raw) => read_padded(&raw.file, out, offset),
+            Contents::Formatted(formatted) => formatted.access.read(out, offset),
+            Contents::Overlay(overlay) => overlay.read(out, offset),
+        }
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match &mut self.contents {
+            Contents::Raw(raw) => raw.write(bytes, offset),
+            Contents::Formatted(formatted) => formatted.for_tables(offset, bytes.len() as u64, |access, at, count| {
+                let from = (at - offset) as usize;
+                access.write(bytes.get(from..from + count as usize).unwrap_or_default(), at)
+            }),
+            Contents::Overlay(overlay) => overlay.write(bytes, offset),
+        }
+    }
+
+    /// Makes what was written last.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match &mut self.contents {
+            Contents::Raw(raw) => raw.file.sync_data(),
+            Contents::Formatted(formatted) => {
+                formatted.access.flush()?;
+                formatted.access.sync()
+            }
+            // It does not outlive the process.
+            Contents::Overlay(_) => Ok(()),
+        }
+    }
+
+    /// Frees space, where that is wanted; that the host cannot is no failure, since what is read afterwards is anybody's guess.
+    pub(super) fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        if !self.discard {
+            return Ok(());
+        }
+        let result = match &mut self.contents {
+            Contents::Raw(raw) => raw.punch(offset, len),
+            Contents::Formatted(formatted) => formatted.for_tables(offset, len, FormatAccess::discard_to_any),
+            Contents::Overlay(_) => Ok(()),
+        };
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            result => result,
+        }
+    }
+
+    pub(super) fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
+        let done = match &mut self.contents {
+            Contents::Raw(raw) => raw.zero(offset, len, unmap),
+            Contents::Formatted(formatted) => {
+                let result = formatted.for_tables(offset, len, |access, at, count| access.write_zeroes(at, count));
+                result.is_ok()
+            }
+            Contents::Overlay(_) => false,
+        };
+        if done {
+            return Ok(());
+        }
+        let zeroes = vec![0; PIECE];
+        for_pieces(len, stop, |at, count| self.write(zeroes.get(..count).unwrap_or_default(), offset + at))
+    }
+}
+
+/// Reads all of `out`; what is beyond the end of the file is 0.
+pub(super) fn read_padded(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) {
+        match file.read_at(room, offset + done as u64) {
+            Ok(0) => {
+                room.fill(0);
+                break;
+            }
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+impl RawFile {
+    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.guessed && offset < SECTOR_SIZE {
+            let mut head = [0; SECTOR_SIZE as usize];
+            read_padded(&self.file, &mut head, 0)?;
+            head.iter_mut().skip(offset as usize).zip(bytes).for_each(|(to, from)| *to = *from);
+            if let Some((_, _, name, _)) = other_format(&head) {
+                tracing::warn!("the guest may not make a raw image look like {name}: format=raw would allow it");
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+        }
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(&self.file, how, offset, len)?)
+    }
+
+    /// Whether the host could write zeroes by itself.
+    fn zero(&self, offset: u64, len: u64, unmap: bool) -> bool {
+        let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
+        fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, len).is_ok()
+    }
+}
+
+/// The format of an image: what was said, or what it looks like.
+fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageFormat, CliError>> {
+    if let Some(format) = disk.format {
+        return Ok(Ok(format));
+    }
+    let mut head = [0; SECTOR_SIZE as usize];
+    read_padded(file, &mut head, 0)?;
+    Ok(match other_format(&head) {
+        Some((.., Some(format))) => Ok(*format),
+        Some((_, _, name, None)) => {
+            let message = format!(
+                "'{}' looks like {name}, which is not supported yet; format=raw uses it as it is",
+                disk.file.display()
+            );
+            Err(CliError::new(option, message))
+        }
+        None => {
+            if !disk.read_only {
+                tracing::warn!(
+                    "{option}: '{}' is taken for a raw image: format=raw says so for certain; until then the guest cannot \
+                     write to its first sector what looks like another format",
+                    disk.file.display()
+                );
+            }
+            Ok(ImageFormat::Raw)
+        }
+    })
+}
+
+/// Opens an image by imago; its size in bytes.
+fn open_formatted(format: ImageFormat, disk: &Disk, read_only: bool) -> io::Result<(Formatted, u64)> {
+    // By its whole name: what it refers to is found beside it.
+    let path = std::fs::canonicalize(&disk.file)?;
+    let writable = !read_only && format != ImageFormat::Vmdk;
+    let options = StorageOpenOptions::new().write(writable).direct(disk.cache.direct);
+    let file = open_file(&path, !writable, disk.cache.direct)?;
+    let storage = Guarded::new(file, options.clone().filename(&path))?;
+    let layout = storage.layout().filter(|_| format == ImageFormat::Qcow2);
+    let gate = PermissiveImplicitOpenGate::default();
+    let access = match format {
+        ImageFormat::Raw => {
+            FormatAccess::new(Raw::builder(storage).write(writable).storage_open_options(options).open(gate)?)
+        }
+        ImageFormat::Qcow2 => {
+            let builder = Qcow2::<Guarded>::builder(storage).write(writable);
+            FormatAccess::new(builder.storage_open_options(options).open(gate)?)
+        }
+        ImageFormat::Vmdk => {
+            FormatAccess::new(Vmdk::<Guarded>::builder(storage).storage_open_options(options).open(gate)?)
+        }
+    };
+    let bytes = access.size();
+    Ok((Formatted::new(access, layout), bytes))
+}

@@ -1,0 +1,115 @@
+"""The guests' architectures: what runs them, what they boot, and what is promised of mimus (ratios of its time to QEMU's)."""
+
+import os
+from dataclasses import dataclass, field
+
+from .common import GUEST
+from .table import Promises
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to boot, and what goes with it."""
+
+    arch: str
+    # Below target/guest.
+    busybox: str
+    # The command that has it all fetched, and the path of the kernel in its output.
+    fetch: tuple
+    path: str
+
+
+KERNELS = {
+    "cloud": Kernel("x86_64", "busybox", ("tools/fetch-guest", "cloud", "busybox"), "cloud/vmlinuz"),
+    "generic": Kernel("x86_64", "busybox", ("tools/fetch-guest", "generic", "busybox"), "generic/vmlinuz"),
+    "i386": Kernel("x86_64", "busybox-i386", ("tools/fetch-guest", "i386", "busybox-i386"), "i386/vmlinuz"),
+    "riscv64": Kernel("riscv64", "riscv64/busybox", ("tools/fetch-guest-riscv64",), "riscv64/vmlinuz"),
+}
+
+
+@dataclass(frozen=True)
+class Arch:
+    """An architecture of guests."""
+
+    qemu: str
+    # QEMU's -cpu, so that its guest sees the CPU that mimus shows, as far as TCG has it; what remains is printed.
+    qemu_cpu: str
+    # Options of QEMU alone, of mimus alone, and of both.
+    qemu_options: tuple
+    mimus_options: tuple
+    options: tuple
+    # Row -> kernel, whether all threads share one CPU.
+    boots: dict
+    # Kernel that the suite runs under, and that memory is measured with.
+    kernel: str
+    # Whether there is a tree of Debian's programs.
+    real: bool
+    promises: Promises
+    # Kinds of the suite that have another name there, or that it does not have.
+    kinds: dict = field(default_factory=dict)
+
+    def rows(self, rows):
+        """Those of the native suite's rows, (name, kind), that the architecture has."""
+        return [(name, kind) for name, native in rows if (kind := self.kinds.get(native, native))]
+
+
+ARCHS = {
+    "x86_64": Arch(
+        qemu="qemu-system-x86_64",
+        # See frontend/src/x86/cpuid.rs: which features Linux and its programs use follows from it. QEMU 7.2 has no
+        # IA32_ARCH_CAPABILITIES, by which mimus tells Linux that it needs no mitigations: both guests have them off. It has
+        # no VME, PCID, INVPCID, TSC_ADJUST, TSC-deadline timer and invariant TSC either.
+        qemu_cpu="qemu64,vendor=GenuineIntel,family=6,model=26,stepping=5,model-id=mimus virtual CPU,l3-cache=off"
+        ",+ssse3,+sse4.1,+sse4.2,+popcnt,+pdpe1gb,+rdtscp,+fsgsbase,+smep,+erms,+smap,+umip,+arat,-svm,-3dnow,-3dnowext",
+        qemu_options=(),
+        mimus_options=(),
+        options=("-net", "none", "-vga", "none"),
+        boots={
+            "boot_cloud": ("cloud", False),
+            "boot_cloud_one_cpu": ("cloud", True),
+            "boot_generic": ("generic", False),
+        },
+        kernel="cloud",
+        real=True,
+        promises=Promises(
+            rows={
+                "boot_cloud": (1.0, 0.6),
+                "boot_cloud_one_cpu": (1.2, 0.8),
+                "boot_generic": (0.7, 0.4),
+                "memcpy_l2": (0.3, 0.12),
+                "memcpy_dram": (0.3, 0.12),
+                "memset_l2": (0.3, 0.12),
+                "memset_dram": (0.3, 0.12),
+                "chase_l1": (1.1, 0.9),
+                "chase_dram": (1.0, 0.9),
+                "getpid": (0.8, 0.5),
+                "page_faults": (0.8, 0.5),
+                "fork_exec": (0.8, 0.5),
+                "pipe_ping_pong": (0.6, 0.3),
+            },
+            each={"calls": (0.7, 0.4), "x87": (0.5, 0.25), "code": (0.4, 0.1), "real": (1.0, 0.7)},
+            mean={"integer": (0.6, 0.4), "sse": (0.12, 0.08), "real": (0.6, 0.35)},
+            memory=(100, 50),
+        ),
+    ),
+    "riscv64": Arch(
+        qemu="qemu-system-riscv64",
+        # See frontend/src/riscv/isa.rs. QEMU 7.2 has no Zicond, and its board does not tell the size of a cache block, without
+        # which Linux leaves Zicbom and Zicboz alone.
+        qemu_cpu="rv64,h=false,zbc=false,svinval=true",
+        qemu_options=("-M", "virt"),
+        mimus_options=("-arch", "riscv64"),
+        options=("-bios", os.path.join(GUEST, "riscv64", "fw_dynamic.bin")),
+        boots={"boot_riscv64": ("riscv64", False), "boot_riscv64_one_cpu": ("riscv64", True)},
+        kernel="riscv64",
+        real=False,
+        promises=Promises(
+            rows={"boot_riscv64": (1.0, 0.6)},
+            each={},
+            mean={"integer": (0.6, 0.4), "float": (0.3, 0.15)},
+            memory=None,
+        ),
+        # long double is software there.
+        kinds={"sse": "float", "x87": None},
+    ),
+}

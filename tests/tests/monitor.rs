@@ -94,7 +94,8 @@ impl Debugger {
             }
         }
         (self.byte(), self.byte());
-        self.0.write_all(b"+").expect("the gdb server reads");
+        // The server is gone after the last answer of all.
+        let _ = self.0.write_all(b"+");
         text
     }
 
@@ -133,7 +134,8 @@ impl Debugger {
         self.send("c");
         std::thread::sleep(time);
         self.0.write_all(&[3]).expect("the gdb server reads");
-        assert!(self.receive().starts_with("T02"));
+        let answer = self.receive();
+        assert!(answer.get(1..3) == Some("02"), "{answer}");
     }
 }
 
@@ -165,7 +167,7 @@ fn debugs(name: &str, accel: &str) {
     d.ok(&format!("Z1,{function:x},1"));
     assert!(d.ask("c").contains("hwbreak"));
     assert_eq!((d.pc(), d.esi()), (function, 1));
-    assert!(d.ask("s").starts_with('T') && d.pc() == function + 1);
+    assert!(d.ask("s").contains("05") && d.pc() == function + 1);
     d.ok(&format!("z1,{function:x},1"));
 
     // In hot code, as debuggers do it: taken away for the step across.
@@ -188,9 +190,9 @@ fn debugs(name: &str, accel: &str) {
     d.ok(&format!("Z2,{STORED:x},4"));
     assert!(d.ask("c").contains(&format!("watch:{STORED:x}")));
     assert_eq!(d.pc(), store + 3);
-    let esi = d.esi();
-    assert_eq!(d.number(&format!("m{STORED:x},4")), u64::from(esi));
-    assert!(d.ask("c").contains("watch") && d.esi() == esi + 1);
+    let counted = d.esi();
+    assert_eq!(d.number(&format!("m{STORED:x},4")), u64::from(counted));
+    assert!(d.ask("c").contains("watch") && d.esi() == counted + 1);
     d.ok(&format!("z2,{STORED:x},4"));
     d.ok(&format!("Z3,{READ:x},1"));
     assert!(d.ask("c").contains(&format!("rwatch:{READ:x}")));
@@ -279,12 +281,14 @@ fn a_debugger_stops_a_risc_v_hart() {
     d.ask(SUPPORTED);
     assert!(d.ask("qXfer:features:read:target.xml:0,ffb").contains("riscv:rv64"));
     d.ok("Z1,80000008,4");
+    // The ROM leaves the address here.
+    let first = 0x8000_0001;
     assert!(d.ask("c").contains("hwbreak"));
-    assert_eq!((d.number("p20"), d.number("p5")), (0x8000_0008, 1));
+    assert_eq!((d.number("p20"), d.number("p5")), (0x8000_0008, first));
     d.ok("z1,80000008,4");
     d.run_for(WARM);
     let count = d.number("p5");
-    assert!(count > 1000);
+    assert!(count > first + 1000);
     d.ok("Z2,80001000,8");
     assert!(d.ask("c").contains("watch:80001000"));
     assert_eq!(d.number("p20"), 0x8000_000c);
@@ -429,7 +433,7 @@ impl Qmp {
     }
 
     fn ask(&mut self, request: &Value) -> Value {
-        self.stream.write_all(request.to_string().as_bytes()).expect("QMP reads");
+        self.stream.write_all(format!("{request}\n").as_bytes()).expect("QMP reads");
         self.answer()
     }
 

@@ -250,7 +250,7 @@ fn port(c: &mut Context<'_>, text: &str) -> Result<(u16, u8), String> {
 fn port_in(c: &mut Context<'_>, args: &str) -> Outcome {
     let (port, size) = port(c, args)?;
     let value = c.machine.port_read(port, size).ok_or("this machine has no ports")?;
-    let letter = ['b', 'w', 'w', 'l', 'l'][usize::from(size)];
+    let letter = ['b', 'b', 'w', 'l', 'l'][usize::from(size)];
     let _ = writeln!(c.out, "port{letter}[0x{port:04x}] = 0x{value:0width$x}", width = 2 * usize::from(size));
     Ok(())
 }

@@ -97,7 +97,7 @@ fn boot_sector(text: &str) -> Vec<u8> {
 fn firmware(interface: &str) {
     let folder = Folder::new();
     let disk = folder.path("disk.img");
-    std::fs::write(&disk, boot_sector("the boot sector runs\r\n")).expect("a disk image");
+    std::fs::write(&disk, boot_sector("the boot sector runs to its end")).expect("a disk image");
     let drive = format!("file={disk},format=raw,if={interface}");
     let exit = "isa-debug-exit,iobase=0xf4,iosize=1";
     let args = ["-m", "64", "-nographic", "-drive", &drive, "-device", exit].map(str::to_owned);
@@ -105,6 +105,7 @@ fn firmware(interface: &str) {
     session.close_input();
     session.expect("SeaBIOS (version ");
     session.expect("Booting from Hard Disk...");
+    // The firmware holds the last character back: it could be written over.
     session.expect("the boot sector runs");
     let ended = session.finish();
     assert_eq!((ended.code, ended.signal), (Some(0x21), None), "{interface}");

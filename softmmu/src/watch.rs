@@ -86,7 +86,7 @@ impl Watches {
     pub(crate) fn access(&mut self, addr: u64, size: u64, write: bool) -> bool {
         let hit = |w: &&Watch| {
             let wanted = if write { w.write } else { w.read };
-            wanted && addr.wrapping_sub(w.addr) < w.len || wanted && w.addr.wrapping_sub(addr) < size
+            wanted && (addr.wrapping_sub(w.addr) < w.len || w.addr.wrapping_sub(addr) < size)
         };
         if self.refuse {
             return self.list.iter().any(|w| hit(&w));

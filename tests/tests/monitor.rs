@@ -93,7 +93,8 @@ impl Debugger {
                 byte => text.push(byte.into()),
             }
         }
-        (self.byte(), self.byte());
+        self.byte();
+        self.byte();
         // The server is gone after the last answer of all.
         let _ = self.0.write_all(b"+");
         text

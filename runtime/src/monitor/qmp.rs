@@ -86,12 +86,15 @@ fn generic(text: impl Into<String>) -> Failure {
     ("GenericError", text.into())
 }
 
+/// What a command does with its arguments.
+type Run = fn(&mut dyn Controlled, &Map<String, Value>) -> Result<Value, Failure>;
+
 /// A command: its name, its arguments, and what it does.
 struct Command {
     name: &'static str,
     /// Names of arguments; those that end in `?` may be missing.
     args: &'static [&'static str],
-    run: fn(&mut dyn Controlled, &Map<String, Value>) -> Result<Value, Failure>,
+    run: Run,
 }
 
 macro_rules! commands {
@@ -383,11 +386,8 @@ impl Session for Qmp {
             let garbage = piece == Some(Piece::Garbage);
             match piece {
                 None => {}
-                Some(Piece::Object(object)) => {
-                    if self.object(&object, out).is_err() {
-                        return Flow::End;
-                    }
-                }
+                Some(Piece::Object(object)) if self.object(&object, out).is_err() => return Flow::End,
+                Some(Piece::Object(_)) => {}
                 Some(Piece::TooLong) => self.fail(generic("JSON token size limit exceeded"), None, out),
                 Some(Piece::Garbage) if !self.in_garbage => self.fail(generic("Invalid JSON syntax"), None, out),
                 Some(Piece::Garbage) => {}

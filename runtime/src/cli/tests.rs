@@ -154,8 +154,6 @@ fn bad_lines() {
         ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
         ("-fdb a.img -krenel", "-fdb: not supported yet"),
         ("-enable-kvm", "-enable-kvm: not supported yet"),
-        ("-gdb tcp::1234", "-gdb: not supported yet"),
-        ("-monitor stdio", "-monitor: 'stdio' is not supported yet (only 'none' is)"),
         ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
         ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),

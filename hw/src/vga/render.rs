@@ -107,7 +107,7 @@ impl Screen {
     /// Brings the picture up to date at guest time `now`: `dirty` are the pages written since the last time. Whether
     /// anything has changed.
     pub fn update(&mut self, regs: &Regs, vram: &Vram, dirty: &DirtyPages, now: u64) -> bool {
-        let blink = if regs.vbe.is_on() || regs.gfx[6] & 1 != 0 { 0 } else { now / BLINK & 3 };
+        let blink = if regs.vbe.is_on() || regs.gfx[6] & 1 != 0 { 0 } else { (now / BLINK) & 3 };
         let seen = Some((regs.changes(), blink));
         let all = std::mem::replace(&mut self.seen, seen) != seen;
         let before = self.now;
@@ -302,7 +302,7 @@ impl View<'_> {
         match (View::dots(self.regs), self.shift()) {
             // With nine dots 8 is none, and 0 one.
             (9, _) => (pan + 1) % 9,
-            (_, Shift::Bytes) => pan / 2 & 3,
+            (_, Shift::Bytes) => (pan / 2) & 3,
             _ => pan & 7,
         }
     }
@@ -374,7 +374,7 @@ impl View<'_> {
             _ => select >> 2 & 3 | select >> 3 & 4,
         };
         // Maps 4 to 7 lie between maps 0 to 3.
-        let map = u64::from(map & 3) * 0x4000 | u64::from(map >> 2) * 0x2000;
+        let map = (u64::from(map & 3) * 0x4000) | (u64::from(map >> 2) * 0x2000);
         let at = (map + u64::from(code) * 32 + (walk.scan & 0x1f)) * 4 + 2;
         let mut dots = memory.get(at as usize).copied().unwrap_or(0);
         if attribute & 0x77 == 0x01 && walk.scan == u64::from(regs.crtc[0x14] & 0x1f) {

@@ -154,8 +154,8 @@ fn the_screen_starts_where_the_guest_says_and_splits() {
     v.set_text_mode();
     poke(&mut v, 0xb_8000, b"\xdb\x0e");
     poke(&mut v, 0xb_8000 + 160 * 30, b"\xdb\x01");
-    indexed(&mut v, 0x3d4, 0x0c, (80 * 30 >> 8) as u8);
-    indexed(&mut v, 0x3d4, 0x0d, (80 * 30 & 0xff) as u8);
+    indexed(&mut v, 0x3d4, 0x0c, ((80 * 30) >> 8) as u8);
+    indexed(&mut v, 0x3d4, 0x0d, ((80 * 30) & 0xff) as u8);
     assert_eq!(line(&v, 0)[0], BLUE);
     assert_eq!(line(&v, 300)[0], BLACK);
     // Line compare 299: bit 8 is in the overflow register, which is not protected there.
@@ -313,7 +313,7 @@ fn linear_modes_of_each_depth() {
             v.write_port(0x3c8, index);
             colour.iter().for_each(|component| v.write_port(0x3c9, *component));
         }
-        let pitch = 800 * u64::from((bpp + 7) / 8);
+        let pitch = 800 * u64::from(u16::div_ceil(bpp, 8));
         v.vram().write(pitch * 599, 8, u64::from_le_bytes(bytes));
         let picture = v.picture(0);
         assert_eq!((picture.frame().width, picture.frame().height), (800, 600));

@@ -180,7 +180,7 @@ fn colours(attribute: u8) -> String {
 pub fn typing(console: Console) -> impl FnMut(&[u8]) -> usize + Send + 'static {
     /// Bytes of the longest that a key with Shift, Ctrl and Alt sends.
     const ROOM: usize = 24;
-    let mut typist = Typist::default();
+    let mut typist = Typist;
     move |bytes: &[u8]| {
         let mut taken = 0;
         while taken < bytes.len() && console.keyboard_room() >= ROOM {

@@ -66,6 +66,58 @@ fn count(stats: &Value, path: &str) -> u64 {
     stats.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {stats}"))
 }
 
+/// A boot sector that prints its text by the BIOS and ends the run by the debug exit port.
+fn boot_sector(text: &str) -> Vec<u8> {
+    let mut sector = vec![
+        0x31, 0xc0, // xor ax, ax
+        0x8e, 0xd8, // mov ds, ax
+        0xbe, 0x19, 0x7c, // mov si, text
+        0xac, // next: lodsb
+        0x84, 0xc0, // test al, al
+        0x74, 0x06, // jz done
+        0xb4, 0x0e, // mov ah, 14: teletype output
+        0xcd, 0x10, // int 0x10
+        0xeb, 0xf5, // jmp next
+        0xb0, 0x10, // done: mov al, 0x10
+        0xe6, 0xf4, // out 0xf4, al
+        0xf4, // hlt
+        0xeb, 0xfd, // jmp hlt
+    ];
+    sector.extend(text.bytes());
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector.resize(1 << 20, 0);
+    sector
+}
+
+/// SeaBIOS starts, finds the disk, and runs its boot sector; both are on the serial port.
+fn firmware(interface: &str) {
+    let folder = Folder::new();
+    let disk = folder.path("disk.img");
+    std::fs::write(&disk, boot_sector("the boot sector runs to its end")).expect("a disk image");
+    let drive = format!("file={disk},format=raw,if={interface}");
+    let exit = "isa-debug-exit,iobase=0xf4,iosize=1";
+    let args = ["-m", "64", "-nographic", "-drive", &drive, "-device", exit].map(str::to_owned);
+    let mut session = Session::piped(interface, &args, LIMIT);
+    session.close_input();
+    session.expect("SeaBIOS (version ");
+    session.expect("Booting from Hard Disk...");
+    // The firmware holds the last character back: it could be written over.
+    session.expect("the boot sector runs");
+    let ended = session.finish();
+    assert_eq!((ended.code, ended.signal), (Some(0x21), None), "{interface}");
+}
+
+#[test]
+fn firmware_boots_an_ide_disk() {
+    firmware("ide");
+}
+
+#[test]
+fn firmware_boots_a_virtio_disk() {
+    firmware("virtio");
+}
+
 #[test]
 fn cloud_kernel() {
     let stats = selftest("cloud", CLOUD, &[], "mimus.sleep=5");

@@ -12,18 +12,6 @@ const NO_GRAPHIC: u16 = 0x04;
 const CPUS: u16 = 0x05;
 const BOOT_MENU: u16 = 0x0e;
 const MAX_CPUS: u16 = 0x0f;
-const KERNEL_SIZE: u16 = 0x08;
-const INITRD_ADDRESS: u16 = 0x0a;
-const INITRD_SIZE: u16 = 0x0b;
-const KERNEL_DATA: u16 = 0x11;
-const INITRD_DATA: u16 = 0x12;
-const CMDLINE_ADDRESS: u16 = 0x13;
-const CMDLINE_SIZE: u16 = 0x14;
-const CMDLINE_DATA: u16 = 0x15;
-const SETUP_ADDRESS: u16 = 0x16;
-const SETUP_SIZE: u16 = 0x17;
-const SETUP_DATA: u16 = 0x18;
-const KERNEL_ADDRESS: u16 = 0x07;
 const IRQ0_OVERRIDE: u16 = 0x8002;
 
 /// Types of memory in the map (ACPI specification 6.5, 15).
@@ -45,8 +33,6 @@ pub struct FirmwareConfig {
     pub boot_menu: Option<u32>,
     /// The serial port is the console.
     pub serial_console: bool,
-    /// OpenFirmware paths of devices to boot from, the first one first.
-    pub boot_paths: Vec<String>,
 }
 
 /// The device with what every PC has.
@@ -75,11 +61,6 @@ pub fn fw_cfg(mem: Dma, config: &FirmwareConfig) -> FwCfg {
     if config.serial_console {
         device.add_file("etc/sercon-port", u64::from(COM1).to_le_bytes().to_vec());
     }
-    if !config.boot_paths.is_empty() {
-        let mut order = config.boot_paths.join("\n").into_bytes();
-        order.push(0);
-        device.add_file("bootorder", order);
-    }
     device
 }
 
@@ -93,34 +74,6 @@ fn memory_map(ram_size: u64) -> Vec<u8> {
         map.extend(E820_RAM.to_le_bytes());
         map
     })
-}
-
-/// A Linux kernel that firmware hands to a boot loader in an option ROM: the kernel's real-mode part and the rest, where each is
-/// to be loaded, and what goes with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinuxFiles {
-    /// The real-mode part, with the header filled in, and its address.
-    pub setup: (u32, Vec<u8>),
-    /// The rest and its address.
-    pub kernel: (u32, Vec<u8>),
-    /// The initial RAM disk and its address.
-    pub initrd: (u32, Vec<u8>),
-    /// The command line, with its terminator, and its address.
-    pub cmdline: (u32, Vec<u8>),
-}
-
-/// Adds a Linux kernel's items.
-pub fn add_linux(device: &mut FwCfg, files: LinuxFiles) {
-    for (address_key, size_key, data_key, (address, bytes)) in [
-        (SETUP_ADDRESS, SETUP_SIZE, SETUP_DATA, files.setup),
-        (KERNEL_ADDRESS, KERNEL_SIZE, KERNEL_DATA, files.kernel),
-        (INITRD_ADDRESS, INITRD_SIZE, INITRD_DATA, files.initrd),
-        (CMDLINE_ADDRESS, CMDLINE_SIZE, CMDLINE_DATA, files.cmdline),
-    ] {
-        device.add(address_key, address.to_le_bytes().to_vec());
-        device.add(size_key, (bytes.len() as u32).to_le_bytes().to_vec());
-        device.add(data_key, bytes);
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
+use super::ata::MAX_MULTIPLE;
 use super::atapi::PacketState;
 use super::regs::{
     ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, UNC, push,
@@ -118,7 +119,7 @@ impl Drive {
             transfer: Transfer::default(),
             buffer: Vec::new(),
             dma_done: false,
-            multiple: 0,
+            multiple: MAX_MULTIPLE,
             mode: 0,
             write_cache: true,
             heads: 16,
@@ -144,7 +145,7 @@ impl Drive {
     /// Power-on and the reset line.
     pub(super) fn reset(&mut self) {
         self.begin_reset();
-        self.state.multiple = 0;
+        self.state.multiple = MAX_MULTIPLE;
         self.state.mode = 0;
         self.state.write_cache = true;
         (self.state.heads, self.state.track) = (16, 63);

@@ -362,6 +362,7 @@ fn failures_and_what_is_out_of_reach() {
     assert_eq!(job.op, BlockOp::Read { offset: ((16 + 1) * 63 + 1) * 512, len: 512 });
     s.ide.block_done(MASTER, job.token, false);
     assert_eq!((s.status(0), s.ide.command_read(0, 1, 1)), (READY | 1, 0x40));
+    s.write(0, &[(2, 0), (7, 0xc6)]);
     for command in [0x00, 0xb0, 0xff, 0x3d, 0xc4] {
         s.command(0, 1, command);
         assert_eq!((s.status(0), s.ide.command_read(0, 1, 1)), (READY | 1, 4), "{command:#x}");

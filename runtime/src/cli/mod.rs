@@ -488,6 +488,9 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
     match without_kernel {
         Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        _ if arch == Arch::X86 && matches!(config.bios, Bios::File(_)) && config.kernel.is_some() => {
+            Err(CliError::new("-bios", "firmware of the machine pc does not start a -kernel yet"))
+        }
         _ if arch == Arch::X86 && config.bios == Bios::None && config.kernel.is_none() => {
             Err(CliError::new("-bios", "none: the machine pc then needs -kernel"))
         }

@@ -146,6 +146,7 @@ fn bad_lines() {
         ("-hda disk.img", "-hda: not supported yet"),
         ("-drive file=x,if=virtio -m 512", "-drive: disks of the machine pc are not supported yet"),
         ("-bios none", "-bios: none: the machine pc then needs -kernel"),
+        ("-bios f -kernel k", "-bios: firmware of the machine pc does not start a -kernel yet"),
         ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
         ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),

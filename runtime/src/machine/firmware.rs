@@ -120,7 +120,6 @@ pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
         acpi: acpi(config),
         boot_menu: config.boot.menu.then_some(config.boot.splash_time),
         serial_console: config.nographic,
-        boot_paths: Vec::new(),
     };
     fw_cfg(mem, &told)
 }

@@ -313,7 +313,7 @@ fn linear_modes_of_each_depth() {
             v.write_port(0x3c8, index);
             colour.iter().for_each(|component| v.write_port(0x3c9, *component));
         }
-        let pitch = 800 * u64::from(bpp.div_ceil(8));
+        let pitch = 800 * u64::from(u16::div_ceil(bpp, 8));
         v.vram().write(pitch * 599, 8, u64::from_le_bytes(bytes));
         let picture = v.picture(0);
         assert_eq!((picture.frame().width, picture.frame().height), (800, 600));

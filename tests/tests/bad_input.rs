@@ -58,8 +58,8 @@ fn arguments_that_make_no_sense() {
         (&["-kernel", &image, "-serial", "tcp:localhost:1"], "not supported yet"),
         (&["-kernel", &image, "-serial", "file:/nonexistent/log"], "cannot create"),
         (&["-kernel", &image, "-stats", "/nonexistent/stats"], "cannot create"),
-        (&["-kernel", &image, "-drive", "file=disk.img"], "not supported yet"),
-        (&[&image], "guest"),
+        (&["-kernel", &image, "-drive", "file=disk.img"], "No such file"),
+        (&["disk.img"], "No such file"),
     ];
     for (args, message) in rows {
         refused(&args.join(" "), args, message);

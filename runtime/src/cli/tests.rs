@@ -160,7 +160,7 @@ fn bad_lines() {
         ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
         ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, none)"),
         ("-vnc unix:/x", "-vnc: 'unix:/x' is not supported yet (supported: [HOST]:N, none)"),
-        ("-vnc :1,websocket=on", "-vnc: websocket is not supported yet"),
+        ("-vnc :1,websocket=on", "-vnc: websocket: not supported yet"),
         ("-vnc :1 -vga none", "-vnc: the machine has no display adapter"),
         ("-vnc :1 -display vnc=:2", "-vnc: given with -display vnc, which is the same"),
         ("-display curses -nographic", "-display: curses cannot be combined with -nographic"),
@@ -202,7 +202,7 @@ fn bad_lines() {
         ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, interp)"),
         (
             "-accel jit,tb-sise=64",
-            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile)",
+            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile, cpu-limit)",
         ),
         ("-accel jit,tb-size=0", "-accel jit: tb-size: '0' is out of range: a number from 1 to 4096"),
         ("-accel jit,tb-size=big", "-accel jit: tb-size: 'big' is not a number: a number from 1 to 4096"),

@@ -215,7 +215,7 @@ fn riscv64_virtio() {
     let mut args = RISCV64.args(&append);
     let disk = |file: &str, rest: &str| format!("file={},format=raw,if=none,{rest}", file.replace(',', ",,"));
     for (option, value) in [
-        ("-drive", disk(&first, "id=a")),
+        ("-drive", disk(&first, "id=a,discard=unmap")),
         ("-drive", disk(&second, "id=b,readonly=on")),
         ("-device", "virtio-blk-device,drive=a,serial=serial-of-a-disk".to_owned()),
         ("-device", "virtio-blk-device,drive=b".to_owned()),

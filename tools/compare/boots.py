@@ -76,7 +76,7 @@ def status(pid, key):
 
 
 def guest_ram(pid, memory):
-    """Resident bytes of the guest's RAM: of the mappings that are adjacent and together as large as it."""
+    """Resident bytes of the guest's RAM: of the mappings that are adjacent and together as large as it, or a little larger."""
     areas = []
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as file:
         for line in file:
@@ -88,7 +88,7 @@ def guest_ram(pid, memory):
                     areas.append({"start": start, "end": end, "mode": address[3], "rss": 0})
             elif line.startswith("Rss:"):
                 areas[-1]["rss"] += int(line.split()[1]) * 1024
-    fits = [area for area in areas if memory << 20 <= area["end"] - area["start"] < (memory << 20) + (16 << 20)]
+    fits = [area for area in areas if memory << 20 <= area["end"] - area["start"] < (memory << 20) + (64 << 20)]
     if len(fits) != 1:
         raise Failed(f"{len(fits)} mappings of the process can be the guest's RAM")
     return fits[0]["rss"]

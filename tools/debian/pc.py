@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import typing
 
 from compare import common
 from compare.common import Failed, die, say
@@ -19,11 +20,22 @@ SUITE = "bookworm"
 # What the guest's gateway leads to this host's loopback.
 GATEWAY = "10.0.2.2"
 
-# Name, and what precedes the names of its checks. `if=`, adapter, scratch disk in the guest, and how the last boot ends.
+# Name, and what precedes the names of its checks.
 BOARDS = {"ide": "ide/", "virtio": "virtio/"}
+
+
+class Hardware(typing.NamedTuple):
+    """What a board has, and how its last boot ends."""
+
+    bus: str
+    adapter: str
+    scratch: str
+    end: str
+
+
 HARDWARE = {
-    "ide": ("ide", "e1000", "/dev/sdb", "poweroff"),
-    "virtio": ("virtio", "virtio-net-pci", "/dev/vdb", "system_powerdown"),
+    "ide": Hardware("ide", "e1000", "/dev/sdb", "poweroff"),
+    "virtio": Hardware("virtio", "virtio-net-pci", "/dev/vdb", "system_powerdown"),
 }
 SCRATCH_MIB = 192
 
@@ -180,7 +192,7 @@ class Ssh:
 
 
 def command(program, board, options, disks, port):
-    bus, adapter, _, _ = HARDWARE[board]
+    bus, adapter = HARDWARE[board].bus, HARDWARE[board].adapter
     return [
         *(options.programs[program], *("-accel", "tcg") * (program == "qemu"), "-m", str(options.memory), "-nographic"),
         *("-drive", f"file={disks.root},format=qcow2,if={bus}"),
@@ -204,7 +216,7 @@ def session(run, board, options, folder, log):
             guests_sum = work(run, board, guest, Ssh(folder, port))
             keep(run, board, options, guest)
             run.rebooted(guest, PASSWORD)
-        end(run, HARDWARE[board][3], guest)
+        end(run, HARDWARE[board].end, guest)
     except (Failed, BrokenPipeError) as error:
         run.fail("session", error)
         say(f"the command was: {' '.join(line)}")
@@ -227,7 +239,7 @@ def work(run, board, guest, ssh):
             run.step(guest, *step)
     except Failed as error:
         run.fail("apt", error)
-    disk = HARDWARE[board][2]
+    disk = HARDWARE[board].scratch
     fio = FIO.format(disk=disk)
     for name, job in FIO_JOBS:
         run.step(guest, name, f"{fio} --name=job {job} || tail -n 5 /tmp/log; grep -o 'err= *[0-9]*' /tmp/log", "err= *0", True)

@@ -91,6 +91,10 @@ impl Function for StdVga {
         }
     }
 
+    fn display_bar(&self) -> Option<usize> {
+        Some(MEMORY_BAR)
+    }
+
     /// What every VGA answers to, wherever it is.
     fn fixed(&self) -> Vec<Fixed> {
         let ports = |(first, last): (u16, u16)| Fixed {

@@ -310,8 +310,8 @@ impl Bus {
 
     /// Display memory, if nobody else answers in its window and it is below what firmware leaves to the chipset.
     fn find_display(&self) -> Option<Window> {
-        let bar = |(&devfn, function): (&DevFn, &Box<dyn Function>)| Some((devfn, function.display_bar()?));
-        let (devfn, bar) = self.functions.iter().find_map(bar)?;
+        let mut functions = self.functions.iter();
+        let (devfn, bar) = functions.find_map(|(&devfn, function)| Some((devfn, function.display_bar()?)))?;
         let window = self.functions.get(&devfn)?.config().windows().find(|window| window.bar == bar)?;
         let Window { space, base, size, .. } = window;
         let last = base + (size - 1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::keys::Key;
-use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
+use mimus_hw::vga::{DEVFN, StdVga, edid};
 use mimus_softmmu::Vram;
 
 use super::firmware;
@@ -38,7 +38,7 @@ pub(super) fn memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
     if config.vga == VgaKind::None {
         return Ok(None);
     }
-    let vram = Vram::new(VRAM_SIZE as usize).context("-vga: cannot allocate display memory")?;
+    let vram = Vram::new(config.video.memory as usize).context("-vga: cannot allocate display memory")?;
     Ok(Some((DISPLAY_HOME, Arc::new(vram))))
 }
 
@@ -47,7 +47,9 @@ pub(super) fn plug(config: &Config, pc: &mut Pc, vram: Arc<Vram>) -> Result<()> 
     let path = if firmware::is_used(config) { firmware::find(config, VIDEO_BIOS) } else { None };
     let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("-vga: cannot read {}", path.display()));
     let rom = path.map(read).transpose()?;
-    pc.plug(Some(DEVFN), Box::new(StdVga::new(vram, rom))).context("-vga: the place is taken")?;
+    let mut adapter = StdVga::new(vram, rom);
+    adapter.vga_mut().set_edid(config.video.monitor.map(|(width, height)| edid(width, height)));
+    pc.plug(Some(DEVFN), Box::new(adapter)).context("-vga: the place is taken")?;
     Ok(())
 }
 
@@ -59,7 +61,7 @@ pub(super) fn set_up(pc: &mut Pc, cmdline: &str) -> BootScreen {
         vga.set_text_mode();
         match (mode(cmdline), address) {
             (Some((width, height)), Some(address)) if vga.set_linear_mode(width, height) => {
-                BootScreen::Linear { address, size: VRAM_SIZE, width, height }
+                BootScreen::Linear { address, size: vga.vram().len(), width, height }
             }
             _ => BootScreen::Text,
         }

@@ -604,7 +604,7 @@ impl<C: GuestCpu> Vcpu<C> {
         for _ in 0..2 {
             let Translated { block, pages, bytes, read } = self.translate(C::MAX_BLOCK_INSNS)?;
             let ram = self.cpu.mmu().ram.clone();
-            if !pages.iter().all(|&(page, _)| ram.is_ram(page)) {
+            if !pages.iter().all(|&(page, _)| ram.keeps_code(page)) {
                 return Ok(Found::Uncached(Box::new(block)));
             }
             let mut tb_pages = SmallVec::new();

@@ -9,7 +9,7 @@ use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
 use crate::keys::Key;
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
-use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space};
+use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -160,6 +160,8 @@ pub struct Pc {
     fw_cfg: Option<FwCfg>,
     /// Messages on their way; empty between accesses.
     messages: Vec<MsiMessage>,
+    /// What [`Pc::take_display`] told last.
+    display_before: Option<Window>,
     devices: Devices,
 }
 
@@ -193,7 +195,17 @@ impl Pc {
             pci_irqs: 0,
             event: None,
         };
-        Pc { config, ports, serial, debugcon, bus: Bus::new(), fw_cfg: None, messages: Vec::new(), devices }
+        Pc {
+            config,
+            ports,
+            serial,
+            debugcon,
+            bus: Bus::new(),
+            fw_cfg: None,
+            messages: Vec::new(),
+            display_before: None,
+            devices,
+        }
     }
 
     /// Plugs a function into the PCI bus: at `devfn`, or as the first free device. Where it is; `None` if there is no room.
@@ -228,9 +240,25 @@ impl Pc {
         self.settle();
     }
 
-    /// Whether [`Pc::pam`] may have changed since the last call.
-    pub fn take_pam_changed(&mut self) -> bool {
-        self.bus.take_pam_changed()
+    /// Whether [`Pc::pam`] or [`Pc::take_display`] may have changed since the last call.
+    pub fn take_map_changed(&mut self) -> bool {
+        self.bus.take_pam_changed() || self.display() != self.display_before
+    }
+
+    /// Where display memory was at the last call, and where it is now; `None` where only [`Pc::mmio_read`] and
+    /// [`Pc::mmio_write`] reach it, because it overlaps with something else.
+    pub fn take_display(&mut self) -> [Option<Window>; 2] {
+        let now = self.display();
+        [std::mem::replace(&mut self.display_before, now), now]
+    }
+
+    fn display(&self) -> Option<Window> {
+        let overlaps = |window: &Window| {
+            let Window { base, size, .. } = *window;
+            let lapic = |lapic: &Lapic| (base..base.saturating_add(size)).contains(&(lapic.base() & !0xfff));
+            base < low_ram_size(self.config.ram_size) || self.devices.lapics.iter().any(lapic)
+        };
+        self.bus.display().filter(|window| !overlaps(window))
     }
 
     /// Which of the memory from 768 KiB to 1 MiB is RAM.

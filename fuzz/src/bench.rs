@@ -442,7 +442,8 @@ impl Bench {
         }
         let states: Vec<State> = self.sides.iter().map(|side| side.machine.save()).collect();
         let jobs = matches!(self.plug, Plug::Block | Plug::Ide);
-        let states: Vec<State> = if jobs { states.iter().map(|state| self.renumbered(state)).collect() } else { states };
+        let states: Vec<State> =
+            if jobs { states.iter().map(|state| self.renumbered(state)).collect() } else { states };
         let same = states.windows(2).all(|pair| pair[0] == pair[1]);
         assert!(same, "different states: {}", states.windows(2).map(difference).collect::<String>());
         let hosts: Vec<(u64, u64)> = self.sides.iter().map(|side| side.host.lock().sent).collect();

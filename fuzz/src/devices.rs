@@ -34,21 +34,11 @@ pub struct Device {
     act: fn(&mut Bench, &mut Input),
 }
 
-const fn pc(
-    name: &'static str,
-    plug: Plug,
-    windows: &'static [Window],
-    act: fn(&mut Bench, &mut Input),
-) -> Device {
+const fn pc(name: &'static str, plug: Plug, windows: &'static [Window], act: fn(&mut Bench, &mut Input)) -> Device {
     Device { name, board: Board::Pc, plug, windows, act }
 }
 
-const fn riscv(
-    name: &'static str,
-    plug: Plug,
-    windows: &'static [Window],
-    act: fn(&mut Bench, &mut Input),
-) -> Device {
+const fn riscv(name: &'static str, plug: Plug, windows: &'static [Window], act: fn(&mut Bench, &mut Input)) -> Device {
     Device { name, board: Board::Virt, plug, windows, act }
 }
 
@@ -67,12 +57,8 @@ const FW_CFG: [Window; 1] = [io(0x510, 12)];
 const IDE: [Window; 4] = [io(0x1f0, 8), io(0x170, 8), io(0x3f6, 1), io(0x376, 1)];
 const DEBUG: [Window; 3] = [io(0x80, 1), io(0xe9, 1), io(0x501, 2)];
 const NONE: [Window; 0] = [];
-const PLIC: [Window; 4] = [
-    mem(0xc00_0000, 0x200, 4),
-    mem(0xc00_1000, 0x20, 4),
-    mem(0xc00_2000, 0x300, 4),
-    mem(0xc20_0000, 0x4010, 4),
-];
+const PLIC: [Window; 4] =
+    [mem(0xc00_0000, 0x200, 4), mem(0xc00_1000, 0x20, 4), mem(0xc00_2000, 0x300, 4), mem(0xc20_0000, 0x4010, 4)];
 const PLIC_CONTEXTS: [Window; 2] = [mem(0xc20_0000, 8, 4), mem(0xc20_1000, 8, 4)];
 const CLINT: [Window; 3] = [mem(0x200_0000, 16, 4), mem(0x200_4000, 32, 4), mem(0x200_bff8, 8, 4)];
 const GOLDFISH: [Window; 1] = [mem(0x10_1000, 0x24, 4)];

@@ -64,8 +64,7 @@ fn main() -> ExitCode {
         println!("{USAGE}\n  {}", names.join("\n  "));
         return ExitCode::from(2);
     };
-    let chosen: Vec<Target> =
-        all.into_iter().filter(|target| *chosen == "all" || target.name == *chosen).collect();
+    let chosen: Vec<Target> = all.into_iter().filter(|target| *chosen == "all" || target.name == *chosen).collect();
     let number = |at: usize, default: u64| words.get(at).map_or(Some(default), |word| word.parse().ok());
     let ok = match (&chosen[..], words.get(1).copied()) {
         ([], _) => {

@@ -29,11 +29,8 @@ const QUEUE_SELECT: Register = (0x30, 0x16, 2);
 const QUEUE_SIZE: Register = (0x38, 0x18, 2);
 const QUEUE_READY: Register = (0x44, 0x1c, 2);
 /// The halves of the rings' addresses.
-const RING_ADDRESSES: [(Register, Register); 3] = [
-    ((0x80, 0x20, 4), (0x84, 0x24, 4)),
-    ((0x90, 0x28, 4), (0x94, 0x2c, 4)),
-    ((0xa0, 0x30, 4), (0xa4, 0x34, 4)),
-];
+const RING_ADDRESSES: [(Register, Register); 3] =
+    [((0x80, 0x20, 4), (0x84, 0x24, 4)), ((0x90, 0x28, 4), (0x94, 0x2c, 4)), ((0xa0, 0x30, 4), (0xa4, 0x34, 4))];
 /// Where a queue's number is written on MMIO, and where PCI has the places to notify.
 const NOTIFY_MMIO: u64 = 0x50;
 const NOTIFY_PCI: u64 = 0x3000;

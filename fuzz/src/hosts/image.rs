@@ -105,10 +105,28 @@ pub fn qcow2(input: &mut Input) {
 
 /// Lines of a descriptor.
 const LINES: &[&str] = &[
-    "# Disk DescriptorFile", "version=1", "version=99999999999999999999", "CID=fffffffe", "parentCID=ffffffff", "parentCID=12345678",
-    "createType=\"monolithicFlat\"", "createType=\"twoGbMaxExtentFlat\"", "createType=\"x", "RW 16 FLAT \"part\" 0",
-    "RW 18446744073709551615 FLAT \"part\" 0", "RW 16 FLAT \"part\" 18446744073709551615", "RDONLY 16 ZERO", "NOACCESS 1 ZERO",
-    "RW 16 SPARSE \"disk.vmdk\"", "RW 16 FLAT \"disk.vmdk\" 0", "RW 0 FLAT \"part\" 0", "RW -1 ZERO", "RW", "=", "ddb.adapterType = \"ide\"", "\"",
+    "# Disk DescriptorFile",
+    "version=1",
+    "version=99999999999999999999",
+    "CID=fffffffe",
+    "parentCID=ffffffff",
+    "parentCID=12345678",
+    "createType=\"monolithicFlat\"",
+    "createType=\"twoGbMaxExtentFlat\"",
+    "createType=\"x",
+    "RW 16 FLAT \"part\" 0",
+    "RW 18446744073709551615 FLAT \"part\" 0",
+    "RW 16 FLAT \"part\" 18446744073709551615",
+    "RDONLY 16 ZERO",
+    "NOACCESS 1 ZERO",
+    "RW 16 SPARSE \"disk.vmdk\"",
+    "RW 16 FLAT \"disk.vmdk\" 0",
+    "RW 0 FLAT \"part\" 0",
+    "RW -1 ZERO",
+    "RW",
+    "=",
+    "ddb.adapterType = \"ide\"",
+    "\"",
 ];
 
 /// vmdk descriptors of lines that do not belong together.

@@ -50,6 +50,8 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
+    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
+    pub hpet: bool,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
@@ -108,6 +110,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
+            hpet: true,
             vnc: None,
             curses: false,
             nics: vec![Nic {

@@ -10,6 +10,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
+use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
@@ -125,11 +126,12 @@ impl PcBoard {
 
 impl PcBoard {
     /// Tells a display what was written to its memory, if it has asked.
-    fn hand_over_display_memory(&self, _: &mut Vcpu<Cpu>) {
+    fn hand_over_display_memory(&self, vcpu: &mut Vcpu<Cpu>) {
         let harvest = self.console.harvest();
         if let Some(vram) = self.console.vram()
             && harvest.is_wanted()
         {
+            vcpu.cpu.mmu.record_stores();
             harvest.hand_over(vram);
         }
     }
@@ -141,6 +143,10 @@ impl Board for PcBoard {
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
         let rom = firmware::is_used(config).then(Rom::range);
         boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
+    }
+
+    fn display_memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
+        screen::memory(config)
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -165,7 +171,10 @@ impl Board for PcBoard {
         let (ide, unstarted) = ide(parts)?;
         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
         // Before what takes the first free place: it has one of its own.
-        let vram = screen::plug(config, &mut pc)?;
+        let vram = parts.ram.display().cloned();
+        if let Some(vram) = &vram {
+            screen::plug(config, &mut pc, vram.clone())?;
+        }
         let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
         let virtio = virtio::plug(parts, &mut pc)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
@@ -213,8 +222,7 @@ impl Board for PcBoard {
             pc.set_up_as_firmware();
             screen = screen::set_up(&mut pc, &config.append);
         }
-        pc.take_pam_changed();
-        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        let map = firmware::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
         cpu.set_backings(&map);
         if let Some(rom) = &self.rom {
@@ -358,7 +366,7 @@ impl Board for PcBoard {
     }
 
     fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
-        vcpu.cpu.bus.port_out(port, size, value);
+        vcpu.cpu.port_out(port, size, value);
         true
     }
 }

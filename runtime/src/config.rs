@@ -52,6 +52,8 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
+    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
+    pub hpet: bool,
     /// What the display adapter has.
     pub video: Video,
     /// Where a VNC server shows the screen.
@@ -112,6 +114,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
+            hpet: true,
             video: Video::default(),
             vnc: None,
             curses: false,

@@ -131,8 +131,8 @@ pub(super) const MACHINE: Family = Family {
             &[
                 key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
                 always("acpi", "on"),
+                key("hpet", Kind::Word(&["on", "off"]), "a high precision event timer; default on"),
                 always("fd-bootchk", "off"),
-                always("hpet", "off"),
                 always("i8042", "on"),
                 always("mem-merge", "off"),
                 always("nvdimm", "off"),

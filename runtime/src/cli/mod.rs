@@ -201,7 +201,11 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         Arch::X86 => MachineKind::Pc,
         Arch::Riscv => MachineKind::Virt,
     };
-    let accel_of_machine = machine(given, machines, default_machine)?;
+    config.hpet = !given.flag("no-hpet");
+    if arch == Arch::Riscv && !config.hpet {
+        return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
+    }
+    let accel_of_machine = machine(given, machines, default_machine, &mut config)?;
     accel(given, default_machine, accel_of_machine, &mut config)?;
     if let Some(text) = given.text("cpu")? {
         config.cpu = choose(cpus, text, None)?.0.to_owned();
@@ -266,11 +270,14 @@ fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<
     }
 }
 
-/// Checks every `-machine`; each architecture has one. Returns the accelerator that one of them names.
-fn machine(given: &Given, family: &Family, name: &'static str) -> Result<Option<String>, Stop> {
+/// Takes over every `-machine`; each architecture has one. Returns the accelerator that one of them names.
+fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Config) -> Result<Option<String>, Stop> {
     let mut accel = None;
     for value in given.all("machine") {
         let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
+        if let Some(word) = values.word("hpet") {
+            config.hpet = word == "on";
+        }
         if let Some(text) = values.text("accel")
             && accel.replace(text.to_owned()).is_some()
         {

@@ -160,6 +160,7 @@ pub(super) const OPTIONS: &[Opt] = &[
          jit,compile=sync compiles in place, not on a thread of its own;\n\
          jit,cpu-limit=N% takes no more of a host CPU",
     ),
+    flag("no-hpet", Machine, "no high precision event timer in a PC; -machine hpet=off"),
     flag("no-reboot", Machine, "exit when the guest resets the machine"),
     flag(
         "nographic",
@@ -241,7 +242,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.
     only("parallel", "none"),
-    always("no-hpet"),
     always("no-user-config"),
     always("no-fd-bootchk"),
     // Standard options.

@@ -117,7 +117,10 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -parallel none -no-hpet -no-user-config", |c| c.nics.clear()),
+        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
+        ("-no-hpet", |c| c.hpet = false),
+        ("-machine hpet=off", |c| c.hpet = false),
+        ("-M pc,hpet=on", |_| ()),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -619,6 +622,7 @@ fn bad_lines_of_riscv() {
         ),
         ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
         ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),
+        ("-no-hpet", "-no-hpet: this machine never has an event timer"),
         ("-hda a", "-hda: this machine has no IDE controller: use -drive if=virtio"),
         ("-drive file=a,aio=native", "-drive: aio: not supported yet"),
         ("-device virtio-net-device,mac=1", "-device virtio-net-device: mac: '1' is not six bytes"),

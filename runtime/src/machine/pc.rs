@@ -179,6 +179,9 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
+        if config.hpet {
+            pc.plug_hpet();
+        }
         let (ide, unstarted) = ide(parts)?;
         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
         // Before what takes the first free place: it has one of its own.

@@ -36,7 +36,10 @@ impl Folder {
         // A name of its own for each; nothing else depends on it.
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("mimus-fuzz-{}-{number}", std::process::id()));
+        // In memory where that is to be had: images are flushed again and again.
+        let memory = PathBuf::from("/dev/shm");
+        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        let path = parent.join(format!("mimus-fuzz-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a folder");
         Folder(path)
     }
@@ -48,7 +51,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left behind in the temporary directory harms nobody.
+        // What is left behind there harms nobody.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

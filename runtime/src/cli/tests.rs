@@ -330,7 +330,10 @@ fn arguments_that_no_shell_would_split() {
         (&["-kernel", ""], "-kernel: the file name is empty"),
         (&["-stats", ""], "-stats: the file name is empty"),
         (&["-m", ""], "-m: the value is empty"),
-        (&["-serial", ""], "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, null)"),
+        (
+            &["-serial", ""],
+            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)",
+        ),
         (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
         (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (supported: max)"),
         (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),

@@ -219,6 +219,9 @@ trait Board: Sized {
     /// Gives the first serial port input: how much of it was taken.
     fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static;
 
+    /// Sends the first serial port a break.
+    fn send_break(&self) -> impl FnMut() + Send + 'static;
+
     /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
     fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
 
@@ -447,7 +450,7 @@ impl<B: Board> Runner<B> {
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
         let console = mux.then(|| monitor::console(self.control.clone()));
-        let input = InputThread::spawn(fd, console, mux, self.board.input(), quit);
+        let input = InputThread::spawn(fd, console, mux, self.board.input(), self.board.send_break(), quit);
         self.input = Some(input.context("standard input")?);
         Ok(())
     }
@@ -478,7 +481,9 @@ impl<B: Board> Runner<B> {
                 kicker.kick();
             };
             let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-            self.input = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+            self.input = Some(
+                InputThread::spawn(fd, None, true, typing, self.board.send_break(), quit).context("standard input")?,
+            );
         }
         self.displays.view = Some(view);
         Ok(())

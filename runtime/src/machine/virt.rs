@@ -312,6 +312,11 @@ impl Board for VirtBoard {
         move |bytes: &[u8]| devices.access(|virt, now| virt.serial_receive(now, bytes))
     }
 
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let devices = self.devices.clone();
+        move || devices.access(|virt, now| virt.serial_break(now))
+    }
+
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.devices.clock.now();
         let mut virt = self.devices.lock();

@@ -88,6 +88,10 @@ impl Bus for PcBus {
         self.access(|pc, now| pc.port_read(now, port, size))
     }
 
+    fn port_in_string(&mut self, port: u16, size: u8, to: &mut [u8]) {
+        self.access(|pc, now| pc.port_read_string(now, port, size, to));
+    }
+
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let rom = self.rom;
         self.backings = self.access(|pc, now| {

@@ -215,6 +215,8 @@ pub enum VirtioDevice {
         /// What it is plugged into; nothing if none.
         netdev: Option<Netdev>,
     },
+    /// A console.
+    Console(Chardev),
 }
 
 /// A disk.
@@ -350,6 +352,12 @@ pub enum Chardev {
     File(PathBuf),
     /// Output is discarded; there is no input.
     Null,
+    /// Named pipes of this name and `.in` and `.out`, or one for both directions.
+    Pipe(PathBuf),
+    /// A pseudo-terminal, whose name is told when it is made.
+    Pty,
+    /// A socket, never [`MonitorSocket::Stdio`].
+    Socket(MonitorSocket),
 }
 
 impl fmt::Display for Chardev {
@@ -359,6 +367,9 @@ impl fmt::Display for Chardev {
             Chardev::Stdio { mux: false } => f.write_str("stdio"),
             Chardev::File(path) => write!(f, "file:{}", path.display()),
             Chardev::Null => f.write_str("null"),
+            Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
+            Chardev::Pty => f.write_str("pty"),
+            Chardev::Socket(place) => place.fmt(f),
         }
     }
 }

@@ -27,6 +27,12 @@ use super::state::{Seg, State, reg, rflags};
 pub trait Bus: MmioBus + Send {
     /// IN of `size` (1, 2, 4) bytes.
     fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// As many INs of `size` bytes as fill `to`, whose length is a multiple of that.
+    fn port_in_string(&mut self, port: u16, size: u8, to: &mut [u8]) {
+        for unit in to.chunks_exact_mut(size.into()) {
+            unit.copy_from_slice(&self.port_in(port, size).to_le_bytes()[..unit.len()]);
+        }
+    }
     /// OUT of `size` (1, 2, 4) bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
     /// What pages of guest-physical memory reach from now on, if the last OUT or write to IA32_APIC_BASE has changed that: for each

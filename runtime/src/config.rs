@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
-pub use crate::display::VncTarget;
+pub use crate::display::{VncPlace, VncTarget};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).

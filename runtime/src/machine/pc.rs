@@ -271,6 +271,14 @@ impl Board for PcBoard {
         std::mem::take(&mut self.started.inputs)
     }
 
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
+        move || {
+            bus::lock(&pc).serial_break(clock.now());
+            kicker.kick();
+        }
+    }
+
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.clock.now();
         let mut pc = bus::lock(&self.pc);

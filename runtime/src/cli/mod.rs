@@ -29,7 +29,7 @@ use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
     Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    Nic, NicModel, VirtioDevice,
+    Nic, NicModel, Plug, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -238,7 +238,9 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     config.ide = disks.finish()?;
     networks.check()?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
-    if arch == Arch::X86 && networks.silent() {
+    let defaults = !given.flag("nodefaults");
+    config.default_cd_rom = defaults;
+    if arch == Arch::X86 && networks.silent() && defaults {
         config.nics = Config::default().nics;
     }
     display::parse(given, arch, &mut config)?;
@@ -378,15 +380,17 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
         match (arch, model) {
             (Arch::X86, None | Some(net::Model::E1000)) => {
-                config.nics.push(Nic { model: NicModel::E1000, mac, netdev })
+                config.nics.push(Nic { model: NicModel::E1000, plug: Plug::default(), mac, netdev })
             }
-            (Arch::X86, Some(net::Model::Virtio)) => config.nics.push(Nic { model: NicModel::Virtio, mac, netdev }),
+            (Arch::X86, Some(net::Model::Virtio)) => {
+                config.nics.push(Nic { model: NicModel::Virtio, plug: Plug::default(), mac, netdev })
+            }
             (Arch::Riscv, Some(net::Model::E1000)) => {
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
             }
             (Arch::Riscv, _) => {
                 check_slots(&option, arch, config)?;
-                config.virtio.push(VirtioDevice::Net { mac, netdev });
+                config.virtio.push(VirtioDevice::Net { plug: Plug::default(), mac, netdev });
             }
         }
     }
@@ -414,7 +418,7 @@ fn device(
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
         let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
         let netdev = networks.device(&option, &values)?;
-        config.nics.push(Nic { model: *model, mac, netdev });
+        config.nics.push(Nic { model: *model, plug: disks::plug(&option, &values)?, mac, netdev });
         return Ok(());
     }
     if name.starts_with("ide-") {
@@ -425,10 +429,11 @@ fn device(
         config.virtio.push(match name {
             "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net {
+                plug: disks::plug(&option, &values)?,
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,
             },
-            _ => VirtioDevice::Rng,
+            _ => VirtioDevice::Rng(disks::plug(&option, &values)?),
         });
         return Ok(());
     }
@@ -471,6 +476,7 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
     }
     config.serial = match serial {
         Some(chardev) => chardev,
+        None if given.flag("nodefaults") => Chardev::Null,
         None if config.nographic => Chardev::Stdio { mux: true },
         // In QEMU the port would be in a window beside the screen.
         None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,

@@ -12,6 +12,7 @@ use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Backing, Dma, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
+use super::inventory::{self, Drive, Inventory, Medium, Place};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
@@ -196,6 +197,7 @@ pub(super) struct VirtBoard {
     disks: Vec<DiskThread>,
     networks: Vec<NetThread>,
     devices: Arc<Devices>,
+    inventory: Inventory,
 }
 
 /// Disks and networks that have their slots and not their threads.
@@ -206,10 +208,10 @@ struct Unstarted {
 }
 
 /// Plugs in the virtio devices that the configuration names; those among them that need a thread.
-fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
+fn plug(config: &Config, virt: &mut Virt, mem: &Dma, inventory: &mut Inventory) -> Result<Unstarted> {
     let mut unstarted = Unstarted::default();
     for device in &config.virtio {
-        let mem = mem.clone();
+        let (mem, wanted) = (mem.clone(), device);
         let (mut disk_queue, mut network) = (None, None);
         let device = match device {
             VirtioDevice::Block(disk) => {
@@ -219,13 +221,31 @@ fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
                 disk_queue = Some((jobs, image, disk.clone()));
                 device
             }
-            VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
-            VirtioDevice::Net { mac, netdev } => {
+            VirtioDevice::Rng(_) => Virtio::rng(mem, Box::new(HostEntropy)),
+            VirtioDevice::Net { mac, netdev, .. } => {
                 network = netdev.as_ref().map(NetQueue::open).transpose()?;
                 Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer))
             }
         };
         let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
+        let place = Place::Slot(slot);
+        match wanted {
+            VirtioDevice::Block(disk) => {
+                let drive = Drive {
+                    name: inventory.virtio_name(disk),
+                    removable: false,
+                    medium: disk_queue.as_ref().map(|(_, image, disk)| Medium::new(disk, image)),
+                    counters: disk_queue.as_ref().map(|(jobs, ..)| jobs.counters()).unwrap_or_default(),
+                };
+                inventory.drive(place, "virtio-blk-device", &disk.plug, drive);
+            }
+            VirtioDevice::Rng(plug) => inventory.plain(place, "virtio-rng-device", plug, &[]),
+            VirtioDevice::Net { plug, mac, netdev } => {
+                let watcher = network.as_ref().map(NetQueue::watcher);
+                let row = inventory::Adapter { mac: *mac, netdev: netdev.clone(), watcher };
+                inventory.adapter(place, "virtio-net-device", plug, row);
+            }
+        }
         unstarted.disks.extend(disk_queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
         unstarted.networks.extend(network.map(|network| (slot, network)));
     }
@@ -245,7 +265,8 @@ impl Board for VirtBoard {
         let serial = parts.sink("-serial", &config.serial)?;
         let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
         let mut virt = Virt::new(&board, serial, mem.clone());
-        let unstarted = plug(config, &mut virt, &mem)?;
+        let mut inventory = Inventory::virt();
+        let unstarted = plug(config, &mut virt, &mem, &mut inventory)?;
         let devices = Arc::new(Devices {
             virt: Mutex::new(virt),
             clock: parts.clock.clone(),
@@ -274,7 +295,7 @@ impl Board for VirtBoard {
         }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
-        Ok((VirtBoard { disks, networks, devices }, cpu))
+        Ok((VirtBoard { disks, networks, devices, inventory }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
@@ -350,6 +371,10 @@ impl Board for VirtBoard {
 
     fn reset(&mut self) {
         self.devices.access(|virt, now| virt.reset(now));
+    }
+
+    fn info(&mut self, topic: &str) -> Option<String> {
+        self.inventory.info(topic, &mut |_| None, &[])
     }
 }
 

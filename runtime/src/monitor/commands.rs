@@ -6,7 +6,7 @@ use mimus_frontend::debug::Tables;
 
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{MachineKind, MonitorSocket};
+use crate::config::{Disk, ImageFormat, MachineKind, MonitorSocket};
 use crate::control::{Controlled, RunState, Space};
 
 /// Bytes of memory written to a file, or summed, by one command.
@@ -49,7 +49,9 @@ macro_rules! commands {
 
 /// All commands.
 static COMMANDS: &[Command] = commands! {
+    ["change"] "device filename [format]" "change a removable medium" change;
     ["cont", "c"] "" "resume emulation" cont;
+    ["eject"] "[-f] device" "eject a removable medium (use -f to force it)" eject;
     ["gpa2hva"] "addr" "say that host addresses are not told" no_host_address;
     ["gva2gpa"] "addr" "print the guest physical address of a guest virtual one" gva2gpa;
     ["help", "?"] "[cmd]" "show the help" help;
@@ -81,6 +83,7 @@ struct Topic {
 /// Topics that every machine has, and those that its devices may have.
 static TOPICS: &[Topic] = &[
     Topic { name: "block", help: "show the block devices", run: |c| devices(c, "block") },
+    Topic { name: "blockstats", help: "show block device statistics", run: |c| devices(c, "blockstats") },
     Topic { name: "chardev", help: "show the character devices", run: chardev },
     Topic { name: "cpus", help: "show infos for each CPU", run: cpus },
     Topic { name: "history", help: "show the command line history", run: history },
@@ -174,6 +177,32 @@ fn devices(c: &mut Context<'_>, topic: &str) -> Outcome {
     let text = c.machine.info(topic).ok_or_else(|| format!("this machine has nothing to tell of '{topic}'"))?;
     c.out.push_str(&text);
     Ok(())
+}
+
+fn change(c: &mut Context<'_>, args: &str) -> Outcome {
+    let (device, rest) = args.split_once(char::is_whitespace).ok_or("a device and a file name are needed")?;
+    let (file, format) = match rest.trim().rsplit_once(char::is_whitespace) {
+        Some((file, format)) if ImageFormat::named(format).is_some() => (file.trim(), ImageFormat::named(format)),
+        _ => (rest, None),
+    };
+    let disk = medium(file_name(file)?, format);
+    c.machine.change_medium(device, Some(disk), false)
+}
+
+/// An image as a medium: nothing writes to it.
+pub(super) fn medium(file: &str, format: Option<ImageFormat>) -> Disk {
+    Disk { format, read_only: true, ..Disk::new(file) }
+}
+
+fn eject(c: &mut Context<'_>, args: &str) -> Outcome {
+    let (force, device) = match args.strip_prefix("-f") {
+        Some(rest) if rest.starts_with(char::is_whitespace) => (true, rest.trim()),
+        _ => (false, args),
+    };
+    if device.is_empty() {
+        return Err("a device is needed; see 'info block'".to_owned());
+    }
+    c.machine.change_medium(device, None, force)
 }
 
 fn cont(c: &mut Context<'_>, _: &str) -> Outcome {

@@ -6,19 +6,33 @@ use mimus_hw::pci::DevFn;
 use mimus_hw::virtio::{Virtio, VirtioPci};
 
 use super::super::Parts;
+use super::super::inventory::{Adapter, Drive, Inventory, Medium, Place};
 use super::super::virt::HostEntropy;
+use super::Places;
 use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::bus::Outside;
-use crate::config::{Disk, VirtioDevice};
+use crate::config::{Config, Disk, Plug, VirtioDevice};
 
 /// A disk that has its place and not its thread.
 type Unstarted = (DevFn, DiskQueue, Image, Disk);
 
+fn plug_of(device: &VirtioDevice) -> &Plug {
+    match device {
+        VirtioDevice::Block(disk) => &disk.plug,
+        VirtioDevice::Rng(plug) | VirtioDevice::Net { plug, .. } => plug,
+    }
+}
+
+/// What the configuration says of the devices' places.
+pub(super) fn plugs(config: &Config) -> impl Iterator<Item = &Plug> {
+    config.virtio.iter().map(plug_of)
+}
+
 /// Plugs in the devices that the configuration names; the disks among them.
-pub(super) fn plug(parts: &Parts, pc: &mut Pc) -> Result<Vec<Unstarted>> {
+pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut Inventory) -> Result<Vec<Unstarted>> {
     let mut disks = Vec::new();
     for device in &parts.config.virtio {
-        let mem = parts.dma();
+        let (mem, wanted) = (parts.dma(), device);
         let mut queue = None;
         let device = match device {
             VirtioDevice::Block(disk) => {
@@ -28,13 +42,29 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc) -> Result<Vec<Unstarted>> {
                 queue = Some((jobs, image, disk.clone()));
                 device
             }
-            VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
+            VirtioDevice::Rng(_) => Virtio::rng(mem, Box::new(HostEntropy)),
             // Those with a network are among the configuration's `nics`.
             VirtioDevice::Net { mac, .. } => Virtio::net(mem, *mac, None),
         };
-        let place = pc.plug(None, Box::new(VirtioPci::new(device)));
-        let place = place.context("-device: no free place on the PCI bus for a virtio device")?;
-        disks.extend(queue.map(|(jobs, image, disk)| (place, jobs, image, disk)));
+        let at = places.plug(pc, plug_of(wanted), None, Box::new(VirtioPci::new(device)))?;
+        let place = Place::Pci(at);
+        match (wanted, &queue) {
+            (VirtioDevice::Block(disk), Some((jobs, image, _))) => {
+                let drive = Drive {
+                    name: inventory.virtio_name(disk),
+                    removable: false,
+                    medium: Some(Medium::new(disk, image)),
+                    counters: jobs.counters(),
+                };
+                inventory.drive(place, "virtio-blk-pci", &disk.plug, drive);
+            }
+            (VirtioDevice::Net { plug, mac, .. }, _) => {
+                let row = Adapter { mac: *mac, netdev: None, watcher: None };
+                inventory.adapter(place, "virtio-net-pci", plug, row);
+            }
+            (device, _) => inventory.plain(place, "virtio-rng-pci", plug_of(device), &[]),
+        }
+        disks.extend(queue.map(|(jobs, image, disk)| (at, jobs, image, disk)));
     }
     Ok(disks)
 }

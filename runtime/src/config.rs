@@ -212,6 +212,16 @@ pub enum VirtioDevice {
     },
 }
 
+impl VirtioDevice {
+    /// What it is called and where it is.
+    pub fn plug(&self) -> &Plug {
+        match self {
+            VirtioDevice::Block(disk) => &disk.plug,
+            VirtioDevice::Rng(plug) | VirtioDevice::Net { plug, .. } => plug,
+        }
+    }
+}
+
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {

@@ -28,8 +28,8 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    Nic, NicModel, Plug, VirtioDevice,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, IdeDrive, JitConfig, LOG_ITEMS, LogItems,
+    MachineKind, Nic, NicModel, Plug, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -237,6 +237,7 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     }
     config.ide = disks.finish()?;
     networks.check()?;
+    check_ids(&config)?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
     let defaults = !given.flag("nodefaults");
     config.default_cd_rom = defaults;
@@ -395,6 +396,21 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
         }
     }
     Ok(())
+}
+
+/// Checks that no two devices have the same id.
+fn check_ids(config: &Config) -> Result<(), CliError> {
+    let ide = config.ide.iter().flatten().flatten().map(|drive| match drive {
+        IdeDrive::Disk(disk) => &disk.plug,
+        IdeDrive::CdRom { plug, .. } => plug,
+    });
+    let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.virtio.iter().map(VirtioDevice::plug)).chain(ide);
+    let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
+        Some(id) => Err(CliError::new("-device", format!("the id '{id}' is given twice"))),
+        None => Ok(()),
+    }
 }
 
 /// Checks that there is room for another virtio device.

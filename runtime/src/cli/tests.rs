@@ -519,6 +519,7 @@ fn devices_have_names_and_places() {
         ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
         ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),
         ("-device e1000,addr=3.1", "-device e1000: addr: '3.1' is not function 0 of a slot, as all here are"),
+        ("-device virtio-rng-pci,id=a -device e1000,id=a", "-device: the id 'a' is given twice"),
         ("-device virtio-rng-pci,bus=pci.1", "-device virtio-rng-pci: bus: 'pci.1' is not known here: pci.0"),
     ] {
         assert_eq!(parsed(line).unwrap_err().to_string(), expected, "{line}");

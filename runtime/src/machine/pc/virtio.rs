@@ -16,16 +16,9 @@ use crate::config::{Config, Disk, Plug, VirtioDevice};
 /// A disk that has its place and not its thread.
 type Unstarted = (DevFn, DiskQueue, Image, Disk);
 
-fn plug_of(device: &VirtioDevice) -> &Plug {
-    match device {
-        VirtioDevice::Block(disk) => &disk.plug,
-        VirtioDevice::Rng(plug) | VirtioDevice::Net { plug, .. } => plug,
-    }
-}
-
 /// What the configuration says of the devices' places.
 pub(super) fn plugs(config: &Config) -> impl Iterator<Item = &Plug> {
-    config.virtio.iter().map(plug_of)
+    config.virtio.iter().map(VirtioDevice::plug)
 }
 
 /// Plugs in the devices that the configuration names; the disks among them.
@@ -46,7 +39,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
             // Those with a network are among the configuration's `nics`.
             VirtioDevice::Net { mac, .. } => Virtio::net(mem, *mac, None),
         };
-        let at = places.plug(pc, plug_of(wanted), None, Box::new(VirtioPci::new(device)))?;
+        let at = places.plug(pc, wanted.plug(), None, Box::new(VirtioPci::new(device)))?;
         let place = Place::Pci(at);
         match (wanted, &queue) {
             (VirtioDevice::Block(disk), Some((jobs, image, _))) => {
@@ -62,7 +55,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
                 let row = Adapter { mac: *mac, netdev: None, watcher: None };
                 inventory.adapter(place, "virtio-net-pci", plug, row);
             }
-            (device, _) => inventory.plain(place, "virtio-rng-pci", plug_of(device), &[]),
+            (device, _) => inventory.plain(place, "virtio-rng-pci", device.plug(), &[]),
         }
         disks.extend(queue.map(|(jobs, image, disk)| (at, jobs, image, disk)));
     }

@@ -61,7 +61,7 @@ pub struct PcBus {
     pub index: usize,
     /// Bytes of the firmware's ROM, where there is one.
     pub rom: Option<u64>,
-    /// What an OUT has changed in the memory map, for the vCPU to take.
+    /// What an OUT, or a write to IA32_APIC_BASE, has changed in the memory map, for the vCPU to take.
     pub backings: Option<Vec<Piece>>,
 }
 
@@ -88,11 +88,15 @@ impl Bus for PcBus {
         self.access(|pc, now| pc.port_read(now, port, size))
     }
 
+    fn port_in_string(&mut self, port: u16, size: u8, to: &mut [u8]) {
+        self.access(|pc, now| pc.port_read_string(now, port, size, to));
+    }
+
     fn port_out(&mut self, port: u16, size: u8, value: u32) {
         let rom = self.rom;
         self.backings = self.access(|pc, now| {
             pc.port_write(now, port, size, value);
-            pc.take_pam_changed().then(|| memory_map(pc, rom))
+            pc.take_map_changed().then(|| memory_map(pc, rom))
         });
     }
 
@@ -109,8 +113,13 @@ impl Bus for PcBus {
     }
 
     fn set_apic_base(&mut self, value: u64) -> bool {
-        let index = self.index;
-        self.access(|pc, _| pc.set_apic_base(index, value))
+        let (index, rom) = (self.index, self.rom);
+        let (accepted, backings) = self.access(|pc, _| {
+            let accepted = pc.set_apic_base(index, value);
+            (accepted, pc.take_map_changed().then(|| memory_map(pc, rom)))
+        });
+        self.backings = backings;
+        accepted
     }
 
     fn tsc_deadline(&mut self) -> u64 {

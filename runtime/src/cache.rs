@@ -22,20 +22,21 @@ mod tests;
 mod written;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_backend::arena::{Arena, Generation};
-use mimus_softmmu::{Marked, Ram};
-use rustc_hash::FxHashMap;
+use mimus_softmmu::{Marked, PAGE_SIZE, Ram};
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::kick::Kicker;
 
 use code::Placed;
 pub use code::{Finished, Job};
-use tb::Recency;
-pub use tb::{Links, Quick, Stage, Tb, TbKey};
+use tb::{ByKey, Recency};
+pub use tb::{Links, Quick, Stage, Tb, TbKey, TbPages};
 use written::{PageBlocks, Patches};
 
 /// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
@@ -137,7 +138,7 @@ const PROTECTIONS: usize = 64;
 const DROPS: usize = 64;
 
 struct Inner {
-    map: FxHashMap<TbKey, Arc<Tb>>,
+    map: FxHashSet<ByKey>,
     pages: FxHashMap<u64, PageBlocks>,
     /// Every live block, oldest first, for eviction; and dead ones that are not swept yet.
     queue: VecDeque<Arc<Tb>>,
@@ -152,8 +153,8 @@ struct Inner {
     checked_stub: Option<u64>,
     generations: FxHashMap<Generation, Vec<Placed>>,
     evicted: Option<(Generation, u64)>,
-    /// Who owns a pair of link slots, by its first.
-    owners: FxHashMap<u32, TbKey>,
+    /// Who owns a pair of link slots, by the pair's number.
+    owners: Vec<Option<Owner>>,
     free_slots: Vec<u32>,
     retired_slots: VecDeque<(u32, u64)>,
     next_slot: u32,
@@ -166,6 +167,49 @@ struct Inner {
     /// Pages that another vCPU may store to unseen, until every vCPU has passed this epoch.
     unprotected: FxHashMap<u64, u64>,
     stats: CacheStats,
+}
+
+/// What a link may not change: the block that it leads to has the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Owner {
+    /// Guest-physical; with bit 0 set, so that nobody takes no room.
+    page: NonZeroU64,
+    cs_base: u32,
+    mode: u32,
+}
+
+impl Owner {
+    fn of(key: &TbKey) -> Owner {
+        Owner { page: NonZeroU64::MIN | (key.gpa & !(PAGE_SIZE - 1)), cs_base: key.cs_base, mode: key.mode }
+    }
+}
+
+impl Inner {
+    /// The live block of a key.
+    fn live(&self, key: &TbKey) -> Option<&Arc<Tb>> {
+        self.map.get(key).map(|ByKey(tb)| tb)
+    }
+
+    /// Who owns a link slot.
+    fn owner(&self, slot: u32) -> Option<Owner> {
+        self.owners.get(slot as usize / 2).copied().flatten()
+    }
+
+    /// Says who owns a pair of link slots, given by its first.
+    fn own(&mut self, slot: u32, owner: Owner) {
+        let pair = slot as usize / 2;
+        if self.owners.len() <= pair {
+            self.owners.resize(pair + 1, None);
+        }
+        self.owners[pair] = Some(owner);
+    }
+
+    /// Says that nobody owns a pair of link slots.
+    fn disown(&mut self, slot: u32) {
+        if let Some(owner) = self.owners.get_mut(slot as usize / 2) {
+            *owner = None;
+        }
+    }
 }
 
 /// Of a list with the last one first, the `count` that are older than the `newer` ones, if it still has them.
@@ -206,7 +250,7 @@ impl Cache {
         let slots = 2 * arena_bytes / SHORTEST;
         let links = Links::new(slots);
         let inner = Inner {
-            map: FxHashMap::default(),
+            map: FxHashSet::default(),
             pages: FxHashMap::default(),
             queue: VecDeque::new(),
             looked: 0,
@@ -217,7 +261,7 @@ impl Cache {
             checked_stub: None,
             generations: FxHashMap::default(),
             evicted: None,
-            owners: FxHashMap::default(),
+            owners: Vec::new(),
             free_slots: Vec::new(),
             retired_slots: VecDeque::new(),
             next_slot: 0,
@@ -349,7 +393,7 @@ impl Cache {
 
     /// The live block of a key.
     pub fn lookup(&self, key: &TbKey) -> Option<Arc<Tb>> {
-        self.lock().map.get(key).cloned()
+        self.lock().live(key).cloned()
     }
 
     /// Adds a block for the vCPU of `passage`; `verify` is called after its bytes are marked as code and says whether they
@@ -388,7 +432,7 @@ impl Cache {
             }
             return Inserted::Changed;
         }
-        if let Some(old) = inner.map.get(&tb.key).cloned() {
+        if let Some(old) = inner.live(&tb.key).cloned() {
             if old.pages == tb.pages {
                 return Inserted::Live(old);
             }
@@ -414,7 +458,7 @@ impl Cache {
             }
             inner.pages.entry(page).or_default().push(page, tb.clone(), granules);
         }
-        inner.map.insert(tb.key, tb.clone());
+        inner.map.replace(ByKey(tb.clone()));
         inner.queue.push_back(tb.clone());
         inner.live_bytes += tb.size();
     }
@@ -508,7 +552,7 @@ impl Cache {
 
     /// Takes a block out of the maps and kills it. Its pages keep other blocks' granules only.
     fn remove(&self, inner: &mut Inner, tb: &Arc<Tb>) {
-        if inner.map.get(&tb.key).is_some_and(|found| Arc::ptr_eq(found, tb)) {
+        if inner.live(&tb.key).is_some_and(|found| Arc::ptr_eq(found, tb)) {
             inner.map.remove(&tb.key);
         }
         for &(page, _) in &tb.pages {
@@ -549,7 +593,7 @@ impl Cache {
         }
         let mut inner = self.lock();
         let hit = |tb: &&Arc<Tb>| addresses.iter().any(|&addr| tb.has_linear(addr));
-        let found: Vec<Arc<Tb>> = inner.map.values().filter(hit).cloned().collect();
+        let found: Vec<Arc<Tb>> = inner.map.iter().map(|ByKey(tb)| tb).filter(hit).cloned().collect();
         for tb in found {
             self.remove(&mut inner, &tb);
         }
@@ -559,7 +603,7 @@ impl Cache {
     /// Drops every block, as when RAM was rewritten behind the watches.
     pub fn clear(&self) {
         let mut inner = self.lock();
-        let live: Vec<Arc<Tb>> = inner.map.values().cloned().collect();
+        let live: Vec<Arc<Tb>> = inner.map.iter().map(|ByKey(tb)| tb.clone()).collect();
         for tb in live {
             self.remove(&mut inner, &tb);
         }

@@ -5,6 +5,8 @@ mod net;
 use std::fmt;
 use std::path::PathBuf;
 
+use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
+
 pub use crate::display::VncTarget;
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
@@ -50,6 +52,8 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
+    /// What the display adapter has.
+    pub video: Video,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
@@ -110,6 +114,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
+            video: Video::default(),
             vnc: None,
             curses: false,
             nics: vec![Nic {
@@ -154,6 +159,21 @@ pub enum VgaKind {
     None,
     /// A VGA with the Bochs VBE extensions.
     Std,
+}
+
+/// What a display adapter has, and its monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Video {
+    /// Display memory in bytes, a power of two.
+    pub memory: u64,
+    /// The monitor's native mode, width and height in pixels; `None` where there is no EDID.
+    pub monitor: Option<(u16, u16)>,
+}
+
+impl Default for Video {
+    fn default() -> Video {
+        Video { memory: VRAM_SIZE, monitor: Some(NATIVE_MODE) }
+    }
 }
 
 /// The firmware of a machine.

@@ -21,7 +21,7 @@ use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
-use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
+use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
@@ -208,6 +208,11 @@ trait Board: Sized {
     /// Where RAM is: addresses and sizes in bytes.
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)>;
 
+    /// Display memory that the vCPU accesses directly, and where backings find it.
+    fn display_memory(_: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
+        Ok(None)
+    }
+
     /// Makes devices and vCPU.
     fn build(parts: &Parts) -> Result<(Self, Box<Self::Cpu>)>;
 
@@ -310,12 +315,13 @@ struct Runner<B: Board> {
     config: Config,
 }
 
-/// Allocates RAM in these places.
-fn allocate_ram(config: &Config, ranges: &[(GuestAddress, usize)]) -> Result<Arc<Ram>> {
-    let memory = GuestMemoryMmap::from_ranges(ranges)
+/// Allocates what the board has of memory.
+fn allocate_ram<B: Board>(config: &Config) -> Result<Arc<Ram>> {
+    let ranges = B::ram_ranges(config);
+    let memory = GuestMemoryMmap::from_ranges(&ranges)
         .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", config.ram_size >> 20))?;
     advise_huge_pages(&memory);
-    Ok(Arc::new(Ram::new(memory)))
+    Ok(Arc::new(Ram::with_display(memory, B::display_memory(config)?)))
 }
 
 /// Asks the host for huge pages behind guest RAM: a guest that touches much memory misses the host's TLB less.
@@ -385,7 +391,7 @@ impl<B: Board> Runner<B> {
     fn new(config: &Config) -> Result<Runner<B>> {
         let requests = Arc::new(Requests::default());
         let kicker = Kicker::new();
-        let ram = allocate_ram(config, &B::ram_ranges(config))?;
+        let ram = allocate_ram::<B>(config)?;
         let clock = Clock::start();
         let timer = Timer::start(clock.clone(), kicker.clone()).context("cannot start the timer thread")?;
         let (cache, jit) = translation(config, &ram, B::Cpu::HEADER_OFFSET)?;

@@ -16,7 +16,7 @@ use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
 use smallvec::{SmallVec, smallvec};
 
-use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey};
+use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages};
 use crate::compile::Compiling;
 use crate::kick::Kicker;
 use crate::log;
@@ -604,7 +604,7 @@ impl<C: GuestCpu> Vcpu<C> {
         for _ in 0..2 {
             let Translated { block, pages, bytes, read } = self.translate(C::MAX_BLOCK_INSNS)?;
             let ram = self.cpu.mmu().ram.clone();
-            if !pages.iter().all(|&(page, _)| ram.is_ram(page)) {
+            if !pages.iter().all(|&(page, _)| ram.keeps_code(page)) {
                 return Ok(Found::Uncached(Box::new(block)));
             }
             let mut tb_pages = SmallVec::new();
@@ -652,7 +652,7 @@ impl<C: GuestCpu> Vcpu<C> {
         self.read_code(gpa, &mut bytes[..here]);
         // Only the first instruction goes beyond it.
         let in_page = here.min(self.unbroken(linear));
-        let mut pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
+        let mut pages: TbPages = smallvec![(gpa & !(PAGE_SIZE - 1), 0)];
         // What is kept need not be translated again for each write to it.
         let often = if max_insns == 1 { SmallVec::new() } else { self.cache.patched(gpa) };
         let (patched, mut read) = (Patched { gpa, writes: &often }, Vec::new());
@@ -715,7 +715,7 @@ enum Found {
 struct Translated {
     block: Block,
     /// Pages read from; granules are not filled in.
-    pages: SmallVec<[(u64, u64); 2]>,
+    pages: TbPages,
     bytes: [u8; FETCH + SPILL],
     /// Offsets and lengths of those that the block reads as it runs.
     read: Vec<(u32, u32)>,

@@ -11,7 +11,8 @@ pub enum Place {
     Own,
     /// To the bus.
     Device,
-    /// To the RAM at this guest-physical address, a multiple of the page size below 4 GiB, whatever is to be reached there.
+    /// To the RAM or display memory at this guest-physical address, a multiple of the page size below 4 GiB, whatever is to be
+    /// reached there.
     At(u64),
 }
 
@@ -102,7 +103,7 @@ impl Backings {
     fn find(&self, gpa: u64, len: u64, device: u32, at: u32) -> Option<u64> {
         let offset = gpa & (PAGE_SIZE - 1);
         if offset + len > PAGE_SIZE {
-            return self.find_pages(gpa, len, device | at);
+            return self.find_pages(gpa, len, device, at);
         }
         match self.word(gpa) {
             word if word & (device | at) == 0 => Some(gpa),
@@ -111,12 +112,24 @@ impl Backings {
         }
     }
 
+    /// An access to several pages is to one piece if what each of them reaches follows that of the one before.
     #[cold]
-    fn find_pages(&self, gpa: u64, len: u64, other: u32) -> Option<u64> {
+    fn find_pages(&self, gpa: u64, len: u64, device: u32, at: u32) -> Option<u64> {
         let last = gpa.checked_add(len)?.checked_sub(1)? / PAGE_SIZE;
+        let found = self.find(gpa, 1, device, at)?;
         // What is beyond the table is RAM.
         let last = last.min(self.0.len() as u64);
-        (gpa / PAGE_SIZE..=last).all(|page| self.word(page * PAGE_SIZE) & other == 0).then_some(gpa)
+        let follows = |page: u64| {
+            let expected = (found & !(PAGE_SIZE - 1)).wrapping_add((page - gpa / PAGE_SIZE) * PAGE_SIZE);
+            self.find(page * PAGE_SIZE, 1, device, at) == Some(expected)
+        };
+        (gpa / PAGE_SIZE..=last).all(follows).then_some(found)
+    }
+
+    /// Whether accesses to the page of `gpa` reach its own RAM.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self, gpa: u64) -> bool {
+        self.word(gpa) == 0
     }
 
     /// Whether reads and writes of the page of `gpa` reach the same RAM.
@@ -165,5 +178,11 @@ mod tests {
         assert_eq!(backings.write(0x3ff8, 0x10), Some(0x3ff8));
         assert_eq!(backings.read(0xf000, u64::MAX), None);
         assert_eq!(backings.read(0xf000, 1 << 60), Some(0xf000));
+        let piece = |at| Backing { read: Place::At(at), write: Place::At(at) };
+        for (page, at) in [(0x6000, 0xa000), (0x7000, 0xb000), (0x8000, 0xd000)] {
+            backings.set(page, piece(at));
+        }
+        assert_eq!((backings.read(0x6ff8, 0x10), backings.write(0x6ff8, 0x1008)), (Some(0xaff8), Some(0xaff8)));
+        assert_eq!((backings.read(0x7ff8, 0x10), backings.write(0x5ff8, 0x10)), (None, None));
     }
 }

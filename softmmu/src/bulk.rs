@@ -59,6 +59,33 @@ impl Mmu {
         Ok(done)
     }
 
+    /// Writes up to `count` elements of `size` (1, 2, 4, 8) bytes, which `bring` puts into the buffer that it is given, upwards
+    /// from `addr` to the end of its page at most. How many were written: 0 when the next one must be written singly, and
+    /// `bring` was not called then.
+    ///
+    /// # Errors
+    ///
+    /// The walker's fault for `addr`; nothing was written then.
+    pub fn take_in<W: Walker>(
+        &mut self,
+        walker: &W,
+        bank: usize,
+        addr: u64,
+        size: u8,
+        count: u64,
+        bring: impl FnOnce(&mut [u8]),
+    ) -> Result<u64, W::Fault> {
+        let Some((host, room)) = self.span(walker, bank, addr, true)? else { return Ok(0) };
+        let done = count.min(room / u64::from(size));
+        let mut buffer = [0; PAGE_SIZE as usize];
+        let bytes = &mut buffer[..(done * u64::from(size)) as usize];
+        bring(bytes);
+        // SAFETY: as in `fill`: the page is RAM that may be written directly, `bytes.len()` bytes from `host` on are within it,
+        // and `bring` cannot have changed that, since it has no access to `self`.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host as *mut u8, bytes.len()) };
+        Ok(done)
+    }
+
     /// Copies up to `count` elements of `size` bytes upwards from `src` to `dst`, in order, to the end of either page at most.
     /// How many were copied: 0 when the next one must be copied singly.
     ///

@@ -39,6 +39,7 @@ impl Dma {
 
     /// `len` bytes at `gpa` were written.
     fn written(&self, gpa: u64, len: u64) {
+        self.ram.record(gpa, len);
         // Between writing and looking at the mark, as for a vCPU's own stores: see `Mmu::phys_write`.
         fence(Ordering::SeqCst);
         let mut at = gpa;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use crate::backing::Backing;
-use crate::ram::{CodeSink, Dropped, Ram, exchange, read_raw, write_raw};
+use crate::ram::{CodeSink, Dropped, Ram, Stores, exchange, read_raw, write_raw};
 use crate::space::Spaces;
 use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb};
 use crate::watch::{Watch, WatchOwner, Watches};
@@ -203,15 +203,26 @@ impl Mmu {
         }
         if let Some(host) = self.ram.readable(map.gpa, PAGE_SIZE) {
             let page = addr & !(PAGE_SIZE - 1);
-            let writable = map.writable && self.ram.is_one(map.gpa);
+            let stores = if map.writable { self.ram.stores(map.gpa, access) } else { Stores::Refused };
+            let writable = stores != Stores::Refused;
             let write = writable && !self.ram.is_watched(map.gpa);
             let meta = map.gpa
                 | if map.global { META_GLOBAL } else { 0 }
                 | if writable { META_WRITABLE } else { 0 }
                 | u64::from(map.shift) << META_SIZE;
             self.tlb.fill(bank, page, true, write, (host as u64).wrapping_sub(page), meta);
+            if stores == Stores::Recorded {
+                self.tlb.note_recorded(bank, page);
+            }
         }
         Ok(map.gpa | addr & (PAGE_SIZE - 1))
+    }
+
+    /// Makes the next store to each page of display memory be recorded, before the record is taken: until then this vCPU's TLB
+    /// lets stores to pages that are in the record through. Where compiled code runs nobody may call this.
+    pub fn record_stores(&mut self) {
+        let ram = &self.ram;
+        self.tlb.close_recorded(|gpa| ram.is_displayed(gpa));
     }
 
     /// Guest-physical address of the `size` bytes at `addr`, if they are in a page of RAM that could be stored to but for
@@ -400,6 +411,7 @@ impl Mmu {
         } else {
             // SAFETY: as above.
             unsafe { write_sized(p, size, value) };
+            self.ram.record(gpa, len);
             Some((0, len))
         };
         // Between writing and looking at the mark: whoever marks first and then reads (a translation being made by

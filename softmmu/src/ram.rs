@@ -1,11 +1,14 @@
 //! Guest-physical RAM and the record of which parts of it hold translated code.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::backing::{Backing, Backings};
+use crate::mmu::Access;
 use crate::tlb::PAGE_SIZE;
+use crate::vram::Vram;
 
 /// log2 of the granule in which translated code is tracked, in bytes: 64 granules a page.
 pub const GRANULE_SHIFT: u32 = 6;
@@ -112,6 +115,23 @@ struct Region {
     host: *mut u8,
 }
 
+/// Display memory and the guest-physical address that [`Place::At`](crate::Place::At) has it at.
+struct Display {
+    vram: Arc<Vram>,
+    home: u64,
+}
+
+/// What keeps a TLB from letting stores to a page through, but for watches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stores {
+    /// Nothing.
+    Free,
+    /// Nothing, until the record of written display memory is taken.
+    Recorded,
+    /// Its backing; or a store is to be recorded.
+    Refused,
+}
+
 /// Guest RAM. Every access is a raw or atomic one: other threads may access the same bytes.
 pub struct Ram {
     regions: Vec<Region>,
@@ -119,9 +139,10 @@ pub struct Ram {
     watches: Box<[Watch]>,
     backings: Backings,
     memory: GuestMemoryMmap<()>,
+    display: Option<Display>,
 }
 
-// SAFETY: `host` points into mappings that `memory` owns for as long as `Ram` lives, and every access through it is
+// SAFETY: `host` points into mappings that `memory` and `display` own for as long as `Ram` lives, and every access through it is
 // a raw or atomic one of plain bytes, with no reference into guest RAM ever made.
 unsafe impl Send for Ram {}
 // SAFETY: as for `Send`; concurrent guest accesses are the guest's own races on plain bytes.
@@ -143,6 +164,7 @@ macro_rules! raw_access {
             let p = self.writable(gpa, size_of::<$int>() as u64)?;
             // SAFETY: as for the read.
             unsafe { write_raw::<$int>(p, value) };
+            self.record(gpa, size_of::<$int>() as u64);
             Some(())
         }
     };
@@ -215,6 +237,12 @@ unsafe fn write_all<T: Copy>(p: *mut u8, value: T) -> Option<(u64, u64)> {
 impl Ram {
     /// Takes over `memory`.
     pub fn new(memory: GuestMemoryMmap<()>) -> Ram {
+        Ram::with_display(memory, None)
+    }
+
+    /// Takes over `memory`, and display memory with an address below 4 GiB at which [`Backing`]s find it, where there is no RAM.
+    /// Until they do nobody reaches it.
+    pub fn with_display(memory: GuestMemoryMmap<()>, display: Option<(u64, Arc<Vram>)>) -> Ram {
         let mut regions = Vec::new();
         for region in memory.iter() {
             let start = region.start_addr().raw_value();
@@ -224,7 +252,22 @@ impl Ram {
         let pages = regions.iter().map(|r: &Region| r.end.div_ceil(PAGE_SIZE)).max().unwrap_or(0);
         // All that a device below 4 GiB may move about.
         let pages = pages.max(LOWEST_PAGES) as usize;
-        Ram { regions, watches: bytemuck::zeroed_slice_box(pages), backings: Backings::new(pages), memory }
+        let backings = Backings::new(pages);
+        let display = display.map(|(home, vram)| Display { vram, home });
+        if let Some(Display { vram, home }) = &display
+            && let Some(host) = vram.host(0, vram.len())
+        {
+            regions.push(Region { start: *home, end: home.saturating_add(vram.len()), host });
+            (0..vram.len()).step_by(PAGE_SIZE as usize).for_each(|page| {
+                backings.set(home.saturating_add(page), Backing::DEVICE);
+            });
+        }
+        Ram { regions, watches: bytemuck::zeroed_slice_box(pages), backings, memory, display }
+    }
+
+    /// The display memory.
+    pub fn display(&self) -> Option<&Arc<Vram>> {
+        self.display.as_ref().map(|display| &display.vram)
     }
 
     /// The memory as vm-memory sees it, for loaders.
@@ -256,14 +299,58 @@ impl Ram {
         self.host(self.backings.write(gpa, len)?, len)
     }
 
-    /// Whether writes to the page of `gpa` reach the RAM that reads of it do.
-    pub(crate) fn is_one(&self, gpa: u64) -> bool {
-        self.backings.is_one(gpa)
+    /// What keeps a TLB that is filled for `access` from letting stores to the page of `gpa` through. A store to display memory
+    /// is recorded here.
+    #[inline(always)]
+    pub(crate) fn stores(&self, gpa: u64, access: Access) -> Stores {
+        if self.backings.is_plain(gpa) { Stores::Free } else { self.stores_elsewhere(gpa, access) }
+    }
+
+    #[cold]
+    fn stores_elsewhere(&self, gpa: u64, access: Access) -> Stores {
+        match self.displayed(gpa) {
+            _ if !self.backings.is_one(gpa) => Stores::Refused,
+            None => Stores::Free,
+            Some((vram, offset)) => {
+                if access == Access::Write {
+                    vram.mark(offset, 1);
+                }
+                if vram.is_page_dirty(offset) { Stores::Recorded } else { Stores::Refused }
+            }
+        }
+    }
+
+    /// The display memory that writes at `gpa` reach, and where in it.
+    fn displayed(&self, gpa: u64) -> Option<(&Vram, u64)> {
+        let Display { vram, home } = self.display.as_ref()?;
+        let offset = self.backings.write(gpa, 1)?.checked_sub(*home)?;
+        (offset < vram.len()).then_some((vram, offset))
+    }
+
+    /// Whether writes to the page of `gpa` reach display memory.
+    pub(crate) fn is_displayed(&self, gpa: u64) -> bool {
+        self.displayed(gpa).is_some()
+    }
+
+    /// Records that `len` bytes at `gpa`, in what is one piece of RAM, were written, if that is display memory.
+    #[inline(always)]
+    pub(crate) fn record(&self, gpa: u64, len: u64) {
+        if !self.backings.is_plain(gpa)
+            && let Some((vram, offset)) = self.displayed(gpa)
+        {
+            vram.mark(offset, len);
+        }
     }
 
     /// Whether reads of the page at `gpa` reach RAM.
     pub fn is_ram(&self, gpa: u64) -> bool {
         self.readable(gpa, 1).is_some()
+    }
+
+    /// Whether translations of code in the page of `gpa` may be kept: writes to it pass the watches. The adapter's own writes to
+    /// display memory do not.
+    pub fn keeps_code(&self, gpa: u64) -> bool {
+        self.is_ram(gpa) && (self.backings.is_plain(gpa) || !self.is_displayed(gpa))
     }
 
     /// Says what accesses to the page of `gpa` reach; whether that has changed. TLBs, and translations of code in the page, are
@@ -290,6 +377,7 @@ impl Ram {
         let Some(p) = self.writable(gpa, bytes.len() as u64) else { return false };
         // SAFETY: as in `read_bytes`.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, bytes.len()) };
+        self.record(gpa, bytes.len() as u64);
         true
     }
 
@@ -299,6 +387,7 @@ impl Ram {
         let p = self.writable(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
         // SAFETY: inside a live mapping and aligned; atomics of this size are the only kind of reference made.
         let word = unsafe { AtomicU32::from_ptr(p.cast()) };
+        self.record(gpa, 4);
         Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
@@ -307,6 +396,7 @@ impl Ram {
         let p = self.writable(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
         // SAFETY: as in `cas_u32`.
         let word = unsafe { AtomicU64::from_ptr(p.cast()) };
+        self.record(gpa, 8);
         Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
     }
 
@@ -337,7 +427,7 @@ impl Ram {
 
     /// Marks granules of a page as code.
     pub fn mark_code(&self, gpa: u64, granules: u64) -> Marked {
-        let Some(watch) = self.watch(gpa).filter(|_| self.is_ram(gpa)) else { return Marked::Known };
+        let Some(watch) = self.watch(gpa).filter(|_| self.keeps_code(gpa)) else { return Marked::Known };
         // Marked before `mixed` is looked at, as stores look at the marks after they have found it set.
         let old = watch.code.fetch_or(granules, Ordering::SeqCst);
         let renew = |left| (left != 0).then_some(if old == 0 { MIXED } else { left });
@@ -374,7 +464,7 @@ impl Ram {
 
     /// Sets the granules of a page that hold code to exactly `granules`.
     pub fn set_code(&self, gpa: u64, granules: u64) {
-        if let Some(watch) = self.watch(gpa).filter(|_| self.is_ram(gpa)) {
+        if let Some(watch) = self.watch(gpa).filter(|_| self.keeps_code(gpa)) {
             watch.code.store(granules, Ordering::Release);
         }
     }

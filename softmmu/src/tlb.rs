@@ -174,7 +174,13 @@ pub struct Tlb {
     private: usize,
     /// Pages larger than 4 KiB that entries are parts of.
     large: PageFilter,
+    /// Bank and page of entries that let stores through because the page is in the record of written display memory, and
+    /// perhaps of others; if there are [`RECORDED_CAP`], not of all.
+    recorded: Vec<(usize, u64)>,
 }
+
+/// Past this many entries with display memory all entries are looked at instead of a list.
+const RECORDED_CAP: usize = 4096;
 
 /// Past this many filled sets a flush walks the bank instead of a list.
 const LOCAL_CAP: usize = 512;
@@ -188,7 +194,7 @@ impl Tlb {
     /// `modes` modes, of which `private` has a bank for each of `spaces` address spaces; all invalid, the first space current.
     pub fn with_spaces(modes: usize, private: usize, spaces: usize) -> Tlb {
         let banks = (0..modes + spaces.max(1) - 1).map(|_| Bank::new()).collect();
-        Tlb { banks, current: (0..modes).collect(), private, large: PageFilter::default() }
+        Tlb { banks, current: (0..modes).collect(), private, large: PageFilter::default(), recorded: Vec::new() }
     }
 
     const fn invalid(index: usize) -> TlbEntry {
@@ -231,6 +237,7 @@ impl Tlb {
         self.banks.iter_mut().for_each(if keep_global { Bank::flush_local } else { Bank::flush });
         if !keep_global {
             self.large.clear();
+            self.recorded.clear();
         }
     }
 
@@ -284,6 +291,40 @@ impl Tlb {
                 *entry = Tlb::invalid(index);
             }
         }
+    }
+
+    /// The set of page `page` in a mode's bank was filled with display memory and lets stores through.
+    #[cold]
+    pub(crate) fn note_recorded(&mut self, mode: usize, page: u64) {
+        if self.recorded.len() < RECORDED_CAP {
+            self.recorded.push((self.current[mode], page));
+        }
+    }
+
+    /// Makes the next store to each page of display memory take the slow path: `is_display` says which those are, by
+    /// guest-physical address.
+    pub(crate) fn close_recorded(&mut self, is_display: impl Fn(u64) -> bool) {
+        let close = |index: usize, entry: &mut TlbEntry| {
+            entry.write = invalid_tag(index);
+            entry.meta &= !META_WRITABLE;
+        };
+        let mut recorded = std::mem::take(&mut self.recorded);
+        if recorded.len() < RECORDED_CAP {
+            for &(bank, page) in &recorded {
+                let bank = &mut self.banks[bank];
+                let index = bank.index(page);
+                let entry = &mut bank.entries[index];
+                // The set may have another page by now, or the page another memory.
+                if entry.write == page && is_display(entry.meta & !(PAGE_SIZE - 1)) {
+                    close(index, entry);
+                }
+            }
+        } else {
+            let display = self.filled_entries().filter(|(_, entry)| is_display(entry.meta & !(PAGE_SIZE - 1)));
+            display.for_each(|(index, entry)| close(index, entry));
+        }
+        recorded.clear();
+        self.recorded = recorded;
     }
 
     /// Makes every store take the slow path, which lets those through again that may.

@@ -421,6 +421,7 @@ fn watched_ranges_are_noted_or_refused_and_the_rest_of_their_page_is_not() {
     // Copies of many bytes are made one by one there.
     assert_eq!(s.mmu.fill(&s.pages, 0, VIRT, (8, 1), 4), Ok(0));
     assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + PAGE_SIZE, VIRT), 8, 4), Ok(0));
+    assert_eq!(s.mmu.take_in(&s.pages, 0, VIRT, 8, 4, |_| unreachable!()), Ok(0));
     s.mmu.set_watches(WatchOwner::Guest, Vec::new());
     assert!(!s.mmu.watches.is_empty());
     s.mmu.set_watches(WatchOwner::Debugger, Vec::new());

@@ -42,8 +42,9 @@ class Arch:
     boots: dict
     # Kernel that the suite runs under, and that memory is measured with.
     kernel: str
-    # Whether there is a tree of Debian's programs.
+    # Whether there is a tree of Debian's programs, and whether disks and networks are measured.
     real: bool
+    devices: bool
     promises: Promises
     # Kinds of the suite that have another name there, or that it does not have.
     kinds: dict = field(default_factory=dict)
@@ -71,6 +72,7 @@ ARCHS = {
         },
         kernel="cloud",
         real=True,
+        devices=True,
         promises=Promises(
             rows={
                 "boot_cloud": (1.0, 0.6),
@@ -87,7 +89,7 @@ ARCHS = {
                 "fork_exec": (0.8, 0.5),
                 "pipe_ping_pong": (0.6, 0.3),
             },
-            each={"calls": (0.7, 0.4), "x87": (0.5, 0.25), "code": (0.4, 0.1), "real": (1.0, 0.7)},
+            each={"calls": (0.7, 0.4), "x87": (0.5, 0.25), "code": (0.4, 0.1), "real": (1.0, 0.7), "devices": (1.0, 0.7)},
             mean={"integer": (0.6, 0.4), "sse": (0.12, 0.08), "real": (0.6, 0.35)},
             memory=(100, 50),
         ),
@@ -103,6 +105,7 @@ ARCHS = {
         boots={"boot_riscv64": ("riscv64", False), "boot_riscv64_one_cpu": ("riscv64", True)},
         kernel="riscv64",
         real=False,
+        devices=False,
         promises=Promises(
             rows={"boot_riscv64": (1.0, 0.6)},
             each={},

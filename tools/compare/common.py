@@ -100,15 +100,15 @@ class Emulators:
             "commit": None if options.mimus else commit(),
         }
 
-    def command(self, program, kernel, initrd, memory, append, extra=()):
-        """The command line; the options are the same for both but for -accel, -cpu and `extra`."""
+    def command(self, program, kernel, initrd, memory, append, extra=(), options=None):
+        """The command line; the options, by default the architecture's, are the same for both but for -accel, -cpu and `extra`."""
         if program == "qemu":
             own = ["-accel", "tcg", "-cpu", self.qemu_cpu, *self.arch.qemu_options]
         else:
             own = self.arch.mimus_options
         return [
             *(self.paths[program], *own, *extra, "-m", str(memory)),
-            *("-display", "none", "-serial", "stdio", *self.arch.options, "-no-reboot"),
+            *("-display", "none", "-serial", "stdio", *(options or self.arch.options), "-no-reboot"),
             *("-kernel", kernel, "-initrd", initrd, "-append", f"console=ttyS0 mitigations=off {append}".rstrip()),
         ]
 

@@ -27,10 +27,16 @@ use super::state::{Seg, State, reg, rflags};
 pub trait Bus: MmioBus + Send {
     /// IN of `size` (1, 2, 4) bytes.
     fn port_in(&mut self, port: u16, size: u8) -> u32;
+    /// As many INs of `size` bytes as fill `to`, whose length is a multiple of that.
+    fn port_in_string(&mut self, port: u16, size: u8, to: &mut [u8]) {
+        for unit in to.chunks_exact_mut(size.into()) {
+            unit.copy_from_slice(&self.port_in(port, size).to_le_bytes()[..unit.len()]);
+        }
+    }
     /// OUT of `size` (1, 2, 4) bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
-    /// What pages of guest-physical memory reach from now on, if the last OUT has changed that: for each piece its first address
-    /// and its size in bytes.
+    /// What pages of guest-physical memory reach from now on, if the last OUT or write to IA32_APIC_BASE has changed that: for each
+    /// piece its first address and its size in bytes.
     fn take_backings(&mut self) -> Option<Vec<(u64, u64, Backing)>> {
         None
     }
@@ -198,8 +204,19 @@ impl Cpu {
     }
 
     /// OUT of `size` bytes, and what it changes in the memory map.
-    pub(crate) fn port_out(&mut self, port: u16, size: u8, value: u32) {
+    pub fn port_out(&mut self, port: u16, size: u8, value: u32) {
         self.bus.port_out(port, size, value);
+        self.follow_memory_map();
+    }
+
+    /// Writes IA32_APIC_BASE, and what it changes in the memory map; false raises #GP.
+    pub(crate) fn set_apic_base(&mut self, value: u64) -> bool {
+        let accepted = self.bus.set_apic_base(value);
+        self.follow_memory_map();
+        accepted
+    }
+
+    fn follow_memory_map(&mut self) {
         if let Some(pieces) = self.bus.take_backings() {
             self.set_backings(&pieces);
         }

@@ -78,24 +78,13 @@ impl Format {
         }
     }
 
-    /// Bits that must be 0 in a present entry of `level`; `leaf` with PS for levels above 1.
-    const fn reserved(self, s: &State, level: u32, leaf: bool) -> u64 {
-        if matches!(self, Format::Bits32) {
-            // PSE-36: bits 13..21 are address bits 32..40 (SDM vol. 3A, table 4-4).
-            return if level == 2 && leaf { 1 << 21 } else { 0 };
-        }
-        let mut bits = HIGH_RESERVED;
-        if s.efer & efer::NXE == 0 {
-            bits |= pte::NX;
-        }
-        if matches!(self, Format::Pae) {
-            bits |= 0x7ff << 52;
-        }
-        match (level, leaf) {
-            (4 | 5, _) => bits | pte::PS,
-            (3, true) => bits | 0x3fff_e000,
-            (2, true) => bits | 0x1f_e000,
-            _ => bits,
+    /// Bits that must be 0 in any present entry.
+    const fn reserved(self, s: &State) -> u64 {
+        let execute = if s.efer & efer::NXE == 0 { pte::NX } else { 0 };
+        match self {
+            Format::Bits32 => 0,
+            Format::Pae => HIGH_RESERVED | execute | 0x7ff << 52,
+            Format::Long { .. } => HIGH_RESERVED | execute,
         }
     }
 }
@@ -138,6 +127,19 @@ struct Visited {
     value: u64,
 }
 
+/// Bits that must be 0 in a present entry of `level` for what it is; `leaf` with PS for levels above 1.
+const fn reserved_at(entry_bytes: u64, level: u32, leaf: bool) -> u64 {
+    match (level, leaf) {
+        // PSE-36: bits 13..21 are address bits 32..40 (SDM vol. 3A, table 4-4).
+        (2, true) if entry_bytes == 4 => 1 << 21,
+        _ if entry_bytes == 4 => 0,
+        (4 | 5, _) => pte::PS,
+        (3, true) => 0x3fff_e000,
+        (2, true) => 0x1f_e000,
+        _ => 0,
+    }
+}
+
 struct Walk<'a> {
     state: &'a State,
     ram: &'a Ram,
@@ -163,16 +165,16 @@ impl Walk<'_> {
         PageFault::Page { addr: self.addr, code }
     }
 
-    fn entry(&self, gpa: u64) -> u64 {
-        let value = match self.format {
-            Format::Bits32 => self.ram.read_u32(gpa).map(u64::from),
-            _ => self.ram.read_u64(gpa),
-        };
-        value.unwrap_or(0)
+    /// Sets accessed and dirty bits of the entries of a walk, the last of which is the leaf.
+    #[cold]
+    fn mark(&self, visited: &[Visited], leaf_bits: u64) -> Result<(), Changed> {
+        let Some((last, upper)) = visited.split_last().filter(|_| self.marks) else { return Ok(()) };
+        upper.iter().try_for_each(|&entry| self.set_bits(entry, pte::A))?;
+        self.set_bits(*last, leaf_bits)
     }
 
     fn set_bits(&self, at: Visited, bits: u64) -> Result<(), Changed> {
-        if !self.marks || at.value & bits == bits {
+        if at.value & bits == bits {
             return Ok(());
         }
         let new = at.value | bits;
@@ -200,29 +202,35 @@ impl Walk<'_> {
     }
 
     fn run(&self) -> Result<Result<Mapping, Changed>, PageFault> {
+        if self.format == Format::Bits32 { self.run_in::<4>() } else { self.run_in::<8>() }
+    }
+
+    /// Walks tables with entries of so many bytes.
+    #[inline(always)]
+    fn run_in<const ENTRY_BYTES: u64>(&self) -> Result<Result<Mapping, Changed>, PageFault> {
         let s = self.state;
-        let (entry_bytes, index_bits) = if self.format == Format::Bits32 { (4, 10) } else { (8, 9) };
+        let index_bits = 12 - ENTRY_BYTES.trailing_zeros();
         let (mut table, mut level) = self.root()?;
+        let reserved = self.format.reserved(s);
         let mut visited = [Visited::default(); 5];
         let mut depth = 0;
-        let (mut rights, mut no_execute) = (pte::U | pte::W, false);
+        // Of all entries.
+        let (mut and, mut or) = (u64::MAX, 0);
         let (leaf, shift) = loop {
             let shift = 12 + index_bits * (level - 1);
             let index = self.addr >> shift & ((1 << index_bits) - 1);
-            let gpa = table + index * entry_bytes;
-            let value = self.entry(gpa);
+            let gpa = table + index * ENTRY_BYTES;
+            let value = if ENTRY_BYTES == 4 { self.ram.read_u32(gpa).map(u64::from) } else { self.ram.read_u64(gpa) };
+            let value = value.unwrap_or(0);
             if value & pte::P == 0 {
                 return Err(self.fault(0));
             }
-            let large = level > 1
-                && value & pte::PS != 0
-                && (self.format != Format::Bits32 || s.cr4 & cr4::PSE != 0)
-                && level <= 3;
-            if value & self.format.reserved(s, level, large) != 0 {
+            let large = level > 1 && value & pte::PS != 0 && (ENTRY_BYTES != 4 || s.cr4 & cr4::PSE != 0) && level <= 3;
+            if value & (reserved | reserved_at(ENTRY_BYTES, level, large)) != 0 {
                 return Err(self.fault(code::PRESENT | code::RESERVED));
             }
-            rights &= value;
-            no_execute |= value & pte::NX != 0;
+            and &= value;
+            or |= value;
             visited[depth] = Visited { gpa, value };
             depth += 1;
             if large || level == 1 {
@@ -231,20 +239,14 @@ impl Walk<'_> {
             table = value & PHYSICAL_MASK & !0xfff;
             level -= 1;
         };
-        let writable = self.check_rights(rights, no_execute)?;
-
-        let (last, upper) = visited[..depth].split_last().map_or((Visited::default(), &[][..]), |(l, u)| (*l, u));
-        for &entry in upper {
-            if self.set_bits(entry, pte::A).is_err() {
-                return Ok(Err(Changed));
-            }
-        }
+        let writable = self.check_rights(and, or & pte::NX != 0)?;
         let write = self.access == Access::Write;
-        if self.set_bits(last, if write { pte::A | pte::D } else { pte::A }).is_err() {
+        let leaf_bits = if write { pte::A | pte::D } else { pte::A };
+        if (and & pte::A == 0 || leaf & leaf_bits != leaf_bits) && self.mark(&visited[..depth], leaf_bits).is_err() {
             return Ok(Err(Changed));
         }
         let page_mask = (1u64 << shift) - 1;
-        let frame = if self.format == Format::Bits32 && shift == 22 {
+        let frame = if ENTRY_BYTES == 4 && shift == 22 {
             leaf & 0xffc0_0000 | (leaf >> 13 & 0xff) << 32
         } else {
             leaf & PHYSICAL_MASK & !page_mask

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
 use super::flags::{CcKind, CcOp};
-use super::mode::Mode;
 use super::state::{Seg, reg, rflags};
 use super::sys::segment;
 
@@ -99,7 +98,8 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
     if insn.repeat == Repeat::None {
         return element(cpu, insn, mask).map(drop);
     }
-    if matches!(insn.kind, StringKind::Movs | StringKind::Stos) && cpu.state.flags & rflags::DF == 0 {
+    let in_bulk = matches!(insn.kind, StringKind::Movs | StringKind::Stos | StringKind::Ins);
+    if in_bulk && cpu.state.flags & rflags::DF == 0 {
         return run_upwards(cpu, insn, mask);
     }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
@@ -120,22 +120,14 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
     Ok(())
 }
 
-/// The linear address of an element in a segment without checks, up to where addresses wrap; `None` otherwise.
-fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64) -> Option<u64> {
+/// The linear address of an element that is followed by a page of others, before addresses wrap or the segment ends; `None`
+/// otherwise.
+fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64, write: bool) -> Option<u64> {
     let wraps = offset > mask - PAGE_SIZE;
-    if wraps || !(cpu.mode.open(seg) || cpu.mode.has(Mode::CODE64)) {
-        return None;
-    }
-    let base = if cpu.mode.has(Mode::CODE64) && !matches!(seg, Seg::Fs | Seg::Gs) {
-        0
-    } else {
-        cpu.state.seg_base[seg as usize]
-    };
-    let addr = base.wrapping_add(offset);
-    Some(if cpu.mode.has(Mode::CODE64) { addr } else { addr & 0xffff_ffff })
+    if wraps { None } else { cpu.reachable_address(seg, offset, PAGE_SIZE, write) }
 }
 
-/// REP MOVS and REP STOS with the direction flag clear: a page at a time where that is possible.
+/// REP MOVS, REP STOS and REP INS with the direction flag clear: a page at a time where that is possible.
 fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
     let size = 1u8 << insn.log2;
     loop {
@@ -146,14 +138,21 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
         let si = cpu.state.gpr[reg::RSI] & mask;
         let di = cpu.state.gpr[reg::RDI] & mask;
         let moves = insn.kind == StringKind::Movs;
-        let to = open_address(cpu, Seg::Es, di, mask);
-        let from = if moves { open_address(cpu, insn.seg, si, mask) } else { Some(0) };
+        let port = cpu.state.gpr[reg::RDX] as u16;
+        if insn.kind == StringKind::Ins {
+            cpu.check_io(port, size)?;
+        }
+        let to = open_address(cpu, Seg::Es, di, mask, true);
+        let from = if moves { open_address(cpu, insn.seg, si, mask, false) } else { Some(0) };
         let done = match (from, to) {
             (Some(from), Some(to)) => {
-                let result = if moves {
-                    cpu.mmu.copy(&cpu.state, cpu.bank, (to, from), size, count)
-                } else {
-                    cpu.mmu.fill(&cpu.state, cpu.bank, to, (size, cpu.state.gpr[reg::RAX]), count)
+                let Cpu { state, bus, bank, mmu, .. } = cpu;
+                let result = match insn.kind {
+                    StringKind::Movs => mmu.copy(state, *bank, (to, from), size, count),
+                    StringKind::Ins => {
+                        mmu.take_in(state, *bank, to, size, count, |bytes| bus.port_in_string(port, size, bytes))
+                    }
+                    _ => mmu.fill(state, *bank, to, (size, state.gpr[reg::RAX]), count),
                 };
                 // A fault is raised for one element, which finds it in the right order.
                 result.unwrap_or(0)

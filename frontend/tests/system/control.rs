@@ -1,7 +1,7 @@
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpu::bank;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, cr0, cr4, efer, rflags};
+use mimus_frontend::x86::state::{Seg, cr0, cr4, efer, reg, rflags};
 
 use super::fixture::{GDT, Machine, TABLES, TSS, sel};
 
@@ -351,6 +351,51 @@ fn what_sets_if_asks_for_the_dispatcher_when_an_interrupt_waits() {
     m.call(Sti, [0; 3], 0).unwrap();
     m.call(Hlt, [0, 0, 0x99], 0).unwrap();
     assert_eq!(m.cpu.state.shadow, 0, "HLT was the instruction in the shadow");
+}
+
+/// REP INS of `size` bytes to ES:EDI; what it raised.
+fn rep_ins(m: &mut Machine, di: u64, count: u64, size: u8) -> Option<(u8, Option<u32>)> {
+    m.cpu.state.gpr[reg::RDX] = 0x1f0;
+    m.cpu.state.gpr[reg::RDI] = di;
+    m.cpu.state.gpr[reg::RCX] = count;
+    let operand = if size == 2 && m.cpu.mode.bitness() == 32 { 0x66 } else { 0x3e };
+    m.run(&[operand, 0xf3, if size == 1 { 0x6c } else { 0x6d }])
+}
+
+#[test]
+fn repeated_input_fills_pages_and_stops_where_its_segment_does() {
+    let bytes = [0x1234_5678u32.to_le_bytes(); 4].concat();
+    for size in [1u8, 2, 4] {
+        let mut m = Machine::protected(0);
+        let (at, count) = (0x4_0ff8u64, 0x1010 / u64::from(size));
+        assert_eq!(rep_ins(&mut m, at, count, size), None);
+        assert_eq!((m.cpu.state.gpr[reg::RDI], m.cpu.state.gpr[reg::RCX]), (at + 0x1010, 0));
+        assert_eq!(m.bus.lock().unwrap().ports, vec![(0x1f0, size, None); count as usize]);
+        let unit: Vec<u8> = bytes[..size.into()].repeat(8 / usize::from(size));
+        for word in (at..at + 0x1010).step_by(8) {
+            assert_eq!(m.words(word, 1, 8), unit.iter().map(|&byte| u64::from(byte)).collect::<Vec<_>>(), "{word:#x}");
+        }
+        assert_eq!((m.words(at - 1, 1, 1), m.words(at + 0x1010, 1, 1)), (vec![0], vec![0]));
+    }
+    // The segment ends after three elements: #GP for the fourth, which is not read.
+    let mut m = Machine::protected(0);
+    m.cpu.state.seg[Seg::Es as usize].limit = 0x4_0005;
+    m.cpu.update_mode();
+    assert_eq!(rep_ins(&mut m, 0x4_0000, 100, 2), Some((13, Some(0))));
+    assert_eq!((m.cpu.state.gpr[reg::RDI], m.cpu.state.gpr[reg::RCX]), (0x4_0006, 97));
+    assert_eq!(m.bus.lock().unwrap().ports.len(), 3);
+    // Real mode, a segment with a base.
+    let mut m = Machine::new();
+    m.cpu.state.seg[Seg::Es as usize].base = 0x4_0000;
+    m.cpu.state.seg_base[Seg::Es as usize] = 0x4_0000;
+    m.cpu.update_mode();
+    assert_eq!(rep_ins(&mut m, 0x100, 256, 2), None);
+    assert_eq!((m.words(0x4_02fe, 2, 1), m.words(0x4_0300, 2, 1)), (vec![0x5678], vec![0]));
+    // Refused by the permission map: nothing is read.
+    let mut m = Machine::protected(3);
+    m.set(TSS + 0x88 + 0x1f0 / 8, 1, 1);
+    assert_eq!(rep_ins(&mut m, 0x4_0000, 100, 2), Some((13, Some(0))));
+    assert_eq!((m.cpu.state.gpr[reg::RCX], m.bus.lock().unwrap().ports.len()), (100, 0));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Tray;
 use super::drive::{CHUNK, Content, Drive, Transfer};
+use super::identify::REVISION;
 use super::regs::ABRT;
 
 /// Bytes of a packet.
@@ -209,7 +210,7 @@ impl Drive {
         }
         // A CD-ROM, removable, ATAPI's response format.
         let mut bytes = vec![0x05, 0x80, 0x00, 0x21, 31, 0, 0, 0];
-        bytes.extend(format!("{:<8.8}{:<16.16}{:<4.4}", "MIMUS", "MIMUS DVD-ROM", env!("CARGO_PKG_VERSION")).bytes());
+        bytes.extend(format!("{:<8.8}{:<16.16}{:<4.4}", "MIMUS", "MIMUS DVD-ROM", REVISION).bytes());
         self.reply(bytes, be16(packet, 3).into());
     }
 

@@ -40,6 +40,9 @@ fn text(words: &mut [u16], text: &str) {
     }
 }
 
+/// Firmware's revision: four characters, since INQUIRY (and a system that translates IDENTIFY to it) has no more.
+pub(super) const REVISION: &str = concat!(env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR"));
+
 /// Puts a number into words, the low one first.
 fn number(words: &mut [u16], value: u64) {
     for (index, word) in words.iter_mut().enumerate() {
@@ -56,7 +59,7 @@ pub(super) fn identify(drive: &Drive) -> [u16; 256] {
     }
     let mode = drive.state.mode;
     text(&mut words[10..20], &drive.serial);
-    text(&mut words[23..27], env!("CARGO_PKG_VERSION"));
+    text(&mut words[23..27], REVISION);
     // Words 64 to 70 and 88 are valid.
     words[53] |= 6;
     words[63] = modes(MULTIWORD, 4, mode);

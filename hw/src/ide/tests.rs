@@ -188,6 +188,7 @@ fn a_disk_says_what_it_is() {
     assert!(!s.ide.irq(0), "reading the status lowers it");
     let words = s.words(0, 256);
     assert_eq!((string(&words[10..20]), string(&words[27..47])), ("MM00001".into(), "MIMUS HARDDISK".into()));
+    assert!((1..=4).contains(&string(&words[23..27]).len()), "systems show four characters of the revision");
     assert_eq!((words[60], words[61], words[100], words[101]), (0, 16, 0, 16));
     assert_eq!((s.status(0), s.ide.irq(0)), (READY, false));
     // It is no packet device.
@@ -415,7 +416,9 @@ fn packets() {
     let words = s.words(1, 256);
     assert_eq!((words[0], string(&words[27..47])), (0x85c0, "MIMUS DVD-ROM".into()));
     assert_eq!(s.ask(&[0x25])[..], [[0, 0, 3, 0xe7], [0, 0, 8, 0]].concat());
-    assert_eq!(&s.ask(&[0x12, 0, 0, 0, 36])[8..15], b"MIMUS  ");
+    let inquiry = s.ask(&[0x12, 0, 0, 0, 36]);
+    assert_eq!(&inquiry[8..15], b"MIMUS  ");
+    assert_eq!(String::from_utf8_lossy(&inquiry[32..36]).trim_end(), string(&words[23..27]));
     assert_eq!(s.ask(&[0x43, 0, 0, 0, 0, 0, 0, 0, 12]), [0, 18, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0]);
     assert_eq!(s.ask(&[0x43, 2, 0, 0, 0, 0, 0xaa, 0, 12]), [0, 10, 1, 1, 0, 0x14, 0xaa, 0, 0, 0, 15, 25]);
     assert_eq!(s.ask(&[0x46, 0, 0, 0, 0, 0, 0, 0, 8]), [0, 0, 0, 36, 0, 0, 0, 8]);

@@ -9,7 +9,7 @@ use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
 use crate::keys::Key;
 use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
-use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space};
+use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -183,6 +183,8 @@ pub struct Pc {
     fw_cfg: Option<FwCfg>,
     /// Messages on their way; empty between accesses.
     messages: Vec<MsiMessage>,
+    /// What [`Pc::take_display`] told last.
+    display_before: Option<Window>,
     devices: Devices,
 }
 
@@ -216,7 +218,17 @@ impl Pc {
             pci_irqs: 0,
             event: None,
         };
-        Pc { config, ports, serial, debugcon, bus: Bus::new(), fw_cfg: None, messages: Vec::new(), devices }
+        Pc {
+            config,
+            ports,
+            serial,
+            debugcon,
+            bus: Bus::new(),
+            fw_cfg: None,
+            messages: Vec::new(),
+            display_before: None,
+            devices,
+        }
     }
 
     /// Plugs a function into the PCI bus: at `devfn`, or as the first free device. Where it is; `None` if there is no room.
@@ -251,9 +263,25 @@ impl Pc {
         self.settle();
     }
 
-    /// Whether [`Pc::pam`] may have changed since the last call.
-    pub fn take_pam_changed(&mut self) -> bool {
-        self.bus.take_pam_changed()
+    /// Whether [`Pc::pam`] or [`Pc::take_display`] may have changed since the last call.
+    pub fn take_map_changed(&mut self) -> bool {
+        self.bus.take_pam_changed() || self.display() != self.display_before
+    }
+
+    /// Where display memory was at the last call, and where it is now; `None` where only [`Pc::mmio_read`] and
+    /// [`Pc::mmio_write`] reach it, because it overlaps with something else.
+    pub fn take_display(&mut self) -> [Option<Window>; 2] {
+        let now = self.display();
+        [std::mem::replace(&mut self.display_before, now), now]
+    }
+
+    fn display(&self) -> Option<Window> {
+        let overlaps = |window: &Window| {
+            let Window { base, size, .. } = *window;
+            let lapic = |lapic: &Lapic| (base..base.saturating_add(size)).contains(&(lapic.base() & !0xfff));
+            base < low_ram_size(self.config.ram_size) || self.devices.lapics.iter().any(lapic)
+        };
+        self.bus.display().filter(|window| !overlaps(window))
     }
 
     /// Which of the memory from 768 KiB to 1 MiB is RAM.
@@ -264,7 +292,23 @@ impl Pc {
     /// Reads `size` (1, 2 or 4) bytes at I/O port `port`. Ports that nobody claims read as all ones.
     pub fn port_read(&mut self, now: u64, port: u16, size: u8) -> u32 {
         let now = self.set_now(now);
+        let value = self.read_port(now, port, size.clamp(1, 4));
+        self.settle();
+        value
+    }
+
+    /// Reads `size` (1, 2 or 4) bytes at I/O port `port` again and again until `to`, a multiple of that, is full. Interrupt lines
+    /// are looked at in the end: that is what makes it faster than single reads.
+    pub fn port_read_string(&mut self, now: u64, port: u16, size: u8, to: &mut [u8]) {
+        let now = self.set_now(now);
         let size = size.clamp(1, 4);
+        for unit in to.chunks_exact_mut(size.into()) {
+            unit.copy_from_slice(&self.read_port(now, port, size).to_le_bytes()[..unit.len()]);
+        }
+        self.settle();
+    }
+
+    fn read_port(&mut self, now: u64, port: u16, size: u8) -> u32 {
         let mask = u32::MAX >> (32 - 8 * u32::from(size));
         let value = match self.route(port) {
             Some((base, device)) if device.is_wide() => self.read_device(now, device, port - base, port, size),
@@ -278,7 +322,6 @@ impl Pc {
                 value << 8 | (byte & 0xff)
             }),
         };
-        self.settle();
         value & mask
     }
 

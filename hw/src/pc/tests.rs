@@ -199,6 +199,28 @@ fn serial_port_sends_receives_and_interrupts() {
 }
 
 #[test]
+fn a_string_of_reads_is_as_many_reads() {
+    let mut p = pc(1);
+    init_pics(&mut p, 0xef, 0xff);
+    // A queue, and an interrupt when there is something in it.
+    outb(&mut p, 0x3fa, 0x01);
+    outb(&mut p, 0x3f9, 0x01);
+    outb(&mut p, 0x3fc, 0x08);
+    assert_eq!(p.serial_receive(0, b"abcdef"), 6);
+    p.advance(1_000_000_000);
+    assert!(p.interrupt_pending(0));
+    let mut bytes = [0; 6];
+    p.port_read_string(1_000_000_000, 0x3f8, 1, &mut bytes[..4]);
+    assert_eq!(&bytes, b"abcd\0\0");
+    assert!(p.interrupt_pending(0));
+    p.port_read_string(1_000_000_000, 0x3f8, 1, &mut bytes[4..]);
+    assert_eq!((&bytes, p.interrupt_pending(0)), (b"abcdef", false));
+    let mut nothing = [0; 8];
+    p.port_read_string(1_000_000_000, 0x4000, 4, &mut nothing);
+    assert_eq!(nothing, [0xff; 8]);
+}
+
+#[test]
 fn keyboard_bytes_interrupt_one_by_one() {
     let mut p = pc(1);
     init_pics(&mut p, 0xfd, 0xff);

@@ -56,6 +56,11 @@ pub trait Function: Any + Send {
     /// Writes the low `size` bytes of `value` at `offset` of base address register `bar`.
     fn bar_write(&mut self, now: u64, bar: usize, offset: u64, size: u8, value: u64);
 
+    /// The base address register that leads to display memory, and to nothing else: accesses need not come by the function.
+    fn display_bar(&self) -> Option<usize> {
+        None
+    }
+
     /// What it answers to besides its base address registers. Asked after each write to its configuration space.
     fn fixed(&self) -> Vec<Fixed> {
         Vec::new()
@@ -168,6 +173,7 @@ pub(crate) struct Bus {
     functions: BTreeMap<DevFn, Box<dyn Function>>,
     routes: Vec<Route>,
     pam_changed: bool,
+    display: Option<Window>,
 }
 
 /// A [`Bus`] as data.
@@ -196,6 +202,7 @@ impl Bus {
             functions: BTreeMap::new(),
             routes: Vec::new(),
             pam_changed: true,
+            display: None,
         }
     }
 
@@ -308,6 +315,11 @@ impl Bus {
         std::mem::take(&mut self.pam_changed)
     }
 
+    /// Where display memory is, if no other function answers there.
+    pub(crate) fn display(&self) -> Option<Window> {
+        self.display
+    }
+
     /// Finds out again who answers where. Functions with low numbers come first.
     fn reroute(&mut self) {
         self.routes.clear();
@@ -319,6 +331,19 @@ impl Bus {
                 self.routes.push(Route { space, base, last: base.saturating_add(size - 1), devfn, target });
             }
         }
+        self.display = self.find_display();
+    }
+
+    /// Display memory, if nobody else answers in its window and it is below what firmware leaves to the chipset.
+    fn find_display(&self) -> Option<Window> {
+        let mut functions = self.functions.iter();
+        let (devfn, bar) = functions.find_map(|(&devfn, function)| Some((devfn, function.display_bar()?)))?;
+        let window = self.functions.get(&devfn)?.config().windows().find(|window| window.bar == bar)?;
+        let Window { space, base, size, .. } = window;
+        let last = base + (size - 1);
+        let mut others = self.routes.iter().filter(|route| (route.devfn, route.target) != (devfn, Target::Bar(bar)));
+        let alone = !others.any(|route| route.space == space && route.base <= last && base <= route.last);
+        (alone && last < MEMORY_WINDOW.1).then_some(window)
     }
 
     fn route(&self, space: Space, address: u64) -> Option<Route> {

@@ -1,5 +1,6 @@
 //! A VGA with the Bochs VBE extensions: what QEMU's `-vga std` is. Registers, display memory, and the picture they make.
 
+mod edid;
 mod memory;
 mod modes;
 mod pci;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use mimus_softmmu::{DirtyPages, Vram};
 use serde::{Deserialize, Serialize};
 
+pub use edid::{EDID_SIZE, edid};
 pub use memory::{WINDOW, WINDOW_SIZE};
 pub use modes::code_page_437;
 pub use pci::{DEVFN, StdVga};
@@ -24,8 +26,14 @@ pub const PORTS: (u16, u16) = (0x3b0, 0x3df);
 /// First and last port of the Bochs VBE extensions, a word each: index and data.
 pub const VBE_PORTS: (u16, u16) = (0x1ce, 0x1cf);
 
-/// Size of the display memory in bytes.
+/// Size of the display memory in bytes, if nobody says.
 pub const VRAM_SIZE: u64 = 16 << 20;
+
+/// The monitor's native mode, if nobody says: width and height in pixels.
+pub const NATIVE_MODE: (u16, u16) = (1280, 800);
+
+/// The largest mode: width and height in pixels.
+pub const LARGEST_MODE: (u16, u16) = (vbe::MAX_XRES, vbe::MAX_YRES);
 
 /// Display memory is saved in pieces of as many bytes, those of zeroes left out.
 const PIECE: u64 = 4096;
@@ -35,6 +43,7 @@ const PIECE: u64 = 4096;
 pub struct Vga {
     regs: Regs,
     vram: Arc<Vram>,
+    edid: Option<[u8; EDID_SIZE]>,
 }
 
 /// State of a [`Vga`].
@@ -48,7 +57,13 @@ pub struct VgaState {
 impl Vga {
     /// An adapter just switched on, with this display memory.
     pub fn new(vram: Arc<Vram>) -> Vga {
-        Vga { regs: Regs::new(vram.len()), vram }
+        let (width, height) = NATIVE_MODE;
+        Vga { regs: Regs::new(vram.len()), vram, edid: Some(edid(width, height)) }
+    }
+
+    /// What it says of its monitor, if it has one that tells.
+    pub fn set_edid(&mut self, edid: Option<[u8; EDID_SIZE]>) {
+        self.edid = edid;
     }
 
     /// The display memory.
@@ -140,10 +155,11 @@ impl Vga {
         }
     }
 
-    /// Reads `size` bytes at `offset` of the registers in memory: the VGA's ports from 0x400 on, the VBE registers from
+    /// Reads `size` bytes at `offset` of the registers in memory: the monitor's data, the VGA's ports from 0x400 on, the VBE registers from
     /// 0x500 on, and QEMU's extension with the byte order from 0x600 on (QEMU's documentation, "QEMU Standard VGA").
     pub fn read_mmio(&mut self, now: u64, offset: u64, size: u8) -> u64 {
         let byte = |vga: &mut Vga, at: u64| match at {
+            0..=0x3ff => vga.edid.and_then(|edid| edid.get(at as usize).copied()).unwrap_or(0),
             0x400..=0x41f => vga.regs.read(now, 0x3c0 + (at - 0x400) as u16),
             0x500..=0x515 => {
                 let [low, high] = vga.regs.vbe.read((at - 0x500) as u16 / 2).to_le_bytes();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mimus_softmmu::Vram;
 
-use super::{PORTS, VBE_PORTS, VRAM_SIZE, Vga, VgaState, WINDOW, WINDOW_SIZE};
+use super::{PORTS, VBE_PORTS, Vga, VgaState, WINDOW, WINDOW_SIZE};
 use crate::pci::{BarKind, Config, Fixed, Function, Identity, ROM_BAR, Space};
 
 /// Where QEMU has it: device 2.
@@ -31,9 +31,9 @@ pub struct StdVga {
 }
 
 impl StdVga {
-    /// An adapter with this display memory, of [`VRAM_SIZE`] bytes, and its video BIOS (at most 1 MiB), if there is one.
+    /// An adapter with this display memory, whose size is a power of two, and its video BIOS (at most 1 MiB), if there is one.
     pub fn new(vram: Arc<Vram>, rom: Option<Vec<u8>>) -> StdVga {
-        let mut config = Config::new(IDENTITY).with_bar(MEMORY_BAR, BarKind::Prefetchable, VRAM_SIZE).with_bar(
+        let mut config = Config::new(IDENTITY).with_bar(MEMORY_BAR, BarKind::Prefetchable, vram.len()).with_bar(
             REGISTERS_BAR,
             BarKind::Memory,
             REGISTERS_SIZE,
@@ -89,6 +89,10 @@ impl Function for StdVga {
             REGISTERS_BAR => self.vga.write_mmio(offset, size, value),
             _ => {}
         }
+    }
+
+    fn display_bar(&self) -> Option<usize> {
+        Some(MEMORY_BAR)
     }
 
     /// What every VGA answers to, wherever it is.
@@ -149,6 +153,7 @@ impl Function for StdVga {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vga::VRAM_SIZE;
     use crate::{CharSink, Pc, PcConfig};
 
     struct Null;
@@ -188,6 +193,10 @@ mod tests {
     fn the_guest_finds_it_and_moves_it() {
         let (mut pc, vram) = pc();
         assert_eq!((config_read(&mut pc, 0), config_read(&mut pc, 8)), (0x1111_1234, 0x0300_0002));
+        let registers = u64::from(config_read(&mut pc, 0x18));
+        let read = |pc: &mut Pc, at: u64| pc.mmio_read(0, 0, registers + at, 4);
+        assert_eq!([0, 4, 124, 128].map(|at| read(&mut pc, at) & 0xffff), [0xff00, 0xffff, 0, 0], "the monitor's data");
+        assert_eq!(read(&mut pc, 54 + 2) & 0xff, 1280 & 0xff);
         config_write(&mut pc, 0x10, u32::MAX);
         assert_eq!(config_read(&mut pc, 0x10), 0xff00_0008);
         config_write(&mut pc, 0x10, 0xfd00_0000);

@@ -5,10 +5,9 @@ use std::sync::atomic::Ordering;
 
 use mimus_backend::arena::{Generation, Rotation};
 use mimus_backend::{CompiledInfo, HostAddr};
-use mimus_softmmu::PAGE_SIZE;
 
 use super::tb::{LinkSlots, Quick, Recency};
-use super::{Cache, DROPS, Inner, Stage, Tb};
+use super::{Cache, DROPS, Inner, Owner, Stage, Tb};
 
 /// What is to be compiled.
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl Cache {
         inner.drops.truncate(DROPS);
         let epoch = self.advance(&self.drops);
         for slot in slots {
-            inner.owners.remove(&slot);
+            inner.disown(slot);
             inner.retired_slots.push_back((slot, epoch));
         }
     }
@@ -81,7 +80,7 @@ impl Cache {
     /// Sends every slot that leads to a block back to the exit stub.
     pub(super) fn unlink(&self, inner: &Inner, tb: &Tb) {
         self.relink(tb, inner.exit_stub);
-        tb.incoming().clear();
+        tb.links().incoming.clear();
     }
 
     /// Sends every slot that leads to a block to `entry`.
@@ -90,7 +89,7 @@ impl Cache {
         if old == 0 {
             return;
         }
-        for &slot in tb.incoming().iter() {
+        for &slot in tb.links().incoming.iter() {
             if self.links.get(slot) == old {
                 self.links.set(slot, entry);
             }
@@ -107,11 +106,8 @@ impl Cache {
         if entry == 0 || tb.is_dead() || self.links.target(slot.into()) != Some(tb.key.pc) {
             return;
         }
-        let page = |gpa: u64| gpa & !(PAGE_SIZE - 1);
-        let (to, from) = (&tb.key, inner.owners.get(&(slot & !1)));
-        let same =
-            |from: &super::TbKey| page(from.gpa) == page(to.gpa) && from.cs_base == to.cs_base && from.mode == to.mode;
-        if !from.is_some_and(same) {
+        let (to, from) = (&tb.key, inner.owner(slot));
+        if from != Some(Owner::of(to)) {
             return;
         }
         if tb.straddles() {
@@ -121,7 +117,7 @@ impl Cache {
             }
             return;
         }
-        let mut incoming = tb.incoming();
+        let incoming = &mut tb.links().incoming;
         // Slots linked elsewhere since are forgotten now and then, so that the list stays as long as what leads here.
         if incoming.len() >= 16 && incoming.len().is_power_of_two() {
             incoming.sort_unstable();
@@ -193,7 +189,7 @@ impl Cache {
 
     /// Says whose a pair of slots is and where they lead; they are not linked yet.
     pub(super) fn own_slots(&self, inner: &mut Inner, key: super::TbKey, slot: u32, targets: &[Option<u64>; 2]) {
-        inner.owners.insert(slot, key);
+        inner.own(slot, Owner::of(&key));
         for (slot, target) in (slot..).zip(targets) {
             self.links.set(slot, inner.exit_stub);
             self.links.set_target(slot, target.unwrap_or(0));

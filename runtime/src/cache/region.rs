@@ -5,9 +5,8 @@ use std::sync::Arc;
 use mimus_ir::op::JumpKind;
 use mimus_ir::{Block, Op};
 use mimus_softmmu::PAGE_SIZE;
-use smallvec::SmallVec;
 
-use super::{Cache, Inner, Job, Stage, Tb, TbKey};
+use super::{Cache, Inner, Job, Stage, Tb, TbKey, TbPages};
 
 /// Most blocks of a region.
 const MAX_BLOCKS: usize = 24;
@@ -51,14 +50,14 @@ impl Cache {
         for (_, more) in parts.iter().filter_map(|tb| tb.pages.first()) {
             granules |= more;
         }
-        let pages: SmallVec<[(u64, u64); 2]> = head.pages.iter().map(|&(page, _)| (page, granules)).collect();
+        let pages: TbPages = head.pages.iter().map(|&(page, _)| (page, granules)).collect();
         Some(Job { tb: Arc::new(head.region(&parts, pages)), parts, slots, region: true, of_quick: false })
     }
 
     /// Puts a region in the place of the block that it begins with. Its blocks' bytes have not changed: they are watched, and
     /// whoever changes them waits for the cache to drop them.
     pub(super) fn replace(&self, inner: &mut Inner, region: &Arc<Tb>) {
-        let head = inner.map.get(&region.key).cloned();
+        let head = inner.live(&region.key).cloned();
         // Before its first block goes, so that the watch has no gap.
         self.add(inner, region);
         if let Some(head) = head {
@@ -84,7 +83,7 @@ fn collect(inner: &Inner, head: &Arc<Tb>) -> Vec<Arc<Tb>> {
                 continue;
             }
             let gpa = head.key.gpa & !(PAGE_SIZE - 1) | linear(pc) & (PAGE_SIZE - 1);
-            let Some(tb) = inner.map.get(&TbKey { gpa, pc, ..head.key }) else { continue };
+            let Some(tb) = inner.live(&TbKey { gpa, pc, ..head.key }) else { continue };
             let hot = matches!(tb.stage(), Stage::Queued | Stage::Compiled);
             if hot && !tb.straddles() && ops + tb.block.insts.len() <= MAX_OPS {
                 ops += tb.block.insts.len();

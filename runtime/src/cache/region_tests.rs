@@ -3,7 +3,7 @@
 use mimus_backend::CompiledInfo;
 use mimus_ir::{Block, Builder};
 use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use super::tests::{Vcpu, cache, insert_tb, key};
 use super::*;
@@ -17,7 +17,7 @@ fn compiled(cache: &Cache, vcpu: &Vcpu, gpa: u64, target: u64) -> Arc<Tb> {
 }
 
 fn cold(cache: &Cache, vcpu: &Vcpu, gpa: u64, target: u64) -> Arc<Tb> {
-    let pages: SmallVec<[(u64, u64); 2]> = smallvec![(gpa & !(PAGE_SIZE - 1), Ram::granules(gpa, 16))];
+    let pages: TbPages = smallvec![(gpa & !(PAGE_SIZE - 1), Ram::granules(gpa, 16))];
     insert_tb(cache, vcpu, Tb::new(key(gpa), branch(gpa, target), pages))
 }
 

@@ -1,5 +1,7 @@
 //! Translation blocks and the link slots between them.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +51,42 @@ pub enum Quick {
 /// First numbers of pairs of link slots.
 pub type LinkSlots = SmallVec<[u32; 2]>;
 
+/// Guest-physical addresses of pages, each with granules of it. Most blocks are in one.
+pub type TbPages = SmallVec<[(u64, u64); 1]>;
+
+/// A live block, found by its key.
+#[derive(Debug)]
+pub(super) struct ByKey(pub(super) Arc<Tb>);
+
+impl Borrow<TbKey> for ByKey {
+    fn borrow(&self) -> &TbKey {
+        &self.0.key
+    }
+}
+
+impl Hash for ByKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &ByKey) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+/// A block's part in links.
+#[derive(Debug, Default)]
+pub(super) struct Linked {
+    /// The first of each of its pairs of link slots.
+    slots: LinkSlots,
+    /// Slots that were linked to it; some may have been linked elsewhere since.
+    pub(super) incoming: SmallVec<[u32; 4]>,
+}
+
 /// A translation block, or a region that begins with it.
 #[derive(Debug)]
 pub struct Tb {
@@ -57,10 +95,10 @@ pub struct Tb {
     /// Its micro-ops.
     pub block: Block,
     /// The pages its bytes are in, each with the granules they touch; those of a region's other blocks included.
-    pub pages: SmallVec<[(u64, u64); 2]>,
+    pub pages: TbPages,
     /// Guest-physical addresses and numbers of the bytes that were translated, those of a region's other blocks included. Not
     /// among them are those that it reads as it runs.
-    pub(super) bytes: SmallVec<[(u64, u32); 2]>,
+    pub(super) bytes: SmallVec<[(u64, u32); 1]>,
     /// Executions by the interpreter since it was last made cold.
     pub heat: AtomicU32,
     stage: AtomicU8,
@@ -69,8 +107,7 @@ pub struct Tb {
     dead: AtomicBool,
     /// [`Recency`] bits set by running it.
     used: AtomicU8,
-    /// The first of each of its pairs of link slots.
-    slots: Mutex<LinkSlots>,
+    links: Mutex<Linked>,
     /// Samples that found a vCPU on its way to it.
     samples: AtomicU32,
     /// How often the code from here on has been compiled as a region; 0 for a block by itself.
@@ -79,8 +116,6 @@ pub struct Tb {
     pub blocks: u8,
     /// Whether a region that begins here is being compiled, or cannot be.
     growing: AtomicBool,
-    /// Slots that were linked to it; some may have been linked elsewhere since.
-    incoming: Mutex<SmallVec<[u32; 4]>>,
 }
 
 /// Who looks at whether a block was executed, each clearing a bit of its own.
@@ -97,12 +132,12 @@ const USED: u8 = Recency::Metadata as u8 | Recency::Code as u8;
 
 impl Tb {
     /// A cold block.
-    pub fn new(key: TbKey, mut block: Block, pages: SmallVec<[(u64, u64); 2]>) -> Tb {
+    pub fn new(key: TbKey, mut block: Block, pages: TbPages) -> Tb {
         // It was made with room to grow, and lives long.
         block.insts.shrink_to_fit();
         let in_page = (PAGE_SIZE - (key.gpa & (PAGE_SIZE - 1))) as u32;
         let first = block.guest_bytes.min(in_page);
-        let mut bytes: SmallVec<[(u64, u32); 2]> = smallvec![(key.gpa, first)];
+        let mut bytes: SmallVec<[(u64, u32); 1]> = smallvec![(key.gpa, first)];
         if let Some(&(second, _)) = pages.get(1) {
             bytes.push((second, block.guest_bytes - first));
         }
@@ -117,12 +152,11 @@ impl Tb {
             entry: AtomicU64::new(0),
             dead: AtomicBool::new(false),
             used: AtomicU8::new(USED),
-            slots: Mutex::default(),
+            links: Mutex::default(),
             samples: AtomicU32::new(0),
             level: 0,
             blocks: 0,
             growing: AtomicBool::new(false),
-            incoming: Mutex::new(SmallVec::new()),
         }
     }
 
@@ -143,7 +177,7 @@ impl Tb {
     }
 
     /// The region that begins with this block and has its bytes in `pages`.
-    pub(super) fn region(&self, parts: &[Arc<Tb>], pages: SmallVec<[(u64, u64); 2]>) -> Tb {
+    pub(super) fn region(&self, parts: &[Arc<Tb>], pages: TbPages) -> Tb {
         let block = Tb::new(self.key, self.block.clone(), pages);
         let bytes = parts.iter().flat_map(|tb| tb.bytes.iter().copied()).collect();
         Tb { level: self.level.saturating_add(1), blocks: parts.len() as u8, bytes, ..block }
@@ -226,7 +260,7 @@ impl Tb {
 
     /// The first of its link slots, if it has code.
     pub(super) fn first_slot(&self) -> Option<u32> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).first().copied()
+        self.links().slots.first().copied()
     }
 
     /// Makes it dead; whether it was alive.
@@ -250,23 +284,24 @@ impl Tb {
 
     /// Gives it link slots; those that it had.
     pub(super) fn set_slots(&self, slots: LinkSlots) -> LinkSlots {
-        std::mem::replace(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner), slots)
+        std::mem::replace(&mut self.links().slots, slots)
     }
 
     pub(super) fn set_entry(&self, entry: u64) {
         self.entry.store(entry, Ordering::Release);
     }
 
-    /// Slots that were linked to it; to be taken with the cache locked.
-    pub(super) fn incoming(&self) -> MutexGuard<'_, SmallVec<[u32; 4]>> {
-        // A list of numbers is whole at any time.
-        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Its part in links; not to be kept.
+    pub(super) fn links(&self) -> MutexGuard<'_, Linked> {
+        // Lists of numbers are whole at any time.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that it takes beside host code, its place in the maps included.
     pub(super) fn size(&self) -> usize {
-        const MAPS: usize = 176;
-        let spilled = if self.bytes.spilled() { size_of_val(&*self.bytes) } else { 0 };
+        const MAPS: usize = 140;
+        let bytes = if self.bytes.spilled() { size_of_val(&*self.bytes) } else { 0 };
+        let spilled = if self.pages.spilled() { bytes + size_of_val(&*self.pages) } else { bytes };
         size_of::<Tb>() + self.block.insts.capacity() * size_of::<Inst>() + spilled + MAPS
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mimus_backend::{Arena, CompiledInfo};
 use mimus_ir::{Block, Builder};
 use mimus_softmmu::{CodeSink, PAGE_SIZE, Ram};
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::*;
@@ -53,7 +53,7 @@ pub(super) fn key(gpa: u64) -> TbKey {
 }
 
 pub(super) fn tb(key: TbKey) -> Tb {
-    let pages: SmallVec<[(u64, u64); 2]> = smallvec![(key.gpa & !(PAGE_SIZE - 1), Ram::granules(key.gpa, 4))];
+    let pages: TbPages = smallvec![(key.gpa & !(PAGE_SIZE - 1), Ram::granules(key.gpa, 4))];
     Tb::new(key, block(key.pc, 4), pages)
 }
 
@@ -241,7 +241,7 @@ fn lists_of_incoming_links_stay_short() {
             cache.link(slot.into(), &target);
         }
         cache.code_written(0x1000, 1);
-        longest = longest.max(target.incoming().len());
+        longest = longest.max(target.links().incoming.len());
     }
     assert!((1..=32).contains(&longest), "{longest}");
 }

@@ -1,10 +1,12 @@
 //! The screen: `-vga`, `-display`, `-vnc`.
 
+use mimus_hw::vga::{LARGEST_MODE, NATIVE_MODE, VRAM_SIZE};
+
 use super::error::CliError;
 use super::families::{DISPLAY, VGA};
 use super::keyval::{self, Key, Kind};
-use super::{Arch, Given, Stop, choose};
-use crate::config::{Config, VgaKind, VncTarget};
+use super::{Arch, Given, Stop, choose, utf8};
+use crate::config::{Config, VgaKind, Video, VncTarget};
 
 const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, help: "" }
@@ -35,6 +37,13 @@ const VNC: &[Key] = &[
 /// The largest number of a display: its port is 5900 more.
 const LAST_DISPLAY: u16 = u16::MAX - 5900;
 
+/// What begins a `-global` of the display adapter's, and which there are.
+pub(super) const GLOBAL: &str = "VGA.";
+pub(super) const GLOBALS: &str = "VGA.vgamem_mb=, VGA.edid=on|off, VGA.xres=, VGA.yres=";
+
+/// Most MiB of display memory.
+const MOST_MEMORY: u64 = 256;
+
 /// This host alone.
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -51,6 +60,7 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
             _ => VgaKind::Std,
         },
     };
+    config.video = video(given)?;
     let mut shown = None;
     match given.text("display")? {
         None => {}
@@ -81,6 +91,34 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
         return Err(CliError::new("-display", "curses cannot be combined with -nographic").into());
     }
     Ok(())
+}
+
+/// What `-global` says of the adapter and its monitor.
+fn video(given: &Given) -> Result<Video, CliError> {
+    let (mut memory, mut edid) = (VRAM_SIZE, true);
+    let (mut width, mut height) = NATIVE_MODE;
+    for value in given.all("global") {
+        let text = utf8("global", value)?;
+        let Some((name, value)) = text.strip_prefix(GLOBAL).and_then(|text| text.split_once('=')) else { continue };
+        let wrong = |what: &str| CliError::new("-global", format!("'{text}' {what}"));
+        // What the largest mode is, and the smallest of any use.
+        let pixels = |most| match value.parse() {
+            Ok(pixels) if (64..=most).contains(&pixels) => Ok(pixels),
+            _ => Err(wrong(&format!("is not a number from 64 to {most}"))),
+        };
+        match (name, value) {
+            ("vgamem_mb", _) => match value.parse::<u64>() {
+                Ok(mib) if mib.is_power_of_two() && mib <= MOST_MEMORY => memory = mib << 20,
+                _ => return Err(wrong(&format!("is not a power of two up to {MOST_MEMORY}"))),
+            },
+            ("edid", "on") => edid = true,
+            ("edid", "off") => edid = false,
+            ("xres", _) => width = pixels(LARGEST_MODE.0)?,
+            ("yres", _) => height = pixels(LARGEST_MODE.1)?,
+            _ => return Err(wrong(&format!("is not supported yet (supported: {GLOBALS})"))),
+        }
+    }
+    Ok(Video { memory, monitor: edid.then_some((width, height)) })
 }
 
 /// Where a VNC server listens; nowhere for `none`.

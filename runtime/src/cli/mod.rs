@@ -499,9 +499,10 @@ fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
         None => Chardev::Stdio { mux: false },
     };
     let iobase = debugcon_port(given)?;
-    if debugcon.is_none() && given.one("global").is_some() {
+    if debugcon.is_none() && iobase.is_some() {
         return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
     }
+    let iobase = iobase.unwrap_or(DEBUGCON_PORT);
     config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
     Ok(())
 }
@@ -628,19 +629,23 @@ fn boot_order(text: &str) -> Result<Boot, CliError> {
     Ok(boot)
 }
 
-/// The port of `-debugcon`, which `-global` may move.
-fn debugcon_port(given: &Given) -> Result<u16, CliError> {
-    let mut port = DEBUGCON_PORT;
+/// The port of `-debugcon`, if `-global` moves it.
+fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
+    let mut port = None;
     for value in given.all("global") {
         let text = utf8("global", value)?;
+        if text.starts_with(display::GLOBAL) {
+            continue;
+        }
         let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
-            CliError::new("-global", format!("'{text}' is not supported yet (supported: isa-debugcon.iobase=PORT)"))
+            let supported = format!("isa-debugcon.iobase=PORT, {}", display::GLOBALS);
+            CliError::new("-global", format!("'{text}' is not supported yet (supported: {supported})"))
         })?;
         let parsed = match number.strip_prefix("0x") {
             Some(digits) => u16::from_str_radix(digits, 16),
             None => number.parse(),
         };
-        port = parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?;
+        port = Some(parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?);
     }
     Ok(port)
 }

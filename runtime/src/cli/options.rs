@@ -247,7 +247,12 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("numa"),
     later("add-fd"),
     later("set"),
-    each("global", "isa-debugcon.iobase=PORT", Console, "the port of -debugcon"),
+    each(
+        "global",
+        "DEVICE.PROPERTY=VALUE",
+        Machine,
+        "isa-debugcon.iobase, or VGA.vgamem_mb, VGA.edid=on|off, VGA.xres, VGA.yres",
+    ),
     later("mem-path"),
     later_flag("mem-prealloc"),
     later("k"),

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{
-    Cache, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, NetBackend, Protocol, UserNet, VgaKind, VncTarget,
+    Cache, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, NetBackend, Protocol, UserNet, VgaKind, Video,
+    VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 
@@ -73,6 +74,10 @@ fn good_lines() {
         }),
         ("-vga std", |_| ()),
         ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
+        ("-global VGA.xres=1024 -global VGA.yres=768 -global VGA.vgamem_mb=64", |c| {
+            c.video = Video { memory: 64 << 20, monitor: Some((1024, 768)) };
+        }),
+        ("-global VGA.edid=off", |c| c.video.monitor = None),
         ("-display none -nographic", |c| {
             c.nographic = true;
             c.serial = Chardev::Stdio { mux: true };
@@ -150,7 +155,13 @@ fn bad_lines() {
         ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
         ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
-        ("-global x.y=1", "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT)"),
+        (
+            "-global x.y=1",
+            "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT, VGA.vgamem_mb=, VGA.edid=on|off, \
+             VGA.xres=, VGA.yres=)",
+        ),
+        ("-global VGA.xres=4096", "-global: 'VGA.xres=4096' is not a number from 64 to 2560"),
+        ("-global VGA.vgamem_mb=24", "-global: 'VGA.vgamem_mb=24' is not a power of two up to 256"),
         ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
         ("-fdb a.img -krenel", "-fdb: not supported yet"),
         ("-enable-kvm", "-enable-kvm: not supported yet"),

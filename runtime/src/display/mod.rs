@@ -41,7 +41,8 @@ impl Harvest {
         self.wanted.load(Ordering::Acquire)
     }
 
-    /// The vCPU hands over what was written. Its TLBs let no stores to display memory through that go unrecorded.
+    /// The vCPU hands over what was written. Its TLBs let no stores to display memory through that go unrecorded: see
+    /// [`Mmu::record_stores`](mimus_softmmu::Mmu::record_stores).
     pub fn hand_over(&self, vram: &Vram) {
         vram.take_dirty(&mut lock(&self.taken));
         self.wanted.store(false, Ordering::Release);

@@ -125,7 +125,7 @@ fn ranges_text(out: &mut String, title: &str, (last, root): (u64, &str), mut ran
     out.push('\n');
 }
 
-/// What is at which address of a PC as QEMU's `info mtree` shows it: `ram` by first address and size, what [`memory_map`] says
+/// What is at which address of a PC as QEMU's `info mtree` shows it: `ram` by first address and size, what the chipset says
 /// of the rest, and what `name` calls the functions of bus 0.
 pub(super) fn address_text(pc: &Pc, ram: &[(u64, u64)], pieces: &[Piece], name: impl Fn(DevFn) -> String) -> String {
     let named = |range: mimus_hw::pci::Range| {

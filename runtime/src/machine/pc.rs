@@ -11,6 +11,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
+use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
@@ -101,11 +102,12 @@ impl PcBoard {
 
 impl PcBoard {
     /// Tells a display what was written to its memory, if it has asked.
-    fn hand_over_display_memory(&self, _: &mut Vcpu<Cpu>) {
+    fn hand_over_display_memory(&self, vcpu: &mut Vcpu<Cpu>) {
         let harvest = self.console.harvest();
         if let Some(vram) = self.console.vram()
             && harvest.is_wanted()
         {
+            vcpu.cpu.mmu.record_stores();
             harvest.hand_over(vram);
         }
     }
@@ -117,6 +119,10 @@ impl Board for PcBoard {
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
         let rom = firmware::is_used(config).then(Rom::range);
         boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
+    }
+
+    fn display_memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
+        screen::memory(config)
     }
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
@@ -139,7 +145,10 @@ impl Board for PcBoard {
         board_devices(config, &mut inventory);
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
         // Before what takes the first free place: it has one of its own.
-        let vram = screen::plug(config, &mut pc)?;
+        let vram = parts.ram.display().cloned();
+        if let Some(vram) = &vram {
+            screen::plug(config, &mut pc, vram.clone())?;
+        }
         let networks = nic::plug(&config.nics, &mut pc, &places, &parts.dma(), &mut inventory)?;
         let virtio = virtio::plug(parts, &mut pc, &places, &mut inventory)?;
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
@@ -187,8 +196,7 @@ impl Board for PcBoard {
             pc.set_up_as_firmware();
             screen = screen::set_up(&mut pc, &config.append);
         }
-        pc.take_pam_changed();
-        let map = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+        let map = firmware::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
         cpu.set_backings(&map);
         if let Some(rom) = &self.rom {
@@ -314,7 +322,7 @@ impl Board for PcBoard {
             "qmp-pci" => return Some(info::pci_json(pc.pci_configs(), id).to_string()),
             "pic" => return Some(pc.pic_text()),
             "mtree" => {
-                let pieces = firmware::memory_map(&pc, self.rom.as_ref().map(Rom::size));
+                let pieces = firmware::chipset_map(&pc, self.rom.as_ref().map(Rom::size));
                 return Some(info::address_text(&pc, &self.ram, &pieces, |devfn| self.inventory.pci_name(devfn)));
             }
             _ => {}
@@ -350,7 +358,7 @@ impl Board for PcBoard {
     }
 
     fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
-        vcpu.cpu.bus.port_out(port, size, value);
+        vcpu.cpu.port_out(port, size, value);
         true
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::keys::Key;
-use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
+use mimus_hw::vga::{DEVFN, StdVga, edid};
 use mimus_softmmu::Vram;
 
 use super::firmware;
@@ -29,17 +29,28 @@ const VBE: u16 = 0x200;
 /// The file of the adapter's BIOS, beside the machine's.
 const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
 
-/// Plugs in the adapter that `config` asks for, with its BIOS where the machine has firmware that would run it; its memory.
-pub(super) fn plug(config: &Config, pc: &mut Pc) -> Result<Option<Arc<Vram>>> {
+/// Where backings find display memory: above all RAM below 4 GiB, and a multiple of any size that it may have. The guest sees it
+/// where the adapter's base address register says.
+pub(super) const DISPLAY_HOME: u64 = 0xe000_0000;
+
+/// Memory for the adapter that `config` asks for, and where backings find it.
+pub(super) fn memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
     if config.vga == VgaKind::None {
         return Ok(None);
     }
+    let vram = Vram::new(config.video.memory as usize).context("-vga: cannot allocate display memory")?;
+    Ok(Some((DISPLAY_HOME, Arc::new(vram))))
+}
+
+/// Plugs in the adapter with this memory, and with its BIOS where the machine has firmware that would run it.
+pub(super) fn plug(config: &Config, pc: &mut Pc, vram: Arc<Vram>) -> Result<()> {
     let path = if firmware::is_used(config) { firmware::find(config, VIDEO_BIOS) } else { None };
     let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("-vga: cannot read {}", path.display()));
     let rom = path.map(read).transpose()?;
-    let vram = Arc::new(Vram::new(VRAM_SIZE as usize).context("-vga: cannot allocate display memory")?);
-    pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), rom))).context("-vga: the place is taken")?;
-    Ok(Some(vram))
+    let mut adapter = StdVga::new(vram, rom);
+    adapter.vga_mut().set_edid(config.video.monitor.map(|(width, height)| edid(width, height)));
+    pc.plug(Some(DEVFN), Box::new(adapter)).context("-vga: the place is taken")?;
+    Ok(())
 }
 
 /// Sets the mode that a boot loader would leave to a kernel with this command line.
@@ -50,7 +61,7 @@ pub(super) fn set_up(pc: &mut Pc, cmdline: &str) -> BootScreen {
         vga.set_text_mode();
         match (mode(cmdline), address) {
             (Some((width, height)), Some(address)) if vga.set_linear_mode(width, height) => {
-                BootScreen::Linear { address, size: VRAM_SIZE, width, height }
+                BootScreen::Linear { address, size: vga.vram().len(), width, height }
             }
             _ => BootScreen::Text,
         }

@@ -84,7 +84,7 @@ const LOW32: u64 = 0xffff_ffff;
 msrs! {
     0x10 "IA32_TIME_STAMP_COUNTER" Kind::Device { read: Cpu::tsc, write: Cpu::set_tsc };
     0x17 "IA32_PLATFORM_ID" Kind::Constant(0);
-    0x1b "IA32_APIC_BASE" Kind::Device { read: |cpu| cpu.bus.apic_base(), write: |cpu, v| cpu.bus.set_apic_base(v) };
+    0x1b "IA32_APIC_BASE" Kind::Device { read: |cpu| cpu.bus.apic_base(), write: Cpu::set_apic_base };
     0x3b "IA32_TSC_ADJUST" field!(tsc_offset, Check::Any);
     // There is nothing to restrict: IBRS and BHI_DIS_S are remembered, and IBPB has no effect (SDM vol. 4, table 2-2).
     0x48 "IA32_SPEC_CTRL" field!(spec_ctrl, Check::Bits(1 | 1 << 10));

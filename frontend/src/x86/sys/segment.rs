@@ -43,9 +43,17 @@ impl Cpu {
 
     /// Linear address of `size` bytes at `offset` of `seg`, checked. `stack` makes the fault #SS for other segments too.
     pub fn segment_address(&mut self, seg: Seg, offset: u64, size: u64, write: bool, stack: bool) -> Result<u64> {
+        self.reachable_address(seg, offset, size, write).ok_or_else(|| {
+            let vector = if stack || seg == Seg::Ss { vector::SS } else { vector::GP };
+            self.raise(Exception::with_code(vector, 0))
+        })
+    }
+
+    /// Linear address of `size` bytes at `offset` of `seg`; `None` if the segment does not have them or not so.
+    pub(crate) fn reachable_address(&self, seg: Seg, offset: u64, size: u64, write: bool) -> Option<u64> {
         let segment = self.state.seg[seg as usize];
         let last = size.max(1) - 1;
-        let address = if self.state.code64() {
+        if self.state.code64() {
             let base = if matches!(seg, Seg::Fs | Seg::Gs) { segment.base } else { 0 };
             let address = base.wrapping_add(offset);
             (self.state.canonical(address) && self.state.canonical(address.wrapping_add(last))).then_some(address)
@@ -55,11 +63,7 @@ impl Cpu {
                 || segment.present() && if write { segment.writable() } else { segment.readable() };
             let inside = usable && within_limit(&segment, offset, last);
             inside.then(|| segment.base.wrapping_add(offset) & 0xffff_ffff)
-        };
-        address.ok_or_else(|| {
-            let vector = if stack || seg == Seg::Ss { vector::SS } else { vector::GP };
-            self.raise(Exception::with_code(vector, 0))
-        })
+        }
     }
 }
 

@@ -1,0 +1,1 @@
+"""Debian disks: booting them, working in them, and what is to come out of that."""

@@ -195,10 +195,8 @@ pub(super) fn medium(file: &str, format: Option<ImageFormat>) -> Disk {
 }
 
 fn eject(c: &mut Context<'_>, args: &str) -> Outcome {
-    let (force, device) = match args.strip_prefix("-f") {
-        Some(rest) if rest.starts_with(char::is_whitespace) => (true, rest.trim()),
-        _ => (false, args),
-    };
+    let (first, rest) = args.split_once(char::is_whitespace).unwrap_or((args, ""));
+    let (force, device) = if first == "-f" { (true, rest.trim()) } else { (false, args) };
     if device.is_empty() {
         return Err("a device is needed; see 'info block'".to_owned());
     }

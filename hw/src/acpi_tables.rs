@@ -4,16 +4,16 @@
 //! Without firmware all of them lie in one area below 1 MiB, where a guest scans for the RSDP and the MP floating pointer.
 //! Firmware gets them in files, and a script that says how they are tied together.
 
+mod links;
 mod loader;
 
 use crate::acpi_pm::{
     ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S5_SLEEP_TYPE, SCI_IRQ,
     SMI_COMMAND,
 };
-use crate::pci::{FIRMWARE_IRQS, pirq};
-use crate::{ioapic, lapic, mp_table, rtc, uart};
+use crate::{hpet, ioapic, lapic, mp_table, rtc, uart};
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, PackageBuilder,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
     ResourceTemplate, Scope,
 };
 use acpi_tables::facs::FACS;
@@ -31,6 +31,9 @@ pub const TABLES_END: u64 = 0x10_0000;
 
 /// The PCI memory hole below 4 GiB: its first and last address.
 const PCI_HOLE: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
+
+/// The shortest period of the event timer at which no interrupt should be lost, in ticks.
+const HPET_LEAST_TICKS: u16 = 10_000;
 
 const OEM_ID: [u8; 6] = *b"MIMUS ";
 const OEM_TABLE_ID: [u8; 8] = *b"MIMUSPC ";
@@ -52,6 +55,8 @@ pub struct AcpiConfig {
     pub cpus: u8,
     /// There is a VGA.
     pub vga: bool,
+    /// There is a high precision event timer.
+    pub hpet: bool,
 }
 
 /// Hands out addresses upwards.
@@ -81,21 +86,23 @@ impl Layout {
     fn tables(base: u64, config: AcpiConfig) -> (Layout, u64, u64) {
         let mut layout = Layout { next: base, blobs: Vec::new(), pointers: Vec::new() };
         let facs = layout.place_aml(&FACS::new());
-        let dsdt = layout.place_aml(&dsdt(config.cpus));
+        let dsdt = layout.place_aml(&dsdt(config));
         let fadt = layout.place_aml(&fadt(facs, dsdt, config));
         layout.pointers.extend([(fadt + 36, 4), (fadt + 40, 4), (fadt + 140, 8)]);
         let madt = layout.place_aml(&madt(config.cpus));
+        let timer = config.hpet.then(|| layout.place_aml(&hpet_table()));
 
         let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
         let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        let listed = [fadt, madt];
+        let listed = [fadt, madt].into_iter().chain(timer);
+        let count = 2 + timer.iter().len() as u64;
         for table in listed {
             xsdt.add_entry(table);
             rsdt.append_slice(&(table as u32).to_le_bytes());
         }
         let xsdt = layout.place_aml(&xsdt);
         let rsdt = layout.place_aml(&rsdt);
-        for index in 0..listed.len() as u64 {
+        for index in 0..count {
             layout.pointers.extend([(xsdt + 36 + 8 * index, 8), (rsdt + 36 + 4 * index, 4)]);
         }
         (layout, xsdt, rsdt)
@@ -209,6 +216,17 @@ fn madt(cpus: u8) -> Sdt {
     madt
 }
 
+/// Where the event timer is (IA-PC HPET specification 1.0a, 3.2.4).
+fn hpet_table() -> Sdt {
+    let mut table = Sdt::new(*b"HPET", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    table.append_slice(&hpet::ID.to_le_bytes());
+    table.append_slice(&bytes_of(&GAS::new(GasSpace::SystemMemory, 64, 0, AccessSize::Undefined, hpet::BASE)));
+    // Number 0, periods of 0.1 ms at least, and no promise of what else is in its page.
+    let [low, high] = HPET_LEAST_TICKS.to_le_bytes();
+    table.append_slice(&[0, low, high, 0]);
+    table
+}
+
 fn hid(id: &str) -> Name {
     Name::new("_HID".into(), &EISAName::new(id))
 }
@@ -225,13 +243,14 @@ fn irq(number: u8) -> Interrupt {
 /// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
 type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
 
-const ISA_DEVICES: [IsaDevice<'_>; 8] = [
+const ISA_DEVICES: [IsaDevice<'_>; 9] = [
     ("COM1", "PNP0501", &[(uart::COM1.base, 8)], Some(uart::COM1.irq)),
     ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
     ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
     ("MOU_", "PNP0F13", &[], Some(12)),
     ("TIMR", "PNP0100", &[(0x40, 4)], None),
     ("SPKR", "PNP0800", &[(0x61, 1)], None),
+    ("DMAC", "PNP0200", &[(0x00, 16), (0x81, 15), (0xc0, 32)], None),
     ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], None),
     (
         "MBRD",
@@ -266,26 +285,9 @@ fn pci_root() -> Vec<u8> {
         ]),
     );
     let zero = |name: &str| Name::new(name.into(), &aml::ZERO);
-    let prt = Name::new("_PRT".into(), &routes());
-    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs, &prt]))
-}
-
-/// Where each pin of each device of bus 0 goes (6.2.13): device and any function, pin, no link, interrupt. Firmware has routed
-/// the lines so, and nobody else routes them.
-fn routes() -> PackageBuilder {
-    let mut routes = PackageBuilder::new();
-    for (device, pin) in (0..32u8).flat_map(|device| (0..4u8).map(move |pin| (device, pin))) {
-        // Power management's is the system control interrupt.
-        let routed = FIRMWARE_IRQS.get(pirq(device << 3, pin)).copied().unwrap_or(SCI_IRQ);
-        let irq = if (device, pin) == (1, 0) { SCI_IRQ } else { routed };
-        let mut route = PackageBuilder::new();
-        route.add_element(&(u32::from(device) << 16 | 0xffff));
-        route.add_element(&pin);
-        route.add_element(&aml::ZERO);
-        route.add_element(&u32::from(irq));
-        routes.add_element(&route);
-    }
-    routes
+    let prt = Name::new("_PRT".into(), &links::routes());
+    let isa = links::Encoded(links::isa_bridge());
+    bytes_of(&Device::new("PCI0".into(), vec![&hid("PNP0A03"), &zero("_UID"), &zero("_BBN"), &crs, &prt, &isa]))
 }
 
 fn processor(cpu: u8) -> Vec<u8> {
@@ -295,12 +297,22 @@ fn processor(cpu: u8) -> Vec<u8> {
     bytes_of(&Device::new(name.as_str().into(), vec![&hid, &uid]))
 }
 
-fn dsdt(cpus: u8) -> Sdt {
+fn hpet_device() -> Vec<u8> {
+    let memory = Memory32Fixed::new(false, hpet::BASE as u32, hpet::LENGTH as u32);
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&memory]));
+    bytes_of(&Device::new("HPET".into(), vec![&hid("PNP0103"), &Name::new("_UID".into(), &aml::ZERO), &crs]))
+}
+
+fn dsdt(config: AcpiConfig) -> Sdt {
     let mut system_bus = pci_root();
+    system_bus.extend(links::links());
+    if config.hpet {
+        system_bus.extend(hpet_device());
+    }
     for device in ISA_DEVICES {
         system_bus.extend(isa_device(device));
     }
-    for cpu in 0..cpus {
+    for cpu in 0..config.cpus {
         system_bus.extend(processor(cpu));
     }
     let s5 = Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &S5_SLEEP_TYPE, &aml::ZERO, &aml::ZERO]));
@@ -316,7 +328,7 @@ mod tests {
     use super::*;
 
     fn config(cpus: u8) -> AcpiConfig {
-        AcpiConfig { cpus, vga: false }
+        AcpiConfig { cpus, vga: false, hpet: true }
     }
 
     fn table_at(blobs: &[Blob], address: u64) -> &[u8] {
@@ -348,7 +360,7 @@ mod tests {
         assert_eq!((negated_sum(&rsdp[..20]), negated_sum(rsdp)), (0, 0));
         let rsdt = checked(&blobs, u32_at(rsdp, 16), b"RSDT");
         let xsdt = checked(&blobs, u64_at(rsdp, 24), b"XSDT");
-        for (index, signature) in [b"FACP", b"APIC"].into_iter().enumerate() {
+        for (index, signature) in [b"FACP", b"APIC", b"HPET"].into_iter().enumerate() {
             let address = u64_at(xsdt, 36 + 8 * index);
             assert_eq!(u32_at(rsdt, 36 + 4 * index), address);
             checked(&blobs, address, signature);

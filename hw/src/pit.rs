@@ -2,7 +2,7 @@
 //!
 //! Time is counted in absolute ticks of the input clock. A count takes effect at the clock after it was written.
 
-use crate::time::{ns_of_tick, ticks_at};
+use crate::time::{TimerLine, ns_of_tick, ticks_at};
 use serde::{Deserialize, Serialize};
 
 /// Input clock in Hz: a twelfth of 14.31818 MHz.
@@ -267,16 +267,6 @@ fn to_bcd(value: u64) -> u16 {
         .fold(0, |bcd, (digit, weight)| bcd | (((value / weight % 10) as u16) << (4 * digit)))
 }
 
-/// What happened to the timer interrupt line since it was last asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Irq0 {
-    /// OUT of channel 0 rose at least once.
-    pub(crate) rose: bool,
-    /// The level to drive. The low phases of the periodic modes are left out: they last for one clock, or would take
-    /// back a request that the guest had no time to see.
-    pub(crate) level: bool,
-}
-
 /// The interval timer with the system control port B.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Pit {
@@ -317,11 +307,12 @@ impl Pit {
         timer.next_rise(self.checked).map(|rise| ns_of_tick(rise, PIT_HZ))
     }
 
-    /// Reports the timer interrupt line and forgets the rises reported.
-    pub(crate) fn take_irq0(&mut self) -> Irq0 {
+    /// Reports the timer interrupt line and forgets the rises reported. The low phases of the periodic modes are left out: they
+    /// last for one clock, or would take back a request that the guest had no time to see.
+    pub(crate) fn take_irq0(&mut self) -> TimerLine {
         let [timer, ..] = &self.channels;
         let level = timer.mode != 0 || timer.out(self.checked);
-        Irq0 { rose: std::mem::take(&mut self.rose), level }
+        TimerLine { rose: std::mem::take(&mut self.rose), level }
     }
 
     /// Reads port 0x40 + `offset`.
@@ -408,7 +399,7 @@ mod tests {
         p.advance(at(1010));
         assert!(!p.take_irq0().rose);
         p.advance(at(1011));
-        assert_eq!(p.take_irq0(), Irq0 { rose: true, level: true });
+        assert_eq!(p.take_irq0(), TimerLine { rose: true, level: true });
         assert!(!p.take_irq0().rose);
         assert_eq!(p.next_deadline(), Some(at(2011)));
         p.advance(at(1_000_000_011 + 500));
@@ -465,10 +456,10 @@ mod tests {
     fn mode_0_raises_irq0_once() {
         let mut p = Pit::new();
         program(&mut p, 5, 0, 0, 100);
-        assert_eq!(p.take_irq0(), Irq0 { rose: false, level: false });
+        assert_eq!(p.take_irq0(), TimerLine { rose: false, level: false });
         assert_eq!(p.next_deadline(), Some(at(106)));
         p.advance(at(106));
-        assert_eq!(p.take_irq0(), Irq0 { rose: true, level: true });
+        assert_eq!(p.take_irq0(), TimerLine { rose: true, level: true });
         assert_eq!(p.next_deadline(), None);
     }
 

@@ -19,6 +19,15 @@ fn saturate(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
+/// What happened to a timer's interrupt line since it was last asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TimerLine {
+    /// It rose at least once.
+    pub(crate) rose: bool,
+    /// The level to drive.
+    pub(crate) level: bool,
+}
+
 /// The earlier of two optional deadlines.
 pub(crate) fn earlier(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {

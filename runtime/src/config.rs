@@ -52,6 +52,8 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
+    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
+    pub hpet: bool,
     /// What the display adapter has.
     pub video: Video,
     /// Where a VNC server shows the screen.
@@ -114,6 +116,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
+            hpet: true,
             video: Video::default(),
             vnc: None,
             curses: false,
@@ -230,6 +233,8 @@ pub enum VirtioDevice {
         /// What it is plugged into; nothing if none.
         netdev: Option<Netdev>,
     },
+    /// A console.
+    Console(Chardev, Plug),
 }
 
 impl VirtioDevice {
@@ -237,7 +242,7 @@ impl VirtioDevice {
     pub fn plug(&self) -> &Plug {
         match self {
             VirtioDevice::Block(disk) => &disk.plug,
-            VirtioDevice::Rng(plug) | VirtioDevice::Net { plug, .. } => plug,
+            VirtioDevice::Rng(plug) | VirtioDevice::Console(_, plug) | VirtioDevice::Net { plug, .. } => plug,
         }
     }
 }
@@ -401,6 +406,12 @@ pub enum Chardev {
     File(PathBuf),
     /// Output is discarded; there is no input.
     Null,
+    /// Named pipes of this name and `.in` and `.out`, or one for both directions.
+    Pipe(PathBuf),
+    /// A pseudo-terminal, whose name is told when it is made.
+    Pty,
+    /// A socket, never [`MonitorSocket::Stdio`].
+    Socket(MonitorSocket),
 }
 
 impl fmt::Display for Chardev {
@@ -410,6 +421,9 @@ impl fmt::Display for Chardev {
             Chardev::Stdio { mux: false } => f.write_str("stdio"),
             Chardev::File(path) => write!(f, "file:{}", path.display()),
             Chardev::Null => f.write_str("null"),
+            Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
+            Chardev::Pty => f.write_str("pty"),
+            Chardev::Socket(place) => place.fmt(f),
         }
     }
 }

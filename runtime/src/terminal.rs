@@ -262,12 +262,34 @@ pub struct InputThread {
 
 /// How the thread is told something while it waits for input.
 #[derive(Debug)]
-struct Wake {
+pub(crate) struct Wake {
     event: OwnedFd,
     stop: AtomicBool,
 }
 
 impl Wake {
+    /// One that nobody has told anything.
+    pub(crate) fn new() -> io::Result<Wake> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Wake { event, stop: AtomicBool::new(false) })
+    }
+
+    /// Readable once the thread was told something.
+    pub(crate) fn event(&self) -> &OwnedFd {
+        &self.event
+    }
+
+    /// Tells the thread to end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// Whether the thread is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
     fn signal(&self) {
         // Fails only when the counter is full: the thread is being woken already.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -291,8 +313,7 @@ impl InputThread {
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
     ) -> io::Result<InputThread> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let wake = Arc::new(Wake { event, stop: AtomicBool::new(false) });
+        let wake = Arc::new(Wake::new()?);
         let pump = Pump {
             input,
             wake: Arc::clone(&wake),
@@ -314,8 +335,7 @@ impl InputThread {
 
 impl Drop for InputThread {
     fn drop(&mut self) {
-        self.wake.stop.store(true, Ordering::Release);
-        self.wake.signal();
+        self.wake.stop();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported by the panic hook.
             let _ = thread.join();
@@ -339,7 +359,7 @@ impl Pump {
     fn run(mut self, mut deliver: impl FnMut(&[u8]) -> usize, quit: impl FnOnce()) {
         let mut retry = RETRY.0;
         loop {
-            if self.wake.stop.load(Ordering::Acquire) {
+            if self.wake.is_stopped() {
                 return;
             }
             if self.hand_over(&mut deliver) {
@@ -502,10 +522,11 @@ impl CharSink for NullSink {
     fn write(&mut self, _bytes: &[u8]) {}
 }
 
-/// Opens the output side of `chardev`, which `option` (as typed, such as `-serial`) names.
+/// Opens the output side of `chardev`, which `option` (as typed, such as `-serial`) names. Those with two sides are opened by
+/// [`chardev::open`](crate::chardev::open).
 pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Result<Box<dyn CharSink>, CliError> {
     match chardev {
-        Chardev::Null => Ok(Box::new(NullSink)),
+        Chardev::Null | Chardev::Pipe(_) | Chardev::Pty | Chardev::Socket(_) => Ok(Box::new(NullSink)),
         Chardev::File(path) => {
             let file = open_output(option, path)?;
             Ok(Box::new(FdSink::new(file.into(), on_error)))

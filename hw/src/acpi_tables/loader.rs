@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_script_makes_tables_that_hang_together() {
-        let mut files = loadable(AcpiConfig { cpus: 2, vga: true });
+        let mut files = loadable(AcpiConfig { cpus: 2, vga: true, hpet: true });
         let base = 0x3ffe_0000;
         run(&mut files, base);
         let (rsdp, tables) = (&files[0].1, &files[1].1);
@@ -145,7 +145,7 @@ mod tests {
             bytes
         };
         let (rsdt, xsdt) = (table(word(rsdp, 16), b"RSDT"), table(word(rsdp, 24), b"XSDT"));
-        for (index, signature) in [b"FACP", b"APIC"].into_iter().enumerate() {
+        for (index, signature) in [b"FACP", b"APIC", b"HPET"].into_iter().enumerate() {
             assert_eq!(word(rsdt, 36 + 4 * index), word(xsdt, 36 + 8 * index));
             table(word(rsdt, 36 + 4 * index), signature);
         }

@@ -4,7 +4,9 @@ mod state;
 
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
+use crate::dma::Dma;
 use crate::fw_cfg::{self, FwCfg};
+use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
 use crate::keys::Key;
@@ -13,7 +15,7 @@ use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
-use crate::time::earlier;
+use crate::time::{TimerLine, earlier};
 use crate::uart::{COM1, Uart};
 use serde::{Deserialize, Serialize};
 use state::Devices;
@@ -61,6 +63,7 @@ pub fn low_ram_size(ram_size: u64) -> u64 {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PortDevice {
+    Dma,
     Pic,
     Pit,
     KeyboardData,
@@ -84,6 +87,7 @@ impl PortDevice {
     /// What monitors call it.
     fn name(self) -> &'static str {
         match self {
+            PortDevice::Dma => "dma",
             PortDevice::Pic => "pic",
             PortDevice::Pit => "pit",
             PortDevice::KeyboardData => "i8042-data",
@@ -114,7 +118,8 @@ impl PortDevice {
 type PortRange = (u16, u16, PortDevice);
 
 /// The fixed ports, in order.
-const PORTS: [PortRange; 16] = [
+const PORTS: [PortRange; 19] = [
+    (0x00, 0x0f, PortDevice::Dma),
     (0x20, 0x21, PortDevice::Pic),
     (0x40, 0x43, PortDevice::Pit),
     (0x60, 0x60, PortDevice::KeyboardData),
@@ -123,9 +128,11 @@ const PORTS: [PortRange; 16] = [
     (0x70, 0x70, PortDevice::RtcIndex),
     (0x71, 0x71, PortDevice::RtcData),
     (0x80, 0x80, PortDevice::PostCode),
+    (0x81, 0x8f, PortDevice::Dma),
     (0x92, 0x92, PortDevice::Port92),
     (0xa0, 0xa1, PortDevice::Pic),
     (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
+    (0xc0, 0xdf, PortDevice::Dma),
     (COM1.base, COM1.base + 7, PortDevice::Uart),
     (0x4d0, 0x4d1, PortDevice::Pic),
     (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
@@ -140,11 +147,14 @@ type IrqSource = (u8, fn(&Devices) -> bool);
 const IRQ_SOURCES: [IrqSource; 5] = [
     (1, |devices| devices.i8042.irq1()),
     (COM1.irq, |devices| devices.uart.irq()),
-    (8, |devices| devices.rtc.irq()),
+    (RTC_IRQ, |devices| devices.rtc.irq()),
     (acpi_pm::SCI_IRQ, |devices| devices.pm.sci()),
     (12, |devices| devices.i8042.irq12()),
 ];
 
+/// The clock's line, which a timer of the HPET may take over.
+const RTC_IRQ: u8 = 8;
+const RTC_LINE: u16 = 1 << RTC_IRQ;
 /// The ISA interrupt lines that no device but the timer and the second 8259A drives.
 const TIMER_AND_CASCADE: u16 = 1 << 0 | 1 << 2;
 
@@ -208,6 +218,8 @@ impl Pc {
             uart: Uart::new(COM1),
             pic: Pic::new(),
             pit: Pit::new(),
+            hpet: None,
+            dma: Dma::new(),
             rtc: Rtc::new(config.unix_time_at_power_on, config.ram_size, cpus),
             lapics: (0..cpus).map(Lapic::new).collect(),
             ioapic: IoApic::new(),
@@ -234,6 +246,11 @@ impl Pc {
     /// Plugs a function into the PCI bus: at `devfn`, or as the first free device. Where it is; `None` if there is no room.
     pub fn plug(&mut self, devfn: Option<DevFn>, function: Box<dyn Function>) -> Option<DevFn> {
         self.bus.plug(devfn, function)
+    }
+
+    /// Plugs in a high precision event timer.
+    pub fn plug_hpet(&mut self) {
+        self.devices.hpet = Some(Hpet::new());
     }
 
     /// Plugs in what firmware is configured by.
@@ -360,6 +377,8 @@ impl Pc {
             u64::from(lapic.read(now, offset & !3) >> shift)
         } else if let Some(offset) = ioapic_offset(gpa) {
             u64::from(self.devices.ioapic.read(offset & !3) >> shift)
+        } else if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
+            hpet.read(now, offset, size)
         } else {
             self.bus.access_read(now, Space::Memory, gpa, size).unwrap_or(u64::MAX)
         };
@@ -375,7 +394,10 @@ impl Pc {
         let lapic = lapic.and_then(|lapic| Some((lapic.page_offset(gpa)?, lapic)));
         let ioapic = ioapic_offset(gpa);
         if lapic.is_none() && ioapic.is_none() {
-            self.bus.access_write(now, Space::Memory, gpa, size, value);
+            match hpet_at(&mut self.devices.hpet, gpa) {
+                Some((hpet, offset)) => hpet.write(now, offset, size, value),
+                None => _ = self.bus.access_write(now, Space::Memory, gpa, size, value),
+            }
         } else if size < 4 || gpa & 3 != 0 {
             tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
         } else if let Some((offset, lapic)) = lapic {
@@ -397,6 +419,9 @@ impl Pc {
         let now = self.set_now(now);
         let devices = &mut self.devices;
         devices.pit.advance(now);
+        if let Some(hpet) = &mut devices.hpet {
+            hpet.advance(now);
+        }
         devices.rtc.advance(now);
         devices.pm.advance(now);
         devices.i8042.advance(now);
@@ -413,6 +438,7 @@ impl Pc {
         let devices = &self.devices;
         let clocks = [
             devices.pit.next_deadline(),
+            devices.hpet.as_ref().and_then(Hpet::next_deadline),
             devices.rtc.next_deadline(),
             devices.pm.next_deadline(),
             devices.i8042.next_deadline(),
@@ -594,6 +620,11 @@ impl Pc {
         devices.pic = Pic::new();
         devices.pit = Pit::new();
         devices.pit.advance(now);
+        if let Some(hpet) = &mut devices.hpet {
+            hpet.advance(now);
+            hpet.reset();
+        }
+        devices.dma = Dma::new();
         devices.rtc.reset();
         devices.lapics = (0..self.config.cpus).map(Lapic::new).collect();
         devices.ioapic = IoApic::new();
@@ -653,6 +684,7 @@ impl Pc {
             PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
             PortDevice::DebugExit => 0,
             PortDevice::DebugCon => DEBUGCON_MAGIC,
+            PortDevice::Dma => devices.dma.read(port),
             PortDevice::Pic => devices.pic.read(port),
             PortDevice::Pit => devices.pit.read(now, low),
             PortDevice::PortB => devices.pit.read_port_b(now),
@@ -697,6 +729,7 @@ impl Pc {
             }
             PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
             PortDevice::DebugCon => self.debugcon.write(&[byte]),
+            PortDevice::Dma => devices.dma.write(port, byte),
             PortDevice::Pic => devices.pic.write(port, byte),
             PortDevice::Pit => devices.pit.write(now, low, byte),
             PortDevice::PortB => devices.pit.write_port_b(now, byte),
@@ -742,6 +775,11 @@ fn ioapic_offset(gpa: u64) -> Option<u64> {
     (gpa & !0xfff == ioapic::BASE).then_some(gpa & 0xfff)
 }
 
+fn hpet_at(hpet: &mut Option<Hpet>, gpa: u64) -> Option<(&mut Hpet, u64)> {
+    let offset = gpa.checked_sub(hpet::BASE).filter(|offset| *offset < hpet::LENGTH)?;
+    Some((hpet.as_mut()?, offset))
+}
+
 impl Devices {
     /// Leaves the interrupt controllers as firmware does: 8259As initialised and masked, these inputs level-triggered, the
     /// bootstrap processor's local APIC in virtual wire mode.
@@ -767,15 +805,11 @@ impl Devices {
 
     /// Propagates every interrupt line from its device to the processors.
     fn settle(&mut self) {
-        let timer = self.pit.take_irq0();
-        if timer.rose {
-            self.set_isa_line(0, false);
-            self.set_isa_line(0, true);
-        }
-        self.set_isa_line(0, timer.level);
+        let legacy = self.settle_timers();
         let sources = IRQ_SOURCES.iter().filter(|(_, level)| level(self));
-        let levels = sources.fold(self.pci_irqs & !TIMER_AND_CASCADE, |lines, (irq, _)| lines | 1 << irq);
-        let mut changed = (levels ^ self.isa_lines) & !TIMER_AND_CASCADE;
+        let levels = sources.fold(self.pci_irqs, |lines, (irq, _)| lines | 1 << irq);
+        let apart = if legacy { TIMER_AND_CASCADE | RTC_LINE } else { TIMER_AND_CASCADE };
+        let mut changed = (levels ^ self.isa_lines) & !apart;
         while changed != 0 {
             let irq = changed.trailing_zeros() as u8;
             changed &= changed - 1;
@@ -793,6 +827,36 @@ impl Devices {
                 self.ioapic.accepted(pin);
             }
         }
+    }
+
+    /// Drives the lines that follow a timer's edges; whether the clock's is one of them.
+    fn settle_timers(&mut self) -> bool {
+        let mut timer = self.pit.take_irq0();
+        let legacy = self.hpet.as_mut().map(|hpet| {
+            for (pin, line) in hpet.take_pins() {
+                if line.rose {
+                    self.ioapic.set_pin(pin, false);
+                    self.ioapic.set_pin(pin, true);
+                }
+                self.ioapic.set_pin(pin, line.level);
+            }
+            hpet.is_legacy().then(|| (hpet.take_line(0), hpet.take_line(1)))
+        });
+        let legacy = legacy.flatten();
+        if let Some((instead, clock)) = legacy {
+            timer = instead;
+            self.drive(RTC_IRQ, clock);
+        }
+        self.drive(0, timer);
+        legacy.is_some()
+    }
+
+    fn drive(&mut self, irq: u8, line: TimerLine) {
+        if line.rose {
+            self.set_isa_line(irq, false);
+            self.set_isa_line(irq, true);
+        }
+        self.set_isa_line(irq, line.level);
     }
 
     fn set_isa_line(&mut self, irq: u8, level: bool) {

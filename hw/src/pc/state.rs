@@ -3,7 +3,9 @@
 use super::{Pc, PcEvent};
 use crate::acpi_pm::AcpiPm;
 use crate::debug::PostCode;
+use crate::dma::Dma;
 use crate::fw_cfg::{FwCfg, FwCfgData};
+use crate::hpet::Hpet;
 use crate::i8042::I8042;
 use crate::ioapic::IoApic;
 use crate::lapic::Lapic;
@@ -15,7 +17,7 @@ use crate::uart::{COM1, Uart};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub(super) struct Devices {
     pub(super) uart: Uart,
     pub(super) pic: Pic,
     pub(super) pit: Pit,
+    pub(super) hpet: Option<Hpet>,
+    pub(super) dma: Dma,
     pub(super) rtc: Rtc,
     pub(super) lapics: Vec<Lapic>,
     pub(super) ioapic: IoApic,
@@ -93,6 +97,7 @@ impl Pc {
             ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
             ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
             ("serial port", devices.uart.config() == COM1),
+            ("set of timers", devices.hpet.is_some() == self.devices.hpet.is_some()),
             ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
             ("set of PCI functions", self.bus.fits(&state.bus)),
         ] {

@@ -252,7 +252,7 @@ impl Virt {
         let soon = [
             busy.then_some(devices.now),
             devices.htif.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
-            devices.rtc.next_deadline(),
+            devices.rtc.next_deadline(devices.now),
             devices.clint.next_deadline(devices.now),
         ];
         soon.into_iter().fold(None, earlier)

@@ -39,6 +39,8 @@ const ENTRY_64: u64 = 0x200;
 const TABLE: u64 = 0b11;
 const LARGE_PAGE: u64 = 0b1000_0011;
 const PAGE: u64 = 0x1000;
+/// The unit of the protected-mode part's size in bytes (Linux/x86 boot protocol, "syssize").
+const PARAGRAPH: u64 = 16;
 /// GiB mapped one to one for the 64-bit entry.
 const MAPPED_GIB: u64 = 4;
 
@@ -55,11 +57,12 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
     }
     let setup_sectors = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
     let setup = (setup_sectors + 1) * 512;
-    let payload = u64::from(header.syssize) * 16;
+    let payload = u64::from(header.syssize) * PARAGRAPH;
     if payload <= ENTRY_64 {
         return Err(kernel.error(format!("its protected-mode part has only {payload} bytes")));
     }
-    if kernel.len < setup + payload {
+    // The header counts paragraphs, of which the file may end within the last.
+    if kernel.len + (PARAGRAPH - 1) < setup + payload {
         let (have, want) = (kernel.len, setup + payload);
         return Err(kernel.error(format!("the bzImage is truncated: {have} bytes of {want}")));
     }

@@ -160,6 +160,7 @@ pub(super) const OPTIONS: &[Opt] = &[
          jit,compile=sync compiles in place, not on a thread of its own;\n\
          jit,cpu-limit=N% takes no more of a host CPU",
     ),
+    flag("no-hpet", Machine, "no high precision event timer in a PC; -machine hpet=off"),
     flag("no-reboot", Machine, "exit when the guest resets the machine"),
     flag(
         "nographic",
@@ -186,8 +187,15 @@ pub(super) const OPTIONS: &[Opt] = &[
         "DEV",
         Console,
         "the first serial port: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the guest; default with \
-         -nographic), file:FILE or null",
+         -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID or null",
     ),
+    each(
+        "chardev",
+        "TYPE,id=ID[,KEY=VALUE...]",
+        Console,
+        "what a console or a monitor is connected to; see -chardev help",
+    ),
+    each("mon", "[chardev=]ID[,mode=readline|control]", Console, "a human monitor, or QMP, on a -chardev"),
     each("debugcon", "DEV", Console, "a debug console at port 0xe9, to stdio, file:FILE or null"),
     once("hda", "FILE", Console, "the first IDE disk; -hdb, -hdc and -hdd the others"),
     once("hdb", "FILE", Console, "the second IDE disk"),
@@ -240,7 +248,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     flag("version", General, "print the version and exit"),
     // True of mimus as it is.
     only("parallel", "none"),
-    always("no-hpet"),
     always("no-user-config"),
     always("no-fd-bootchk"),
     // Standard options.
@@ -284,7 +291,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("smbios"),
     later_flag("win2k-hack"),
     // Network, character devices, TPM.
-    later("chardev"),
     later("tpmdev"),
     // Boot.
     later("dtb"),
@@ -304,7 +310,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("icount"),
     later("incoming"),
     later("loadvm"),
-    later("mon"),
     later("msg"),
     later_flag("no-shutdown"),
     later("object"),

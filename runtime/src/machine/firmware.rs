@@ -137,7 +137,7 @@ pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
 
 /// What the ACPI tables say.
 pub(super) fn acpi(config: &Config) -> AcpiConfig {
-    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None }
+    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: config.hpet }
 }
 
 #[cfg(test)]

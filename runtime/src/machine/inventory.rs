@@ -124,6 +124,8 @@ const PC: &[BoardDevice] = &[
     (Place::Pci(1 << 3 | 3), "PIIX4_PM", &[], ""),
     (Place::On("isa.0"), "isa-i8259", &[], "iobase = 32 (0x20)"),
     (Place::On("isa.0"), "isa-i8259", &[], "iobase = 160 (0xa0)"),
+    (Place::On("isa.0"), "i8257", &[], "iobase = 0 (0x0)"),
+    (Place::On("isa.0"), "i8257", &[], "iobase = 192 (0xc0)"),
     (Place::On("isa.0"), "isa-pit", &[], "iobase = 64 (0x40)"),
     (Place::On("isa.0"), "mc146818rtc", &[], "isa irq 8"),
     (Place::On("isa.0"), "i8042", &[], "isa irqs 1,12"),

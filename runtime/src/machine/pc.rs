@@ -2,7 +2,6 @@
 
 mod ide;
 mod nic;
-mod virtio;
 
 use std::sync::{Arc, Mutex};
 
@@ -10,24 +9,25 @@ use anyhow::{Context, Result};
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
 use super::info;
+use super::input::Input;
 use super::inventory::{Inventory, Pci, Place};
 use super::screen::{self, Held};
+use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::block::DiskThread;
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
-use crate::config::{Config, Disk, Plug, VgaKind};
+use crate::config::{Config, Disk, Plug, VgaKind, VirtioDevice};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
-use crate::net::NetThread;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
@@ -40,7 +40,9 @@ struct Places {
 impl Places {
     fn new(config: &Config) -> Places {
         let plugs = config.nics.iter().map(|nic| &nic.plug);
-        Places { given: plugs.chain(virtio::plugs(config)).filter_map(|plug| plug.addr).collect() }
+        Places {
+            given: plugs.chain(config.virtio.iter().map(VirtioDevice::plug)).filter_map(|plug| plug.addr).collect(),
+        }
     }
 
     /// Plugs a function in: where `plug` says, at `usual` if that is free, or as the first free device.
@@ -61,12 +63,24 @@ impl Places {
     }
 }
 
+/// The way to a virtio device.
+struct Slot {
+    outside: Outside,
+    devfn: DevFn,
+}
+
+impl Access for Slot {
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
+        let function = |function: &mut VirtioPci, _| f(function.device_mut());
+        self.outside.access(|pc, now| pc.function(now, self.devfn, function)).unwrap_or_default()
+    }
+}
+
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
-    // Before the devices: the threads use them.
-    _disks: Vec<DiskThread>,
+    // Before the devices: its threads use them.
+    started: Started,
     cd_roms: Vec<ide::CdRom>,
-    _networks: Vec<NetThread>,
     pc: SharedPc,
     /// What monitors are told of.
     inventory: Inventory,
@@ -127,9 +141,9 @@ impl Board for PcBoard {
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
         let config = parts.config;
-        let serial = parts.sink("-serial", &config.serial)?;
+        let (serial, typed) = parts.open("-serial", &config.serial)?;
         let debugcon = match &config.debugcon {
-            Some(debugcon) => parts.sink("-debugcon", &debugcon.chardev)?,
+            Some(debugcon) => parts.open("-debugcon", &debugcon.chardev)?.0,
             None => Box::new(NullSink),
         };
         let board = PcConfig {
@@ -141,6 +155,9 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
+        if config.hpet {
+            pc.plug_hpet();
+        }
         let (mut inventory, places) = (Inventory::pc(), Places::new(config));
         board_devices(config, &mut inventory);
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
@@ -150,7 +167,13 @@ impl Board for PcBoard {
             screen::plug(config, &mut pc, vram.clone())?;
         }
         let networks = nic::plug(&config.nics, &mut pc, &places, &parts.dma(), &mut inventory)?;
-        let virtio = virtio::plug(parts, &mut pc, &places, &mut inventory)?;
+        let mut unstarted_virtio = Vec::new();
+        for device in &config.virtio {
+            let (made, unstarted) = virtio::make(parts, device)?;
+            let place = places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made)))?;
+            virtio::tell(&mut inventory, Place::Pci(place), device, &unstarted);
+            unstarted_virtio.push((place, unstarted));
+        }
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
@@ -161,8 +184,14 @@ impl Board for PcBoard {
         let outside =
             Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
         let networks = nic::start(networks, &outside)?;
-        let mut disks = virtio::start(virtio, &outside)?;
-        let cd_roms = drives.start(&outside, &mut disks)?;
+        let mut started = Started { networks, ..Started::default() };
+        for (devfn, unstarted) in unstarted_virtio {
+            started.start(unstarted, Slot { outside: outside.clone(), devfn })?;
+        }
+        let cd_roms = drives.start(&outside, &mut started.disks)?;
+        let serial = outside.clone();
+        let deliver = move |bytes: &[u8]| serial.access(|pc, now| pc.serial_receive(now, bytes));
+        started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
         let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
@@ -171,9 +200,8 @@ impl Board for PcBoard {
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
         let board = PcBoard {
-            _disks: disks,
+            started,
             cd_roms,
-            _networks: networks,
             pc,
             inventory,
             ram: boot::ram_ranges(config.ram_size).iter().map(|(base, size)| (base.0, *size as u64)).collect(),
@@ -226,15 +254,8 @@ impl Board for PcBoard {
         Ok(())
     }
 
-    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
-        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
-        move |bytes: &[u8]| {
-            let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
-            if accepted != 0 {
-                kicker.kick();
-            }
-            accepted
-        }
+    fn inputs(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.started.inputs)
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
@@ -366,6 +387,14 @@ impl Board for PcBoard {
 /// What of the board the configuration decides.
 fn board_devices(config: &Config, inventory: &mut Inventory) {
     let plain = Plug::default();
+    if config.hpet {
+        inventory.plain(
+            Place::On("main-system-bus"),
+            "hpet",
+            &plain,
+            &[("", "mmio 00000000fed00000/0000000000000400".to_owned())],
+        );
+    }
     if config.vga == VgaKind::Std {
         inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), "VGA", &plain, &[]);
     }

@@ -6,6 +6,7 @@ mod control;
 pub(crate) mod firmware;
 mod info;
 mod input;
+mod inventory;
 mod pc;
 mod screen;
 mod virt;
@@ -30,7 +31,9 @@ use crate::chardev::{self, Source};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::config::{
+    Accel, Bios, Boot, Chardev, CompileMode, Config, Disk, ExitStatus, JitConfig, LogItems, MachineKind,
+};
 use crate::control::{Closer, Control, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
@@ -261,6 +264,11 @@ trait Board: Sized {
     /// What the devices tell about `topic` in a monitor, as lines of text.
     fn info(&mut self, _: &str) -> Option<String> {
         None
+    }
+
+    /// As `Controlled::change_medium`.
+    fn change_medium(&mut self, drive: &str, _: Option<Disk>, _: bool) -> Result<(), String> {
+        Err(format!("Device '{drive}' not found"))
     }
 
     /// Screen, keyboard and mouse, where there are any.

@@ -84,6 +84,30 @@ enum PortDevice {
 }
 
 impl PortDevice {
+    /// What monitors call it.
+    fn name(self) -> &'static str {
+        match self {
+            PortDevice::Dma => "dma",
+            PortDevice::Pic => "pic",
+            PortDevice::Pit => "pit",
+            PortDevice::KeyboardData => "i8042-data",
+            PortDevice::PortB => "port-b",
+            PortDevice::KeyboardCommand => "i8042-cmd",
+            PortDevice::RtcIndex => "rtc-index",
+            PortDevice::RtcData => "rtc",
+            PortDevice::PostCode => "post-code",
+            PortDevice::Port92 => "port92",
+            PortDevice::Smi => "apm",
+            PortDevice::Uart => "serial",
+            PortDevice::Pm => "piix4-pm",
+            PortDevice::Pci => "pci-conf",
+            PortDevice::Gpe => "acpi-gpe0",
+            PortDevice::FwCfg => "fwcfg",
+            PortDevice::DebugExit => "isa-debug-exit",
+            PortDevice::DebugCon => "isa-debugcon",
+        }
+    }
+
     /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
     fn is_wide(self) -> bool {
         matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::FwCfg | PortDevice::DebugExit)
@@ -551,6 +575,21 @@ impl Pc {
     /// The configuration spaces of the PCI functions, in the order of their places.
     pub fn pci_configs(&self) -> impl Iterator<Item = (DevFn, &crate::pci::Config)> {
         self.bus.configs()
+    }
+
+    /// The ranges of addresses at which PCI functions answer now.
+    pub fn pci_ranges(&self) -> impl Iterator<Item = crate::pci::Range> + '_ {
+        self.bus.ranges()
+    }
+
+    /// First and last port of each of the board's own devices, and the device's name.
+    pub fn port_ranges(&self) -> impl Iterator<Item = (u16, u16, &'static str)> + '_ {
+        let power = self
+            .bus
+            .chipset()
+            .pm_base()
+            .map(|base| (base, base.saturating_add(acpi_pm::PM_LENGTH - 1), PortDevice::Pm));
+        self.ports.iter().copied().chain(power).map(|(first, last, device)| (first, last, device.name()))
     }
 
     /// The interrupt controllers as lines of text, for a monitor.

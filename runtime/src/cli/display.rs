@@ -50,7 +50,7 @@ const LOOPBACK: &str = "127.0.0.1";
 /// Parses what there is of a screen and who sees it.
 pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
     config.vga = match given.text("vga")? {
-        None if arch == Arch::X86 => VgaKind::Std,
+        None if arch == Arch::X86 && !given.flag("nodefaults") => VgaKind::Std,
         None => VgaKind::None,
         Some(text) => match choose(&VGA, text, None)?.0 {
             "none" => VgaKind::None,

@@ -8,7 +8,7 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
-use crate::config::Config;
+use crate::config::{Config, Disk};
 use crate::control::{Controlled, Notice, RunState, Space, StopReason};
 use crate::stats::Stats;
 
@@ -180,6 +180,10 @@ impl<B: Board> Controlled for Runner<B> {
 
     fn info(&mut self, topic: &str) -> Option<String> {
         self.board.info(topic)
+    }
+
+    fn change_medium(&mut self, drive: &str, disk: Option<Disk>, force: bool) -> Result<(), String> {
+        self.board.change_medium(drive, disk, force)
     }
 
     fn stats(&mut self) -> Stats {

@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(hpet.next_deadline(), Some(1700 * TICK));
         hpet.advance((1 << 33) * TICK);
         let next = hpet.next_deadline().unwrap() / TICK;
-        assert!(next > 1 << 33 && next <= (1 << 33) + 300 && (next - 500) % 300 == 0);
+        assert!(next > 1 << 33 && next <= (1 << 33) + 300 && (next - 500).is_multiple_of(300));
     }
 
     #[test]

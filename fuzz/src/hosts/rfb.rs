@@ -72,13 +72,9 @@ fn message(input: &mut Input) -> Vec<u8> {
 fn looks(server: &VncServer) {
     let mut stream = TcpStream::connect(server.address()).expect("it listens");
     stream.set_read_timeout(Some(ANSWER)).expect("a socket");
-    let mut read = |len: usize| {
-        let mut bytes = vec![0; len];
-        stream.read_exact(&mut bytes).expect("the server answers still");
-        bytes
-    };
-    assert_eq!(read(12), VERSION);
-    drop(read);
+    let mut version = [0; 12];
+    stream.read_exact(&mut version).expect("the server answers still");
+    assert_eq!(version, VERSION);
     stream.write_all(&[VERSION, &[1, 1]].concat()).expect("it reads");
     let mut bytes = [0; 2 + 4 + 24 + 5];
     stream.read_exact(&mut bytes).expect("the server answers still");

@@ -66,9 +66,10 @@ impl GoldfishRtc {
         }
     }
 
-    /// When the alarm goes off.
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.armed.then(|| self.alarm.saturating_sub(self.base)).filter(|&at| at < 1 << 62)
+    /// When the alarm goes off, as of `now`: what the clock shows may be less than the guest has run for.
+    pub(crate) fn next_deadline(&self, now: u64) -> Option<u64> {
+        let left = self.alarm.saturating_sub(self.time(now));
+        now.checked_add(left).filter(|&at| self.armed && at < 1 << 62)
     }
 
     /// Reads the 32-bit register at `offset`.
@@ -122,6 +123,19 @@ mod tests {
     }
 
     #[test]
+    fn an_alarm_of_a_clock_that_was_set_back_is_in_the_future() {
+        let mut r = GoldfishRtc::new(BASE);
+        r.write(5000, TIME_LOW, 10);
+        r.write(5000, ALARM_LOW, 110);
+        assert_eq!(r.next_deadline(5000), Some(5100));
+        r.advance(5100);
+        assert!(r.pending && r.next_deadline(5100).is_none());
+        r.write(5100, ALARM_HIGH, u32::MAX);
+        r.write(5100, ALARM_LOW, u32::MAX);
+        assert_eq!(r.next_deadline(5100), None, "not in the past");
+    }
+
+    #[test]
     fn time_runs_and_can_be_set() {
         let mut r = GoldfishRtc::new(BASE);
         assert_eq!(time(&mut r, 5), BASE * 1_000_000_000 + 5);
@@ -137,11 +151,11 @@ mod tests {
         let mut r = GoldfishRtc::new(0);
         r.write(0, ALARM_HIGH, 0);
         r.write(0, ALARM_LOW, 500);
-        assert_eq!((r.next_deadline(), r.read(0, ALARM_STATUS)), (Some(500), 1));
+        assert_eq!((r.next_deadline(0), r.read(0, ALARM_STATUS)), (Some(500), 1));
         r.advance(499);
         assert_eq!(r.read(499, ALARM_STATUS), 1);
         r.advance(500);
-        assert_eq!((r.next_deadline(), r.read(500, ALARM_STATUS), r.irq()), (None, 0, false));
+        assert_eq!((r.next_deadline(0), r.read(500, ALARM_STATUS), r.irq()), (None, 0, false));
         r.write(500, IRQ_ENABLED, 1);
         assert!(r.irq(), "it was pending");
         r.write(500, CLEAR_INTERRUPT, 1);
@@ -163,6 +177,6 @@ mod tests {
         r.write(3, IRQ_ENABLED, 1);
         let back: GoldfishRtc = postcard::from_bytes(&postcard::to_stdvec(&r).unwrap()).unwrap();
         assert_eq!(back, r);
-        assert_eq!(back.next_deadline(), r.next_deadline());
+        assert_eq!(back.next_deadline(0), r.next_deadline(0));
     }
 }

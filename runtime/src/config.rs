@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
-pub use crate::display::VncTarget;
+pub use crate::display::{VncPlace, VncTarget};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
@@ -219,6 +219,8 @@ pub enum VirtioDevice {
         /// What it is plugged into; nothing if none.
         netdev: Option<Netdev>,
     },
+    /// A console.
+    Console(Chardev),
 }
 
 /// A disk.
@@ -354,6 +356,12 @@ pub enum Chardev {
     File(PathBuf),
     /// Output is discarded; there is no input.
     Null,
+    /// Named pipes of this name and `.in` and `.out`, or one for both directions.
+    Pipe(PathBuf),
+    /// A pseudo-terminal, whose name is told when it is made.
+    Pty,
+    /// A socket, never [`MonitorSocket::Stdio`].
+    Socket(MonitorSocket),
 }
 
 impl fmt::Display for Chardev {
@@ -363,6 +371,9 @@ impl fmt::Display for Chardev {
             Chardev::Stdio { mux: false } => f.write_str("stdio"),
             Chardev::File(path) => write!(f, "file:{}", path.display()),
             Chardev::Null => f.write_str("null"),
+            Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
+            Chardev::Pty => f.write_str("pty"),
+            Chardev::Socket(place) => place.fmt(f),
         }
     }
 }

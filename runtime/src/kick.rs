@@ -14,6 +14,8 @@ struct State {
     request: Request,
     /// Kicked since it last looked.
     kicked: bool,
+    /// It sleeps: only then does anybody have to be woken, which is a system call.
+    asleep: bool,
 }
 
 /// Makes one vCPU leave compiled code or wake from HLT.
@@ -26,7 +28,7 @@ impl Kicker {
     /// A kicker not attached to a vCPU yet.
     pub fn new() -> Arc<Kicker> {
         Arc::new(Kicker {
-            state: Mutex::new(State { request: Request(std::ptr::null()), kicked: false }),
+            state: Mutex::new(State { request: Request(std::ptr::null()), kicked: false, asleep: false }),
             wake: Condvar::new(),
         })
     }
@@ -58,8 +60,11 @@ impl Kicker {
             // SAFETY: valid until `detach`, which takes the same lock.
             unsafe { (*request).store(1, Ordering::Release) };
         }
+        let asleep = state.asleep;
         drop(state);
-        self.wake.notify_one();
+        if asleep {
+            self.wake.notify_one();
+        }
     }
 
     /// Forgets kicks so far; to be called before looking for what they were about.
@@ -69,12 +74,16 @@ impl Kicker {
 
     /// Sleeps until kicked or `timeout` is over.
     pub fn sleep(&self, timeout: Option<Duration>) {
-        let state = self.lock();
-        let awake = |s: &mut State| !s.kicked;
-        match timeout {
-            Some(timeout) => drop(self.wake.wait_timeout_while(state, timeout, awake)),
-            None => drop(self.wake.wait_while(state, awake)),
-        }
+        let mut state = self.lock();
+        state.asleep = true;
+        let waits = |s: &mut State| !s.kicked;
+        let mut state = match timeout {
+            Some(timeout) => {
+                self.wake.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.wake.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.asleep = false;
     }
 }
 

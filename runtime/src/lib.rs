@@ -4,6 +4,7 @@ pub mod block;
 pub mod boot;
 pub mod bus;
 pub mod cache;
+pub mod chardev;
 pub mod cli;
 pub mod clock;
 pub mod compile;

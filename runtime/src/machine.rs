@@ -5,9 +5,11 @@
 mod control;
 pub(crate) mod firmware;
 mod info;
+mod input;
 mod pc;
 mod screen;
 mod virt;
+mod virtio;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
+use crate::chardev::{self, Source};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
@@ -31,11 +34,12 @@ use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus,
 use crate::control::{Closer, Control, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
-use crate::monitor::{self, Monitors};
+use crate::monitor::Monitors;
 use crate::stats::Stats;
-use crate::terminal::{InputThread, RawTerminal, open_sink};
+use crate::terminal::{InputThread, RawTerminal};
 use crate::throttle::Throttle;
 use crate::vcpu::{Jit, Regions, Stop, Vcpu};
+use input::{Input, Inputs};
 use pc::PcBoard;
 use virt::VirtBoard;
 
@@ -138,14 +142,14 @@ impl Parts<'_> {
         Dma::new(self.ram.clone(), Arc::new(sink))
     }
 
-    /// Where the characters of the device that `option` connects go.
-    fn sink(&self, option: &str, chardev: &Chardev) -> Result<Box<dyn CharSink>> {
+    /// Where the characters of the device that `option` connects go, and where those for it come from.
+    fn open(&self, option: &str, chardev: &Chardev) -> Result<(Box<dyn CharSink>, Option<Source>)> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
         let on_error = move |_| {
             requests.output_closed.store(true, Ordering::Release);
             kicker.kick();
         };
-        Ok(open_sink(option, chardev, Box::new(on_error))?)
+        Ok(chardev::open(option, chardev, Box::new(on_error))?)
     }
 }
 
@@ -216,8 +220,11 @@ trait Board: Sized {
     /// Loads what is booted and sets the vCPU to its first state.
     fn load(&mut self, config: &Config, cpu: &mut Self::Cpu) -> Result<()>;
 
-    /// Gives the first serial port input: how much of it was taken.
-    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static;
+    /// What is typed at its devices; to be called once.
+    fn inputs(&mut self) -> Vec<Input>;
+
+    /// Sends the first serial port a break.
+    fn send_break(&self) -> impl FnMut() + Send + 'static;
 
     /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
     fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
@@ -288,8 +295,7 @@ struct Runner<B: Board> {
     monitors: Monitors,
     throttle: Option<Throttle>,
     displays: Displays,
-    input: Option<InputThread>,
-    terminal: Option<RawTerminal>,
+    inputs: Inputs,
     timer: Timer,
     board: B,
     vcpu: Vcpu<B::Cpu>,
@@ -405,8 +411,7 @@ impl<B: Board> Runner<B> {
             monitors: Monitors::default(),
             throttle: None,
             displays: Displays::default(),
-            input: None,
-            terminal: None,
+            inputs: Inputs::default(),
             timer,
             board,
             vcpu,
@@ -433,25 +438,6 @@ impl<B: Board> Runner<B> {
         Ok(())
     }
 
-    /// Connects standard input to the serial port, if the configuration says so.
-    fn connect_input(&mut self) -> Result<()> {
-        let Chardev::Stdio { mux } = self.config.serial else { return Ok(()) };
-        let stdin = std::io::stdin();
-        if stdin.is_terminal() {
-            self.terminal = RawTerminal::enter(&stdin, mux).context("cannot set up the terminal")?;
-        }
-        let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
-        let quit = move || {
-            requests.quit.store(true, Ordering::Release);
-            kicker.kick();
-        };
-        let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-        let console = mux.then(|| monitor::console(self.control.clone()));
-        let input = InputThread::spawn(fd, console, mux, self.board.input(), quit);
-        self.input = Some(input.context("standard input")?);
-        Ok(())
-    }
-
     /// Starts what shows the screen.
     fn show_displays(&mut self) -> Result<()> {
         let Some(console) = self.board.console() else { return Ok(()) };
@@ -468,7 +454,7 @@ impl<B: Board> Runner<B> {
             if !stdin.is_terminal() || !stdout.is_terminal() {
                 bail!("-display: curses needs a terminal");
             }
-            self.terminal = RawTerminal::enter_screen(&stdin, LEAVE).context("cannot set up the terminal")?;
+            self.inputs.terminal = RawTerminal::enter_screen(&stdin, LEAVE).context("cannot set up the terminal")?;
             let terminal = rustix::io::fcntl_dupfd_cloexec(&stdout, 3).context("standard output")?;
             self.displays.curses = Some(Curses::start(&view, terminal).context("-display: curses")?);
             let typing = typing(console.clone());
@@ -478,14 +464,16 @@ impl<B: Board> Runner<B> {
                 kicker.kick();
             };
             let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-            self.input = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+            self.inputs.stdin = Some(
+                InputThread::spawn(fd, None, true, typing, self.board.send_break(), quit).context("standard input")?,
+            );
         }
         self.displays.view = Some(view);
         Ok(())
     }
 
     fn run(&mut self) -> Result<ExitStatus> {
-        self.connect_input()?;
+        self.connect_inputs()?;
         self.throttle = Throttle::start(&self.config.accel, self.kicker.clone()).context("-accel: cpu-limit")?;
         if self.config.start_stopped {
             self.state = RunState::Prelaunch;
@@ -502,9 +490,7 @@ impl<B: Board> Runner<B> {
         self.control.close();
         self.monitors = Monitors::default();
         self.displays = Displays::default();
-        // The threads that use the terminal end before it is restored.
-        self.input = None;
-        self.terminal = None;
+        self.inputs = Inputs::default();
         result
     }
 

@@ -195,11 +195,11 @@ impl EscapeAction {
             EscapeAction::Help => {
                 "\nCtrl-A h       show this help\n\
                  Ctrl-A x       quit mimus\n\
-                 Ctrl-A b       send a break (not supported yet)\n\
+                 Ctrl-A b       send a break to the serial port\n\
                  Ctrl-A c       switch between the guest and the monitor\n\
                  Ctrl-A Ctrl-A  send Ctrl-A to the guest\n"
             }
-            EscapeAction::Break => "\nmimus: Ctrl-A b: sending a break is not supported yet\n",
+            EscapeAction::Break => "",
             EscapeAction::Monitor => "\nmimus: Ctrl-A c: there is no monitor here\n",
         }
     }
@@ -262,12 +262,34 @@ pub struct InputThread {
 
 /// How the thread is told something while it waits for input.
 #[derive(Debug)]
-struct Wake {
+pub(crate) struct Wake {
     event: OwnedFd,
     stop: AtomicBool,
 }
 
 impl Wake {
+    /// One that nobody has told anything.
+    pub(crate) fn new() -> io::Result<Wake> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Wake { event, stop: AtomicBool::new(false) })
+    }
+
+    /// Readable once the thread was told something.
+    pub(crate) fn event(&self) -> &OwnedFd {
+        &self.event
+    }
+
+    /// Tells the thread to end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.signal();
+    }
+
+    /// Whether the thread is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
     fn signal(&self) {
         // Fails only when the counter is full: the thread is being woken already.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -282,17 +304,17 @@ impl InputThread {
     /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
     /// of which one leads to `console` and back. `deliver` returns how many of the
     /// bytes the guest took, which may be none: they are offered again shortly, and at once after [`wake`](Self::wake).
-    /// `quit` is called for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
+    /// `send_break` is called for Ctrl-A b, and `quit` for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
     /// machine.
     pub fn spawn(
         input: OwnedFd,
         console: Option<Box<dyn Console>>,
         escapes: bool,
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
+        send_break: impl FnMut() + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
     ) -> io::Result<InputThread> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let wake = Arc::new(Wake { event, stop: AtomicBool::new(false) });
+        let wake = Arc::new(Wake::new()?);
         let pump = Pump {
             input,
             wake: Arc::clone(&wake),
@@ -302,7 +324,8 @@ impl InputThread {
             queue: VecDeque::with_capacity(QUEUE_LIMIT),
             open: true,
         };
-        let thread = thread::Builder::new().name("input".to_owned()).spawn(move || pump.run(deliver, quit))?;
+        let thread =
+            thread::Builder::new().name("input".to_owned()).spawn(move || pump.run(deliver, send_break, quit))?;
         Ok(InputThread { wake, thread: Some(thread) })
     }
 
@@ -314,8 +337,7 @@ impl InputThread {
 
 impl Drop for InputThread {
     fn drop(&mut self) {
-        self.wake.stop.store(true, Ordering::Release);
-        self.wake.signal();
+        self.wake.stop();
         if let Some(thread) = self.thread.take() {
             // A panic of the thread has been reported by the panic hook.
             let _ = thread.join();
@@ -336,10 +358,10 @@ struct Pump {
 }
 
 impl Pump {
-    fn run(mut self, mut deliver: impl FnMut(&[u8]) -> usize, quit: impl FnOnce()) {
+    fn run(mut self, mut deliver: impl FnMut(&[u8]) -> usize, mut send_break: impl FnMut(), quit: impl FnOnce()) {
         let mut retry = RETRY.0;
         loop {
-            if self.wake.stop.load(Ordering::Acquire) {
+            if self.wake.is_stopped() {
                 return;
             }
             if self.hand_over(&mut deliver) {
@@ -356,7 +378,7 @@ impl Pump {
                         self.wake.clear();
                         retry = RETRY.0;
                     }
-                    if input && self.read() == Some(EscapeAction::Quit) {
+                    if input && self.read(&mut deliver, &mut send_break) == Some(EscapeAction::Quit) {
                         return quit();
                     }
                 }
@@ -394,7 +416,11 @@ impl Pump {
 
     /// Reads once into the queue. Returns the quit action, which what follows it does not matter to; other actions are
     /// done here.
-    fn read(&mut self) -> Option<EscapeAction> {
+    fn read(
+        &mut self,
+        deliver: &mut impl FnMut(&[u8]) -> usize,
+        send_break: &mut impl FnMut(),
+    ) -> Option<EscapeAction> {
         let mut buffer = [0; 256];
         let room = buffer.len().min(QUEUE_LIMIT - self.queue.len());
         let count = match rustix::io::read(&self.input, &mut buffer[..room]) {
@@ -425,6 +451,11 @@ impl Pump {
                     if let Some(console) = self.console.as_mut().filter(|_| self.in_console) {
                         console.enter();
                     }
+                }
+                Typed::Action(EscapeAction::Break) => {
+                    // Behind what was typed before, as far as there is room for that.
+                    self.hand_over(deliver);
+                    send_break();
                 }
                 Typed::Action(action) => {
                     // Without a standard error there is nobody to tell.
@@ -502,10 +533,11 @@ impl CharSink for NullSink {
     fn write(&mut self, _bytes: &[u8]) {}
 }
 
-/// Opens the output side of `chardev`, which `option` (as typed, such as `-serial`) names.
+/// Opens the output side of `chardev`, which `option` (as typed, such as `-serial`) names. Those with two sides are opened by
+/// [`chardev::open`](crate::chardev::open).
 pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Result<Box<dyn CharSink>, CliError> {
     match chardev {
-        Chardev::Null => Ok(Box::new(NullSink)),
+        Chardev::Null | Chardev::Pipe(_) | Chardev::Pty | Chardev::Socket(_) => Ok(Box::new(NullSink)),
         Chardev::File(path) => {
             let file = open_output(option, path)?;
             Ok(Box::new(FdSink::new(file.into(), on_error)))

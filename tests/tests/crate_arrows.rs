@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mimus-tests", ALL),
     ("mimus-benches", ALL),
     ("mimus-tools", ALL),
+    ("mimus-fuzz", ALL),
 ];
 const LIBRARIES: &[&str] = &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend"];
 const ALL: &[&str] = &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend", "mimus-runtime"];
@@ -37,6 +38,7 @@ const TOP: &[&str] = &[
     "benches",
     "docs",
     "frontend",
+    "fuzz",
     "hw",
     "ir",
     "runtime",

@@ -225,6 +225,8 @@ fn debugs(name: &str, accel: &str) {
     assert_eq!(d.ask("vNonsense"), "");
     assert!(d.ask("p999").starts_with('E'));
 
+    // Who asks for all memory is told some of it.
+    assert!(d.ask("m0,ffffffff").len() < 4 << 20);
     // A debugger that goes away leaves no breakpoint behind; the next one finds the machine as it was.
     d.ok(&format!("Z0,{function:x},1"));
     drop(d);

@@ -101,7 +101,7 @@ class Emulators:
         }
 
     def command(self, program, kernel, initrd, memory, append, extra=(), options=None):
-        """The command line; the options, by default the architecture's, are the same for both but for -accel, -cpu and `extra`."""
+        """The command line; the options (None: the architecture's) are the same for both but for -accel, -cpu and `extra`."""
         if program == "qemu":
             own = ["-accel", "tcg", "-cpu", self.qemu_cpu, *self.arch.qemu_options]
         else:

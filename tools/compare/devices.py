@@ -23,13 +23,14 @@ KIB, MIB = 1 << 10, 1 << 20
 
 @dataclass(frozen=True)
 class Disk:
-    """What fio does to a part of a disk: every block of it once."""
+    """What fio does to a part of a disk: every block of it once, and that so many times."""
 
     interface: str
     rw: str
     block: int
     blocks: int
     depth: int
+    loops: int = 1
 
     def region(self, divisor):
         return max(self.blocks // divisor, 1) * self.block
@@ -46,7 +47,7 @@ class Net:
 
 def disk_rows(name, sequential, random, single):
     return {
-        f"{name}_read": Disk(name, "read", MIB, sequential, 4),
+        f"{name}_read": Disk(name, "read", MIB, sequential, 4, loops=4),
         f"{name}_write": Disk(name, "write", MIB, sequential, 4),
         f"{name}_random_read": Disk(name, "randread", 4 * KIB, random, 16),
         f"{name}_random_write": Disk(name, "randwrite", 4 * KIB, random, 16),
@@ -75,7 +76,7 @@ DRIVES = {"ide": ("ide", "sda"), "virtio_blk": ("virtio", "vda")}
 # Adapter -> -device, driver in the guest.
 ADAPTERS = {"e1000": ("e1000", "e1000"), "virtio_net": ("virtio-net-pci", "virtio_net")}
 
-# How fio's terse lines of version 3 begin, and where the bytes in KiB and the milliseconds of reads and of writes are in them.
+# fio's terse lines of version 3, and where KiB and milliseconds of reads and of writes are in them.
 TERSE = re.compile(r"^3;fio-[^;]*;.*$", re.MULTILINE)
 READ, WRITE = (5, 8), (46, 49)
 
@@ -128,7 +129,7 @@ class Images:
             if "write" in row.rw:
                 lines += [f"[{name}]", *job, *verify, "do_verify=0"]
             else:
-                lines += [f"[{name}]", *job, f"[check-{name}]", *job, *verify]
+                lines += [f"[{name}]", *job, f"loops={row.loops}", f"[check-{name}]", *job, *verify]
         return "\n".join(lines) + "\n"
 
 
@@ -229,8 +230,7 @@ def dependencies(tree, names):
     return order
 
 
-# The disks' names and the adapters' drivers are those of the tables above. An adapter is up while its rows are measured only:
-# both are in the same network.
+# An adapter is up while its rows are measured only: both are in the same network.
 BEGIN = """\
 set -e
 for module in $(cat /modules/order); do
@@ -352,7 +352,7 @@ class Devices:
         """Whether everything that was to be moved was, and whether it came at the other end."""
         for name, row in self.rows.items():
             if isinstance(row, Disk):
-                expected = images.parts[name][1]
+                expected = images.parts[name][1] * row.loops
             else:
                 expected = self.count(row) * (2 * Peer.REQUEST if row.what == "ping" else self.peer.block)
                 if (row.what, self.count(row)) not in self.peer.seen:

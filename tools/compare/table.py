@@ -46,6 +46,11 @@ def verdict(ratio, must):
     return {"must": must[0], "aim": must[1], "holds": ratio <= must[0]}
 
 
+def is_of(kind, mean):
+    """Whether rows of a kind are part of a mean."""
+    return kind not in APART if mean == "all programs" else kind == mean != "boot"
+
+
 def summarize(seconds, kinds, promises):
     """Rows and means from `seconds`, row -> program -> times, and `kinds`, row -> kind."""
     rows = []
@@ -68,7 +73,7 @@ def summarize(seconds, kinds, promises):
     rows.sort(key=lambda row: KINDS.index(row["kind"]))
     means = []
     for kind in (*KINDS, "all programs"):
-        members = [row for row in rows if kind == row["kind"] != "boot" or kind == "all programs" and row["kind"] not in APART]
+        members = [row for row in rows if is_of(row["kind"], kind)]
         if len(members) > 1:
             mean = {key: geometric_mean(row[key] for row in members) for key in RATIOS}
             means.append({"kind": kind, **mean, **verdict(mean["mimus_qemu"], promises.mean.get(kind))})

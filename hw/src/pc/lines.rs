@@ -3,7 +3,7 @@
 use super::PcEvent;
 use super::state::Devices;
 use crate::acpi_pm;
-use crate::lapic::{Delivery, Destination, Message};
+use crate::lapic::{Delivery, Destination, Lapic, Message};
 use crate::time::TimerLine;
 use crate::uart::COM1;
 

@@ -473,6 +473,13 @@ impl Pc {
         count
     }
 
+    /// Receives a break at COM1.
+    pub fn serial_break(&mut self, now: u64) {
+        self.set_now(now);
+        self.devices.uart.receive_break();
+        self.settle();
+    }
+
     /// A key of the keyboard is pressed or released.
     pub fn key(&mut self, now: u64, key: Key, down: bool) {
         let now = self.set_now(now);

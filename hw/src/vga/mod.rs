@@ -197,7 +197,7 @@ impl Vga {
                 memory.push((offset, piece.clone()));
             }
         }
-        VgaState { regs: self.regs.clone(), memory }
+        VgaState { regs: self.regs.saved(), memory }
     }
 
     /// Whether [`Vga::restore`] would take `state`.

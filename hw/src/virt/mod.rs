@@ -252,7 +252,7 @@ impl Virt {
         let soon = [
             busy.then_some(devices.now),
             devices.htif.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
-            devices.rtc.next_deadline(),
+            devices.rtc.next_deadline(devices.now),
             devices.clint.next_deadline(devices.now),
         ];
         soon.into_iter().fold(None, earlier)
@@ -283,6 +283,13 @@ impl Virt {
         let count = self.devices.uart.receive(bytes);
         self.settle();
         count
+    }
+
+    /// Receives a break at the serial port.
+    pub fn serial_break(&mut self, now: u64) {
+        self.set_now(now);
+        self.devices.uart.receive_break();
+        self.settle();
     }
 
     /// Does something with the virtio device in `slot`; `None` if there is none.

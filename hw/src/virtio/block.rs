@@ -54,6 +54,8 @@ pub(super) struct Block {
     pending: Vec<Pending>,
     /// Never used twice, not even after a reset: the backend may be late.
     next_token: u64,
+    /// Jobs that the backend has, those of before a reset included: a driver must not make them more and more by resetting.
+    under_way: usize,
 }
 
 /// What becomes of a request.
@@ -66,7 +68,7 @@ enum Verdict {
 
 impl Block {
     pub(super) fn new(info: BlockInfo, backend: Box<dyn BlockBackend>) -> Self {
-        Block { info, backend, pending: Vec::new(), next_token: 0 }
+        Block { info, backend, pending: Vec::new(), next_token: 0, under_way: 0 }
     }
 
     /// The bytes that `sectors` from `sector` on are, if the disk has them all.
@@ -90,7 +92,7 @@ impl Block {
                 let data = if matches!(op, BlockOp::Read { .. }) { data } else { readable };
                 let token = self.token();
                 self.pending.push(Pending { token, head, op, data, status });
-                self.backend.submit(BlockJob { token, op });
+                self.submit(BlockJob { token, op });
                 Ok(())
             }
             Verdict::Over(code, written) => {
@@ -106,6 +108,21 @@ impl Block {
     fn token(&mut self) -> u64 {
         self.next_token += 1;
         self.next_token
+    }
+
+    fn submit(&mut self, job: BlockJob) {
+        self.under_way += 1;
+        self.backend.submit(job);
+    }
+
+    /// The backend is done with a job, wanted or not.
+    pub(super) fn returned(&mut self) {
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    /// The backend is done with a job whose driver stopped the device and gets no answer.
+    pub(super) fn forget(&mut self, token: u64) {
+        self.pending.retain(|job| job.token != token);
     }
 
     fn judge(&self, kind: u32, sector: u64, readable: &Buffer, writable: &Buffer, mem: &Dma) -> Verdict {
@@ -174,7 +191,8 @@ impl Block {
 
     pub(super) fn done(&mut self, queues: &mut [VirtQueue], mem: &Dma, token: u64, ok: bool) -> Result<(), Broken> {
         let Some(index) = self.pending.iter().position(|pending| pending.token == token) else { return Ok(()) };
-        let job = self.pending.swap_remove(index);
+        // The others stay in the order in which they were made: a restored device gives them to its backend in it.
+        let job = self.pending.remove(index);
         job.status.write(mem, 0, &[if ok { VIRTIO_BLK_S_OK } else { VIRTIO_BLK_S_IOERR } as u8]);
         let data = match job.op {
             BlockOp::Read { len, .. } if ok => u32::try_from(len).unwrap_or(u32::MAX),
@@ -215,7 +233,8 @@ impl Block {
             let token = self.token();
             if let Some(job) = self.pending.get_mut(index) {
                 job.token = token;
-                self.backend.submit(BlockJob { token, op: job.op });
+                let op = job.op;
+                self.submit(BlockJob { token, op });
             }
         }
     }
@@ -277,8 +296,8 @@ impl Device for Block {
     fn process(&mut self, index: usize, queues: &mut [VirtQueue], mem: &Dma) -> Result<bool, Broken> {
         // A queue's worth at once. Requests that end here and now could keep this going as long as others make them.
         for _ in 0..QUEUE_SIZE {
-            // A driver has no more under way than its queue holds; one that seems to must wait.
-            if self.pending.len() >= usize::from(QUEUE_SIZE) {
+            // A driver has no more under way than its queue holds; one that seems to, or has reset the device, must wait.
+            if self.under_way >= usize::from(QUEUE_SIZE) {
                 return Ok(false);
             }
             let Some(queue) = queues.get_mut(index) else { return Ok(false) };

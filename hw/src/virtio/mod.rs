@@ -346,10 +346,12 @@ impl Virtio {
 
     /// Job `token` is done, or has failed.
     pub fn block_done(&mut self, token: u64, ok: bool) {
-        if !self.runs() {
+        let Model::Block(block) = &mut self.model else { return };
+        block.returned();
+        if !self.common.runs() {
+            block.forget(token);
             return;
         }
-        let Model::Block(block) = &mut self.model else { return };
         let result = block.done(&mut self.queues, &self.mem, token, ok);
         self.check(result);
         // There is room for another job.

@@ -47,6 +47,7 @@ pub(crate) struct QueueData {
     desc_table: u64,
     avail_ring: u64,
     used_ring: u64,
+    used: bool,
 }
 
 impl VirtQueue {
@@ -195,6 +196,7 @@ impl VirtQueue {
             desc_table: state.desc_table,
             avail_ring: state.avail_ring,
             used_ring: state.used_ring,
+            used: self.used,
         }
     }
 
@@ -211,8 +213,7 @@ impl VirtQueue {
             avail_ring: data.avail_ring,
             used_ring: data.used_ring,
         };
-        // Chains that were given back and not told of: one interrupt too many does no harm, one too few does.
-        Some(VirtQueue { queue: Queue::try_from(state).ok()?, used: data.ready })
+        Some(VirtQueue { queue: Queue::try_from(state).ok()?, used: data.used })
     }
 }
 

@@ -209,7 +209,12 @@ impl Image {
         self.bytes
     }
 
-    pub(super) fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+    /// Reads all of `out` from byte `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// A range that is not within the image; whatever the host says, and what of a format is wrong.
+    pub fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.bytes) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -220,7 +225,12 @@ impl Image {
         }
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// Writes `bytes` from byte `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Image::read`].
+    pub fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         match &mut self.contents {
             Contents::Raw(raw) => raw.write(bytes, offset),
             Contents::Formatted(formatted) => formatted.for_tables(offset, bytes.len() as u64, |access, at, count| {
@@ -232,7 +242,11 @@ impl Image {
     }
 
     /// Makes what was written last.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// Whatever the host says.
+    pub fn flush(&mut self) -> io::Result<()> {
         match &mut self.contents {
             Contents::Raw(raw) => raw.file.sync_data(),
             Contents::Formatted(formatted) => {
@@ -245,7 +259,11 @@ impl Image {
     }
 
     /// Frees space, where that is wanted; that the host cannot is no failure, since what is read afterwards is anybody's guess.
-    pub(super) fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// Whatever else the host says.
+    pub fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         if !self.discard {
             return Ok(());
         }
@@ -260,7 +278,12 @@ impl Image {
         }
     }
 
-    pub(super) fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
+    /// Writes zeroes; with `unmap` the host may free the space. `stop` makes it fail.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Image::read`].
+    pub fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
         let done = match &mut self.contents {
             Contents::Raw(raw) => raw.zero(offset, len, unmap),
             Contents::Formatted(formatted) => {

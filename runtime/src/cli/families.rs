@@ -349,11 +349,14 @@ pub(super) const DEVICE: Family = Family {
         yes("ide-hd", "an IDE disk", IDE_KEYS),
         yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
         yes("virtio-blk-pci", "a disk", BLOCK_KEYS),
+        yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
+        yes("virtio-serial", "the same", SERIAL_KEYS),
+        yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-pci", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         Choice {
             name: "isa-debugcon",
             help: "",
-            offer: Offer::Instead("there is no -chardev yet: use -debugcon, which is this device at port 0xe9"),
+            offer: Offer::Instead("use -debugcon, which is this device at port 0xe9"),
         },
     ],
 };
@@ -368,6 +371,8 @@ pub(super) const DEVICE_RISCV: Family = Family {
     common: DEVICES_LATER,
     choices: &[
         yes("virtio-blk-device", "a disk", BLOCK_KEYS),
+        yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
+        yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
         yes(
             "virtio-net-device",
@@ -393,6 +398,20 @@ const BLOCK_KEYS: &[Key] = &[
     key_later("queue-size"),
 ];
 
+/// The keys of virtio consoles' controllers, and of consoles.
+const SERIAL_KEYS: &[Key] = &[
+    key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0"),
+    key_later("bus"),
+    key_later("max_ports"),
+];
+const CONSOLE_KEYS: &[Key] = &[
+    key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
+    key("id", Kind::Text("a name"), "what the monitor calls it"),
+    key("name", Kind::Text("a name"), "not told to the guest"),
+    key_later("bus"),
+    key_later("nr"),
+];
+
 /// The keys of IDE drives.
 const IDE_KEYS: &[Key] = &[
     key("drive", Kind::Text("the id of a -drive with if=none"), "the image"),
@@ -408,6 +427,7 @@ const IDE_KEYS: &[Key] = &[
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
 const DEVICES_LATER: &[Choice] = &[
+    later("virtserialport"),
     later("virtio-*"),
     later("vhost-*"),
     later("e1000*"),

@@ -4,6 +4,7 @@
 //! meaning. Nothing is silently ignored: what cannot be honoured is an error that names the option.
 
 mod argv;
+mod chardev;
 mod disks;
 mod display;
 mod error;
@@ -28,8 +29,8 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, Debugcon, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    Nic, NicModel, VirtioDevice,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, JitConfig, LOG_ITEMS, LogItems, MachineKind, Nic,
+    NicModel, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -236,8 +237,10 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     let mut networks = networks(given)?;
     config.nics = Vec::new();
     adapters(arch, &mut networks, &mut config)?;
+    let mut chardevs = chardev::Chardevs::parse(given)?;
     for value in given.all("device") {
-        device(utf8("device", value)?, arch, devices, &mut disks, &mut networks, &mut config)?;
+        let mut hosts = Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs };
+        device(utf8("device", value)?, arch, devices, &mut hosts, &mut config)?;
     }
     config.ide = disks.finish()?;
     networks.check()?;
@@ -246,8 +249,8 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         config.nics = Config::default().nics;
     }
     display::parse(given, arch, &mut config)?;
-    chardevs(given, &mut config)?;
-    monitors::monitors(given, given.one("serial").is_some(), &mut config)?;
+    chardev::serial(given, &mut chardevs, &mut config)?;
+    monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, &mut config)?;
     monitors::identity(given, &mut config)?;
     boot(given, arch, &mut config)?;
     for value in given.all("d") {
@@ -408,14 +411,15 @@ fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError
     Ok(())
 }
 
-fn device(
-    text: &str,
-    arch: Arch,
-    family: &Family,
-    disks: &mut disks::Disks,
-    networks: &mut net::Networks,
-    config: &mut Config,
-) -> Result<(), Stop> {
+/// What of the host's side devices refer to.
+struct Hosts<'a> {
+    disks: &'a mut disks::Disks,
+    networks: &'a mut net::Networks,
+    chardevs: &'a mut chardev::Chardevs,
+}
+
+fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
+    let Hosts { disks, networks, chardevs } = hosts;
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
@@ -435,9 +439,13 @@ fn device(
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,
             },
+            "virtio-serial-pci" | "virtio-serial" | "virtio-serial-device" => VirtioDevice::Console(Chardev::Null),
             _ => VirtioDevice::Rng,
         });
         return Ok(());
+    }
+    if name == "virtconsole" {
+        return Ok(chardev::virtconsole(&option, &values, chardevs, config)?);
     }
     let port = |key: &str, default: u16| {
         values
@@ -459,87 +467,6 @@ fn device(
 
 /// The port of QEMU's `-debugcon`.
 const DEBUGCON_PORT: u16 = 0xe9;
-
-fn chardevs(given: &Given, config: &mut Config) -> Result<(), CliError> {
-    let explicit = |name: &'static str| -> Result<Option<Chardev>, CliError> {
-        let mut all = given.all(name);
-        let first = all.next().map(|value| chardev(name, value, config.nographic)).transpose()?;
-        match all.next() {
-            Some(_) => Err(CliError::new(format!("-{name}"), "more than one is not supported yet")),
-            None => Ok(first),
-        }
-    };
-    let serial = explicit("serial")?;
-    let debugcon = explicit("debugcon")?;
-    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
-        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
-            return Err(CliError::new(option, "stdio is where -display curses draws"));
-        }
-    }
-    config.serial = match serial {
-        Some(chardev) => chardev,
-        None if config.nographic => Chardev::Stdio { mux: true },
-        // In QEMU the port would be in a window beside the screen.
-        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
-        None => Chardev::Stdio { mux: false },
-    };
-    let iobase = debugcon_port(given)?;
-    if debugcon.is_none() && iobase.is_some() {
-        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
-    }
-    let iobase = iobase.unwrap_or(DEBUGCON_PORT);
-    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
-    Ok(())
-}
-
-/// Character devices of QEMU that mimus does not have; a name that ends in `:` or `/` begins a value.
-const CHARDEVS_NOT_YET: &[&str] = &[
-    "none",
-    "vc",
-    "vc:",
-    "pty",
-    "chardev:",
-    "con:",
-    "COM",
-    "/dev/",
-    "parport",
-    "pipe:",
-    "tcp:",
-    "telnet:",
-    "websocket:",
-    "udp:",
-    "unix:",
-    "msmouse",
-    "wctablet",
-    "braille",
-    "fake",
-    "mon:",
-];
-
-fn chardev(name: &str, value: &OsStr, nographic: bool) -> Result<Chardev, CliError> {
-    let option = format!("-{name}");
-    if let Some(file) = argv::strip_prefix(value, "file:") {
-        return match file.is_empty() {
-            true => Err(CliError::new(option, "'file:' needs a file name: file:FILE")),
-            false => Ok(Chardev::File(PathBuf::from(file))),
-        };
-    }
-    let text = value.to_string_lossy();
-    let begins = |known: &&str| match known.ends_with([':', '/']) || *known == "COM" {
-        true => text.starts_with(*known),
-        false => text == *known,
-    };
-    let supported = "(supported: stdio, mon:stdio, file:FILE, null)";
-    match &*text {
-        "stdio" => Ok(Chardev::Stdio { mux: nographic }),
-        "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
-        "null" => Ok(Chardev::Null),
-        _ if CHARDEVS_NOT_YET.iter().any(begins) => {
-            Err(CliError::new(option, format!("'{text}' is not supported yet {supported}")))
-        }
-        _ => Err(CliError::new(option, format!("'{text}' is not a character device {supported}"))),
-    }
-}
 
 fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
     config.bios = match given.path("bios")? {

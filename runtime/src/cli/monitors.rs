@@ -3,27 +3,28 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use super::chardev::{self, Chardevs};
 use super::keyval::{self, Item, Key, Kind};
 use super::{CliError, Given, utf8};
-use crate::config::{Chardev, Config, MonitorSocket};
+use crate::config::{Chardev, Config, MonitorSocket, VirtioDevice};
 
 /// The port of `-s`.
 const GDB_PORT: u16 = 1234;
 
 /// Where to listen unless another host is named: nobody else is to reach a machine's insides.
-const LOOPBACK: &str = "127.0.0.1";
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 const SUPPORTED: &str = "(supported: stdio, unix:PATH, tcp:HOST:PORT, none)";
 
 /// What an endpoint does unless it says otherwise.
 #[derive(Clone, Copy)]
-struct Defaults {
+pub(super) struct Defaults {
     server: bool,
     wait: bool,
 }
 
 /// QEMU's defaults for monitors: a client; a server waits.
-const MONITOR: Defaults = Defaults { server: false, wait: true };
+pub(super) const MONITOR: Defaults = Defaults { server: false, wait: true };
 
 /// And for debuggers.
 const DEBUGGER: Defaults = Defaults { server: true, wait: false };
@@ -55,7 +56,7 @@ fn setting(option: &str, item: &Item, server: &mut bool, wait: &mut bool) -> Res
 }
 
 /// Parses a place to connect at; `None` for none.
-fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<MonitorSocket>, CliError> {
+pub(super) fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<MonitorSocket>, CliError> {
     let option = format!("-{name}");
     let text = utf8(name, value)?;
     match text {
@@ -94,7 +95,12 @@ fn endpoints(given: &Given, name: &'static str) -> Result<Vec<MonitorSocket>, Cl
 
 /// Reads the options that say where monitors and debuggers are. To be called when the serial port is settled; whether that was
 /// `explicit`.
-pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Result<(), CliError> {
+pub(super) fn monitors(
+    given: &Given,
+    explicit: bool,
+    chardevs: &mut Chardevs,
+    config: &mut Config,
+) -> Result<(), CliError> {
     config.monitors = endpoints(given, "monitor")?;
     config.qmp = endpoints(given, "qmp")?;
     let pretty = endpoints(given, "qmp-pretty")?;
@@ -103,6 +109,7 @@ pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Re
     }
     config.qmp_pretty = !pretty.is_empty();
     config.qmp.extend(pretty);
+    chardev::mon(given, chardevs, config)?;
     config.gdb = match given.one("gdb") {
         Some(_) if given.flag("s") => return Err(CliError::new("-s", "cannot be combined with -gdb")),
         Some(value) => endpoint("gdb", value, DEBUGGER)?,
@@ -118,7 +125,8 @@ pub(super) fn monitors(given: &Given, explicit: bool, config: &mut Config) -> Re
         .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
         .filter_map(|(option, endpoint)| (*endpoint == MonitorSocket::Stdio).then_some(option))
         .collect();
-    let serial = matches!(config.serial, Chardev::Stdio { .. });
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }));
+    let serial = matches!(config.serial, Chardev::Stdio { .. }) || config.virtio.iter().any(console);
     match users.split_first() {
         // In QEMU the port would be in a window then.
         Some((_, [])) if serial && !explicit && !config.nographic => config.serial = Chardev::Null,

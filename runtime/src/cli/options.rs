@@ -176,10 +176,10 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     once(
         "vnc",
-        "[HOST]:N",
+        "[HOST]:N[,password=on]",
         Console,
-        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
-         Whoever reaches the port may use the machine: there are no passwords",
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named, or unix:PATH.\n\
+         Whoever reaches it may use the machine, unless it asks for a password, which a monitor sets (set_password)",
     ),
     once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(
@@ -187,8 +187,15 @@ pub(super) const OPTIONS: &[Opt] = &[
         "DEV",
         Console,
         "the first serial port: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the guest; default with \
-         -nographic), file:FILE or null",
+         -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID or null",
     ),
+    each(
+        "chardev",
+        "TYPE,id=ID[,KEY=VALUE...]",
+        Console,
+        "what a console or a monitor is connected to; see -chardev help",
+    ),
+    each("mon", "[chardev=]ID[,mode=readline|control]", Console, "a human monitor, or QMP, on a -chardev"),
     each("debugcon", "DEV", Console, "a debug console at port 0xe9, to stdio, file:FILE or null"),
     once("hda", "FILE", Console, "the first IDE disk; -hdb, -hdc and -hdd the others"),
     once("hdb", "FILE", Console, "the second IDE disk"),
@@ -278,7 +285,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("smbios"),
     later_flag("win2k-hack"),
     // Network, character devices, TPM.
-    later("chardev"),
     later("tpmdev"),
     // Boot.
     later("dtb"),
@@ -298,7 +304,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("icount"),
     later("incoming"),
     later("loadvm"),
-    later("mon"),
     later("msg"),
     later_flag("no-shutdown"),
     later_flag("nodefaults"),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config::{
-    Cache, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, NetBackend, Protocol, UserNet, VgaKind, Video,
-    VncTarget,
+    Cache, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, MonitorSocket, NetBackend, Protocol,
+    UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 
@@ -24,6 +24,10 @@ fn printed(line: &str) -> String {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{line}: {other:?}"),
     }
+}
+
+fn vnc(host: &str, display: u16, password: bool) -> Option<VncTarget> {
+    Some(VncTarget { place: VncPlace::Display { host: host.into(), display }, password })
 }
 
 #[test]
@@ -65,12 +69,16 @@ fn good_lines() {
         ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
         ("-display none", |c| c.serial = Chardev::Null),
         ("-display curses", |c| (c.serial, c.curses) = (Chardev::Null, true)),
-        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "127.0.0.1".into(), display: 1 }))),
+        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, vnc("127.0.0.1", 1, false))),
         ("-vnc [::1]:2,password=off -serial stdio", |c| {
-            c.vnc = Some(VncTarget { host: "::1".into(), display: 2 });
+            c.vnc = vnc("::1", 2, false);
         }),
         ("-display vnc=h:3", |c| {
-            (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "h".into(), display: 3 }));
+            (c.serial, c.vnc) = (Chardev::Null, vnc("h", 3, false));
+        }),
+        ("-vnc :4,password=on -serial stdio", |c| c.vnc = vnc("127.0.0.1", 4, true)),
+        ("-vnc unix:/x -serial stdio", |c| {
+            c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
         ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
@@ -137,6 +145,8 @@ fn good_lines() {
 
 #[test]
 fn bad_lines() {
+    let devices =
+        "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)";
     let rows = [
         ("-krenel x", "-krenel: unknown option; did you mean -kernel? (-help lists all)"),
         ("--krenel x", "--krenel: unknown option; did you mean -kernel? (-help lists all)"),
@@ -170,10 +180,10 @@ fn bad_lines() {
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
-        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),
-        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
-        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, none)"),
-        ("-vnc unix:/x", "-vnc: 'unix:/x' is not supported yet (supported: [HOST]:N, none)"),
+        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc unix:", "-vnc: 'unix:' names no socket (supported: [HOST]:N, unix:PATH, none)"),
         ("-vnc :1,websocket=on", "-vnc: websocket: not supported yet"),
         ("-vnc :1 -vga none", "-vnc: the machine has no display adapter"),
         ("-vnc :1 -display vnc=:2", "-vnc: given with -display vnc, which is the same"),
@@ -227,19 +237,19 @@ fn bad_lines() {
         // Devices.
         (
             "-device rtl8139",
-            "-device: 'rtl8139' is not supported yet (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
+            "-device: 'rtl8139' is not supported yet (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtio-serial, virtconsole, virtio-rng-pci)",
         ),
         (
             "-device isa-debug-exti",
-            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtio-serial, virtconsole, virtio-rng-pci)",
         ),
         (
             "-device frobnicator",
-            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-rng-pci)",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, virtio-net, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtio-serial, virtconsole, virtio-rng-pci)",
         ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",
-            "-device: 'isa-debugcon': there is no -chardev yet: use -debugcon, which is this device at port 0xe9",
+            "-device: 'isa-debugcon': use -debugcon, which is this device at port 0xe9",
         ),
         (
             "-device isa-debug-exit,iobase=0x10000",
@@ -254,19 +264,35 @@ fn bad_lines() {
         ("-display gtk", "-display: 'gtk' is not supported yet (supported: none, curses)"),
         ("-display nome", "-display: 'nome' is not a display; did you mean 'none'? (supported: none, curses)"),
         // Character devices.
-        ("-serial pty", "-serial: 'pty' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
+        ("-serial vc", &format!("-serial: 'vc' is not supported yet {devices}")),
+        ("-serial mon:null", &format!("-serial: 'mon:null' is not supported yet {devices}")),
+        ("-serial studio", &format!("-serial: 'studio' is not a character device {devices}")),
+        ("-serial unix:/x,telnet=on", "-serial: 'telnet' is not supported here (settings: server, wait)"),
+        ("-serial chardev:x", "-serial: there is no -chardev with id=x"),
+        ("-serial pipe:", "-serial: 'pipe:' needs a file name: pipe:FILE"),
+        ("-chardev null", "-chardev null: needs id=ID"),
+        ("-chardev null,id=a -chardev pty,id=a", "-chardev: the id 'a' is given twice"),
+        ("-chardev file,id=a", "-chardev file: needs path=PATH"),
+        ("-chardev socket,id=a,host=h", "-chardev socket: needs path=PATH, or port=PORT and perhaps host=HOST"),
+        ("-chardev socket,id=a,path=p,nowait", "-chardev socket: wait= is for server=on"),
+        ("-chardev socket,id=a,path=p,telnet=on", "-chardev socket: telnet: not supported yet"),
+        ("-device virtio-serial-pci -device virtconsole", "-device virtconsole: needs chardev=ID"),
         (
-            "-serial tcp::1,server",
-            "-serial: 'tcp::1,server' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)",
+            "-chardev pty,id=a -device virtconsole,chardev=a",
+            "-device virtconsole: needs a virtio-serial device before it",
         ),
-        ("-serial mon:null", "-serial: 'mon:null' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
         (
-            "-serial studio",
-            "-serial: 'studio' is not a character device (supported: stdio, mon:stdio, file:FILE, null)",
+            "-chardev pty,id=a -device virtio-serial -device virtconsole,chardev=a -serial chardev:a",
+            "-serial: the character device 'a' is in use by -device virtconsole",
         ),
+        (
+            "-chardev stdio,id=a -device virtio-serial -device virtconsole,chardev=a -serial stdio",
+            "-serial: cannot use stdio by multiple character devices",
+        ),
+        ("-chardev pty,id=a -mon a", "-mon: a monitor cannot be at pty yet"),
         ("-serial file:", "-serial: 'file:' needs a file name: file:FILE"),
         ("-serial null -serial stdio", "-serial: more than one is not supported yet"),
-        ("-debugcon vc", "-debugcon: 'vc' is not supported yet (supported: stdio, mon:stdio, file:FILE, null)"),
+        ("-debugcon vc", &format!("-debugcon: 'vc' is not supported yet {devices}")),
         // Boot and logs.
         ("-append quiet", "-append: needs -kernel"),
         ("-initrd x", "-initrd: needs -kernel"),
@@ -312,7 +338,10 @@ fn arguments_that_no_shell_would_split() {
         (&["-kernel", ""], "-kernel: the file name is empty"),
         (&["-stats", ""], "-stats: the file name is empty"),
         (&["-m", ""], "-m: the value is empty"),
-        (&["-serial", ""], "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, null)"),
+        (
+            &["-serial", ""],
+            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)",
+        ),
         (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
         (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (supported: max)"),
         (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),
@@ -377,6 +406,9 @@ fn texts() {
          ide-hd               an IDE disk\n\
          ide-cd               an IDE CD-ROM drive\n\
          virtio-blk-pci       a disk\n\
+         virtio-serial-pci    a virtio console's controller; see virtconsole\n\
+         virtio-serial        the same\n\
+         virtconsole          a console at the virtio-serial device before it\n\
          virtio-rng-pci       a source of random numbers\n"
     );
     assert_eq!(
@@ -390,6 +422,30 @@ fn texts() {
         printed("-display help"),
         "Available display backend types:\nnone                 no display\ncurses               the screen's text in this terminal\n"
     );
+}
+
+#[test]
+fn character_devices() {
+    let unix = |wait| MonitorSocket::Unix { path: "/s".into(), server: true, wait };
+    let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port: 9, server: false, wait: false };
+    let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
+    let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
+    let is = |chardev: Chardev| vec![VirtioDevice::Console(chardev)];
+    assert_eq!(consoles("pty,id=c"), is(Chardev::Pty));
+    assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
+    assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
+    assert_eq!(consoles("socket,id=c,path=/s,server=on"), is(Chardev::Socket(unix(true))));
+    assert_eq!(consoles("socket,id=c,port=9,host="), is(Chardev::Socket(tcp.clone())));
+    let config = config_of(&format!("{console} stdio,id=c -nographic"));
+    assert_eq!((config.virtio, config.serial), (is(Chardev::Stdio { mux: false }), Chardev::Null));
+    assert_eq!(config_of("-serial tcp::9").serial, Chardev::Socket(tcp));
+    assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
+    let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
+    assert_eq!((config.serial, config.monitors.len()), (Chardev::Stdio { mux: true }, 0));
+    let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
+    assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
+    assert!(printed("-chardev help").contains("\nsocket    "));
+    assert!(printed("-chardev socket,help").contains("  path   "));
 }
 
 #[test]
@@ -543,7 +599,8 @@ fn good_lines_of_riscv() {
 
 #[test]
 fn bad_lines_of_riscv() {
-    let supported = "(supported: virtio-blk-device, virtio-rng-device, virtio-net-device)";
+    let supported =
+        "(supported: virtio-blk-device, virtio-serial-device, virtconsole, virtio-rng-device, virtio-net-device)";
     let rng = "-device virtio-rng-device ".repeat(9);
     let drives = "-drive file=x ".repeat(9);
     let rows = [

@@ -1,7 +1,6 @@
 //! The PC.
 
 mod nic;
-mod virtio;
 
 use std::sync::{Arc, Mutex};
 
@@ -9,15 +8,19 @@ use anyhow::{Context, Result};
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
+use mimus_hw::pci::DevFn;
+use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::firmware::{self, Rom};
 use super::info;
+use super::input::Input;
 use super::screen::{self, Held};
+use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::block::{DiskQueue, DiskThread, Exchange, Image};
+use crate::block::{DiskQueue, Exchange, Image};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
@@ -25,7 +28,6 @@ use crate::config::{Config, Disk, IdeDrive};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
-use crate::net::NetThread;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
@@ -53,6 +55,19 @@ impl Exchange for Place {
 
     fn done(&self, token: u64, ok: bool) {
         self.access(|ide| ide.block_done(self.place, token, ok));
+    }
+}
+
+/// The way to a virtio device.
+struct Slot {
+    outside: Outside,
+    devfn: DevFn,
+}
+
+impl Access for Slot {
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
+        let function = |function: &mut VirtioPci, _| f(function.device_mut());
+        self.outside.access(|pc, now| pc.function(now, self.devfn, function)).unwrap_or_default()
     }
 }
 
@@ -92,9 +107,8 @@ fn ide(parts: &Parts) -> Result<(Ide, Vec<Unstarted>)> {
 
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
-    // Before the devices: the threads use them.
-    _disks: Vec<DiskThread>,
-    _networks: Vec<NetThread>,
+    // Before the devices: its threads use them.
+    started: Started,
     pc: SharedPc,
     clock: Clock,
     kicker: Arc<Kicker>,
@@ -151,9 +165,9 @@ impl Board for PcBoard {
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
         let config = parts.config;
-        let serial = parts.sink("-serial", &config.serial)?;
+        let (serial, typed) = parts.open("-serial", &config.serial)?;
         let debugcon = match &config.debugcon {
-            Some(debugcon) => parts.sink("-debugcon", &debugcon.chardev)?,
+            Some(debugcon) => parts.open("-debugcon", &debugcon.chardev)?.0,
             None => Box::new(NullSink),
         };
         let board = PcConfig {
@@ -176,7 +190,13 @@ impl Board for PcBoard {
             screen::plug(config, &mut pc, vram.clone())?;
         }
         let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
-        let virtio = virtio::plug(parts, &mut pc)?;
+        let mut unstarted_virtio = Vec::new();
+        for device in &config.virtio {
+            let (device, unstarted) = virtio::make(parts, device)?;
+            let place = pc.plug(None, Box::new(VirtioPci::new(device)));
+            let place = place.context("-device: no free place on the PCI bus for a virtio device")?;
+            unstarted_virtio.push((place, unstarted));
+        }
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         if rom.is_some() {
             pc.set_fw_cfg(firmware::configure(config, parts.dma()));
@@ -187,11 +207,17 @@ impl Board for PcBoard {
         let outside =
             Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
         let networks = nic::start(networks, &outside)?;
-        let mut disks = virtio::start(virtio, &outside)?;
+        let mut started = Started { networks, ..Started::default() };
+        for (devfn, unstarted) in unstarted_virtio {
+            started.start(unstarted, Slot { outside: outside.clone(), devfn })?;
+        }
         for (place, queue, image, disk) in unstarted {
             let exchange = Place { outside: outside.clone(), place };
-            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
+            started.disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
         }
+        let serial = outside.clone();
+        let deliver = move |bytes: &[u8]| serial.access(|pc, now| pc.serial_receive(now, bytes));
+        started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
         let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
         let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
@@ -199,18 +225,7 @@ impl Board for PcBoard {
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
-        let board = PcBoard {
-            _disks: disks,
-            _networks: networks,
-            pc,
-            clock,
-            kicker,
-            acpi,
-            console,
-            held,
-            rom,
-            interrupt_pending: false,
-        };
+        let board = PcBoard { started, pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false };
         Ok((board, cpu))
     }
 
@@ -252,14 +267,15 @@ impl Board for PcBoard {
         Ok(())
     }
 
-    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
+    fn inputs(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.started.inputs)
+    }
+
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
         let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
-        move |bytes: &[u8]| {
-            let accepted = bus::lock(&pc).serial_receive(clock.now(), bytes);
-            if accepted != 0 {
-                kicker.kick();
-            }
-            accepted
+        move || {
+            bus::lock(&pc).serial_break(clock.now());
+            kicker.kick();
         }
     }
 

@@ -6,20 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
-use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
-use mimus_softmmu::{Backing, Dma, MmioBus, PAGE_SIZE};
+use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
+use super::input::Input;
+use super::virtio::{self, Access, HostEntropy, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::block::{DiskQueue, DiskThread, Exchange, Image};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::clock::{Alarm, Clock};
-use crate::config::{self, Config, Disk, VirtioDevice};
+use crate::config::{self, Config};
 use crate::kick::Kicker;
 use crate::log;
-use crate::net::{self, NetQueue, NetThread};
 use crate::vcpu::Vcpu;
 
 /// The page tables that harts walk have up to five levels.
@@ -129,107 +128,23 @@ impl Bus for VirtBus {
     }
 }
 
-/// The way of a disk or a network to its device.
+/// The way to a virtio device.
 struct Slot {
     devices: Arc<Devices>,
     slot: usize,
 }
 
-impl Slot {
+impl Access for Slot {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         self.devices.access(|virt, _| virt.virtio(self.slot, f)).unwrap_or_default()
     }
 }
 
-impl Exchange for Slot {
-    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.access(|device| device.block_fill(token, at, bytes))
-    }
-
-    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        self.access(|device| device.block_take(token, at, bytes))
-    }
-
-    fn done(&self, token: u64, ok: bool) {
-        self.access(|device| device.block_done(token, ok));
-    }
-}
-
-impl net::Exchange for Slot {
-    fn transmit(&self, batch: &mut Batch) -> bool {
-        self.access(|device| device.transmit(batch))
-    }
-
-    fn receive(&self, queue: &mut FrameQueue) -> bool {
-        self.access(|device| device.receive(queue))
-    }
-
-    fn offloads(&self) -> Offloads {
-        let mut virt = self.devices.lock();
-        virt.virtio(self.slot, |device| device.offloads()).unwrap_or_default()
-    }
-}
-
-/// The host's random numbers.
-pub(super) struct HostEntropy;
-
-impl Entropy for HostEntropy {
-    fn fill(&mut self, out: &mut [u8]) {
-        let mut rest = out;
-        while !rest.is_empty() {
-            // It has them from boot on, and signals are no reason to stop; without the call the guest gets zeros.
-            match rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()) {
-                Ok(count) => rest = rest.get_mut(count..).unwrap_or_default(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::warn!("no random numbers: {error}");
-                    return;
-                }
-            }
-        }
-    }
-}
-
 /// The devices of the board and the host's side of them.
 pub(super) struct VirtBoard {
-    // Before the devices: the threads use them.
-    disks: Vec<DiskThread>,
-    networks: Vec<NetThread>,
+    // Before the devices: its threads use them.
+    started: Started,
     devices: Arc<Devices>,
-}
-
-/// Disks and networks that have their slots and not their threads.
-#[derive(Default)]
-struct Unstarted {
-    disks: Vec<(usize, DiskQueue, Image, Disk)>,
-    networks: Vec<(usize, NetQueue)>,
-}
-
-/// Plugs in the virtio devices that the configuration names; those among them that need a thread.
-fn plug(config: &Config, virt: &mut Virt, mem: &Dma) -> Result<Unstarted> {
-    let mut unstarted = Unstarted::default();
-    for device in &config.virtio {
-        let mem = mem.clone();
-        let (mut disk_queue, mut network) = (None, None);
-        let device = match device {
-            VirtioDevice::Block(disk) => {
-                let image = Image::open("-drive", disk)?;
-                let jobs = DiskQueue::new();
-                let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
-                disk_queue = Some((jobs, image, disk.clone()));
-                device
-            }
-            VirtioDevice::Rng => Virtio::rng(mem, Box::new(HostEntropy)),
-            VirtioDevice::Net { mac, netdev } => {
-                network = netdev.as_ref().map(NetQueue::open).transpose()?;
-                Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer))
-            }
-        };
-        let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
-        unstarted.disks.extend(disk_queue.map(|(jobs, image, disk)| (slot, jobs, image, disk)));
-        unstarted.networks.extend(network.map(|network| (slot, network)));
-    }
-    Ok(unstarted)
 }
 
 impl Board for VirtBoard {
@@ -242,10 +157,15 @@ impl Board for VirtBoard {
     fn build(parts: &Parts) -> Result<(VirtBoard, Box<Cpu>)> {
         let config = parts.config;
         let mem = parts.dma();
-        let serial = parts.sink("-serial", &config.serial)?;
+        let (serial, typed) = parts.open("-serial", &config.serial)?;
         let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
-        let mut virt = Virt::new(&board, serial, mem.clone());
-        let unstarted = plug(config, &mut virt, &mem)?;
+        let mut virt = Virt::new(&board, serial, mem);
+        let mut unstarted = Vec::new();
+        for device in &config.virtio {
+            let (device, host) = virtio::make(parts, device)?;
+            let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
+            unstarted.push((slot, host));
+        }
         let devices = Arc::new(Devices {
             virt: Mutex::new(virt),
             clock: parts.clock.clone(),
@@ -255,16 +175,13 @@ impl Board for VirtBoard {
             shift: AtomicU64::new(0),
             stimecmp: AtomicU64::new(u64::MAX),
         });
-        let mut disks = Vec::new();
-        for (slot, queue, image, disk) in unstarted.disks {
-            let exchange = Slot { devices: devices.clone(), slot };
-            disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
+        let mut started = Started::default();
+        for (slot, host) in unstarted {
+            started.start(host, Slot { devices: devices.clone(), slot })?;
         }
-        let mut networks = Vec::new();
-        for (slot, queue) in unstarted.networks {
-            let exchange = Slot { devices: devices.clone(), slot };
-            networks.push(queue.start(exchange).context("cannot start a network's thread")?);
-        }
+        let serial = devices.clone();
+        let deliver = move |bytes: &[u8]| serial.access(|virt, now| virt.serial_receive(now, bytes));
+        started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
         let bus = Box::new(VirtBus(devices.clone()));
         let (rom, size) = boot::ROM;
@@ -274,7 +191,7 @@ impl Board for VirtBoard {
         }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
-        Ok((VirtBoard { disks, networks, devices }, cpu))
+        Ok((VirtBoard { started, devices }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
@@ -307,9 +224,13 @@ impl Board for VirtBoard {
         Ok(())
     }
 
-    fn input(&self) -> impl FnMut(&[u8]) -> usize + Send + 'static {
+    fn inputs(&mut self) -> Vec<Input> {
+        std::mem::take(&mut self.started.inputs)
+    }
+
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
         let devices = self.devices.clone();
-        move |bytes: &[u8]| devices.access(|virt, now| virt.serial_receive(now, bytes))
+        move || devices.access(|virt, now| virt.serial_break(now))
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
@@ -350,14 +271,5 @@ impl Board for VirtBoard {
 
     fn reset(&mut self) {
         self.devices.access(|virt, now| virt.reset(now));
-    }
-}
-
-impl std::fmt::Debug for VirtBoard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VirtBoard")
-            .field("disks", &self.disks)
-            .field("networks", &self.networks)
-            .finish_non_exhaustive()
     }
 }

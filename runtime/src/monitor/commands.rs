@@ -49,6 +49,7 @@ macro_rules! commands {
 
 /// All commands.
 static COMMANDS: &[Command] = commands! {
+    ["change"] "vnc password text" "change the password of the VNC server" change;
     ["cont", "c"] "" "resume emulation" cont;
     ["gpa2hva"] "addr" "say that host addresses are not told" no_host_address;
     ["gva2gpa"] "addr" "print the guest physical address of a guest virtual one" gva2gpa;
@@ -63,6 +64,7 @@ static COMMANDS: &[Command] = commands! {
     ["quit", "q"] "" "quit the emulator" quit;
     ["screendump"] "filename [-f format]" "save screen as an image; format is png (default) or ppm" screendump;
     ["sendkey"] "keys [hold_ms]" "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)" sendkey;
+    ["set_password"] "vnc text [keep]" "set the password of the VNC server" set_password;
     ["stop", "s"] "" "stop emulation" stop;
     ["sum"] "addr size" "compute the checksum of a memory region" sum;
     ["system_powerdown"] "" "send system power down event" system_powerdown;
@@ -367,6 +369,22 @@ fn split_keys(text: &str) -> Vec<String> {
         rest = rest.get(end + 1..).unwrap_or_default();
     }
     keys
+}
+
+fn change(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["vnc", "password" | "passwd", password] => c.machine.set_vnc_password(password),
+        ["vnc", "password" | "passwd"] => Err("the password is missing: it is not asked for".to_owned()),
+        _ => Err("only 'vnc password' can be changed".to_owned()),
+    }
+}
+
+fn set_password(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["vnc", password] | ["vnc", password, "keep"] => c.machine.set_vnc_password(password),
+        ["vnc", _, _] => Err("who is connected stays so: 'keep' is all there is".to_owned()),
+        _ => Err("a protocol, which is vnc, and a password are needed".to_owned()),
+    }
 }
 
 fn registers(c: &mut Context<'_>) -> Outcome {

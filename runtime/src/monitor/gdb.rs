@@ -36,6 +36,10 @@ const POINTS: usize = 1024;
 /// Bytes of memory read or written at once.
 const PIECE: usize = 4096;
 
+/// Bytes of memory that one packet is told, in such pieces: the answer is kept until the debugger reads it, and nobody else is
+/// listened to before it is complete.
+const MOST: usize = 1 << 20;
+
 /// Any guest: its registers are described by the target.
 #[derive(Debug)]
 enum AnyGuest {}
@@ -108,6 +112,8 @@ struct Guest {
     xml: String,
     breakpoints: Vec<Breakpoint>,
     watches: Vec<Watch>,
+    /// Bytes of memory that the present packet was told.
+    told: usize,
     /// What the machine has of them. Debuggers take all away whenever the guest stops, and put them back before it goes on: only
     /// what changes by that costs anything.
     applied: (Vec<u64>, Vec<Watch>),
@@ -250,6 +256,10 @@ impl SingleThreadBase for Guest {
 
     fn read_addrs(&mut self, start_addr: u64, data: &mut [u8]) -> TargetResult<usize, Self> {
         let len = data.len().min(PIECE);
+        self.told += len;
+        if self.told > MOST {
+            return Err(TargetError::NonFatal);
+        }
         let (count, bytes) = self.call(move |machine| {
             let mut bytes = vec![0; len];
             (machine.read(Space::Virtual, start_addr, &mut bytes), bytes)
@@ -430,13 +440,14 @@ impl Gdb {
         let description = begun.clone().unwrap_or_else(|Gone| Arc::new(empty()));
         let xml = description_xml(&description);
         let (breakpoints, watches) = (Vec::new(), Vec::new());
-        let mut guest = Guest { control, description, xml, breakpoints, watches, applied: Default::default() };
+        let mut guest = Guest { control, description, xml, breakpoints, watches, told: 0, applied: Default::default() };
         let machine = begun.ok().and_then(|_| GdbStub::new(Answers::default()).run_state_machine(&mut guest).ok());
         Gdb { guest, machine }
     }
 
     /// Gives the protocol a byte; `None` when the session is over.
     fn byte(&mut self, byte: u8) -> Option<()> {
+        self.guest.told = 0;
         let machine = self.machine.take()?;
         let (idle, next) = match machine {
             Machine::Idle(machine) => (true, machine.incoming_data(&mut self.guest, byte)),

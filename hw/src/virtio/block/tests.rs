@@ -231,6 +231,39 @@ fn no_more_is_under_way_than_the_queue_holds() {
 }
 
 #[test]
+fn resets_do_not_pile_jobs_up() {
+    let mut s = Setup::new(info());
+    for _ in 0..4 {
+        for _ in 0..100 {
+            s.request(VIRTIO_BLK_T_OUT, 0, &[&[0; 512]], &[]);
+        }
+        s.device.set_status(0);
+        s.driver = Driver::start(&mut s.device, &s.ram);
+    }
+    let jobs = s.jobs.take();
+    assert_eq!(jobs.len(), usize::from(QUEUE_SIZE));
+    let late = s.request(VIRTIO_BLK_T_FLUSH, 0, &[], &[]);
+    assert_eq!(s.jobs.take(), []);
+    s.device.block_done(jobs[0].token, true);
+    let [flush] = s.jobs.take()[..] else { panic!("there is room again") };
+    s.device.block_done(flush.token, true);
+    assert_eq!(s.driver.used(0), [(late.head, 1)]);
+}
+
+#[test]
+fn a_job_that_ends_in_a_stopped_device_is_not_begun_again() {
+    let mut s = Setup::new(info());
+    s.request(VIRTIO_BLK_T_OUT, 0, &[&[0; 512]], &[]);
+    let [job] = s.jobs.take()[..] else { panic!("one job") };
+    s.device.set_status(11);
+    s.device.block_done(job.token, true);
+    let jobs = Jobs::default();
+    let mut back = Virtio::block(s.mem.clone(), info(), Box::new(jobs.clone()));
+    back.restore(s.device.save());
+    assert_eq!(jobs.take(), []);
+}
+
+#[test]
 fn hostile_chains_need_a_reset_and_nothing_more() {
     // Each breaks the rules in its own way; a well-formed header stands at `at`.
     type Case = (&'static str, fn(&mut Driver, u64, u64));

@@ -1,0 +1,447 @@
+//! Character devices other than the terminal: pipes, pseudo-terminals and sockets, each for output and input at once.
+//!
+//! Output goes to whoever is there, and nowhere while nobody is. Somebody who does not read is waited for once, and not again
+//! until there is room: a guest must not stand still because of them for long.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mimus_hw::CharSink;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::cli::CliError;
+use crate::config::{Chardev, MonitorSocket};
+use crate::terminal::{OnSinkError, Wake, open_sink};
+
+/// How long somebody who does not read is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon a guest without room is offered input again.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// Gives a guest input; how much of it was taken.
+pub type Deliver = Box<dyn FnMut(&[u8]) -> usize + Send>;
+
+/// Who is at the other end.
+#[derive(Debug, Default)]
+struct Peer {
+    output: Option<OwnedFd>,
+    /// It did not read for so long that it is not waited for.
+    stuck: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct SharedPeer(Arc<Mutex<Peer>>);
+
+impl SharedPeer {
+    fn lock(&self) -> MutexGuard<'_, Peer> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, output: Option<OwnedFd>) {
+        *self.lock() = Peer { output, stuck: false };
+    }
+}
+
+impl CharSink for SharedPeer {
+    fn write(&mut self, mut bytes: &[u8]) {
+        let mut peer = self.lock();
+        let Peer { output: Some(output), stuck } = &mut *peer else { return };
+        while !bytes.is_empty() {
+            match rustix::io::write(&*output, bytes) {
+                Ok(count) => {
+                    *stuck = false;
+                    bytes = bytes.get(count..).unwrap_or_default();
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if !*stuck => {
+                    let room = wait(&mut [PollFd::new(&*output, PollFlags::OUT)], Some(PATIENCE));
+                    *stuck = !matches!(room, Ok(count) if count != 0);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    // It is gone; the thread that reads from it notices by itself.
+                    peer.output = None;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Polls, interrupted or not; how many are ready.
+fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<usize> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    match poll(fds, timeout.as_ref()) {
+        Err(Errno::INTR) => Ok(0),
+        result => result,
+    }
+}
+
+#[derive(Debug)]
+enum Listener {
+    /// With its name, which goes with it.
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Unix(listener, _) => listener.as_fd(),
+            Listener::Tcp(listener) => listener.as_fd(),
+        }
+    }
+
+    fn accept(&self) -> io::Result<OwnedFd> {
+        match self {
+            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| stream.into()),
+            Listener::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
+                stream.set_nodelay(true)?;
+                Ok(stream.into())
+            }),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self {
+            // It may have been taken away by somebody else.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Where input comes from.
+#[derive(Debug)]
+pub struct Source {
+    input: Option<OwnedFd>,
+    listener: Option<Listener>,
+    peer: SharedPeer,
+    /// A pseudo-terminal's other side, which is kept open so that it never hangs up.
+    _side: Option<OwnedFd>,
+}
+
+/// Opens `chardev`, which `option` (as typed, such as `-serial`) names: where output goes, and where input comes from if it is not
+/// standard input.
+///
+/// # Errors
+///
+/// What the host refuses.
+pub fn open(
+    option: &str,
+    chardev: &Chardev,
+    on_error: OnSinkError,
+) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
+    let failed = |error: io::Error| CliError::new(option, format!("{chardev}: {error}"));
+    let source = match chardev {
+        Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Null => {
+            return Ok((open_sink(option, chardev, on_error)?, None));
+        }
+        Chardev::Pipe(path) => pipe(path).map_err(failed)?,
+        Chardev::Pty => {
+            let (source, name) = pty().map_err(failed)?;
+            // As QEMU says it, so that what looks for the name finds it. Without a standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "char device redirected to {name} ({option})");
+            source
+        }
+        Chardev::Socket(place) => socket(option, place).map_err(failed)?,
+    };
+    Ok((Box::new(source.peer.clone()), Some(source)))
+}
+
+/// A source of one peer, who stays.
+fn of(input: OwnedFd, side: Option<OwnedFd>, output: OwnedFd) -> io::Result<Source> {
+    rustix::io::ioctl_fionbio(&output, true)?;
+    let peer = SharedPeer::default();
+    peer.set(Some(output));
+    Ok(Source { input: Some(input), listener: None, peer, _side: side })
+}
+
+/// Two pipes, PATH.in and PATH.out, or one for both directions.
+fn pipe(path: &Path) -> io::Result<Source> {
+    let name = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    // Opened for both directions, a pipe does not wait for somebody at its other end, nor end when they go.
+    let both = |path: &Path| OpenOptions::new().read(true).write(true).open(path);
+    let (input, output) = match (both(&name(".in")), both(&name(".out"))) {
+        (Ok(input), Ok(output)) => (input, output),
+        _ => {
+            let both = both(path)?;
+            (both.try_clone()?, both)
+        }
+    };
+    of(input.into(), None, output.into())
+}
+
+/// A pseudo-terminal, and the name of its other side.
+fn pty() -> io::Result<(Source, String)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let main = openpt(flags)?;
+    grantpt(&main)?;
+    unlockpt(&main)?;
+    let side = ioctl_tiocgptpeer(&main, flags)?;
+    // Without echo: the guest's output would be its input.
+    let mut modes = tcgetattr(&side)?;
+    modes.make_raw();
+    tcsetattr(&side, OptionalActions::Now, &modes)?;
+    let name = rustix::pty::ptsname(&main, Vec::new())?.to_string_lossy().into_owned();
+    Ok((of(main.try_clone()?, Some(side), main)?, name))
+}
+
+fn socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
+    let (listener, waits) = match place {
+        MonitorSocket::Stdio => return Err(io::ErrorKind::Unsupported.into()),
+        MonitorSocket::Unix { path, server: false, .. } => {
+            let stream = UnixStream::connect(path)?;
+            return of(stream.try_clone()?.into(), None, stream.into());
+        }
+        MonitorSocket::Tcp { host, port, server: false, .. } => {
+            let stream = TcpStream::connect((host.as_str(), *port))?;
+            stream.set_nodelay(true)?;
+            return of(stream.try_clone()?.into(), None, stream.into());
+        }
+        MonitorSocket::Unix { path, wait, .. } => {
+            // What a process left behind that is gone.
+            if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+                let _ = std::fs::remove_file(path);
+            }
+            (Listener::Unix(UnixListener::bind(path)?, path.clone()), *wait)
+        }
+        MonitorSocket::Tcp { host, port, wait, .. } => {
+            (Listener::Tcp(TcpListener::bind((host.as_str(), *port))?), *wait)
+        }
+    };
+    let mut source = Source { input: None, listener: None, peer: SharedPeer::default(), _side: None };
+    if waits {
+        tracing::warn!("{option}: waiting for a connection on {place}");
+        source.welcome(listener.accept()?)?;
+    }
+    rustix::io::ioctl_fionbio(listener.fd(), true)?;
+    source.listener = Some(listener);
+    Ok(source)
+}
+
+impl Source {
+    fn welcome(&mut self, client: OwnedFd) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&client, true)?;
+        self.input = Some(client.try_clone()?);
+        self.peer.set(Some(client));
+        Ok(())
+    }
+
+    fn run(mut self, wake: &Wake, mut deliver: Deliver) {
+        let mut pending = Vec::new();
+        while !wake.is_stopped() {
+            if !pending.is_empty() {
+                let taken = deliver(&pending).min(pending.len());
+                pending.drain(..taken);
+            }
+            let mut fds = vec![PollFd::new(wake.event(), PollFlags::IN)];
+            match (&self.input, &self.listener) {
+                // No more is read before there is room for it.
+                _ if !pending.is_empty() => {}
+                (Some(input), _) => fds.push(PollFd::new(input, PollFlags::IN)),
+                (None, Some(listener)) => fds.push(PollFd::from_borrowed_fd(listener.fd(), PollFlags::IN)),
+                (None, None) => return,
+            }
+            let timeout = (!pending.is_empty()).then_some(RETRY);
+            if let Err(error) = wait(&mut fds, timeout) {
+                tracing::warn!("a character device is no longer read: {error}");
+                return;
+            }
+            if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+                self.ready(&mut pending);
+            }
+        }
+    }
+
+    /// There is a client, or input of one.
+    fn ready(&mut self, pending: &mut Vec<u8>) {
+        let Some(input) = &self.input else {
+            let client = self.listener.as_ref().map(Listener::accept);
+            if let Some(Err(error)) = client.map(|client| client.and_then(|client| self.welcome(client))) {
+                tracing::debug!("a client is gone before it was served: {error}");
+            }
+            return;
+        };
+        let mut bytes = [0; 4096];
+        match rustix::io::read(input, &mut bytes) {
+            Ok(count) if count != 0 => pending.extend(bytes.get(..count).unwrap_or_default()),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            _ => {
+                self.input = None;
+                self.peer.set(None);
+            }
+        }
+    }
+}
+
+/// A thread that gives a guest the input of a [`Source`]. Dropping it ends the thread and waits for it, so no lock that delivering
+/// takes may be held then.
+#[derive(Debug)]
+pub struct CharThread {
+    wake: Arc<Wake>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CharThread {
+    /// Starts it.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be made.
+    pub fn start(source: Source, deliver: Deliver) -> io::Result<CharThread> {
+        let wake = Arc::new(Wake::new()?);
+        let own = wake.clone();
+        let thread = std::thread::Builder::new().name("chardev".into()).spawn(move || source.run(&own, deliver))?;
+        Ok(CharThread { wake, thread: Some(thread) })
+    }
+}
+
+impl Drop for CharThread {
+    fn drop(&mut self) {
+        self.wake.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A guest that takes three bytes at a time, and what it has.
+    fn guest() -> (Arc<Mutex<Vec<u8>>>, Deliver) {
+        let taken: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let own = taken.clone();
+        let deliver = move |bytes: &[u8]| {
+            let part = &bytes[..bytes.len().min(3)];
+            own.lock().unwrap().extend(part);
+            part.len()
+        };
+        (taken, Box::new(deliver))
+    }
+
+    fn until(taken: &Mutex<Vec<u8>>, bytes: &[u8]) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while *taken.lock().unwrap() != bytes {
+            assert!(Instant::now() < end, "{:?}", taken.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn name(end: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("mimus-chardev-{}-{end}", std::process::id()))
+    }
+
+    fn opened(chardev: &Chardev) -> (Box<dyn CharSink>, Source) {
+        let (sink, source) = open("-serial", chardev, Box::new(|_| panic!("no error"))).unwrap();
+        (sink, source.unwrap())
+    }
+
+    fn read(stream: &mut impl Read, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn one_client_after_another_and_none() {
+        let path = name("socket");
+        let place = MonitorSocket::Unix { path: path.clone(), server: true, wait: false };
+        let (mut sink, source) = opened(&Chardev::Socket(place));
+        sink.write(b"to nobody");
+        let (taken, deliver) = guest();
+        let thread = CharThread::start(source, deliver).unwrap();
+        let mut first = UnixStream::connect(&path).unwrap();
+        first.write_all(b"hello, guest").unwrap();
+        until(&taken, b"hello, guest");
+        sink.write(b"hello, host");
+        assert_eq!(read(&mut first, 11), b"hello, host");
+        drop(first);
+        let mut second = UnixStream::connect(&path).unwrap();
+        second.write_all(b"!").unwrap();
+        until(&taken, b"hello, guest!");
+        sink.write(b"again");
+        assert_eq!(read(&mut second, 5), b"again");
+        drop(thread);
+        assert!(!path.exists(), "the name goes with it");
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_waited_for_once() {
+        let path = name("stuck");
+        let place = MonitorSocket::Unix { path: path.clone(), server: true, wait: false };
+        let (mut sink, source) = opened(&Chardev::Socket(place));
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"x").unwrap();
+        until(&taken, b"x");
+        let begin = Instant::now();
+        (0..200).for_each(|_| sink.write(&[7; 65536]));
+        assert!(begin.elapsed() >= PATIENCE && begin.elapsed() < 20 * PATIENCE, "{:?}", begin.elapsed());
+        client.set_nonblocking(true).unwrap();
+        while client.read(&mut [0; 65536]).is_ok_and(|count| count != 0) {}
+        sink.write(b"later");
+        assert_eq!(read(&mut client, 5), b"later");
+    }
+
+    #[test]
+    fn a_pseudo_terminal_passes_bytes_as_they_are() {
+        let (source, name) = pty().unwrap();
+        let mut sink = source.peer.clone();
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        let mut side = OpenOptions::new().read(true).write(true).open(name).unwrap();
+        sink.write(b"login:\n\x03");
+        assert_eq!(read(&mut side, 8), b"login:\n\x03");
+        side.write_all(b"root\r\x03\x04").unwrap();
+        until(&taken, b"root\r\x03\x04");
+    }
+
+    #[test]
+    fn pipes_of_both_kinds() {
+        let path = name("pipe");
+        let both = [path.with_extension("in"), path.with_extension("out")];
+        both.iter().for_each(|path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        });
+        let (mut sink, source) = opened(&Chardev::Pipe(path.clone()));
+        let (taken, deliver) = guest();
+        let thread = CharThread::start(source, deliver).unwrap();
+        std::fs::write(&both[0], "typed").unwrap();
+        until(&taken, b"typed");
+        sink.write(b"out");
+        let mut out = std::fs::File::open(&both[1]).unwrap();
+        assert_eq!(read(&mut out, 3), b"out");
+        drop(thread);
+        both.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        assert!(open("-serial", &Chardev::Pipe(path), Box::new(|_| {})).is_err(), "there are none");
+    }
+}

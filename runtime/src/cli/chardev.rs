@@ -1,0 +1,323 @@
+//! Character devices: `-chardev` and who refers to it, `-serial`, `-debugcon`.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use super::families::{Chosen, Family, later, yes};
+use super::keyval::{self, Item, Key, Kind, Values};
+use super::{CliError, DEBUGCON_PORT, Given, Stop, argv, debugcon_port, monitors, utf8};
+use crate::config::{Chardev, Config, Debugcon, MonitorSocket, VirtioDevice};
+
+const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+const fn not_yet(name: &'static str) -> Key {
+    Key { name, kind: Kind::NotYet, help: "" }
+}
+
+const ID: Key = key("id", Kind::Text("a name"), "what others call it");
+const ON_OFF: Kind = Kind::Word(&["on", "off"]);
+const PATH: Kind = Kind::Text("a file name");
+const LOG: Key = not_yet("logfile");
+
+/// `-chardev`.
+pub(super) const CHARDEV: Family = Family {
+    option: "-chardev",
+    noun: "a character device",
+    implied: "backend",
+    heading: "Available chardev backend types:",
+    unlisted: None,
+    common: &[],
+    choices: &[
+        yes(
+            "stdio",
+            "standard input and output",
+            &[
+                ID,
+                key("mux", ON_OFF, "on: Ctrl-C goes to the guest, and Ctrl-A c to the monitor"),
+                not_yet("signal"),
+                LOG,
+            ],
+        ),
+        yes("null", "nothing", &[ID, key("mux", ON_OFF, "")]),
+        yes(
+            "file",
+            "output only",
+            &[ID, key("path", PATH, "it is truncated"), not_yet("append"), not_yet("input-path"), LOG],
+        ),
+        yes("pipe", "two named pipes, or one", &[ID, key("path", PATH, "the name without .in and .out"), LOG]),
+        yes("pty", "a pseudo-terminal, whose name is told", &[ID, LOG]),
+        yes(
+            "socket",
+            "a Unix or TCP socket",
+            &[
+                ID,
+                key("path", PATH, "a Unix socket"),
+                key("host", Kind::Text("an address or a name"), "of a TCP socket, default the loopback interface"),
+                key("port", Kind::Number(1, 65535), "of a TCP socket"),
+                key("server", ON_OFF, "on: wait for others to connect"),
+                key("wait", ON_OFF, "off: the guest starts before somebody has (default with server: on)"),
+                key("nodelay", Kind::Fixed("on"), ""),
+                not_yet("reconnect"),
+                not_yet("telnet"),
+                not_yet("websocket"),
+                not_yet("tls-creds"),
+                not_yet("to"),
+                not_yet("ipv4"),
+                not_yet("ipv6"),
+                not_yet("mux"),
+                LOG,
+            ],
+        ),
+        later("udp"),
+        later("vc"),
+        later("ringbuf"),
+        later("memory"),
+        later("serial"),
+        later("tty"),
+        later("parallel"),
+        later("parport"),
+        later("console"),
+        later("msmouse"),
+        later("wctablet"),
+        later("braille"),
+        later("testdev"),
+        later("spice*"),
+        later("dbus"),
+        later("qemu-vdagent"),
+        later("hub"),
+    ],
+};
+
+/// A character device and who uses it.
+#[derive(Debug)]
+struct Named {
+    id: String,
+    chardev: Chardev,
+    user: Option<String>,
+}
+
+/// Those of `-chardev`.
+#[derive(Debug, Default)]
+pub(super) struct Chardevs(Vec<Named>);
+
+/// Words that stand for a key with a value, as older command lines have them.
+const WORDS: [(&str, &str, &str); 4] =
+    [("server", "server", "on"), ("nowait", "wait", "off"), ("wait", "wait", "on"), ("mux", "mux", "on")];
+
+impl Chardevs {
+    /// Parses every `-chardev`.
+    pub(super) fn parse(given: &Given) -> Result<Chardevs, Stop> {
+        let mut all = Chardevs::default();
+        for value in given.all("chardev") {
+            let mut items = keyval::split("-chardev", utf8("chardev", value)?)?;
+            for item in items.iter_mut().skip(1) {
+                let word = WORDS.iter().find(|(word, ..)| item.key.is_none() && item.value == *word);
+                if let Some((_, key, value)) = word {
+                    *item = Item { key: Some((*key).to_owned()), value: (*value).to_owned() };
+                }
+            }
+            let (name, values) = match CHARDEV.parse_items(items, None)? {
+                Chosen::Help(text) => return Err(Stop::Print(text)),
+                Chosen::One(name, values) => (name, values),
+            };
+            let option = format!("-chardev {name}");
+            let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
+            if all.0.iter().any(|named| named.id == id) {
+                return Err(CliError::new("-chardev", format!("the id '{id}' is given twice")).into());
+            }
+            let chardev = backend(&option, name, &values)?;
+            all.0.push(Named { id, chardev, user: None });
+        }
+        Ok(all)
+    }
+
+    /// The character device `id` for `option`. With `mux` several may use it.
+    pub(super) fn take(&mut self, option: &str, id: &str) -> Result<Chardev, CliError> {
+        let named = self.0.iter_mut().find(|named| named.id == id);
+        let named = named.ok_or_else(|| CliError::new(option, format!("there is no -chardev with id={id}")))?;
+        let shared = named.chardev == Chardev::Stdio { mux: true };
+        if let Some(user) = named.user.replace(option.to_owned()).filter(|_| !shared) {
+            return Err(CliError::new(option, format!("the character device '{id}' is in use by {user}")));
+        }
+        Ok(named.chardev.clone())
+    }
+}
+
+fn backend(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError> {
+    let path = || {
+        let path = values.text("path").filter(|path| !path.is_empty());
+        path.map(PathBuf::from).ok_or_else(|| CliError::new(option, "needs path=PATH"))
+    };
+    Ok(match name {
+        "stdio" => Chardev::Stdio { mux: values.word("mux") == Some("on") },
+        "null" => Chardev::Null,
+        "file" => Chardev::File(path()?),
+        "pipe" => Chardev::Pipe(path()?),
+        "pty" => Chardev::Pty,
+        _ => {
+            let server = values.word("server") == Some("on");
+            let wait = server && values.word("wait") != Some("off");
+            if values.word("wait").is_some() && !server {
+                return Err(CliError::new(option, "wait= is for server=on"));
+            }
+            let port = values.number("port").and_then(|port| u16::try_from(port).ok());
+            Chardev::Socket(match (values.text("path"), port) {
+                (Some(path), None) => MonitorSocket::Unix { path: path.into(), server, wait },
+                (None, Some(port)) => {
+                    let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
+                    MonitorSocket::Tcp { host: host.to_owned(), port, server, wait }
+                }
+                _ => return Err(CliError::new(option, "needs path=PATH, or port=PORT and perhaps host=HOST")),
+            })
+        }
+    })
+}
+
+/// A port of a virtio console.
+pub(super) fn virtconsole(
+    option: &str,
+    values: &Values,
+    chardevs: &mut Chardevs,
+    config: &mut Config,
+) -> Result<(), CliError> {
+    let id = values.text("chardev").ok_or_else(|| CliError::new(option, "needs chardev=ID"))?;
+    let chardev = chardevs.take(option, id)?;
+    let mut consoles = config.virtio.iter_mut().filter_map(|device| match device {
+        VirtioDevice::Console(chardev) => Some(chardev),
+        _ => None,
+    });
+    let bus = consoles.next_back().ok_or_else(|| CliError::new(option, "needs a virtio-serial device before it"))?;
+    if *bus != Chardev::Null {
+        return Err(CliError::new(option, "a virtio-serial device has one port so far: add another such device"));
+    }
+    *bus = chardev;
+    Ok(())
+}
+
+/// Reads `-serial` and `-debugcon`.
+pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
+    let nographic = config.nographic;
+    let mut explicit = |name: &'static str| -> Result<Option<Chardev>, CliError> {
+        let mut all = given.all(name);
+        let first = all.next().map(|value| parse(name, value, nographic, chardevs)).transpose()?;
+        match all.next() {
+            Some(_) => Err(CliError::new(format!("-{name}"), "more than one is not supported yet")),
+            None => Ok(first),
+        }
+    };
+    let serial = explicit("serial")?;
+    let debugcon = explicit("debugcon")?;
+    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
+        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
+            return Err(CliError::new(option, "stdio is where -display curses draws"));
+        }
+    }
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }));
+    let taken = config.virtio.iter().any(console);
+    if taken && config.curses {
+        return Err(CliError::new("-chardev stdio", "stdio is where -display curses draws"));
+    }
+    if taken && matches!(serial, Some(Chardev::Stdio { .. })) {
+        return Err(CliError::new("-serial", "cannot use stdio by multiple character devices"));
+    }
+    config.serial = match serial {
+        Some(chardev) => chardev,
+        None if taken => Chardev::Null,
+        None if config.nographic => Chardev::Stdio { mux: true },
+        // In QEMU the port would be in a window beside the screen.
+        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
+        None => Chardev::Stdio { mux: false },
+    };
+    let iobase = debugcon_port(given)?;
+    if debugcon.is_none() && iobase.is_some() {
+        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
+    }
+    let iobase = iobase.unwrap_or(DEBUGCON_PORT);
+    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
+    Ok(())
+}
+
+/// Reads `-mon`: monitors on character devices.
+pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
+    const KEYS: &[Key] = &[
+        key("chardev", Kind::Text("the id of a -chardev"), ""),
+        key("mode", Kind::Word(&["readline", "control"]), ""),
+        key("pretty", ON_OFF, ""),
+    ];
+    for value in given.all("mon") {
+        let values = keyval::parse("-mon", utf8("mon", value)?, "chardev", KEYS)?;
+        let id = values.text("chardev").ok_or_else(|| CliError::new("-mon", "needs chardev=ID"))?;
+        let control = values.word("mode") == Some("control");
+        let place = match chardevs.take("-mon", id)? {
+            Chardev::Socket(place) => place,
+            // Ctrl-A c leads there.
+            Chardev::Stdio { mux: true } if !control => continue,
+            Chardev::Stdio { mux: false } => MonitorSocket::Stdio,
+            Chardev::Null => continue,
+            other => return Err(CliError::new("-mon", format!("a monitor cannot be at {other} yet"))),
+        };
+        match control {
+            true => {
+                config.qmp_pretty |= values.word("pretty") == Some("on");
+                config.qmp.push(place);
+            }
+            false => config.monitors.push(place),
+        }
+    }
+    Ok(())
+}
+
+/// Character devices of QEMU that mimus does not have; a name that ends in `:` or `/` begins a value.
+const NOT_YET: &[&str] = &[
+    "none",
+    "vc",
+    "vc:",
+    "con:",
+    "COM",
+    "/dev/",
+    "parport",
+    "telnet:",
+    "websocket:",
+    "udp:",
+    "msmouse",
+    "wctablet",
+    "braille",
+    "fake",
+    "mon:",
+];
+
+fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) -> Result<Chardev, CliError> {
+    let option = format!("-{name}");
+    for (prefix, make) in [("file:", Chardev::File as fn(PathBuf) -> Chardev), ("pipe:", Chardev::Pipe)] {
+        if let Some(file) = argv::strip_prefix(value, prefix) {
+            return match file.is_empty() {
+                true => Err(CliError::new(option, format!("'{prefix}' needs a file name: {prefix}FILE"))),
+                false => Ok(make(PathBuf::from(file))),
+            };
+        }
+    }
+    let text = value.to_string_lossy();
+    let begins = |known: &&str| match known.ends_with([':', '/']) || *known == "COM" {
+        true => text.starts_with(*known),
+        false => text == *known,
+    };
+    let supported =
+        "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)";
+    match &*text {
+        "stdio" => Ok(Chardev::Stdio { mux: nographic }),
+        "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
+        "null" => Ok(Chardev::Null),
+        "pty" => Ok(Chardev::Pty),
+        _ if text.starts_with("unix:") || text.starts_with("tcp:") => {
+            let place = monitors::endpoint(name, value, monitors::MONITOR)?;
+            Ok(place.map_or(Chardev::Null, Chardev::Socket))
+        }
+        _ if let Some(id) = text.strip_prefix("chardev:") => chardevs.take(&option, id),
+        _ if NOT_YET.iter().any(begins) => {
+            Err(CliError::new(option, format!("'{text}' is not supported yet {supported}")))
+        }
+        _ => Err(CliError::new(option, format!("'{text}' is not a character device {supported}"))),
+    }
+}

@@ -1,0 +1,132 @@
+//! Virtio devices of any machine: what they are made of on the host's side, and how its threads reach them.
+
+use anyhow::{Context, Result};
+use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
+use mimus_hw::virtio::{Entropy, Virtio};
+
+use super::Parts;
+use super::input::Input;
+use crate::block::{self, DiskQueue, DiskThread, Image};
+use crate::chardev::Source;
+use crate::config::{Chardev, Disk, VirtioDevice};
+use crate::net::{self, NetQueue, NetThread};
+
+/// The host's random numbers.
+pub(super) struct HostEntropy;
+
+impl Entropy for HostEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        let mut rest = out;
+        while !rest.is_empty() {
+            // It has them from boot on, and signals are no reason to stop; without the call the guest gets zeros.
+            match rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()) {
+                Ok(count) => rest = rest.get_mut(count..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    tracing::warn!("no random numbers: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// What leads to a virtio device of a machine.
+pub(super) trait Access: Send + 'static {
+    /// Does something with the device at the present time, and passes on what it set off.
+    fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T;
+}
+
+/// A virtio device as threads of the host see it.
+struct Slot<A>(A);
+
+impl<A: Access> block::Exchange for Slot<A> {
+    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
+        self.0.access(|device| device.block_fill(token, at, bytes))
+    }
+
+    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
+        self.0.access(|device| device.block_take(token, at, bytes))
+    }
+
+    fn done(&self, token: u64, ok: bool) {
+        self.0.access(|device| device.block_done(token, ok));
+    }
+}
+
+impl<A: Access> net::Exchange for Slot<A> {
+    fn transmit(&self, batch: &mut Batch) -> bool {
+        self.0.access(|device| device.transmit(batch))
+    }
+
+    fn receive(&self, queue: &mut FrameQueue) -> bool {
+        self.0.access(|device| device.receive(queue))
+    }
+
+    fn offloads(&self) -> Offloads {
+        self.0.access(|device| device.offloads())
+    }
+}
+
+/// The host's side of a device that is not plugged in yet.
+pub(super) enum Unstarted {
+    /// Nothing that runs.
+    Nothing,
+    Disk(Box<(DiskQueue, Image, Disk)>),
+    Network(NetQueue),
+    Console(Chardev, Option<Source>),
+}
+
+/// Makes `device`, and the host's side of it.
+pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unstarted)> {
+    let mem = parts.dma();
+    Ok(match device {
+        VirtioDevice::Block(disk) => {
+            let image = Image::open("-drive", disk)?;
+            let jobs = DiskQueue::new();
+            let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
+            (device, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
+        }
+        VirtioDevice::Rng => (Virtio::rng(mem, Box::new(HostEntropy)), Unstarted::Nothing),
+        VirtioDevice::Net { mac, netdev } => {
+            let network = netdev.as_ref().map(NetQueue::open).transpose()?;
+            let device = Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer));
+            (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
+        }
+        VirtioDevice::Console(chardev) => {
+            let (sink, source) = parts.open("-device virtconsole", chardev)?;
+            (Virtio::console(mem, sink), Unstarted::Console(chardev.clone(), source))
+        }
+    })
+}
+
+/// The host's side of devices that are plugged in.
+#[derive(Default)]
+pub(super) struct Started {
+    pub(super) disks: Vec<DiskThread>,
+    pub(super) networks: Vec<NetThread>,
+    /// What is not read before the machine runs.
+    pub(super) inputs: Vec<Input>,
+}
+
+impl Started {
+    /// Starts what a device needs that `access` leads to.
+    pub(super) fn start(&mut self, unstarted: Unstarted, access: impl Access) -> Result<()> {
+        let slot = Slot(access);
+        match unstarted {
+            Unstarted::Nothing => {}
+            Unstarted::Disk(disk) => {
+                let (jobs, image, disk) = *disk;
+                self.disks.push(jobs.start(image, &disk, slot).context("cannot start a disk's thread")?);
+            }
+            Unstarted::Network(network) => {
+                self.networks.push(network.start(slot).context("cannot start a network's thread")?);
+            }
+            Unstarted::Console(chardev, source) => {
+                let deliver = move |bytes: &[u8]| slot.0.access(|device| device.console_receive(bytes));
+                self.inputs.push(Input { chardev, source, deliver: Box::new(deliver) });
+            }
+        }
+        Ok(())
+    }
+}

@@ -52,8 +52,9 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
-    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
-    pub hpet: bool,
+    /// Whether there is a high precision event timer; only [`MachineKind::Pc`] has one. `None`: where there is firmware. A
+    /// kernel that starts at once gets along without, and does not spend its time on testing it.
+    pub hpet: Option<bool>,
     /// What the display adapter has.
     pub video: Video,
     /// Where a VNC server shows the screen.
@@ -116,7 +117,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
-            hpet: true,
+            hpet: None,
             video: Video::default(),
             vnc: None,
             curses: false,

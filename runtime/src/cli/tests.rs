@@ -126,9 +126,9 @@ fn good_lines() {
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
         ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
-        ("-no-hpet", |c| c.hpet = false),
-        ("-machine hpet=off", |c| c.hpet = false),
-        ("-M pc,hpet=on", |_| ()),
+        ("-no-hpet", |c| c.hpet = Some(false)),
+        ("-machine hpet=off", |c| c.hpet = Some(false)),
+        ("-M pc,hpet=on", |c| c.hpet = Some(true)),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());

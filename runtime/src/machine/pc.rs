@@ -155,7 +155,7 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
-        if config.hpet {
+        if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
         let (mut inventory, places) = (Inventory::pc(), Places::new(config));

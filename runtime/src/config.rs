@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
-pub use crate::display::VncTarget;
+pub use crate::display::{VncPlace, VncTarget};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
@@ -52,8 +52,9 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
-    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
-    pub hpet: bool,
+    /// Whether there is a high precision event timer; only [`MachineKind::Pc`] has one. `None`: where there is firmware. A
+    /// kernel that starts at once gets along without, and does not spend its time on testing it.
+    pub hpet: Option<bool>,
     /// What the display adapter has.
     pub video: Video,
     /// Where a VNC server shows the screen.
@@ -64,6 +65,8 @@ pub struct Config {
     pub nics: Vec<Nic>,
     /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
     pub ide: [[Option<IdeDrive>; 2]; 2],
+    /// A PC without any CD-ROM drive has an empty one.
+    pub default_cd_rom: bool,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -114,16 +117,18 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
-            hpet: true,
+            hpet: None,
             video: Video::default(),
             vnc: None,
             curses: false,
             nics: vec![Nic {
                 model: NicModel::E1000,
+                plug: Plug::default(),
                 mac: FIRST_MAC,
                 netdev: Some(Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) }),
             }],
             ide: Default::default(),
+            default_cd_rom: true,
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -204,22 +209,43 @@ impl Default for Boot {
     }
 }
 
+/// What `-device` says of any device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plug {
+    /// What monitors call it; empty for nothing.
+    pub id: String,
+    /// Its place on the PCI bus, `device << 3 | function`; where there is room if none is given.
+    pub addr: Option<u8>,
+}
+
 /// A virtio device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VirtioDevice {
     /// A disk.
     Block(Disk),
     /// A source of random numbers.
-    Rng,
+    Rng(Plug),
     /// A network adapter.
     Net {
+        /// What it is called.
+        plug: Plug,
         /// Its hardware address.
         mac: [u8; 6],
         /// What it is plugged into; nothing if none.
         netdev: Option<Netdev>,
     },
     /// A console.
-    Console(Chardev),
+    Console(Chardev, Plug),
+}
+
+impl VirtioDevice {
+    /// What it is called and where it is.
+    pub fn plug(&self) -> &Plug {
+        match self {
+            VirtioDevice::Block(disk) => &disk.plug,
+            VirtioDevice::Rng(plug) | VirtioDevice::Console(_, plug) | VirtioDevice::Net { plug, .. } => plug,
+        }
+    }
 }
 
 /// A disk.
@@ -243,6 +269,10 @@ pub struct Disk {
     pub requests_per_second: u64,
     /// What the guest sees as its serial number.
     pub serial: String,
+    /// What monitors call the drive; empty for a name that follows from its place.
+    pub id: String,
+    /// The device that it is in.
+    pub plug: Plug,
 }
 
 impl Disk {
@@ -258,6 +288,8 @@ impl Disk {
             bytes_per_second: 0,
             requests_per_second: 0,
             serial: String::new(),
+            id: String::new(),
+            plug: Plug::default(),
         }
     }
 }
@@ -271,6 +303,22 @@ pub enum ImageFormat {
     Qcow2,
     /// VMware's, as far as its parts are flat; read only.
     Vmdk,
+}
+
+impl ImageFormat {
+    /// The format of this name.
+    pub fn named(name: &str) -> Option<ImageFormat> {
+        [ImageFormat::Raw, ImageFormat::Qcow2, ImageFormat::Vmdk].into_iter().find(|format| format.name() == name)
+    }
+
+    /// Its name on the command line and in monitors.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageFormat::Raw => "raw",
+            ImageFormat::Qcow2 => "qcow2",
+            ImageFormat::Vmdk => "vmdk",
+        }
+    }
 }
 
 /// How the host treats what the guest writes.
@@ -295,6 +343,10 @@ pub enum IdeDrive {
         medium: Option<Disk>,
         /// What the guest sees as its serial number; empty for the default.
         serial: String,
+        /// What monitors call the drive; empty for a name that follows from its place.
+        id: String,
+        /// The device.
+        plug: Plug,
     },
 }
 

@@ -12,7 +12,7 @@ use mimus_frontend::debug::{Description, Tables};
 use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::Config;
+use crate::config::{Config, Disk};
 use crate::kick::Kicker;
 use crate::stats::Stats;
 
@@ -148,6 +148,13 @@ pub trait Controlled {
     fn port_write(&mut self, port: u16, size: u8, value: u32) -> bool;
     /// What the machine's devices tell about `topic`, such as `pic`, as lines of text; `None` if it has none of that.
     fn info(&mut self, topic: &str) -> Option<String>;
+    /// Puts a medium into the drive of this name, or takes out what is in it. A guest that has locked the drive is asked to let
+    /// go of it first, unless `force` is set.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is no such drive, its medium cannot be changed, the image cannot be opened, the guest has locked it.
+    fn change_medium(&mut self, drive: &str, disk: Option<Disk>, force: bool) -> Result<(), String>;
     /// Counters.
     fn stats(&mut self) -> Stats;
     /// Presses keys, named as in QEMU's `sendkey`, one after another, and lets go of them all after `hold` milliseconds.
@@ -162,6 +169,12 @@ pub trait Controlled {
     ///
     /// A sentence: no screen.
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String>;
+    /// Sets the password of the VNC server.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: no server, or one that asks for none.
+    fn set_vnc_password(&mut self, password: &str) -> Result<(), String>;
 }
 
 type Command = Box<dyn FnOnce(&mut dyn Controlled) + Send>;

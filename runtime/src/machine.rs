@@ -6,6 +6,7 @@ mod control;
 pub(crate) mod firmware;
 mod info;
 mod input;
+mod inventory;
 mod pc;
 mod screen;
 mod virt;
@@ -30,7 +31,9 @@ use crate::chardev::{self, Source};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
-use crate::config::{Accel, Bios, Boot, Chardev, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
+use crate::config::{
+    Accel, Bios, Boot, Chardev, CompileMode, Config, Disk, ExitStatus, JitConfig, LogItems, MachineKind,
+};
 use crate::control::{Closer, Control, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
@@ -223,6 +226,9 @@ trait Board: Sized {
     /// What is typed at its devices; to be called once.
     fn inputs(&mut self) -> Vec<Input>;
 
+    /// Sends the first serial port a break.
+    fn send_break(&self) -> impl FnMut() + Send + 'static;
+
     /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
     fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
 
@@ -258,6 +264,11 @@ trait Board: Sized {
     /// What the devices tell about `topic` in a monitor, as lines of text.
     fn info(&mut self, _: &str) -> Option<String> {
         None
+    }
+
+    /// As `Controlled::change_medium`.
+    fn change_medium(&mut self, drive: &str, _: Option<Disk>, _: bool) -> Result<(), String> {
+        Err(format!("Device '{drive}' not found"))
     }
 
     /// Screen, keyboard and mouse, where there are any.
@@ -461,7 +472,9 @@ impl<B: Board> Runner<B> {
                 kicker.kick();
             };
             let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-            self.inputs.stdin = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+            self.inputs.stdin = Some(
+                InputThread::spawn(fd, None, true, typing, self.board.send_break(), quit).context("standard input")?,
+            );
         }
         self.displays.view = Some(view);
         Ok(())

@@ -397,6 +397,55 @@ fn the_human_monitor_looks_at_a_machine_and_holds_it_up() {
     assert!(!std::path::Path::new(&socket).exists(), "the socket is taken away");
 }
 
+#[test]
+fn devices_are_told_and_media_changed() {
+    let folder = Folder::new();
+    let socket = folder.path("monitor");
+    let (disk, cd) = (folder.write("disk", &[0; 65536]), folder.write("cd", &[0; 8192]));
+    let (image, ..) = counting();
+    let (hmp, drive) = (format!("unix:{socket},server=on,wait=off"), format!("file={disk},if=none,id=d,format=raw"));
+    let args = ["-monitor", &hmp, "-drive", &drive, "-device", "virtio-blk-pci,drive=d,id=v,addr=1e"];
+    let session = start("devices in a monitor", &folder, &image, &args);
+    let mut m = Hmp::new(&socket);
+    for (topic, wanted) in [
+        ("block", &*format!("d (#d): {disk} (raw)\r\n    Attached to:      /machine/peripheral/v\r\n")),
+        ("block", "ide1-cd0: [not inserted]"),
+        ("blockstats", "d: rd_bytes=0"),
+        ("network", "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56"),
+        ("network", "type=user,net=10.0.2.0,restrict=off"),
+        ("usernet", "Hub -1 (#net0):"),
+        ("pci", "device  30, function 0:"),
+        ("pci", "id \"v\""),
+        ("qtree", "dev: virtio-blk-pci, id \"v\"\r\n        addr = 1e.0\r\n"),
+        ("qtree", "dev: VGA, id \"\"\r\n        addr = 02.0"),
+        ("mtree", "0000000000000000-0000000007ffffff (prio 0, ram): ram-below-4g"),
+        ("mtree", "00000000000003f8-00000000000003ff (prio 1, i/o): serial"),
+        ("mtree", "(prio 1, i/o): virtio-blk-pci bar"),
+    ] {
+        let answer = m.ask(&format!("info {topic}"));
+        assert!(answer.contains(wanted), "{topic}: no {wanted:?} in {answer}");
+    }
+    assert!(m.ask(&format!("change ide1-cd0 {cd} raw")).ends_with(PROMPT));
+    let inserted = format!("ide1-cd0 (#ide1-cd0): {cd} (raw, read-only)");
+    assert!(m.ask("info block").contains(&inserted));
+    let errors = [
+        ("change ide1-cd0 /nonexistent", "cannot open"),
+        ("change d /nonexistent", "'d' is not removable"),
+        ("eject v", "'v' is not removable"),
+        ("eject nothing", "'nothing' not found"),
+        ("eject -f", "a device is needed"),
+    ];
+    for (line, error) in errors {
+        let answer = m.ask(line);
+        assert!(answer.contains(error), "{line}: {answer}");
+    }
+    assert!(m.ask("info block").contains(&inserted), "a medium that cannot be opened takes none away");
+    assert!(!m.ask("eject ide1-cd0").contains("Error"));
+    assert!(m.ask("info block").contains("ide1-cd0: [not inserted]"));
+    m.0.write_all(b"quit\n").expect("the monitor reads");
+    assert_eq!(session.finish().code, Some(0));
+}
+
 /// A client of QMP.
 struct Qmp {
     stream: UnixStream,
@@ -485,6 +534,18 @@ fn qmp_is_what_harnesses_expect() {
             assert!(!q.execute(name).is_null(), "{name}");
         }
     }
+    let cd = folder.write("cd", &[0; 4096]);
+    let arguments = json!({ "id": "ide1-cd0", "filename": cd, "format": "raw" });
+    assert_eq!(q.ask(&json!({ "execute": "blockdev-change-medium", "arguments": arguments }))["return"], json!({}));
+    let drive = &q.execute("query-block")[0];
+    assert_eq!(
+        (&drive["device"], &drive["removable"], &drive["tray_open"]),
+        (&json!("ide1-cd0"), &json!(true), &json!(false))
+    );
+    assert_eq!(drive["inserted"]["image"]["virtual-size"], 4096);
+    assert_eq!(q.execute("query-blockstats")[0]["stats"]["rd_operations"], 0);
+    assert_eq!(q.ask(&json!({ "execute": "eject", "arguments": { "device": "ide1-cd0" } }))["return"], json!({}));
+    assert!(q.execute("query-block")[0]["inserted"].is_null());
     let line = json!({ "command-line": "info status" });
     let answer = q.ask(&json!({ "execute": "human-monitor-command", "arguments": line }));
     assert_eq!(answer["return"], "VM status: paused\r\n");

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Tray;
 use super::drive::{CHUNK, Content, Drive, Transfer};
 use super::identify::REVISION;
 use super::regs::ABRT;
@@ -27,6 +28,7 @@ const INVALID_COMMAND: Sense = (5, 0x20, 0);
 const OUT_OF_RANGE: Sense = (5, 0x21, 0);
 const INVALID_FIELD: Sense = (5, 0x24, 0);
 const PREVENTED: Sense = (5, 0x53, 2);
+const MEDIUM_CHANGED: Sense = (6, 0x28, 0);
 
 /// What a CD-ROM drive remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,13 +38,16 @@ pub(super) struct PacketState {
     loaded: bool,
     /// The medium may not be taken out.
     prevented: bool,
-    /// What GET EVENT STATUS NOTIFICATION is to tell: 0, nothing; 2, a medium has come; 3, it has gone.
+    /// What GET EVENT STATUS NOTIFICATION is to tell: 0, nothing; 1, the medium is wanted back; 2, a medium has come; 3, it has
+    /// gone.
     event: u8,
+    /// The next command is to hear of another medium.
+    attention: bool,
 }
 
 impl PacketState {
     pub(super) fn new(loaded: bool) -> PacketState {
-        PacketState { sense: NO_SENSE, loaded, prevented: false, event: 0 }
+        PacketState { sense: NO_SENSE, loaded, prevented: false, event: 0, attention: false }
     }
 }
 
@@ -113,6 +118,11 @@ impl Drive {
         const REQUEST_SENSE: u8 = 0x03;
         if code != REQUEST_SENSE {
             self.state.packet.sense = NO_SENSE;
+        }
+        // Those that are executed whatever has happened (SPC-3, 4.5.7; MMC-3, 4.1.2).
+        const UNAFFECTED: [u8; 4] = [REQUEST_SENSE, 0x12, 0x46, 0x4a];
+        if !UNAFFECTED.contains(&code) && std::mem::take(&mut self.state.packet.attention) {
+            return self.fail_packet(MEDIUM_CHANGED);
         }
         if *medium && !self.state.packet.loaded {
             return self.fail_packet(NO_MEDIUM);
@@ -217,6 +227,28 @@ impl Drive {
             }
         }
         self.finish();
+    }
+
+    /// The medium that the host has put in is in the drive, or that it has taken away is gone.
+    pub(super) fn medium_changed(&mut self) {
+        let loaded = self.info().is_some();
+        let packet = &mut self.state.packet;
+        if packet.loaded || loaded {
+            packet.event = if loaded { 2 } else { 3 };
+        }
+        packet.loaded = loaded;
+        packet.attention = loaded;
+    }
+
+    /// Asks the guest to give the medium back.
+    pub(super) fn want_medium(&mut self) {
+        self.state.packet.event = 1;
+    }
+
+    /// The tray.
+    pub(super) fn tray(&self) -> Tray {
+        let packet = &self.state.packet;
+        Tray { open: !packet.loaded && self.info().is_some(), locked: packet.prevented }
     }
 
     fn prevent(&mut self, packet: &[u8; PACKET]) {

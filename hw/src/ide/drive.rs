@@ -3,12 +3,13 @@
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
+use super::Medium;
 use super::ata::MAX_MULTIPLE;
 use super::atapi::PacketState;
 use super::regs::{
     ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, UNC, push,
 };
-use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
 use crate::buffer::Buffer;
 
 /// Bytes that a drive keeps when the processor moves them: a job for the host side.
@@ -102,7 +103,7 @@ pub(super) struct DriveState {
 pub(super) struct Drive {
     pub(super) kind: Kind,
     pub(super) serial: String,
-    medium: Option<(BlockInfo, Box<dyn BlockBackend>)>,
+    medium: Option<Medium>,
     /// Never used twice, not even after a reset: the backend may be late.
     next_token: u64,
     /// Jobs whose end the backend has not told.
@@ -111,7 +112,7 @@ pub(super) struct Drive {
 }
 
 impl Drive {
-    pub(super) fn new(kind: Kind, serial: String, medium: Option<(BlockInfo, Box<dyn BlockBackend>)>) -> Drive {
+    pub(super) fn new(kind: Kind, serial: String, medium: Option<Medium>) -> Drive {
         let state = DriveState {
             regs: Regs::default(),
             interrupts: false,
@@ -140,6 +141,12 @@ impl Drive {
     /// Bytes of the medium.
     pub(super) fn bytes(&self) -> u64 {
         self.info().map_or(0, |info| info.sectors.saturating_mul(SECTOR_SIZE))
+    }
+
+    /// Puts another medium in, or takes it out. What is under way fails.
+    pub(super) fn set_medium(&mut self, medium: Option<Medium>) {
+        self.medium = medium;
+        self.medium_changed();
     }
 
     /// Power-on and the reset line.

@@ -44,7 +44,7 @@ pub enum IdeDevice {
     /// A CD-ROM drive.
     CdRom {
         /// The medium, and who does its jobs; `None` for an empty drive.
-        medium: Option<(BlockInfo, Box<dyn BlockBackend>)>,
+        medium: Option<Medium>,
         /// What the guest sees as its serial number; 20 characters of it at most.
         serial: String,
     },
@@ -57,6 +57,18 @@ impl std::fmt::Debug for IdeDevice {
             IdeDevice::CdRom { medium, .. } => f.debug_tuple("CdRom").field(&medium.as_ref().map(|m| &m.0)).finish(),
         }
     }
+}
+
+/// A medium, and who does its jobs.
+pub type Medium = (BlockInfo, Box<dyn BlockBackend>);
+
+/// How a drive's tray is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tray {
+    /// The guest has ejected the medium; the host has it in the drive still.
+    pub open: bool,
+    /// The guest does not want the medium to be taken out.
+    pub locked: bool,
 }
 
 /// Where a drive is.
@@ -99,6 +111,29 @@ impl Ide {
     /// Whether something is plugged in at `place`.
     pub fn has(&self, place: IdePlace) -> bool {
         self.channels.get(place.channel).is_some_and(|channel| channel.has(place.unit))
+    }
+
+    fn cd_rom(&mut self, place: IdePlace) -> Option<&mut Drive> {
+        let drive = self.channels.get_mut(place.channel)?.drive_mut(place.unit)?;
+        (drive.kind == Kind::CdRom).then_some(drive)
+    }
+
+    /// The tray of the CD-ROM drive at `place`, if there is one.
+    pub fn tray(&mut self, place: IdePlace) -> Option<Tray> {
+        self.cd_rom(place).map(|drive| drive.tray())
+    }
+
+    /// Asks the guest to eject the medium of a CD-ROM drive.
+    pub fn want_medium(&mut self, place: IdePlace) {
+        if let Some(drive) = self.cd_rom(place) {
+            drive.want_medium();
+        }
+    }
+
+    /// Puts another medium into the CD-ROM drive at `place`, or takes it out; whether there is such a drive. Jobs that the
+    /// former one's backend has must still come to their end.
+    pub fn set_medium(&mut self, place: IdePlace, medium: Option<Medium>) -> bool {
+        self.cd_rom(place).map(|drive| drive.set_medium(medium)).is_some()
     }
 
     /// Reads `size` (1, 2 or 4) bytes at register `offset` of a channel's command block.

@@ -480,6 +480,31 @@ fn the_medium_goes_and_comes() {
 }
 
 #[test]
+fn the_host_changes_the_medium() {
+    let mut s = Setup::new();
+    assert_eq!(s.ide.tray(CD), Some(Tray { open: false, locked: false }));
+    assert_eq!(s.ide.tray(MASTER), None);
+    s.packet(&[0x1e, 0, 0, 0, 1], false);
+    assert_eq!(s.ide.tray(CD), Some(Tray { open: false, locked: true }));
+    s.ide.want_medium(CD);
+    assert_eq!(s.ask(&[0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8])[4..6], [1, 2], "an eject request, the medium is there");
+    assert!(!s.ide.set_medium(MASTER, None));
+    assert!(s.ide.set_medium(CD, None));
+    assert_eq!(s.ask(&[0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8])[4..6], [3, 0], "it is gone");
+    s.packet(&[0x25], false);
+    assert_eq!(s.sense(), (2, 0x3a));
+    let other = Jobs::default();
+    let medium = BlockInfo { read_only: true, ..info(8) };
+    assert!(s.ide.set_medium(CD, Some((medium, Box::new(other.clone())))));
+    assert_eq!(s.ask(&[0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8])[4..6], [2, 2], "another has come");
+    s.packet(&[0], false);
+    assert_eq!(s.sense(), (6, 0x28), "the next command hears of it");
+    assert_eq!(s.ask(&[0x25]), [0, 0, 0, 1, 0, 0, 8, 0], "two blocks");
+    s.packet(&[0x28, 0, 0, 0, 0, 1, 0, 0, 1], false);
+    assert_eq!((other.take().len(), s.cd.take().len()), (1, 0));
+}
+
+#[test]
 fn state_is_saved_in_the_middle_of_a_transfer() {
     let mut s = Setup::new();
     s.command(3, 2, 0x20);

@@ -141,6 +141,21 @@ struct Route {
     target: Target,
 }
 
+/// A range of addresses at which a function answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// The address space.
+    pub space: Space,
+    /// First address.
+    pub base: u64,
+    /// Last address.
+    pub last: u64,
+    /// The function.
+    pub devfn: DevFn,
+    /// The base address register; none for addresses of older buses.
+    pub bar: Option<usize>,
+}
+
 /// Bit 31 of the address register.
 const ENABLE: u32 = 1 << 31;
 
@@ -209,6 +224,17 @@ impl Bus {
     pub(crate) fn function_mut<T: Function>(&mut self, devfn: DevFn) -> Option<&mut T> {
         let function: &mut dyn Any = self.functions.get_mut(&devfn)?.as_mut();
         function.downcast_mut()
+    }
+
+    /// The ranges of addresses that functions answer at now.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
+        self.routes.iter().map(|route| Range {
+            space: route.space,
+            base: route.base,
+            last: route.last,
+            devfn: route.devfn,
+            bar: if let Target::Bar(bar) = route.target { Some(bar) } else { None },
+        })
     }
 
     /// Every function's configuration space, in order.

@@ -138,6 +138,7 @@ pub(super) enum Contents {
 #[derive(Debug)]
 pub struct Image {
     contents: Contents,
+    format: ImageFormat,
     bytes: u64,
     read_only: bool,
     /// What the guest discards is given back to the host.
@@ -175,7 +176,7 @@ impl Image {
         }
         // Formats count in bytes; a raw image's last sector is padded with zeros when it is read, as far as it is written.
         let bytes = if writable { bytes / SECTOR_SIZE * SECTOR_SIZE } else { bytes.next_multiple_of(SECTOR_SIZE) };
-        let base = Image { contents, bytes, read_only: base_read_only, discard: disk.discard };
+        let base = Image { contents, format, bytes, read_only: base_read_only, discard: disk.discard };
         if !disk.snapshot {
             return Ok(base);
         }
@@ -185,6 +186,7 @@ impl Image {
         })?;
         Ok(Image {
             contents: Contents::Overlay(Box::new(overlay)),
+            format,
             bytes,
             read_only: disk.read_only,
             discard: disk.discard,
@@ -201,8 +203,13 @@ impl Image {
         }
     }
 
+    /// What the file is.
+    pub fn format(&self) -> ImageFormat {
+        self.format
+    }
+
     /// Bytes that the guest sees.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 

@@ -1,5 +1,6 @@
 //! The host side of disks: an image, and the thread that reads and writes it.
 
+mod counters;
 mod guarded;
 mod image;
 mod overlay;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp};
 
 use crate::config::{Cache, Disk};
+pub use counters::Counters;
 pub use image::Image;
 use throttle::Throttle;
 
@@ -51,6 +53,8 @@ fn for_pieces(len: u64, stop: &AtomicBool, mut f: impl FnMut(u64, usize) -> io::
 /// What the thread is told.
 enum Message {
     Job(BlockJob),
+    /// Another medium, or none.
+    Change(Option<Image>),
     Stop,
 }
 
@@ -69,13 +73,14 @@ impl BlockBackend for Jobs {
 pub struct DiskQueue {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
+    counters: Arc<Counters>,
 }
 
 impl DiskQueue {
     /// An empty one.
     pub fn new() -> DiskQueue {
         let (sender, receiver) = channel();
-        DiskQueue { sender, receiver }
+        DiskQueue { sender, receiver, counters: Arc::default() }
     }
 
     /// What to make the device with.
@@ -83,21 +88,36 @@ impl DiskQueue {
         Box::new(Jobs(self.sender.clone()))
     }
 
-    /// Starts the thread that does the jobs on `image`, as `disk` says.
+    /// What the thread has done, and will have.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Starts the thread that does the jobs on `image`, as `disk` says. Without an image there is none yet.
     ///
     /// # Errors
     ///
     /// When no thread can be made.
-    pub fn start(self, image: Image, disk: &Disk, exchange: impl Exchange + 'static) -> io::Result<DiskThread> {
+    pub fn start(
+        self,
+        image: impl Into<Option<Image>>,
+        disk: &Disk,
+        exchange: impl Exchange + 'static,
+    ) -> io::Result<DiskThread> {
+        let (image, counters) = (image.into(), self.counters);
         let stop = Arc::new(AtomicBool::new(false));
         let (receiver, own) = (self.receiver, stop.clone());
         let throttle = Throttle::new(disk.bytes_per_second, disk.requests_per_second);
         let cache = disk.cache;
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let mut worker = Worker { image, exchange, stop: own, throttle, cache };
+            let mut worker = Worker { image, exchange, stop: own, throttle, cache, counters };
             let mut piece = vec![0; PIECE];
-            while let Ok(Message::Job(job)) = receiver.recv() {
-                worker.run(job, &mut piece);
+            loop {
+                match receiver.recv() {
+                    Ok(Message::Job(job)) => worker.run(job, &mut piece),
+                    Ok(Message::Change(image)) => worker.image = image,
+                    Ok(Message::Stop) | Err(_) => break,
+                }
             }
         })?;
         Ok(DiskThread { sender: self.sender, stop, thread: Some(thread) })
@@ -119,6 +139,15 @@ pub struct DiskThread {
     thread: Option<JoinHandle<()>>,
 }
 
+impl DiskThread {
+    /// Another image, or none, once all jobs before this are done: the backend for what comes after.
+    pub fn change(&self, image: Option<Image>) -> Box<dyn BlockBackend> {
+        // Fails when the thread is gone: then nothing is done for anybody.
+        let _ = self.sender.send(Message::Change(image));
+        Box::new(Jobs(self.sender.clone()))
+    }
+}
+
 impl Drop for DiskThread {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
@@ -135,23 +164,27 @@ impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Message::Job(_) => "Job",
+            Message::Change(_) => "Change",
             Message::Stop => "Stop",
         })
     }
 }
 
 struct Worker<E> {
-    image: Image,
+    image: Option<Image>,
     exchange: E,
     stop: Arc<AtomicBool>,
     throttle: Throttle,
     cache: Cache,
+    counters: Arc<Counters>,
 }
 
 impl<E: Exchange> Worker<E> {
     fn run(&mut self, job: BlockJob, piece: &mut [u8]) {
         self.wait(job.op);
+        let start = Instant::now();
         let result = self.work(job, piece);
+        self.counters.count(job.op, result.is_ok(), start.elapsed());
         if let Err(error) = &result {
             tracing::debug!(?job, "disk: {error}");
         }
@@ -173,7 +206,9 @@ impl<E: Exchange> Worker<E> {
     }
 
     fn work(&mut self, BlockJob { token, op }: BlockJob, piece: &mut [u8]) -> io::Result<()> {
-        let Worker { image, exchange, stop, .. } = self;
+        let Worker { image: Some(image), exchange, stop, .. } = self else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
         // The device was reset: nobody waits for the rest.
         let wanted = |wanted: bool| if wanted { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) };
         match op {
@@ -196,7 +231,7 @@ impl<E: Exchange> Worker<E> {
             BlockOp::Flush => !self.cache.no_flush,
             _ => self.cache.writethrough,
         };
-        if flush { self.image.flush() } else { Ok(()) }
+        if flush { image.flush() } else { Ok(()) }
     }
 }
 

@@ -58,6 +58,24 @@ fn a_region_is_what_hot_blocks_of_the_page_lead_to() {
 }
 
 #[test]
+fn a_region_of_regions_has_the_bytes_of_its_own_blocks_only() {
+    let cache = cache(64 << 20);
+    let vcpu = Vcpu::new(&cache);
+    let heads = [0x1000, 0x1100, 0x1200];
+    for (head, next) in heads.into_iter().zip([0x1100, 0x1200, 0x1000]) {
+        compiled(&cache, &vcpu, head, next);
+    }
+    // Where each begins, those before are regions already.
+    for head in heads {
+        let job = cache.begin_region(&cache.lookup(&key(head)).unwrap()).unwrap();
+        assert_eq!((job.parts.len(), job.tb.bytes.len()), (heads.len(), heads.len()));
+        publish(&cache, job, [Some(head), None]);
+    }
+    let last = cache.lookup(&key(0x1200)).unwrap();
+    assert!(last.level == 1 && last.translates(0x100f, 1) && !last.translates(0x1210, 1));
+}
+
+#[test]
 fn a_region_replaces_its_first_block() {
     let cache = cache(64 << 20);
     let mut vcpu = Vcpu::new(&cache);

@@ -99,6 +99,8 @@ pub struct Tb {
     /// Guest-physical addresses and numbers of the bytes that were translated, those of a region's other blocks included. Not
     /// among them are those that it reads as it runs.
     pub(super) bytes: SmallVec<[(u64, u32); 1]>,
+    /// How many of them, the first ones, are of this block itself.
+    own: u16,
     /// Executions by the interpreter since it was last made cold.
     pub heat: AtomicU32,
     stage: AtomicU8,
@@ -145,6 +147,7 @@ impl Tb {
             key,
             block,
             pages,
+            own: bytes.len() as u16,
             bytes,
             heat: AtomicU32::new(0),
             stage: AtomicU8::new(Stage::Cold as u8),
@@ -172,6 +175,7 @@ impl Tb {
             let (start, len) = self.bytes[at];
             self.bytes[at] = (start, (from - start) as u32);
             self.bytes.insert(at + 1, (to, len - (to - start) as u32));
+            self.own += 1;
         }
         self
     }
@@ -179,8 +183,9 @@ impl Tb {
     /// The region that begins with this block and has its bytes in `pages`.
     pub(super) fn region(&self, parts: &[Arc<Tb>], pages: TbPages) -> Tb {
         let block = Tb::new(self.key, self.block.clone(), pages);
-        let bytes = parts.iter().flat_map(|tb| tb.bytes.iter().copied()).collect();
-        Tb { level: self.level.saturating_add(1), blocks: parts.len() as u8, bytes, ..block }
+        // Of each its own: parts are blocks, and what they begin with as regions is none of this one's business.
+        let bytes = parts.iter().flat_map(|tb| tb.bytes.iter().copied().take(tb.own.into())).collect();
+        Tb { level: self.level.saturating_add(1), blocks: parts.len() as u8, bytes, own: self.own, ..block }
     }
 
     /// Whether any of `len` bytes at guest-physical `gpa` were translated.

@@ -84,7 +84,15 @@ impl PageBlocks {
         let Some(at) = self.list.iter().position(|(other, _)| Arc::ptr_eq(other, tb)) else { return false };
         let (_, granules) = self.list.remove(at);
         bits(granules).for_each(|granule| self.counts[granule] -= 1);
+        self.give_back();
         true
+    }
+
+    /// Gives back most of the room that blocks had which are gone: a page had many at one time, other pages will at others.
+    fn give_back(&mut self) {
+        if self.list.capacity() / 4 > self.list.len().max(4) {
+            self.list.shrink_to(2 * self.list.len());
+        }
     }
 
     /// Takes out the blocks that any of `len` bytes at guest-physical `gpa` belong to.
@@ -92,6 +100,7 @@ impl PageBlocks {
         let gone: Vec<(Arc<Tb>, u64)> = self.list.extract_if(.., |(tb, _)| tb.translates(gpa, len)).collect();
         let granules = gone.iter().flat_map(|&(_, granules)| bits(granules));
         granules.for_each(|granule| self.counts[granule] -= 1);
+        self.give_back();
         gone.into_iter().map(|(tb, _)| tb).collect()
     }
 
@@ -266,6 +275,18 @@ mod tests {
         assert_eq!(blocks.take_translations(0x1020, 1).len(), 1);
         assert_eq!(blocks.granules(), 1);
         assert!(blocks.take(&twice) && blocks.granules() == 0);
+    }
+
+    #[test]
+    fn a_page_that_had_many_blocks_gives_their_room_back() {
+        use crate::cache::tests::{key, tb};
+        let mut blocks = PageBlocks::default();
+        let all: Vec<Arc<Tb>> = (0..1000).map(|i| Arc::new(tb(key(0x1000 + 4 * i)))).collect();
+        all.iter().for_each(|tb| blocks.push(0x1000, tb.clone(), 1));
+        let (first, rest) = all.split_at(10);
+        assert!(rest.iter().all(|tb| blocks.take(tb)));
+        assert!(blocks.list.capacity() <= 64, "{}", blocks.list.capacity());
+        assert!(first.iter().all(|tb| blocks.take(tb)) && blocks.len() == 0);
     }
 
     #[test]

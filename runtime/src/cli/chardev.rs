@@ -185,7 +185,7 @@ pub(super) fn virtconsole(
     let id = values.text("chardev").ok_or_else(|| CliError::new(option, "needs chardev=ID"))?;
     let chardev = chardevs.take(option, id)?;
     let mut consoles = config.virtio.iter_mut().filter_map(|device| match device {
-        VirtioDevice::Console(chardev) => Some(chardev),
+        VirtioDevice::Console(chardev, _) => Some(chardev),
         _ => None,
     });
     let bus = consoles.next_back().ok_or_else(|| CliError::new(option, "needs a virtio-serial device before it"))?;
@@ -214,7 +214,7 @@ pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config
             return Err(CliError::new(option, "stdio is where -display curses draws"));
         }
     }
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }));
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }, _));
     let taken = config.virtio.iter().any(console);
     if taken && config.curses {
         return Err(CliError::new("-chardev stdio", "stdio is where -display curses draws"));
@@ -224,7 +224,7 @@ pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config
     }
     config.serial = match serial {
         Some(chardev) => chardev,
-        None if taken => Chardev::Null,
+        None if taken || given.flag("nodefaults") => Chardev::Null,
         None if config.nographic => Chardev::Stdio { mux: true },
         // In QEMU the port would be in a window beside the screen.
         None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,

@@ -4,7 +4,7 @@ use super::Stop;
 use super::error::CliError;
 use super::families;
 use super::keyval::{self, Key, Kind, Values};
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat};
+use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Plug};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -62,9 +62,7 @@ const DRIVE: &[Key] = &[
 /// The largest limit that is one.
 const MOST: u64 = 1 << 50;
 
-/// Formats, and how the host treats what is written, by name.
-const FORMATS: &[(&str, ImageFormat)] =
-    &[("raw", ImageFormat::Raw), ("qcow2", ImageFormat::Qcow2), ("vmdk", ImageFormat::Vmdk)];
+/// How the host treats what is written, by name.
 const CACHES: &[(&str, Cache)] = &[
     ("writeback", Cache { direct: false, writethrough: false, no_flush: false }),
     ("none", Cache { direct: true, writethrough: false, no_flush: false }),
@@ -89,6 +87,8 @@ struct Drive {
     /// A CD-ROM drive may be empty.
     disk: Option<Disk>,
     serial: String,
+    id: String,
+    plug: Plug,
 }
 
 /// Disks on their way to a device.
@@ -112,6 +112,21 @@ fn serial(option: &str, text: Option<&str>) -> Result<String, CliError> {
         return Err(CliError::new(option, "serial: longer than 20 characters"));
     }
     Ok(serial.to_owned())
+}
+
+/// What a `-device` says that is the same for all.
+pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
+    let wrong = |text: &str, what: &str| CliError::new(option, format!("addr: '{text}' {what}"));
+    let addr = values.text("addr").map(|text| {
+        let (slot, function) = text.split_once('.').unwrap_or((text, "0"));
+        let hex = |digits: &str| u8::from_str_radix(digits.strip_prefix("0x").unwrap_or(digits), 16).ok();
+        match (hex(slot), hex(function)) {
+            (Some(slot), Some(0)) if slot < 32 => Ok(slot << 3),
+            (Some(slot), Some(1..8)) if slot < 32 => Err(wrong(text, "is not function 0 of a slot, as all here are")),
+            _ => Err(wrong(text, "is not a slot from 0 to 1f")),
+        }
+    });
+    Ok(Plug { id: values.text("id").unwrap_or_default().to_owned(), addr: addr.transpose()? })
 }
 
 impl Disks {
@@ -170,8 +185,9 @@ impl Disks {
             return Err(CliError::new("-drive", "needs file=FILE"));
         }
         let serial = serial("-drive", values.text("serial"))?;
+        let id = values.text("id").unwrap_or_default().to_owned();
         let disk = file.map(|file| Disk {
-            format: value_of(FORMATS, values.word("format")),
+            format: values.word("format").and_then(ImageFormat::named),
             read_only: cd_rom || values.word("readonly") == Some("on"),
             snapshot: self.snapshot && values.word("snapshot") != Some("off") || values.word("snapshot") == Some("on"),
             cache: value_of(CACHES, values.word("cache")).unwrap_or_default(),
@@ -179,9 +195,10 @@ impl Disks {
             bytes_per_second: values.number("throttling.bps-total").unwrap_or(0),
             requests_per_second: values.number("throttling.iops-total").unwrap_or(0),
             serial: serial.clone(),
+            id: id.clone(),
             ..Disk::new(file)
         });
-        Ok(Drive { cd_rom, disk, serial })
+        Ok(Drive { cd_rom, disk, serial, id, plug: Plug::default() })
     }
 
     /// `-hda` and the like, and `-cdrom`: what is at a place of the IDE controller.
@@ -193,7 +210,7 @@ impl Disks {
         let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, ..Disk::new(file) };
         self.connect(
             option,
-            Drive { cd_rom, disk: Some(disk), serial: String::new() },
+            Drive { cd_rom, disk: Some(disk), serial: String::new(), id: String::new(), plug: Plug::default() },
             (Some(index / 2), Some(index % 2)),
         )
     }
@@ -240,8 +257,10 @@ impl Disks {
         if values.text("serial").is_some() {
             drive.serial = serial(option, values.text("serial"))?;
         }
+        drive.plug = plug(option, values)?;
         if let Some(disk) = &mut drive.disk {
             disk.serial.clone_from(&drive.serial);
+            disk.plug.clone_from(&drive.plug);
         }
         Ok(Some(drive))
     }
@@ -257,7 +276,10 @@ impl Disks {
         let cd_rom = option.ends_with("ide-cd");
         let drive = match self.take(option, values)? {
             Some(drive) => drive,
-            None if cd_rom => Drive { cd_rom, disk: None, serial: serial(option, values.text("serial"))? },
+            None if cd_rom => {
+                let serial = serial(option, values.text("serial"))?;
+                Drive { cd_rom, disk: None, serial, id: String::new(), plug: plug(option, values)? }
+            }
             None => return Err(CliError::new(option, "needs drive=ID")),
         };
         let disk = drive.disk.map(|disk| Disk { read_only: cd_rom || disk.read_only, ..disk });
@@ -269,7 +291,7 @@ impl Disks {
             Some("ide.1") => Some(1),
             _ => None,
         };
-        self.connect(option, Drive { cd_rom, disk, serial: drive.serial }, (bus, values.number("unit")))
+        self.connect(option, Drive { cd_rom, disk, ..drive }, (bus, values.number("unit")))
     }
 
     /// Every disk must have got its device. What is on the IDE controller then.
@@ -280,13 +302,13 @@ impl Disks {
         let mut index = 0;
         let mut finished = |drive: Option<Drive>| {
             index += 1;
-            let Drive { cd_rom, disk, serial } = drive?;
+            let Drive { cd_rom, disk, serial, id, plug } = drive?;
             // Of a length that no guest cuts.
             let serial = if serial.is_empty() { format!("MM{index:05}") } else { serial };
             let disk = disk.map(|disk| Disk { serial: serial.clone(), ..disk });
             match disk {
                 Some(disk) if !cd_rom => Some(IdeDrive::Disk(disk)),
-                medium => Some(IdeDrive::CdRom { medium, serial }),
+                medium => Some(IdeDrive::CdRom { medium, serial, id, plug }),
             }
         };
         Ok(self.ide.map(|channel| channel.map(&mut finished)))

@@ -131,7 +131,11 @@ pub(super) const MACHINE: Family = Family {
             &[
                 key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
                 always("acpi", "on"),
-                key("hpet", Kind::Word(&["on", "off"]), "a high precision event timer; default on"),
+                key(
+                    "hpet",
+                    Kind::Word(&["on", "off"]),
+                    "a high precision event timer; default where there is firmware",
+                ),
                 always("fd-bootchk", "off"),
                 always("i8042", "on"),
                 always("mem-merge", "off"),
@@ -306,13 +310,18 @@ pub(super) const CPU: Family = Family {
     ],
 };
 
+/// Keys of all devices, and of those on the PCI bus.
+const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
+const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
+const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
+
 /// Keys of a network adapter on the PCI bus.
 const PCI_ADAPTER: &[Key] = &[
     key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
     key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-    key("id", Kind::Text("a name"), "what the monitor calls it"),
-    key_later("addr"),
-    key_later("bus"),
+    ID,
+    ADDR,
+    PCI_BUS,
     key_later("bootindex"),
     key_later("romfile"),
     key_later("disable-legacy"),
@@ -344,11 +353,11 @@ pub(super) const DEVICE: Family = Family {
         yes("virtio-net", "the same", PCI_ADAPTER),
         yes("ide-hd", "an IDE disk", IDE_KEYS),
         yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
-        yes("virtio-blk-pci", "a disk", BLOCK_KEYS),
-        yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
-        yes("virtio-serial", "the same", SERIAL_KEYS),
+        yes("virtio-blk-pci", "a disk", PCI_BLOCK_KEYS),
+        yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
+        yes("virtio-serial", "the same", PCI_SERIAL_KEYS),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-pci", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
+        yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, key_later("rng")]),
         Choice {
             name: "isa-debugcon",
             help: "",
@@ -369,14 +378,14 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtio-blk-device", "a disk", BLOCK_KEYS),
         yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-device", "a source of random numbers", &[key_later("id"), key_later("rng"), key_later("bus")]),
+        yes("virtio-rng-device", "a source of random numbers", &[ID, key_later("rng"), key_later("bus")]),
         yes(
             "virtio-net-device",
             "a network adapter",
             &[
                 key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
                 key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-                key("id", Kind::Text("a name"), "what the monitor calls it"),
+                ID,
                 key_later("bus"),
             ],
         ),
@@ -384,10 +393,20 @@ pub(super) const DEVICE_RISCV: Family = Family {
 };
 
 /// The keys of virtio disks.
+const PCI_BLOCK_KEYS: &[Key] = &[
+    key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
+    key("serial", Kind::Text("up to 20 characters"), "serial number"),
+    ID,
+    ADDR,
+    PCI_BUS,
+    key_later("bootindex"),
+    key_later("num-queues"),
+    key_later("queue-size"),
+];
 const BLOCK_KEYS: &[Key] = &[
     key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
     key("serial", Kind::Text("up to 20 characters"), "serial number"),
-    key_later("id"),
+    ID,
     key_later("bus"),
     key_later("bootindex"),
     key_later("num-queues"),
@@ -395,11 +414,9 @@ const BLOCK_KEYS: &[Key] = &[
 ];
 
 /// The keys of virtio consoles' controllers, and of consoles.
-const SERIAL_KEYS: &[Key] = &[
-    key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0"),
-    key_later("bus"),
-    key_later("max_ports"),
-];
+const SERIAL_ID: Key = key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0");
+const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, key_later("max_ports")];
+const SERIAL_KEYS: &[Key] = &[SERIAL_ID, key_later("bus"), key_later("max_ports")];
 const CONSOLE_KEYS: &[Key] = &[
     key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
     key("id", Kind::Text("a name"), "what the monitor calls it"),
@@ -414,7 +431,7 @@ const IDE_KEYS: &[Key] = &[
     key("bus", Kind::Word(&["ide.0", "ide.1"]), "the cable, default the first with a free place"),
     key("unit", Kind::Number(0, 1), "the place on it, default the first free one"),
     key("serial", Kind::Text("up to 20 characters"), "serial number"),
-    key_later("id"),
+    ID,
     key_later("bootindex"),
     key_later("model"),
     key_later("wwn"),

@@ -29,8 +29,8 @@ pub use error::{CliError, open_input, open_output};
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, JitConfig, LOG_ITEMS, LogItems, MachineKind, Nic,
-    NicModel, VirtioDevice,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, IdeDrive, JitConfig, LOG_ITEMS, LogItems, MachineKind,
+    Nic, NicModel, Plug, VirtioDevice,
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
@@ -201,8 +201,8 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         Arch::X86 => MachineKind::Pc,
         Arch::Riscv => MachineKind::Virt,
     };
-    config.hpet = !given.flag("no-hpet");
-    if arch == Arch::Riscv && !config.hpet {
+    config.hpet = given.flag("no-hpet").then_some(false);
+    if arch == Arch::Riscv && config.hpet.is_some() {
         return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
     }
     let accel_of_machine = machine(given, machines, default_machine, &mut config)?;
@@ -244,8 +244,11 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     }
     config.ide = disks.finish()?;
     networks.check()?;
+    check_ids(&config)?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
-    if arch == Arch::X86 && networks.silent() {
+    let defaults = !given.flag("nodefaults");
+    config.default_cd_rom = defaults;
+    if arch == Arch::X86 && networks.silent() && defaults {
         config.nics = Config::default().nics;
     }
     display::parse(given, arch, &mut config)?;
@@ -276,7 +279,7 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
     for value in given.all("machine") {
         let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
         if let Some(word) = values.word("hpet") {
-            config.hpet = word == "on";
+            config.hpet = Some(word == "on");
         }
         if let Some(text) = values.text("accel")
             && accel.replace(text.to_owned()).is_some()
@@ -388,19 +391,36 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
         match (arch, model) {
             (Arch::X86, None | Some(net::Model::E1000)) => {
-                config.nics.push(Nic { model: NicModel::E1000, mac, netdev })
+                config.nics.push(Nic { model: NicModel::E1000, plug: Plug::default(), mac, netdev })
             }
-            (Arch::X86, Some(net::Model::Virtio)) => config.nics.push(Nic { model: NicModel::Virtio, mac, netdev }),
+            (Arch::X86, Some(net::Model::Virtio)) => {
+                config.nics.push(Nic { model: NicModel::Virtio, plug: Plug::default(), mac, netdev })
+            }
             (Arch::Riscv, Some(net::Model::E1000)) => {
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
             }
             (Arch::Riscv, _) => {
                 check_slots(&option, arch, config)?;
-                config.virtio.push(VirtioDevice::Net { mac, netdev });
+                config.virtio.push(VirtioDevice::Net { plug: Plug::default(), mac, netdev });
             }
         }
     }
     Ok(())
+}
+
+/// Checks that no two devices have the same id.
+fn check_ids(config: &Config) -> Result<(), CliError> {
+    let ide = config.ide.iter().flatten().flatten().map(|drive| match drive {
+        IdeDrive::Disk(disk) => &disk.plug,
+        IdeDrive::CdRom { plug, .. } => plug,
+    });
+    let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.virtio.iter().map(VirtioDevice::plug)).chain(ide);
+    let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
+        Some(id) => Err(CliError::new("-device", format!("the id '{id}' is given twice"))),
+        None => Ok(()),
+    }
 }
 
 /// Checks that there is room for another virtio device.
@@ -425,7 +445,7 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
         let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
         let netdev = networks.device(&option, &values)?;
-        config.nics.push(Nic { model: *model, mac, netdev });
+        config.nics.push(Nic { model: *model, plug: disks::plug(&option, &values)?, mac, netdev });
         return Ok(());
     }
     if name.starts_with("ide-") {
@@ -436,11 +456,14 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         config.virtio.push(match name {
             "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
             "virtio-net-device" => VirtioDevice::Net {
+                plug: disks::plug(&option, &values)?,
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,
             },
-            "virtio-serial-pci" | "virtio-serial" | "virtio-serial-device" => VirtioDevice::Console(Chardev::Null),
-            _ => VirtioDevice::Rng,
+            "virtio-serial-pci" | "virtio-serial" | "virtio-serial-device" => {
+                VirtioDevice::Console(Chardev::Null, disks::plug(&option, &values)?)
+            }
+            _ => VirtioDevice::Rng(disks::plug(&option, &values)?),
         });
         return Ok(());
     }

@@ -125,7 +125,7 @@ pub(super) fn monitors(
         .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
         .filter_map(|(option, endpoint)| (*endpoint == MonitorSocket::Stdio).then_some(option))
         .collect();
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }));
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }, _));
     let serial = matches!(config.serial, Chardev::Stdio { .. }) || config.virtio.iter().any(console);
     match users.split_first() {
         // In QEMU the port would be in a window then.

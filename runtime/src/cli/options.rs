@@ -176,10 +176,10 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     once(
         "vnc",
-        "[HOST]:N",
+        "[HOST]:N[,password=on]",
         Console,
-        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
-         Whoever reaches the port may use the machine: there are no passwords",
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named, or unix:PATH.\n\
+         Whoever reaches it may use the machine, unless it asks for a password, which a monitor sets (set_password)",
     ),
     once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(
@@ -218,6 +218,12 @@ pub(super) const OPTIONS: &[Opt] = &[
     each("nic", "TYPE[,model=NAME][,KEY=VALUE...]", Console, "a network and an adapter in it; none: no adapter at all"),
     each("net", "nic|TYPE[,KEY=VALUE...]", Console, "the same in two, adapter and network; none: no adapter at all"),
     flag("snapshot", Console, "what the guest writes to disks is forgotten at the end"),
+    flag(
+        "nodefaults",
+        Console,
+        "no device that is not asked for: no display adapter, network adapter or CD-ROM drive, and a serial port that leads \
+         nowhere",
+    ),
     each("device", "NAME[,KEY=VALUE...]", Console, "add a device, such as isa-debug-exit; see -device help"),
     each(
         "monitor",
@@ -306,7 +312,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("loadvm"),
     later("msg"),
     later_flag("no-shutdown"),
-    later_flag("nodefaults"),
     later("object"),
     later_flag("old-param"),
     later_flag("only-migratable"),

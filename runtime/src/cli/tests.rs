@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{
     Cache, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, MonitorSocket, NetBackend, Protocol,
-    UserNet, VgaKind, Video, VncTarget,
+    UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 
@@ -24,6 +24,10 @@ fn printed(line: &str) -> String {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{line}: {other:?}"),
     }
+}
+
+fn vnc(host: &str, display: u16, password: bool) -> Option<VncTarget> {
+    Some(VncTarget { place: VncPlace::Display { host: host.into(), display }, password })
 }
 
 #[test]
@@ -65,12 +69,16 @@ fn good_lines() {
         ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
         ("-display none", |c| c.serial = Chardev::Null),
         ("-display curses", |c| (c.serial, c.curses) = (Chardev::Null, true)),
-        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "127.0.0.1".into(), display: 1 }))),
+        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, vnc("127.0.0.1", 1, false))),
         ("-vnc [::1]:2,password=off -serial stdio", |c| {
-            c.vnc = Some(VncTarget { host: "::1".into(), display: 2 });
+            c.vnc = vnc("::1", 2, false);
         }),
         ("-display vnc=h:3", |c| {
-            (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "h".into(), display: 3 }));
+            (c.serial, c.vnc) = (Chardev::Null, vnc("h", 3, false));
+        }),
+        ("-vnc :4,password=on -serial stdio", |c| c.vnc = vnc("127.0.0.1", 4, true)),
+        ("-vnc unix:/x -serial stdio", |c| {
+            c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
         ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
@@ -118,9 +126,9 @@ fn good_lines() {
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
         ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
-        ("-no-hpet", |c| c.hpet = false),
-        ("-machine hpet=off", |c| c.hpet = false),
-        ("-M pc,hpet=on", |_| ()),
+        ("-no-hpet", |c| c.hpet = Some(false)),
+        ("-machine hpet=off", |c| c.hpet = Some(false)),
+        ("-M pc,hpet=on", |c| c.hpet = Some(true)),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -172,10 +180,10 @@ fn bad_lines() {
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
-        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),
-        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
-        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, none)"),
-        ("-vnc unix:/x", "-vnc: 'unix:/x' is not supported yet (supported: [HOST]:N, none)"),
+        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc unix:", "-vnc: 'unix:' names no socket (supported: [HOST]:N, unix:PATH, none)"),
         ("-vnc :1,websocket=on", "-vnc: websocket: not supported yet"),
         ("-vnc :1 -vga none", "-vnc: the machine has no display adapter"),
         ("-vnc :1 -display vnc=:2", "-vnc: given with -display vnc, which is the same"),
@@ -422,7 +430,7 @@ fn character_devices() {
     let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port: 9, server: false, wait: false };
     let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
     let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
-    let is = |chardev: Chardev| vec![VirtioDevice::Console(chardev)];
+    let is = |chardev: Chardev| vec![VirtioDevice::Console(chardev, Plug::default())];
     assert_eq!(consoles("pty,id=c"), is(Chardev::Pty));
     assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
     assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
@@ -471,9 +479,16 @@ fn disks_of_a_pc() {
     let cd = |index: usize, file: &str| {
         let serial = format!("MM{index:05}");
         let medium = Some(Disk { read_only: true, serial: serial.clone(), ..Disk::new(file) });
-        Some(IdeDrive::CdRom { medium, serial })
+        Some(IdeDrive::CdRom { medium, serial, id: String::new(), plug: Plug::default() })
     };
     let new = |file: &str| Disk::new(file);
+    let named = |mut drive: Option<IdeDrive>| {
+        if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
+            (*id, *plug) = ("x".into(), Plug { id: "y".into(), addr: None });
+            (medium.id, medium.plug) = (id.clone(), plug.clone());
+        }
+        drive
+    };
     let rows: Vec<(&str, Ide)> = vec![
         ("", [[None, None], [None, None]]),
         ("a.img", [[hd(1, new("a.img")), None], [None, None]]),
@@ -489,7 +504,18 @@ fn disks_of_a_pc() {
         ("-drive file=b,bus=1 -drive file=c,unit=1,media=cdrom", [[None, cd(2, "c")], [hd(3, new("b")), None]]),
         (
             "-drive media=cdrom",
-            [[Some(IdeDrive::CdRom { medium: None, serial: "MM00001".into() }), None], [None, None]],
+            [
+                [
+                    Some(IdeDrive::CdRom {
+                        medium: None,
+                        serial: "MM00001".into(),
+                        id: String::new(),
+                        plug: Plug::default(),
+                    }),
+                    None,
+                ],
+                [None, None],
+            ],
         ),
         (
             "-drive file=a,cache=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=20",
@@ -511,12 +537,12 @@ fn disks_of_a_pc() {
             ],
         ),
         (
-            "-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1",
-            [[None, None], [None, cd(4, "a")]],
+            "-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1,id=y",
+            [[None, None], [None, named(cd(4, "a"))]],
         ),
         (
             "-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc",
-            [[Some(IdeDrive::Disk(Disk { serial: "abc".into(), ..new("a") })), None], [None, None]],
+            [[Some(IdeDrive::Disk(Disk { serial: "abc".into(), id: "x".into(), ..new("a") })), None], [None, None]],
         ),
     ];
     for (line, ide) in rows {
@@ -550,6 +576,41 @@ fn disks_of_a_pc() {
 }
 
 #[test]
+fn devices_have_names_and_places() {
+    let config = config_of(
+        "-drive file=a,if=none,id=d -device virtio-blk-pci,drive=d,addr=0x1f,bus=pci.0 -device virtio-rng-pci,id=r,addr=a.0 \
+         -device e1000,id=n,addr=1d",
+    );
+    let VirtioDevice::Block(disk) = &config.virtio[0] else { panic!("{config:?}") };
+    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { id: String::new(), addr: Some(0x1f << 3) }));
+    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3) }));
+    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3) });
+    for (line, expected) in [
+        ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
+        ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),
+        ("-device e1000,addr=3.1", "-device e1000: addr: '3.1' is not function 0 of a slot, as all here are"),
+        ("-device virtio-rng-pci,id=a -device e1000,id=a", "-device: the id 'a' is given twice"),
+        ("-device virtio-rng-pci,bus=pci.1", "-device virtio-rng-pci: bus: 'pci.1' is not known here: pci.0"),
+    ] {
+        assert_eq!(parsed(line).unwrap_err().to_string(), expected, "{line}");
+    }
+}
+
+#[test]
+fn without_defaults_there_is_what_was_asked_for() {
+    let bare = Config {
+        vga: VgaKind::None,
+        nics: Vec::new(),
+        default_cd_rom: false,
+        serial: Chardev::Null,
+        ..Config::default()
+    };
+    assert_eq!(config_of("-nodefaults"), bare);
+    let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
+    assert_eq!((some.vga, some.nics.len(), some.serial), (VgaKind::Std, 1, Chardev::Stdio { mux: true }));
+}
+
+#[test]
 fn good_lines_of_riscv() {
     type Change = fn(&mut Config);
     let rows: &[(&str, Change)] = &[
@@ -569,16 +630,21 @@ fn good_lines_of_riscv() {
         (
             "-device virtio-blk-device,drive=x,serial=s1 -drive if=none,id=x,file=a,format=raw -drive file=b,format=raw",
             |c| {
-                let first = Disk { serial: "s1".into(), ..disk("a") };
+                let first = Disk { serial: "s1".into(), id: "x".into(), ..disk("a") };
                 c.virtio = vec![VirtioDevice::Block(disk("b")), VirtioDevice::Block(first)];
             },
         ),
         ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
-            let first = VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, 0x56], netdev: None };
-            c.virtio = vec![VirtioDevice::Rng, first, VirtioDevice::Net { mac: [2, 0, 0, 0, 0, 0xaf], netdev: None }];
+            let net = |mac| VirtioDevice::Net { plug: Plug::default(), mac, netdev: None };
+            let first = net([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+            c.virtio = vec![VirtioDevice::Rng(Plug::default()), first, net([2, 0, 0, 0, 0, 0xaf])];
         }),
         ("-device virtio-net-device -device virtio-net-device", |c| {
-            let mac = |last| VirtioDevice::Net { mac: [0x52, 0x54, 0, 0x12, 0x34, last], netdev: None };
+            let mac = |last| VirtioDevice::Net {
+                plug: Plug::default(),
+                mac: [0x52, 0x54, 0, 0x12, 0x34, last],
+                netdev: None,
+            };
             c.virtio = vec![mac(0x56), mac(0x57)];
         }),
     ];

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
+use super::Plug;
+
 /// The hardware address of a machine's first adapter when none is given (QEMU's); the others follow.
 pub const FIRST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
@@ -166,6 +168,8 @@ impl fmt::Display for Endpoint {
 pub struct Nic {
     /// What it is.
     pub model: NicModel,
+    /// What it is called and where it is.
+    pub plug: Plug,
     /// Its hardware address.
     pub mac: [u8; 6],
     /// What it is plugged into; nothing if none.

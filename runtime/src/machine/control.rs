@@ -8,7 +8,7 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
-use crate::config::Config;
+use crate::config::{Config, Disk};
 use crate::control::{Controlled, Notice, RunState, Space, StopReason};
 use crate::stats::Stats;
 
@@ -182,6 +182,10 @@ impl<B: Board> Controlled for Runner<B> {
         self.board.info(topic)
     }
 
+    fn change_medium(&mut self, drive: &str, disk: Option<Disk>, force: bool) -> Result<(), String> {
+        self.board.change_medium(drive, disk, force)
+    }
+
     fn stats(&mut self) -> Stats {
         Runner::stats(self)
     }
@@ -192,5 +196,11 @@ impl<B: Board> Controlled for Runner<B> {
 
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
         self.board.screen(ppm)
+    }
+
+    fn set_vnc_password(&mut self, password: &str) -> Result<(), String> {
+        let server = self.displays.vnc.as_ref().ok_or("there is no VNC server")?;
+        let asks = server.set_password(password);
+        asks.then_some(()).ok_or_else(|| "the VNC server asks for no password: start it with password=on".to_owned())
     }
 }

@@ -95,11 +95,17 @@ impl Rom {
 
 /// What guest-physical memory that may be RAM or not reaches at present; with a ROM of `rom` bytes, if there is one.
 pub(crate) fn memory_map(pc: &mut Pc, rom: Option<u64>) -> Vec<Piece> {
-    let mut pieces = vec![(VGA_WINDOW, PAM_START - VGA_WINDOW, Backing::DEVICE)];
+    let mut pieces = chipset_map(pc, rom);
     let [before, now] = pc.take_display();
     let display = Backing { read: Place::At(DISPLAY_HOME), write: Place::At(DISPLAY_HOME) };
     pieces.extend(before.filter(|_| before != now).map(|window| (window.base, window.size, Backing::DEVICE)));
     pieces.extend(now.map(|window| (window.base, window.size, display)));
+    pieces
+}
+
+/// The same without display memory.
+pub(super) fn chipset_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
+    let mut pieces = vec![(VGA_WINDOW, PAM_START - VGA_WINDOW, Backing::DEVICE)];
     for pam in pc.pam() {
         let from_end = ALIAS_END - pam.base;
         let visible = rom.is_some_and(|rom| from_end <= rom.min(ALIAS));
@@ -129,9 +135,14 @@ pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
     fw_cfg(mem, &told)
 }
 
+/// Whether there is a high precision event timer.
+pub(super) fn has_hpet(config: &Config) -> bool {
+    config.hpet.unwrap_or_else(|| is_used(config))
+}
+
 /// What the ACPI tables say.
 pub(super) fn acpi(config: &Config) -> AcpiConfig {
-    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: config.hpet }
+    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: has_hpet(config) }
 }
 
 #[cfg(test)]

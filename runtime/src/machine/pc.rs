@@ -1,5 +1,6 @@
 //! The PC.
 
+mod ide;
 mod nic;
 
 use std::sync::{Arc, Mutex};
@@ -7,8 +8,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
-use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
-use mimus_hw::pci::DevFn;
+use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
 use mimus_softmmu::Vram;
@@ -17,44 +17,49 @@ use vm_memory::{Bytes, GuestAddress};
 use super::firmware::{self, Rom};
 use super::info;
 use super::input::Input;
+use super::inventory::{Inventory, Pci, Place};
 use super::screen::{self, Held};
 use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
-use crate::block::{DiskQueue, Exchange, Image};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
-use crate::config::{Config, Disk, IdeDrive};
+use crate::config::{Config, Disk, Plug, VgaKind, VirtioDevice};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
 use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
-/// A disk's way to its device.
-struct Place {
-    outside: Outside,
-    place: IdePlace,
+/// Chooses places on the PCI bus.
+struct Places {
+    /// Those that the configuration gives to somebody.
+    given: Vec<DevFn>,
 }
 
-impl Place {
-    fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
-        let function = |function: &mut IdeFunction, _| f(&mut function.ide);
-        self.outside.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
-    }
-}
-
-impl Exchange for Place {
-    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.access(|ide| ide.block_fill(self.place, token, at, bytes))
+impl Places {
+    fn new(config: &Config) -> Places {
+        let plugs = config.nics.iter().map(|nic| &nic.plug);
+        Places {
+            given: plugs.chain(config.virtio.iter().map(VirtioDevice::plug)).filter_map(|plug| plug.addr).collect(),
+        }
     }
 
-    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        self.access(|ide| ide.block_take(self.place, token, at, bytes))
-    }
-
-    fn done(&self, token: u64, ok: bool) {
-        self.access(|ide| ide.block_done(self.place, token, ok));
+    /// Plugs a function in: where `plug` says, at `usual` if that is free, or as the first free device.
+    fn plug(&self, pc: &mut Pc, plug: &Plug, usual: Option<DevFn>, function: Box<dyn Function>) -> Result<DevFn> {
+        let free = |devfn: &DevFn| pc.pci_configs().all(|(taken, _)| taken != *devfn);
+        let place = match plug.addr {
+            Some(addr) => Some(addr).filter(free),
+            None => {
+                let any = (0..32u8).map(|slot| slot << 3);
+                usual.into_iter().chain(any).filter(|devfn| !self.given.contains(devfn)).find(free)
+            }
+        };
+        let place = place.with_context(|| match plug.addr {
+            Some(addr) => format!("-device: addr={:02x}: this slot of the PCI bus is in use", addr >> 3),
+            None => "no free slot of the PCI bus".to_owned(),
+        })?;
+        pc.plug(Some(place), function).context("no free slot of the PCI bus")
     }
 }
 
@@ -71,45 +76,16 @@ impl Access for Slot {
     }
 }
 
-/// A disk that has its place and not its thread.
-type Unstarted = (IdePlace, DiskQueue, Image, Disk);
-
-/// The IDE controller with the drives that the configuration names, and an empty CD-ROM drive where QEMU has one.
-fn ide(parts: &Parts) -> Result<(Ide, Vec<Unstarted>)> {
-    const CD_ROM: IdePlace = IdePlace { channel: 1, unit: 0 };
-    let (mut ide, mut disks) = (Ide::new(parts.dma()), Vec::new());
-    for (channel, units) in parts.config.ide.iter().enumerate() {
-        for (unit, drive) in units.iter().enumerate() {
-            let place = IdePlace { channel, unit };
-            let mut open = |disk: &Disk| -> Result<_> {
-                let image = Image::open("-drive", disk)?;
-                let (queue, info) = (DiskQueue::new(), image.info(&disk.serial));
-                let backend = queue.backend();
-                disks.push((place, queue, image, disk.clone()));
-                Ok((info, backend))
-            };
-            let device = match drive {
-                Some(IdeDrive::Disk(disk)) => {
-                    let (info, backend) = open(disk)?;
-                    IdeDevice::Disk { info, backend }
-                }
-                Some(IdeDrive::CdRom { medium, serial }) => {
-                    IdeDevice::CdRom { medium: medium.as_ref().map(&mut open).transpose()?, serial: serial.clone() }
-                }
-                None if place == CD_ROM => IdeDevice::CdRom { medium: None, serial: "MM00003".into() },
-                None => continue,
-            };
-            ide.plug(place, device);
-        }
-    }
-    Ok((ide, disks))
-}
-
 /// The devices of a PC, and what its firmware would leave behind.
 pub(super) struct PcBoard {
     // Before the devices: its threads use them.
     started: Started,
+    cd_roms: Vec<ide::CdRom>,
     pc: SharedPc,
+    /// What monitors are told of.
+    inventory: Inventory,
+    /// RAM by first address and size.
+    ram: Vec<(u64, u64)>,
     clock: Clock,
     kicker: Arc<Kicker>,
     /// ACPI tables by guest-physical address.
@@ -179,22 +155,23 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
-        if config.hpet {
+        if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
-        let (ide, unstarted) = ide(parts)?;
-        pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
+        let (mut inventory, places) = (Inventory::pc(), Places::new(config));
+        board_devices(config, &mut inventory);
+        let drives = ide::plug(parts, &mut pc, &mut inventory)?;
         // Before what takes the first free place: it has one of its own.
         let vram = parts.ram.display().cloned();
         if let Some(vram) = &vram {
             screen::plug(config, &mut pc, vram.clone())?;
         }
-        let networks = nic::plug(&config.nics, &mut pc, &parts.dma())?;
+        let networks = nic::plug(&config.nics, &mut pc, &places, &parts.dma(), &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
         for device in &config.virtio {
-            let (device, unstarted) = virtio::make(parts, device)?;
-            let place = pc.plug(None, Box::new(VirtioPci::new(device)));
-            let place = place.context("-device: no free place on the PCI bus for a virtio device")?;
+            let (made, unstarted) = virtio::make(parts, device)?;
+            let place = places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made)))?;
+            virtio::tell(&mut inventory, Place::Pci(place), device, &unstarted);
             unstarted_virtio.push((place, unstarted));
         }
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
@@ -211,10 +188,7 @@ impl Board for PcBoard {
         for (devfn, unstarted) in unstarted_virtio {
             started.start(unstarted, Slot { outside: outside.clone(), devfn })?;
         }
-        for (place, queue, image, disk) in unstarted {
-            let exchange = Place { outside: outside.clone(), place };
-            started.disks.push(queue.start(image, &disk, exchange).context("cannot start a disk's thread")?);
-        }
+        let cd_roms = drives.start(&outside, &mut started.disks)?;
         let serial = outside.clone();
         let deliver = move |bytes: &[u8]| serial.access(|pc, now| pc.serial_receive(now, bytes));
         started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
@@ -225,7 +199,20 @@ impl Board for PcBoard {
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
-        let board = PcBoard { started, pc, clock, kicker, acpi, console, held, rom, interrupt_pending: false };
+        let board = PcBoard {
+            started,
+            cd_roms,
+            pc,
+            inventory,
+            ram: boot::ram_ranges(config.ram_size).iter().map(|(base, size)| (base.0, *size as u64)).collect(),
+            clock,
+            kicker,
+            acpi,
+            console,
+            held,
+            rom,
+            interrupt_pending: false,
+        };
         Ok((board, cpu))
     }
 
@@ -269,6 +256,14 @@ impl Board for PcBoard {
 
     fn inputs(&mut self) -> Vec<Input> {
         std::mem::take(&mut self.started.inputs)
+    }
+
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
+        move || {
+            bus::lock(&pc).serial_break(clock.now());
+            kicker.kick();
+        }
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
@@ -345,13 +340,31 @@ impl Board for PcBoard {
     }
 
     fn info(&mut self, topic: &str) -> Option<String> {
-        let pc = bus::lock(&self.pc);
-        match topic {
-            "pci" => Some(info::pci_text(pc.pci_configs())),
-            "qmp-pci" => Some(info::pci_json(pc.pci_configs()).to_string()),
-            "pic" => Some(pc.pic_text()),
-            _ => None,
+        if topic == "usernet" {
+            // The network's thread answers, and may wait for the devices itself.
+            return Some(self.inventory.usernet_text());
         }
+        let mut pc = bus::lock(&self.pc);
+        let id = |devfn| self.inventory.pci_id(devfn);
+        match topic {
+            "pci" => return Some(info::pci_text(pc.pci_configs(), id)),
+            "qmp-pci" => return Some(info::pci_json(pc.pci_configs(), id).to_string()),
+            "pic" => return Some(pc.pic_text()),
+            "mtree" => {
+                let pieces = firmware::chipset_map(&pc, self.rom.as_ref().map(Rom::size));
+                return Some(info::address_text(&pc, &self.ram, &pieces, |devfn| self.inventory.pci_name(devfn)));
+            }
+            _ => {}
+        }
+        let functions: Vec<Pci> = pc.pci_configs().map(|(devfn, config)| Pci::new(devfn, config)).collect();
+        let now = self.clock.now();
+        self.inventory.info(topic, &mut |place| ide::tray(&mut pc, now, place), &functions)
+    }
+
+    fn change_medium(&mut self, drive: &str, disk: Option<Disk>, force: bool) -> Result<(), String> {
+        let result = ide::change(&self.pc, self.clock.now(), &mut self.inventory, &self.cd_roms, (drive, disk, force));
+        self.kicker.kick();
+        result
     }
 
     fn press_power_button(&mut self) -> bool {
@@ -376,6 +389,29 @@ impl Board for PcBoard {
     fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
         vcpu.cpu.port_out(port, size, value);
         true
+    }
+}
+
+/// What of the board the configuration decides.
+fn board_devices(config: &Config, inventory: &mut Inventory) {
+    let plain = Plug::default();
+    if config.hpet {
+        inventory.plain(
+            Place::On("main-system-bus"),
+            "hpet",
+            &plain,
+            &[("", "mmio 00000000fed00000/0000000000000400".to_owned())],
+        );
+    }
+    if config.vga == VgaKind::Std {
+        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), "VGA", &plain, &[]);
+    }
+    if let Some(exit) = config.debug_exit {
+        let facts = [("iobase", format!("{:#x}", exit.iobase)), ("iosize", exit.iosize.to_string())];
+        inventory.plain(Place::On("isa.0"), "isa-debug-exit", &plain, &facts);
+    }
+    if let Some(debugcon) = &config.debugcon {
+        inventory.plain(Place::On("isa.0"), "isa-debugcon", &plain, &[("iobase", format!("{:#x}", debugcon.iobase))]);
     }
 }
 

@@ -12,6 +12,7 @@ use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
 use super::input::Input;
+use super::inventory::{Inventory, Place};
 use super::virtio::{self, Access, HostEntropy, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::boot::{self, RiscvBoot, TreeConfig};
@@ -145,6 +146,7 @@ pub(super) struct VirtBoard {
     // Before the devices: its threads use them.
     started: Started,
     devices: Arc<Devices>,
+    inventory: Inventory,
 }
 
 impl Board for VirtBoard {
@@ -160,10 +162,11 @@ impl Board for VirtBoard {
         let (serial, typed) = parts.open("-serial", &config.serial)?;
         let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
         let mut virt = Virt::new(&board, serial, mem);
-        let mut unstarted = Vec::new();
+        let (mut unstarted, mut inventory) = (Vec::new(), Inventory::virt());
         for device in &config.virtio {
-            let (device, host) = virtio::make(parts, device)?;
-            let slot = virt.plug(device).context("-device: no free slot for a virtio device")?;
+            let (made, host) = virtio::make(parts, device)?;
+            let slot = virt.plug(made).context("-device: no free slot for a virtio device")?;
+            virtio::tell(&mut inventory, Place::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
         let devices = Arc::new(Devices {
@@ -191,7 +194,7 @@ impl Board for VirtBoard {
         }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
-        Ok((VirtBoard { started, devices }, cpu))
+        Ok((VirtBoard { started, devices, inventory }, cpu))
     }
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
@@ -226,6 +229,11 @@ impl Board for VirtBoard {
 
     fn inputs(&mut self) -> Vec<Input> {
         std::mem::take(&mut self.started.inputs)
+    }
+
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let devices = self.devices.clone();
+        move || devices.access(|virt, now| virt.serial_break(now))
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
@@ -266,5 +274,9 @@ impl Board for VirtBoard {
 
     fn reset(&mut self) {
         self.devices.access(|virt, now| virt.reset(now));
+    }
+
+    fn info(&mut self, topic: &str) -> Option<String> {
+        self.inventory.info(topic, &mut |_| None, &[])
     }
 }

@@ -6,6 +6,7 @@ use mimus_hw::virtio::{Entropy, Virtio};
 
 use super::Parts;
 use super::input::Input;
+use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
 use crate::block::{self, DiskQueue, DiskThread, Image};
 use crate::chardev::Source;
 use crate::config::{Chardev, Disk, VirtioDevice};
@@ -87,17 +88,41 @@ pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unst
             let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
             (device, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
         }
-        VirtioDevice::Rng => (Virtio::rng(mem, Box::new(HostEntropy)), Unstarted::Nothing),
-        VirtioDevice::Net { mac, netdev } => {
+        VirtioDevice::Rng(_) => (Virtio::rng(mem, Box::new(HostEntropy)), Unstarted::Nothing),
+        VirtioDevice::Net { mac, netdev, .. } => {
             let network = netdev.as_ref().map(NetQueue::open).transpose()?;
             let device = Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer));
             (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }
-        VirtioDevice::Console(chardev) => {
+        VirtioDevice::Console(chardev, _) => {
             let (sink, source) = parts.open("-device virtconsole", chardev)?;
             (Virtio::console(mem, sink), Unstarted::Console(chardev.clone(), source))
         }
     })
+}
+
+/// Tells monitors of a device that was made and is plugged in at `place`.
+pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevice, unstarted: &Unstarted) {
+    let driver = |pci, slot| if matches!(place, Place::Pci(_)) { pci } else { slot };
+    let plug = device.plug();
+    match (device, unstarted) {
+        (VirtioDevice::Block(disk), Unstarted::Disk(parts)) => {
+            let (jobs, image, _) = &**parts;
+            let (name, medium) = (inventory.virtio_name(disk), Some(Medium::new(disk, image)));
+            let drive = Drive { name, removable: false, medium, counters: jobs.counters() };
+            inventory.drive(place, driver("virtio-blk-pci", "virtio-blk-device"), plug, drive);
+        }
+        (VirtioDevice::Net { mac, netdev, .. }, unstarted) => {
+            let watcher = if let Unstarted::Network(network) = unstarted { Some(network.watcher()) } else { None };
+            let row = AdapterRow { mac: *mac, netdev: netdev.clone(), watcher };
+            inventory.adapter(place, driver("virtio-net-pci", "virtio-net-device"), plug, row);
+        }
+        (VirtioDevice::Console(chardev, _), _) => {
+            let facts = [("chardev", chardev.to_string())];
+            inventory.plain(place, driver("virtio-serial-pci", "virtio-serial-device"), plug, &facts);
+        }
+        _ => inventory.plain(place, driver("virtio-rng-pci", "virtio-rng-device"), plug, &[]),
+    }
 }
 
 /// The host's side of devices that are plugged in.

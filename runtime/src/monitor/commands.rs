@@ -6,7 +6,7 @@ use mimus_frontend::debug::Tables;
 
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{MachineKind, MonitorSocket};
+use crate::config::{Disk, ImageFormat, MachineKind, MonitorSocket};
 use crate::control::{Controlled, RunState, Space};
 
 /// Bytes of memory written to a file, or summed, by one command.
@@ -49,7 +49,9 @@ macro_rules! commands {
 
 /// All commands.
 static COMMANDS: &[Command] = commands! {
+    ["change"] "device filename [format]|vnc password text" "change a removable medium, or the password of the VNC server" change;
     ["cont", "c"] "" "resume emulation" cont;
+    ["eject"] "[-f] device" "eject a removable medium (use -f to force it)" eject;
     ["gpa2hva"] "addr" "say that host addresses are not told" no_host_address;
     ["gva2gpa"] "addr" "print the guest physical address of a guest virtual one" gva2gpa;
     ["help", "?"] "[cmd]" "show the help" help;
@@ -63,6 +65,7 @@ static COMMANDS: &[Command] = commands! {
     ["quit", "q"] "" "quit the emulator" quit;
     ["screendump"] "filename [-f format]" "save screen as an image; format is png (default) or ppm" screendump;
     ["sendkey"] "keys [hold_ms]" "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)" sendkey;
+    ["set_password"] "vnc text [keep]" "set the password of the VNC server" set_password;
     ["stop", "s"] "" "stop emulation" stop;
     ["sum"] "addr size" "compute the checksum of a memory region" sum;
     ["system_powerdown"] "" "send system power down event" system_powerdown;
@@ -81,6 +84,7 @@ struct Topic {
 /// Topics that every machine has, and those that its devices may have.
 static TOPICS: &[Topic] = &[
     Topic { name: "block", help: "show the block devices", run: |c| devices(c, "block") },
+    Topic { name: "blockstats", help: "show block device statistics", run: |c| devices(c, "blockstats") },
     Topic { name: "chardev", help: "show the character devices", run: chardev },
     Topic { name: "cpus", help: "show infos for each CPU", run: cpus },
     Topic { name: "history", help: "show the command line history", run: history },
@@ -174,6 +178,41 @@ fn devices(c: &mut Context<'_>, topic: &str) -> Outcome {
     let text = c.machine.info(topic).ok_or_else(|| format!("this machine has nothing to tell of '{topic}'"))?;
     c.out.push_str(&text);
     Ok(())
+}
+
+fn change(c: &mut Context<'_>, args: &str) -> Outcome {
+    let (device, rest) = args.split_once(char::is_whitespace).ok_or("a device and a file name are needed")?;
+    if device == "vnc" {
+        return change_vnc(c, rest);
+    }
+    let (file, format) = match rest.trim().rsplit_once(char::is_whitespace) {
+        Some((file, format)) if ImageFormat::named(format).is_some() => (file.trim(), ImageFormat::named(format)),
+        _ => (rest, None),
+    };
+    let disk = medium(file_name(file)?, format);
+    c.machine.change_medium(device, Some(disk), false)
+}
+
+fn change_vnc(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["password" | "passwd", password] => c.machine.set_vnc_password(password),
+        ["password" | "passwd"] => Err("the password is missing: it is not asked for".to_owned()),
+        _ => Err("of vnc only 'password' can be changed".to_owned()),
+    }
+}
+
+/// An image as a medium: nothing writes to it.
+pub(super) fn medium(file: &str, format: Option<ImageFormat>) -> Disk {
+    Disk { format, read_only: true, ..Disk::new(file) }
+}
+
+fn eject(c: &mut Context<'_>, args: &str) -> Outcome {
+    let (first, rest) = args.split_once(char::is_whitespace).unwrap_or((args, ""));
+    let (force, device) = if first == "-f" { (true, rest.trim()) } else { (false, args) };
+    if device.is_empty() {
+        return Err("a device is needed; see 'info block'".to_owned());
+    }
+    c.machine.change_medium(device, None, force)
 }
 
 fn cont(c: &mut Context<'_>, _: &str) -> Outcome {
@@ -367,6 +406,14 @@ fn split_keys(text: &str) -> Vec<String> {
         rest = rest.get(end + 1..).unwrap_or_default();
     }
     keys
+}
+
+fn set_password(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["vnc", password] | ["vnc", password, "keep"] => c.machine.set_vnc_password(password),
+        ["vnc", _, _] => Err("who is connected stays so: 'keep' is all there is".to_owned()),
+        _ => Err("a protocol, which is vnc, and a password are needed".to_owned()),
+    }
 }
 
 fn registers(c: &mut Context<'_>) -> Outcome {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::commands::{self, State};
 use super::server::{Flow, Session};
-use crate::config::MachineKind;
+use crate::config::{ImageFormat, MachineKind};
 use crate::control::{Control, Controlled, Gone, Notice, RunState, StopReason};
 
 /// Longest object in bytes.
@@ -105,12 +105,16 @@ macro_rules! commands {
 
 /// The commands that work on a machine. `qmp_capabilities` is the session's own.
 static COMMANDS: &[Command] = commands! {
+    "blockdev-change-medium" ["device?" "id?" "filename" "format?" "force?" "read-only-mode?"] change_medium;
+    "change-vnc-password" ["password"] |m, args| vnc_password(m, text(args, "password")?);
     "cont" [] |m, _| { m.resume(); Ok(json!({})) };
+    "eject" ["device?" "id?" "force?"] eject;
     "human-monitor-command" ["command-line" "cpu-index?"] human;
     "inject-nmi" [] |m, _| if m.raise_nmi() { Ok(json!({})) } else { Err(generic("machine does not provide NMIs")) };
     "memsave" ["val" "size" "filename" "cpu-index?"] |m, args| save(m, args, "memsave");
     "pmemsave" ["val" "size" "filename"] |m, args| save(m, args, "pmemsave");
     "query-block" [] |m, _| Ok(listed(m, "qmp-block"));
+    "query-blockstats" ["query-nodes?"] |m, _| Ok(listed(m, "qmp-blockstats"));
     "query-chardev" [] query_chardev;
     "query-commands" [] |_, _| Ok(query_commands());
     "query-cpus-fast" [] query_cpus;
@@ -128,6 +132,7 @@ static COMMANDS: &[Command] = commands! {
     "quit" [] |m, _| { m.quit(); Ok(json!({})) };
     "screendump" ["filename" "format?" "device?" "head?"] screendump;
     "send-key" ["keys" "hold-time?"] send_key;
+    "set_password" ["protocol" "password" "connected?" "display?"] set_password;
     "stop" [] |m, _| { m.stop(RunState::Paused); Ok(json!({})) };
     "system_powerdown" [] |m, _| { m.press_power_button(); Ok(json!({})) };
     "system_reset" [] |m, _| { m.reset(); Ok(json!({})) };
@@ -236,10 +241,49 @@ fn save(machine: &mut dyn Controlled, args: &Map<String, Value>, command: &str) 
     }
 }
 
+/// The drive that `id` or `device` names, and whether `force` is set.
+fn drive(args: &Map<String, Value>) -> Result<(&str, bool), Failure> {
+    let name = if args.contains_key("id") { text(args, "id")? } else { text(args, "device")? };
+    if name.is_empty() {
+        return Err(generic("Parameter 'id' or 'device' is missing"));
+    }
+    let force = args.get("force").map_or(Some(false), Value::as_bool);
+    Ok((name, force.ok_or_else(|| generic("Invalid parameter type for 'force', expected: boolean"))?))
+}
+
+fn change_medium(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    let ((name, force), file, format) = (drive(args)?, text(args, "filename")?, text(args, "format")?);
+    if !matches!(text(args, "read-only-mode")?, "" | "retain" | "read-only") {
+        return Err(generic("read-only-mode: a CD-ROM drive does not write"));
+    }
+    let known = ImageFormat::named(format);
+    if known.is_none() && !format.is_empty() {
+        return Err(generic(format!("Unknown driver '{format}'")));
+    }
+    machine.change_medium(name, Some(commands::medium(file, known)), force).map(|()| json!({})).map_err(generic)
+}
+
+fn eject(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    let (name, force) = drive(args)?;
+    machine.change_medium(name, None, force).map(|()| json!({})).map_err(generic)
+}
+
 fn screendump(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
     // QMP's default is a PPM, whatever the name.
     let format = if args.contains_key("format") { text(args, "format")? } else { "ppm" };
     commands::screen_to(machine, text(args, "filename")?, format).map(|()| json!({})).map_err(generic)
+}
+
+fn vnc_password(machine: &mut dyn Controlled, password: &str) -> Result<Value, Failure> {
+    machine.set_vnc_password(password).map(|()| json!({})).map_err(generic)
+}
+
+fn set_password(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    match (text(args, "protocol")?, text(args, "connected")?) {
+        ("vnc", "" | "keep") => vnc_password(machine, text(args, "password")?),
+        ("vnc", _) => Err(generic("who is connected stays so: 'keep' is all there is")),
+        _ => Err(generic("the protocol is vnc")),
+    }
 }
 
 fn send_key(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {

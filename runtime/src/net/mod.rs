@@ -9,12 +9,16 @@ mod link;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use link::bind_unix;
+
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mimus_hw::net::{Batch, FrameQueue, NetPeer, Offload, Offloads};
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -28,6 +32,51 @@ use crate::config::{NetBackend, Netdev};
 const WAKE: u64 = u64::MAX;
 /// Events that are taken at once.
 const EVENTS: usize = 64;
+
+/// How long who asks for connections waits for the answer.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A connection or a socket of a network, for a monitor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Protocol: `TCP`, `UDP`.
+    pub protocol: &'static str,
+    /// What it is doing.
+    pub state: String,
+    /// Who has begun it.
+    pub source: SocketAddrV4,
+    /// And with whom.
+    pub dest: SocketAddrV4,
+    /// Bytes on their way to the guest, and to the host.
+    pub to_guest: usize,
+    /// See `to_guest`.
+    pub to_host: usize,
+}
+
+impl Connection {
+    /// A port of the host that leads to the guest; ports have IPv4 addresses here.
+    fn forwarded(protocol: &'static str, host: SocketAddr, guest: SocketAddrV4) -> Connection {
+        let source = match host {
+            SocketAddr::V4(address) => address,
+            SocketAddr::V6(address) => SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, address.port()),
+        };
+        Connection { protocol, state: "HOST_FORWARD".to_owned(), source, dest: guest, to_guest: 0, to_host: 0 }
+    }
+}
+
+/// Who can ask the thread of a network for its connections.
+#[derive(Clone, Debug)]
+pub struct Watcher(Arc<Wake>);
+
+impl Watcher {
+    /// The present connections; none when the thread does not answer in half a second.
+    pub fn connections(&self) -> Vec<Connection> {
+        let (sender, receiver) = sync_channel(1);
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        self.0.signal();
+        receiver.recv_timeout(PATIENCE).unwrap_or_default()
+    }
+}
 
 /// What the thread needs of the machine. None of it is called with a lock held that a machine needs to stop.
 pub trait Exchange: Send {
@@ -103,6 +152,11 @@ trait Network: Send {
 
     /// When to call [`Network::work`] without an event.
     fn deadline(&self) -> Option<Instant>;
+
+    /// What goes through it, for a monitor.
+    fn connections(&self) -> Vec<Connection> {
+        Vec::new()
+    }
 }
 
 /// How the thread is told something.
@@ -112,6 +166,8 @@ struct Wake {
     /// Told, and the thread has not looked yet.
     told: AtomicBool,
     stop: AtomicBool,
+    /// Somebody waits for the connections.
+    asked: Mutex<Option<SyncSender<Vec<Connection>>>>,
 }
 
 impl Wake {
@@ -160,7 +216,12 @@ impl NetQueue {
     pub fn open(netdev: &Netdev) -> Result<NetQueue, CliError> {
         let failed = |error: io::Error| CliError::new("-netdev", error.to_string());
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
-        let wake = Arc::new(Wake { event, told: AtomicBool::new(false), stop: AtomicBool::new(false) });
+        let wake = Arc::new(Wake {
+            event,
+            told: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            asked: Mutex::new(None),
+        });
         let network: Box<dyn Network> = match &netdev.backend {
             NetBackend::User(user) => Box::new(gateway::Gateway::open(user)?),
             NetBackend::Link(config) => link::open(config)?,
@@ -171,6 +232,11 @@ impl NetQueue {
     /// What to make the adapter with.
     pub fn peer(&self) -> Box<dyn NetPeer> {
         Box::new(Notifier { wake: self.wake.clone(), offloads: self.network.offloads() })
+    }
+
+    /// Who can ask for its connections.
+    pub fn watcher(&self) -> Watcher {
+        Watcher(self.wake.clone())
     }
 
     /// Starts the thread that serves the adapter.
@@ -249,6 +315,10 @@ impl<E: Exchange> Server<E> {
                     }
                     token => self.network.event(token, event.flags, &mut cx),
                 }
+            }
+            if let Some(asker) = self.wake.asked.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                // Who does not wait any longer is not told.
+                let _ = asker.try_send(self.network.connections());
             }
             if self.wake.stop.load(Ordering::Acquire) {
                 return Ok(());

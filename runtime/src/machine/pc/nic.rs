@@ -8,6 +8,8 @@ use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_softmmu::Dma;
 
+use super::super::inventory::{Adapter as Row, Inventory, Place};
+use super::Places;
 use crate::bus::Outside;
 use crate::config::{Nic, NicModel};
 use crate::net::{self, NetQueue, NetThread};
@@ -19,19 +21,25 @@ const FIRST: DevFn = 3 << 3;
 pub(super) type Unstarted = Vec<(DevFn, NicModel, NetQueue)>;
 
 /// Plugs the adapters in; their networks.
-pub(super) fn plug(nics: &[Nic], pc: &mut Pc, mem: &Dma) -> Result<Unstarted> {
+pub(super) fn plug(
+    nics: &[Nic],
+    pc: &mut Pc,
+    places: &Places,
+    mem: &Dma,
+    inventory: &mut Inventory,
+) -> Result<Unstarted> {
     let mut unstarted = Vec::new();
     for nic in nics {
         let network = nic.netdev.as_ref().map(NetQueue::open).transpose()?;
-        let function = || -> Box<dyn Function> {
-            let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
-            match nic.model {
-                NicModel::E1000 => Box::new(E1000::new(mem, nic.mac, peer)),
-                NicModel::Virtio => Box::new(VirtioPci::new(Virtio::net(mem, nic.mac, peer))),
-            }
+        let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
+        let (driver, function): (_, Box<dyn Function>) = match nic.model {
+            NicModel::E1000 => ("e1000", Box::new(E1000::new(mem, nic.mac, peer))),
+            NicModel::Virtio => ("virtio-net-pci", Box::new(VirtioPci::new(Virtio::net(mem, nic.mac, peer)))),
         };
-        let place = pc.plug(Some(FIRST), function()).or_else(|| pc.plug(None, function()));
-        let place = place.context("-nic: no free slot of the PCI bus")?;
+        let place = places.plug(pc, &nic.plug, Some(FIRST), function)?;
+        let watcher = network.as_ref().map(NetQueue::watcher);
+        let row = Row { mac: nic.mac, netdev: nic.netdev.clone(), watcher };
+        inventory.adapter(Place::Pci(place), driver, &nic.plug, row);
         unstarted.extend(network.map(|network| (place, nic.model, network)));
     }
     Ok(unstarted)

@@ -23,7 +23,7 @@ use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet,
 };
 
-use super::{Context, Network, Poll};
+use super::{Connection, Context, Network, Poll};
 use crate::cli::CliError;
 use crate::config::UserNet;
 use packet::Link;
@@ -247,5 +247,9 @@ impl Network for Gateway {
 
     fn deadline(&self) -> Option<Instant> {
         [self.tcp.deadline(), self.udp.deadline(), self.pings.deadline()].into_iter().flatten().min()
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        self.tcp.connections().chain(self.udp.connections()).collect()
     }
 }

@@ -24,7 +24,7 @@ use super::packet::{self, MTU};
 use super::{Gateway, KINDS, TCP, TCP_LISTENER, Target};
 use crate::cli::CliError;
 use crate::config::{Forward, Protocol, UserNet};
-use crate::net::{Context, Poll};
+use crate::net::{Connection, Context, Poll};
 
 mod wire;
 
@@ -128,6 +128,28 @@ impl Flows {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.slots.iter().flatten().filter_map(|flow| flow.deadline).min()
+    }
+
+    /// Forwarded ports and connections, for a monitor.
+    pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
+        let listening = self.listeners.iter().filter_map(|listener| {
+            Some(Connection::forwarded("TCP", listener.socket.local_addr().ok()?, listener.guest))
+        });
+        let flows = self.slots.iter().flatten().map(|flow| {
+            let socket = flow.sockets.get::<Socket>(flow.handle);
+            // RFC 793's names in capitals, as everybody writes them.
+            let state =
+                if flow.connecting { "SYN_SENT".to_owned() } else { socket.state().to_string().replace('-', "_") };
+            Connection {
+                protocol: "TCP",
+                state,
+                source: flow.ends.0,
+                dest: flow.ends.1,
+                to_guest: socket.send_queue(),
+                to_host: socket.recv_queue(),
+            }
+        });
+        listening.chain(flows)
     }
 
     /// smoltcp's time.

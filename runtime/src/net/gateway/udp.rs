@@ -12,7 +12,7 @@ use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacke
 use super::{Gateway, KINDS, Target, UDP, UDP_LISTENER, packet};
 use crate::cli::CliError;
 use crate::config::{Forward, Protocol, UserNet};
-use crate::net::{Context, Poll};
+use crate::net::{Connection, Context, Poll};
 
 /// Sockets at most.
 const FLOWS: usize = 256;
@@ -97,6 +97,19 @@ impl Flows {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.sweep
+    }
+
+    /// Forwarded ports and sockets, for a monitor.
+    pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
+        let listening = self.listeners.iter().filter_map(|listener| {
+            Some(Connection::forwarded("UDP", listener.socket.local_addr().ok()?, listener.guest))
+        });
+        let flows = self.slots.iter().flatten().map(|flow| {
+            let left = flow.end().saturating_duration_since(Instant::now()).as_secs();
+            let (source, dest) = flow.ends;
+            Connection { protocol: "UDP", state: format!("{left} sec"), source, dest, to_guest: 0, to_host: 0 }
+        });
+        listening.chain(flows)
     }
 
     pub(super) fn expire(&mut self, now: Instant) {

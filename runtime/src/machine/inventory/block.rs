@@ -1,0 +1,178 @@
+//! Disks in monitors: `info block`, `info blockstats`, and QMP's commands of these names.
+
+use std::fmt::Write;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::Ordering;
+
+use mimus_hw::ide::{IdePlace, Tray};
+use serde_json::{Value, json};
+
+use super::{Device, Drive, Inventory, Medium, Place};
+
+/// As in the interface of `stat`.
+const STAT_BLOCK: u64 = 512;
+
+/// What QEMU calls the ways of caching.
+fn cache_mode(medium: &Medium) -> &'static str {
+    let cache = medium.disk.cache;
+    match (cache.writethrough, cache.direct, cache.no_flush) {
+        (_, _, true) => "writeback, ignore flushes",
+        (true, true, _) => "writethrough, direct",
+        (true, false, _) => "writethrough",
+        (false, true, _) => "writeback, direct",
+        (false, false, _) => "writeback",
+    }
+}
+
+fn tray_of(device: &Device, tray: &mut dyn FnMut(IdePlace) -> Option<Tray>) -> Tray {
+    let place = if let Place::Ide(place) = device.place { tray(place) } else { None };
+    place.unwrap_or(Tray { open: false, locked: false })
+}
+
+impl Medium {
+    fn file(&self) -> String {
+        self.disk.file.display().to_string()
+    }
+
+    /// QMP's `ImageInfo`.
+    fn image_json(&self) -> Value {
+        let actual = std::fs::metadata(&self.disk.file).map_or(0, |data| data.blocks().saturating_mul(STAT_BLOCK));
+        json!({
+            "filename": self.file(),
+            "format": self.format,
+            "virtual-size": self.bytes,
+            "actual-size": actual,
+            "dirty-flag": false,
+        })
+    }
+
+    /// QMP's `BlockDeviceInfo` of the node `name`.
+    fn json(&self, name: &str) -> Value {
+        let cache = self.disk.cache;
+        json!({
+            "file": self.file(),
+            "node-name": name,
+            "ro": self.disk.read_only,
+            "drv": self.format,
+            "encrypted": false,
+            "detect_zeroes": "off",
+            "backing_file_depth": 0,
+            "write_threshold": 0,
+            "bps": self.disk.bytes_per_second,
+            "bps_rd": 0,
+            "bps_wr": 0,
+            "iops": self.disk.requests_per_second,
+            "iops_rd": 0,
+            "iops_wr": 0,
+            "cache": { "writeback": !cache.writethrough, "direct": cache.direct, "no-flush": cache.no_flush },
+            "image": self.image_json(),
+        })
+    }
+}
+
+/// What the host's side of a drive's image is called.
+fn node_name(drive: &Drive) -> String {
+    format!("#{}", drive.name)
+}
+
+impl Inventory {
+    pub(super) fn block_text(&self, tray: &mut dyn FnMut(IdePlace) -> Option<Tray>) -> String {
+        let mut out = String::new();
+        for (device, drive) in self.drives() {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            let _ = match &drive.medium {
+                None => writeln!(out, "{}: [not inserted]", drive.name),
+                Some(medium) => {
+                    let read_only = if medium.disk.read_only { ", read-only" } else { "" };
+                    let (name, file, format) = (node_name(drive), medium.file(), medium.format);
+                    writeln!(out, "{} ({name}): {file} ({format}{read_only})", drive.name)
+                }
+            };
+            let _ = writeln!(out, "    Attached to:      {}", self.path(device));
+            if drive.removable {
+                let Tray { open, locked } = tray_of(device, tray);
+                let (locked, open) =
+                    (if locked { "locked" } else { "not locked" }, if open { "open" } else { "closed" });
+                let _ = writeln!(out, "    Removable device: {locked}, tray {open}");
+            }
+            let Some(medium) = &drive.medium else { continue };
+            let _ = writeln!(out, "    Cache mode:       {}", cache_mode(medium));
+            if medium.disk.snapshot {
+                out.push_str("    Snapshot:         what is written is forgotten at the end\n");
+            }
+            let (bytes, requests) = (medium.disk.bytes_per_second, medium.disk.requests_per_second);
+            if bytes != 0 || requests != 0 {
+                let _ = writeln!(out, "    I/O throttling:   bps={bytes} iops={requests}");
+            }
+        }
+        out
+    }
+
+    pub(super) fn blockstats_text(&self) -> String {
+        let mut out = String::new();
+        for (_, drive) in self.drives() {
+            let _ = write!(out, "{}:", drive.name);
+            for (kind, requests) in drive.counters.iter() {
+                let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+                let _ = write!(out, " {kind}_bytes={}", load(&requests.bytes));
+                let _ = write!(out, " {kind}_operations={}", load(&requests.count));
+                let _ = write!(out, " {kind}_total_time_ns={}", load(&requests.time));
+                let _ = write!(out, " failed_{kind}_operations={}", load(&requests.failed));
+            }
+            out.push('\n');
+        }
+        out
+    }
+
+    pub(super) fn block_json(&self, tray: &mut dyn FnMut(IdePlace) -> Option<Tray>) -> Value {
+        let one = |(device, drive): (&Device, &Drive)| {
+            let Tray { open, locked } = tray_of(device, tray);
+            let mut all = json!({
+                "device": drive.name,
+                "qdev": self.path(device),
+                "type": "unknown",
+                "removable": drive.removable,
+                "locked": locked,
+            });
+            if drive.removable {
+                all["tray_open"] = open.into();
+            }
+            if drive.medium.is_some() || !drive.removable {
+                all["io-status"] = "ok".into();
+            }
+            if let Some(medium) = &drive.medium {
+                all["inserted"] = medium.json(&node_name(drive));
+            }
+            all
+        };
+        self.drives().map(one).collect()
+    }
+
+    pub(super) fn nodes_json(&self) -> Value {
+        self.drives().filter_map(|(_, drive)| Some(drive.medium.as_ref()?.json(&node_name(drive)))).collect()
+    }
+
+    pub(super) fn blockstats_json(&self) -> Value {
+        let one = |(device, drive): (&Device, &Drive)| {
+            let mut stats = json!({});
+            for (kind, requests) in drive.counters.iter() {
+                let mut set = |name: String, value: &std::sync::atomic::AtomicU64| {
+                    stats[name] = value.load(Ordering::Relaxed).into();
+                };
+                set(format!("{kind}_bytes"), &requests.bytes);
+                set(format!("{kind}_operations"), &requests.count);
+                set(format!("{kind}_total_time_ns"), &requests.time);
+                set(format!("failed_{kind}_operations"), &requests.failed);
+            }
+            json!({
+                "device": drive.name,
+                "qdev": self.path(device),
+                "node-name": node_name(drive),
+                "stats": stats,
+            })
+        };
+        self.drives().map(one).collect()
+    }
+}

@@ -119,6 +119,8 @@ pub(crate) struct Hpet {
     /// The tick since power-on up to which the counter has counted and matches are known.
     checked: u64,
     timers: [Timer; 3],
+    /// Lines may have to be driven otherwise.
+    changed: bool,
 }
 
 impl Hpet {
@@ -138,6 +140,7 @@ impl Hpet {
             if !timer.run(self.counter, ticks) {
                 continue;
             }
+            self.changed = true;
             if timer.config & LEVEL != 0 {
                 self.status |= 1 << index;
             } else if timer.config & INTERRUPT != 0 {
@@ -165,6 +168,11 @@ impl Hpet {
     /// Whether timers 0 and 1 have taken the place of the 8254 (ISA interrupt 0) and the CMOS's clock (8).
     pub(crate) fn is_legacy(&self) -> bool {
         self.config & LEGACY != 0
+    }
+
+    /// Whether lines may have changed since the last call.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Reports what timer `index` does to its interrupt line, and forgets the rises reported.
@@ -224,6 +232,7 @@ impl Hpet {
     /// Writes the low `size` bytes of `value` at [`BASE`] + `offset`; none beyond the register that the first is in.
     pub(crate) fn write(&mut self, now: u64, offset: u64, size: u8, value: u64) {
         self.advance(now);
+        self.changed = true;
         let shift = 8 * (offset & 7);
         let mask = (u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))) << shift;
         let (value, register) = (value << shift & mask, offset & !7);
@@ -248,7 +257,7 @@ impl Hpet {
 
     /// As at power-on; time goes on.
     pub(crate) fn reset(&mut self) {
-        *self = Hpet { checked: self.checked, ..Hpet::new() };
+        *self = Hpet { checked: self.checked, changed: true, ..Hpet::new() };
     }
 }
 
@@ -323,7 +332,7 @@ mod tests {
         assert_eq!(hpet.next_deadline(), Some(1700 * TICK));
         hpet.advance((1 << 33) * TICK);
         let next = hpet.next_deadline().unwrap() / TICK;
-        assert!(next > 1 << 33 && next <= (1 << 33) + 300 && (next - 500) % 300 == 0);
+        assert!(next > 1 << 33 && next <= (1 << 33) + 300 && (next - 500).is_multiple_of(300));
     }
 
     #[test]

@@ -39,6 +39,7 @@ const MCR_LOOP: u8 = 1 << 4;
 
 const LSR_DR: u8 = 1 << 0;
 const LSR_OE: u8 = 1 << 1;
+const LSR_BI: u8 = 1 << 4;
 const LSR_THRE: u8 = 1 << 5;
 const LSR_TEMT: u8 = 1 << 6;
 
@@ -77,6 +78,8 @@ pub(crate) struct Uart {
     fifo_enabled: bool,
     trigger: u8,
     rx: VecDeque<u8>,
+    /// Which of the bytes in `rx` are breaks, bit by place.
+    breaks: u16,
     tx: Option<u8>,
     /// The THRE interrupt has been raised and neither IIR nor THR has taken it back.
     thre_interrupt: bool,
@@ -97,6 +100,7 @@ impl Uart {
             fifo_enabled: false,
             trigger: 1,
             rx: VecDeque::new(),
+            breaks: 0,
             tx: None,
             thre_interrupt: false,
         }
@@ -113,7 +117,7 @@ impl Uart {
 
     /// Whether a restored state keeps to the FIFO's bound.
     pub(crate) fn is_well_formed(&self) -> bool {
-        self.rx.len() <= FIFO_DEPTH
+        self.rx.len() <= FIFO_DEPTH && u32::from(self.breaks) >> self.rx.len() == 0
     }
 
     /// Bytes that can be received now without an overrun. None in loopback mode, where SIN is disconnected.
@@ -126,6 +130,19 @@ impl Uart {
         let count = bytes.len().min(self.room());
         self.rx.extend(bytes.iter().take(count));
         count
+    }
+
+    /// Receives a break: a byte of zeros that LSR tells from others (8.6.3, bit 4), lost where there is no room.
+    pub(crate) fn receive_break(&mut self) {
+        if self.room() != 0 {
+            self.breaks |= 1 << self.rx.len();
+            self.rx.push_back(0);
+        }
+    }
+
+    fn clear_rx(&mut self) {
+        self.rx.clear();
+        self.breaks = 0;
     }
 
     /// Sends the byte that waits in THR, if any, and raises the THRE interrupt. Returns the byte unless the loop
@@ -150,7 +167,10 @@ impl Uart {
         let dlab = self.lcr & LCR_DLAB != 0;
         match offset & 7 {
             0 if dlab => self.divisor.to_le_bytes()[0],
-            0 => self.rx.pop_front().unwrap_or(0),
+            0 => {
+                self.breaks >>= 1;
+                self.rx.pop_front().unwrap_or(0)
+            }
             1 if dlab => self.divisor.to_le_bytes()[1],
             1 => self.ier,
             2 => self.read_iir(),
@@ -200,14 +220,14 @@ impl Uart {
             if self.fifo_enabled {
                 return;
             }
-            self.rx.clear();
+            self.clear_rx();
         }
         self.rx.push_back(byte);
     }
 
     /// The interrupt identification by priority (table IV), without the FIFO bits.
     fn interrupt(&self) -> u8 {
-        if self.ier & IER_LSR != 0 && self.overrun {
+        if self.ier & IER_LSR != 0 && (self.overrun || self.breaks & 1 != 0) {
             IIR_LSR
         } else if self.ier & IER_RX != 0 && !self.rx.is_empty() {
             // The host delivers in bursts, so a FIFO below its trigger level has already seen its time-out.
@@ -237,6 +257,11 @@ impl Uart {
         if std::mem::take(&mut self.overrun) {
             lsr |= LSR_OE;
         }
+        // Told once, when the break is the next byte to be read.
+        if self.breaks & 1 != 0 {
+            self.breaks &= !1;
+            lsr |= LSR_BI;
+        }
         if self.tx.is_none() {
             lsr |= LSR_THRE | LSR_TEMT;
         }
@@ -254,7 +279,7 @@ impl Uart {
     fn write_fcr(&mut self, value: u8) {
         let enable = value & FCR_ENABLE != 0;
         if enable != self.fifo_enabled || value & FCR_RESET_RX != 0 {
-            self.rx.clear();
+            self.clear_rx();
         }
         if enable != self.fifo_enabled || value & FCR_RESET_TX != 0 {
             self.tx = None;
@@ -360,6 +385,26 @@ mod tests {
         assert_eq!(got, b"123456789abcdefg");
         assert_eq!(u.read(LSR) & LSR_DR, 0);
         assert_eq!(u.read(IIR), IIR_FIFOS | IIR_NONE);
+    }
+
+    #[test]
+    fn a_break_is_told_when_it_is_next() {
+        let mut u = uart();
+        u.write(FCR, FCR_ENABLE);
+        u.write(IER, IER_LSR | IER_RX);
+        u.receive(b"a");
+        u.receive_break();
+        u.receive(b"b");
+        assert_eq!((u.read(LSR) & LSR_BI, u.read(IIR)), (0, IIR_FIFOS | IIR_RX));
+        assert_eq!((u.read(DATA), u.read(IIR)), (b'a', IIR_FIFOS | IIR_LSR));
+        assert_eq!((u.read(LSR) & (LSR_BI | LSR_DR), u.read(LSR) & LSR_BI), (LSR_BI | LSR_DR, 0));
+        assert_eq!([u.read(DATA), u.read(DATA)], [0, b'b']);
+        (0..40).for_each(|_| u.receive_break());
+        assert!(u.is_well_formed());
+        assert_eq!((0..40).filter(|_| u.read(LSR) & LSR_BI != 0 && u.read(DATA) == 0).count(), FIFO_DEPTH);
+        u.receive_break();
+        u.write(FCR, FCR_ENABLE | FCR_RESET_RX);
+        assert_eq!((u.read(LSR) & LSR_BI, u.read(IIR)), (0, IIR_FIFOS | IIR_NONE));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
-pub use crate::display::VncTarget;
+pub use crate::display::{VncPlace, VncTarget};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
@@ -52,8 +52,9 @@ pub struct Config {
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
-    /// There is a high precision event timer; only [`MachineKind::Pc`] has one.
-    pub hpet: bool,
+    /// Whether there is a high precision event timer; only [`MachineKind::Pc`] has one. `None`: where there is firmware. A
+    /// kernel that starts at once gets along without, and does not spend its time on testing it.
+    pub hpet: Option<bool>,
     /// What the display adapter has.
     pub video: Video,
     /// Where a VNC server shows the screen.
@@ -116,7 +117,7 @@ impl Default for Config {
             debug_exit: None,
             virtio: Vec::new(),
             vga: VgaKind::Std,
-            hpet: true,
+            hpet: None,
             video: Video::default(),
             vnc: None,
             curses: false,

@@ -169,6 +169,12 @@ pub trait Controlled {
     ///
     /// A sentence: no screen.
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String>;
+    /// Sets the password of the VNC server.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: no server, or one that asks for none.
+    fn set_vnc_password(&mut self, password: &str) -> Result<(), String>;
 }
 
 type Command = Box<dyn FnOnce(&mut dyn Controlled) + Send>;

@@ -226,6 +226,9 @@ trait Board: Sized {
     /// What is typed at its devices; to be called once.
     fn inputs(&mut self) -> Vec<Input>;
 
+    /// Sends the first serial port a break.
+    fn send_break(&self) -> impl FnMut() + Send + 'static;
+
     /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
     fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
 
@@ -469,7 +472,9 @@ impl<B: Board> Runner<B> {
                 kicker.kick();
             };
             let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-            self.inputs.stdin = Some(InputThread::spawn(fd, None, true, typing, quit).context("standard input")?);
+            self.inputs.stdin = Some(
+                InputThread::spawn(fd, None, true, typing, self.board.send_break(), quit).context("standard input")?,
+            );
         }
         self.displays.view = Some(view);
         Ok(())

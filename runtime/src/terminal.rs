@@ -195,11 +195,11 @@ impl EscapeAction {
             EscapeAction::Help => {
                 "\nCtrl-A h       show this help\n\
                  Ctrl-A x       quit mimus\n\
-                 Ctrl-A b       send a break (not supported yet)\n\
+                 Ctrl-A b       send a break to the serial port\n\
                  Ctrl-A c       switch between the guest and the monitor\n\
                  Ctrl-A Ctrl-A  send Ctrl-A to the guest\n"
             }
-            EscapeAction::Break => "\nmimus: Ctrl-A b: sending a break is not supported yet\n",
+            EscapeAction::Break => "",
             EscapeAction::Monitor => "\nmimus: Ctrl-A c: there is no monitor here\n",
         }
     }
@@ -304,13 +304,14 @@ impl InputThread {
     /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
     /// of which one leads to `console` and back. `deliver` returns how many of the
     /// bytes the guest took, which may be none: they are offered again shortly, and at once after [`wake`](Self::wake).
-    /// `quit` is called for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
+    /// `send_break` is called for Ctrl-A b, and `quit` for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
     /// machine.
     pub fn spawn(
         input: OwnedFd,
         console: Option<Box<dyn Console>>,
         escapes: bool,
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
+        send_break: impl FnMut() + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
     ) -> io::Result<InputThread> {
         let wake = Arc::new(Wake::new()?);
@@ -323,7 +324,8 @@ impl InputThread {
             queue: VecDeque::with_capacity(QUEUE_LIMIT),
             open: true,
         };
-        let thread = thread::Builder::new().name("input".to_owned()).spawn(move || pump.run(deliver, quit))?;
+        let thread =
+            thread::Builder::new().name("input".to_owned()).spawn(move || pump.run(deliver, send_break, quit))?;
         Ok(InputThread { wake, thread: Some(thread) })
     }
 
@@ -356,7 +358,7 @@ struct Pump {
 }
 
 impl Pump {
-    fn run(mut self, mut deliver: impl FnMut(&[u8]) -> usize, quit: impl FnOnce()) {
+    fn run(mut self, mut deliver: impl FnMut(&[u8]) -> usize, mut send_break: impl FnMut(), quit: impl FnOnce()) {
         let mut retry = RETRY.0;
         loop {
             if self.wake.is_stopped() {
@@ -376,7 +378,7 @@ impl Pump {
                         self.wake.clear();
                         retry = RETRY.0;
                     }
-                    if input && self.read() == Some(EscapeAction::Quit) {
+                    if input && self.read(&mut deliver, &mut send_break) == Some(EscapeAction::Quit) {
                         return quit();
                     }
                 }
@@ -414,7 +416,11 @@ impl Pump {
 
     /// Reads once into the queue. Returns the quit action, which what follows it does not matter to; other actions are
     /// done here.
-    fn read(&mut self) -> Option<EscapeAction> {
+    fn read(
+        &mut self,
+        deliver: &mut impl FnMut(&[u8]) -> usize,
+        send_break: &mut impl FnMut(),
+    ) -> Option<EscapeAction> {
         let mut buffer = [0; 256];
         let room = buffer.len().min(QUEUE_LIMIT - self.queue.len());
         let count = match rustix::io::read(&self.input, &mut buffer[..room]) {
@@ -445,6 +451,11 @@ impl Pump {
                     if let Some(console) = self.console.as_mut().filter(|_| self.in_console) {
                         console.enter();
                     }
+                }
+                Typed::Action(EscapeAction::Break) => {
+                    // Behind what was typed before, as far as there is room for that.
+                    self.hand_over(deliver);
+                    send_break();
                 }
                 Typed::Action(action) => {
                     // Without a standard error there is nobody to tell.

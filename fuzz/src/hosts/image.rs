@@ -39,8 +39,8 @@ fn good() -> Vec<u8> {
     put(0, &header);
     put(CLUSTER, &(2 * CLUSTER).to_be_bytes());
     (0..6).for_each(|cluster| put(2 * CLUSTER + 2 * cluster, &[0, 1]));
-    put(3 * CLUSTER, &(4 * CLUSTER | 1 << 63).to_be_bytes());
-    put(4 * CLUSTER, &(5 * CLUSTER | 1 << 63).to_be_bytes());
+    put(3 * CLUSTER, &((4 * CLUSTER) | (1 << 63)).to_be_bytes());
+    put(4 * CLUSTER, &((5 * CLUSTER) | (1 << 63)).to_be_bytes());
     put(5 * CLUSTER, &[0x77; 512]);
     image
 }
@@ -88,7 +88,7 @@ pub fn qcow2(input: &mut Input) {
         let value = match input.u8() % 4 {
             0 => input.u64(),
             1 => CLUSTER * u64::from(input.u8()),
-            2 => CLUSTER * u64::from(input.u8()) | 1 << (62 + input.u8() % 2),
+            2 => (CLUSTER * u64::from(input.u8())) | (1 << (62 + input.u8() % 2)),
             _ => input.value(),
         };
         let wide = place >= CLUSTER as usize || input.one_in(3);

@@ -14,8 +14,11 @@ use std::time::Duration;
 
 use crate::input::Input;
 
+/// A target: its name, and what runs a case.
+type Host = (&'static str, fn(&mut Input));
+
 /// Each by its name.
-pub const HOSTS: &[(&str, fn(&mut Input))] = &[
+pub const HOSTS: &[Host] = &[
     ("gateway", gateway::run),
     ("rfb", rfb::run),
     ("hmp", monitors::hmp),

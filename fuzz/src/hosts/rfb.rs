@@ -9,7 +9,7 @@ use std::time::Duration;
 use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_hw::{Pc, PcConfig};
 use mimus_runtime::clock::Clock;
-use mimus_runtime::display::{Console, View, VncServer, VncTarget};
+use mimus_runtime::display::{Console, View, VncPlace, VncServer, VncTarget};
 use mimus_runtime::kick::Kicker;
 use mimus_softmmu::Vram;
 
@@ -70,15 +70,11 @@ fn message(input: &mut Input) -> Vec<u8> {
 
 /// A client that behaves: it gets a picture.
 fn looks(server: &VncServer) {
-    let mut stream = TcpStream::connect(server.address()).expect("it listens");
+    let mut stream = TcpStream::connect(server.address().expect("a port")).expect("it listens");
     stream.set_read_timeout(Some(ANSWER)).expect("a socket");
-    let mut read = |len: usize| {
-        let mut bytes = vec![0; len];
-        stream.read_exact(&mut bytes).expect("the server answers still");
-        bytes
-    };
-    assert_eq!(read(12), VERSION);
-    drop(read);
+    let mut version = [0; 12];
+    stream.read_exact(&mut version).expect("the server answers still");
+    assert_eq!(version, VERSION);
     stream.write_all(&[VERSION, &[1, 1]].concat()).expect("it reads");
     let mut bytes = [0; 2 + 4 + 24 + 5];
     stream.read_exact(&mut bytes).expect("the server answers still");
@@ -105,7 +101,8 @@ pub fn run(input: &mut Input) {
     let pc = Arc::new(Mutex::new(pc));
     let console = Console::new(pc.clone(), Clock::start(), Kicker::new(), Some(vram.clone()));
     let view = View::start(console.clone()).expect("a thread");
-    let target = VncTarget { host: "127.0.0.1".into(), display: free_display() };
+    let place = VncPlace::Display { host: "127.0.0.1".into(), display: free_display() };
+    let target = VncTarget { place, password: false };
     let server = VncServer::start(&target, &view).expect("a free port");
     // The vCPU's part.
     let stop = AtomicBool::new(false);
@@ -129,7 +126,7 @@ pub fn run(input: &mut Input) {
 /// Clients that do not behave, while the guest sets modes and draws.
 fn client(input: &mut Input, server: &VncServer, pc: &Mutex<Pc>, vram: &Vram) {
     while !input.is_over() {
-        let Ok(mut stream) = TcpStream::connect(server.address()) else { return };
+        let Some(Ok(mut stream)) = server.address().map(TcpStream::connect) else { return };
         // A client that does not read does not hold this up.
         if stream.set_write_timeout(Some(Duration::from_millis(100))).is_err() {
             return;

@@ -285,6 +285,13 @@ impl Virt {
         count
     }
 
+    /// Receives a break at the serial port.
+    pub fn serial_break(&mut self, now: u64) {
+        self.set_now(now);
+        self.devices.uart.receive_break();
+        self.settle();
+    }
+
     /// Does something with the virtio device in `slot`; `None` if there is none.
     pub fn virtio<T>(&mut self, slot: usize, f: impl FnOnce(&mut Virtio) -> T) -> Option<T> {
         let result = self.slots.get_mut(slot).and_then(mmio::Slot::device_mut).map(f);

@@ -6,7 +6,7 @@ use super::error::CliError;
 use super::families::{DISPLAY, VGA};
 use super::keyval::{self, Key, Kind};
 use super::{Arch, Given, Stop, choose, utf8};
-use crate::config::{Config, VgaKind, Video, VncTarget};
+use crate::config::{Config, VgaKind, Video, VncPlace, VncTarget};
 
 const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, help: "" }
@@ -15,7 +15,7 @@ const fn key(name: &'static str, kind: Kind) -> Key {
 /// The keys of `-vnc`.
 const VNC: &[Key] = &[
     key("vnc", Kind::Text("a host and the number of a display, as in 127.0.0.1:1")),
-    key("password", Kind::Fixed("off")),
+    key("password", Kind::Word(&["on", "off"])),
     key("sasl", Kind::Fixed("off")),
     key("lossy", Kind::Fixed("off")),
     key("non-adaptive", Kind::Fixed("on")),
@@ -128,9 +128,13 @@ fn vnc(option: &str, text: &str) -> Result<Option<VncTarget>, CliError> {
     if target == "none" {
         return Ok(None);
     }
-    let wrong = |what: &str| CliError::new(option, format!("'{target}' {what} (supported: [HOST]:N, none)"));
-    if target.starts_with("unix:") {
-        return Err(wrong("is not supported yet"));
+    let password = values.word("password") == Some("on");
+    let wrong = |what: &str| CliError::new(option, format!("'{target}' {what} (supported: [HOST]:N, unix:PATH, none)"));
+    if let Some(path) = target.strip_prefix("unix:") {
+        if path.is_empty() {
+            return Err(wrong("names no socket"));
+        }
+        return Ok(Some(VncTarget { place: VncPlace::Unix(path.into()), password }));
     }
     let (host, display) = target.rsplit_once(':').ok_or_else(|| wrong("does not name a display"))?;
     let display: u16 = display.parse().map_err(|_| wrong("does not end in the number of a display"))?;
@@ -140,5 +144,5 @@ fn vnc(option: &str, text: &str) -> Result<Option<VncTarget>, CliError> {
     // An address of IPv6 is in brackets.
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let host = if host.is_empty() { LOOPBACK } else { host };
-    Ok(Some(VncTarget { host: host.to_owned(), display }))
+    Ok(Some(VncTarget { place: VncPlace::Display { host: host.to_owned(), display }, password }))
 }

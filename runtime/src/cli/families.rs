@@ -131,7 +131,11 @@ pub(super) const MACHINE: Family = Family {
             &[
                 key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
                 always("acpi", "on"),
-                key("hpet", Kind::Word(&["on", "off"]), "a high precision event timer; default on"),
+                key(
+                    "hpet",
+                    Kind::Word(&["on", "off"]),
+                    "a high precision event timer; default where there is firmware",
+                ),
                 always("fd-bootchk", "off"),
                 always("i8042", "on"),
                 always("mem-merge", "off"),

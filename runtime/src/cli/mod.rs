@@ -201,8 +201,8 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
         Arch::X86 => MachineKind::Pc,
         Arch::Riscv => MachineKind::Virt,
     };
-    config.hpet = !given.flag("no-hpet");
-    if arch == Arch::Riscv && !config.hpet {
+    config.hpet = given.flag("no-hpet").then_some(false);
+    if arch == Arch::Riscv && config.hpet.is_some() {
         return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
     }
     let accel_of_machine = machine(given, machines, default_machine, &mut config)?;
@@ -279,7 +279,7 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
     for value in given.all("machine") {
         let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
         if let Some(word) = values.word("hpet") {
-            config.hpet = word == "on";
+            config.hpet = Some(word == "on");
         }
         if let Some(text) = values.text("accel")
             && accel.replace(text.to_owned()).is_some()

@@ -176,10 +176,10 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     once(
         "vnc",
-        "[HOST]:N",
+        "[HOST]:N[,password=on]",
         Console,
-        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named.\n\
-         Whoever reaches the port may use the machine: there are no passwords",
+        "show the screen to VNC clients at TCP port 5900 + N, of this host only unless another HOST is named, or unix:PATH.\n\
+         Whoever reaches it may use the machine, unless it asks for a password, which a monitor sets (set_password)",
     ),
     once("vga", "TYPE", Machine, "a PC's display adapter: std (default) or none"),
     each(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{
     Cache, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, MonitorSocket, NetBackend, Protocol,
-    UserNet, VgaKind, Video, VncTarget,
+    UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 
@@ -24,6 +24,10 @@ fn printed(line: &str) -> String {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{line}: {other:?}"),
     }
+}
+
+fn vnc(host: &str, display: u16, password: bool) -> Option<VncTarget> {
+    Some(VncTarget { place: VncPlace::Display { host: host.into(), display }, password })
 }
 
 #[test]
@@ -65,12 +69,16 @@ fn good_lines() {
         ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
         ("-display none", |c| c.serial = Chardev::Null),
         ("-display curses", |c| (c.serial, c.curses) = (Chardev::Null, true)),
-        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "127.0.0.1".into(), display: 1 }))),
+        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, vnc("127.0.0.1", 1, false))),
         ("-vnc [::1]:2,password=off -serial stdio", |c| {
-            c.vnc = Some(VncTarget { host: "::1".into(), display: 2 });
+            c.vnc = vnc("::1", 2, false);
         }),
         ("-display vnc=h:3", |c| {
-            (c.serial, c.vnc) = (Chardev::Null, Some(VncTarget { host: "h".into(), display: 3 }));
+            (c.serial, c.vnc) = (Chardev::Null, vnc("h", 3, false));
+        }),
+        ("-vnc :4,password=on -serial stdio", |c| c.vnc = vnc("127.0.0.1", 4, true)),
+        ("-vnc unix:/x -serial stdio", |c| {
+            c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
         ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
@@ -118,9 +126,9 @@ fn good_lines() {
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
         ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
-        ("-no-hpet", |c| c.hpet = false),
-        ("-machine hpet=off", |c| c.hpet = false),
-        ("-M pc,hpet=on", |_| ()),
+        ("-no-hpet", |c| c.hpet = Some(false)),
+        ("-machine hpet=off", |c| c.hpet = Some(false)),
+        ("-M pc,hpet=on", |c| c.hpet = Some(true)),
         ("-d in_asm,op_opt -d int -D log -stats s.json", |c| {
             c.log = LogItems::IN_ASM | LogItems::OP_OPT | LogItems::INT;
             c.log_file = Some("log".into());
@@ -172,10 +180,10 @@ fn bad_lines() {
         ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' is not supported yet (supported: std, none)"),
-        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, none)"),
-        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, none)"),
-        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, none)"),
-        ("-vnc unix:/x", "-vnc: 'unix:/x' is not supported yet (supported: [HOST]:N, none)"),
+        ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :x", "-vnc: ':x' does not end in the number of a display (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc :60000", "-vnc: ':60000' has a display above 59635 (supported: [HOST]:N, unix:PATH, none)"),
+        ("-vnc unix:", "-vnc: 'unix:' names no socket (supported: [HOST]:N, unix:PATH, none)"),
         ("-vnc :1,websocket=on", "-vnc: websocket: not supported yet"),
         ("-vnc :1 -vga none", "-vnc: the machine has no display adapter"),
         ("-vnc :1 -display vnc=:2", "-vnc: given with -display vnc, which is the same"),

@@ -23,7 +23,7 @@ use crate::kick::Kicker;
 
 pub use curses::{Curses, LEAVE, typing};
 pub use image::{ImageFormat, write_image};
-pub use rfb::{VncServer, VncTarget};
+pub use rfb::{VncPlace, VncServer, VncTarget};
 
 /// How often the screen is looked at while somebody sees it.
 const REFRESH: Duration = Duration::from_millis(25);

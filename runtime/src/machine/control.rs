@@ -197,4 +197,10 @@ impl<B: Board> Controlled for Runner<B> {
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
         self.board.screen(ppm)
     }
+
+    fn set_vnc_password(&mut self, password: &str) -> Result<(), String> {
+        let server = self.displays.vnc.as_ref().ok_or("there is no VNC server")?;
+        let asks = server.set_password(password);
+        asks.then_some(()).ok_or_else(|| "the VNC server asks for no password: start it with password=on".to_owned())
+    }
 }

@@ -135,9 +135,14 @@ pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
     fw_cfg(mem, &told)
 }
 
+/// Whether there is a high precision event timer.
+pub(super) fn has_hpet(config: &Config) -> bool {
+    config.hpet.unwrap_or_else(|| is_used(config))
+}
+
 /// What the ACPI tables say.
 pub(super) fn acpi(config: &Config) -> AcpiConfig {
-    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: config.hpet }
+    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: has_hpet(config) }
 }
 
 #[cfg(test)]

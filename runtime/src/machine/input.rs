@@ -59,7 +59,7 @@ impl<B: Board> Runner<B> {
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
         let console = mux.then(|| monitor::console(self.control.clone()));
-        let input = InputThread::spawn(fd, console, mux, deliver, quit);
+        let input = InputThread::spawn(fd, console, mux, deliver, self.board.send_break(), quit);
         self.inputs.stdin = Some(input.context("standard input")?);
         Ok(())
     }

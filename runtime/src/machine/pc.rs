@@ -155,7 +155,7 @@ impl Board for PcBoard {
             debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
         let mut pc = Pc::new(board, serial, debugcon);
-        if config.hpet {
+        if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
         let (mut inventory, places) = (Inventory::pc(), Places::new(config));
@@ -256,6 +256,14 @@ impl Board for PcBoard {
 
     fn inputs(&mut self) -> Vec<Input> {
         std::mem::take(&mut self.started.inputs)
+    }
+
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
+        move || {
+            bus::lock(&pc).serial_break(clock.now());
+            kicker.kick();
+        }
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {

@@ -231,6 +231,11 @@ impl Board for VirtBoard {
         std::mem::take(&mut self.started.inputs)
     }
 
+    fn send_break(&self) -> impl FnMut() + Send + 'static {
+        let devices = self.devices.clone();
+        move || devices.access(|virt, now| virt.serial_break(now))
+    }
+
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.devices.clock.now();
         let mut virt = self.devices.lock();

@@ -49,7 +49,7 @@ macro_rules! commands {
 
 /// All commands.
 static COMMANDS: &[Command] = commands! {
-    ["change"] "device filename [format]" "change a removable medium" change;
+    ["change"] "device filename [format]|vnc password text" "change a removable medium, or the password of the VNC server" change;
     ["cont", "c"] "" "resume emulation" cont;
     ["eject"] "[-f] device" "eject a removable medium (use -f to force it)" eject;
     ["gpa2hva"] "addr" "say that host addresses are not told" no_host_address;
@@ -65,6 +65,7 @@ static COMMANDS: &[Command] = commands! {
     ["quit", "q"] "" "quit the emulator" quit;
     ["screendump"] "filename [-f format]" "save screen as an image; format is png (default) or ppm" screendump;
     ["sendkey"] "keys [hold_ms]" "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)" sendkey;
+    ["set_password"] "vnc text [keep]" "set the password of the VNC server" set_password;
     ["stop", "s"] "" "stop emulation" stop;
     ["sum"] "addr size" "compute the checksum of a memory region" sum;
     ["system_powerdown"] "" "send system power down event" system_powerdown;
@@ -181,12 +182,23 @@ fn devices(c: &mut Context<'_>, topic: &str) -> Outcome {
 
 fn change(c: &mut Context<'_>, args: &str) -> Outcome {
     let (device, rest) = args.split_once(char::is_whitespace).ok_or("a device and a file name are needed")?;
+    if device == "vnc" {
+        return change_vnc(c, rest);
+    }
     let (file, format) = match rest.trim().rsplit_once(char::is_whitespace) {
         Some((file, format)) if ImageFormat::named(format).is_some() => (file.trim(), ImageFormat::named(format)),
         _ => (rest, None),
     };
     let disk = medium(file_name(file)?, format);
     c.machine.change_medium(device, Some(disk), false)
+}
+
+fn change_vnc(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["password" | "passwd", password] => c.machine.set_vnc_password(password),
+        ["password" | "passwd"] => Err("the password is missing: it is not asked for".to_owned()),
+        _ => Err("of vnc only 'password' can be changed".to_owned()),
+    }
 }
 
 /// An image as a medium: nothing writes to it.
@@ -394,6 +406,14 @@ fn split_keys(text: &str) -> Vec<String> {
         rest = rest.get(end + 1..).unwrap_or_default();
     }
     keys
+}
+
+fn set_password(c: &mut Context<'_>, args: &str) -> Outcome {
+    match args.split_whitespace().collect::<Vec<_>>()[..] {
+        ["vnc", password] | ["vnc", password, "keep"] => c.machine.set_vnc_password(password),
+        ["vnc", _, _] => Err("who is connected stays so: 'keep' is all there is".to_owned()),
+        _ => Err("a protocol, which is vnc, and a password are needed".to_owned()),
+    }
 }
 
 fn registers(c: &mut Context<'_>) -> Outcome {

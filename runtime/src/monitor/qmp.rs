@@ -106,6 +106,7 @@ macro_rules! commands {
 /// The commands that work on a machine. `qmp_capabilities` is the session's own.
 static COMMANDS: &[Command] = commands! {
     "blockdev-change-medium" ["device?" "id?" "filename" "format?" "force?" "read-only-mode?"] change_medium;
+    "change-vnc-password" ["password"] |m, args| vnc_password(m, text(args, "password")?);
     "cont" [] |m, _| { m.resume(); Ok(json!({})) };
     "eject" ["device?" "id?" "force?"] eject;
     "human-monitor-command" ["command-line" "cpu-index?"] human;
@@ -131,6 +132,7 @@ static COMMANDS: &[Command] = commands! {
     "quit" [] |m, _| { m.quit(); Ok(json!({})) };
     "screendump" ["filename" "format?" "device?" "head?"] screendump;
     "send-key" ["keys" "hold-time?"] send_key;
+    "set_password" ["protocol" "password" "connected?" "display?"] set_password;
     "stop" [] |m, _| { m.stop(RunState::Paused); Ok(json!({})) };
     "system_powerdown" [] |m, _| { m.press_power_button(); Ok(json!({})) };
     "system_reset" [] |m, _| { m.reset(); Ok(json!({})) };
@@ -270,6 +272,18 @@ fn screendump(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result
     // QMP's default is a PPM, whatever the name.
     let format = if args.contains_key("format") { text(args, "format")? } else { "ppm" };
     commands::screen_to(machine, text(args, "filename")?, format).map(|()| json!({})).map_err(generic)
+}
+
+fn vnc_password(machine: &mut dyn Controlled, password: &str) -> Result<Value, Failure> {
+    machine.set_vnc_password(password).map(|()| json!({})).map_err(generic)
+}
+
+fn set_password(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    match (text(args, "protocol")?, text(args, "connected")?) {
+        ("vnc", "" | "keep") => vnc_password(machine, text(args, "password")?),
+        ("vnc", _) => Err(generic("who is connected stays so: 'keep' is all there is")),
+        _ => Err(generic("the protocol is vnc")),
+    }
 }
 
 fn send_key(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {

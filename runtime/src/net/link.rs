@@ -76,7 +76,7 @@ fn connect(end: &Endpoint) -> io::Result<OwnedFd> {
 }
 
 /// A socket file of before, which nobody listens at, is replaced.
-fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     match bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
             use std::os::unix::fs::FileTypeExt;

@@ -9,6 +9,8 @@ mod link;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use link::bind_unix;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,7 +1,6 @@
 //! One client: handshake, its messages, and the updates it gets.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +8,10 @@ use mimus_hw::vga::Screen;
 
 use super::super::{Viewer, lock};
 use super::input::Input;
+use super::password::CHALLENGE;
 use super::pixels::{Canvas, DESKTOP_SIZE, HEXTILE, PixelFormat, RAW, Rect, ZRLE, Zrle, hextile, raw};
+use super::socket::Stream;
+use super::{Password, Security};
 
 const NAME: &[u8] = b"mimus";
 
@@ -24,8 +26,9 @@ const LONGEST_TEXT: u32 = 1 << 20;
 /// Unchanged lines between changed ones that are sent along.
 const GAP: u32 = 16;
 
-/// Security type "none" (RFC 6143, 7.1.2).
+/// Security types (RFC 6143, 7.1.2): none, and a challenge that a password answers.
 const SECURITY_NONE: u8 = 1;
+const SECURITY_VNC: u8 = 2;
 
 /// What the reader tells the writer.
 #[derive(Debug)]
@@ -62,12 +65,11 @@ fn skip(stream: &mut impl Read, count: u64) -> io::Result<()> {
 }
 
 /// Serves a client until it goes.
-pub fn serve(stream: TcpStream, viewer: &Viewer, input: &Mutex<Input>) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn serve(stream: &Stream, viewer: &Viewer, security: &Security, input: &Mutex<Input>) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut reader = io::BufReader::new(stream.try_clone()?);
-    let canvas = handshake(&mut reader, &stream, viewer)?;
+    let canvas = handshake(&mut reader, stream, viewer, security)?;
     stream.set_read_timeout(None)?;
     let session = Arc::new(Session {
         wishes: Mutex::new(Wishes {
@@ -86,36 +88,46 @@ pub fn serve(stream: TcpStream, viewer: &Viewer, input: &Mutex<Input>) -> io::Re
     let thread = std::thread::Builder::new().name("vnc updates".into()).spawn(move || {
         let result = writer.run(&sending);
         // The reader ends with it.
-        let _ = sending.shutdown(Shutdown::Both);
+        sending.close();
         result
     })?;
     let result = listen(&mut reader, viewer, input, &session);
     lock(&session.wishes).closed = true;
     session.asked.notify_all();
     viewer.wake();
-    let _ = stream.shutdown(Shutdown::Both);
+    stream.close();
     // A panic was printed by the thread itself.
     let _ = thread.join();
     result
 }
 
 /// Versions, security and the picture's size (7.1 to 7.3).
-fn handshake(reader: &mut impl Read, mut stream: &TcpStream, viewer: &Viewer) -> io::Result<Canvas> {
+fn handshake(reader: &mut impl Read, mut stream: &Stream, viewer: &Viewer, security: &Security) -> io::Result<Canvas> {
     stream.write_all(b"RFB 003.008\n")?;
     let version: [u8; 12] = read(reader)?;
     let minor = match &version {
         [b'R', b'F', b'B', b' ', b'0', b'0', b'3', b'.', b'0', b'0', minor @ b'0'..=b'9', b'\n'] => minor - b'0',
         _ => return Err(invalid("not a VNC client")),
     };
+    let kind = match security {
+        Security::None => SECURITY_NONE,
+        Security::Password(_) => SECURITY_VNC,
+    };
     if minor < 7 {
-        stream.write_all(&u32::from(SECURITY_NONE).to_be_bytes())?;
+        stream.write_all(&u32::from(kind).to_be_bytes())?;
     } else {
-        stream.write_all(&[1, SECURITY_NONE])?;
-        if read::<1>(reader)? != [SECURITY_NONE] {
+        stream.write_all(&[1, kind])?;
+        if read::<1>(reader)? != [kind] {
             return Err(invalid("a security type that was not offered"));
         }
-        if minor >= 8 {
-            stream.write_all(&0u32.to_be_bytes())?;
+    }
+    match security {
+        Security::None if minor >= 8 => stream.write_all(&0u32.to_be_bytes())?,
+        Security::None => {}
+        Security::Password(password) => {
+            // Whoever sets one meanwhile is not kept waiting.
+            let password = *lock(password);
+            authenticate(reader, stream, password, minor)?;
         }
     }
     // Whether others may stay connected: they may.
@@ -129,6 +141,28 @@ fn handshake(reader: &mut impl Read, mut stream: &TcpStream, viewer: &Viewer) ->
     init.extend(NAME);
     stream.write_all(&init)?;
     Ok(Canvas { width, height, pixels: vec![0; usize::from(width) * usize::from(height)] })
+}
+
+/// Has the client answer a challenge (7.2.2), and tells it the result (7.1.3). Without a password no answer is right.
+fn authenticate(reader: &mut impl Read, mut stream: &Stream, password: Option<Password>, minor: u8) -> io::Result<()> {
+    let mut challenge = [0; CHALLENGE];
+    let filled = rustix::rand::getrandom(&mut challenge, rustix::rand::GetRandomFlags::empty())?;
+    if filled < CHALLENGE {
+        return Err(invalid("no random numbers"));
+    }
+    stream.write_all(&challenge)?;
+    let answer: [u8; CHALLENGE] = read(reader)?;
+    if password.is_some_and(|password| password.accepts(&challenge, &answer)) {
+        return stream.write_all(&0u32.to_be_bytes());
+    }
+    let reason = b"Authentication failed";
+    let mut refusal = 1u32.to_be_bytes().to_vec();
+    if minor >= 8 {
+        refusal.extend((reason.len() as u32).to_be_bytes());
+        refusal.extend(reason);
+    }
+    stream.write_all(&refusal)?;
+    Err(invalid("a wrong password"))
 }
 
 fn size(screen: &Screen) -> (u16, u16) {
@@ -213,7 +247,7 @@ struct Writer {
 
 impl Writer {
     /// Sends updates until the client goes.
-    fn run(mut self, mut stream: &TcpStream) -> io::Result<()> {
+    fn run(mut self, mut stream: &Stream) -> io::Result<()> {
         loop {
             let wishes = lock(&self.session.wishes);
             let waiting = |wishes: &mut Wishes| wishes.request.is_none() && !wishes.closed;

@@ -1,15 +1,17 @@
-//! A VNC server: the Remote Framebuffer protocol, versions 3.3 to 3.8 (RFC 6143), without authentication.
+//! A VNC server: the Remote Framebuffer protocol, versions 3.3 to 3.8 (RFC 6143).
 //!
 //! Each client has two threads: one reads what it sends, one sends what has changed. Clients may send anything; what is kept of
 //! it is bounded.
 
 mod client;
 mod input;
+mod password;
 mod pixels;
+mod socket;
 
 use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,32 +21,25 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::{View, lock};
 use input::Input;
+use password::Password;
+pub use socket::VncPlace;
+use socket::{Listener, Stream};
 
 /// Clients at a time; others are sent away.
 const MOST_CLIENTS: usize = 8;
 
-/// Port of display 0.
-const FIRST_PORT: u16 = 5900;
-
-/// Where the server listens.
+/// Where the server listens, and to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VncTarget {
-    /// A name or an address of this host.
-    pub host: String,
-    /// The display: TCP port 5900 and so many.
-    pub display: u16,
-}
-
-impl VncTarget {
-    /// The TCP port.
-    pub fn port(&self) -> u16 {
-        FIRST_PORT.saturating_add(self.display)
-    }
+    /// Where.
+    pub place: VncPlace,
+    /// Clients must know a password, which is set later: none can before.
+    pub password: bool,
 }
 
 impl fmt::Display for VncTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.display)
+        self.place.fmt(f)
     }
 }
 
@@ -52,8 +47,18 @@ impl fmt::Display for VncTarget {
 #[derive(Debug)]
 pub struct VncServer {
     stop: Arc<Stop>,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
+    security: Security,
     thread: Option<JoinHandle<()>>,
+}
+
+/// Whom clients must prove to be.
+#[derive(Debug, Clone)]
+enum Security {
+    /// Nobody.
+    None,
+    /// Who knows this, once it is set.
+    Password(Arc<Mutex<Option<Password>>>),
 }
 
 #[derive(Debug)]
@@ -69,23 +74,33 @@ impl VncServer {
     ///
     /// When the host has no such address, or somebody listens there already.
     pub fn start(target: &VncTarget, view: &View) -> io::Result<VncServer> {
-        let addresses: Vec<SocketAddr> = (target.host.as_str(), target.port()).to_socket_addrs()?.collect();
-        let listener = TcpListener::bind(&addresses[..])?;
-        let address = listener.local_addr()?;
-        listener.set_nonblocking(true)?;
+        let listener = Listener::bind(&target.place)?;
+        let address = listener.address();
+        let security = if target.password { Security::Password(Arc::default()) } else { Security::None };
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let stop = Arc::new(Stop { event, stopped: AtomicBool::new(false) });
         let own = stop.clone();
         // Looked at by nobody yet: clients have viewers of their own, made where the view is.
         let viewers = view.viewers();
-        let server = Server { viewers, input: Arc::default(), clients: Vec::new() };
+        let server = Server { viewers, security: security.clone(), input: Arc::default(), clients: Vec::new() };
         let thread = std::thread::Builder::new().name("vnc".into()).spawn(move || server.run(&listener, &own))?;
-        Ok(VncServer { stop, address, thread: Some(thread) })
+        Ok(VncServer { stop, address, security, thread: Some(thread) })
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    /// Where it listens, if that is a TCP port.
+    pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Sets the password that clients must know from now on, of which eight bytes count; whether this server asks for one.
+    pub fn set_password(&self, text: &str) -> bool {
+        match &self.security {
+            Security::None => false,
+            Security::Password(password) => {
+                *lock(password) = Some(Password::new(text));
+                true
+            }
+        }
     }
 }
 
@@ -103,15 +118,16 @@ impl Drop for VncServer {
 
 struct Server {
     viewers: super::Viewers,
+    security: Security,
     input: Arc<Mutex<Input>>,
-    clients: Vec<(TcpStream, JoinHandle<()>)>,
+    clients: Vec<(Stream, JoinHandle<()>)>,
 }
 
 impl Server {
-    fn run(mut self, listener: &TcpListener, stop: &Stop) {
+    fn run(mut self, listener: &Listener, stop: &Stop) {
         while !stop.stopped.load(Ordering::Acquire) {
             match listener.accept() {
-                Ok((stream, peer)) => self.welcome(stream, peer),
+                Ok((stream, peer)) => self.welcome(stream, &peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut fds = [
                         PollFd::new(&stop.event, PollFlags::IN),
@@ -128,7 +144,7 @@ impl Server {
             }
         }
         for (stream, _) in &self.clients {
-            let _ = stream.shutdown(Shutdown::Both);
+            stream.close();
         }
         for (_, thread) in self.clients {
             // A panic was printed by the thread itself.
@@ -136,21 +152,23 @@ impl Server {
         }
     }
 
-    fn welcome(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn welcome(&mut self, stream: Stream, peer: &str) {
         self.clients.retain(|(_, thread)| !thread.is_finished());
         if self.clients.len() >= MOST_CLIENTS {
             tracing::warn!("VNC: {peer} is one client too many");
             return;
         }
-        let (viewer, input) = (self.viewers.viewer(), self.input.clone());
-        let begin = || -> io::Result<(TcpStream, JoinHandle<()>)> {
-            stream.set_nonblocking(false)?;
+        let (viewer, security, input) = (self.viewers.viewer(), self.security.clone(), self.input.clone());
+        let begin = || -> io::Result<(Stream, JoinHandle<()>)> {
             let own = stream.try_clone()?;
+            let name = peer.to_owned();
             let serve = move || {
-                let result = client::serve(own, &viewer, &input);
+                let result = client::serve(&own, &viewer, &security, &input);
                 lock(&input).release_keys(viewer.console());
+                // There is another handle.
+                own.close();
                 if let Err(error) = result {
-                    tracing::debug!("VNC: {peer}: {error}");
+                    tracing::debug!("VNC: {name}: {error}");
                 }
             };
             let thread = std::thread::Builder::new().name("vnc client".into()).spawn(serve)?;

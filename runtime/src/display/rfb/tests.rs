@@ -1,4 +1,5 @@
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,11 @@ struct Machine {
 }
 
 fn machine() -> Machine {
+    let place = VncPlace::Display { host: "127.0.0.1".into(), display: free_display() };
+    machine_at(VncTarget { place, password: false })
+}
+
+fn machine_at(target: VncTarget) -> Machine {
     let config = PcConfig {
         ram_size: 64 << 20,
         cpus: 1,
@@ -38,7 +44,6 @@ fn machine() -> Machine {
     let pc = Arc::new(Mutex::new(pc));
     let console = Console::new(pc.clone(), Clock::start(), Kicker::new(), Some(vram.clone()));
     let view = View::start(console.clone()).expect("a thread");
-    let target = VncTarget { host: "127.0.0.1".into(), display: free_display() };
     let server = VncServer::start(&target, &view).expect("a free port");
     Machine { console, pc, vram, server, _view: view }
 }
@@ -47,7 +52,11 @@ fn machine() -> Machine {
 fn free_display() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("bound").port();
-    port.checked_sub(FIRST_PORT).unwrap_or(99)
+    port.checked_sub(socket::FIRST_PORT).unwrap_or(99)
+}
+
+fn connect(machine: &Machine) -> TcpStream {
+    TcpStream::connect(machine.server.address().expect("a TCP port")).expect("it listens")
 }
 
 struct Client {
@@ -56,11 +65,21 @@ struct Client {
 }
 
 impl Client {
+    /// Connects as soon as those that went before have their places left.
     fn connect(machine: &Machine) -> Client {
-        let mut stream = TcpStream::connect(machine.server.address()).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let end = Instant::now() + Duration::from_secs(20);
+        let (mut stream, greeting) = loop {
+            let mut stream = connect(machine);
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+            let mut greeting = [0; 12];
+            if stream.read_exact(&mut greeting).is_ok() {
+                break (stream, greeting);
+            }
+            assert!(Instant::now() < end, "there is no room");
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let mut client = Client { stream: stream.try_clone().expect("a socket"), size: (0, 0) };
-        assert_eq!(&client.read::<12>(), b"RFB 003.008\n");
+        assert_eq!(&greeting, b"RFB 003.008\n");
         stream.write_all(b"RFB 003.008\n").expect("it reads");
         assert_eq!(client.read::<2>(), [1, 1]);
         stream.write_all(&[1]).expect("it reads");
@@ -206,7 +225,7 @@ fn what_is_no_client_is_sent_away() {
         b"RFB 003.008\n\x01\x01\xff",
         b"RFB 003.008\n\x01\x01\0\0\0\0\x18",
     ] {
-        let mut stream = TcpStream::connect(machine.server.address()).expect("it listens");
+        let mut stream = connect(&machine);
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
         stream.write_all(bytes).expect("it reads");
         if bytes.ends_with(b"\x18") {
@@ -217,8 +236,61 @@ fn what_is_no_client_is_sent_away() {
         let _ = stream.read_to_end(&mut rest);
     }
     let clients: Vec<Client> = (0..MOST_CLIENTS).map(|_| Client::connect(&machine)).collect();
-    let mut one_more = TcpStream::connect(machine.server.address()).expect("it listens");
+    let mut one_more = connect(&machine);
     one_more.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
     assert_eq!(one_more.read(&mut [0; 1]).expect("a clean end"), 0);
     drop(clients);
+}
+
+#[test]
+fn clients_need_the_password() {
+    let place = VncPlace::Display { host: "127.0.0.1".into(), display: free_display() };
+    let machine = machine_at(VncTarget { place, password: true });
+    let try_with = |version: &[u8; 12], answer: &dyn Fn(&[u8; 16]) -> [u8; 16]| {
+        let mut stream = connect(&machine);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+        let mut client = Client { stream: stream.try_clone().expect("a socket"), size: (0, 0) };
+        client.read::<12>();
+        stream.write_all(version).expect("it reads");
+        if version.ends_with(b"3\n") {
+            assert_eq!(client.read::<4>(), [0, 0, 0, 2]);
+        } else {
+            assert_eq!(client.read::<2>(), [1, 2]);
+            stream.write_all(&[2]).expect("it reads");
+        }
+        let challenge: [u8; 16] = client.read();
+        stream.write_all(&answer(&challenge)).expect("it reads");
+        let result = client.read::<4>();
+        if result == [0; 4] {
+            stream.write_all(&[1]).expect("it reads");
+            assert_eq!(client.read::<24>()[4..20], pixels::PixelFormat::NATIVE.to_bytes());
+        } else {
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).expect("a clean end");
+            assert_eq!(rest.is_empty(), version.ends_with(b"3\n"));
+        }
+        result[3]
+    };
+    let secret = |challenge: &[u8; 16]| Password::new("secret").answer(challenge);
+    assert_eq!(try_with(b"RFB 003.008\n", &secret), 1, "none is set");
+    assert!(machine.server.set_password("secret"));
+    assert_eq!(try_with(b"RFB 003.008\n", &secret), 0);
+    assert_eq!(try_with(b"RFB 003.003\n", &secret), 0);
+    assert_eq!(try_with(b"RFB 003.008\n", &|challenge| *challenge), 1);
+    assert_eq!(try_with(b"RFB 003.003\n", &|_| [0; 16]), 1);
+    assert!(machine.server.set_password("other"));
+    assert_eq!(try_with(b"RFB 003.008\n", &secret), 1);
+}
+
+#[test]
+fn a_socket_in_the_file_system() {
+    let path = std::env::temp_dir().join(format!("mimus-vnc-{}", std::process::id()));
+    let machine = machine_at(VncTarget { place: VncPlace::Unix(path.clone()), password: false });
+    assert!(!machine.server.set_password("secret"));
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+    let mut version = [0; 12];
+    stream.read_exact(&mut version).expect("a greeting");
+    assert_eq!(&version, b"RFB 003.008\n");
+    drop(machine);
+    assert!(!path.exists());
 }

@@ -1,0 +1,79 @@
+//! Authentication by a password (RFC 6143, 7.2.2): the client encrypts what the server has thrown with it, by DES. That keeps
+//! out who does not know it and protects nothing else.
+
+use des::Des;
+use des::cipher::{BlockCipherEncrypt, KeyInit};
+
+/// Bytes of a challenge, and of the answer.
+pub const CHALLENGE: usize = 16;
+
+/// More of a password does not count.
+const LENGTH: usize = 8;
+
+/// A password as a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Password([u8; LENGTH]);
+
+impl Password {
+    /// The key that a password stands for: its bytes with the lowest bit first.
+    pub fn new(text: &str) -> Password {
+        let mut key = [0; LENGTH];
+        key.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte.reverse_bits());
+        Password(key)
+    }
+
+    /// The right answer to a challenge.
+    pub fn answer(self, challenge: &[u8; CHALLENGE]) -> [u8; CHALLENGE] {
+        let cipher = Des::new(&self.0.into());
+        let mut answer = *challenge;
+        for block in answer.as_chunks_mut::<LENGTH>().0 {
+            let mut encrypted = (*block).into();
+            cipher.encrypt_block(&mut encrypted);
+            *block = encrypted.into();
+        }
+        answer
+    }
+
+    /// Whether `answer` is right, in a time that does not tell how much of it is.
+    pub fn accepts(self, challenge: &[u8; CHALLENGE], answer: &[u8; CHALLENGE]) -> bool {
+        let differing = self.answer(challenge).iter().zip(answer).fold(0, |bits, (a, b)| bits | (a ^ b));
+        std::hint::black_box(differing) == 0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn des_as_its_standard_has_it() {
+        // A known answer of the standard's own validation (NIST SP 800-17, table A.1): the key is all ones of odd parity.
+        let key = [0x01u8; LENGTH];
+        let text: String = key.iter().map(|byte| char::from(byte.reverse_bits())).collect();
+        assert!(!text.is_ascii(), "no password that can be typed");
+        let mut challenge = [0; CHALLENGE];
+        challenge[0] = 0x80;
+        challenge[8] = 0x40;
+        let answer = Password(key).answer(&challenge);
+        assert_eq!(answer[..8], [0x95, 0xf8, 0xa5, 0xe5, 0xdd, 0x31, 0xd9, 0x00]);
+        assert_eq!(answer[8..], [0xdd, 0x7f, 0x12, 0x1c, 0xa5, 0x01, 0x56, 0x19]);
+    }
+
+    #[test]
+    fn eight_characters_count() {
+        let challenge = [7; CHALLENGE];
+        let password = Password::new("correct horse");
+        assert!(password == Password::new("correct ") && password != Password::new("correct"));
+        let mut answer = password.answer(&challenge);
+        assert!(password.accepts(&challenge, &answer));
+        answer[15] ^= 1;
+        assert!(!password.accepts(&challenge, &answer));
+        assert_eq!(Password::new("a").0[0], 0b1000_0110);
+    }
+}

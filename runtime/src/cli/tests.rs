@@ -215,7 +215,7 @@ fn bad_lines() {
         ("-M pc-i440fx-7.2", "-machine: 'pc-i440fx-7.2' is not supported yet (supported: pc)"),
         ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
-        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel)"),
+        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet)"),
         ("-machine pc,kernel-irqchip=on", "-machine pc: kernel-irqchip: not supported yet"),
         ("-machine accel=kvm", "-machine pc: accel: 'kvm' is not supported yet (supported: jit, interp)"),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),

@@ -359,7 +359,7 @@ mod tests {
     fn failures_are_reported() {
         let file = TempFile::new("failures", &[0; 4096]);
         let mut s = Setup::new(&file);
-        for offset in [4096, u64::MAX & !511] {
+        for offset in [4096, !511] {
             assert!(!s.run(BlockOp::Read { offset, len: 512 }));
             assert!(!s.run(BlockOp::Write { offset, len: 512 }));
             assert!(!s.run(BlockOp::Discard { offset, len: 512 }));

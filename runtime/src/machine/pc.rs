@@ -395,7 +395,7 @@ impl Board for PcBoard {
 /// What of the board the configuration decides.
 fn board_devices(config: &Config, inventory: &mut Inventory) {
     let plain = Plug::default();
-    if config.hpet {
+    if firmware::has_hpet(config) {
         inventory.plain(
             Place::On("main-system-bus"),
             "hpet",

@@ -117,9 +117,9 @@ fn the_first_store_to_a_page_is_recorded_and_the_others_are_direct() {
 fn every_alias_and_every_kind_of_store_is_recorded() {
     let mut s = Setup::new();
     s.write(WINDOW + 0x1000, 1, 1);
-    s.write(ALIAS | WINDOW + 0x1000, 1, 1);
+    s.write(ALIAS + WINDOW + 0x1000, 1, 1);
     assert_eq!(s.taken(), [1]);
-    for addr in [WINDOW + 0x1000, ALIAS | WINDOW + 0x1000] {
+    for addr in [WINDOW + 0x1000, ALIAS + WINDOW + 0x1000] {
         assert!(!s.is_open(addr));
         s.write(addr, 1, 2);
         assert_eq!(s.taken(), [1], "{addr:#x}");
@@ -169,10 +169,10 @@ fn code_in_display_memory_is_not_kept() {
 fn more_entries_than_the_list_has_are_all_closed() {
     let mut s = Setup::new();
     for alias in 0..0x2000 {
-        s.write(alias << 41 | WINDOW + 0x5000, 1, 5);
+        s.write((alias << 41) + WINDOW + 0x5000, 1, 5);
     }
-    assert!(s.is_open(0x1fff << 41 | WINDOW + 0x5000));
+    assert!(s.is_open((0x1fff << 41) + WINDOW + 0x5000));
     assert_eq!(s.taken(), [5]);
-    assert!((0..0x2000).all(|alias| !s.is_open(alias << 41 | WINDOW + 0x5000)));
+    assert!((0..0x2000).all(|alias| !s.is_open((alias << 41) + WINDOW + 0x5000)));
     assert!(s.taken().is_empty());
 }

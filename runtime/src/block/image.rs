@@ -11,6 +11,7 @@ use imago::raw::Raw;
 use imago::vmdk::Vmdk;
 use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, StorageOpenOptions};
 use mimus_hw::virtio::{BlockInfo, SECTOR_SIZE};
+use rustc_hash::FxHashSet;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::Errno;
 
@@ -80,14 +81,14 @@ fn refused(option: &str, disk: &Disk, error: &io::Error) -> CliError {
 #[derive(Debug)]
 pub(super) struct Formatted {
     access: FormatAccess<Guarded>,
-    /// Bytes of the disk that share an L2 table, and which such ranges are known to have one, bit by number.
+    /// Bytes of the disk that share an L2 table, and the numbers of those ranges that are known to have one.
     l2_range: Option<u64>,
-    has_l2: Vec<u64>,
+    has_l2: FxHashSet<u64>,
 }
 
 impl Formatted {
     fn new(access: FormatAccess<Guarded>, layout: Option<Layout>) -> Formatted {
-        Formatted { access, l2_range: layout.map(|layout| layout.l2_range()), has_l2: Vec::new() }
+        Formatted { access, l2_range: layout.map(|layout| layout.l2_range()), has_l2: FxHashSet::default() }
     }
 
     /// Calls `f` for each part of a range with an L2 table of its own. A table that has to be made is made when nothing waits
@@ -104,13 +105,9 @@ impl Formatted {
             if let Some(range) = self.l2_range {
                 let index = at / range;
                 count = count.min(range - at % range);
-                let (word, bit) = ((index / 64) as usize, 1 << (index % 64));
-                if self.has_l2.len() <= word {
-                    self.has_l2.resize(word + 1, 0);
-                }
-                if let Some(word) = self.has_l2.get_mut(word).filter(|word| **word & bit == 0) {
+                if !self.has_l2.contains(&index) {
                     self.access.flush()?;
-                    *word |= bit;
+                    self.has_l2.insert(index);
                 }
             }
             f(&mut self.access, at, count)?;
@@ -216,15 +213,19 @@ impl Image {
         self.bytes
     }
 
+    /// Fails for a range that is not within the image.
+    fn check(&self, offset: u64, len: u64) -> io::Result<()> {
+        let within = offset.checked_add(len).is_some_and(|end| end <= self.bytes);
+        if within { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     /// Reads all of `out` from byte `offset` on.
     ///
     /// # Errors
     ///
     /// A range that is not within the image; whatever the host says, and what of a format is wrong.
     pub fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
-        if offset.checked_add(out.len() as u64).is_none_or(|end| end > self.bytes) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        self.check(offset, out.len() as u64)?;
         match &mut self.contents {
             Contents::Raw(raw) => read_padded(&raw.file, out, offset),
             Contents::Formatted(formatted) => formatted.access.read(out, offset),
@@ -238,6 +239,7 @@ impl Image {
     ///
     /// As of [`Image::read`].
     pub fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check(offset, bytes.len() as u64)?;
         match &mut self.contents {
             Contents::Raw(raw) => raw.write(bytes, offset),
             Contents::Formatted(formatted) => formatted.for_tables(offset, bytes.len() as u64, |access, at, count| {
@@ -271,6 +273,7 @@ impl Image {
     ///
     /// Whatever else the host says.
     pub fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.check(offset, len)?;
         if !self.discard {
             return Ok(());
         }
@@ -291,6 +294,7 @@ impl Image {
     ///
     /// As of [`Image::read`].
     pub fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
+        self.check(offset, len)?;
         let done = match &mut self.contents {
             Contents::Raw(raw) => raw.zero(offset, len, unmap),
             Contents::Formatted(formatted) => {

@@ -359,7 +359,13 @@ mod tests {
     fn failures_are_reported() {
         let file = TempFile::new("failures", &[0; 4096]);
         let mut s = Setup::new(&file);
-        assert!(!s.run(BlockOp::Read { offset: 4096, len: 512 }), "beyond the end");
+        for offset in [4096, u64::MAX & !511] {
+            assert!(!s.run(BlockOp::Read { offset, len: 512 }));
+            assert!(!s.run(BlockOp::Write { offset, len: 512 }));
+            assert!(!s.run(BlockOp::Discard { offset, len: 512 }));
+            assert!(!s.run(BlockOp::WriteZeroes { offset, len: 512, unmap: true }));
+        }
+        assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 4096);
         s.guest.refuses.store(true, Ordering::Release);
         assert!(!s.run(BlockOp::Write { offset: 0, len: 512 }));
         drop(s.thread);

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
 use super::flags::{CcKind, CcOp};
+use super::mode::Mode;
 use super::state::{Seg, reg, rflags};
 use super::sys::segment;
 
@@ -123,8 +124,18 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
 /// The linear address of an element that is followed by a page of others, before addresses wrap or the segment ends; `None`
 /// otherwise.
 fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64, write: bool) -> Option<u64> {
-    let wraps = offset > mask - PAGE_SIZE;
-    if wraps { None } else { cpu.reachable_address(seg, offset, PAGE_SIZE, write) }
+    if offset > mask - PAGE_SIZE {
+        return None;
+    }
+    // What is looked at most: whether addresses are canonical is seen as they are translated.
+    if cpu.mode.has(Mode::CODE64) {
+        let base = if matches!(seg, Seg::Fs | Seg::Gs) { cpu.state.seg_base[seg as usize] } else { 0 };
+        Some(base.wrapping_add(offset))
+    } else if cpu.mode.open(seg) {
+        Some(cpu.state.seg_base[seg as usize].wrapping_add(offset) & 0xffff_ffff)
+    } else {
+        cpu.reachable_address(seg, offset, PAGE_SIZE, write)
+    }
 }
 
 /// REP MOVS, REP STOS and REP INS with the direction flag clear: a page at a time where that is possible.

@@ -17,7 +17,7 @@ use crate::uart::{COM1, Uart};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

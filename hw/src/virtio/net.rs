@@ -152,15 +152,16 @@ impl Net {
         }
         let header = Header::new(*offload, chains.len() as u16);
         let (mut skip, mut rest) = (HEADER as u64, bytes.as_slice());
+        let mut done = Vec::with_capacity(chains.len());
         for chain in chains {
             let mut written = if skip == 0 { 0 } else { chain.writable.write(mem, 0, &header.0) };
             let here = (chain.writable.len() - skip).min(rest.len() as u64) as usize;
             let (now, later) = rest.split_at(here);
             written += chain.writable.write(mem, skip, now);
-            queue.push(mem, chain.head, written as u32)?;
+            done.push((chain.head, written as u32));
             (skip, rest) = (0, later);
         }
-        Ok(())
+        queue.push_together(mem, &done)
     }
 
     /// Gives frames to the guest's buffers; whether to go on.
@@ -232,8 +233,10 @@ impl Device for Net {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use mimus_softmmu::{CodeSink, Dropped, Ram};
 
     use super::*;
     use crate::net::Adapter;
@@ -316,6 +319,37 @@ mod tests {
         assert!(!device.receive(&mut queue) && queue.is_empty());
         assert_eq!(driver.used(0), [(first.head, 100), (second.head, 62)]);
         assert_eq!((driver.bytes(&first.writable)[10], driver.bytes(&second.writable)[61]), (2, 7));
+    }
+
+    /// Notes what is written to where it watches.
+    #[derive(Default)]
+    struct Writes(Mutex<Vec<u64>>);
+
+    impl CodeSink for Writes {
+        fn code_written(&self, gpa: u64, _: u64) -> Dropped {
+            self.0.lock().unwrap().push(gpa);
+            Dropped::NONE
+        }
+    }
+
+    #[test]
+    fn a_driver_that_looks_meanwhile_sees_all_buffers_of_a_frame_or_none() {
+        let (ram, _) = setup();
+        let writes = Arc::new(Writes::default());
+        let mut device = Virtio::net(Dma::new(ram.clone(), writes.clone()), [0; 6], Some(Box::new(Peer::default())));
+        let mut driver = Driver::start(&mut device, &ram);
+        let index = driver.rings(0)[2] + 2;
+        ram.mark_code(index & !0xfff, Ram::granules(index, 2));
+        let mut queue = FrameQueue::default();
+        queue.push(plain(&[7; 250]));
+        queue.push(plain(&[8; 150]));
+        for _ in 0..5 {
+            driver.offer(0, &[], &[100]);
+        }
+        assert!(!device.receive(&mut queue) && queue.is_empty());
+        assert_eq!(writes.0.lock().unwrap().iter().filter(|gpa| **gpa == index).count(), 2, "the index, once a frame");
+        let lengths: Vec<u32> = driver.used(0).iter().map(|&(_, written)| written).collect();
+        assert_eq!(lengths, [100, 100, 62, 100, 62]);
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Section numbers of this module are those of "Virtual I/O Device (VIRTIO) Version 1.2".
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, Permissions};
 
 use crate::buffer::{Buffer, Segment};
 
@@ -32,8 +32,8 @@ pub(crate) struct Chain {
 #[derive(Debug)]
 pub(crate) struct VirtQueue {
     queue: Queue,
-    /// Chains were given back since the driver was last told.
-    used: bool,
+    /// Where the used ring was when the driver was last told, or was not to be told.
+    told: u16,
 }
 
 /// A virtqueue as data.
@@ -47,19 +47,19 @@ pub(crate) struct QueueData {
     desc_table: u64,
     avail_ring: u64,
     used_ring: u64,
-    used: bool,
+    told: u16,
 }
 
 impl VirtQueue {
     /// A queue of at most `max_size` chains, a power of two up to 32768.
     pub(crate) fn new(max_size: u16) -> Self {
         // A device's table of sizes is ours; a wrong one gives a queue that takes nothing.
-        VirtQueue { queue: Queue::new(max_size).unwrap_or_default(), used: false }
+        VirtQueue { queue: Queue::new(max_size).unwrap_or_default(), told: 0 }
     }
 
     pub(crate) fn reset(&mut self) {
         self.queue.reset();
-        self.used = false;
+        self.told = 0;
     }
 
     pub(crate) fn max_size(&self) -> u16 {
@@ -158,8 +158,25 @@ impl VirtQueue {
 
     /// Gives a chain back, `written` bytes of it written.
     pub(crate) fn push(&mut self, mem: &Dma, head: u16, written: u32) -> Result<(), Broken> {
-        self.used = true;
-        self.queue.add_used(mem, head, written).map_err(|_| Broken("the used ring is not in RAM"))
+        self.push_together(mem, &[(head, written)])
+    }
+
+    /// Gives chains back, each with how many bytes of it were written: the driver sees all of them or none, as it must where they
+    /// are one packet (5.1.6.4.1).
+    pub(crate) fn push_together(&mut self, mem: &Dma, chains: &[(u16, u32)]) -> Result<(), Broken> {
+        const OUTSIDE: Broken = Broken("the used ring is not in RAM");
+        let Some((&(last, last_written), before)) = chains.split_last() else { return Ok(()) };
+        let size = self.queue.size().max(1);
+        let mut next = self.queue.next_used();
+        for &(head, written) in before {
+            // 2.7.8: two words of flags and index, then elements of two words.
+            let at = GuestAddress(self.queue.used_ring()).checked_add(4 + 8 * u64::from(next % size)).ok_or(OUTSIDE)?;
+            let element = u64::from(head) | u64::from(written) << 32;
+            mem.write_slice(&element.to_le_bytes(), at).map_err(|_| OUTSIDE)?;
+            next = next.wrapping_add(1);
+        }
+        self.queue.set_next_used(next);
+        self.queue.add_used(mem, last, last_written).map_err(|_| OUTSIDE)
     }
 
     /// Asks the driver to tell of what it makes available next; whether it has already made something available.
@@ -172,9 +189,13 @@ impl VirtQueue {
 
     /// Whether the driver is to be told of the chains that were given back since the last call.
     pub(crate) fn take_signal(&mut self, mem: &Dma) -> Result<bool, Broken> {
-        if !std::mem::take(&mut self.used) {
+        let now = self.queue.next_used();
+        let new = now.wrapping_sub(std::mem::replace(&mut self.told, now));
+        if new == 0 {
             return Ok(false);
         }
+        // The driver looks at the index after it has said what it wants to be told of.
+        fence(Ordering::SeqCst);
         if !self.queue.event_idx_enabled() {
             // 2.7.7: without event indices the driver suppresses interrupts by a flag.
             let flags: u16 = mem
@@ -182,7 +203,12 @@ impl VirtQueue {
                 .map_err(|_| Broken("the available ring is not in RAM"))?;
             return Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
         }
-        self.queue.needs_notification(mem).map_err(|_| Broken("the available ring is not in RAM"))
+        // 2.7.7: the driver wants to be told of the chain with this number, the event.
+        let event = GuestAddress(self.queue.avail_ring()).checked_add(4 + 2 * u64::from(self.queue.size()));
+        let event: u16 = event
+            .and_then(|at| mem.load(at, Ordering::Relaxed).ok())
+            .ok_or(Broken("the available ring is not in RAM"))?;
+        Ok(now.wrapping_sub(u16::from_le(event)).wrapping_sub(1) < new)
     }
 
     pub(crate) fn save(&self) -> QueueData {
@@ -196,7 +222,7 @@ impl VirtQueue {
             desc_table: state.desc_table,
             avail_ring: state.avail_ring,
             used_ring: state.used_ring,
-            used: self.used,
+            told: self.told,
         }
     }
 
@@ -213,7 +239,7 @@ impl VirtQueue {
             avail_ring: data.avail_ring,
             used_ring: data.used_ring,
         };
-        Some(VirtQueue { queue: Queue::try_from(state).ok()?, used: data.used })
+        Some(VirtQueue { queue: Queue::try_from(state).ok()?, told: data.told })
     }
 }
 

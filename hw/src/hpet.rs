@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{TimerLine, earlier, ns_of_tick, ticks_at};
 
-/// Where its registers are, and their bytes (2.3).
-pub(crate) const BASE: u64 = 0xfed0_0000;
-pub(crate) const LENGTH: u64 = 0x400;
+/// Guest-physical address of its registers (2.3).
+pub const BASE: u64 = 0xfed0_0000;
+/// Bytes of its registers.
+pub const LENGTH: u64 = 0x400;
 /// The low half of the capabilities (2.3.4), which ACPI's table repeats: Intel's, legacy replacement, 64 bits, three timers,
 /// revision 1.
 pub(crate) const ID: u32 = 0x8086_a201;

@@ -21,7 +21,7 @@ mod dma;
 pub mod e1000;
 pub mod fw_cfg;
 mod goldfish_rtc;
-mod hpet;
+pub mod hpet;
 mod htif;
 mod i8042;
 pub mod ide;

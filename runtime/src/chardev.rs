@@ -5,10 +5,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +19,9 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::CliError;
 use crate::config::{Chardev, MonitorSocket};
-use crate::terminal::{OnSinkError, Wake, open_sink};
+use crate::socket::{Listener, Opened};
+use crate::terminal::{OnSinkError, open_sink};
+use crate::wake::Wake;
 
 /// How long somebody who does not read is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -89,41 +88,6 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result
     match poll(fds, timeout.as_ref()) {
         Err(Errno::INTR) => Ok(0),
         result => result,
-    }
-}
-
-#[derive(Debug)]
-enum Listener {
-    /// With its name, which goes with it.
-    Unix(UnixListener, PathBuf),
-    Tcp(TcpListener),
-}
-
-impl Listener {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Unix(listener, _) => listener.as_fd(),
-            Listener::Tcp(listener) => listener.as_fd(),
-        }
-    }
-
-    fn accept(&self) -> io::Result<OwnedFd> {
-        match self {
-            Listener::Unix(listener, _) => listener.accept().map(|(stream, _)| stream.into()),
-            Listener::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
-                stream.set_nodelay(true)?;
-                Ok(stream.into())
-            }),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
-            // It may have been taken away by somebody else.
-            let _ = std::fs::remove_file(path);
-        }
     }
 }
 
@@ -208,34 +172,24 @@ fn pty() -> io::Result<(Source, String)> {
 }
 
 fn socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
-    let (listener, waits) = match place {
-        MonitorSocket::Stdio => return Err(io::ErrorKind::Unsupported.into()),
-        MonitorSocket::Unix { path, server: false, .. } => {
-            let stream = UnixStream::connect(path)?;
-            return of(stream.try_clone()?.into(), None, stream.into());
-        }
-        MonitorSocket::Tcp { host, port, server: false, .. } => {
-            let stream = TcpStream::connect((host.as_str(), *port))?;
-            stream.set_nodelay(true)?;
-            return of(stream.try_clone()?.into(), None, stream.into());
-        }
-        MonitorSocket::Unix { path, wait, .. } => {
-            // What a process left behind that is gone.
-            if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-                let _ = std::fs::remove_file(path);
-            }
-            (Listener::Unix(UnixListener::bind(path)?, path.clone()), *wait)
-        }
-        MonitorSocket::Tcp { host, port, wait, .. } => {
-            (Listener::Tcp(TcpListener::bind((host.as_str(), *port))?), *wait)
-        }
+    let (listener, waits) = match place.open()? {
+        Opened::Stdio => return Err(io::ErrorKind::Unsupported.into()),
+        Opened::Stream(stream) => return of(stream.try_clone()?.into(), None, stream.into()),
+        Opened::Listener(listener, waits) => (listener, waits),
     };
     let mut source = Source { input: None, listener: None, peer: SharedPeer::default(), _side: None };
     if waits {
         tracing::warn!("{option}: waiting for a connection on {place}");
-        source.welcome(listener.accept()?)?;
+        while source.input.is_none() {
+            match listener.accept() {
+                Ok((client, _)) => source.welcome(client.into())?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait(&mut [PollFd::new(&listener, PollFlags::IN)], None)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
-    rustix::io::ioctl_fionbio(listener.fd(), true)?;
     source.listener = Some(listener);
     Ok(source)
 }
@@ -255,12 +209,12 @@ impl Source {
                 let taken = deliver(&pending).min(pending.len());
                 pending.drain(..taken);
             }
-            let mut fds = vec![PollFd::new(wake.event(), PollFlags::IN)];
+            let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
             match (&self.input, &self.listener) {
                 // No more is read before there is room for it.
                 _ if !pending.is_empty() => {}
                 (Some(input), _) => fds.push(PollFd::new(input, PollFlags::IN)),
-                (None, Some(listener)) => fds.push(PollFd::from_borrowed_fd(listener.fd(), PollFlags::IN)),
+                (None, Some(listener)) => fds.push(PollFd::new(listener, PollFlags::IN)),
                 (None, None) => return,
             }
             let timeout = (!pending.is_empty()).then_some(RETRY);
@@ -278,7 +232,7 @@ impl Source {
     fn ready(&mut self, pending: &mut Vec<u8>) {
         let Some(input) = &self.input else {
             let client = self.listener.as_ref().map(Listener::accept);
-            if let Some(Err(error)) = client.map(|client| client.and_then(|client| self.welcome(client))) {
+            if let Some(Err(error)) = client.map(|client| client.and_then(|(client, _)| self.welcome(client.into()))) {
                 tracing::debug!("a client is gone before it was served: {error}");
             }
             return;
@@ -330,6 +284,7 @@ impl Drop for CharThread {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
     use super::*;

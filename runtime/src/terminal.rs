@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
@@ -18,6 +17,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::{CliError, open_output};
 use crate::config::Chardev;
+use crate::wake::Wake;
 
 pub use mimus_hw::CharSink;
 
@@ -260,46 +260,6 @@ pub struct InputThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How the thread is told something while it waits for input.
-#[derive(Debug)]
-pub(crate) struct Wake {
-    event: OwnedFd,
-    stop: AtomicBool,
-}
-
-impl Wake {
-    /// One that nobody has told anything.
-    pub(crate) fn new() -> io::Result<Wake> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Wake { event, stop: AtomicBool::new(false) })
-    }
-
-    /// Readable once the thread was told something.
-    pub(crate) fn event(&self) -> &OwnedFd {
-        &self.event
-    }
-
-    /// Tells the thread to end.
-    pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.signal();
-    }
-
-    /// Whether the thread is to end.
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    fn signal(&self) {
-        // Fails only when the counter is full: the thread is being woken already.
-        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-    }
-
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
-    }
-}
-
 impl InputThread {
     /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
     /// of which one leads to `console` and back. `deliver` returns how many of the
@@ -407,7 +367,7 @@ impl Pump {
 
     fn wait(&self, timeout: Option<Duration>) -> rustix::io::Result<Ready> {
         let timeout = timeout.map(|time| Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() });
-        let mut fds = [PollFd::new(&self.wake.event, PollFlags::IN), PollFd::new(&self.input, PollFlags::IN)];
+        let mut fds = [PollFd::new(&*self.wake, PollFlags::IN), PollFd::new(&self.input, PollFlags::IN)];
         let reading = self.open && self.queue.len() < QUEUE_LIMIT;
         let count = if reading { 2 } else { 1 };
         let ready = poll(&mut fds[..count], timeout.as_ref())?;

@@ -70,30 +70,6 @@ impl Bus for Adapter {
     fn take_backings(&mut self) -> Option<Vec<Piece>> {
         self.moved.take()
     }
-
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-
-    fn set_tsc_deadline(&mut self, _: u64) {}
-
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-
-    fn set_tpr(&mut self, _: u8) {}
 }
 
 type Emit = fn(&mut CodeAssembler, CodeLabel) -> Result<(), IcedError>;

@@ -23,7 +23,8 @@ use super::mode::Mode;
 use super::paging::PageFault;
 use super::state::{Seg, State, reg, rflags};
 
-/// What the machine gives a vCPU beside memory.
+/// What the machine gives a vCPU beside memory. What is not said is that of a machine without a local APIC, whose time stands
+/// still.
 pub trait Bus: MmioBus + Send {
     /// IN of `size` (1, 2, 4) bytes.
     fn port_in(&mut self, port: u16, size: u8) -> u32;
@@ -41,19 +42,34 @@ pub trait Bus: MmioBus + Send {
         None
     }
     /// The machine's time stamp counter, before the guest's offset.
-    fn tsc(&mut self) -> u64;
+    fn tsc(&mut self) -> u64 {
+        0
+    }
     /// IA32_APIC_BASE.
-    fn apic_base(&mut self) -> u64;
+    fn apic_base(&mut self) -> u64 {
+        0
+    }
     /// Sets IA32_APIC_BASE; false raises #GP.
-    fn set_apic_base(&mut self, value: u64) -> bool;
+    fn set_apic_base(&mut self, value: u64) -> bool {
+        let _ = value;
+        false
+    }
     /// IA32_TSC_DEADLINE, in units of the machine's TSC.
-    fn tsc_deadline(&mut self) -> u64;
+    fn tsc_deadline(&mut self) -> u64 {
+        0
+    }
     /// Sets IA32_TSC_DEADLINE.
-    fn set_tsc_deadline(&mut self, value: u64);
+    fn set_tsc_deadline(&mut self, value: u64) {
+        let _ = value;
+    }
     /// Local APIC task priority, 8 bits.
-    fn tpr(&mut self) -> u8;
+    fn tpr(&mut self) -> u8 {
+        0
+    }
     /// Sets the task priority.
-    fn set_tpr(&mut self, value: u8);
+    fn set_tpr(&mut self, value: u8) {
+        let _ = value;
+    }
 }
 
 /// A fault was raised and is pending in the vCPU; the helper must return.

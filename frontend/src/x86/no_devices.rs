@@ -20,23 +20,6 @@ impl Bus for NoDevices {
         0
     }
     fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        false
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
 }
 
 impl CodeSink for NoDevices {

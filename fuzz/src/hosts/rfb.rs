@@ -84,14 +84,7 @@ fn looks(server: &VncServer) {
 
 /// Runs a case.
 pub fn run(input: &mut Input) {
-    let config = PcConfig {
-        ram_size: 64 << 20,
-        cpus: 1,
-        tsc_hz: 1_000_000_000,
-        unix_time_at_power_on: 0,
-        debug_exit: None,
-        debugcon: None,
-    };
+    let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
     let sink = Shared::default();
     let mut pc = Pc::new(config, Box::new(sink.clone()), Box::new(sink));
     let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("display memory"));

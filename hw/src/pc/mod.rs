@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use state::Devices;
 pub use state::{PcState, StateError};
 
-/// What a PC is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a PC is made of; by default of as little as can be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PcConfig {
     /// Guest RAM in bytes; the CMOS tells it to the guest.
     pub ram_size: u64,

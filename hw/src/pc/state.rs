@@ -136,14 +136,7 @@ mod tests {
 
     #[test]
     fn a_malformed_device_is_refused_and_nothing_changes() {
-        let config = PcConfig {
-            ram_size: 64 << 20,
-            cpus: 1,
-            tsc_hz: 1_000_000_000,
-            unix_time_at_power_on: 0,
-            debug_exit: None,
-            debugcon: None,
-        };
+        let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
         let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
         pc.advance(1_000);
         let good = pc.save();

@@ -163,14 +163,7 @@ mod tests {
     }
 
     fn pc() -> (Pc, Arc<Vram>) {
-        let config = PcConfig {
-            ram_size: 64 << 20,
-            cpus: 1,
-            tsc_hz: 1_000_000_000,
-            unix_time_at_power_on: 0,
-            debug_exit: None,
-            debugcon: None,
-        };
+        let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
         let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
         let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("16 MiB"));
         let rom = vec![0x55, 0xaa, 0x4e];

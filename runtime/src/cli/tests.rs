@@ -1,5 +1,7 @@
 //! Command lines and what becomes of them.
 
+mod devices;
+
 use super::*;
 use crate::config::{
     Cache, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, MonitorSocket, NetBackend, Protocol,
@@ -24,6 +26,15 @@ fn printed(line: &str) -> String {
         Ok(Invocation::Print(text)) => text,
         other => panic!("{line}: {other:?}"),
     }
+}
+
+fn disk(file: &str) -> Disk {
+    Disk { format: Some(ImageFormat::Raw), ..Disk::new(file) }
+}
+
+/// The first disk of a PC has this serial number.
+fn first(disk: Disk) -> Disk {
+    Disk { serial: "MM00001".into(), ..disk }
 }
 
 fn vnc(host: &str, display: u16, password: bool) -> Option<VncTarget> {
@@ -425,30 +436,6 @@ fn texts() {
 }
 
 #[test]
-fn character_devices() {
-    let unix = |wait| MonitorSocket::Unix { path: "/s".into(), server: true, wait };
-    let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port: 9, server: false, wait: false };
-    let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
-    let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
-    let is = |chardev: Chardev| vec![VirtioDevice::Console(chardev, Plug::default())];
-    assert_eq!(consoles("pty,id=c"), is(Chardev::Pty));
-    assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
-    assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
-    assert_eq!(consoles("socket,id=c,path=/s,server=on"), is(Chardev::Socket(unix(true))));
-    assert_eq!(consoles("socket,id=c,port=9,host="), is(Chardev::Socket(tcp.clone())));
-    let config = config_of(&format!("{console} stdio,id=c -nographic"));
-    assert_eq!((config.virtio, config.serial), (is(Chardev::Stdio { mux: false }), Chardev::Null));
-    assert_eq!(config_of("-serial tcp::9").serial, Chardev::Socket(tcp));
-    assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
-    let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
-    assert_eq!((config.serial, config.monitors.len()), (Chardev::Stdio { mux: true }, 0));
-    let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
-    assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
-    assert!(printed("-chardev help").contains("\nsocket    "));
-    assert!(printed("-chardev socket,help").contains("  path   "));
-}
-
-#[test]
 fn log_items_have_unique_flags_that_cover_the_type() {
     let mut all = LogItems::empty();
     for (item, name, _) in LOG_ITEMS {
@@ -461,153 +448,6 @@ fn log_items_have_unique_flags_that_cover_the_type() {
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
     Config { machine: MachineKind::Virt, vga: VgaKind::None, nics: Vec::new(), ..Config::default() }
-}
-
-fn disk(file: &str) -> Disk {
-    Disk { format: Some(ImageFormat::Raw), ..Disk::new(file) }
-}
-
-/// The first disk of a PC has this serial number.
-fn first(disk: Disk) -> Disk {
-    Disk { serial: "MM00001".into(), ..disk }
-}
-
-#[test]
-fn disks_of_a_pc() {
-    type Ide = [[Option<IdeDrive>; 2]; 2];
-    let hd = |index: usize, disk: Disk| Some(IdeDrive::Disk(Disk { serial: format!("MM{index:05}"), ..disk }));
-    let cd = |index: usize, file: &str| {
-        let serial = format!("MM{index:05}");
-        let medium = Some(Disk { read_only: true, serial: serial.clone(), ..Disk::new(file) });
-        Some(IdeDrive::CdRom { medium, serial, id: String::new(), plug: Plug::default() })
-    };
-    let new = |file: &str| Disk::new(file);
-    let named = |mut drive: Option<IdeDrive>| {
-        if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
-            (*id, *plug) = ("x".into(), Plug { id: "y".into(), addr: None });
-            (medium.id, medium.plug) = (id.clone(), plug.clone());
-        }
-        drive
-    };
-    let rows: Vec<(&str, Ide)> = vec![
-        ("", [[None, None], [None, None]]),
-        ("a.img", [[hd(1, new("a.img")), None], [None, None]]),
-        ("-hda a -cdrom c", [[hd(1, new("a")), None], [cd(3, "c"), None]]),
-        (
-            "-hdb a -hdd d -snapshot",
-            [[None, hd(2, Disk { snapshot: true, ..new("a") })], [None, hd(4, Disk { snapshot: true, ..new("d") })]],
-        ),
-        (
-            "-drive file=a,format=qcow2 -drive file=b,index=3",
-            [[hd(1, Disk { format: Some(ImageFormat::Qcow2), ..new("a") }), None], [None, hd(4, new("b"))]],
-        ),
-        ("-drive file=b,bus=1 -drive file=c,unit=1,media=cdrom", [[None, cd(2, "c")], [hd(3, new("b")), None]]),
-        (
-            "-drive media=cdrom",
-            [
-                [
-                    Some(IdeDrive::CdRom {
-                        medium: None,
-                        serial: "MM00001".into(),
-                        id: String::new(),
-                        plug: Plug::default(),
-                    }),
-                    None,
-                ],
-                [None, None],
-            ],
-        ),
-        (
-            "-drive file=a,cache=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=20",
-            [
-                [
-                    hd(
-                        1,
-                        Disk {
-                            cache: Cache { direct: true, ..Cache::default() },
-                            discard: true,
-                            bytes_per_second: 1000,
-                            requests_per_second: 20,
-                            ..new("a")
-                        },
-                    ),
-                    None,
-                ],
-                [None, None],
-            ],
-        ),
-        (
-            "-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1,id=y",
-            [[None, None], [None, named(cd(4, "a"))]],
-        ),
-        (
-            "-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc",
-            [[Some(IdeDrive::Disk(Disk { serial: "abc".into(), id: "x".into(), ..new("a") })), None], [None, None]],
-        ),
-    ];
-    for (line, ide) in rows {
-        assert_eq!(config_of(line), Config { ide, ..Config::default() }, "{line}");
-    }
-    let disk = Disk { serial: "s".into(), snapshot: true, ..new("a") };
-    assert_eq!(config_of("-drive file=a,if=virtio,serial=s,snapshot=on").virtio, [VirtioDevice::Block(disk)]);
-    let rows = [
-        ("-hda a -hda b", "-hda: given more than once"),
-        ("-hdc a -cdrom b", "-cdrom: there is a drive at bus=1,unit=0 already"),
-        ("-drive file=a,index=4", "-drive: index: '4' is out of range: a number from 0 to 3"),
-        ("-drive file=a,index=1,unit=0", "-drive: index: cannot be combined with bus and unit"),
-        ("-drive file=a,if=virtio,index=1", "-drive: index: only disks with if=ide have a place"),
-        ("-drive file=a,if=virtio,media=cdrom", "-drive: media=cdrom: a CD-ROM drive needs if=ide"),
-        (
-            "-drive file=a,readonly=on",
-            "-drive: readonly=on: an IDE disk can be written to (use if=virtio, media=cdrom or snapshot=on)",
-        ),
-        ("-hda a -hdb b -hdc c -hdd d e", "-hda: given more than once"),
-        ("-hda a -hdb b -hdc c -hdd d -drive file=e", "-drive: no place is left on the IDE controller, which has four"),
-        ("-device ide-hd", "-device ide-hd: needs drive=ID"),
-        ("-drive file=a,serial=123456789012345678901", "-drive: serial: longer than 20 characters"),
-        (
-            "-drive file=a,throttling.bps-total=x",
-            "-drive: throttling.bps-total: 'x' is not a number: a number from 0 to 1125899906842624",
-        ),
-    ];
-    for (line, expected) in rows {
-        assert_eq!(parsed(line).unwrap_err().to_string(), expected, "{line}");
-    }
-}
-
-#[test]
-fn devices_have_names_and_places() {
-    let config = config_of(
-        "-drive file=a,if=none,id=d -device virtio-blk-pci,drive=d,addr=0x1f,bus=pci.0 -device virtio-rng-pci,id=r,addr=a.0 \
-         -device e1000,id=n,addr=1d",
-    );
-    let VirtioDevice::Block(disk) = &config.virtio[0] else { panic!("{config:?}") };
-    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { id: String::new(), addr: Some(0x1f << 3) }));
-    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3) }));
-    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3) });
-    for (line, expected) in [
-        ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
-        ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),
-        ("-device e1000,addr=3.1", "-device e1000: addr: '3.1' is not function 0 of a slot, as all here are"),
-        ("-device virtio-rng-pci,id=a -device e1000,id=a", "-device: the id 'a' is given twice"),
-        ("-device virtio-rng-pci,bus=pci.1", "-device virtio-rng-pci: bus: 'pci.1' is not known here: pci.0"),
-    ] {
-        assert_eq!(parsed(line).unwrap_err().to_string(), expected, "{line}");
-    }
-}
-
-#[test]
-fn without_defaults_there_is_what_was_asked_for() {
-    let bare = Config {
-        vga: VgaKind::None,
-        nics: Vec::new(),
-        default_cd_rom: false,
-        serial: Chardev::Null,
-        ..Config::default()
-    };
-    assert_eq!(config_of("-nodefaults"), bare);
-    let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
-    assert_eq!((some.vga, some.nics.len(), some.serial), (VgaKind::Std, 1, Chardev::Stdio { mux: true }));
 }
 
 #[test]
@@ -705,95 +545,6 @@ fn bad_lines_of_riscv() {
     ];
     for (line, expected) in rows {
         match parsed(&format!("-arch riscv64 {line}")) {
-            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
-            Ok(other) => panic!("{line}: {other:?}"),
-        }
-    }
-}
-
-#[test]
-fn networks() {
-    let nics = |line: &str| config_of(line).nics;
-    assert_eq!(nics("-nic user"), Config::default().nics);
-    assert_eq!(nics("-nic none"), []);
-    let models: Vec<(NicModel, u8)> = nics(
-        "-nic user -nic user,model=virtio-net-pci -netdev user,id=n -device virtio-net-pci,netdev=n -device e1000,mac=02:00:00:00:00:09",
-    )
-    .iter()
-    .map(|nic| (nic.model, nic.mac[5]))
-    .collect();
-    let (e1000, virtio) = (NicModel::E1000, NicModel::Virtio);
-    assert_eq!(models, [(e1000, 0x56), (virtio, 0x57), (virtio, 0x58), (e1000, 9)]);
-    let backend = |line: &str| match config_of(line).nics.remove(0).netdev {
-        Some(netdev) => netdev.backend,
-        None => panic!("{line}: nothing is plugged in"),
-    };
-    let user = |change: fn(&mut UserNet)| {
-        let mut net = UserNet::default();
-        change(&mut net);
-        NetBackend::User(net)
-    };
-    let end = |text: &str| text.parse().unwrap();
-    assert_eq!(backend("-net nic,model=e1000 -net user,hostname=h"), user(|net| net.hostname = "h".into()));
-    assert_eq!(backend("-nic user,restrict=on,ipv6=off"), user(|net| net.restrict = true));
-    let NetBackend::User(net) = backend(
-        "-nic user,net=192.168.5.0/24,dhcpstart=192.168.5.9,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::69-192.168.5.20:69",
-    ) else {
-        panic!("another kind")
-    };
-    assert_eq!((net.host, net.dns), ("192.168.5.2".parse().unwrap(), "192.168.5.3".parse().unwrap()));
-    let forward = |protocol, host, guest| Forward { protocol, host: end(host), guest: end(guest) };
-    let expected = [
-        forward(Protocol::Tcp, "127.0.0.1:2222", "192.168.5.9:22"),
-        forward(Protocol::Udp, "0.0.0.0:69", "192.168.5.20:69"),
-    ];
-    assert_eq!(net.forwards, expected);
-    let inet = |text: &str| Endpoint::Inet(text.parse().unwrap());
-    let rows = [
-        (
-            "stream,addr.type=unix,addr.path=/tmp/x",
-            Link::Connect { end: Endpoint::Unix("/tmp/x".into()), reconnect: false },
-        ),
-        ("stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=5", Link::Listen(inet("127.0.0.1:5"))),
-        (
-            "dgram,local.type=inet,local.host=127.0.0.1,local.port=5,remote.type=inet,remote.host=127.0.0.1,remote.port=6",
-            Link::Datagrams { local: Some(inet("127.0.0.1:5")), remote: Some(inet("127.0.0.1:6")) },
-        ),
-        ("socket,listen=:7", Link::Listen(inet("0.0.0.0:7"))),
-        ("socket,connect=127.0.0.1:7", Link::Connect { end: inet("127.0.0.1:7"), reconnect: false }),
-        ("socket,mcast=230.0.0.1:1234", Link::Multicast { group: end("230.0.0.1:1234"), interface: None }),
-    ];
-    for (line, expected) in rows {
-        assert_eq!(backend(&format!("-nic {line}")), NetBackend::Link(expected), "{line}");
-    }
-    let wrong = [
-        ("-netdev user", "-netdev: needs id=ID for a -device"),
-        ("-netdev user,id=a", "-netdev: no -device uses the network 'a'"),
-        ("-netdev user,id=a -netdev user,id=a", "-netdev: the id 'a' is given twice"),
-        ("-device e1000,netdev=a", "-device e1000: netdev: there is no -netdev with id=a"),
-        ("-nic tap", "-nic: 'tap' is not supported yet (supported: user, stream, dgram, socket)"),
-        (
-            "-nic user,model=rtl8139",
-            "-nic: model: 'rtl8139' is not supported yet (supported: e1000, e1000-82540em, virtio, virtio-net-pci, virtio-net-device)",
-        ),
-        (
-            "-nic user,net=10.0.0.0/31",
-            "-nic user: net: '10.0.0.0/31' is not a network of 8 addresses or more, as in 10.0.2.0/24",
-        ),
-        ("-nic user,host=10.1.1.1", "-nic user: host: '10.1.1.1' is not in the guest's network"),
-        ("-nic user,dns=10.0.2.2", "-nic user: host, dns and dhcpstart are not all different"),
-        (
-            "-nic user,hostfwd=tcp:80",
-            "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT",
-        ),
-        ("-nic user,tftp=x", "-nic user: tftp: not supported yet"),
-        ("-nic stream,addr.type=unix", "-nic stream: needs addr.path="),
-        ("-nic socket,listen=:1,connect=:2", "-nic socket: needs one of listen=, connect=, mcast= and udp="),
-        ("-nic socket,mcast=10.0.0.1:5", "-nic socket: mcast: not the address of a multicast group"),
-        ("-arch riscv64 -nic user,model=e1000", "-nic: model: this machine has no bus for it, but virtio-net-device"),
-    ];
-    for (line, expected) in wrong {
-        match parsed(line) {
             Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
             Ok(other) => panic!("{line}: {other:?}"),
         }

@@ -162,14 +162,7 @@ mod tests {
     }
 
     fn pc() -> Pc {
-        let config = PcConfig {
-            ram_size: 64 << 20,
-            cpus: 1,
-            tsc_hz: 1_000_000_000,
-            unix_time_at_power_on: 0,
-            debug_exit: None,
-            debugcon: None,
-        };
+        let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
         Pc::new(config, Box::new(Null), Box::new(Null))
     }
 

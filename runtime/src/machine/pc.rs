@@ -10,7 +10,7 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables};
+use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables, hpet};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -396,12 +396,8 @@ impl Board for PcBoard {
 fn board_devices(config: &Config, inventory: &mut Inventory) {
     let plain = Plug::default();
     if firmware::has_hpet(config) {
-        inventory.plain(
-            Place::On("main-system-bus"),
-            "hpet",
-            &plain,
-            &[("", "mmio 00000000fed00000/0000000000000400".to_owned())],
-        );
+        let registers = format!("mmio {:016x}/{:016x}", hpet::BASE, hpet::LENGTH);
+        inventory.plain(Place::On("main-system-bus"), "hpet", &plain, &[("", registers)]);
     }
     if config.vga == VgaKind::Std {
         inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), "VGA", &plain, &[]);

@@ -1,11 +1,7 @@
 //! Where monitors and debuggers connect: a thread for each place, one client at a time.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -16,6 +12,7 @@ use rustix::io::Errno;
 use crate::cli::CliError;
 use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
+use crate::socket::{self, Opened};
 
 /// Bytes of answers that a client has not read, at which no more is read from it.
 const BACKLOG: usize = 64 << 10;
@@ -55,8 +52,7 @@ pub(super) type Open = Box<dyn FnMut(&mut Vec<u8>) -> Box<dyn Session> + Send>;
 
 /// Where clients come from.
 enum Source {
-    Unix(UnixListener),
-    Tcp(TcpListener),
+    Clients(socket::Listener),
     /// One client, and no other.
     One(Option<Client>),
 }
@@ -103,8 +99,6 @@ impl Client {
 #[derive(Debug)]
 pub(super) struct Server {
     thread: Option<JoinHandle<()>>,
-    /// The socket's name, which goes with it.
-    path: Option<PathBuf>,
 }
 
 impl Drop for Server {
@@ -114,18 +108,6 @@ impl Drop for Server {
             // A panic was printed by the thread itself.
             let _ = thread.join();
         }
-        if let Some(path) = &self.path {
-            // It may have been taken away by somebody else.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Takes away the socket that a process left behind that is gone.
-fn remove_stale(path: &Path) {
-    if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        // What is in the way still is found by the one who binds.
-        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -143,71 +125,41 @@ impl Server {
         open: Open,
     ) -> Result<Server, CliError> {
         let failed = |error: io::Error| CliError::new(option, format!("{endpoint}: {error}"));
-        let mut path = None;
-        let mut source = match endpoint {
-            MonitorSocket::Stdio => Source::One(Some(Client::stdio().map_err(failed)?)),
-            MonitorSocket::Unix { path: name, server: false, .. } => {
-                let stream = UnixStream::connect(name).map_err(failed)?;
-                Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
-            }
-            MonitorSocket::Unix { path: name, .. } => {
-                remove_stale(name);
-                let listener = UnixListener::bind(name).map_err(failed)?;
-                path = Some(name.clone());
-                listener.set_nonblocking(true).map_err(failed)?;
-                Source::Unix(listener)
-            }
-            MonitorSocket::Tcp { host, port, server: false, .. } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
-                Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?))
-            }
-            MonitorSocket::Tcp { host, port, .. } => {
-                let listener = TcpListener::bind((host.as_str(), *port)).map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                Source::Tcp(listener)
-            }
+        let (mut source, waits) = match endpoint.open().map_err(failed)? {
+            Opened::Stdio => (Source::One(Some(Client::stdio().map_err(failed)?)), false),
+            Opened::Stream(stream) => (Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?)), false),
+            Opened::Listener(listener, waits) => (Source::Clients(listener), waits),
         };
-        // From here on dropping it takes the socket's name away.
-        let mut server = Server { thread: None, path };
-        let first = match endpoint {
-            MonitorSocket::Unix { server: true, wait: true, .. }
-            | MonitorSocket::Tcp { server: true, wait: true, .. } => {
-                tracing::warn!("{option}: waiting for a connection on {endpoint}");
-                source.wait(None).map_err(failed)?
-            }
-            _ => None,
+        let first = if waits {
+            tracing::warn!("{option}: waiting for a connection on {endpoint}");
+            source.wait(None).map_err(failed)?
+        } else {
+            None
         };
         let listener = control.listen().map_err(failed)?;
         let place = Place { option: option.to_owned(), source, control: control.clone(), listener, open };
         let name = option.trim_start_matches('-').to_owned();
         let thread = std::thread::Builder::new().name(name).spawn(move || place.run(first)).map_err(failed)?;
-        server.thread = Some(thread);
-        Ok(server)
+        Ok(Server { thread: Some(thread) })
     }
 }
 
 impl Source {
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Source::Unix(listener) => Some(listener.as_fd()),
-            Source::Tcp(listener) => Some(listener.as_fd()),
+            Source::Clients(listener) => Some(listener.as_fd()),
             Source::One(_) => None,
         }
     }
 
     /// A client that is there.
     fn accept(&mut self) -> io::Result<Option<Client>> {
-        let socket: io::Result<OwnedFd> = match self {
-            Source::Unix(listener) => listener.accept().map(|(stream, _)| stream.into()),
-            Source::Tcp(listener) => listener.accept().and_then(|(stream, _)| {
-                // Small answers are waited for.
-                stream.set_nodelay(true)?;
-                Ok(stream.into())
-            }),
+        let listener = match self {
+            Source::Clients(listener) => listener,
             Source::One(client) => return Ok(client.take()),
         };
-        match socket {
-            Ok(socket) => Client::of_socket(socket).map(Some),
+        match listener.accept() {
+            Ok((stream, _)) => Client::of_socket(stream.into()).map(Some),
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
             // It was gone before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(None),

@@ -1,10 +1,9 @@
 //! Networks that pass frames to another program: a stream with each frame's length in front of it, or datagrams.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
 use mimus_hw::net::{ETHERNET_HEADER, Frame, MAX_SEGMENTED, Offload};
@@ -15,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, socket, socko
 use super::{Context, Network, Poll};
 use crate::cli::CliError;
 use crate::config::{Endpoint, Link};
+use crate::socket::{Listener, bind_unix};
 
 /// Bytes of the length in front of each frame of a stream, most significant first.
 const LENGTH: usize = 4;
@@ -75,20 +75,6 @@ fn connect(end: &Endpoint) -> io::Result<OwnedFd> {
     })
 }
 
-/// A socket file of before, which nobody listens at, is replaced.
-pub(crate) fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
-    match bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
-            use std::os::unix::fs::FileTypeExt;
-            if std::fs::symlink_metadata(path)?.file_type().is_socket() {
-                std::fs::remove_file(path)?;
-            }
-            bind(path)
-        }
-        result => result,
-    }
-}
-
 fn datagrams(local: Option<&Endpoint>, remote: Option<&Endpoint>) -> io::Result<OwnedFd> {
     let socket: OwnedFd = match (local, remote) {
         (Some(Endpoint::Inet(local)), _) => UdpSocket::bind(local)?.into(),
@@ -111,32 +97,6 @@ fn multicast(group: SocketAddrV4, interface: Option<Ipv4Addr>) -> io::Result<Own
     }
     sockopt::set_ip_multicast_loop(&fd, true)?;
     non_blocking(fd)
-}
-
-/// Where connections come from.
-enum Listener {
-    Unix(UnixListener),
-    Inet(TcpListener),
-}
-
-impl Listener {
-    fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Listener::Unix(listener) => listener.as_fd(),
-            Listener::Inet(listener) => listener.as_fd(),
-        }
-    }
-
-    fn accept(&self) -> io::Result<OwnedFd> {
-        non_blocking(match self {
-            Listener::Unix(listener) => listener.accept()?.0.into(),
-            Listener::Inet(listener) => {
-                let stream = listener.accept()?.0;
-                stream.set_nodelay(true)?;
-                stream.into()
-            }
-        })
-    }
 }
 
 /// A stream of frames; one connection at a time.
@@ -175,16 +135,8 @@ impl Stream {
 
     fn listen(end: &Endpoint) -> io::Result<Stream> {
         let listener = match end {
-            Endpoint::Unix(path) => {
-                let listener = bind_unix(path, |path| UnixListener::bind(path))?;
-                listener.set_nonblocking(true)?;
-                Listener::Unix(listener)
-            }
-            Endpoint::Inet(address) => {
-                let listener = TcpListener::bind(address)?;
-                listener.set_nonblocking(true)?;
-                Listener::Inet(listener)
-            }
+            Endpoint::Unix(path) => Listener::unix(path)?,
+            Endpoint::Inet(address) => Listener::tcp(address)?,
         };
         Ok(Stream::new(None, Some(listener), None))
     }
@@ -209,16 +161,16 @@ impl Stream {
         (self.readable, self.writable) = (false, false);
         if let Some(listener) = &self.listener {
             // Tells of who waits already.
-            let _ = cx.poll.change(listener.fd(), LISTENER, EventFlags::IN);
+            let _ = cx.poll.change(listener, LISTENER, EventFlags::IN);
         }
         self.retry = self.again.as_ref().map(|_| cx.now + RETRY);
     }
 
     fn accept(&mut self, cx: &Context) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
-        self.socket = Some(listener.accept()?);
+        self.socket = Some(non_blocking(listener.accept()?.0.into())?);
         // Others wait until this one is gone.
-        cx.poll.change(listener.fd(), LISTENER, EventFlags::empty())?;
+        cx.poll.change(listener, LISTENER, EventFlags::empty())?;
         self.register(cx.poll)
     }
 
@@ -312,7 +264,7 @@ impl Stream {
 impl Network for Stream {
     fn start(&mut self, poll: &Poll) -> io::Result<()> {
         if let Some(listener) = &self.listener {
-            poll.add(listener.fd(), LISTENER, EventFlags::IN)?;
+            poll.add(listener, LISTENER, EventFlags::IN)?;
         }
         self.register(poll)
     }

@@ -9,24 +9,22 @@ mod link;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use link::bind_unix;
-
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mimus_hw::net::{Batch, FrameQueue, NetPeer, Offload, Offloads};
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
 use crate::cli::CliError;
 use crate::config::{NetBackend, Netdev};
+use crate::wake::Wake;
 
 /// The event that says that there is something for the thread to do.
 const WAKE: u64 = u64::MAX;
@@ -66,14 +64,14 @@ impl Connection {
 
 /// Who can ask the thread of a network for its connections.
 #[derive(Clone, Debug)]
-pub struct Watcher(Arc<Wake>);
+pub struct Watcher(Arc<Told>);
 
 impl Watcher {
     /// The present connections; none when the thread does not answer in half a second.
     pub fn connections(&self) -> Vec<Connection> {
         let (sender, receiver) = sync_channel(1);
         *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        self.0.signal();
+        self.0.wake.signal();
         receiver.recv_timeout(PATIENCE).unwrap_or_default()
     }
 }
@@ -161,39 +159,21 @@ trait Network: Send {
 
 /// How the thread is told something.
 #[derive(Debug)]
-struct Wake {
-    event: OwnedFd,
-    /// Told, and the thread has not looked yet.
-    told: AtomicBool,
-    stop: AtomicBool,
+struct Told {
+    wake: Wake,
     /// Somebody waits for the connections.
     asked: Mutex<Option<SyncSender<Vec<Connection>>>>,
 }
 
-impl Wake {
-    fn signal(&self) {
-        if !self.told.swap(true, Ordering::AcqRel) {
-            // Fails only when the counter is full: the thread is being woken already.
-            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
-        }
-    }
-
-    fn clear(&self) {
-        let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        // Before what it is about is looked for.
-        self.told.swap(false, Ordering::AcqRel);
-    }
-}
-
 /// The adapter's way to the thread.
 struct Notifier {
-    wake: Arc<Wake>,
+    told: Arc<Told>,
     offloads: bool,
 }
 
 impl NetPeer for Notifier {
     fn notify(&mut self) {
-        self.wake.signal();
+        self.told.wake.signal();
     }
 
     fn offloads(&self) -> bool {
@@ -203,7 +183,7 @@ impl NetPeer for Notifier {
 
 /// A network whose thread does not run yet.
 pub struct NetQueue {
-    wake: Arc<Wake>,
+    told: Arc<Told>,
     network: Box<dyn Network>,
 }
 
@@ -215,28 +195,22 @@ impl NetQueue {
     /// Addresses that cannot be bound or connected to.
     pub fn open(netdev: &Netdev) -> Result<NetQueue, CliError> {
         let failed = |error: io::Error| CliError::new("-netdev", error.to_string());
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
-        let wake = Arc::new(Wake {
-            event,
-            told: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            asked: Mutex::new(None),
-        });
+        let told = Arc::new(Told { wake: Wake::new().map_err(failed)?, asked: Mutex::new(None) });
         let network: Box<dyn Network> = match &netdev.backend {
             NetBackend::User(user) => Box::new(gateway::Gateway::open(user)?),
             NetBackend::Link(config) => link::open(config)?,
         };
-        Ok(NetQueue { wake, network })
+        Ok(NetQueue { told, network })
     }
 
     /// What to make the adapter with.
     pub fn peer(&self) -> Box<dyn NetPeer> {
-        Box::new(Notifier { wake: self.wake.clone(), offloads: self.network.offloads() })
+        Box::new(Notifier { told: self.told.clone(), offloads: self.network.offloads() })
     }
 
     /// Who can ask for its connections.
     pub fn watcher(&self) -> Watcher {
-        Watcher(self.wake.clone())
+        Watcher(self.told.clone())
     }
 
     /// Starts the thread that serves the adapter.
@@ -245,18 +219,18 @@ impl NetQueue {
     ///
     /// When no thread can be made.
     pub fn start(self, exchange: impl Exchange + 'static) -> io::Result<NetThread> {
-        let NetQueue { wake, mut network } = self;
+        let NetQueue { told, mut network } = self;
         let poll = Poll::new()?;
-        poll.add(&wake.event, WAKE, EventFlags::IN)?;
+        poll.add(&told.wake, WAKE, EventFlags::IN)?;
         network.start(&poll)?;
-        let own = wake.clone();
+        let own = told.clone();
         let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
-            let mut server = Server { wake: own, network, exchange, poll, queue: FrameQueue::default() };
+            let mut server = Server { told: own, network, exchange, poll, queue: FrameQueue::default() };
             if let Err(error) = server.run() {
                 tracing::warn!("the network is down: {error}");
             }
         })?;
-        Ok(NetThread { wake, thread: Some(thread) })
+        Ok(NetThread { told, thread: Some(thread) })
     }
 }
 
@@ -269,14 +243,13 @@ impl std::fmt::Debug for NetQueue {
 /// The thread of a network. Dropping it ends the thread, and with it all connections, and waits for it.
 #[derive(Debug)]
 pub struct NetThread {
-    wake: Arc<Wake>,
+    told: Arc<Told>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Drop for NetThread {
     fn drop(&mut self) {
-        self.wake.stop.store(true, Ordering::Release);
-        self.wake.signal();
+        self.told.wake.stop();
         if let Some(thread) = self.thread.take() {
             // A panic was printed by the thread itself.
             let _ = thread.join();
@@ -286,7 +259,7 @@ impl Drop for NetThread {
 
 /// What the thread works with.
 struct Server<E> {
-    wake: Arc<Wake>,
+    told: Arc<Told>,
     network: Box<dyn Network>,
     exchange: E,
     poll: Poll,
@@ -310,17 +283,17 @@ impl<E: Exchange> Server<E> {
             for event in &events {
                 match event.data.u64() {
                     WAKE => {
-                        self.wake.clear();
+                        self.told.wake.clear();
                         sent = true;
                     }
                     token => self.network.event(token, event.flags, &mut cx),
                 }
             }
-            if let Some(asker) = self.wake.asked.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(asker) = self.told.asked.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 // Who does not wait any longer is not told.
                 let _ = asker.try_send(self.network.connections());
             }
-            if self.wake.stop.load(Ordering::Acquire) {
+            if self.told.wake.is_stopped() {
                 return Ok(());
             }
             if sent {

@@ -6,56 +6,15 @@ use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::Mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
 use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
-use mimus_frontend::x86::{Bus, Cpu};
+use mimus_frontend::x86::{Cpu, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_runtime::lockstep::{BlockRunner, Compiled, Left};
-use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram, Verdict};
+use mimus_softmmu::{Ram, Verdict};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::layout::{CODE, DATA, DATA_LEN, GS_BASE, PAGE, WRITABLE};
 use super::{Outcome, Registers, Trap};
-
-struct NoBus;
-
-impl MmioBus for NoBus {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for NoBus {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
-    fn tsc(&mut self) -> u64 {
-        0
-    }
-    fn apic_base(&mut self) -> u64 {
-        0
-    }
-    fn set_apic_base(&mut self, _: u64) -> bool {
-        true
-    }
-    fn tsc_deadline(&mut self) -> u64 {
-        0
-    }
-    fn set_tsc_deadline(&mut self, _: u64) {}
-    fn tpr(&mut self) -> u8 {
-        0
-    }
-    fn set_tpr(&mut self, _: u8) {}
-}
-
-struct NoSink;
-
-impl CodeSink for NoSink {
-    fn code_written(&self, _: u64, _: u64) -> Dropped {
-        Dropped::UNKNOWN
-    }
-}
 
 /// Guest-physical address of the data.
 const DATA_GPA: u64 = 0x1_0000;
@@ -153,7 +112,7 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("guest RAM");
         let ram = Arc::new(Ram::new(memory));
         map(&ram);
-        let mut cpu = Cpu::new(ram.clone(), Arc::new(NoSink), Box::new(NoBus), Features::default());
+        let mut cpu = Cpu::new(ram.clone(), Arc::new(NoDevices), Box::new(NoDevices), Features::default());
         world.enter(&mut cpu.state);
         cpu.update_mode();
         cpu.flush_tlb(false);

@@ -10,8 +10,8 @@ use super::super::{Viewer, lock};
 use super::input::Input;
 use super::password::CHALLENGE;
 use super::pixels::{Canvas, DESKTOP_SIZE, HEXTILE, PixelFormat, RAW, Rect, ZRLE, Zrle, hextile, raw};
-use super::socket::Stream;
 use super::{Password, Security};
+use crate::socket::Stream;
 
 const NAME: &[u8] = b"mimus";
 

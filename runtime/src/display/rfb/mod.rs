@@ -7,23 +7,22 @@ mod client;
 mod input;
 mod password;
 mod pixels;
-mod socket;
+mod place;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{View, lock};
+use crate::socket::{Listener, Stream};
+use crate::wake::Wake;
 use input::Input;
 use password::Password;
-pub use socket::VncPlace;
-use socket::{Listener, Stream};
+pub use place::VncPlace;
 
 /// Clients at a time; others are sent away.
 const MOST_CLIENTS: usize = 8;
@@ -46,7 +45,7 @@ impl fmt::Display for VncTarget {
 /// A running server. Dropping it disconnects its clients.
 #[derive(Debug)]
 pub struct VncServer {
-    stop: Arc<Stop>,
+    wake: Arc<Wake>,
     address: Option<SocketAddr>,
     security: Security,
     thread: Option<JoinHandle<()>>,
@@ -61,12 +60,6 @@ enum Security {
     Password(Arc<Mutex<Option<Password>>>),
 }
 
-#[derive(Debug)]
-struct Stop {
-    event: OwnedFd,
-    stopped: AtomicBool,
-}
-
 impl VncServer {
     /// Listens at `target` and shows `view`.
     ///
@@ -74,17 +67,16 @@ impl VncServer {
     ///
     /// When the host has no such address, or somebody listens there already.
     pub fn start(target: &VncTarget, view: &View) -> io::Result<VncServer> {
-        let listener = Listener::bind(&target.place)?;
+        let listener = target.place.listen()?;
         let address = listener.address();
         let security = if target.password { Security::Password(Arc::default()) } else { Security::None };
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let stop = Arc::new(Stop { event, stopped: AtomicBool::new(false) });
-        let own = stop.clone();
+        let wake = Arc::new(Wake::new()?);
+        let own = wake.clone();
         // Looked at by nobody yet: clients have viewers of their own, made where the view is.
         let viewers = view.viewers();
         let server = Server { viewers, security: security.clone(), input: Arc::default(), clients: Vec::new() };
         let thread = std::thread::Builder::new().name("vnc".into()).spawn(move || server.run(&listener, &own))?;
-        Ok(VncServer { stop, address, security, thread: Some(thread) })
+        Ok(VncServer { wake, address, security, thread: Some(thread) })
     }
 
     /// Where it listens, if that is a TCP port.
@@ -106,9 +98,7 @@ impl VncServer {
 
 impl Drop for VncServer {
     fn drop(&mut self) {
-        self.stop.stopped.store(true, Ordering::Release);
-        // Fails only when the counter is full: the thread is being woken already.
-        let _ = rustix::io::write(&self.stop.event, &1u64.to_ne_bytes());
+        self.wake.stop();
         if let Some(thread) = self.thread.take() {
             // A panic was printed by the thread itself.
             let _ = thread.join();
@@ -124,15 +114,12 @@ struct Server {
 }
 
 impl Server {
-    fn run(mut self, listener: &Listener, stop: &Stop) {
-        while !stop.stopped.load(Ordering::Acquire) {
+    fn run(mut self, listener: &Listener, wake: &Wake) {
+        while !wake.is_stopped() {
             match listener.accept() {
                 Ok((stream, peer)) => self.welcome(stream, &peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut fds = [
-                        PollFd::new(&stop.event, PollFlags::IN),
-                        PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
-                    ];
+                    let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
                     // Interrupted or not: look again.
                     let _ = poll(&mut fds, None);
                 }

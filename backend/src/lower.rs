@@ -347,6 +347,10 @@ impl<'a, 'f> Lowering<'a, 'f> {
             Op::Store => self.store(inst),
             Op::Rmw => self.rmw(inst),
             Op::Cas => self.cas(inst),
+            Op::Fence => {
+                self.b.ins().fence();
+                Ok(())
+            }
             Op::Call => {
                 self.call(inst)?;
                 if share::may_flush(inst) {

@@ -163,6 +163,7 @@ impl Quick<'_> {
             Op::Store => self.store(inst)?,
             Op::Rmw => self.rmw(inst)?,
             Op::Cas => self.cas(inst)?,
+            Op::Fence => self.fence(),
             Op::Call => self.call(inst)?,
             Op::Vec | Op::Float | Op::FloatTest => self.vector(inst)?,
             Op::TrapIf => self.trap_if(inst)?,

@@ -314,6 +314,11 @@ impl Builder {
         self.op(Op::Cas, ty, [addr, expected, new], 0)
     }
 
+    /// Keeps loads behind it after stores before it.
+    pub fn fence(&mut self) {
+        self.op(Op::Fence, Type::I64, [NONE; 3], 0);
+    }
+
     /// Calls a helper; absent arguments are [`NONE`] and arrive as 0.
     pub fn call(&mut self, ty: Type, info: CallInfo, args: [Value; 3]) -> Value {
         self.op(Op::Call, ty, args, info.encode())

@@ -1,5 +1,7 @@
 //! The interpreter: tier 0, and the reference that compiled code is compared with.
 
+use std::sync::atomic::{Ordering, fence};
+
 use crate::block::{Block, CallInfo, Inst, MAX_INSTS, MemFlags, Value};
 use crate::op::{Op, RmwKind, Type};
 use crate::vec::VecInfo;
@@ -260,6 +262,10 @@ impl Interp {
                     Some(value) => value,
                     None => return Outcome { exit: Exit::Malformed, insns },
                 },
+                Op::Fence => {
+                    fence(Ordering::SeqCst);
+                    continue;
+                }
                 Op::Load | Op::Store | Op::Rmw | Op::Cas | Op::Call => {
                     match self.effect(inst, guest, &mut code_changed) {
                         Ok(value) => value,
@@ -372,6 +378,10 @@ impl Interp {
                 (value & inst.ty.mask(), false)
             }
         };
+        if matches!(inst.op, Op::Rmw | Op::Cas) {
+            // The guest's accesses may be ordinary ones of the host.
+            fence(Ordering::SeqCst);
+        }
         *code_changed |= changed;
         Ok([old, 0])
     }

@@ -106,6 +106,8 @@ pub enum Shape {
     Rmw,
     /// Address `a`, expected `b`, new `c`; the result is the old value.
     Cas,
+    /// Nothing.
+    Fence,
     /// Arguments `a`, `b`, `c` (each may be absent), helper in `imm` ([`crate::block::CallInfo`]).
     Call,
     /// Operands `a`, `b`, `c` as the row of the vector table says that `imm` names ([`crate::vec::VecInfo`]).
@@ -128,7 +130,13 @@ impl Shape {
     /// How many of `a`, `b`, `c`, from the first on, are values.
     pub const fn operands(self) -> usize {
         match self {
-            Shape::Const | Shape::LoadEnv | Shape::StoreEnvImm | Shape::Insn | Shape::Jump | Shape::Exit => 0,
+            Shape::Const
+            | Shape::LoadEnv
+            | Shape::StoreEnvImm
+            | Shape::Fence
+            | Shape::Insn
+            | Shape::Jump
+            | Shape::Exit => 0,
             Shape::Unary
             | Shape::Extend
             | Shape::BinaryImm
@@ -337,6 +345,8 @@ ops! {
     Rmw        "rmw"       Rmw        1 [FAULT MEMORY];
     /// Atomic compare-and-swap of guest memory, sequentially consistent.
     Cas        "cas"       Cas        1 [FAULT MEMORY];
+    /// Keeps loads behind it after stores before it, as whoever else accesses guest memory sees them.
+    Fence      "fence"     Fence      0 [MARK];
     /// Calls a helper of the guest.
     Call       "call"      Call       1 [MARK];
     /// An operation of the vector table, without floating point.

@@ -262,6 +262,7 @@ impl Generator<'_> {
                 inst.b = self.jump_kind();
             }
             Shape::Exit => inst.imm = self.source.constant(),
+            Shape::Fence => {}
             // `block` places the markers, which count instructions.
             Shape::Insn => return,
         }

@@ -172,6 +172,7 @@ impl Printer<'_> {
             Shape::Rmw => {
                 write!(f, "{a}, {b}, kind={}", RmwKind::from_code(inst.c).map_or("?", RmwKind::name))?;
             }
+            Shape::Fence => {}
             Shape::Call => {
                 let CallInfo { helper, effects, arg } = CallInfo::decode(imm);
                 write!(f, "{a}, {b}, {c}, helper=")?;
@@ -428,6 +429,7 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
             let kind = RmwKind::ALL.iter().find(|kind| kind.name() == name);
             inst.c = *kind.ok_or_else(|| format!("`{name}` is not a kind"))? as u16;
         }
+        Shape::Fence => {}
         Shape::Call => {
             (inst.a, inst.b, inst.c) = (args.value()?, args.value()?, args.value()?);
             let helper = narrow(args.required("helper=")?)?;

@@ -221,6 +221,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
             small(RmwKind::from_code(c).is_some())?;
             no_imm()
         }
+        Shape::Fence => absent(&[a, b, c]).and_then(|()| no_imm()),
         Shape::Call => {
             for v in [a, b, c] {
                 if v != NONE {

@@ -199,6 +199,11 @@ impl Quick<'_> {
         Ok(())
     }
 
+    /// `lock or dword [rsp], 0`, which takes less than MFENCE.
+    pub(super) fn fence(&mut self) {
+        self.e.code.extend_from_slice(&[0xf0, 0x83, 0x0c, 0x24, 0x00]);
+    }
+
     /// `lock cmpxchg [rsi], new`.
     fn compare_exchange(&mut self, size: u32, new: u8) {
         self.e.code.push(0xf0);

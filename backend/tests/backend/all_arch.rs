@@ -78,6 +78,7 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
                 let v = b.cas(ty, x, y, x);
                 b.store_env(slot(1), v);
             }
+            Shape::Fence => b.fence(),
             Shape::Call => {
                 let v = call(b, ty, 300, true, [x, NONE, y], 0x8000_0001);
                 b.store_env(slot(1), v);

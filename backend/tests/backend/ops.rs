@@ -104,6 +104,7 @@ fn every_op_is_either_pure_or_tested_elsewhere() {
                 | Shape::Store
                 | Shape::Rmw
                 | Shape::Cas
+                | Shape::Fence
                 | Shape::Call
                 | Shape::Vec
                 | Shape::TrapIf

@@ -1,14 +1,14 @@
 //! Publishing, linking, unlinking and evicting while another thread runs the code.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use mimus_backend::arena::Rotation;
 use mimus_backend::{Arena, Compiler, HostAddr, HostIsa, Thunks};
-use mimus_ir::{Builder, Op, Type};
+use mimus_ir::{Builder, MemFlags, Op, Type};
 use mimus_softmmu::ExitCode;
 
-use crate::toy::{How, Toy, reg};
+use crate::toy::{How, RAM, Toy, one, reg};
 
 #[test]
 fn what_moves_between_threads_is_send() {
@@ -113,4 +113,69 @@ fn code_comes_and_goes_under_a_running_vcpu() {
     assert!(linked > 10 && requested > 3, "{linked} {requested}");
     assert_eq!(toy.env.header.insns, toy.env.regs[0]);
     assert!(toy.env.regs[0] > linked);
+}
+
+/// A page of the toy's RAM that both threads use.
+struct Page(usize);
+
+impl Page {
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        // SAFETY: within the toy's RAM, which outlives the other thread; all access it as whole words.
+        unsafe { &*((self.0 + offset as usize) as *const AtomicU64) }
+    }
+}
+
+/// The threads store to a word each and then load the other's: one of them sees a store, if there is a fence in each.
+#[test]
+fn no_load_overtakes_a_store_across_a_fence() {
+    const ROUNDS: u64 = 30_000;
+    const OTHER: u64 = 512;
+    let mut toy = Toy::new();
+    let block = one(0x1000, |b| {
+        let addr = b.load_env(reg(0, Type::I64));
+        let one = b.iconst(Type::I64, 1);
+        b.store(Type::I64, addr, 0, one, MemFlags::NONE);
+        b.fence();
+        let seen = b.load(Type::I64, addr, OTHER as i32, MemFlags::NONE);
+        b.store_env(reg(1, Type::I64), seen);
+    });
+    let how = How::default();
+    let entries = [Some(toy.compile(&block, how)), toy.compile_quick(&block, how)];
+    for (entry, _) in entries.into_iter().flatten() {
+        let page = Page(toy.machine.ram.as_ptr() as usize);
+        let (begun, ended, seen) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let wait = |counter: &AtomicU64, round: u64| {
+            let mut turns = 0u32;
+            while counter.load(Ordering::Acquire) != round {
+                turns += 1;
+                // The other thread may have no processor.
+                if turns.is_multiple_of(1000) { std::thread::yield_now() } else { std::hint::spin_loop() }
+            }
+        };
+        let mut missed = 0;
+        toy.env.regs[0] = RAM;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    wait(&begun, round);
+                    // A little earlier or later each time.
+                    (0..round % 61).for_each(|_| std::hint::spin_loop());
+                    page.word(OTHER).store(1, Ordering::Relaxed);
+                    fence(Ordering::SeqCst);
+                    seen.store(page.word(0).load(Ordering::Relaxed) != 0, Ordering::Relaxed);
+                    ended.store(round, Ordering::Release);
+                }
+            });
+            for round in 1..=ROUNDS {
+                page.word(0).store(0, Ordering::Relaxed);
+                page.word(OTHER).store(0, Ordering::Relaxed);
+                begun.store(round, Ordering::Release);
+                (0..round % 67).for_each(|_| std::hint::spin_loop());
+                toy.enter(entry);
+                wait(&ended, round);
+                missed += u32::from(!seen.load(Ordering::Relaxed) && toy.env.regs[1] == 0);
+            }
+        });
+        assert_eq!(missed, 0, "rounds in which neither saw the other's store");
+    }
 }

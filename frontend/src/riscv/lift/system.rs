@@ -11,6 +11,10 @@ use crate::riscv::mode::Mode;
 use crate::riscv::state::{mstatus, privilege, slot};
 use crate::riscv::trap::{Trap, cause};
 
+/// Bits of FENCE: output and stores before it, input and loads behind it (vol. I, 2.7).
+const PREDECESSOR_STORES: u32 = 0b0101 << 24;
+const SUCCESSOR_LOADS: u32 = 0b1010 << 20;
+
 const SSTATUS: u16 = 0x100;
 const FFLAGS: u16 = 0x001;
 
@@ -18,7 +22,9 @@ impl Lift {
     pub(super) fn system(&mut self, insn: &Insn) -> Lifted {
         let word = self.word.into();
         match insn.code {
-            // One vCPU sees its own accesses in order, and translated code is told of stores to it.
+            // Accesses are those of total store order, but for loads that overtake stores (vol. I, 2.7).
+            Code::Fence if self.word & PREDECESSOR_STORES != 0 && self.word & SUCCESSOR_LOADS != 0 => self.b.fence(),
+            // Translated code is told of stores to it.
             Code::Fence | Code::FenceI => {}
             Code::Ecall => {
                 let pc = self.iconst(self.pc);

@@ -280,8 +280,14 @@ impl Lift {
         Ok(())
     }
 
-    /// NOP, PAUSE, prefetches, fences: nothing to do in a coherent machine without a cache model.
+    /// NOP, PAUSE, prefetches, LFENCE, SFENCE: nothing to do in a coherent machine without a cache model.
     pub(super) fn nothing(&mut self, _: &Instruction) -> Lifted {
+        Ok(())
+    }
+
+    /// MFENCE: a device, on another thread of the host, sees the stores before it ahead of the loads behind it.
+    pub(super) fn fence(&mut self, _: &Instruction) -> Lifted {
+        self.b.fence();
         Ok(())
     }
 }

@@ -56,7 +56,8 @@ table! {
     Xlatb => xlat;
     Lds | Les | Lfs | Lgs | Lss => load_far_pointer;
     Nop | Pause | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch
-        | Lfence | Sfence | Mfence | Reservednop | Endbr64 | Endbr32 => nothing;
+        | Lfence | Sfence | Reservednop | Endbr64 | Endbr32 => nothing;
+    Mfence => fence;
     Clflush => flush_line;
     Push => push;
     Pop => pop;

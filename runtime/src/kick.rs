@@ -1,8 +1,10 @@
 //! Getting a vCPU's attention from another thread, and its sleep.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::patience::Patience;
 
 /// Where a vCPU's exit request is. Null once the vCPU is gone.
 struct Request(*const AtomicU32);
@@ -12,8 +14,6 @@ unsafe impl Send for Request {}
 
 struct State {
     request: Request,
-    /// Kicked since it last looked.
-    kicked: bool,
     /// It sleeps: only then does anybody have to be woken, which is a system call.
     asleep: bool,
 }
@@ -21,15 +21,21 @@ struct State {
 /// Makes one vCPU leave compiled code or wake from HLT.
 pub struct Kicker {
     state: Mutex<State>,
+    /// Kicked since it last looked. Set with the state locked.
+    kicked: AtomicBool,
     wake: Condvar,
+    /// The sleeper's.
+    patience: Mutex<Patience>,
 }
 
 impl Kicker {
     /// A kicker not attached to a vCPU yet.
     pub fn new() -> Arc<Kicker> {
         Arc::new(Kicker {
-            state: Mutex::new(State { request: Request(std::ptr::null()), kicked: false, asleep: false }),
+            state: Mutex::new(State { request: Request(std::ptr::null()), asleep: false }),
+            kicked: AtomicBool::new(false),
             wake: Condvar::new(),
+            patience: Mutex::new(Patience::new()),
         })
     }
 
@@ -53,8 +59,8 @@ impl Kicker {
 
     /// Makes the vCPU come to its dispatcher soon.
     pub fn kick(&self) {
-        let mut state = self.lock();
-        state.kicked = true;
+        let state = self.lock();
+        self.kicked.store(true, Ordering::Release);
         let request = state.request.0;
         if !request.is_null() {
             // SAFETY: valid until `detach`, which takes the same lock.
@@ -69,16 +75,28 @@ impl Kicker {
 
     /// Forgets kicks so far; to be called before looking for what they were about.
     pub fn clear(&self) {
-        self.lock().kicked = false;
+        self.kicked.swap(false, Ordering::AcqRel);
     }
 
-    /// Sleeps until kicked or `timeout` is over.
+    fn is_kicked(&self) -> bool {
+        self.kicked.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until kicked or `timeout` is over. One vCPU's thread sleeps at a time.
     pub fn sleep(&self, timeout: Option<Duration>) {
+        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = timeout.map(|timeout| Instant::now() + timeout);
+        let over = || end.is_some_and(|end| Instant::now() >= end);
+        patience.wait(|| (self.is_kicked() || over()).then_some(()), || self.sleep_until(end));
+    }
+
+    fn sleep_until(&self, end: Option<Instant>) {
         let mut state = self.lock();
         state.asleep = true;
-        let waits = |s: &mut State| !s.kicked;
-        let mut state = match timeout {
-            Some(timeout) => {
+        let waits = |_: &mut State| !self.is_kicked();
+        let mut state = match end {
+            Some(end) => {
+                let timeout = end.saturating_duration_since(Instant::now());
                 self.wake.wait_timeout_while(state, timeout, waits).unwrap_or_else(PoisonError::into_inner).0
             }
             None => self.wake.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner),

@@ -18,6 +18,7 @@ mod log;
 pub mod machine;
 pub mod monitor;
 pub mod net;
+mod patience;
 mod slow;
 mod socket;
 pub mod stats;

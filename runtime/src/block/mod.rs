@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp};
 
 use crate::config::{Cache, Disk};
+use crate::patience::Patience;
 pub use counters::Counters;
 pub use image::Image;
 use throttle::Throttle;
@@ -112,11 +113,12 @@ impl DiskQueue {
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
             let mut worker = Worker { image, exchange, stop: own, throttle, cache, counters };
             let mut piece = vec![0; PIECE];
+            let mut patience = Patience::new();
             loop {
-                match receiver.recv() {
-                    Ok(Message::Job(job)) => worker.run(job, &mut piece),
-                    Ok(Message::Change(image)) => worker.image = image,
-                    Ok(Message::Stop) | Err(_) => break,
+                match patience.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Message::Stop)) {
+                    Message::Job(job) => worker.run(job, &mut piece),
+                    Message::Change(image) => worker.image = image,
+                    Message::Stop => break,
                 }
             }
         })?;

@@ -128,7 +128,9 @@ impl Printer<'_> {
         if fixed_type(info.shape).is_none() {
             write!(f, ".{}", inst.ty)?;
         }
-        f.write_str(" ")?;
+        if info.shape != Shape::Fence {
+            f.write_str(" ")?;
+        }
         match info.shape {
             Shape::Const | Shape::Exit => write!(f, "{imm:#x}")?,
             Shape::Unary => write!(f, "{a}")?,
@@ -379,7 +381,10 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
         Some((result, rest)) => (Some(value(result)?), rest),
         None => (None, line),
     };
-    let (mnemonic, operands) = line.split_once(' ').ok_or("operands are missing")?;
+    let (mnemonic, operands) = match line.split_once(' ') {
+        Some((mnemonic, operands)) => (mnemonic, Some(operands)),
+        None => (line, None),
+    };
     let op_named = |name: &str| Op::ALL.iter().copied().find(|op| op.info().name == name);
     let unknown = || format!("`{mnemonic}` is not an op");
     let (op, ty) = match op_named(mnemonic).and_then(|op| Some((op, fixed_type(op.info().shape)?))) {
@@ -397,7 +402,7 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
             None => format!("`{mnemonic}` defines no value"),
         });
     }
-    let mut args = Args { rest: Some(operands) };
+    let mut args = Args { rest: operands };
     let args = &mut args;
     let mut inst = Inst { op, ty, a: NONE, b: NONE, c: NONE, imm: 0 };
     match op.info().shape {
@@ -536,7 +541,8 @@ block pc=0xffffffff81000000 fallthrough=0xffffffff81000010 insns=3 bytes=16
             ("v0 = vec.v128 -, -, -, kind=none", "`none` is not a kind"),
             ("v0 = vec.v128 -, -, -, kind=zero, imm=0x100", "0x100 is out of range"),
             ("insn zero, len=1", "`zero` is not a number"),
-            ("exit", "operands are missing"),
+            ("exit", "an operand is missing"),
+            ("fence v1", "unexpected `v1`"),
         ] {
             let error = parse(&format!("{head}{line}\n")).unwrap_err();
             assert_eq!(error.line, 4, "{line}");

@@ -118,7 +118,7 @@ fn env_slot(inst: &Inst, env_size: usize) -> Result<(), Problem> {
 pub(crate) fn fixed_type(shape: Shape) -> Option<Type> {
     match shape {
         Shape::TrapIf | Shape::Branch => Some(Type::I8),
-        Shape::Insn | Shape::Jump | Shape::JumpInd | Shape::Exit => Some(Type::I64),
+        Shape::Fence | Shape::Insn | Shape::Jump | Shape::JumpInd | Shape::Exit => Some(Type::I64),
         _ => None,
     }
 }

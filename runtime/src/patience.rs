@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// What is tried first.
 const LEAST: Duration = Duration::from_micros(10);
 /// The longest that is ever looked.
-const MOST: Duration = Duration::from_micros(100);
+const MOST: Duration = Duration::from_micros(250);
 
 /// How long to look before sleeping, as it was worthwhile before: nothing where waiting takes long.
 #[derive(Debug)]
@@ -53,13 +53,13 @@ mod tests {
     #[test]
     fn who_waits_for_short_times_looks_and_who_waits_long_sleeps() {
         let mut patience = Patience { span: Duration::ZERO, most: MOST };
-        let spans: Vec<u128> = [30, 50, 90, 100, 100, 101, 30, 5_000_000]
+        let spans: Vec<u128> = [30, 50, 90, 100, 200, 250, 250, 251, 30, 5_000_000]
             .map(|waited| {
                 patience.learn(Duration::from_micros(waited));
                 patience.span.as_micros()
             })
             .to_vec();
-        assert_eq!(spans, [10, 20, 40, 80, 100, 0, 10, 0]);
+        assert_eq!(spans, [10, 20, 40, 80, 160, 250, 250, 0, 10, 0]);
         let mut alone = Patience { span: Duration::ZERO, most: Duration::ZERO };
         alone.learn(Duration::from_micros(1));
         assert_eq!(alone.span, Duration::ZERO);

@@ -478,6 +478,22 @@ fn dhcp_gives_an_address_and_what_belongs_to_it() {
     assert_eq!((refused.0, refused.1, refused.2), (DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED, None));
 }
 
+#[test]
+fn a_client_of_dhcp_is_reached_without_a_question() {
+    let host = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port());
+    let forward = Forward { protocol: Protocol::Tcp, host, guest: SocketAddrV4::new(GUEST, 22) };
+    let (mut guest, _thread) = plug(user(|net| net.forwards = vec![forward]), Offloads::default());
+    for message in [DhcpMessageType::Discover, DhcpMessageType::Request] {
+        guest.send(dhcp(message, Some(GUEST)));
+        guest.next(PATIENCE).unwrap();
+    }
+    let _client = TcpStream::connect(host).unwrap();
+    let first = guest.next(PATIENCE).unwrap();
+    assert_eq!(EthernetFrame::new_unchecked(&first).ethertype(), EthernetProtocol::Ipv4);
+    let (_, to, protocol, segment) = payload(&first);
+    assert_eq!((to, protocol, TcpPacket::new_unchecked(&segment).syn()), (GUEST, IpProtocol::Tcp, true));
+}
+
 /// Random numbers, the same in each run.
 struct Random(u64);
 

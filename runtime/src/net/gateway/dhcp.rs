@@ -81,6 +81,10 @@ impl Gateway {
         };
         let settings = kind != DhcpMessageType::Nak;
         let leased = settings && !address.is_unspecified();
+        if kind == DhcpMessageType::Ack && leased {
+            // What is forwarded to it needs not ask for it first.
+            self.learn(address, client);
+        }
         let options: Vec<DhcpOption> =
             [(OPTION_HOST_NAME, &self.config.hostname), (OPTION_DOMAIN_NAME, &self.config.domain)]
                 .into_iter()

@@ -9,6 +9,7 @@ mod link;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::cli::CliError;
 use crate::config::{NetBackend, Netdev};
+use crate::patience::Patience;
 use crate::wake::Wake;
 
 /// The event that says that there is something for the thread to do.
@@ -225,7 +227,8 @@ impl NetQueue {
         network.start(&poll)?;
         let own = told.clone();
         let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
-            let mut server = Server { told: own, network, exchange, poll, queue: FrameQueue::default() };
+            let mut server =
+                Server { told: own, network, exchange, poll, queue: FrameQueue::default(), patience: Patience::new() };
             if let Err(error) = server.run() {
                 tracing::warn!("the network is down: {error}");
             }
@@ -264,16 +267,31 @@ struct Server<E> {
     exchange: E,
     poll: Poll,
     queue: FrameQueue,
+    patience: Patience,
 }
 
 impl<E: Exchange> Server<E> {
+    /// Waits until there is something to do.
+    fn rest(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let Server { poll, network, patience, .. } = self;
+        let events = RefCell::new(events);
+        let look = || {
+            let looked = poll.wait(&mut events.borrow_mut(), Some(Instant::now()));
+            (looked.is_err() || !events.borrow().is_empty()).then_some(looked)
+        };
+        patience.wait(look, || poll.wait(&mut events.borrow_mut(), network.deadline()))
+    }
+
     fn run(&mut self) -> io::Result<()> {
         let (mut events, mut batch) = (Vec::with_capacity(EVENTS), Batch::default());
         // What the guest has sent, what the network has left to do.
         let (mut sent, mut busy) = (true, true);
         loop {
-            let until = if sent || busy { Some(Instant::now()) } else { self.network.deadline() };
-            self.poll.wait(&mut events, until)?;
+            if sent || busy {
+                self.poll.wait(&mut events, Some(Instant::now()))?;
+            } else {
+                self.rest(&mut events)?;
+            }
             let mut cx = Context {
                 now: Instant::now(),
                 queue: &mut self.queue,

@@ -24,9 +24,14 @@ fn fences<C: GuestCpu>(cpu: &C, bytes: &[u8]) -> usize {
 #[test]
 fn x86() {
     let cpu = flat32(ram(), Features::default());
-    for (bytes, expected) in
-        [(&[0x0f, 0xae, 0xf0][..], 1), (&[0x0f, 0xae, 0xe8], 0), (&[0x0f, 0xae, 0xf8], 0), (&[0xf3, 0x90], 0)]
-    {
+    for (bytes, expected) in [
+        (&[0x0f, 0xae, 0xf0][..], 1),
+        (&[0x0f, 0xae, 0xe8], 0),
+        (&[0x0f, 0xae, 0xf8], 0),
+        (&[0xf3, 0x90], 0),
+        (&[0xf0, 0x0f, 0xc7, 0x0b], 1),
+        (&[0x0f, 0xc7, 0x0b], 0),
+    ] {
         assert_eq!(fences(&*cpu, bytes), expected, "{bytes:x?}");
     }
 }

@@ -25,7 +25,7 @@ pub trait Guest {
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop>;
     /// Writes the low `ty.bytes()` bytes of `value` at `addr`.
     fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> Result<(), Stop>;
-    /// Atomic read-modify-write; the old value, and whether code changed. `operand` has no bits beyond `ty`.
+    /// Atomic read-modify-write, which no later load overtakes; the old value, and whether code changed. `operand` has no bits beyond `ty`.
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> Result<(u64, bool), Stop>;
     /// Atomic compare-and-swap; the old value, and whether code changed. `expected` and `new` have no bits
     /// beyond `ty`.
@@ -378,10 +378,6 @@ impl Interp {
                 (value & inst.ty.mask(), false)
             }
         };
-        if matches!(inst.op, Op::Rmw | Op::Cas) {
-            // The guest's accesses may be ordinary ones of the host.
-            fence(Ordering::SeqCst);
-        }
         *code_changed |= changed;
         Ok([old, 0])
     }

@@ -1,4 +1,4 @@
-//! Publishing, linking, unlinking and evicting while another thread runs the code.
+//! Publishing, linking, unlinking and evicting while another thread runs the code; what other threads see of its stores.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! One RISC-V vCPU: its env, MMU and bus, and how helpers reach memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
@@ -351,7 +352,10 @@ impl Guest for Cpu {
 
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
         let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
-        match self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE) {
+        let changed = self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE);
+        // Of ordinary accesses of the host, and never weaker than with both aq and rl.
+        fence(Ordering::SeqCst);
+        match changed {
             Err(Stop::Fault) => Err(Stop::Fault),
             other => Ok((old, other.is_err())),
         }
@@ -362,7 +366,9 @@ impl Guest for Cpu {
         if old != expected & ty.mask() {
             return Ok((old, false));
         }
-        match self.store(addr, ty, [new & ty.mask(), 0], MemFlags::NONE) {
+        let changed = self.store(addr, ty, [new & ty.mask(), 0], MemFlags::NONE);
+        fence(Ordering::SeqCst);
+        match changed {
             Err(Stop::Fault) => Err(Stop::Fault),
             other => Ok((old, other.is_err())),
         }

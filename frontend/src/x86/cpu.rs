@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
@@ -476,6 +476,8 @@ impl Guest for Cpu {
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
         let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
         let changed = self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE);
+        // Of ordinary accesses of the host; LOCK orders as MFENCE does.
+        fence(Ordering::SeqCst);
         match changed {
             Err(Stop::Fault) => Err(Stop::Fault),
             other => Ok((old, other.is_err())),
@@ -486,7 +488,9 @@ impl Guest for Cpu {
         let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
         // A failed CMPXCHG writes the old value back (SDM vol. 2A, CMPXCHG).
         let value = if old == expected & ty.mask() { new } else { old };
-        match self.store(addr, ty, [value & ty.mask(), 0], MemFlags::NONE) {
+        let changed = self.store(addr, ty, [value & ty.mask(), 0], MemFlags::NONE);
+        fence(Ordering::SeqCst);
+        match changed {
             Err(Stop::Fault) => Err(Stop::Fault),
             other => Ok((old, other.is_err())),
         }

@@ -12,7 +12,7 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
 use mimus_hw::pci::{DevFn, Space};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
-use mimus_hw::virtio::{BlockInfo, BlockOp, Virtio, VirtioPci};
+use mimus_hw::virtio::{BlockInfo, BlockOp, Target, Virtio, VirtioPci};
 use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
@@ -245,7 +245,10 @@ impl Side {
         if let Machine::Pc(pc) = &mut self.machine {
             let ide = |function: &mut IdeFunction, _| match write {
                 true => function.ide.block_take(place(disk), token, at, piece),
-                false => function.ide.block_fill(place(disk), token, at, piece),
+                false => {
+                    straight(function.ide.block_target(place(disk), token, at, piece.len()));
+                    function.ide.block_fill(place(disk), token, at, piece)
+                }
             };
             if let Some(goes_on) = pc.function(now, IDE_DEVFN, ide) {
                 return goes_on;
@@ -253,7 +256,10 @@ impl Side {
         }
         let wanted = self.virtio(now, |device| match write {
             true => device.block_take(token, at, piece),
-            false => device.block_fill(token, at, piece),
+            false => {
+                straight(device.block_target(token, at, piece.len()));
+                device.block_fill(token, at, piece)
+            }
         });
         wanted.unwrap_or(false)
     }
@@ -651,5 +657,12 @@ fn keep_known(first: &Shared, second: &Shared) {
         for (token, _) in gone {
             first.jobs.remove(&(disk, *token));
         }
+    }
+}
+
+/// Writes to where a disk's data may go straight to.
+fn straight(target: Option<Target>) {
+    for slice in target.as_ref().and_then(Target::slices).into_iter().flatten() {
+        slice.copy_from(&vec![0x5au8; slice.len()]);
     }
 }

@@ -4,6 +4,8 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
+use crate::block::Target;
+
 /// A piece of guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Segment {
@@ -67,6 +69,12 @@ impl Buffer {
             left -= here;
             (here != 0).then_some((segment.gpa + from, here))
         })
+    }
+
+    /// Where bytes `at..at + count` are; `None` if there are not so many.
+    pub(crate) fn target(&self, mem: &Dma, at: u64, count: usize) -> Option<Target> {
+        let parts: Vec<_> = self.parts(at, count).collect();
+        (parts.iter().map(|(_, len)| len).sum::<usize>() == count).then(|| Target::new(mem, parts))
     }
 
     /// Copies from byte `at` on into `out`; how many bytes that were.

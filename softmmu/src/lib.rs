@@ -16,7 +16,7 @@ mod vram;
 pub mod watch;
 
 pub use backing::{Backing, Place};
-pub use dma::Dma;
+pub use dma::{Dma, DmaWatch};
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};

@@ -9,7 +9,7 @@ use super::atapi::PacketState;
 use super::regs::{
     ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, UNC, push,
 };
-use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
 use crate::buffer::Buffer;
 
 /// Bytes that a drive keeps when the processor moves them: a job for the host side.
@@ -145,6 +145,7 @@ impl Drive {
 
     /// Puts another medium in, or takes it out. What is under way fails.
     pub(super) fn set_medium(&mut self, medium: Option<Medium>) {
+        self.settle();
         self.medium = medium;
         self.medium_changed();
     }
@@ -160,8 +161,16 @@ impl Drive {
         self.end_reset();
     }
 
+    /// Waits until what is under way has left RAM alone.
+    fn settle(&mut self) {
+        if let (Phase::Job(_), Some((_, backend))) = (&self.state.phase, &mut self.medium) {
+            backend.settle();
+        }
+    }
+
     /// Stops whatever is under way.
     fn stop(&mut self) {
+        self.settle();
         let state = &mut self.state;
         state.phase = Phase::Idle;
         state.transfer = Transfer::default();
@@ -472,12 +481,24 @@ impl Drive {
         }
     }
 
-    pub(super) fn fill(&mut self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
-        let Some(Job { op: BlockOp::Read { len, .. }, memory, .. }) = self.job(token) else { return false };
+    /// A job that reads, if its bytes `at..at + count` are as many.
+    fn read_job(&self, token: u64, at: u64, count: usize) -> Option<&Job> {
         // No job is longer than what its buffer has.
-        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > *len) {
-            return false;
-        }
+        self.job(token).filter(|job| match job.op {
+            BlockOp::Read { len, .. } => at.checked_add(count as u64).is_some_and(|end| end <= len),
+            _ => false,
+        })
+    }
+
+    /// Where in RAM a part of a job goes that the bus master has.
+    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<Target> {
+        // Without a medium there is nobody to settle with.
+        self.medium.as_ref()?;
+        self.read_job(token, at, count)?.memory.as_ref()?.target(mem, at, count)
+    }
+
+    pub(super) fn fill(&mut self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
+        let Some(Job { memory, .. }) = self.read_job(token, at, bytes.len()) else { return false };
         if let Some(memory) = memory {
             return memory.write(mem, at, bytes) == bytes.len();
         }
@@ -585,6 +606,7 @@ impl Drive {
     }
 
     pub(super) fn restore(&mut self, state: DriveState) {
+        self.settle();
         self.state = state;
         if let Phase::Job(Job { op, memory, .. }) = &self.state.phase {
             let (op, memory) = (*op, memory.clone());

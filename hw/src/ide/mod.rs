@@ -18,7 +18,7 @@ mod tests;
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
-use crate::block::{BlockBackend, BlockInfo};
+use crate::block::{BlockBackend, BlockInfo, Target};
 use channel::{Channel, ChannelState};
 use drive::{Drive, Kind};
 pub use function::{IDE_DEVFN, IdeFunction};
@@ -210,6 +210,12 @@ impl Ide {
         let channel = self.channels.get_mut(place.channel);
         let drive = channel.and_then(|channel| channel.drive_mut(place.unit));
         drive.is_some_and(|drive| drive.fill(&self.mem, token, at, bytes))
+    }
+
+    /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off, or
+    /// the processor moves its data.
+    pub fn block_target(&mut self, place: IdePlace, token: u64, at: u64, count: usize) -> Option<Target> {
+        self.channels.get_mut(place.channel)?.drive_mut(place.unit)?.target(&self.mem, token, at, count)
     }
 
     /// Copies bytes `at..` of job `token`'s data, to be written to the medium. False when the job is off.

@@ -1,5 +1,6 @@
 //! The controller as its drivers see it, and what it does to those that break the rules.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
@@ -27,16 +28,25 @@ impl CodeSink for NoCode {
     }
 }
 
+/// Jobs, and how often the device has waited for what is under way.
 #[derive(Clone, Default)]
-struct Jobs(Arc<Mutex<Vec<BlockJob>>>);
+struct Jobs(Arc<Mutex<Vec<BlockJob>>>, Arc<AtomicU32>);
 
 impl BlockBackend for Jobs {
     fn submit(&mut self, job: BlockJob) {
         self.0.lock().unwrap().push(job);
     }
+
+    fn settle(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Jobs {
+    fn settled(&self) -> u32 {
+        self.1.swap(0, Ordering::Relaxed)
+    }
+
     fn take(&self) -> Vec<BlockJob> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -273,6 +283,45 @@ fn the_bus_master_moves_a_command_at_once() {
     assert_eq!(job.op, BlockOp::Write { offset: 512, len: 1024 });
     let written = s.finish(MASTER, job, true);
     assert_eq!((written[0], written[1], s.bus_master_status(0)), (7, 8, 5));
+}
+
+#[test]
+fn whatever_ends_a_job_waits_for_what_goes_straight_to_memory() {
+    let ends: [fn(&mut Setup); 5] = [
+        |s| s.ide.control_write(0, 4),
+        |s| s.ide.bus_master_write(0, 1, 8),
+        |s| s.write(0, &[(7, 0x90)]),
+        |s| s.ide.reset(),
+        |s| s.ide.restore(Setup::new().ide.save()),
+    ];
+    for (index, end) in ends.iter().enumerate() {
+        let mut s = Setup::new();
+        s.command(100, 8, 0xc8);
+        s.start_bus_master(0, &[(0x3000, 0x800), (0x8000, 0x800)], true);
+        let BlockJob { token, .. } = s.job(MASTER);
+        let target = s.ide.block_target(MASTER, token, 0x7ff, 2).unwrap();
+        target.slices().unwrap().iter().for_each(|slice| slice.copy_from(&[9u8]));
+        assert_eq!([0x37fe, 0x37ff, 0x8000, 0x8001].map(|gpa| s.byte(gpa)), [0, 9, 9, 0]);
+        assert!(s.ide.block_target(MASTER, token, 1, 0x1000).is_none(), "beyond the end");
+        s.disk.settled();
+        end(&mut s);
+        assert_ne!(s.disk.settled(), 0, "{index}");
+        assert!(s.ide.block_target(MASTER, token, 0, 1).is_none(), "{index}");
+    }
+    // What the processor moves is the drive's.
+    let mut s = Setup::new();
+    s.command(100, 8, 0x20);
+    let BlockJob { token, .. } = s.job(MASTER);
+    assert!(s.ide.block_target(MASTER, token, 0, 512).is_none());
+    // Without a medium nobody could be waited for.
+    s.packet(&[0x28, 0, 0, 0, 0, 1, 0, 0, 1], true);
+    s.start_bus_master(1, &[(0x3000, 0x800)], true);
+    let BlockJob { token, .. } = s.job(CD);
+    assert!(s.ide.block_target(CD, token, 0, 0x800).is_some());
+    s.cd.settled();
+    s.ide.set_medium(CD, None);
+    assert_eq!((s.cd.settled(), s.ide.block_target(CD, token, 0, 0x800).is_none()), (1, true));
+    assert!(s.ide.block_fill(CD, token, 0, &[0; 0x800]), "the job itself goes on");
 }
 
 #[test]

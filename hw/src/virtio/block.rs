@@ -1,8 +1,6 @@
 //! The block device (VIRTIO 1.2, 5.2).
 //!
-//! A request becomes a [`BlockJob`] for the host side, which does it on a thread of its own and asks for the data, or brings
-//! them, piece by piece: what crosses is always copied while the device is locked, so that a device that was reset is left
-//! alone. What is under way is state: a restored device gives it to its backend once more.
+//! A request becomes a [`BlockJob`] for the host side: see [`crate::block`].
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
@@ -16,7 +14,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::Device;
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
 use crate::buffer::Buffer;
 
 /// The request queue.
@@ -177,10 +175,16 @@ impl Block {
         self.pending.iter().find(|pending| pending.token == token)
     }
 
+    fn read(&self, token: u64) -> Option<&Pending> {
+        self.job(token).filter(|job| matches!(job.op, BlockOp::Read { .. }))
+    }
+
     pub(super) fn fill(&self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.job(token)
-            .filter(|job| matches!(job.op, BlockOp::Read { .. }))
-            .is_some_and(|job| job.data.write(mem, at, bytes) == bytes.len())
+        self.read(token).is_some_and(|job| job.data.write(mem, at, bytes) == bytes.len())
+    }
+
+    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<Target> {
+        self.read(token)?.data.target(mem, at, count)
     }
 
     pub(super) fn take(&self, mem: &Dma, token: u64, at: u64, bytes: &mut [u8]) -> bool {
@@ -290,6 +294,7 @@ impl Device for Block {
     }
 
     fn reset(&mut self) {
+        self.backend.settle();
         self.pending.clear();
     }
 

@@ -24,7 +24,7 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
+pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
 pub use pci::VirtioPci;
 pub use rng::Entropy;
 
@@ -333,6 +333,14 @@ impl Virtio {
         match &self.model {
             Model::Block(block) if self.runs() => block.fill(&self.mem, token, at, bytes),
             _ => false,
+        }
+    }
+
+    /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off.
+    pub fn block_target(&mut self, token: u64, at: u64, count: usize) -> Option<Target> {
+        match &self.model {
+            Model::Block(block) if self.runs() => block.target(&self.mem, token, at, count),
+            _ => None,
         }
     }
 

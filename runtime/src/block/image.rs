@@ -219,6 +219,14 @@ impl Image {
         if within { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
+    /// The file that has bytes `offset..offset + len` of the disk at the same place, if there is one.
+    pub(super) fn file(&self, offset: u64, len: u64) -> Option<&File> {
+        match &self.contents {
+            Contents::Raw(raw) => self.check(offset, len).is_ok().then_some(&raw.file),
+            Contents::Formatted(_) | Contents::Overlay(_) => None,
+        }
+    }
+
     /// Reads all of `out` from byte `offset` on.
     ///
     /// # Errors
@@ -307,7 +315,7 @@ impl Image {
             return Ok(());
         }
         let zeroes = vec![0; PIECE];
-        for_pieces(len, stop, |at, count| self.write(zeroes.get(..count).unwrap_or_default(), offset + at))
+        for_pieces(len, PIECE, stop, |at, count| self.write(zeroes.get(..count).unwrap_or_default(), offset + at))
     }
 }
 

@@ -1,19 +1,20 @@
 //! The host side of disks: an image, and the thread that reads and writes it.
 
 mod counters;
+mod direct;
 mod guarded;
 mod image;
 mod overlay;
 mod throttle;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp};
+use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp, Target};
 
 use crate::config::{Cache, Disk};
 use crate::patience::Patience;
@@ -24,6 +25,9 @@ use throttle::Throttle;
 /// Bytes that are copied at once: as long as a device may be kept from its vCPU by a copy.
 const PIECE: usize = 128 << 10;
 
+/// Bytes that are read straight into guest memory at once: as long as a reset may have to wait.
+const DIRECT_PIECE: usize = 512 << 10;
+
 /// The longest sleep of a thread that may be told to end.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 
@@ -31,20 +35,45 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(20);
 pub trait Exchange: Send {
     /// See [`Virtio::block_fill`](mimus_hw::virtio::Virtio::block_fill).
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool;
+    /// See [`Virtio::block_target`](mimus_hw::virtio::Virtio::block_target). `reading` is locked before the device is not any
+    /// more, so that a reset, which has the device locked, finds it free or waits.
+    fn target<'a>(
+        &self,
+        token: u64,
+        at: u64,
+        count: usize,
+        reading: &'a Reading,
+    ) -> Option<(Target, MutexGuard<'a, ()>)>;
     /// See [`Virtio::block_take`](mimus_hw::virtio::Virtio::block_take).
     fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool;
     /// See [`Virtio::block_done`](mimus_hw::virtio::Virtio::block_done).
     fn done(&self, token: u64, ok: bool);
 }
 
-/// Calls `f` with offset and size of each piece of `len` bytes.
-fn for_pieces(len: u64, stop: &AtomicBool, mut f: impl FnMut(u64, usize) -> io::Result<()>) -> io::Result<()> {
+/// Held while a disk's thread writes to a [`Target`].
+#[derive(Clone, Debug, Default)]
+pub struct Reading(Arc<Mutex<()>>);
+
+impl Reading {
+    /// Waits until nobody holds it. Nothing is behind the lock that a panic could have spoilt.
+    pub fn lock(&self) -> MutexGuard<'_, ()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls `f` with offset and size of each piece, of `size` bytes at most, of `len` bytes.
+fn for_pieces(
+    len: u64,
+    size: usize,
+    stop: &AtomicBool,
+    mut f: impl FnMut(u64, usize) -> io::Result<()>,
+) -> io::Result<()> {
     let mut at = 0;
     while at < len {
         if stop.load(Ordering::Acquire) {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }
-        let count = (len - at).min(PIECE as u64) as usize;
+        let count = (len - at).min(size as u64) as usize;
         f(at, count)?;
         at += count as u64;
     }
@@ -60,12 +89,19 @@ enum Message {
 }
 
 /// A device's way to the thread.
-struct Jobs(Sender<Message>);
+struct Jobs {
+    sender: Sender<Message>,
+    reading: Reading,
+}
 
 impl BlockBackend for Jobs {
     fn submit(&mut self, job: BlockJob) {
         // Fails when the thread is gone: then the machine is about to go, too.
-        let _ = self.0.send(Message::Job(job));
+        let _ = self.sender.send(Message::Job(job));
+    }
+
+    fn settle(&mut self) {
+        drop(self.reading.lock());
     }
 }
 
@@ -75,18 +111,19 @@ pub struct DiskQueue {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     counters: Arc<Counters>,
+    reading: Reading,
 }
 
 impl DiskQueue {
     /// An empty one.
     pub fn new() -> DiskQueue {
         let (sender, receiver) = channel();
-        DiskQueue { sender, receiver, counters: Arc::default() }
+        DiskQueue { sender, receiver, counters: Arc::default(), reading: Reading::default() }
     }
 
     /// What to make the device with.
     pub fn backend(&self) -> Box<dyn BlockBackend> {
-        Box::new(Jobs(self.sender.clone()))
+        Box::new(Jobs { sender: self.sender.clone(), reading: self.reading.clone() })
     }
 
     /// What the thread has done, and will have.
@@ -105,13 +142,13 @@ impl DiskQueue {
         disk: &Disk,
         exchange: impl Exchange + 'static,
     ) -> io::Result<DiskThread> {
-        let (image, counters) = (image.into(), self.counters);
+        let (image, counters, reading) = (image.into(), self.counters, self.reading.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let (receiver, own) = (self.receiver, stop.clone());
         let throttle = Throttle::new(disk.bytes_per_second, disk.requests_per_second);
         let cache = disk.cache;
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let mut worker = Worker { image, exchange, stop: own, throttle, cache, counters };
+            let mut worker = Worker { image, exchange, stop: own, throttle, cache, counters, reading };
             let mut piece = vec![0; PIECE];
             let mut patience = Patience::new();
             loop {
@@ -122,7 +159,7 @@ impl DiskQueue {
                 }
             }
         })?;
-        Ok(DiskThread { sender: self.sender, stop, thread: Some(thread) })
+        Ok(DiskThread { sender: self.sender, reading: self.reading, stop, thread: Some(thread) })
     }
 }
 
@@ -137,6 +174,7 @@ impl Default for DiskQueue {
 #[derive(Debug)]
 pub struct DiskThread {
     sender: Sender<Message>,
+    reading: Reading,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -146,7 +184,7 @@ impl DiskThread {
     pub fn change(&self, image: Option<Image>) -> Box<dyn BlockBackend> {
         // Fails when the thread is gone: then nothing is done for anybody.
         let _ = self.sender.send(Message::Change(image));
-        Box::new(Jobs(self.sender.clone()))
+        Box::new(Jobs { sender: self.sender.clone(), reading: self.reading.clone() })
     }
 }
 
@@ -179,6 +217,7 @@ struct Worker<E> {
     throttle: Throttle,
     cache: Cache,
     counters: Arc<Counters>,
+    reading: Reading,
 }
 
 impl<E: Exchange> Worker<E> {
@@ -208,18 +247,26 @@ impl<E: Exchange> Worker<E> {
     }
 
     fn work(&mut self, BlockJob { token, op }: BlockJob, piece: &mut [u8]) -> io::Result<()> {
-        let Worker { image: Some(image), exchange, stop, .. } = self else {
+        let Worker { image: Some(image), exchange, stop, reading, .. } = self else {
             return Err(io::ErrorKind::NotFound.into());
         };
         // The device was reset: nobody waits for the rest.
         let wanted = |wanted: bool| if wanted { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) };
         match op {
-            BlockOp::Read { offset, len } => for_pieces(len, stop, |at, count| {
-                let bytes = piece.get_mut(..count).unwrap_or_default();
-                image.read(bytes, offset + at)?;
-                wanted(exchange.fill(token, at, bytes))
+            BlockOp::Read { offset, len } => for_pieces(len, DIRECT_PIECE, stop, |start, count| {
+                if let Some(file) = image.file(offset + start, count as u64)
+                    && let Some((target, _reading)) = exchange.target(token, start, count, reading)
+                    && direct::read(file, &target, offset + start)?
+                {
+                    return Ok(());
+                }
+                for_pieces(count as u64, PIECE, stop, |at, count| {
+                    let bytes = piece.get_mut(..count).unwrap_or_default();
+                    image.read(bytes, offset + start + at)?;
+                    wanted(exchange.fill(token, start + at, bytes))
+                })
             }),
-            BlockOp::Write { offset, len } => for_pieces(len, stop, |at, count| {
+            BlockOp::Write { offset, len } => for_pieces(len, PIECE, stop, |at, count| {
                 let bytes = piece.get_mut(..count).unwrap_or_default();
                 wanted(exchange.take(token, at, bytes))?;
                 image.write(bytes, offset + at)
@@ -240,7 +287,10 @@ impl<E: Exchange> Worker<E> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::{Condvar, Mutex};
+    use std::sync::Condvar;
+
+    use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
+    use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     use super::*;
 
@@ -273,6 +323,8 @@ mod tests {
         done: Mutex<Vec<(u64, bool)>>,
         changed: Condvar,
         refuses: AtomicBool,
+        /// Where reads go straight to.
+        direct: Option<Dma>,
     }
 
     #[derive(Clone)]
@@ -283,6 +335,19 @@ mod tests {
             let at = at as usize;
             self.0.memory.lock().unwrap()[at..at + bytes.len()].copy_from_slice(bytes);
             !self.0.refuses.load(Ordering::Acquire)
+        }
+
+        fn target<'a>(
+            &self,
+            _: u64,
+            at: u64,
+            count: usize,
+            reading: &'a Reading,
+        ) -> Option<(Target, MutexGuard<'a, ()>)> {
+            let dma = self.0.direct.as_ref()?;
+            let half = count / 2;
+            let parts = vec![(at, half), (at + half as u64, count - half)];
+            Some((Target::new(dma, parts), reading.lock()))
         }
 
         fn take(&self, _: u64, at: u64, bytes: &mut [u8]) -> bool {
@@ -310,9 +375,15 @@ mod tests {
         }
 
         fn with(disk: &Disk) -> Setup {
+            Setup::of(disk, |_| None)
+        }
+
+        /// `direct` makes the memory that reads go straight to.
+        fn of(disk: &Disk, direct: impl FnOnce(Reading) -> Option<Dma>) -> Setup {
             let image = Image::open("-drive", disk).unwrap();
-            let guest = Arc::new(Guest { memory: Mutex::new(vec![0; 1 << 20]), ..Guest::default() });
             let queue = DiskQueue::new();
+            let direct = direct(queue.reading.clone());
+            let guest = Arc::new(Guest { memory: Mutex::new(vec![0; 1 << 20]), direct, ..Guest::default() });
             let backend = queue.backend();
             let thread = queue.start(image, disk, Handle(guest.clone())).unwrap();
             Setup { guest, backend, thread, token: 0 }
@@ -372,6 +443,48 @@ mod tests {
         assert!(!s.run(BlockOp::Write { offset: 0, len: 512 }));
         drop(s.thread);
         s.backend.submit(BlockJob { token: 0, op: BlockOp::Flush });
+    }
+
+    /// Whether the disk's thread was reading at each write to code, which is told while it goes on.
+    struct Sink(Reading, Mutex<Vec<(u64, bool)>>);
+
+    impl CodeSink for Sink {
+        fn code_written(&self, gpa: u64, _: u64) -> Dropped {
+            self.1.lock().unwrap().push((gpa, self.0.0.try_lock().is_err()));
+            Dropped::UNKNOWN
+        }
+    }
+
+    #[test]
+    fn reads_go_straight_to_memory() {
+        const RAM: usize = 2 * DIRECT_PIECE;
+        let contents: Vec<u8> = (0..DIRECT_PIECE + 3072 + 100).map(|i| (i % 253) as u8).collect();
+        let file = TempFile::new("direct", &contents);
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
+        let ram = Arc::new(Ram::new(memory));
+        ram.mark_code(0x2000, Ram::granules(0, 1));
+        let (mut sink, of_sink) = (None, ram.clone());
+        let disk = Disk { read_only: true, ..disk(&file) };
+        let mut s = Setup::of(&disk, |reading| {
+            let sink = sink.insert(Arc::new(Sink(reading, Mutex::default())));
+            Some(Dma::new(of_sink, sink.clone()))
+        });
+        let read = |at: usize, len: usize| {
+            let mut bytes = vec![0; len];
+            ram.memory().read_slice(&mut bytes, GuestAddress(at as u64)).unwrap();
+            bytes
+        };
+        // Two pieces, of two parts each.
+        assert!(s.run(BlockOp::Read { offset: 512, len: DIRECT_PIECE as u64 + 2048 }));
+        assert!(read(0, DIRECT_PIECE + 2048) == contents[512..DIRECT_PIECE + 2560]);
+        assert!(s.guest.memory.lock().unwrap().iter().all(|byte| *byte == 0), "nothing went the other way");
+        assert_eq!(*sink.unwrap().1.lock().unwrap(), [(0x2000, true)]);
+        s.backend.settle();
+
+        // A last sector that the file has in part comes the other way.
+        let last = (contents.len() / 512 * 512) as u64;
+        assert!(s.run(BlockOp::Read { offset: last, len: 512 }));
+        assert_eq!(s.guest.memory.lock().unwrap()[..101], [&contents[last as usize..], &[0]].concat());
     }
 
     #[test]

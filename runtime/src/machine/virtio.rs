@@ -1,13 +1,15 @@
 //! Virtio devices of any machine: what they are made of on the host's side, and how its threads reach them.
 
+use std::sync::MutexGuard;
+
 use anyhow::{Context, Result};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
-use mimus_hw::virtio::{Entropy, Virtio};
+use mimus_hw::virtio::{Entropy, Target, Virtio};
 
 use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
-use crate::block::{self, DiskQueue, DiskThread, Image};
+use crate::block::{self, DiskQueue, DiskThread, Image, Reading};
 use crate::chardev::Source;
 use crate::config::{Chardev, Disk, VirtioDevice};
 use crate::net::{self, NetQueue, NetThread};
@@ -44,6 +46,16 @@ struct Slot<A>(A);
 impl<A: Access> block::Exchange for Slot<A> {
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
         self.0.access(|device| device.block_fill(token, at, bytes))
+    }
+
+    fn target<'a>(
+        &self,
+        token: u64,
+        at: u64,
+        count: usize,
+        reading: &'a Reading,
+    ) -> Option<(Target, MutexGuard<'a, ()>)> {
+        self.0.access(|device| Some((device.block_target(token, at, count)?, reading.lock())))
     }
 
     fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {

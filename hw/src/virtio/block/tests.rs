@@ -1,22 +1,33 @@
 //! The disk, and what it does to drivers that break the rules.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::virtio::Virtio;
 use crate::virtio::testing::{BASE, Driver, INDIRECT, NEXT, Offered, SIZE, WRITE, setup};
 use mimus_softmmu::Ram;
+use vm_memory::VolatileSlice;
 
+/// Jobs, and how often the device has waited for what is under way.
 #[derive(Clone, Default)]
-struct Jobs(Arc<Mutex<Vec<BlockJob>>>);
+struct Jobs(Arc<Mutex<Vec<BlockJob>>>, Arc<AtomicU32>);
 
 impl BlockBackend for Jobs {
     fn submit(&mut self, job: BlockJob) {
         self.0.lock().unwrap().push(job);
     }
+
+    fn settle(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Jobs {
+    fn settled(&self) -> u32 {
+        self.1.swap(0, Ordering::Relaxed)
+    }
+
     fn take(&self) -> Vec<BlockJob> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
@@ -102,6 +113,27 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
     assert_eq!((bytes[0], bytes[599], bytes[600], bytes[1023], bytes[1024]), (1, 1, 2, 2, 0));
     s.device.block_done(first.token, true);
     assert_eq!(s.driver.used(0), [], "a job ends once");
+}
+
+#[test]
+fn reads_may_go_straight_to_memory_until_a_reset() {
+    let mut s = Setup::new(info());
+    let read = s.request(VIRTIO_BLK_T_IN, 2, &[], &[100, 924]);
+    s.request(VIRTIO_BLK_T_OUT, 63, &[&[7; 512]], &[]);
+    let [first, second] = s.jobs.take()[..] else { panic!("two jobs") };
+    let target = s.device.block_target(first.token, 90, 20).unwrap();
+    let slices = target.slices().unwrap();
+    assert_eq!(slices.iter().map(VolatileSlice::len).collect::<Vec<_>>(), [10, 10]);
+    slices[1].copy_from(&[5u8; 10]);
+    let bytes = s.driver.bytes(&read.writable);
+    assert_eq!((bytes[99], bytes[100], bytes[109], bytes[110]), (0, 5, 5, 0));
+    assert!(s.device.block_target(first.token, 600, 425).is_none(), "beyond the end");
+    assert!(s.device.block_target(second.token, 0, 512).is_none(), "a write takes nothing");
+
+    s.jobs.settled();
+    s.device.set_status(0);
+    assert_eq!(s.jobs.settled(), 1);
+    assert!(s.device.block_target(first.token, 0, 1024).is_none());
 }
 
 #[test]

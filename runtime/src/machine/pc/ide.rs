@@ -1,12 +1,15 @@
 //! The drives on a PC's IDE controller, and the threads that serve them.
 
+use std::sync::MutexGuard;
+
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace, Tray};
+use mimus_hw::virtio::Target;
 
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};
-use crate::block::{DiskQueue, DiskThread, Exchange, Image};
+use crate::block::{DiskQueue, DiskThread, Exchange, Image, Reading};
 use crate::bus::{self, Outside, SharedPc};
 use crate::config::{Disk, IdeDrive, Plug};
 
@@ -29,6 +32,16 @@ impl Cable {
 impl Exchange for Cable {
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
         self.access(|ide| ide.block_fill(self.place, token, at, bytes))
+    }
+
+    fn target<'a>(
+        &self,
+        token: u64,
+        at: u64,
+        count: usize,
+        reading: &'a Reading,
+    ) -> Option<(Target, MutexGuard<'a, ()>)> {
+        self.access(|ide| Some((ide.block_target(self.place, token, at, count)?, reading.lock())))
     }
 
     fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {

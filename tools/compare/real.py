@@ -32,6 +32,8 @@ ROWS = {
     # The compiler proper; its path has the version.
     "gcc": ["/usr/lib/gcc/x86_64-linux-gnu/*/cc1", "-fpreprocessed", "-O2", "-quiet", "/inputs/units.c", "-o", "-"],
     "nodejs": ["/usr/bin/node", "/inputs/work.js"],
+    "shell": ["/bin/dash", "/inputs/work.sh", "shell", "16"],
+    "compile": ["/bin/dash", "/inputs/work.sh", "compile", "10"],
 }
 
 
@@ -61,7 +63,7 @@ def write_inputs(tree):
         "zeros": bytes(ZERO_BYTES),
         "units.c": "".join(unit.replace("NUMBER", str(number)) for number in range(UNITS)).encode(),
     }
-    for name in ("work.py", "work.pl", "work.js", "work.sql"):
+    for name in ("work.py", "work.pl", "work.js", "work.sql", "work.sh", "small.c"):
         with open(os.path.join(SOURCES, name), "rb") as file:
             files[name] = file.read()
     for name, data in files.items():

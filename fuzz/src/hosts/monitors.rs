@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mimus_runtime::config::{Chardev, Config, MonitorSocket};
@@ -222,6 +222,23 @@ fn send(stream: &mut UnixStream, bytes: &[u8]) -> bool {
     !matches!(&read, Ok(0)) && sent.as_ref().err().is_none_or(waits) && read.as_ref().err().is_none_or(waits)
 }
 
+/// Has relative names of files, which clients give, be in a folder until it is dropped.
+struct Within(PathBuf);
+
+impl Within {
+    fn new(folder: &Path) -> Within {
+        let before = std::env::current_dir().expect("a current folder");
+        std::env::set_current_dir(folder).expect("a folder");
+        Within(before)
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        std::env::set_current_dir(&self.0).expect("a folder");
+    }
+}
+
 /// Runs a machine, clients that `next` has the words of, and at the end one that sends `question` and waits for `answer` and
 /// then ends the machine by `end`.
 fn run(
@@ -231,6 +248,7 @@ fn run(
     (question, answer, end): (&[u8], &[u8], &[u8]),
 ) {
     let folder = Folder::new();
+    let _within = Within::new(&folder.file(""));
     let path = folder.file("socket");
     let kernel = folder.file("kernel");
     std::fs::write(&kernel, idle()).expect("a file");

@@ -37,18 +37,15 @@ pub trait Exchange: Send {
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool;
     /// See [`Virtio::block_target`](mimus_hw::virtio::Virtio::block_target). `reading` is locked before the device is not any
     /// more, so that a reset, which has the device locked, finds it free or waits.
-    fn target<'a>(
-        &self,
-        token: u64,
-        at: u64,
-        count: usize,
-        reading: &'a Reading,
-    ) -> Option<(Target, MutexGuard<'a, ()>)>;
+    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>>;
     /// See [`Virtio::block_take`](mimus_hw::virtio::Virtio::block_take).
     fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool;
     /// See [`Virtio::block_done`](mimus_hw::virtio::Virtio::block_done).
     fn done(&self, token: u64, ok: bool);
 }
+
+/// A target, and word of it for who must wait until it is dropped.
+pub type Held<'a> = (Target, MutexGuard<'a, ()>);
 
 /// Held while a disk's thread writes to a [`Target`].
 #[derive(Clone, Debug, Default)]
@@ -337,13 +334,7 @@ mod tests {
             !self.0.refuses.load(Ordering::Acquire)
         }
 
-        fn target<'a>(
-            &self,
-            _: u64,
-            at: u64,
-            count: usize,
-            reading: &'a Reading,
-        ) -> Option<(Target, MutexGuard<'a, ()>)> {
+        fn target<'a>(&self, _: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
             let dma = self.0.direct.as_ref()?;
             let half = count / 2;
             let parts = vec![(at, half), (at + half as u64, count - half)];

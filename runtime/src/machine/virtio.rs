@@ -1,15 +1,13 @@
 //! Virtio devices of any machine: what they are made of on the host's side, and how its threads reach them.
 
-use std::sync::MutexGuard;
-
 use anyhow::{Context, Result};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
-use mimus_hw::virtio::{Entropy, Target, Virtio};
+use mimus_hw::virtio::{Entropy, Virtio};
 
 use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
-use crate::block::{self, DiskQueue, DiskThread, Image, Reading};
+use crate::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use crate::chardev::Source;
 use crate::config::{Chardev, Disk, VirtioDevice};
 use crate::net::{self, NetQueue, NetThread};
@@ -48,13 +46,7 @@ impl<A: Access> block::Exchange for Slot<A> {
         self.0.access(|device| device.block_fill(token, at, bytes))
     }
 
-    fn target<'a>(
-        &self,
-        token: u64,
-        at: u64,
-        count: usize,
-        reading: &'a Reading,
-    ) -> Option<(Target, MutexGuard<'a, ()>)> {
+    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
         self.0.access(|device| Some((device.block_target(token, at, count)?, reading.lock())))
     }
 

@@ -1,15 +1,12 @@
 //! The drives on a PC's IDE controller, and the threads that serve them.
 
-use std::sync::MutexGuard;
-
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace, Tray};
-use mimus_hw::virtio::Target;
 
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};
-use crate::block::{DiskQueue, DiskThread, Exchange, Image, Reading};
+use crate::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
 use crate::bus::{self, Outside, SharedPc};
 use crate::config::{Disk, IdeDrive, Plug};
 
@@ -34,13 +31,7 @@ impl Exchange for Cable {
         self.access(|ide| ide.block_fill(self.place, token, at, bytes))
     }
 
-    fn target<'a>(
-        &self,
-        token: u64,
-        at: u64,
-        count: usize,
-        reading: &'a Reading,
-    ) -> Option<(Target, MutexGuard<'a, ()>)> {
+    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
         self.access(|ide| Some((ide.block_target(self.place, token, at, count)?, reading.lock())))
     }
 

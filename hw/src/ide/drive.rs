@@ -143,7 +143,7 @@ impl Drive {
         self.info().map_or(0, |info| info.sectors.saturating_mul(SECTOR_SIZE))
     }
 
-    /// Puts another medium in, or takes it out. What is under way fails.
+    /// Puts another medium in, or takes it out. What is under way is done with the one before.
     pub(super) fn set_medium(&mut self, medium: Option<Medium>) {
         self.settle();
         self.medium = medium;

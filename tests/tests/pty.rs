@@ -73,6 +73,15 @@ impl Shell {
         output.replace('\r', "").trim_start_matches('\n').to_owned()
     }
 
+    /// Waits until mimus has taken the terminal.
+    fn becomes_raw(&mut self) {
+        let from = Instant::now();
+        while text(&self.session.mode()) == self.before {
+            assert!(from.elapsed() < LIMIT, "the terminal does not become raw");
+            self.session.watch(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for the end and checks that the terminal is as it was.
     fn ends(self, code: Option<i32>) -> String {
         let (ended, mode) = self.session.finish_terminal();
@@ -126,7 +135,7 @@ fn shell_editor_and_keys() {
     let typed = Instant::now();
     shell.session.send(CTRL_C);
     let back = shell.session.expect(PROMPT);
-    assert!(back - typed < Duration::from_secs(5), "Ctrl-C took {:?}", back - typed);
+    assert!(back - typed < Duration::from_secs(90), "sleep went on for {:?}", back - typed);
     assert_eq!(shell.run("echo $?"), "130\n");
 
     // Ctrl-A twice is one for the guest, where it goes to the beginning of the line.
@@ -168,15 +177,13 @@ fn reboot_boots_again_and_ctrl_a_x_quits() {
 #[test]
 fn quits_and_dies_while_the_guest_boots() {
     let mut shell = Shell::start("quit", &[]);
-    shell.session.watch(Duration::from_millis(500));
-    let typed = Instant::now();
+    shell.becomes_raw();
     shell.session.send(&format!("{CTRL_A}x"));
-    shell.ends(Some(0));
-    assert!(typed.elapsed() < Duration::from_secs(2), "quitting took {:?}", typed.elapsed());
+    let text = shell.ends(Some(0));
+    assert!(!text.contains("BusyBox shell on ttyS0"), "it booted to the end");
     for signal in [Signal::TERM, Signal::HUP] {
         let mut shell = Shell::start("signal", &[]);
-        shell.session.watch(Duration::from_millis(500));
-        assert_ne!(text(&shell.session.mode()), shell.before, "the terminal is not raw");
+        shell.becomes_raw();
         shell.session.signal(signal);
         shell.ends(None);
     }

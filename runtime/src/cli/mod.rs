@@ -16,6 +16,7 @@ mod monitors;
 mod net;
 mod options;
 mod suggest;
+mod surface;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub use error::{CliError, open_input, open_output};
+pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
 

@@ -31,6 +31,13 @@ def die(text):
     sys.exit(1)
 
 
+def needs(*pairs):
+    """Ends with all packages that are missing, in one line; each pair is a program and the package that has it."""
+    missing = [package for program, package in pairs if shutil.which(program) is None]
+    if missing:
+        die(f"missing here: apt-get install {' '.join(dict.fromkeys(missing))}")
+
+
 def positive(text):
     number = int(text)
     if number < 1:

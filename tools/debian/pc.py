@@ -95,9 +95,7 @@ def prepare(options):
     options.disk = options.disk or os.path.join(common.GUEST, "disk", "debian-amd64.qcow2")
     if not os.path.exists(options.disk):
         die(f"no {options.disk}: make it with tools/make-disk-pc")
-    for program, package in (("qemu-img", "qemu-utils"), ("ssh", "openssh-client")):
-        if shutil.which(program) is None:
-            die(f"{program} is missing: install the package {package}")
+    common.needs(("qemu-img", "qemu-utils"), ("ssh", "openssh-client"))
     options.scratch = None
     if options.reports:
         os.makedirs(options.reports, exist_ok=True)

@@ -95,6 +95,8 @@ pub struct Config {
     pub uuid: Option<String>,
     /// Where the process's number is written; the file goes when the run ends.
     pub pid_file: Option<PathBuf>,
+    /// What was asked for and has no effect here, a line each, told once when the machine starts.
+    pub warnings: Vec<String>,
 }
 
 impl Default for Config {
@@ -143,6 +145,7 @@ impl Default for Config {
             name: None,
             uuid: None,
             pid_file: None,
+            warnings: Vec::new(),
         }
     }
 }

@@ -23,7 +23,9 @@ fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status.code()),
         Err(error) => {
             // Without a standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "mimus: {error:#}");
+            for line in format!("{error:#}").lines() {
+                let _ = writeln!(io::stderr(), "mimus: {line}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -40,5 +42,8 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
 fn start(config: Config) -> anyhow::Result<ExitStatus> {
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
     tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, file))?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     mimus_runtime::machine::run(&config)
 }

@@ -7,27 +7,34 @@ use super::error::CliError;
 use super::options::{self, Opt, Shape, Status};
 use super::suggest::nearest;
 
+/// A command line in clap's spelling.
+#[derive(Default)]
+pub(super) struct Normalised {
+    /// What clap reads.
+    pub words: Vec<OsString>,
+    /// What is refused already.
+    pub refused: Vec<CliError>,
+}
+
 /// Rewrites `-foo value` as `--foo=value`, so that clap sees long options only and never mistakes a value for an
-/// option. QEMU accepts `--foo` too. Options without support end here, unless the line also asks for help or the
-/// version, which win over any error.
-pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, CliError> {
-    let mut normalised = Vec::new();
-    let mut failure = None;
+/// option. QEMU accepts `--foo` too. A request for help or the version wins over everything else.
+pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Normalised {
+    let mut normalised = Normalised::default();
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         match one(&arg, &mut args) {
             Ok((option, word)) => {
-                if option.name == "help" || option.name == "version" {
-                    return Ok(vec![word]);
+                if matches!(option.name, "help" | "version" | "V") {
+                    return Normalised { words: vec![word], refused: Vec::new() };
                 }
                 if !matches!(option.status, Status::Only(_) | Status::Always) {
-                    normalised.push(word);
+                    normalised.words.push(word);
                 }
             }
-            Err(error) => failure = failure.or(Some(error)),
+            Err(error) => normalised.refused.push(error),
         }
     }
-    failure.map_or(Ok(normalised), Err)
+    normalised
 }
 
 /// One option, its value taken from `rest` if it has one.
@@ -47,7 +54,7 @@ fn one(
     };
     let name = dashed.strip_prefix('-').unwrap_or(dashed);
     let Some(option) = options::find(name) else {
-        return Err(CliError::new(typed.clone(), unknown(name)));
+        return Err(CliError::new(&typed, unknown(name)));
     };
     let mut word = OsString::from(format!("--{}", option.name));
     if option.shape != Shape::Flag {
@@ -70,6 +77,7 @@ fn one(
     }
     match option.status {
         Status::NotYet => Err(CliError::new(typed, "not supported yet")),
+        Status::Lacks(subject) => Err(CliError::new(&typed, subject.lacking(&typed))),
         _ => Ok((option, word)),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use super::{CliError, DEBUGCON_PORT, Given, Stop, argv, debugcon_port, monitors, utf8};
+use super::{CliError, DEBUGCON_PORT, Given, Refused, Stop, argv, debugcon_port, monitors, utf8};
 use crate::config::{Chardev, Config, Debugcon, MonitorSocket, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
@@ -108,35 +108,39 @@ const WORDS: [(&str, &str, &str); 4] =
 
 impl Chardevs {
     /// Parses every `-chardev`.
-    pub(super) fn parse(given: &Given) -> Result<Chardevs, Stop> {
+    pub(super) fn parse(given: &Given, refused: &mut Refused) -> Result<Chardevs, Stop> {
         let mut all = Chardevs::default();
-        for value in given.all("chardev") {
-            let mut items = keyval::split("-chardev", utf8("chardev", value)?)?;
-            for item in items.iter_mut().skip(1) {
-                let word = WORDS.iter().find(|(word, ..)| item.key.is_none() && item.value == *word);
-                if let Some((_, key, value)) = word {
-                    *item = Item { key: Some((*key).to_owned()), value: (*value).to_owned() };
-                }
-            }
-            let (name, values) = match CHARDEV.parse_items(items, None)? {
-                Chosen::Help(text) => return Err(Stop::Print(text)),
-                Chosen::One(name, values) => (name, values),
-            };
-            let option = format!("-chardev {name}");
-            let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
-            if all.0.iter().any(|named| named.id == id) {
-                return Err(CliError::new("-chardev", format!("the id '{id}' is given twice")).into());
-            }
-            let chardev = backend(&option, name, &values)?;
-            all.0.push(Named { id, chardev, user: None });
-        }
+        refused.each(given, "chardev", |text| all.add(text))?;
         Ok(all)
+    }
+
+    fn add(&mut self, text: &str) -> Result<(), Stop> {
+        let mut items = keyval::split("-chardev", text)?;
+        for item in items.iter_mut().skip(1) {
+            let word = WORDS.iter().find(|(word, ..)| item.key.is_none() && item.value == *word);
+            if let Some((_, key, value)) = word {
+                *item = Item { key: Some((*key).to_owned()), value: (*value).to_owned() };
+            }
+        }
+        let (name, values) = match CHARDEV.parse_items(items, None)? {
+            Chosen::Help(text) => return Err(Stop::Print(text)),
+            Chosen::One(name, values) => (name, values),
+        };
+        let option = format!("-chardev {name}");
+        let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
+        if self.0.iter().any(|named| named.id == id) {
+            return Err(CliError::new("-chardev", format!("the id '{id}' is given twice")).into());
+        }
+        let chardev = backend(&option, name, &values)?;
+        self.0.push(Named { id, chardev, user: None });
+        Ok(())
     }
 
     /// The character device `id` for `option`. With `mux` several may use it.
     pub(super) fn take(&mut self, option: &str, id: &str) -> Result<Chardev, CliError> {
         let named = self.0.iter_mut().find(|named| named.id == id);
-        let named = named.ok_or_else(|| CliError::new(option, format!("there is no -chardev with id={id}")))?;
+        let missing = || CliError::new(option, format!("there is no -chardev with id={id}")).following("-chardev");
+        let named = named.ok_or_else(missing)?;
         let shared = named.chardev == Chardev::Stdio { mux: true };
         if let Some(user) = named.user.replace(option.to_owned()).filter(|_| !shared) {
             return Err(CliError::new(option, format!("the character device '{id}' is in use by {user}")));
@@ -188,7 +192,9 @@ pub(super) fn virtconsole(
         VirtioDevice::Console(chardev, _) => Some(chardev),
         _ => None,
     });
-    let bus = consoles.next_back().ok_or_else(|| CliError::new(option, "needs a virtio-serial device before it"))?;
+    let bus = consoles.next_back().ok_or_else(|| {
+        CliError::new(option, "needs a virtio-serial device before it").following("-device virtio-serial-pci")
+    })?;
     if *bus != Chardev::Null {
         return Err(CliError::new(option, "a virtio-serial device has one port so far: add another such device"));
     }

@@ -1,5 +1,7 @@
 //! Disks: `-drive`, `-hda`, `-cdrom`, and what of `-device` goes with them.
 
+use std::ffi::OsStr;
+
 use super::Stop;
 use super::error::CliError;
 use super::families;
@@ -202,7 +204,10 @@ impl Disks {
     }
 
     /// `-hda` and the like, and `-cdrom`: what is at a place of the IDE controller.
-    pub(super) fn at_place(&mut self, option: &str, file: std::path::PathBuf, index: u64) -> Result<(), CliError> {
+    pub(super) fn at_place(&mut self, option: &str, file: &OsStr, index: u64) -> Result<(), CliError> {
+        if file.is_empty() {
+            return Err(CliError::new(option, "the file name is empty"));
+        }
         if self.default == Interface::Virtio {
             return Err(CliError::new(option, "this machine has no IDE controller: use -drive if=virtio"));
         }
@@ -247,11 +252,10 @@ impl Disks {
         let Some(id) = values.text("drive") else { return Ok(None) };
         let found = self.waiting.iter().position(|(known, _)| known == id);
         let Some(index) = found else {
-            let message = match self.ids.iter().any(|known| known == id) {
-                true => format!("drive: '{id}' has a device already"),
-                false => format!("drive: there is no -drive with id={id}"),
-            };
-            return Err(CliError::new(option, message));
+            return Err(match self.ids.iter().any(|known| known == id) {
+                true => CliError::new(option, format!("drive: '{id}' has a device already")),
+                false => CliError::new(option, format!("drive: there is no -drive with id={id}")).following("-drive"),
+            });
         };
         let (_, mut drive) = self.waiting.remove(index);
         if values.text("serial").is_some() {
@@ -297,7 +301,7 @@ impl Disks {
     /// Every disk must have got its device. What is on the IDE controller then.
     pub(super) fn finish(self) -> Result<[[Option<IdeDrive>; 2]; 2], CliError> {
         if let Some((id, _)) = self.waiting.first() {
-            return Err(CliError::new("-drive", format!("no -device uses the drive '{id}'")));
+            return Err(CliError::new("-drive", format!("no -device uses the drive '{id}'")).following("-device"));
         }
         let mut index = 0;
         let mut finished = |drive: Option<Drive>| {

@@ -1,24 +1,65 @@
 //! Errors of the command line, and the files that its options name.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// One line that says which option is wrong and why.
+/// Which option is wrong and why, a line for each that is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{option}: {message}")]
 pub struct CliError {
     /// The option as a user types it, for example `-m`, or `-accel jit` when the message is about that choice.
     pub option: String,
     /// What is wrong, in one line.
     pub message: String,
+    /// The option whose refusal would be the cause of this one.
+    cause: Option<&'static str>,
+    /// What else is wrong.
+    others: Vec<CliError>,
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.option, self.message)?;
+        self.others.iter().try_for_each(|other| write!(f, "\n{other}"))
+    }
 }
 
 impl CliError {
     /// An error about `option`. Control characters of either text, which may quote what was typed, are escaped: the
     /// error stays one line and cannot drive the terminal.
     pub fn new(option: impl AsRef<str>, message: impl AsRef<str>) -> Self {
-        CliError { option: one_line(option.as_ref()), message: one_line(message.as_ref()) }
+        let (option, message) = (one_line(option.as_ref()), one_line(message.as_ref()));
+        CliError { option, message, cause: None, others: Vec::new() }
+    }
+
+    /// Marks an error that there would not be if `cause`, an option as typed, had not been refused: it is not told then.
+    pub(super) fn following(self, cause: &'static str) -> Self {
+        CliError { cause: Some(cause), ..self }
+    }
+
+    /// One error of all of them, without consequences of others and repetitions; `None` if there are none.
+    pub(super) fn all(errors: Vec<CliError>) -> Option<CliError> {
+        let mut flat: Vec<CliError> = Vec::new();
+        for mut error in errors {
+            let others = std::mem::take(&mut error.others);
+            for error in std::iter::once(error).chain(others) {
+                if !flat.contains(&error) {
+                    flat.push(error);
+                }
+            }
+        }
+        let about = |error: &CliError, cause: &str| {
+            error.option.strip_prefix(cause).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':']))
+        };
+        let followed: Vec<bool> = flat
+            .iter()
+            .map(|error| error.cause.is_some_and(|cause| flat.iter().any(|other| about(other, cause))))
+            .collect();
+        let mut told = flat.into_iter().zip(followed).filter(|(_, followed)| !followed).map(|(error, _)| error);
+        let mut first = told.next()?;
+        first.others = told.collect();
+        Some(first)
     }
 
     /// The host refused to do `action` (such as "cannot open") to the file that `option` names.
@@ -71,6 +112,20 @@ pub fn open_output(option: &str, path: &Path) -> Result<File, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_are_told_together_without_their_consequences() {
+        let error = |option: &str| CliError::new(option, "x");
+        let told = |errors: Vec<CliError>| CliError::all(errors).map(|error| error.to_string());
+        assert_eq!(told(vec![]), None);
+        assert_eq!(told(vec![error("-a"), error("-b"), error("-a")]).unwrap(), "-a: x\n-b: x");
+        let nested = CliError::all(vec![error("-a"), error("-b")]).unwrap();
+        assert_eq!(told(vec![error("-c"), nested]).unwrap(), "-c: x\n-a: x\n-b: x");
+        let follows = || error("-device d").following("-drive");
+        assert_eq!(told(vec![follows()]).unwrap(), "-device d: x");
+        assert_eq!(told(vec![follows(), error("-drive: if")]).unwrap(), "-drive: if: x");
+        assert_eq!(told(vec![follows(), error("-drives")]).unwrap(), "-device d: x\n-drives: x");
+    }
 
     #[test]
     fn files_name_option_path_and_reason() {

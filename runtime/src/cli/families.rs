@@ -2,6 +2,7 @@
 
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Kind, Values};
+use super::subjects::{self, Subject};
 use super::suggest::nearest;
 
 /// An option that chooses by name.
@@ -16,7 +17,7 @@ pub(super) struct Family {
     pub heading: &'static str,
     /// What keys that no table lists are called, when there is an open-ended set of them.
     pub unlisted: Option<&'static str>,
-    /// What can be chosen. A name that ends in `*` stands for all names that begin so.
+    /// What can be chosen. A `*` in a name stands for anything.
     pub choices: &'static [Choice],
     /// More of it, the same for all architectures.
     pub common: &'static [Choice],
@@ -32,6 +33,16 @@ pub(super) struct Choice {
     pub offer: Offer,
 }
 
+impl Choice {
+    /// Whether `name` is its name.
+    pub fn is(&self, name: &str) -> bool {
+        match self.name.split_once('*') {
+            None => self.name == name,
+            Some((start, end)) => name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
+        }
+    }
+}
+
 /// Whether something is offered.
 #[derive(Clone, Copy)]
 pub(super) enum Offer {
@@ -39,6 +50,10 @@ pub(super) enum Offer {
     Yes(&'static [Key]),
     /// QEMU has it and mimus does not, yet.
     NotYet,
+    /// The same, since this is missing.
+    Lacks(&'static Subject),
+    /// It is another name of this one.
+    Same(&'static str),
     /// No, and this says what to use.
     Instead(&'static str),
 }
@@ -59,12 +74,36 @@ pub(super) const fn later(name: &'static str) -> Choice {
     Choice { name, help: "", offer: Offer::NotYet }
 }
 
+/// Not supported yet for want of a subject.
+pub(super) const fn lacks(name: &'static str, subject: &'static Subject) -> Choice {
+    Choice { name, help: "", offer: Offer::Lacks(subject) }
+}
+
+/// Another name of `other`.
+pub(super) const fn alias(name: &'static str, other: &'static str) -> Choice {
+    Choice { name, help: "", offer: Offer::Same(other) }
+}
+
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
 }
 
 const fn key_later(name: &'static str) -> Key {
     Key { name, kind: Kind::NotYet, help: "" }
+}
+
+/// Accepted with any of these values, because none makes a difference here.
+const fn among(name: &'static str, words: &'static [&'static str]) -> Key {
+    Key { name, kind: Kind::Among(words), help: "" }
+}
+
+/// Accepted with any value, because it makes no difference here.
+const fn accepted(name: &'static str) -> Key {
+    Key { name, kind: Kind::Accepted, help: "" }
+}
+
+const fn key_lacks(name: &'static str, subject: &'static Subject) -> Key {
+    Key { name, kind: Kind::Lacks(subject), help: "" }
 }
 
 const fn always(name: &'static str, word: &'static str) -> Key {
@@ -136,63 +175,65 @@ pub(super) const MACHINE: Family = Family {
                     Kind::Word(&["on", "off"]),
                     "a high precision event timer; default where there is firmware",
                 ),
-                always("fd-bootchk", "off"),
+                accepted("bus-lock-ratelimit"),
+                always("default-bus-bypass-iommu", "off"),
+                accepted("dump-guest-core"),
+                always("enforce-config-section", "off"),
+                accepted("fd-bootchk"),
+                accepted("graphics"),
+                always("hmat", "off"),
                 always("i8042", "on"),
-                always("mem-merge", "off"),
+                always("igd-passthru", "off"),
+                accepted("kernel-irqchip"),
+                accepted("kernel_irqchip"),
+                accepted("mem-merge"),
                 always("nvdimm", "off"),
                 always("pic", "on"),
                 always("pit", "on"),
                 always("sata", "off"),
                 always("smbus", "off"),
-                always("smm", "off"),
+                among("smm", &["off", "auto"]),
+                accepted("suppress-vmdesc"),
                 always("usb", "off"),
-                always("vmport", "off"),
+                among("vmport", &["off", "auto"]),
                 key_later("append"),
                 key_later("boot"),
-                key_later("bus-lock-ratelimit"),
-                key_later("confidential-guest-support"),
-                key_later("default-bus-bypass-iommu"),
+                key_lacks("confidential-guest-support", &subjects::CONFIDENTIAL),
                 key_later("dt-compatible"),
                 key_later("dtb"),
-                key_later("dump-guest-core"),
                 key_later("dumpdtb"),
                 key_later("firmware"),
-                key_later("graphics"),
-                key_later("hmat"),
                 key_later("initrd"),
                 key_later("kernel"),
-                key_later("kernel-irqchip"),
-                key_later("kernel_irqchip"),
                 key_later("max-fw-size"),
                 key_later("max-ram-below-4g"),
                 key_later("memory"),
                 key_later("memory-backend"),
-                key_later("memory-encryption"),
-                key_later("pcspk-audiodev"),
-                key_later("pflash0"),
-                key_later("pflash1"),
+                key_lacks("memory-encryption", &subjects::CONFIDENTIAL),
+                key_lacks("pcspk-audiodev", &subjects::SOUND),
+                key_lacks("pflash0", &subjects::PFLASH),
+                key_lacks("pflash1", &subjects::PFLASH),
                 key_later("phandle-start"),
-                key_later("sgx-epc"),
+                key_lacks("sgx-epc", &subjects::CONFIDENTIAL),
                 key_later("smbios-entry-point-type"),
                 key_later("smp"),
-                key_later("suppress-vmdesc"),
                 key_later("x-oem-id"),
                 key_later("x-oem-table-id"),
             ],
         ),
-        later("q35"),
+        lacks("q35", &subjects::Q35),
         later("pc-i440fx-*"),
-        later("pc-q35-*"),
-        later("microvm"),
-        later("isapc"),
+        lacks("pc-q35-*", &subjects::Q35),
+        lacks("microvm", &subjects::MICROVM),
+        lacks("isapc", &subjects::ISAPC),
         later("none"),
         later("x-remote"),
-        later("xenfv*"),
-        later("xenpv"),
+        lacks("xenfv*", &subjects::XEN),
+        lacks("xenpv", &subjects::XEN),
         Choice { name: "virt", help: "", offer: Offer::Instead("a machine of riscv64: use -arch riscv64") },
         later("virt*"),
-        later("sifive_*"),
-        later("spike"),
+        lacks("sifive_*", &subjects::BOARDS),
+        lacks("spike", &subjects::BOARDS),
     ],
 };
 
@@ -218,24 +259,26 @@ pub(super) const MACHINE_RISCV: Family = Family {
                 key_later("append"),
                 key_later("boot"),
                 key_later("dtb"),
-                key_later("dump-guest-core"),
+                accepted("dump-guest-core"),
                 key_later("dumpdtb"),
                 key_later("firmware"),
+                accepted("graphics"),
                 key_later("initrd"),
                 key_later("kernel"),
+                accepted("mem-merge"),
                 key_later("memory-backend"),
-                key_later("pflash0"),
-                key_later("pflash1"),
+                key_lacks("pflash0", &subjects::PFLASH),
+                key_lacks("pflash1", &subjects::PFLASH),
                 key_later("smp"),
             ],
         ),
         Choice { name: "pc", help: "", offer: Offer::Instead("a machine of x86_64: use -arch x86_64") },
         later("virt*"),
-        later("sifive_*"),
-        later("spike"),
-        later("microchip-icicle-kit"),
-        later("opentitan"),
-        later("shakti_c"),
+        lacks("sifive_*", &subjects::BOARDS),
+        lacks("spike", &subjects::BOARDS),
+        lacks("microchip-icicle-kit", &subjects::BOARDS),
+        lacks("opentitan", &subjects::BOARDS),
+        lacks("shakti_c", &subjects::BOARDS),
         later("none"),
     ],
 };
@@ -350,14 +393,17 @@ pub(super) const DEVICE: Family = Family {
         ),
         yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
         yes("virtio-net-pci", "a network adapter, virtio", PCI_ADAPTER),
-        yes("virtio-net", "the same", PCI_ADAPTER),
+        alias("virtio-net", "virtio-net-pci"),
+        alias("e1000-82540em", "e1000"),
         yes("ide-hd", "an IDE disk", IDE_KEYS),
         yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
         yes("virtio-blk-pci", "a disk", PCI_BLOCK_KEYS),
+        alias("virtio-blk", "virtio-blk-pci"),
         yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
-        yes("virtio-serial", "the same", PCI_SERIAL_KEYS),
+        alias("virtio-serial", "virtio-serial-pci"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, key_later("rng")]),
+        alias("virtio-rng", "virtio-rng-pci"),
         Choice {
             name: "isa-debugcon",
             help: "",
@@ -376,9 +422,15 @@ pub(super) const DEVICE_RISCV: Family = Family {
     common: DEVICES_LATER,
     choices: &[
         yes("virtio-blk-device", "a disk", BLOCK_KEYS),
+        alias("virtio-blk", "virtio-blk-device"),
         yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
+        alias("virtio-serial", "virtio-serial-device"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-device", "a source of random numbers", &[ID, key_later("rng"), key_later("bus")]),
+        alias("virtio-rng", "virtio-rng-device"),
+        alias("virtio-net", "virtio-net-device"),
+        lacks("virtio-*-pci", &subjects::PCI),
+        lacks("e1000", &subjects::PCI),
         yes(
             "virtio-net-device",
             "a network adapter",
@@ -439,87 +491,110 @@ const IDE_KEYS: &[Key] = &[
 ];
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
-const DEVICES_LATER: &[Choice] = &[
-    later("virtserialport"),
+pub(super) const DEVICES_LATER: &[Choice] = &[
+    lacks("virtserialport", &subjects::VIRTSERIALPORT),
+    lacks("virtio-9p*", &subjects::NINE_P),
+    lacks("virtio-scsi*", &subjects::VIRTIO_SCSI),
+    lacks("virtio-balloon*", &subjects::VIRTIO_BALLOON),
+    lacks("virtio-keyboard*", &subjects::VIRTIO_INPUT),
+    lacks("virtio-mouse*", &subjects::VIRTIO_INPUT),
+    lacks("virtio-tablet*", &subjects::VIRTIO_INPUT),
+    lacks("virtio-input*", &subjects::VIRTIO_INPUT),
+    lacks("virtio-multitouch*", &subjects::VIRTIO_INPUT),
+    lacks("virtio-gpu*", &subjects::VIRTIO_GPU),
+    lacks("virtio-vga*", &subjects::VIRTIO_GPU),
+    lacks("virtio-iommu*", &subjects::IOMMU),
+    lacks("virtio-mem*", &subjects::HOTPLUG),
+    lacks("virtio-pmem*", &subjects::HOTPLUG),
     later("virtio-*"),
-    later("vhost-*"),
-    later("e1000*"),
-    later("rtl8139"),
-    later("ne2k_*"),
-    later("pcnet"),
-    later("vmxnet3"),
-    later("i8255*"),
-    later("igb"),
+    lacks("vhost-vsock*", &subjects::VSOCK),
+    lacks("vhost-user-fs*", &subjects::VIRTIOFS),
+    lacks("vhost-scsi*", &subjects::VIRTIO_SCSI),
+    lacks("vhost-*", &subjects::VHOST),
+    lacks("e1000*", &subjects::E1000E),
+    lacks("rtl8139", &subjects::RTL8139),
+    lacks("ne2k_*", &subjects::NE2K),
+    lacks("pcnet", &subjects::PCNET),
+    lacks("vmxnet3", &subjects::VMXNET3),
+    lacks("i8255*", &subjects::I8255X),
+    lacks("igb", &subjects::IGB),
     later("ide-*"),
-    later("scsi-*"),
-    later("nvme*"),
-    later("ahci"),
+    lacks("scsi-*", &subjects::SCSI),
+    lacks("nvme*", &subjects::NVME),
+    lacks("ahci", &subjects::AHCI),
+    lacks("ich9-ahci", &subjects::AHCI),
+    lacks("ich9-usb-*", &subjects::USB),
+    lacks("ich9-intel-hda", &subjects::SOUND),
     later("ich9-*"),
-    later("lsi53c*"),
-    later("megasas*"),
-    later("mptsas1068"),
-    later("pvscsi"),
-    later("am53c974"),
+    lacks("lsi53c*", &subjects::SCSI),
+    lacks("megasas*", &subjects::SCSI),
+    lacks("mptsas1068", &subjects::SCSI),
+    lacks("pvscsi", &subjects::SCSI),
+    lacks("am53c974", &subjects::SCSI),
+    lacks("piix*-usb-uhci", &subjects::USB),
     later("piix*"),
-    later("sd-card"),
-    later("sdhci-pci"),
-    later("floppy"),
+    lacks("sd-card", &subjects::SD),
+    lacks("sdhci-pci", &subjects::SD),
+    lacks("floppy", &subjects::FLOPPY),
+    lacks("isa-fdc", &subjects::FLOPPY),
     later("isa-*"),
+    lacks("pci-bridge", &subjects::PCIE),
+    lacks("pci-ohci", &subjects::USB),
     later("pci-*"),
-    later("pcie-*"),
-    later("pxb*"),
-    later("ioh3420"),
-    later("i82801b11-bridge"),
-    later("qemu-xhci"),
-    later("nec-usb-xhci"),
-    later("usb-*"),
+    lacks("pcie-*", &subjects::PCIE),
+    lacks("pxb*", &subjects::PCIE),
+    lacks("ioh3420", &subjects::PCIE),
+    lacks("i82801b11-bridge", &subjects::PCIE),
+    lacks("qemu-xhci", &subjects::USB),
+    lacks("nec-usb-xhci", &subjects::USB),
+    lacks("usb-*", &subjects::USB),
     later("VGA"),
-    later("cirrus-vga"),
-    later("vmware-svga"),
-    later("qxl*"),
+    lacks("cirrus-vga", &subjects::CIRRUS),
+    lacks("vmware-svga", &subjects::VMWARE_VGA),
+    lacks("qxl*", &subjects::QXL),
     later("bochs-display"),
-    later("ramfb"),
+    lacks("ramfb", &subjects::RAMFB),
     later("secondary-vga"),
-    later("intel-hda"),
-    later("hda-*"),
-    later("AC97"),
-    later("ES1370"),
-    later("sb16"),
-    later("adlib"),
-    later("gus"),
-    later("cs4231a"),
+    lacks("intel-hda", &subjects::SOUND),
+    lacks("hda-*", &subjects::SOUND),
+    lacks("AC97", &subjects::SOUND),
+    lacks("ES1370", &subjects::SOUND),
+    lacks("sb16", &subjects::SOUND),
+    lacks("adlib", &subjects::SOUND),
+    lacks("gus", &subjects::SOUND),
+    lacks("cs4231a", &subjects::SOUND),
     later("edu"),
-    later("pvpanic*"),
+    lacks("pvpanic*", &subjects::PVPANIC),
     later("ivshmem-*"),
-    later("i6300esb"),
-    later("ib700"),
-    later("intel-iommu"),
-    later("amd-iommu"),
-    later("tpm-*"),
-    later("vfio-*"),
+    lacks("i6300esb", &subjects::WATCHDOG),
+    lacks("ib700", &subjects::WATCHDOG),
+    lacks("intel-iommu", &subjects::IOMMU),
+    lacks("amd-iommu", &subjects::IOMMU),
+    lacks("tpm-*", &subjects::TPM),
+    lacks("vfio-*", &subjects::VFIO),
     later("vmcoreinfo"),
     later("vmgenid"),
     later("loader"),
     later("guest-loader"),
-    later("pc-dimm"),
-    later("nvdimm"),
+    lacks("pc-dimm", &subjects::HOTPLUG),
+    lacks("nvdimm", &subjects::HOTPLUG),
     later("ipmi-*"),
     later("smbus-eeprom"),
-    later("u2f-*"),
-    later("ccid-card-*"),
+    lacks("u2f-*", &subjects::USB),
+    lacks("ccid-card-*", &subjects::USB),
     later("*-x86_64-cpu"),
-    later("AMDVI-PCI"),
+    lacks("AMDVI-PCI", &subjects::IOMMU),
     later("acpi-erst"),
     later("ati-vga"),
     later("ctucan_pci"),
-    later("cxl-*"),
-    later("dc390"),
+    lacks("cxl-*", &subjects::PCIE),
+    lacks("dc390", &subjects::SCSI),
     later("hv-syndbg"),
     later("hyperv-testdev"),
     later("i2c-ddc"),
     later("i8042"),
-    later("i82562"),
-    later("i82801"),
+    lacks("i82562", &subjects::I8255X),
+    lacks("i82801", &subjects::I8255X),
     later("ipoctal232"),
     later("kvaser_pci"),
     later("mc146818rtc"),
@@ -533,12 +608,11 @@ const DEVICES_LATER: &[Choice] = &[
     later("tpci200"),
     later("tulip"),
     later("virtconsole"),
-    later("virtserialport"),
     later("vmbus-bridge"),
     later("vmmouse"),
     later("x-pci-proxy-dev"),
-    later("x3130-upstream"),
-    later("xio3130-downstream"),
+    lacks("x3130-upstream", &subjects::PCIE),
+    lacks("xio3130-downstream", &subjects::PCIE),
 ];
 
 /// `-display`.
@@ -552,13 +626,13 @@ pub(super) const DISPLAY: Family = Family {
     choices: &[
         yes("none", "no display", &[]),
         yes("curses", "the screen's text in this terminal", &[key_later("charset")]),
-        later("gtk"),
-        later("sdl"),
+        lacks("gtk", &subjects::WINDOWS),
+        lacks("sdl", &subjects::WINDOWS),
         Choice { name: "vnc", help: "", offer: Offer::Instead("use -display vnc=HOST:N or -vnc HOST:N") },
-        later("cocoa"),
+        lacks("cocoa", &subjects::WINDOWS),
         later("dbus"),
-        later("egl-headless"),
-        later("spice-app"),
+        lacks("egl-headless", &subjects::WINDOWS),
+        lacks("spice-app", &subjects::SPICE),
     ],
 };
 
@@ -573,9 +647,9 @@ pub(super) const VGA: Family = Family {
     choices: &[
         yes("std", "VGA with the Bochs VBE extensions (default)", &[]),
         yes("none", "no display adapter", &[]),
-        later("cirrus"),
-        later("vmware"),
-        later("qxl"),
+        lacks("cirrus", &subjects::CIRRUS),
+        lacks("vmware", &subjects::VMWARE_VGA),
+        lacks("qxl", &subjects::QXL),
         later("virtio"),
         later("xenfb"),
         later("tcx"),
@@ -606,18 +680,11 @@ impl Family {
         if is_help(&name) {
             return Ok(Chosen::Help(self.list()));
         }
-        let choice = self.find(&name)?;
-        let keys = match choice.offer {
-            Offer::Yes(keys) => keys,
-            Offer::NotYet => {
-                let mut message = format!("'{name}' is not supported yet");
-                if let Some(near) = nearest(&name, self.offered()) {
-                    message.push_str(&format!("; did you mean '{near}'?"));
-                }
-                return Err(CliError::new(self.option, format!("{message} ({})", self.supported())));
-            }
-            Offer::Instead(advice) => return Err(CliError::new(self.option, format!("'{name}': {advice}"))),
+        let choice = match self.find(&name)? {
+            Choice { offer: Offer::Same(other), .. } => self.find(other)?,
+            choice => choice,
         };
+        let Offer::Yes(keys) = choice.offer else { return Err(self.refused(&name, choice)) };
         if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
             return Ok(Chosen::Help(list_keys(choice.name, keys)));
         }
@@ -630,12 +697,23 @@ impl Family {
         Ok(Chosen::One(choice.name, values))
     }
 
+    /// Why a choice that is not offered is refused.
+    fn refused(&self, name: &str, choice: &Choice) -> CliError {
+        match choice.offer {
+            Offer::Instead(advice) => CliError::new(self.option, format!("'{name}': {advice}")),
+            Offer::Lacks(subject) => CliError::new(self.option, subject.lacking(&format!("'{name}'"))),
+            Offer::Yes(_) | Offer::Same(_) | Offer::NotYet => {
+                let mut message = format!("'{name}' is not supported yet");
+                if let Some(near) = nearest(name, self.offered()) {
+                    message.push_str(&format!("; did you mean '{near}'?"));
+                }
+                CliError::new(self.option, format!("{message} ({})", self.supported()))
+            }
+        }
+    }
+
     fn find(&self, name: &str) -> Result<&'static Choice, CliError> {
-        let found = self.all().find(|choice| match choice.name.split_once('*') {
-            None => choice.name == name,
-            Some(("", end)) => name.ends_with(end),
-            Some((start, _)) => name.starts_with(start),
-        });
+        let found = self.all().find(|choice| choice.is(name));
         found.ok_or_else(|| {
             let mut message = format!("'{name}' is not {}", self.noun);
             let plain = self.all().map(|choice| choice.name).filter(|name| !name.contains('*'));

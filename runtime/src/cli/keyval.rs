@@ -1,9 +1,12 @@
 //! `key=value,...` values: one typed parser for every option that has them.
 //!
 //! Items are separated by `,`; `,,` is a literal comma. An item without `=` is the value of the implied key when it
-//! comes first (`-m 512` is `-m size=512`); later it switches an on/off key on.
+//! comes first (`-m 512` is `-m size=512`); later it switches an on/off key on, or off with `no` before it. A key that is
+//! given again counts as it was given last. A JSON object is another way to write such a list.
 
 use super::error::CliError;
+use super::json;
+use super::subjects::Subject;
 use super::suggest::nearest;
 
 /// A key that an option knows.
@@ -32,8 +35,14 @@ pub(super) enum Kind {
     Texts(&'static str),
     /// The setting exists in QEMU and mimus always behaves as this value says.
     Fixed(&'static str),
+    /// The setting exists in QEMU, and any value is accepted because it makes no difference here.
+    Accepted,
+    /// The same, with one of these words.
+    Among(&'static [&'static str]),
     /// The key exists in QEMU and has no meaning here yet.
     NotYet,
+    /// The same, since this is missing.
+    Lacks(&'static Subject),
 }
 
 /// A value that was accepted, under its key's name.
@@ -101,6 +110,9 @@ pub(super) struct Item {
 
 /// Splits `text` at single commas. `option` is named in errors.
 pub(super) fn split(option: &str, text: &str) -> Result<Vec<Item>, CliError> {
+    if text.starts_with('{') {
+        return json::items(option, text);
+    }
     let mut items = Vec::new();
     let mut current = String::new();
     let mut chars = text.chars().peekable();
@@ -137,45 +149,90 @@ pub(super) fn split(option: &str, text: &str) -> Result<Vec<Item>, CliError> {
 
 /// Parses a whole value whose first item may leave out the key `implied`.
 pub(super) fn parse(option: &str, text: &str, implied: &'static str, keys: &[Key]) -> Result<Values, CliError> {
-    let mut items = split(option, text)?;
-    if let Some(first) = items.first_mut()
-        && first.key.is_none()
-        && !keys.iter().any(|key| key.name == first.value)
-    {
-        first.key = Some(implied.to_owned());
-    }
-    typed(option, &items, keys)
+    parse_all(option, [text], implied, keys)
 }
 
-/// Looks every item's key up in `keys` and checks its value.
+/// Parses the values of an option that was given several times, as one.
+pub(super) fn parse_all<'a>(
+    option: &str,
+    texts: impl IntoIterator<Item = &'a str>,
+    implied: &'static str,
+    keys: &[Key],
+) -> Result<Values, CliError> {
+    let mut all = Vec::new();
+    for text in texts {
+        let mut items = split(option, text)?;
+        if let Some(first) = items.first_mut()
+            && first.key.is_none()
+            && !keys.iter().any(|key| key.name == first.value)
+        {
+            first.key = Some(implied.to_owned());
+        }
+        all.append(&mut items);
+    }
+    typed(option, &all, keys)
+}
+
+/// Looks every item's key up in `keys` and checks its value. The error tells of every item that is wrong.
 pub(super) fn typed(option: &str, items: &[Item], keys: &[Key]) -> Result<Values, CliError> {
     let mut values = Values::default();
-    let mut seen: Vec<&'static str> = Vec::new();
-    for Item { key: name, value } in items {
-        let (name, value) = match name {
-            Some(name) => (name.as_str(), Some(value.as_str())),
-            None => (value.as_str(), None),
-        };
-        let key = find(option, name, keys)?;
-        let option = format!("{option}: {name}");
-        if seen.contains(&key.name) && !matches!(key.kind, Kind::Texts(_)) {
-            return Err(CliError::new(option, "given twice"));
-        }
-        seen.push(key.name);
-        let value = match (value, key.kind) {
-            (_, Kind::NotYet) => return Err(CliError::new(option, "not supported yet")),
-            (Some(value), _) => value,
-            (None, Kind::Word(words)) if words.contains(&"on") => "on",
-            (None, Kind::Fixed("on" | "off")) => "on",
-            (None, kind) => {
-                return Err(CliError::new(option, format!("needs a value ('{name}=...'): {}", allowed(kind))));
+    let mut wrong = Vec::new();
+    for item in items {
+        match one(option, item, keys) {
+            Ok((key, value)) => {
+                if !matches!(key.kind, Kind::Texts(_)) {
+                    values.0.retain(|(name, _)| *name != key.name);
+                }
+                values.0.extend(value.map(|value| (key.name, value)));
             }
-        };
-        if let Some(value) = check(&option, value, key.kind)? {
-            values.0.push((key.name, value));
+            Err(error) => wrong.push(error),
         }
     }
-    Ok(values)
+    CliError::all(wrong).map_or(Ok(values), Err)
+}
+
+/// The key of an item, and its value if that changes anything.
+fn one<'a>(option: &str, item: &Item, keys: &'a [Key]) -> Result<(&'a Key, Option<Value>), CliError> {
+    let (name, value) = match &item.key {
+        Some(name) => (name.as_str(), Some(item.value.as_str())),
+        None => match switched_off(&item.value, keys) {
+            Some(name) => (name, Some("off")),
+            None => (item.value.as_str(), None),
+        },
+    };
+    let key = find(option, name, keys)?;
+    let option = format!("{option}: {name}");
+    let value = match (value, key.kind) {
+        (_, Kind::NotYet) => return Err(CliError::new(option, "not supported yet")),
+        (_, Kind::Lacks(subject)) => return Err(CliError::new(option, subject.lacking("it"))),
+        (Some(value), _) => value,
+        (None, Kind::Word(words)) if words.contains(&"on") => "on",
+        (None, Kind::Fixed("on" | "off") | Kind::Accepted | Kind::Among(_)) => "on",
+        (None, kind) => {
+            return Err(CliError::new(option, format!("needs a value ('{name}=...'): {}", allowed(kind))));
+        }
+    };
+    Ok((key, check(&option, value, key.kind)?))
+}
+
+/// The on/off key that `text` switches off, as `nowait` does `wait`.
+fn switched_off<'a>(text: &'a str, keys: &[Key]) -> Option<&'a str> {
+    let name = text.strip_prefix("no")?;
+    let known = |name: &str| keys.iter().find(|key| key.name == name);
+    let switch = |key: &Key| match key.kind {
+        Kind::Word(words) => words.contains(&"off"),
+        kind => matches!(kind, Kind::Fixed("on" | "off")),
+    };
+    (known(text).is_none() && known(name).is_some_and(switch)).then_some(name)
+}
+
+/// The words that QEMU takes for on and off.
+fn on_or_off(text: &str) -> &str {
+    match text {
+        "yes" | "true" | "y" => "on",
+        "no" | "false" | "n" => "off",
+        other => other,
+    }
 }
 
 fn find<'a>(option: &str, name: &str, keys: &'a [Key]) -> Result<&'a Key, CliError> {
@@ -196,7 +253,7 @@ fn find<'a>(option: &str, name: &str, keys: &'a [Key]) -> Result<&'a Key, CliErr
 
 /// Whether a user can achieve anything with a key of this kind.
 fn usable(kind: Kind) -> bool {
-    !matches!(kind, Kind::NotYet | Kind::Fixed(_))
+    !matches!(kind, Kind::NotYet | Kind::Lacks(_) | Kind::Accepted | Kind::Among(_) | Kind::Fixed(_))
 }
 
 /// The check of one value; `None` when it is accepted and changes nothing.
@@ -212,16 +269,20 @@ fn check(option: &str, text: &str, kind: Kind) -> Result<Option<Value>, CliError
             Some(value) => Ok(Some(Value::Number(value))),
             None => Err(wrong("not a size")),
         },
-        Kind::Word(words) => match words.iter().find(|word| **word == text) {
+        Kind::Word(words) => match words.iter().find(|word| **word == text || **word == on_or_off(text)) {
             Some(word) => Ok(Some(Value::Word(word))),
             None => Err(wrong("not known here")),
         },
         Kind::Text(_) | Kind::Texts(_) => Ok(Some(Value::Text(text.to_owned()))),
-        Kind::Fixed(word) if word == text => Ok(None),
-        Kind::Fixed(word) if text == "on" || text == "off" => {
+        Kind::Accepted => Ok(None),
+        Kind::Among(words) if words.contains(&text) || words.contains(&on_or_off(text)) => Ok(None),
+        Kind::Among(_) => Err(wrong("not supported yet")),
+        Kind::Fixed(word) if word == text || word == on_or_off(text) => Ok(None),
+        Kind::Fixed(word) if matches!(on_or_off(text), "on" | "off") => {
             Err(CliError::new(option, format!("'{text}' is not supported yet (it is always '{word}')")))
         }
         Kind::Fixed(_) => Err(wrong("not known here")),
+        Kind::Lacks(subject) => Err(CliError::new(option, subject.lacking("it"))),
         Kind::NotYet => Err(CliError::new(option, "not supported yet")),
     }
 }
@@ -231,10 +292,11 @@ pub(super) fn allowed(kind: Kind) -> String {
     match kind {
         Kind::Number(low, high) => format!("a number from {low} to {high}"),
         Kind::MegaBytes => "a number of MiB, or one with a suffix K, M, G or T".to_owned(),
-        Kind::Word(words) => words.join(" or "),
+        Kind::Word(words) | Kind::Among(words) => words.join(" or "),
         Kind::Text(what) | Kind::Texts(what) => what.to_owned(),
         Kind::Fixed(word) => format!("only '{word}' is supported yet"),
-        Kind::NotYet => "not supported yet".to_owned(),
+        Kind::Accepted => "anything, which makes no difference here".to_owned(),
+        Kind::NotYet | Kind::Lacks(_) => "not supported yet".to_owned(),
     }
 }
 
@@ -281,6 +343,8 @@ mod tests {
         Key { name: "flag", kind: Kind::Word(&["on", "off"]), help: "" },
         Key { name: "usb", kind: Kind::Fixed("off"), help: "" },
         Key { name: "slots", kind: Kind::NotYet, help: "" },
+        Key { name: "cache", kind: Kind::Accepted, help: "" },
+        Key { name: "disk", kind: Kind::Lacks(&crate::cli::subjects::Q35), help: "" },
     ];
 
     fn parsed(text: &str) -> String {
@@ -298,6 +362,7 @@ mod tests {
             ("1,count=0x10", r#"[("size", Number(1048576)), ("count", Number(16))]"#),
             ("count=300,mode=slow", r#"[("count", Number(300)), ("mode", Word("slow"))]"#),
             ("flag", r#"[("flag", Word("on"))]"#),
+            ("1,noflag", r#"[("size", Number(1048576)), ("flag", Word("off"))]"#),
             ("1,flag", r#"[("size", Number(1048576)), ("flag", Word("on"))]"#),
             ("1,flag=off", r#"[("size", Number(1048576)), ("flag", Word("off"))]"#),
             ("usb=off", "[]"),
@@ -314,8 +379,22 @@ mod tests {
             ("count=-1", "-x: count: '-1' is not a number: a number from 1 to 300"),
             ("count=1=2", "-x: count: '1=2' is not a number: a number from 1 to 300"),
             ("count", "-x: count: needs a value ('count=...'): a number from 1 to 300"),
-            ("count=1,count=1", "-x: count: given twice"),
-            ("1,size=2", "-x: size: given twice"),
+            ("count=1,count=2", r#"[("count", Number(2))]"#),
+            ("1,size=2", r#"[("size", Number(2097152))]"#),
+            ("1,flag=yes,noflag", r#"[("size", Number(1048576)), ("flag", Word("off"))]"#),
+            ("usb=no,nousb,cache=x,cache", "[]"),
+            ("nomode", "-x: size: 'nomode' is not a size: a number of MiB, or one with a suffix K, M, G or T"),
+            ("disk=x", "-x: disk: it needs q35, which is not supported yet: use -machine pc"),
+            (
+                "count=0,usb=on,disk",
+                "-x: count: '0' is out of range: a number from 1 to 300\n\
+                 -x: usb: 'on' is not supported yet (it is always 'off')\n\
+                 -x: disk: it needs q35, which is not supported yet: use -machine pc",
+            ),
+            (
+                r#"{"size": "1K", "count": 3, "flag": true}"#,
+                r#"[("count", Number(3)), ("flag", Word("on")), ("size", Number(1024))]"#,
+            ),
             ("mode=medium", "-x: mode: 'medium' is not known here: fast or slow"),
             ("usb=on", "-x: usb: 'on' is not supported yet (it is always 'off')"),
             ("usb", "-x: usb: 'on' is not supported yet (it is always 'off')"),

@@ -10,11 +10,13 @@ mod display;
 mod error;
 mod families;
 mod help;
+mod json;
 mod keyval;
 pub mod logging;
 mod monitors;
 mod net;
 mod options;
+mod subjects;
 mod suggest;
 mod surface;
 #[cfg(test)]
@@ -36,7 +38,7 @@ use crate::config::{
 };
 use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Value, Values};
-use options::{OPTIONS, Repeat, Shape, Status};
+use options::{OPTIONS, Shape, Status};
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,19 +101,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
 
 /// Parses arguments for a guest of `arch` unless they name another.
 fn parse_for(arch: Arch, args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
-    let words = argv::normalise(args)?;
+    let argv::Normalised { words, refused } = argv::normalise(args);
     let matches = command()
         .try_get_matches_from(words)
         .map_err(|error| CliError::new("command line", error.kind().to_string()))?;
     let given = Given { matches };
-    given.check_repeats()?;
     if given.flag("help") {
         return Ok(Invocation::Print(help::help()));
     }
     if given.flag("version") {
         return Ok(Invocation::Print(format!("mimus {}\n", env!("CARGO_PKG_VERSION"))));
     }
-    match config(arch, &given) {
+    match config(arch, &given, Refused(refused)) {
         Ok(config) => Ok(Invocation::Run(Box::new(config))),
         Err(Stop::Print(text)) => Ok(Invocation::Print(text)),
         Err(Stop::Error(error)) => Err(error),
@@ -122,6 +123,31 @@ fn parse_for(arch: Arch, args: impl IntoIterator<Item = OsString>) -> Result<Inv
 enum Stop {
     Print(String),
     Error(CliError),
+}
+
+/// What is refused, to be told all at once.
+struct Refused(Vec<CliError>);
+
+impl Refused {
+    /// Notes why there is no value. A request for a list ends the parsing.
+    fn note<T>(&mut self, result: Result<T, impl Into<Stop>>) -> Result<Option<T>, Stop> {
+        match result.map_err(Into::into) {
+            Ok(value) => Ok(Some(value)),
+            Err(Stop::Error(error)) => {
+                self.0.push(error);
+                Ok(None)
+            }
+            Err(print) => Err(print),
+        }
+    }
+
+    /// Has `parse` look at each value of an option.
+    fn each(&mut self, given: &Given, name: &str, mut parse: impl FnMut(&str) -> Result<(), Stop>) -> Result<(), Stop> {
+        for value in given.all(name) {
+            self.note(utf8(name, value).map_err(Stop::from).and_then(&mut parse))?;
+        }
+        Ok(())
+    }
 }
 
 impl From<CliError> for Stop {
@@ -159,8 +185,15 @@ impl Given {
         self.matches.get_many::<OsString>(name).into_iter().flatten().map(OsString::as_os_str)
     }
 
+    /// The value of an option of which the last one counts.
     fn one(&self, name: &str) -> Option<&OsStr> {
-        self.all(name).next()
+        self.all(name).last()
+    }
+
+    /// All values of an option that count as one, if there are any.
+    fn merged(&self, name: &str) -> Result<Option<Vec<&str>>, CliError> {
+        let values: Vec<&str> = self.all(name).map(|value| utf8(name, value)).collect::<Result<_, _>>()?;
+        Ok((!values.is_empty()).then_some(values))
     }
 
     /// The value of an option whose syntax is text.
@@ -175,17 +208,6 @@ impl Given {
             value => Ok(value.map(PathBuf::from)),
         }
     }
-
-    fn check_repeats(&self) -> Result<(), CliError> {
-        for option in OPTIONS {
-            if let Status::Offered(_, _, Repeat::Once) = option.status
-                && self.all(option.name).nth(1).is_some()
-            {
-                return Err(CliError::new(format!("-{}", option.name), "given more than once"));
-            }
-        }
-        Ok(())
-    }
 }
 
 fn utf8<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, CliError> {
@@ -194,11 +216,30 @@ fn utf8<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, CliError> {
         .ok_or_else(|| CliError::new(format!("-{name}"), format!("'{}' is not valid UTF-8", value.to_string_lossy())))
 }
 
-fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
-    let arch = given.text("arch")?.map_or(Ok(arch), |name| Arch::named("-arch", name))?;
-    let (machines, cpus, devices, default_machine) = arch.families();
+fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Stop> {
+    let named = given.text("arch").and_then(|name| name.map(|name| Arch::named("-arch", name)).transpose());
+    let arch = refused.note(named)?.flatten().unwrap_or(arch);
     let mut config =
         Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
+    refused.note(board(given, arch, &mut config))?;
+    refused.note(cpu(given, arch, &mut config))?;
+    refused.note(given.merged("smp").and_then(|texts| texts.map_or(Ok(()), |texts| smp(&texts))))?;
+    refused.note(ram_size(given, &mut config))?;
+    devices(given, arch, &mut refused, &mut config)?;
+    refused.note(boot(given, arch, &mut config))?;
+    refused.each(given, "d", |text| {
+        config.log |= log_items(text)?;
+        Ok(())
+    })?;
+    config.log_file = refused.note(given.path("D"))?.flatten();
+    config.stats = refused.note(given.path("stats"))?.flatten();
+    config.perf_map = given.flag("perfmap");
+    CliError::all(refused.0).map_or(Ok(config), |error| Err(error.into()))
+}
+
+/// The board and what executes its code.
+fn board(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
+    let (machines, _, _, default_machine) = arch.families();
     config.machine = match arch {
         Arch::X86 => MachineKind::Pc,
         Arch::Riscv => MachineKind::Virt,
@@ -207,17 +248,48 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     if arch == Arch::Riscv && config.hpet.is_some() {
         return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
     }
-    let accel_of_machine = machine(given, machines, default_machine, &mut config)?;
-    accel(given, default_machine, accel_of_machine, &mut config)?;
+    let accel_of_machine = machine(given, machines, default_machine, config)?;
+    accel(given, default_machine, accel_of_machine, config)
+}
+
+fn cpu(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
+    let (_, cpus, ..) = arch.families();
     if let Some(text) = given.text("cpu")? {
         config.cpu = choose(cpus, text, None)?.0.to_owned();
     }
-    if let Some(text) = given.text("smp")? {
-        smp(text)?;
+    Ok(())
+}
+
+/// All devices, and what of the host is behind them.
+fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config) -> Result<(), Stop> {
+    let mut disks = drives(given, arch, refused, config)?;
+    let mut networks = networks(given, refused)?;
+    config.nics = Vec::new();
+    refused.note(adapters(arch, &mut networks, config))?;
+    let mut chardevs = chardev::Chardevs::parse(given, refused)?;
+    let (_, _, family, _) = arch.families();
+    refused.each(given, "device", |text| {
+        let mut hosts = Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs };
+        device(text, arch, family, &mut hosts, config)
+    })?;
+    config.ide = refused.note(disks.finish())?.unwrap_or_default();
+    config.warnings.extend(networks.unused());
+    refused.note(check_ids(config))?;
+    // A PC has an adapter unless something is said of networks, as QEMU's has.
+    let defaults = !given.flag("nodefaults");
+    config.default_cd_rom = defaults;
+    if arch == Arch::X86 && networks.silent() && defaults {
+        config.nics = Config::default().nics;
     }
-    if let Some(text) = given.text("m")? {
-        config.ram_size = ram_size(text)?;
-    }
+    refused.note(display::parse(given, arch, config))?;
+    refused.note(chardev::serial(given, &mut chardevs, config))?;
+    refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
+    refused.note(monitors::identity(given, config))?;
+    Ok(())
+}
+
+/// What is said of disks.
+fn drives(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config) -> Result<disks::Disks, Stop> {
     let default = match arch {
         Arch::X86 => disks::Interface::Ide,
         Arch::Riscv => disks::Interface::Virtio,
@@ -225,46 +297,19 @@ fn config(arch: Arch, given: &Given) -> Result<Config, Stop> {
     let mut disks = disks::Disks::new(default, given.flag("snapshot"));
     // Those with a place come first, and leave the others the rest.
     for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
-        if let Some(file) = given.path(name)? {
-            disks.at_place(&format!("-{name}"), file, index)?;
+        for file in given.all(name) {
+            refused.note(disks.at_place(&format!("-{name}"), file, index))?;
         }
     }
-    for value in given.all("drive") {
-        let disk = disks.drive(utf8("drive", value)?)?;
+    refused.each(given, "drive", |text| {
+        let disk = disks.drive(text)?;
         if disk.is_some() {
-            check_slots("-drive", arch, &config)?;
+            check_slots("-drive", arch, config)?;
         }
         config.virtio.extend(disk.map(VirtioDevice::Block));
-    }
-    let mut networks = networks(given)?;
-    config.nics = Vec::new();
-    adapters(arch, &mut networks, &mut config)?;
-    let mut chardevs = chardev::Chardevs::parse(given)?;
-    for value in given.all("device") {
-        let mut hosts = Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs };
-        device(utf8("device", value)?, arch, devices, &mut hosts, &mut config)?;
-    }
-    config.ide = disks.finish()?;
-    networks.check()?;
-    check_ids(&config)?;
-    // A PC has an adapter unless something is said of networks, as QEMU's has.
-    let defaults = !given.flag("nodefaults");
-    config.default_cd_rom = defaults;
-    if arch == Arch::X86 && networks.silent() && defaults {
-        config.nics = Config::default().nics;
-    }
-    display::parse(given, arch, &mut config)?;
-    chardev::serial(given, &mut chardevs, &mut config)?;
-    monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, &mut config)?;
-    monitors::identity(given, &mut config)?;
-    boot(given, arch, &mut config)?;
-    for value in given.all("d") {
-        config.log |= log_items(utf8("d", value)?)?;
-    }
-    config.log_file = given.path("D")?;
-    config.stats = given.path("stats")?;
-    config.perf_map = given.flag("perfmap");
-    Ok(config)
+        Ok(())
+    })?;
+    Ok(disks)
 }
 
 /// Parses a choice by name; a request for a list ends the parsing.
@@ -283,11 +328,7 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
         if let Some(word) = values.word("hpet") {
             config.hpet = Some(word == "on");
         }
-        if let Some(text) = values.text("accel")
-            && accel.replace(text.to_owned()).is_some()
-        {
-            return Err(CliError::new(format!("-machine {name}: accel"), "given twice").into());
-        }
+        accel = values.text("accel").map(str::to_owned).or(accel);
     }
     Ok(accel)
 }
@@ -322,7 +363,7 @@ fn accel(given: &Given, machine: &str, of_machine: Option<String>, config: &mut 
     Ok(())
 }
 
-fn smp(text: &str) -> Result<(), CliError> {
+fn smp(texts: &[&str]) -> Result<(), CliError> {
     const COUNT: Kind = Kind::Number(1, 4096);
     const KEYS: &[Key] = &[
         Key { name: "cpus", kind: COUNT, help: "" },
@@ -333,7 +374,7 @@ fn smp(text: &str) -> Result<(), CliError> {
         Key { name: "cores", kind: COUNT, help: "" },
         Key { name: "threads", kind: COUNT, help: "" },
     ];
-    for (key, value) in keyval::parse("-smp", text, "cpus", KEYS)?.iter() {
+    for (key, value) in keyval::parse_all("-smp", texts.iter().copied(), "cpus", KEYS)?.iter() {
         if let Value::Number(number) = value
             && *number != 1
         {
@@ -343,44 +384,38 @@ fn smp(text: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-/// RAM in bytes.
-fn ram_size(text: &str) -> Result<u64, CliError> {
+/// Reads `-m`.
+fn ram_size(given: &Given, config: &mut Config) -> Result<(), CliError> {
     const KEYS: &[Key] = &[
         Key { name: "size", kind: Kind::MegaBytes, help: "" },
-        Key { name: "slots", kind: Kind::NotYet, help: "" },
-        Key { name: "maxmem", kind: Kind::NotYet, help: "" },
+        Key { name: "slots", kind: Kind::Lacks(&subjects::HOTPLUG), help: "" },
+        Key { name: "maxmem", kind: Kind::Lacks(&subjects::HOTPLUG), help: "" },
     ];
-    let values = keyval::parse("-m", text, "size", KEYS)?;
-    match values.number("size") {
-        None => Err(CliError::new("-m", format!("'{text}' has no size"))),
-        Some(size) if !(1 << 20..=1 << 40).contains(&size) => {
-            Err(CliError::new("-m", format!("'{text}' is out of range: 1M to 1T")))
-        }
-        Some(size) if !size.is_multiple_of(4096) => {
-            Err(CliError::new("-m", format!("'{text}' is not a multiple of 4K")))
-        }
-        Some(size) => Ok(size),
+    let Some(texts) = given.merged("m")? else { return Ok(()) };
+    let text = texts.join(",");
+    let values = keyval::parse_all("-m", texts, "size", KEYS)?;
+    let Some(size) = values.number("size") else { return Ok(()) };
+    if !(1 << 20..=1 << 40).contains(&size) {
+        return Err(CliError::new("-m", format!("'{text}' is out of range: 1M to 1T")));
     }
+    if !size.is_multiple_of(4096) {
+        return Err(CliError::new("-m", format!("'{text}' is not a multiple of 4K")));
+    }
+    config.ram_size = size;
+    Ok(())
 }
 
 /// What is said of networks.
-fn networks(given: &Given) -> Result<net::Networks, Stop> {
+fn networks(given: &Given, refused: &mut Refused) -> Result<net::Networks, Stop> {
     let mut networks = net::Networks::default();
-    for value in given.all("netdev") {
-        networks.netdev(utf8("netdev", value)?)?;
-    }
-    for value in given.all("nic") {
-        networks.nic(utf8("nic", value)?)?;
-    }
-    for value in given.all("net") {
-        networks.net(utf8("net", value)?)?;
-    }
+    refused.each(given, "netdev", |text| networks.netdev(text))?;
+    refused.each(given, "nic", |text| networks.nic(text))?;
+    refused.each(given, "net", |text| networks.net(text))?;
     Ok(networks)
 }
 
 /// Network adapters for PCI by their names as devices.
-const PCI_ADAPTERS: &[(&str, NicModel)] =
-    &[("e1000", NicModel::E1000), ("virtio-net-pci", NicModel::Virtio), ("virtio-net", NicModel::Virtio)];
+const PCI_ADAPTERS: &[(&str, NicModel)] = &[("e1000", NicModel::E1000), ("virtio-net-pci", NicModel::Virtio)];
 
 /// Network adapters that a machine has.
 fn adapter_count(config: &Config) -> usize {
@@ -462,7 +497,7 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,
             },
-            "virtio-serial-pci" | "virtio-serial" | "virtio-serial-device" => {
+            "virtio-serial-pci" | "virtio-serial-device" => {
                 VirtioDevice::Console(Chardev::Null, disks::plug(&option, &values)?)
             }
             _ => VirtioDevice::Rng(disks::plug(&option, &values)?),
@@ -503,11 +538,11 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     for directory in given.all("L") {
         config.data_dirs.push(PathBuf::from(directory));
     }
-    if let Some(text) = given.text("boot")? {
+    if let Some(texts) = given.merged("boot")? {
         if arch != Arch::X86 {
             return Err(CliError::new("-boot", "only the machine pc has firmware that it is for"));
         }
-        config.boot = boot_order(text)?;
+        config.boot = boot_order(texts)?;
     }
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
@@ -516,7 +551,7 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
     }
     let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
     match without_kernel {
-        Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel")),
+        Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel").following("-kernel")),
         _ if arch == Arch::X86 && matches!(config.bios, Bios::File(_)) && config.kernel.is_some() => {
             Err(CliError::new("-bios", "firmware of the machine pc does not start a -kernel yet"))
         }
@@ -528,7 +563,7 @@ fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> 
 }
 
 /// What firmware boots.
-fn boot_order(text: &str) -> Result<Boot, CliError> {
+fn boot_order(texts: Vec<&str>) -> Result<Boot, CliError> {
     const KEYS: &[Key] = &[
         Key { name: "order", kind: Kind::Text("drives"), help: "" },
         Key { name: "once", kind: Kind::NotYet, help: "" },
@@ -538,7 +573,7 @@ fn boot_order(text: &str) -> Result<Boot, CliError> {
         Key { name: "reboot-timeout", kind: Kind::NotYet, help: "" },
         Key { name: "strict", kind: Kind::NotYet, help: "" },
     ];
-    let values = keyval::parse("-boot", text, "order", KEYS)?;
+    let values = keyval::parse_all("-boot", texts, "order", KEYS)?;
     let mut boot = Boot::default();
     if let Some(order) = values.text("order") {
         boot.order = [0; 3];

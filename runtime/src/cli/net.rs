@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
 
 use super::Stop;
 use super::error::CliError;
-use super::families::{Chosen, Family, later, yes};
+use super::families::{Chosen, DEVICES_LATER, Family, Offer, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
+use super::subjects;
 use crate::config::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
@@ -102,14 +103,14 @@ pub(super) const NETDEV: Family = Family {
         yes("stream", "frames over a stream, as to passt", STREAM),
         yes("dgram", "frames in datagrams", DGRAM),
         yes("socket", "frames to another guest", SOCKET),
-        later("tap"),
-        later("bridge"),
+        lacks("tap", &subjects::TAP),
+        lacks("bridge", &subjects::TAP),
         later("l2tpv3"),
         later("vde"),
         later("netmap"),
         later("hubport"),
-        later("vhost-user"),
-        later("vhost-vdpa"),
+        lacks("vhost-user", &subjects::VHOST),
+        lacks("vhost-vdpa", &subjects::VHOST),
         later("vmnet-*"),
         later("af-xdp"),
         later("passt"),
@@ -212,11 +213,12 @@ impl Networks {
 
     fn take(&mut self, option: &str, id: &str) -> Result<Netdev, CliError> {
         let Some(index) = self.waiting.iter().position(|netdev| netdev.id == id) else {
-            let message = match self.ids.iter().any(|known| known == id) {
-                true => format!("netdev: '{id}' has a device already"),
-                false => format!("netdev: there is no -netdev with id={id}"),
-            };
-            return Err(CliError::new(option, message));
+            return Err(match self.ids.iter().any(|known| known == id) {
+                true => CliError::new(option, format!("netdev: '{id}' has a device already")),
+                false => {
+                    CliError::new(option, format!("netdev: there is no -netdev with id={id}")).following("-netdev")
+                }
+            });
         };
         Ok(self.waiting.remove(index))
     }
@@ -238,18 +240,17 @@ impl Networks {
             let free = self.wanted.iter_mut().find(|wanted| wanted.option == "-net nic" && wanted.netdev.is_none());
             match free {
                 Some(wanted) => wanted.netdev = Some(netdev),
-                None => return Err(CliError::new("-net", "needs a -net nic for each network")),
+                None => {
+                    return Err(CliError::new("-net", "needs a -net nic for each network").following("-net nic"));
+                }
             }
         }
         Ok(std::mem::take(&mut self.wanted))
     }
 
-    /// Every network must have got its adapter.
-    pub(super) fn check(&self) -> Result<(), CliError> {
-        match self.waiting.first() {
-            Some(netdev) => Err(CliError::new("-netdev", format!("no -device uses the network '{}'", netdev.id))),
-            None => Ok(()),
-        }
+    /// What is to be told of networks that no adapter is in.
+    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
+        self.waiting.iter().map(|netdev| format!("-netdev: no -device uses the network '{}'", netdev.id))
     }
 }
 
@@ -263,6 +264,10 @@ fn adapter(option: &str, items: &mut Vec<Item>, mac: &str) -> Result<Wanted, Cli
     let model = model.map(|name| {
         let found = MODELS.iter().find(|(known, _)| *known == name).map(|(_, model)| *model);
         found.ok_or_else(|| {
+            let lacking = DEVICES_LATER.iter().find(|choice| choice.is(&name)).map(|choice| choice.offer);
+            if let Some(Offer::Lacks(subject)) = lacking {
+                return CliError::new(option, subject.lacking(&format!("model={name}")));
+            }
             let names: Vec<&str> = MODELS.iter().map(|(name, _)| *name).collect();
             CliError::new(option, format!("model: '{name}' is not supported yet (supported: {})", names.join(", ")))
         })

@@ -1,5 +1,6 @@
-//! The one table of option names: mimus's own, and QEMU 7.2's other system options, which answer "not supported yet".
+//! The one table of option names: mimus's own, and QEMU 7.2's other system options, which say what is missing.
 
+use super::subjects::{self, Subject};
 use Section::{Boot, Console, General, Logs, Machine};
 
 /// An option.
@@ -32,10 +33,12 @@ pub(super) enum Status {
     Offered(Section, &'static str, Repeat),
     /// Only this value is accepted, because mimus always behaves so.
     Only(&'static str),
-    /// The flag is accepted, because mimus always behaves so.
+    /// Accepted, with any value if there is one, because mimus always behaves so.
     Always,
     /// QEMU has it and mimus does not, yet.
     NotYet,
+    /// The same, since this is missing.
+    Lacks(&'static Subject),
 }
 
 /// A part of the help.
@@ -65,7 +68,7 @@ pub(super) const SECTIONS: &[(Section, &str)] = &[
 /// What giving an option again means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// An error: one of the two would be ignored.
+    /// The last one counts, as QEMU has it.
     Once,
     /// Each counts.
     Each,
@@ -111,6 +114,21 @@ const fn later(name: &'static str) -> Opt {
 /// Not supported yet, without a value.
 const fn later_flag(name: &'static str) -> Opt {
     Opt { name, alias: None, shape: Shape::Flag, status: Status::NotYet }
+}
+
+/// Accepted with any value, because it makes no difference here.
+const fn accepted(name: &'static str, value: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Value(value), status: Status::Always }
+}
+
+/// Not supported yet for want of a subject, with a value.
+const fn lacks(name: &'static str, subject: &'static Subject) -> Opt {
+    Opt { name, alias: None, shape: Shape::FreeText(""), status: Status::Lacks(subject) }
+}
+
+/// Not supported yet for want of a subject, without a value.
+const fn lacks_flag(name: &'static str, subject: &'static Subject) -> Opt {
+    Opt { name, alias: None, shape: Shape::Flag, status: Status::Lacks(subject) }
 }
 
 /// Every option there is.
@@ -251,7 +269,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     always("no-user-config"),
     always("no-fd-bootchk"),
     // Standard options.
-    later("numa"),
+    lacks("numa", &subjects::NUMA),
     later("add-fd"),
     later("set"),
     each(
@@ -262,36 +280,36 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     later("mem-path"),
     later_flag("mem-prealloc"),
-    later("k"),
+    accepted("k", "LAYOUT"),
     later("audio"),
     later_flag("audio-help"),
     later("audiodev"),
     // Block devices.
-    later("fda"),
-    later("fdb"),
+    lacks("fda", &subjects::FLOPPY),
+    lacks("fdb", &subjects::FLOPPY),
     later("blockdev"),
     later("mtdblock"),
-    later("sd"),
-    later("pflash"),
-    later("fsdev"),
-    later("virtfs"),
+    lacks("sd", &subjects::SD),
+    lacks("pflash", &subjects::PFLASH),
+    lacks("fsdev", &subjects::NINE_P),
+    lacks("virtfs", &subjects::NINE_P),
     later("iscsi"),
     // USB.
-    later_flag("usb"),
-    later("usbdevice"),
+    lacks_flag("usb", &subjects::USB),
+    lacks("usbdevice", &subjects::USB),
     // Display.
-    later_flag("full-screen"),
+    lacks_flag("full-screen", &subjects::WINDOWS),
     later("g"),
     later_flag("portrait"),
     later("rotate"),
-    later("spice"),
+    lacks("spice", &subjects::SPICE),
     // PC only.
     later("acpitable"),
     later_flag("no-acpi"),
     later("smbios"),
     later_flag("win2k-hack"),
     // Network, character devices, TPM.
-    later("tpmdev"),
+    lacks("tpmdev", &subjects::TPM),
     // Boot.
     later("dtb"),
     later("fw_cfg"),
@@ -307,16 +325,16 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("echr"),
     later_flag("enable-kvm"),
     later_flag("enable-sync-profile"),
-    later("icount"),
-    later("incoming"),
-    later("loadvm"),
+    lacks("icount", &subjects::REPLAY),
+    lacks("incoming", &subjects::MIGRATION),
+    lacks("loadvm", &subjects::MIGRATION),
     later("msg"),
     later_flag("no-shutdown"),
     later("object"),
     later_flag("old-param"),
-    later_flag("only-migratable"),
+    lacks_flag("only-migratable", &subjects::MIGRATION),
     later("overcommit"),
-    later("plugin"),
+    lacks("plugin", &subjects::PLUGINS),
     later_flag("preconfig"),
     later("prom-env"),
     later("qtest"),
@@ -331,9 +349,9 @@ pub(super) const OPTIONS: &[Opt] = &[
     later_flag("singlestep"),
     later("trace"),
     later("watchdog-action"),
-    later_flag("xen-attach"),
-    later("xen-domid"),
-    later_flag("xen-domid-restrict"),
+    lacks_flag("xen-attach", &subjects::XEN),
+    lacks("xen-domid", &subjects::XEN),
+    lacks_flag("xen-domid-restrict", &subjects::XEN),
 ];
 
 /// The option of this name or alias (without dash). Case counts: `-m` is not `-M`.
@@ -365,12 +383,12 @@ mod tests {
         for option in OPTIONS {
             match option.status {
                 Status::Only(value) => assert_eq!(option.shape, Shape::Value(value), "{}", option.name),
-                Status::Always => assert_eq!(option.shape, Shape::Flag, "{}", option.name),
+                Status::Always => assert!(!matches!(option.shape, Shape::FreeText(_)), "{}", option.name),
                 Status::Offered(section, help, _) => {
                     assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", option.name);
                     assert!(!help.is_empty(), "{}", option.name);
                 }
-                Status::NotYet => {}
+                Status::NotYet | Status::Lacks(_) => {}
             }
         }
     }

@@ -5,6 +5,7 @@ mod net;
 use std::fmt;
 use std::path::PathBuf;
 
+use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
 pub use crate::display::{VncPlace, VncTarget};
@@ -27,8 +28,12 @@ pub struct Config {
     pub smp: u8,
     /// Name of the CPU model; always a name that `-cpu help` lists.
     pub cpu: String,
+    /// What is different about a PC's CPU.
+    pub cpu_features: CpuFeatures,
     /// How guest code is executed.
     pub accel: Accel,
+    /// Each instruction is translated on its own.
+    pub one_insn_per_tb: bool,
     /// What runs before the kernel. A PC without any starts its kernel at once, as it does by default when it has one.
     pub bios: Bios,
     /// Where firmware's files are looked for first.
@@ -107,7 +112,9 @@ impl Default for Config {
             ram_size: DEFAULT_RAM_SIZE,
             smp: 1,
             cpu: DEFAULT_CPU.to_owned(),
+            cpu_features: CpuFeatures::default(),
             accel: Accel::default(),
+            one_insn_per_tb: false,
             bios: Bios::Default,
             data_dirs: Vec::new(),
             boot: Boot::default(),
@@ -148,6 +155,15 @@ impl Default for Config {
             warnings: Vec::new(),
         }
     }
+}
+
+/// What is different about a PC's CPU.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CpuFeatures {
+    /// What CPUID does not tell of.
+    pub hidden: FeatureSet,
+    /// Linear addresses may have 57 bits.
+    pub la57: bool,
 }
 
 /// A board that can be built.

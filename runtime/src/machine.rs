@@ -413,7 +413,10 @@ impl<B: Board> Runner<B> {
         let (board, cpu) = B::build(&parts)?;
         let wanted = jit.is_some() && config.perf_map;
         let perf = if wanted { Some(PerfMap::create().context("-perfmap")?) } else { None };
-        let vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf, kicker.clone());
+        let mut vcpu = Vcpu::new(cpu, cache.clone(), jit.clone(), perf, kicker.clone());
+        if config.one_insn_per_tb {
+            vcpu.translate_singly();
+        }
         let mut runner = Runner {
             control: Closer(Control::new(kicker.clone())),
             monitors: Monitors::default(),

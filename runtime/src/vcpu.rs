@@ -122,6 +122,8 @@ pub struct Vcpu<C: GuestCpu> {
     /// The block found next, if its code is the quick tier's, was executed often enough to be compiled.
     hot: bool,
     perf: Option<PerfMap>,
+    /// Most instructions in a block.
+    block_insns: u32,
     /// Linear addresses that a debugger wants the guest stopped at, in order. No block begins at one of them or goes across it.
     breakpoints: Vec<u64>,
     stop: Option<Stop>,
@@ -184,6 +186,7 @@ impl<C: GuestCpu> Vcpu<C> {
             sampled: true,
             hot: false,
             perf,
+            block_insns: C::MAX_BLOCK_INSNS,
             breakpoints: Vec::new(),
             stop: None,
         }
@@ -602,7 +605,7 @@ impl<C: GuestCpu> Vcpu<C> {
     fn insert(&mut self, key: TbKey, index: usize, context: u64) -> Result<Found, Raised> {
         // Twice at most: another vCPU may write the bytes while they are translated.
         for _ in 0..2 {
-            let Translated { block, pages, bytes, read } = self.translate(C::MAX_BLOCK_INSNS)?;
+            let Translated { block, pages, bytes, read } = self.translate(self.block_insns)?;
             let ram = self.cpu.mmu().ram.clone();
             if !pages.iter().all(|&(page, _)| ram.keeps_code(page)) {
                 return Ok(Found::Uncached(Box::new(block)));
@@ -639,6 +642,11 @@ impl<C: GuestCpu> Vcpu<C> {
         }
         let Translated { block, .. } = self.translate(1)?;
         Ok(Found::Uncached(Box::new(block)))
+    }
+
+    /// Translates each instruction on its own from now on.
+    pub fn translate_singly(&mut self) {
+        self.block_insns = 1;
     }
 
     /// Translates at most `max_insns` instructions at the guest PC.

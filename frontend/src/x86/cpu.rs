@@ -16,6 +16,7 @@ use crate::context::{Contexts, Place};
 use crate::guest::GuestCpu;
 
 use super::exception::{Exception, RETRY};
+use super::features::FeatureSet;
 use super::fp::{self, Mxcsr};
 use super::fpu::CODE_CHANGED;
 use super::helpers;
@@ -100,11 +101,13 @@ pub struct Features {
     pub la57: bool,
     /// TSC frequency in Hz, told by CPUID where it has a leaf for it.
     pub tsc_hz: u64,
+    /// What CPUID does not tell of, though it is there.
+    pub hidden: FeatureSet,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Features { la57: false, tsc_hz: 1_000_000_000 }
+        Features { la57: false, tsc_hz: 1_000_000_000, hidden: FeatureSet::default() }
     }
 }
 

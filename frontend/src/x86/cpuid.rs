@@ -6,6 +6,7 @@
 //! measuring them.
 
 use super::cpu::Cpu;
+use super::features::Word;
 use super::paging::PHYSICAL_BITS;
 use super::state::reg;
 
@@ -56,8 +57,7 @@ static LEAVES: &[Leaf] = &[
     row(4, Some(0), |_, _| cache(1, 1, 32, 8)),
     row(4, Some(1), |_, _| cache(2, 1, 32, 8)),
     row(4, Some(2), |_, _| cache(3, 2, 1024, 16)),
-    // ARAT: the APIC timer runs in every idle state.
-    row(6, None, |_, _| [1 << 2, 0, 0, 0]),
+    row(6, None, |_, _| [LEAF6_EAX, 0, 0, 0]),
     row(7, Some(0), structured_features),
     // BHI_DIS_S in IA32_SPEC_CTRL.
     row(7, Some(2), |_, _| [0, 0, 0, 1 << 4]),
@@ -76,8 +76,7 @@ static LEAVES: &[Leaf] = &[
     row(0x8000_0004, None, |_, _| brand(32)),
     // L2: 1024 KiB, 16-way (code 8), 64-byte lines.
     row(0x8000_0006, None, |_, _| [0, 0, 1024 << 16 | 8 << 12 | 64, 0]),
-    // Invariant TSC.
-    row(0x8000_0007, None, |_, _| [0, 0, 0, 1 << 8]),
+    row(0x8000_0007, None, |_, _| [0, 0, 0, EXTENDED7_EDX]),
     row(0x8000_0008, None, |cpu, _| {
         let linear = if cpu.features.la57 { 57 } else { 48 };
         [PHYSICAL_BITS | linear << 8, 0, 0, 0]
@@ -114,31 +113,76 @@ const LEAF1_ECX: u32 = bits(&[0, 9, 13, 17, 19, 20, 23, 24, 31]);
 /// FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
 const LEAF1_EDX: u32 = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26]);
 
+/// The APIC, which mirrors its global enable (SDM vol. 3A, 10.4.3).
+const LEAF1_EDX_APIC: u32 = 1 << 9;
+
+/// ARAT: the APIC timer runs in every idle state.
+const LEAF6_EAX: u32 = 1 << 2;
+
+/// FSGSBASE, TSC_ADJUST, FDP_EXCPTN_ONLY, SMEP, ERMS, INVPCID, no FCS and FDS, SMAP.
+const LEAF7_EBX: u32 = bits(&[0, 1, 6, 7, 9, 10, 13, 20]);
+
+/// UMIP.
+const LEAF7_ECX: u32 = 1 << 2;
+
+/// IA32_SPEC_CTRL with IBRS and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES.
+const LEAF7_EDX: u32 = bits(&[26, 29]);
+
+/// LAHF in 64-bit mode.
+const EXTENDED1_ECX: u32 = 1;
+
+/// NX, 1 GiB pages, RDTSCP, long mode.
+const EXTENDED1_EDX: u32 = bits(&[20, 26, 27, 29]);
+
+/// SYSCALL, which is told in 64-bit mode only, where alone it exists.
+const EXTENDED1_EDX_SYSCALL: u32 = 1 << 11;
+
+/// Invariant TSC.
+const EXTENDED7_EDX: u32 = 1 << 8;
+
+/// What the CPU has, by word.
+pub(super) const OFFERED: &[(Word, u32)] = &[
+    (Word::Leaf1Edx, LEAF1_EDX | LEAF1_EDX_APIC),
+    (Word::Leaf1Ecx, LEAF1_ECX),
+    (Word::Leaf6Eax, LEAF6_EAX),
+    (Word::Leaf7Ebx, LEAF7_EBX),
+    (Word::Leaf7Ecx, LEAF7_ECX),
+    (Word::Leaf7Edx, LEAF7_EDX),
+    (Word::Extended1Edx, EXTENDED1_EDX | EXTENDED1_EDX_SYSCALL),
+    (Word::Extended1Ecx, EXTENDED1_ECX),
+    (Word::Extended7Edx, EXTENDED7_EDX),
+    (Word::ArchCapabilities, ARCH_CAPABILITIES as u32),
+];
+
+/// Where CPUID tells of a word: leaf, subleaf, and number of the register.
+const PLACES: &[(Word, u32, u32, usize)] = &[
+    (Word::Leaf1Edx, 1, 0, 3),
+    (Word::Leaf1Ecx, 1, 0, 2),
+    (Word::Leaf6Eax, 6, 0, 0),
+    (Word::Leaf7Ebx, 7, 0, 1),
+    (Word::Leaf7Ecx, 7, 0, 2),
+    (Word::Leaf7Edx, 7, 0, 3),
+    (Word::Extended1Edx, 0x8000_0001, 0, 3),
+    (Word::Extended1Ecx, 0x8000_0001, 0, 2),
+    (Word::Extended7Edx, 0x8000_0007, 0, 3),
+];
+
 fn features(cpu: &mut Cpu, _: u32) -> Regs {
     const CLFLUSH_QWORDS: u32 = 8;
-    // The APIC bit mirrors the APIC's global enable (SDM vol. 3A, 10.4.3).
-    let apic = if cpu.bus.apic_base() & 1 << 11 != 0 { 1 << 9 } else { 0 };
+    let apic = if cpu.bus.apic_base() & 1 << 11 != 0 { LEAF1_EDX_APIC } else { 0 };
     [SIGNATURE, CLFLUSH_QWORDS << 8 | 1 << 16, LEAF1_ECX, LEAF1_EDX | apic]
 }
 
 fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
-    // FSGSBASE, TSC_ADJUST, FDP_EXCPTN_ONLY, SMEP, ERMS, INVPCID, no FCS and FDS, SMAP.
-    const EBX: u32 = bits(&[0, 1, 6, 7, 9, 10, 13, 20]);
-    const UMIP: u32 = 1 << 2;
     const LA57: u32 = 1 << 16;
-    // IA32_SPEC_CTRL with IBRS and IA32_PRED_CMD; IA32_ARCH_CAPABILITIES.
-    const EDX: u32 = bits(&[26, 29]);
     const LAST_SUBLEAF: u32 = 2;
-    [LAST_SUBLEAF, EBX, if cpu.features.la57 { UMIP | LA57 } else { UMIP }, EDX]
+    let la57 = if cpu.features.la57 { LA57 } else { 0 };
+    [LAST_SUBLEAF, LEAF7_EBX, LEAF7_ECX | la57, LEAF7_EDX]
 }
 
 fn extended_features(cpu: &mut Cpu, _: u32) -> Regs {
-    // LAHF in 64-bit mode.
-    const ECX: u32 = 1;
-    // NX, 1 GiB pages, RDTSCP, long mode.
-    const EDX: u32 = bits(&[20, 26, 27, 29]);
-    // SYSCALL is told in 64-bit mode only, where alone it exists.
-    [SIGNATURE, 0, ECX, EDX | if cpu.state.code64() { 1 << 11 } else { 0 }]
+    let syscall = if cpu.state.code64() { EXTENDED1_EDX_SYSCALL } else { 0 };
+    [SIGNATURE, 0, EXTENDED1_ECX, EXTENDED1_EDX | syscall]
 }
 
 /// Leaf 4: a cache of `kib` KiB with 64-byte lines; `kind` 1 data, 2 code, 3 unified.
@@ -183,7 +227,14 @@ fn query(cpu: &mut Cpu, leaf: u32, subleaf: u32) -> Regs {
         _ => LAST_BASIC,
     };
     let found = LEAVES.iter().find(|row| row.leaf == leaf && row.subleaf.is_none_or(|s| s == subleaf));
-    found.map_or([0; 4], |row| (row.build)(cpu, subleaf))
+    let mut regs = found.map_or([0; 4], |row| (row.build)(cpu, subleaf));
+    for (word, _, _, register) in PLACES.iter().filter(|(_, of, sub, _)| {
+        // Only leaf 7 of these looks at ECX.
+        *of == leaf && (leaf != 7 || *sub == subleaf)
+    }) {
+        regs[*register] &= !cpu.features.hidden.word(*word);
+    }
+    regs
 }
 
 /// CPUID.
@@ -194,4 +245,32 @@ pub extern "C" fn cpuid(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
         cpu.state.gpr[register] = value.into();
     }
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::x86::features::{Feature, FeatureSet};
+    use crate::x86::{Features, NoDevices};
+
+    #[test]
+    fn what_is_hidden_is_not_told() {
+        let memory = vm_memory::GuestMemoryMmap::from_ranges(&[(vm_memory::GuestAddress(0), 0x1000)]).unwrap();
+        let ram = Arc::new(mimus_softmmu::Ram::new(memory));
+        let mut cpu = Cpu::new(ram, Arc::new(NoDevices), Box::new(NoDevices), Features::default());
+        let leaves = [(1, 0), (6, 0), (7, 0), (7, 2), (0x8000_0001, 0), (0x8000_0007, 0)];
+        let before = leaves.map(|(leaf, subleaf)| query(&mut cpu, leaf, subleaf));
+        let hidden = ["sse4.2", "smap", "nx", "umip"].map(|name| Feature::named(name).unwrap());
+        cpu.features.hidden = hidden.into_iter().fold(FeatureSet::default(), FeatureSet::with);
+        let mut expected = before;
+        expected[0][2] &= !(1 << 20);
+        expected[2][1] &= !(1 << 20);
+        expected[2][2] &= !(1 << 2);
+        expected[4][3] &= !(1 << 20);
+        assert_eq!(leaves.map(|(leaf, subleaf)| query(&mut cpu, leaf, subleaf)), expected);
+        cpu.features.hidden = FeatureSet::offered();
+        assert_eq!((query(&mut cpu, 1, 0)[2], query(&mut cpu, 7, 0)[1]), (0, 1 << 6 | 1 << 13));
+    }
 }

@@ -6,6 +6,7 @@ pub mod cpuid;
 mod debug;
 mod engine;
 pub mod exception;
+pub mod features;
 pub mod flags;
 pub mod fp;
 pub mod fpu;

@@ -110,51 +110,6 @@ const fn always(name: &'static str, word: &'static str) -> Key {
     Key { name, kind: Kind::Fixed(word), help: "" }
 }
 
-/// `-accel`.
-pub(super) const ACCEL: Family = Family {
-    option: "-accel",
-    noun: "an accelerator",
-    implied: "accel",
-    heading: "Accelerators supported by mimus:",
-    unlisted: None,
-    common: &[],
-    choices: &[
-        yes(
-            "jit",
-            "interpret what is cold, compile what is hot (default)",
-            &[
-                key("tb-size", Kind::Number(1, 4096), "bound on translated code, in MiB"),
-                key(
-                    "quick",
-                    Kind::Number(0, 1_000_000_000),
-                    "interpreted executions before a block gets quickly made code; 0: never",
-                ),
-                key("threshold", Kind::Number(1, 1_000_000_000), "executions before a block is compiled"),
-                key(
-                    "region",
-                    Kind::Number(0, 1_000_000_000),
-                    "loops before what is around a block is compiled as one; 0: never",
-                ),
-                key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
-                key("cpu-limit", Kind::Text("N%"), "share of a host CPU that mimus may take, 1% to 100%"),
-                key_later("thread"),
-                key_later("split-wx"),
-                key_later("one-insn-per-tb"),
-            ],
-        ),
-        yes("interp", "interpret only", &[]),
-        Choice { name: "tcg", help: "", offer: Offer::Instead("mimus's translator is called 'jit': use -accel jit") },
-        later("kvm"),
-        later("hax"),
-        later("hvf"),
-        later("mshv"),
-        later("nvmm"),
-        later("qtest"),
-        later("whpx"),
-        later("xen"),
-    ],
-};
-
 /// `-machine`, `-M` of a PC.
 pub(super) const MACHINE: Family = Family {
     option: "-machine",
@@ -305,51 +260,6 @@ pub(super) const CPU_RISCV: Family = Family {
         later("thead-*"),
         later("veyron-*"),
         later("x-rv128"),
-    ],
-};
-
-/// `-cpu` of a PC.
-pub(super) const CPU: Family = Family {
-    option: "-cpu",
-    noun: "a CPU model",
-    implied: "model",
-    heading: "Available CPUs:",
-    unlisted: Some("CPU properties"),
-    common: &[],
-    choices: &[
-        yes("max", "every feature that mimus implements (default)", &[]),
-        later("host"),
-        later("base"),
-        later("qemu64*"),
-        later("qemu32*"),
-        later("kvm64*"),
-        later("kvm32*"),
-        later("486*"),
-        later("pentium*"),
-        later("athlon*"),
-        later("phenom*"),
-        later("core2duo*"),
-        later("coreduo*"),
-        later("n270*"),
-        later("Conroe*"),
-        later("Penryn*"),
-        later("Nehalem*"),
-        later("Westmere*"),
-        later("SandyBridge*"),
-        later("IvyBridge*"),
-        later("Haswell*"),
-        later("Broadwell*"),
-        later("Skylake-*"),
-        later("Cascadelake-*"),
-        later("Cooperlake*"),
-        later("Icelake-*"),
-        later("SapphireRapids*"),
-        later("Denverton*"),
-        later("Snowridge*"),
-        later("KnightsMill*"),
-        later("Opteron_*"),
-        later("EPYC*"),
-        later("Dhyana*"),
     ],
 };
 

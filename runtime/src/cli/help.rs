@@ -78,7 +78,7 @@ fn entry(text: &mut String, spelling: &str, lines: &str) {
 }
 
 /// Appends `words` as lines that begin at column `indent`.
-fn wrap(text: &mut String, indent: usize, words: &str) {
+pub(super) fn wrap(text: &mut String, indent: usize, words: &str) {
     let mut column = 0;
     for word in words.split_whitespace() {
         if column == 0 {

@@ -92,11 +92,6 @@ impl Values {
             _ => None,
         })
     }
-
-    /// Every accepted value in the order given.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value)> {
-        self.0.iter().map(|(name, value)| (*name, value))
-    }
 }
 
 /// One item of a list before its key is looked up.

@@ -3,8 +3,10 @@
 //! `argv` rewrites QEMU's spelling by the table in `options`, clap collects the options, and this module gives each its
 //! meaning. Nothing is silently ignored: what cannot be honoured is an error that names the option.
 
+mod accel;
 mod argv;
 mod chardev;
+mod cpu;
 mod disks;
 mod display;
 mod error;
@@ -16,6 +18,7 @@ pub mod logging;
 mod monitors;
 mod net;
 mod options;
+mod smp;
 mod subjects;
 mod suggest;
 mod surface;
@@ -33,11 +36,11 @@ pub use surface::surface;
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, DebugExit, IdeDrive, JitConfig, LOG_ITEMS, LogItems, MachineKind,
-    Nic, NicModel, Plug, VirtioDevice,
+    Bios, Boot, Chardev, Config, DebugExit, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug,
+    VirtioDevice,
 };
-use families::{ACCEL, CPU, CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
-use keyval::{Key, Kind, Value, Values};
+use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
+use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
 
 /// What the user asked for.
@@ -73,11 +76,11 @@ impl Arch {
         })
     }
 
-    /// The families of values of `-machine`, `-cpu` and `-device`, and the machine that is the default.
-    fn families(self) -> (&'static Family, &'static Family, &'static Family, &'static str) {
+    /// The families of values of `-machine` and `-device`, and the machine that is the default.
+    fn families(self) -> (&'static Family, &'static Family, &'static str) {
         match self {
-            Arch::X86 => (&MACHINE, &CPU, &DEVICE, "pc"),
-            Arch::Riscv => (&MACHINE_RISCV, &CPU_RISCV, &DEVICE_RISCV, "virt"),
+            Arch::X86 => (&MACHINE, &DEVICE, "pc"),
+            Arch::Riscv => (&MACHINE_RISCV, &DEVICE_RISCV, "virt"),
         }
     }
 }
@@ -223,7 +226,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
         Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
     refused.note(board(given, arch, &mut config))?;
     refused.note(cpu(given, arch, &mut config))?;
-    refused.note(given.merged("smp").and_then(|texts| texts.map_or(Ok(()), |texts| smp(&texts))))?;
+    refused.note(smp::parse(given, arch, &mut config))?;
     refused.note(ram_size(given, &mut config))?;
     devices(given, arch, &mut refused, &mut config)?;
     refused.note(boot(given, arch, &mut config))?;
@@ -239,7 +242,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
 
 /// The board and what executes its code.
 fn board(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
-    let (machines, _, _, default_machine) = arch.families();
+    let (machines, _, default_machine) = arch.families();
     config.machine = match arch {
         Arch::X86 => MachineKind::Pc,
         Arch::Riscv => MachineKind::Virt,
@@ -248,14 +251,16 @@ fn board(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
     if arch == Arch::Riscv && config.hpet.is_some() {
         return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
     }
-    let accel_of_machine = machine(given, machines, default_machine, config)?;
-    accel(given, default_machine, accel_of_machine, config)
+    let of_machine = machine(given, machines, default_machine, config)?;
+    accel::parse(given, default_machine, of_machine, config)
 }
 
 fn cpu(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
-    let (_, cpus, ..) = arch.families();
+    if arch == Arch::X86 {
+        return cpu::parse(given, config);
+    }
     if let Some(text) = given.text("cpu")? {
-        config.cpu = choose(cpus, text, None)?.0.to_owned();
+        config.cpu = choose(&CPU_RISCV, text, None)?.0.to_owned();
     }
     Ok(())
 }
@@ -267,7 +272,7 @@ fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config
     config.nics = Vec::new();
     refused.note(adapters(arch, &mut networks, config))?;
     let mut chardevs = chardev::Chardevs::parse(given, refused)?;
-    let (_, _, family, _) = arch.families();
+    let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
         let mut hosts = Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs };
         device(text, arch, family, &mut hosts, config)
@@ -320,7 +325,7 @@ fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<
     }
 }
 
-/// Takes over every `-machine`; each architecture has one. Returns the accelerator that one of them names.
+/// Takes over every `-machine`; each architecture has one. Returns the accelerators that they name.
 fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Config) -> Result<Option<String>, Stop> {
     let mut accel = None;
     for value in given.all("machine") {
@@ -331,57 +336,6 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
         accel = values.text("accel").map(str::to_owned).or(accel);
     }
     Ok(accel)
-}
-
-fn accel(given: &Given, machine: &str, of_machine: Option<String>, config: &mut Config) -> Result<(), Stop> {
-    let own = given.text("accel")?;
-    let (name, values) = match (own, of_machine) {
-        (Some(_), Some(_)) => {
-            return Err(CliError::new("-accel", "cannot be combined with -machine accel=").into());
-        }
-        (Some(text), None) => choose(&ACCEL, text, None)?,
-        (None, Some(text)) => choose(&ACCEL, &text, None).map_err(|stop| match stop {
-            Stop::Error(error) => CliError::new(format!("-machine {machine}: accel"), error.message).into(),
-            print => print,
-        })?,
-        (None, None) => return Ok(()),
-    };
-    config.accel = match name {
-        "interp" => Accel::Interp,
-        _ => Accel::Jit(JitConfig {
-            tb_size_mib: values.number("tb-size").and_then(|number| u32::try_from(number).ok()),
-            quick: values.number("quick").and_then(|number| u32::try_from(number).ok()),
-            threshold: values.number("threshold").and_then(|number| u32::try_from(number).ok()),
-            region: values.number("region").and_then(|number| u32::try_from(number).ok()),
-            compile: match values.word("compile") {
-                Some("sync") => CompileMode::Sync,
-                _ => CompileMode::Background,
-            },
-            cpu_limit: values.text("cpu-limit").map(monitors::cpu_limit).transpose()?,
-        }),
-    };
-    Ok(())
-}
-
-fn smp(texts: &[&str]) -> Result<(), CliError> {
-    const COUNT: Kind = Kind::Number(1, 4096);
-    const KEYS: &[Key] = &[
-        Key { name: "cpus", kind: COUNT, help: "" },
-        Key { name: "maxcpus", kind: COUNT, help: "" },
-        Key { name: "sockets", kind: COUNT, help: "" },
-        Key { name: "dies", kind: COUNT, help: "" },
-        Key { name: "clusters", kind: COUNT, help: "" },
-        Key { name: "cores", kind: COUNT, help: "" },
-        Key { name: "threads", kind: COUNT, help: "" },
-    ];
-    for (key, value) in keyval::parse_all("-smp", texts.iter().copied(), "cpus", KEYS)?.iter() {
-        if let Value::Number(number) = value
-            && *number != 1
-        {
-            return Err(CliError::new("-smp", format!("{key}={number}: more than one vCPU is not supported yet")));
-        }
-    }
-    Ok(())
 }
 
 /// Reads `-m`.

@@ -163,14 +163,20 @@ pub(super) const OPTIONS: &[Opt] = &[
         "guest architecture, x86_64 (default) or riscv64; a program name like mimus-system-riscv64 chooses it, too",
     ),
     also("M", each("machine", "NAME[,KEY=VALUE...]", Machine, "board, default pc or virt; see -machine help")),
-    once("cpu", "MODEL", Machine, "CPU model, default max; see -cpu help"),
-    once("smp", "[cpus=]N", Machine, "number of vCPUs; only 1 is supported yet"),
-    once("m", "[size=]SIZE", Machine, "RAM, default 128 MiB; in MiB, or with a suffix K, M, G or T"),
     once(
+        "cpu",
+        "MODEL[,+FEATURE][,-FEATURE][,KEY=VALUE...]",
+        Machine,
+        "CPU model, default max; see -cpu help. The guest sees those of its features that there are",
+    ),
+    once("smp", "[cpus=]N[,KEY=VALUE...]", Machine, "number of vCPUs; there is one, whatever it is"),
+    once("m", "[size=]SIZE", Machine, "RAM, default 128 MiB; in MiB, or with a suffix K, M, G or T"),
+    each(
         "accel",
         "NAME[,KEY=VALUE...]",
         Machine,
-        "jit (default) compiles hot guest code, interp only interprets.\n\
+        "jit or tcg (default) compiles hot guest code, interp only interprets; kvm and its like are not had, so the next \
+         counts, or jit.\n\
          jit,tb-size=MiB bounds translated code;\n\
          jit,quick=N makes simple code after N executions;\n\
          jit,threshold=N compiles after N executions;\n\
@@ -178,6 +184,8 @@ pub(super) const OPTIONS: &[Opt] = &[
          jit,compile=sync compiles in place, not on a thread of its own;\n\
          jit,cpu-limit=N% takes no more of a host CPU",
     ),
+    flag("enable-kvm", Machine, "the same as -accel kvm"),
+    flag("singlestep", Machine, "translate each instruction on its own; -accel jit,one-insn-per-tb=on"),
     flag("no-hpet", Machine, "no high precision event timer in a PC; -machine hpet=off"),
     flag("no-reboot", Machine, "exit when the guest resets the machine"),
     flag(
@@ -323,7 +331,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("dfilter"),
     later("dump-vmstate"),
     later("echr"),
-    later_flag("enable-kvm"),
     later_flag("enable-sync-profile"),
     lacks("icount", &subjects::REPLAY),
     lacks("incoming", &subjects::MIGRATION),
@@ -346,7 +353,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("seed"),
     later_flag("semihosting"),
     later("semihosting-config"),
-    later_flag("singlestep"),
     later("trace"),
     later("watchdog-action"),
     lacks_flag("xen-attach", &subjects::XEN),

@@ -1,11 +1,12 @@
 //! Command lines and what becomes of them.
 
+mod cpus;
 mod devices;
 
 use super::*;
 use crate::config::{
-    Cache, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Link, MonitorSocket, NetBackend, Protocol,
-    UserNet, VgaKind, Video, VncPlace, VncTarget,
+    Accel, Cache, CompileMode, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, JitConfig, Link,
+    MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 
@@ -208,7 +209,6 @@ fn bad_lines() {
             "-fdb: -fdb needs floppy, which is not supported yet: use -hda or -cdrom\n\
              -krenel: unknown option; did you mean -kernel? (-help lists all)",
         ),
-        ("-enable-kvm", "-enable-kvm: not supported yet"),
         ("-net user", "-net: needs a -net nic for each network"),
         ("-vga cirrus", "-vga: 'cirrus' needs cirrus, which is not supported yet: use -vga std"),
         ("-vnc 1", "-vnc: '1' does not name a display (supported: [HOST]:N, unix:PATH, none)"),
@@ -229,15 +229,9 @@ fn bad_lines() {
         ("-m 1048577B", "-m: '1048577B' is not a multiple of 4K"),
         ("-m 512,slots=2", "-m: slots: it needs memory hotplug, which is not supported yet: give all memory by -m"),
         ("-m sise=1G", "-m: unknown key 'sise'; did you mean 'size'? (keys: size)"),
-        ("-smp 4", "-smp: cpus=4: more than one vCPU is not supported yet"),
-        ("-smp 1,maxcpus=8", "-smp: maxcpus=8: more than one vCPU is not supported yet"),
         ("-smp 0", "-smp: cpus: '0' is out of range: a number from 1 to 4096"),
         ("-smp two", "-smp: cpus: 'two' is not a number: a number from 1 to 4096"),
-        ("-cpu host", "-cpu: 'host' is not supported yet (supported: max)"),
-        ("-cpu qemu64,+ssse3", "-cpu: 'qemu64' is not supported yet (supported: max)"),
-        ("-cpu mex", "-cpu: 'mex' is not a CPU model; did you mean 'max'? (supported: max)"),
-        ("-cpu max,+avx2", "-cpu max: '+avx2': CPU properties are not supported yet"),
-        ("-cpu max,vendor=x", "-cpu max: 'vendor': CPU properties are not supported yet"),
+        ("-cpu mex", "-cpu: 'mex' is not a CPU model; did you mean 'max'? (-cpu help lists all)"),
         // Machines and accelerators.
         ("-M q35", "-machine: 'q35' needs q35, which is not supported yet: use -machine pc"),
         ("-M virt", "-machine: 'virt': a machine of riscv64: use -arch riscv64"),
@@ -246,20 +240,16 @@ fn bad_lines() {
         ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
         ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet)"),
-        ("-machine accel=kvm", "-machine pc: accel: 'kvm' is not supported yet (supported: jit, interp)"),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
-        ("-accel kvm", "-accel: 'kvm' is not supported yet (supported: jit, interp)"),
-        ("-accel tcg", "-accel: 'tcg': mimus's translator is called 'jit': use -accel jit"),
-        ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, interp)"),
-        ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, interp)"),
+        ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, tcg, interp)"),
+        ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, tcg, interp)"),
         (
             "-accel jit,tb-sise=64",
-            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile, cpu-limit)",
+            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile, cpu-limit, one-insn-per-tb)",
         ),
         ("-accel jit,tb-size=0", "-accel jit: tb-size: '0' is out of range: a number from 1 to 4096"),
         ("-accel jit,tb-size=big", "-accel jit: tb-size: 'big' is not a number: a number from 1 to 4096"),
         ("-accel jit,compile=later", "-accel jit: compile: 'later' is not known here: background or sync"),
-        ("-accel jit,thread=multi", "-accel jit: thread: not supported yet"),
         ("-accel interp,threshold=1", "-accel interp: unknown key 'threshold' (no keys are supported)"),
         ("-accel jit,", "-accel: 'jit,' has an empty item (a literal comma is written ',,')"),
         // Devices.
@@ -347,13 +337,13 @@ fn every_option_of_qemu_without_support_says_so() {
     for (line, expected) in [
         // A device that refers to something refused is not told, nor is what only it would have used.
         (
-            "-drive if=pflash,file=x,id=a -device virtio-blk-pci,drive=a -enable-kvm",
-            "-enable-kvm: not supported yet\n-drive: if: 'pflash' is not known here: ide or virtio or none",
+            "-drive if=pflash,file=x,id=a -device virtio-blk-pci,drive=a -loadvm x",
+            "-loadvm: -loadvm needs migration, which is not supported yet: start the guest anew\n-drive: if: 'pflash' is not known here: ide or virtio or none",
         ),
         (
-            "-netdev user,id=n -device e1000e,netdev=n -usb -device usb-tablet -smp 2 -m 0",
+            "-netdev user,id=n -device e1000e,netdev=n -usb -device usb-tablet -smp 2,cores=4 -m 0",
             "-usb: -usb needs USB, which is not supported yet: leave it out, a PC has a keyboard and a mouse without\n\
-             -smp: cpus=2: more than one vCPU is not supported yet\n\
+             -smp: sockets (0) * dies (1) * cores (4) * threads (1) is not maxcpus (2)\n\
              -m: '0' is out of range: 1M to 1T\n\
              -device: 'e1000e' needs e1000e, which is not supported yet: use e1000 or virtio-net-pci\n\
              -device: 'usb-tablet' needs USB, which is not supported yet: leave it out, a PC has a keyboard and a mouse \
@@ -389,7 +379,7 @@ fn arguments_that_no_shell_would_split() {
             "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)",
         ),
         (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
-        (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (supported: max)"),
+        (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (-cpu help lists all)"),
         (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),
     ];
     for (line, expected) in rows {
@@ -429,6 +419,7 @@ fn texts() {
         printed("-accel help"),
         "Accelerators supported by mimus:\n\
          jit                  interpret what is cold, compile what is hot (default)\n\
+         tcg                  the same, as QEMU calls it\n\
          interp               interpret only\n"
     );
     assert_eq!(
@@ -437,11 +428,6 @@ fn texts() {
          pc                   PC with ISA devices, APICs and a PCI host bridge (default)\n"
     );
     assert_eq!(printed("-machine ?"), printed("-M help"));
-    assert_eq!(
-        printed("-cpu help"),
-        "Available CPUs:\n\
-         max                  every feature that mimus implements (default)\n"
-    );
     assert_eq!(
         printed("-device help"),
         "Supported devices are:\n\
@@ -537,7 +523,10 @@ fn bad_lines_of_riscv() {
     let rows = [
         ("-M pc", "-machine: 'pc': a machine of x86_64: use -arch x86_64"),
         ("-M sifive_u", "-machine: 'sifive_u' needs this board, which is not supported yet: use -machine virt"),
-        ("-M virt,accel=kvm", "-machine virt: accel: 'kvm' is not supported yet (supported: jit, interp)"),
+        (
+            "-M virt,accel=hvm",
+            "-machine virt: accel: 'hvm' is not an accelerator; did you mean 'kvm'? (supported: jit, tcg, interp)",
+        ),
         ("-M virt,acpi=on", "-machine virt: acpi: 'on' is not supported yet (it is always 'off')"),
         ("-cpu rv32", "-cpu: 'rv32' is not supported yet (supported: max, rv64)"),
         ("-device isa-debug-exit", &format!("-device: 'isa-debug-exit' is not supported yet {supported}")),

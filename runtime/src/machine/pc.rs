@@ -193,7 +193,7 @@ impl Board for PcBoard {
         let deliver = move |bytes: &[u8]| serial.access(|pc, now| pc.serial_receive(now, bytes));
         started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
         let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
-        let features = Features { tsc_hz: TSC_HZ, ..Features::default() };
+        let features = Features { tsc_hz: TSC_HZ, la57: config.cpu_features.la57, hidden: config.cpu_features.hidden };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let acpi =
             acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();

@@ -143,9 +143,9 @@ pub trait GuestCpu: Guest + 'static {
     /// # Errors
     ///
     /// [`Raised`] with the fault pending.
-    fn before_step(&mut self) -> Result<Step, Raised>;
+    fn before_step(&mut self) -> Result<(), Raised>;
     /// After it, unless it faulted.
-    fn after_step(&mut self, step: Step);
+    fn after_step(&mut self);
     /// Enters the handler of the pending fault of the instruction at the program counter.
     fn deliver(&mut self);
 
@@ -158,11 +158,4 @@ pub trait GuestCpu: Guest + 'static {
     fn disassemble(&self, bytes: &[u8], pc: u64) -> String;
     /// The pending fault, for the log.
     fn pending_text(&self) -> Option<Cow<'static, str>>;
-}
-
-/// What [`GuestCpu::before_step`] found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Step {
-    /// A trap follows the instruction.
-    pub trap: bool,
 }

@@ -19,6 +19,7 @@ mod clint;
 mod debug;
 mod dma;
 pub mod e1000;
+mod ferr;
 pub mod fw_cfg;
 mod goldfish_rtc;
 pub mod hpet;

@@ -98,7 +98,6 @@ fn weekday(unix: i64) -> i64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rtc {
     index: u8,
-    nmi_masked: bool,
     cmos: Vec<u8>,
     /// Unix seconds at guest time `anchor`, which may lie before power-on.
     seconds: i64,
@@ -114,7 +113,6 @@ impl Rtc {
     pub(crate) fn new(unix_time: u64, ram_size: u64, cpus: u8) -> Self {
         let mut rtc = Rtc {
             index: REG_D,
-            nmi_masked: false,
             cmos: vec![0; CMOS_SIZE],
             seconds: i64::try_from(unix_time).unwrap_or(i64::MAX / 4).min(i64::MAX / 4),
             anchor: 0,
@@ -178,12 +176,6 @@ impl Rtc {
         let b = self.get(REG_B);
         self.set(REG_B, b & !(PERIODIC | ALARM | UPDATE | 0x08));
         self.set(REG_C, 0);
-        self.nmi_masked = false;
-    }
-
-    /// Bit 7 of the index port: NMI is kept from the processor.
-    pub(crate) fn nmi_masked(&self) -> bool {
-        self.nmi_masked
     }
 
     /// Whether a restored state has the memory that every access relies on and a day of the week.
@@ -198,8 +190,8 @@ impl Rtc {
 
     /// Writes port 0x70.
     pub(crate) fn write_index(&mut self, value: u8) {
+        // Bit 7 masks the chipset's NMI for errors of memory and bus, which there are none of.
         self.index = value & 0x7f;
-        self.nmi_masked = value & 0x80 != 0;
     }
 
     /// Reads port 0x71.
@@ -607,10 +599,6 @@ mod tests {
         write(&mut r, 0, 0x0f, 0x0a);
         r.reset();
         assert_eq!(read(&mut r, 0, 0x0f), 0x0a, "memory survives a reset");
-        r.write_index(0x8d);
-        assert!(r.nmi_masked());
-        r.write_index(0x0d);
-        assert!(!r.nmi_masked());
     }
 
     #[test]

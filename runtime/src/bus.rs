@@ -42,7 +42,7 @@ impl Outside {
         let now = self.clock.now();
         let mut pc = lock(&self.pc);
         let result = f(&mut pc, now);
-        let wanted = pc.interrupt_pending(index) || pc.has_event();
+        let wanted = pc.wants_attention(index);
         let deadline = pc.next_deadline();
         drop(pc);
         if wanted {
@@ -139,6 +139,10 @@ impl Bus for PcBus {
     fn set_tpr(&mut self, value: u8) {
         let index = self.index;
         self.access(|pc, _| pc.set_tpr(index, value));
+    }
+
+    fn set_ferr(&mut self, asserted: bool) -> bool {
+        self.access(|pc, _| pc.set_ferr(asserted))
     }
 }
 

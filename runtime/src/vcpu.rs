@@ -541,10 +541,10 @@ impl<C: GuestCpu> Vcpu<C> {
     /// As for [`Vcpu::step`].
     pub fn execute_one(&mut self) -> Result<(), Malformed> {
         self.moved();
-        let Ok(step) = self.cpu.before_step() else {
+        if self.cpu.before_step().is_err() {
             self.deliver();
             return Ok(());
-        };
+        }
         let block = match self.translate(1) {
             Ok(translated) => translated.block,
             Err(_) => {
@@ -557,7 +557,7 @@ impl<C: GuestCpu> Vcpu<C> {
         if matches!(exit, Exit::Fault { .. }) {
             return self.stopped();
         }
-        self.cpu.after_step(step);
+        self.cpu.after_step();
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 use super::cpu::{self, Cpu};
 use super::state::{State, f_slot, slot};
 use super::{disasm, helpers, lift};
-use crate::guest::{self, GuestCpu, Raised, Step, Truncated};
+use crate::guest::{self, GuestCpu, Raised, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct RiscvNames;
@@ -123,11 +123,11 @@ impl GuestCpu for Cpu {
         false
     }
 
-    fn before_step(&mut self) -> Result<Step, Raised> {
-        Ok(Step::default())
+    fn before_step(&mut self) -> Result<(), Raised> {
+        Ok(())
     }
 
-    fn after_step(&mut self, _: Step) {}
+    fn after_step(&mut self) {}
 
     fn deliver(&mut self) {
         self.deliver_pending();

@@ -21,8 +21,8 @@ use super::fp::{self, Mxcsr};
 use super::fpu::CODE_CHANGED;
 use super::helpers;
 use super::mode::Mode;
-use super::paging::PageFault;
-use super::state::{Seg, State, reg, rflags};
+use super::paging::{PHYSICAL_MASK, PageFault};
+use super::state::{Seg, State, cr0, reg, rflags};
 
 /// What the machine gives a vCPU beside memory. What is not said is that of a machine without a local APIC, whose time stands
 /// still.
@@ -70,6 +70,11 @@ pub trait Bus: MmioBus + Send {
     /// Sets the task priority.
     fn set_tpr(&mut self, value: u8) {
         let _ = value;
+    }
+    /// Drives FERR#, which tells of x87 exceptions where CR0.NE is 0; whether IGNNE# answers that they are ignored.
+    fn set_ferr(&mut self, asserted: bool) -> bool {
+        let _ = asserted;
+        false
     }
 }
 
@@ -140,6 +145,8 @@ pub struct Cpu {
     pub jump_caches: Box<[JumpCacheEntry]>,
     /// Whether an interrupt waits for RFLAGS.IF; the machine keeps it.
     pub interrupt_waits: bool,
+    /// Whether a single-step trap follows the instruction that is being executed by itself.
+    pub step_trap: bool,
     /// CPU features.
     pub features: Features,
     /// Interrupts and exceptions delivered, by vector.
@@ -171,6 +178,7 @@ impl Cpu {
             in_compiled_code: false,
             jump_caches: Box::default(),
             interrupt_waits: false,
+            step_trap: false,
             features,
             vectors: Box::new([0; 256]),
             unknown_msrs: BTreeSet::new(),
@@ -182,8 +190,30 @@ impl Cpu {
 
     /// Back to the reset state; memory and devices are the machine's to reset.
     pub fn reset(&mut self) {
-        self.state = State::default();
+        self.start_from(State::default());
+    }
+
+    /// INIT: back to the reset state, but for the x87 unit, SSE registers, time, and MSRs other than IA32_EFER (SDM vol. 3A, table
+    /// 9-1).
+    pub fn init(&mut self) {
+        let old = self.state;
+        let mut state = State { fpu: old.fpu, xmm: old.xmm, mxcsr: old.mxcsr, ferr: old.ferr, ..State::default() };
+        state.cr0 = state.cr0 & !(cr0::CD | cr0::NW) | old.cr0 & (cr0::CD | cr0::NW);
+        (state.star, state.lstar, state.cstar, state.sfmask) = (old.star, old.lstar, old.cstar, old.sfmask);
+        (state.sysenter_cs, state.sysenter_esp, state.sysenter_eip) =
+            (old.sysenter_cs, old.sysenter_esp, old.sysenter_eip);
+        (state.kernel_gs_base, state.pat, state.tsc_aux, state.tsc_offset) =
+            (old.kernel_gs_base, old.pat, old.tsc_aux, old.tsc_offset);
+        (state.mtrr_def_type, state.mtrr_fixed, state.mtrr_var) = (old.mtrr_def_type, old.mtrr_fixed, old.mtrr_var);
+        (state.misc_enable, state.spec_ctrl, state.xcr0) = (old.misc_enable, old.spec_ctrl, old.xcr0);
+        self.start_from(state);
+    }
+
+    /// Goes on from `state`, whatever was going on.
+    fn start_from(&mut self, state: State) {
+        self.state = state;
         self.pending = None;
+        self.header.verdict = 0;
         self.triple_fault = false;
         self.flush_tlb(false);
         self.update_mode();
@@ -230,7 +260,7 @@ impl Cpu {
 
     /// Writes IA32_APIC_BASE, and what it changes in the memory map; false raises #GP.
     pub(crate) fn set_apic_base(&mut self, value: u64) -> bool {
-        let accepted = self.bus.set_apic_base(value);
+        let accepted = value & !PHYSICAL_MASK == 0 && self.bus.set_apic_base(value);
         self.follow_memory_map();
         accepted
     }
@@ -274,6 +304,14 @@ impl Cpu {
     pub(crate) fn open_interrupts(&mut self) {
         self.state.shadow = 0;
         if self.interrupt_waits && self.state.flags & rflags::IF != 0 {
+            self.header.exit_request.store(1, Ordering::Release);
+        }
+    }
+
+    /// IRET: an NMI that waits is delivered before the next instruction.
+    pub(crate) fn unblock_nmi(&mut self) {
+        self.state.nmi_blocked = 0;
+        if self.state.nmi_pending != 0 {
             self.header.exit_request.store(1, Ordering::Release);
         }
     }

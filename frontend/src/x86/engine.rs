@@ -8,11 +8,11 @@ use mimus_ir::{Block, EnvSlot};
 use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 
 use super::cpu::{self, Cpu};
-use super::exception::Exception;
+use super::exception::{Exception, debug, vector};
 use super::mode::Mode;
-use super::state::{State, gpr_slot, rflags, slot};
+use super::state::{State, gpr_slot, rflags, shadow, slot};
 use super::{helpers, lift};
-use crate::guest::{Code, GuestCpu, Patched, Raised, Step, Truncated};
+use crate::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct X86Names;
@@ -54,9 +54,6 @@ impl Cpu {
             .fold(0, |bits, i| bits | 1 << i)
     }
 }
-
-/// DR6 bit: single step.
-const DR6_BS: u64 = 1 << 14;
 
 impl GuestCpu for Cpu {
     const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
@@ -170,33 +167,49 @@ impl GuestCpu for Cpu {
         self.mode.has(Mode::TF | Mode::BREAKPOINTS)
     }
 
-    fn before_step(&mut self) -> Result<Step, Raised> {
-        let shadow = std::mem::take(&mut self.state.shadow) != 0;
-        let trap = self.state.flags & rflags::TF != 0 && !shadow;
-        if self.mode.has(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
-            let hit = self.breakpoints_here();
-            if hit != 0 {
-                return Err(self.raise(Exception { address: hit, ..Exception::plain(1) }));
+    fn before_step(&mut self) -> Result<(), Raised> {
+        let held = std::mem::take(&mut self.state.shadow) == shadow::ALL;
+        if self.mode.has(Mode::BREAKPOINTS) {
+            // What the delivery of an event has met on its stack is told before the handler's first instruction.
+            self.state.debug_pending |= self.take_data_breakpoints();
+        }
+        if !held {
+            let mut causes = std::mem::take(&mut self.state.debug_pending);
+            if causes == 0 && self.mode.has(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
+                causes = self.breakpoints_here();
+            }
+            if causes != 0 {
+                return Err(self.raise(Exception { address: causes, ..Exception::plain(vector::DB) }));
             }
         }
         self.state.flags &= !rflags::RF;
-        if self.mode.has(Mode::BREAKPOINTS) {
-            // Of an instruction that faulted, or of a delivery: they were not this instruction's.
-            self.take_data_breakpoints();
-        }
-        Ok(Step { trap })
+        self.step_trap = self.state.flags & rflags::TF != 0;
+        Ok(())
     }
 
-    fn after_step(&mut self, step: Step) {
-        let data = if self.mode.has(Mode::BREAKPOINTS) { self.take_data_breakpoints() } else { 0 };
-        let single = if step.trap { DR6_BS } else { 0 };
-        if single | data != 0 {
-            self.deliver_debug_trap(single | data);
+    fn after_step(&mut self) {
+        let mut causes = std::mem::take(&mut self.state.debug_pending);
+        if self.mode.has(Mode::BREAKPOINTS) {
+            causes |= self.take_data_breakpoints();
+        }
+        if self.state.shadow == shadow::ALL {
+            // Data breakpoints wait for the next instruction's end, which has a single step of its own.
+            self.state.debug_pending = causes;
+            return;
+        }
+        if self.step_trap {
+            causes |= debug::BS;
+        }
+        if causes != 0 {
+            self.deliver_debug_trap(causes);
         }
     }
 
     fn deliver(&mut self) {
         self.state.shadow = 0;
+        // What the instruction met before it faulted it will meet again.
+        self.take_data_breakpoints();
+        self.state.debug_pending = 0;
         self.deliver_pending();
     }
 

@@ -1,13 +1,13 @@
 //! Helpers that connect the x87 and SIMD semantics of [`super::fp`] with env and memory.
 
-use super::cpu::{Cpu, Result};
+use super::cpu::{Cpu, Raised, Result};
 use super::exception::{Exception, vector};
 use super::fp::vec::{self, Aux, Dest, VecOp};
-use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out};
+use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out, X87Row};
 use super::fp::{Mxcsr, SimdException};
-use super::state::{State, cr4, reg};
+use super::state::{State, cr0, cr4, reg};
 use mimus_ir::block::x87::OPCODE_BITS;
-use mimus_softmmu::Stored;
+use mimus_softmmu::{Stored, Verdict};
 
 /// Reads 16 bytes of env at `offset`; 0 outside it.
 fn env_read(cpu: &Cpu, offset: usize) -> u128 {
@@ -60,11 +60,30 @@ pub extern "C" fn vector(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64
     if row.is_string() { vec::string_eflags(op, imm, dst, src, aux).into() } else { 0 }
 }
 
-/// Raises #MF if an x87 exception is pending.
-fn check_pending(cpu: &mut Cpu) -> Result<()> {
-    match cpu.state.fpu.check_pending() {
-        Ok(()) => Ok(()),
-        Err(_) => Err(cpu.raise(Exception::plain(vector::MF))),
+/// Raises #MF if an x87 exception is pending. Where CR0.NE is 0 FERR# tells the board of it instead, and the vCPU waits for an
+/// interrupt, unless IGNNE# says that it is ignored: the value (SDM vol. 1, D.2.1).
+fn check_pending(cpu: &mut Cpu) -> Result<bool> {
+    if cpu.state.fpu.check_pending().is_ok() {
+        return Ok(false);
+    }
+    if cpu.state.cr0 & cr0::NE != 0 {
+        return Err(cpu.raise(Exception::plain(vector::MF)));
+    }
+    cpu.state.ferr = 1;
+    if cpu.bus.set_ferr(true) {
+        return Ok(true);
+    }
+    // After the interrupt the instruction starts again.
+    cpu.state.halted = 1;
+    cpu.header.verdict = Verdict::Again as u32;
+    Err(Raised)
+}
+
+/// Releases FERR# once no exception is pending any more.
+fn release_ferr(cpu: &mut Cpu) {
+    if cpu.state.ferr != 0 && cpu.state.fpu.check_pending().is_ok() {
+        cpu.state.ferr = 0;
+        cpu.bus.set_ferr(false);
     }
 }
 
@@ -85,7 +104,7 @@ pub extern "C" fn emms(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
 /// What MMX instructions begin with.
 pub extern "C" fn fwait(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
     // On an error the exception is pending already.
-    let _: Result<()> = check_pending(cpu);
+    let _: Result<bool> = check_pending(cpu);
     0
 }
 
@@ -156,9 +175,19 @@ pub extern "C" fn x87(cpu: &mut Cpu, addr: u64, _: u64, condition: u64, arg: u32
 
 fn run_x87(cpu: &mut Cpu, addr: u64, condition: bool, call: X87Call) -> Result<u64> {
     let Some(row) = X87Op::ALL.get(usize::from(call.op)).map(|op| op.row()) else { return Ok(0) };
-    if row.waits {
-        check_pending(cpu)?;
+    let ignored = row.waits && check_pending(cpu)?;
+    if ignored {
+        cpu.state.fpu.ignore_pending();
     }
+    let result = run_row(cpu, row, addr, condition, call);
+    if ignored {
+        cpu.state.fpu.summarize();
+    }
+    release_ferr(cpu);
+    result
+}
+
+fn run_row(cpu: &mut Cpu, row: &X87Row, addr: u64, condition: bool, call: X87Call) -> Result<u64> {
     let mut value = 0;
     match row.memory.bytes() {
         None => run_image(cpu, row.op, row.memory, addr, call.wide)?,
@@ -333,6 +362,7 @@ fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     }
     cpu.state.fpu.fxrstor(wide, &image);
     cpu.state.fpu.forget_selectors();
+    release_ferr(cpu);
     if count != 0 {
         cpu.state.xmm = xmm;
         cpu.state.mxcsr = mxcsr.into();

@@ -92,11 +92,13 @@ impl Format {
 impl State {
     /// Whether `addr` is canonical (SDM vol. 1, 3.3.7.1). Outside IA-32e mode there is no such notion: true.
     pub const fn canonical(&self, addr: u64) -> bool {
-        if !self.long_active() {
-            return true;
-        }
+        !self.long_active() || self.canonical_value(addr)
+    }
+
+    /// Whether `value` is canonical whatever the mode, as what WRMSR puts into a base has to be.
+    pub const fn canonical_value(&self, value: u64) -> bool {
         let unused = if self.cr4 & cr4::LA57 != 0 { 7 } else { 16 };
-        ((addr << unused) as i64 >> unused) as u64 == addr
+        ((value << unused) as i64 >> unused) as u64 == value
     }
 
     /// `addr` as a linear address of the current mode: 32 bits wide outside IA-32e mode.

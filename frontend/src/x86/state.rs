@@ -204,16 +204,28 @@ pub struct State {
     pub mtrr_var: [[u64; 2]; 8],
     /// 1 while HLT waits for an interrupt.
     pub halted: u64,
-    /// 1 when interrupts (and single-step traps) are held off for one instruction after STI, MOV SS or POP SS.
+    /// What the instruction before holds off for one instruction ([`shadow`]); 0: nothing.
     pub shadow: u64,
     /// 1 while NMIs are blocked until IRET.
     pub nmi_blocked: u64,
+    /// 1 while an NMI waits; another one is lost meanwhile (SDM vol. 3A, 6.7.1).
+    pub nmi_pending: u64,
+    /// Causes of a #DB that comes before the next instruction ([`super::exception::debug`]).
+    pub debug_pending: u64,
     /// CF, in bit 0, where `cc_op` says so.
     pub cc_carry: u64,
     /// OF, in bit 0, where `cc_op` says so.
     pub cc_overflow: u64,
-    /// Makes the size a multiple of the alignment.
-    pub reserved: u64,
+    /// 1 while FERR# is driven: CR0.NE is 0 and an x87 exception is pending (SDM vol. 1, D.2.1).
+    pub ferr: u64,
+}
+
+/// What an instruction holds off until the next one is done (SDM vol. 3A, 6.8.3).
+pub mod shadow {
+    /// STI: maskable interrupts.
+    pub const INTERRUPTS: u64 = 1;
+    /// MOV SS and POP SS: interrupts, NMIs and debug exceptions.
+    pub const ALL: u64 = 2;
 }
 
 /// Bits of RFLAGS (SDM vol. 1, 3.4.3).

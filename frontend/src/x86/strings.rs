@@ -4,6 +4,7 @@ use mimus_softmmu::{PAGE_SIZE, Verdict};
 use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
+use super::exception::debug;
 use super::flags::{CcKind, CcOp};
 use super::mode::Mode;
 use super::state::{Seg, reg, rflags};
@@ -100,7 +101,8 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         return element(cpu, insn, mask).map(drop);
     }
     let in_bulk = matches!(insn.kind, StringKind::Movs | StringKind::Stos | StringKind::Ins);
-    if in_bulk && cpu.state.flags & rflags::DF == 0 {
+    let traps = cpu.mode.has(Mode::TF | Mode::BREAKPOINTS);
+    if in_bulk && !traps && cpu.state.flags & rflags::DF == 0 {
         return run_upwards(cpu, insn, mask);
     }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
@@ -111,6 +113,9 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         set_masked(cpu, reg::RCX, count, mask);
         if compares && equal != (insn.repeat == Repeat::WhileEqual) {
             break;
+        }
+        if traps && count != 0 {
+            stop_for_trap(cpu)?;
         }
         until_poll -= 1;
         if until_poll == 0 {
@@ -183,6 +188,18 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
         }
         poll(cpu, count != done.max(1))?;
     }
+}
+
+/// Leaves a repeated instruction behind an element that is not its last, where a trap comes: of single steps one follows every
+/// element (SDM vol. 3B, 17.3.1.4).
+fn stop_for_trap(cpu: &mut Cpu) -> Result<()> {
+    let causes = cpu.take_data_breakpoints() | if cpu.mode.has(Mode::TF) { debug::BS } else { 0 };
+    if causes != 0 {
+        cpu.state.debug_pending |= causes | debug::RESUME;
+        cpu.header.verdict = Verdict::Again as u32;
+        return Err(Raised);
+    }
+    Ok(())
 }
 
 /// Leaves a repeated instruction that is not done when something waits for the dispatcher: the registers tell how far it got,

@@ -418,3 +418,49 @@ fn ports_and_the_permission_map() {
     m.call(PortIn, [0xffff, 0, 0], 4).unwrap();
     assert_eq!(m.bus.lock().unwrap().ports.len(), 2, "refused accesses do not reach the bus");
 }
+
+#[test]
+fn init_keeps_numbers_and_msrs() {
+    let mut m = Machine::long(3);
+    let s = &mut m.cpu.state;
+    (s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.nmi_blocked, s.halted) = ([5, 6], 7, 8, 9, 1, 1);
+    (s.cr0, s.dr[0], s.gpr[reg::RBX]) = (s.cr0 & !cr0::CD & !cr0::NW, 0x1000, 1);
+    s.fpu.set_control_word(0x0240);
+    m.cpu.update_mode();
+    m.cpu.init();
+    let s = &m.cpu.state;
+    assert_eq!((s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.fpu.control_word()), ([5, 6], 7, 8, 9, 0x0240));
+    assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags), (0xfff0, 0xffff_0000, 0, 2));
+    assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (cr0::ET, 0, 0, 0, 0));
+    assert_eq!((s.nmi_blocked, s.halted, m.cpu.mode.bitness()), (0, 0, 16));
+}
+
+/// With CR0.NE clear an x87 exception is the board's to tell of, and the vCPU waits.
+#[test]
+fn x87_errors_without_ne() {
+    let mut m = Machine::protected(0);
+    m.cpu.state.cr0 &= !cr0::NE;
+    let divide = |m: &mut Machine| {
+        // FNINIT; FLDCW [0x7000] with division by zero unmasked; FLD1; FLDZ; FDIVP
+        m.set(0x7000, 2, 0x37b);
+        for insn in [&[0xdb, 0xe3][..], &[0xd9, 0x2d, 0, 0x70, 0, 0], &[0xd9, 0xe8], &[0xd9, 0xee], &[0xde, 0xf9]] {
+            assert_eq!(m.run(insn), None, "{insn:x?}");
+        }
+    };
+    divide(&mut m);
+    assert_eq!(m.bus.lock().unwrap().ferr, [] as [bool; 0], "told by the next waiting instruction");
+    assert_eq!((m.run(&[0x9b]), m.cpu.header.verdict), (None, mimus_softmmu::Verdict::Again as u32));
+    assert_eq!((m.cpu.state.halted, m.cpu.vectors[16]), (1, 0));
+    m.cpu.state.halted = 0;
+    // FNCLEX.
+    assert_eq!(m.run(&[0xdb, 0xe2]), None);
+    assert_eq!(m.bus.lock().unwrap().ferr, [true, false]);
+    assert_eq!((m.run(&[0x9b]), m.cpu.header.verdict, m.cpu.state.halted), (None, 0, 0));
+    // IGNNE#: the next instruction is executed, and the exception stays.
+    divide(&mut m);
+    m.bus.lock().unwrap().ignne = true;
+    assert_eq!((m.run(&[0xd9, 0xe8]), m.cpu.header.verdict), (None, 0));
+    assert_eq!((m.cpu.state.fpu.top(), m.cpu.state.fpu.status_word() & 0x8084), (5, 0x8084));
+    m.cpu.state.cr0 |= cr0::NE;
+    assert_eq!(m.run(&[0x9b]), Some((16, None)));
+}

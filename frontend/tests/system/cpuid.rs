@@ -101,3 +101,65 @@ fn leaves_beyond_the_last_tell_the_last() {
         assert_eq!(query(&mut m, leaf, 0), last, "{leaf:#x}");
     }
 }
+
+/// Encodings whose features CPUID does not show mean what they meant before there were these features.
+#[test]
+fn encodings_of_features_that_are_not_shown() {
+    let prefixes: [&[u8]; 4] = [&[], &[0x66], &[0xf2], &[0xf3]];
+    for mut m in [Machine::protected(3), Machine::long(3)] {
+        // The hint NOPs: CET's RDSSP and ENDBR, MPX, CLDEMOTE, PREFETCHIT, PREFETCHWT1 among them.
+        for opcode in [0x0d].into_iter().chain(0x18..=0x1f) {
+            for (prefix, modrm) in prefixes.into_iter().flat_map(|prefix| (0..=255).map(move |modrm| (prefix, modrm))) {
+                let before = m.cpu.state;
+                let insn = [prefix, &[0x0f, opcode, modrm, 0x25, 0, 0, 0, 0x40]].concat();
+                assert_eq!(m.run(&insn), None, "{insn:x?}");
+                assert!(m.cpu.state == before, "{insn:x?}");
+            }
+        }
+        // TZCNT and LZCNT are BSF and BSR, which leave the destination alone when there is no bit.
+        for (opcode, value, result) in [(0xbc, 0x50, 4), (0xbd, 0x50, 6), (0xbc, 0, 0x77), (0xbd, 0, 0x77)] {
+            (m.cpu.state.gpr[reg::RCX], m.cpu.state.gpr[reg::RAX]) = (value, 0x77);
+            assert_eq!(m.run(&[0xf3, 0x0f, opcode, 0xc1]), None);
+            assert_eq!(m.cpu.state.gpr[reg::RAX], result, "{opcode:x} of {value:#x}");
+        }
+        // XACQUIRE and XRELEASE, BND, NOTRACK.
+        m.cpu.state.gpr[reg::RCX] = 0x6000;
+        for insn in
+            [&[0xf2, 0xf0, 0x87, 0x01][..], &[0xf3, 0xf0, 0x01, 0x01], &[0xf3, 0x89, 0x01], &[0xf3, 0xc6, 0x01, 0]]
+        {
+            assert_eq!(m.run(insn), None, "{insn:x?}");
+        }
+        for insn in
+            [&[0xf2, 0xeb, 0][..], &[0xf2, 0x74, 0], &[0xf2, 0xe8, 0, 0, 0, 0], &[0x3e, 0xff, 0xe1], &[0xf3, 0x90]]
+        {
+            assert_eq!(m.run(insn), None, "{insn:x?}");
+        }
+        // What had no meaning has none: XBEGIN, RDPID, INCSSP, TPAUSE, CLWB, RDRAND, MOVBE.
+        for insn in [
+            &[0xc7, 0xf8, 0, 0, 0, 0][..],
+            &[0xf3, 0x0f, 0xc7, 0xf8],
+            &[0xf3, 0x0f, 0xae, 0xe8],
+            &[0x66, 0x0f, 0xae, 0xf0],
+            &[0x66, 0x0f, 0xae, 0x31],
+            &[0x0f, 0xc7, 0xf0],
+            &[0x0f, 0x38, 0xf0, 0x01],
+        ] {
+            assert_eq!(m.run(insn), Some((6, None)), "{insn:x?}");
+        }
+    }
+    assert_eq!(Machine::protected(3).run(&[0xf3, 0x0f, 0x09]), Some((13, Some(0))), "WBNOINVD is WBINVD");
+    assert_eq!(Machine::protected(0).run(&[0xf3, 0x0f, 0x09]), None);
+}
+
+#[test]
+fn salc_is_all_carry() {
+    use mimus_frontend::x86::state::rflags;
+    for (flags, al) in [(rflags::CF | rflags::ZF, 0xff), (rflags::OF, 0)] {
+        let mut m = Machine::protected(3);
+        m.cpu.state.gpr[reg::RAX] = 0x1234;
+        m.cpu.state.set_arith_flags(flags);
+        assert_eq!(m.run(&[0xd6]), None);
+        assert_eq!((m.cpu.state.gpr[reg::RAX], m.cpu.state.arith_flags()), (0x1200 | al, flags));
+    }
+    assert_eq!(Machine::long(3).run(&[0xd6]), Some((6, None)));
+}

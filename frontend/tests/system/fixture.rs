@@ -57,6 +57,9 @@ pub struct Record {
     pub tpr: u8,
     pub apic_base: u64,
     pub deadline: u64,
+    /// What was driven at FERR#.
+    pub ferr: Vec<bool>,
+    pub ignne: bool,
 }
 
 struct TestBus(Arc<Mutex<Record>>);
@@ -97,6 +100,11 @@ impl Bus for TestBus {
     }
     fn set_tpr(&mut self, value: u8) {
         self.0.lock().unwrap().tpr = value;
+    }
+    fn set_ferr(&mut self, asserted: bool) -> bool {
+        let mut record = self.0.lock().unwrap();
+        record.ferr.push(asserted);
+        record.ignne
     }
 }
 

@@ -274,6 +274,32 @@ fn interrupt_stack_table() {
 }
 
 #[test]
+fn an_nmi_waits_for_the_end_of_another() {
+    let mut m = Machine::protected(0);
+    m.set_gate(2, sel::CODE, 0x1_0000, INT_GATE, 0);
+    m.set_gate(0x80, sel::CODE, 0x1_1000, INT_GATE, 0);
+    assert!(!m.cpu.nmi_is_due());
+    m.cpu.state.nmi_pending = 1;
+    assert!(m.cpu.nmi_is_due());
+    m.cpu.deliver_nmi();
+    m.cpu.state.nmi_pending = 1;
+    assert!(!m.cpu.nmi_is_due(), "blocked");
+    // Part of the saved state.
+    let saved = m.cpu.save();
+    m.cpu.state.nmi_pending = 0;
+    m.cpu.restore(&saved).unwrap();
+    // Whose IRET it is does not matter; software's INT 2 blocks nothing, and unblocks nothing either.
+    m.call(Int, [2, 0, 0x1_0001], 0).unwrap();
+    assert!(!m.cpu.nmi_is_due());
+    m.cpu.header.exit_request = 0.into();
+    m.call(Iret, [0; 3], 4).unwrap();
+    assert!(m.cpu.nmi_is_due());
+    assert_eq!(m.cpu.header.exit_request.load(std::sync::atomic::Ordering::Relaxed), 1, "the dispatcher looks at once");
+    m.call(Int, [2, 0, 0x1_0001], 0).unwrap();
+    assert!(m.cpu.nmi_is_due());
+}
+
+#[test]
 fn long_mode_gate_faults() {
     let rows: &[(u16, u64, u64, (u8, u32))] = &[
         (sel::CODE, USER_INT_GATE, 0, (13, sel::CODE as u32)),

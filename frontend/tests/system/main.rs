@@ -3,6 +3,7 @@
 
 mod control;
 mod cpuid;
+mod debug;
 mod fixture;
 mod interrupts;
 mod msr;

@@ -37,7 +37,7 @@ fn fields_hold_what_is_written_and_refuse_what_they_cannot_hold() {
         (0x174, 0x10, &[]),
         (0x175, KERNEL, &[NOT_CANONICAL]),
         (0x176, KERNEL, &[NOT_CANONICAL]),
-        (0x1a0, 1, &[1 << 22, 1 << 34]),
+        (0x1a0, 0x4_00c5_1889, &[]),
         (0x200, 0xff_ffff_f006, &[0x100, 1 << 40]),
         (0x20f, 0xff_c000_0800, &[0x100, 1 << 40]),
         (0x250, 0x0606_0606_0606_0606, &[2, 0x0700, 7]),
@@ -92,11 +92,23 @@ fn read_only_and_ignored() {
     }
     write(&mut m, 0x49, 1);
     refused(&mut m, 0x49, 2);
+    m.cpu.state.gpr[reg::RCX] = 0x49;
+    assert_eq!(m.fails(Rdmsr, [0; 3], 0), (13, Some(0)), "a command cannot be read");
     write(&mut m, 0x8b, 0);
     assert_eq!(read(&mut m, 0x8b), 1 << 32);
     write(&mut m, 0x17a, 0);
     refused(&mut m, 0x17a, 1);
     refused(&mut m, 0x1d9, 2);
+}
+
+#[test]
+fn bases_are_canonical_in_every_mode() {
+    for number in [0x175, 0x176, 0xc000_0082, 0xc000_0083, 0xc000_0100, 0xc000_0101, 0xc000_0102] {
+        let mut m = Machine::protected(0);
+        refused(&mut m, number, NOT_CANONICAL);
+        write(&mut m, number, KERNEL);
+        assert_eq!(read(&mut m, number), KERNEL, "{number:#x}");
+    }
 }
 
 #[test]
@@ -162,6 +174,8 @@ fn apic_base_is_the_machines() {
     assert_eq!(read(&mut m, 0x1b), 0xfee0_0800);
     prepare(&mut m, 0x1b, 1);
     assert_eq!(m.call(Wrmsr, [0; 3], 0).unwrap_err().vector, 13);
+    refused(&mut m, 0x1b, 1 << 40 | 0xfee0_0800);
+    write(&mut m, 0x1b, 0xff_ffff_f800);
 }
 
 #[test]

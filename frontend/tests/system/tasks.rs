@@ -70,6 +70,20 @@ fn call_links_and_iret_returns() {
 }
 
 #[test]
+fn a_16_bit_task_has_ones_in_the_upper_halves_of_its_registers() {
+    let mut m = Machine::protected(0);
+    m.set(GDT + u64::from(sel::TSS_B) + 5, 1, 0x81);
+    m.set(TSS_B + 0xe, 2, 0x5678);
+    m.set(TSS_B + 0x10, 2, 2);
+    (0..8).for_each(|i| m.set(TSS_B + 0x12 + 2 * i, 2, 0x1000 + i));
+    let selectors = [sel::DATA, sel::CODE, sel::DATA, sel::DATA];
+    (0u64..).zip(selectors).for_each(|(i, selector)| m.set(TSS_B + 0x22 + 2 * i, 2, selector.into()));
+    m.call(FarJump, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
+    assert_eq!((m.cpu.state.rip, m.cpu.state.rflags()), (0x5678, 2));
+    assert_eq!(m.cpu.state.gpr[..8], std::array::from_fn::<u64, 8, _>(|i| 0xffff_1000 + i as u64));
+}
+
+#[test]
 fn exception_through_a_task_gate_pushes_its_error_code_on_the_new_stack() {
     let mut m = with_task();
     m.set_gate(13, sel::TSS_B, 0, 0x85, 0);
@@ -141,7 +155,7 @@ fn sixteen_bit_task() {
     }
     m.call(FarCall, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
     let s = &m.cpu.state;
-    assert_eq!((s.rip, s.tr.access, s.gpr[reg::RDI], s.rflags()), (0x4321, 0x83, 0x1007, 0x4202));
+    assert_eq!((s.rip, s.tr.access, s.gpr[reg::RDI], s.rflags()), (0x4321, 0x83, 0xffff_1007, 0x4202));
     assert_eq!((m.selector(Seg::Fs), m.cpu.mode.bitness(), m.cpu.mode.stack_mask()), (0, 16, 0xffff));
     m.call(Iret, [0, 0, 0x4323], 2).unwrap();
     assert_eq!((m.get(TSS_B + 0x0e, 2), m.cpu.state.rip, m.cpu.mode.bitness()), (0x4323, NEXT, 32));

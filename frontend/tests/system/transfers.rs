@@ -195,6 +195,7 @@ fn iret_outward_loads_flags_by_privilege() {
     assert_eq!((m.cpu.state.cpl(), m.rsp(), m.cpu.state.rip), (3, 0x7000, 0x5000));
     assert_eq!(m.cpu.state.rflags(), 0x003d_3fd7, "every flag there is but VM and NT");
     assert_eq!(m.selector(Seg::Ds), 0, "level 0 segments are not for level 3");
+    assert!(!m.cpu.state.seg[Seg::Ds as usize].present());
     // RF means something with a breakpoint armed only.
     m.cpu.state.dr[7] = 0x400;
     m.cpu.state.flags &= !rflags::RF;
@@ -227,6 +228,31 @@ fn iretq_always_pops_the_stack() {
     stack_up(&mut m, 8, &[0x5000, sel::USER_CODE64.into(), 0x202, 0x7008, sel::USER_DATA.into()]);
     m.call(Iret, [0; 3], 8).unwrap();
     assert_eq!((m.rsp(), m.cpu.mode.cpl(), m.cpu.mode.bitness()), (0x7008, 3, 64));
+}
+
+#[test]
+fn a_return_to_an_outer_level_nulls_selectors_and_keeps_bases() {
+    // What FS held, and what it holds in level 3.
+    for (selector, access, after) in [
+        (sel::DATA, 0xc093, 0),
+        // Null selectors with an RPL are made 0.
+        (3, 0, 0),
+        (sel::USER_DATA, 0xc0f3, sel::USER_DATA),
+        (sel::CONFORMING, 0xc09f, sel::CONFORMING),
+    ] {
+        for helper in [Iret, FarRet] {
+            let mut m = Machine::long(0);
+            let fs = &mut m.cpu.state.seg[Seg::Fs as usize];
+            (fs.selector, fs.access, fs.base) = (selector, access, 0x7fff_1234_5000);
+            let flags = if helper == Iret { &[0x202][..] } else { &[] };
+            let frame = [&[0x5000, sel::USER_CODE64.into()], flags, &[0x7008, sel::USER_DATA.into()]].concat();
+            stack_up(&mut m, 8, &frame);
+            m.call(helper, [0; 3], 8).unwrap();
+            assert_eq!((m.selector(Seg::Fs), m.cpu.state.cpl()), (after, 3), "{helper:?} {selector:#x}");
+            let bases = (m.cpu.state.seg[Seg::Fs as usize].base, m.cpu.state.seg_base[Seg::Fs as usize]);
+            assert_eq!(bases, (0x7fff_1234_5000, 0x7fff_1234_5000), "{helper:?} {selector:#x}");
+        }
+    }
 }
 
 #[test]
@@ -299,6 +325,18 @@ fn syscall_and_sysret() {
     m.call(Syscall, [0, 0, NEXT], 0).unwrap();
     m.call(Sysret, [0; 3], 4).unwrap();
     assert_eq!((m.selector(Seg::Cs), m.cpu.mode.bitness()), (0x10 | 3, 32));
+}
+
+#[test]
+fn syscall_from_compatibility_mode() {
+    let mut m = Machine::long(3);
+    let cs = &mut m.cpu.state.seg[Seg::Cs as usize];
+    (cs.selector, cs.access) = (sel::USER_CODE, 0xc0fb);
+    (m.cpu.state.star, m.cpu.state.lstar, m.cpu.state.cstar) = (STAR, 0x1_0000, 0xffff_8000_0000_2000);
+    m.cpu.update_mode();
+    m.call(Syscall, [0, 0, NEXT], 0).unwrap();
+    let s = &m.cpu.state;
+    assert_eq!((s.cpl(), s.rip, s.gpr[reg::RCX], m.cpu.mode.bitness()), (0, 0xffff_8000_0000_2000, NEXT, 64));
 }
 
 #[test]

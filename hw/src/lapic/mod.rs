@@ -286,7 +286,8 @@ impl Lapic {
             Delivery::Init => {
                 self.clear_registers();
                 self.init = true;
-                self.wait_for_sipi = true;
+                // The bootstrap processor goes on at its reset vector (SDM vol. 3A, 8.4.2).
+                self.wait_for_sipi = self.base & BASE_BSP == 0;
                 self.sipi = None;
             }
             Delivery::StartUp => {
@@ -316,6 +317,20 @@ impl Lapic {
             Some(Delivery::Nmi) => self.nmi = true,
             // ExtINT is looked at, not latched.
             _ => {}
+        }
+    }
+
+    /// Raises LINT1, which carries the chipset's NMI. An edge: nothing of it is left afterwards.
+    pub(crate) fn raise_lint1(&mut self) {
+        let lvt = self.lvt[LVT_LINT1];
+        if !self.enabled() {
+            self.nmi = true;
+        } else if lvt & LVT_MASKED == 0 {
+            match Delivery::from_bits(lvt >> 8) {
+                Some(Delivery::Fixed) => self.accept_fixed(lvt as u8, false),
+                Some(Delivery::Nmi) => self.nmi = true,
+                _ => {}
+            }
         }
     }
 
@@ -350,6 +365,11 @@ impl Lapic {
         set_bit(&mut self.irr, vector, false);
         set_bit(&mut self.isr, vector, true);
         Some(vector)
+    }
+
+    /// Whether [`Lapic::take_nmi`] or [`Lapic::take_init`] has something.
+    pub(crate) fn is_signalled(&self) -> bool {
+        self.nmi || self.init
     }
 
     pub(crate) fn take_nmi(&mut self) -> bool {

@@ -257,6 +257,11 @@ fn init_and_start_up() {
     l.receive(message(Delivery::StartUp, 0x9b));
     assert_eq!(l.take_sipi(), Some(0x9a), "the second one finds it running");
     assert_eq!(l.take_sipi(), None);
+    let mut bsp = Lapic::new(0);
+    bsp.receive(message(Delivery::Init, 0));
+    bsp.receive(message(Delivery::StartUp, 0x9a));
+    assert!(bsp.is_signalled() && bsp.take_init() && !bsp.is_signalled());
+    assert_eq!(bsp.take_sipi(), None, "the bootstrap processor does not wait for one");
 }
 
 #[test]

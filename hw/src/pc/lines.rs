@@ -3,6 +3,7 @@
 use super::PcEvent;
 use super::state::Devices;
 use crate::acpi_pm;
+use crate::ferr::FERR_IRQ;
 use crate::lapic::{Delivery, Destination, Lapic, Message};
 use crate::time::TimerLine;
 use crate::uart::COM1;
@@ -11,12 +12,13 @@ use crate::uart::COM1;
 type IrqSource = (u8, fn(&Devices) -> bool);
 
 /// The ISA interrupt lines that follow the level of a device's output. The timer's is driven by its edges instead.
-const IRQ_SOURCES: [IrqSource; 5] = [
+const IRQ_SOURCES: [IrqSource; 6] = [
     (1, |devices| devices.i8042.irq1()),
     (COM1.irq, |devices| devices.uart.irq()),
     (RTC_IRQ, |devices| devices.rtc.irq()),
     (acpi_pm::SCI_IRQ, |devices| devices.pm.sci()),
     (12, |devices| devices.i8042.irq12()),
+    (FERR_IRQ, |devices| devices.ferr.irq()),
 ];
 
 /// The clock's line, which a timer of the HPET may take over.

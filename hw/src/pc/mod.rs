@@ -6,6 +6,7 @@ mod state;
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
 use crate::dma::Dma;
+use crate::ferr::{FERR_PORT, FerrLatch};
 use crate::fw_cfg::{self, FwCfg};
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
@@ -79,6 +80,7 @@ enum PortDevice {
     Pm,
     Pci,
     Gpe,
+    Ferr,
     FwCfg,
     DebugExit,
     DebugCon,
@@ -103,6 +105,7 @@ impl PortDevice {
             PortDevice::Pm => "piix4-pm",
             PortDevice::Pci => "pci-conf",
             PortDevice::Gpe => "acpi-gpe0",
+            PortDevice::Ferr => "ferr",
             PortDevice::FwCfg => "fwcfg",
             PortDevice::DebugExit => "isa-debug-exit",
             PortDevice::DebugCon => "isa-debugcon",
@@ -119,7 +122,7 @@ impl PortDevice {
 type PortRange = (u16, u16, PortDevice);
 
 /// The fixed ports, in order.
-const PORTS: [PortRange; 19] = [
+const PORTS: [PortRange; 20] = [
     (0x00, 0x0f, PortDevice::Dma),
     (0x20, 0x21, PortDevice::Pic),
     (0x40, 0x43, PortDevice::Pit),
@@ -134,6 +137,7 @@ const PORTS: [PortRange; 19] = [
     (0xa0, 0xa1, PortDevice::Pic),
     (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
     (0xc0, 0xdf, PortDevice::Dma),
+    (FERR_PORT, FERR_PORT, PortDevice::Ferr),
     (COM1.base, COM1.base + 7, PortDevice::Uart),
     (0x4d0, 0x4d1, PortDevice::Pic),
     (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
@@ -183,6 +187,7 @@ impl Pc {
             ioapic: IoApic::new(),
             i8042: I8042::new(),
             pm: AcpiPm::new(),
+            ferr: FerrLatch::default(),
             post_code: PostCode::default(),
             isa_lines: 0,
             pci_irqs: 0,
@@ -429,10 +434,28 @@ impl Pc {
         Some(vector)
     }
 
-    /// Whether processor `cpu` has an NMI to take; it is gone afterwards. Bit 7 of port 0x70 holds NMIs back.
+    /// Whether processor `cpu` has something to look for: an interrupt, an NMI, INIT, or what the guest asks of the machine.
+    pub fn wants_attention(&self, cpu: usize) -> bool {
+        self.interrupt_pending(cpu) || self.has_event() || self.lapic(cpu).is_some_and(Lapic::is_signalled)
+    }
+
+    /// Whether processor `cpu` has an NMI to take; it is gone afterwards. Bit 7 of port 0x70 does not hold it back: what it
+    /// masks, parity and bus errors, does not happen here.
     pub fn take_nmi(&mut self, cpu: usize) -> bool {
-        let masked = self.devices.rtc.nmi_masked();
-        !masked && self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_nmi)
+        self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_nmi)
+    }
+
+    /// Raises the chipset's NMI, which is at every processor's LINT1.
+    pub fn raise_nmi(&mut self) {
+        self.devices.lapics.iter_mut().for_each(Lapic::raise_lint1);
+    }
+
+    /// Drives FERR#, the processor's word of an x87 exception where CR0.NE is 0; whether IGNNE# is driven, by which it is to be
+    /// ignored.
+    pub fn set_ferr(&mut self, asserted: bool) -> bool {
+        let ignored = self.devices.ferr.set_ferr(asserted);
+        self.settle();
+        ignored
     }
 
     /// Whether processor `cpu` got an INIT since the last call; its local APIC is reset already.
@@ -595,6 +618,7 @@ impl Pc {
         devices.ioapic = IoApic::new();
         devices.i8042 = I8042::new();
         devices.pm.reset();
+        devices.ferr = FerrLatch::default();
         devices.post_code = PostCode::default();
         devices.isa_lines = 0;
         devices.pci_irqs = 0;
@@ -666,6 +690,7 @@ impl Pc {
             PortDevice::PostCode => devices.post_code.read(),
             PortDevice::Smi => devices.pm.read_smi(offset),
             PortDevice::Gpe => 0,
+            PortDevice::Ferr => 0xff,
             PortDevice::Uart => devices.uart.read(low),
         };
         u32::from(byte)
@@ -714,6 +739,7 @@ impl Pc {
             PortDevice::RtcData => devices.rtc.write(now, byte),
             PortDevice::PostCode => devices.post_code.write(byte),
             PortDevice::Smi => devices.pm.write_smi(offset, byte),
+            PortDevice::Ferr => devices.ferr.write(),
             // No event, so no status to clear and nothing to enable.
             PortDevice::Gpe => {}
             PortDevice::Uart => {

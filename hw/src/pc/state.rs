@@ -4,6 +4,7 @@ use super::{Pc, PcEvent};
 use crate::acpi_pm::AcpiPm;
 use crate::debug::PostCode;
 use crate::dma::Dma;
+use crate::ferr::FerrLatch;
 use crate::fw_cfg::{FwCfg, FwCfgData};
 use crate::hpet::Hpet;
 use crate::i8042::I8042;
@@ -17,7 +18,7 @@ use crate::uart::{COM1, Uart};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,7 @@ pub(super) struct Devices {
     pub(super) ioapic: IoApic,
     pub(super) i8042: I8042,
     pub(super) pm: AcpiPm,
+    pub(super) ferr: FerrLatch,
     pub(super) post_code: PostCode,
     /// The ISA interrupt lines as last driven, bit by number.
     pub(super) isa_lines: u16,
@@ -150,10 +152,10 @@ mod tests {
     /// Serializes a clock and drops the last byte of its CMOS memory.
     fn serde_round_trip_with_short_memory(rtc: &Rtc) -> Rtc {
         let mut bytes = postcard::to_stdvec(rtc).expect("a clock serializes");
-        // Index, NMI mask, then the length of the memory as a two-byte variable-length integer: 128 becomes 127.
-        assert_eq!(bytes[2..4], [0x80, 0x01]);
-        bytes.splice(2..4, [0x7f]);
-        bytes.remove(3 + 127);
+        // Index, then the length of the memory as a two-byte variable-length integer: 128 becomes 127.
+        assert_eq!(bytes[1..3], [0x80, 0x01]);
+        bytes.splice(1..3, [0x7f]);
+        bytes.remove(2 + 127);
         postcard::from_bytes(&bytes).expect("the shape is still a clock's")
     }
 }

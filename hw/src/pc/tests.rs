@@ -292,14 +292,39 @@ fn interprocessor_interrupts() {
 }
 
 #[test]
-fn nmi_mask_holds_back() {
+fn nmis_of_local_apics_and_of_the_chipset() {
     let mut p = pc(1);
+    outb(&mut p, 0x70, 0x80);
     lapic_write(&mut p, 0, 0x300, 0x4_0400);
     lapic_write(&mut p, 0, 0x300, 0x8_0400);
-    outb(&mut p, 0x70, 0x80);
-    assert!(!p.take_nmi(0));
-    outb(&mut p, 0x70, 0x00);
+    assert!(p.wants_attention(0) && p.take_nmi(0) && !p.take_nmi(0), "bit 7 of port 0x70 holds none back");
+    lapic_write(&mut p, 0, 0xf0, 0x1ff);
+    lapic_write(&mut p, 0, 0x360, 0x1_0400);
+    p.raise_nmi();
+    assert!(!p.take_nmi(0), "LINT1 is masked");
+    lapic_write(&mut p, 0, 0x360, 0x400);
+    p.raise_nmi();
     assert!(p.take_nmi(0) && !p.take_nmi(0));
+    lapic_write(&mut p, 0, 0x360, 0x45);
+    p.raise_nmi();
+    assert_eq!((p.take_nmi(0), p.acknowledge_interrupt(0)), (false, Some(0x45)), "a fixed interrupt instead");
+}
+
+#[test]
+fn an_x87_error_is_interrupt_13() {
+    let mut p = pc(1);
+    p.set_up_as_firmware();
+    outb(&mut p, 0x21, 0xfb);
+    outb(&mut p, 0xa1, 0xdf);
+    assert!(!p.set_ferr(true));
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x75));
+    outb(&mut p, 0xf0, 0);
+    assert!(p.set_ferr(true), "ignored until it is over");
+    outb(&mut p, 0xa0, 0x20);
+    outb(&mut p, 0x20, 0x20);
+    assert_eq!(p.acknowledge_interrupt(0), None);
+    assert!(!p.set_ferr(false) && !p.set_ferr(true));
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x75));
 }
 
 #[test]
@@ -397,7 +422,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 6 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 7 }));
 }
 
 /// A xorshift generator: the same traffic on every run.

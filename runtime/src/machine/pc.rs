@@ -6,6 +6,7 @@ mod nic;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
+use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::pci::{DevFn, Function};
@@ -272,13 +273,17 @@ impl Board for PcBoard {
         self.held.look(&mut pc, now);
         pc.advance(now);
         self.interrupt_pending = pc.interrupt_pending(0);
-        let nmi = pc.take_nmi(0);
+        let (init, nmi) = (pc.take_init(0), pc.take_nmi(0));
         let event = pc.take_event();
         let deadline = self.held.deadline(pc.next_deadline());
         drop(pc);
         self.hand_over_display_memory(vcpu);
-        if nmi && vcpu.cpu.state.nmi_blocked == 0 {
-            vcpu.cpu.deliver_nmi();
+        if init {
+            vcpu.cpu.init();
+            vcpu.moved();
+        }
+        if nmi {
+            vcpu.cpu.state.nmi_pending = 1;
         }
         let event = event.map(|event| match event {
             PcEvent::PowerOff => Event::PowerOff,
@@ -297,14 +302,24 @@ impl Board for PcBoard {
             vcpu.execute_one()?;
             return Ok(Turn::Again);
         }
-        if self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0 {
+        let nmi = vcpu.cpu.nmi_is_due();
+        let interrupt = self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0;
+        if (nmi || interrupt) && !vcpu.cpu.trap_is_due() {
             if vcpu.cpu.state.shadow != 0 {
                 vcpu.step_one()?;
                 return Ok(Turn::Again);
             }
-            self.take_interrupt(vcpu);
+            if nmi {
+                vcpu.cpu.deliver_nmi();
+                vcpu.cpu.header.verdict = 0;
+            } else {
+                self.take_interrupt(vcpu);
+            }
         }
-        vcpu.cpu.state.shadow = 0;
+        if !vcpu.cpu.single_steps() {
+            // Those look at it themselves: it holds off debug exceptions too.
+            vcpu.cpu.state.shadow = 0;
+        }
         if vcpu.cpu.state.halted != 0 {
             return Ok(Turn::Sleep);
         }
@@ -373,12 +388,9 @@ impl Board for PcBoard {
         true
     }
 
-    fn raise_nmi(&mut self, vcpu: &mut Vcpu<Cpu>) -> bool {
-        if vcpu.cpu.state.nmi_blocked == 0 {
-            vcpu.cpu.deliver_nmi();
-            vcpu.cpu.header.verdict = 0;
-            vcpu.moved();
-        }
+    fn raise_nmi(&mut self, _: &mut Vcpu<Cpu>) -> bool {
+        bus::lock(&self.pc).raise_nmi();
+        self.kicker.kick();
         true
     }
 

@@ -81,13 +81,12 @@ impl Lift {
         self.linear_in(seg, Addr { value, disp: 0 }, address_type, ty.bytes(), write)
     }
 
-    /// BSF, BSR; and TZCNT, LZCNT, which are these on a processor without BMI1 and LZCNT. The destination of a scan of 0 is
-    /// unchanged.
+    /// BSF, BSR. The destination of a scan of 0 is unchanged.
     pub(super) fn bit_scan(&mut self, insn: &Instruction) -> Lifted {
         let ty = self.operand_type(insn, 0);
         let gpr = Gpr::of(insn.op_register(0)).ok_or(Refusal::Undefined)?;
         let src = self.read(insn, 1, ty);
-        let forward = matches!(insn.mnemonic(), Mnemonic::Bsf | Mnemonic::Tzcnt);
+        let forward = insn.mnemonic() == Mnemonic::Bsf;
         let found = if forward {
             self.b.unary(Op::Ctz, ty, src)
         } else {

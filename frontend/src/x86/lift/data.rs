@@ -7,7 +7,7 @@ use mimus_ir::op::{Op, RmwKind, Type};
 use super::operand::{Gpr, seg_of};
 use super::{Lift, Lifted, Refusal};
 use crate::x86::helpers::Helper;
-use crate::x86::state::{Seg, Segment, State, reg, rflags, slot};
+use crate::x86::state::{Seg, Segment, State, reg, rflags, shadow, slot};
 
 /// Slot of a segment register's selector.
 pub(super) fn selector_slot(seg: Seg) -> EnvSlot {
@@ -55,23 +55,22 @@ impl Lift {
             return Err(Refusal::Undefined);
         }
         let selector = self.read(insn, 1, Type::I16);
-        self.load_segment(seg, selector);
+        let selector = self.b.extend(Op::Zext, Type::I64, Type::I16, selector);
+        self.call(Helper::LoadSeg, Type::I64, &[selector], seg as u32);
+        self.hold_off(seg);
+        self.after_segment_load(seg);
         Ok(())
     }
 
-    /// Loads a segment register and, where that may change how code is translated, ends the block. A load of SS holds off
-    /// interrupts for one instruction (SDM vol. 3A, 6.8.3).
-    pub(super) fn load_segment(&mut self, seg: Seg, selector: mimus_ir::Value) {
-        let selector = self.b.extend(Op::Zext, Type::I64, Type::I16, selector);
-        self.call(Helper::LoadSeg, Type::I64, &[selector], seg as u32);
-        self.after_segment_load(seg);
+    /// MOV SS and POP SS, but not LSS, hold off interrupts and debug exceptions for one instruction (SDM vol. 3A, 6.8.3).
+    pub(super) fn hold_off(&mut self, seg: Seg) {
+        if seg == Seg::Ss {
+            self.b.store_env_imm(slot::SHADOW, shadow::ALL);
+        }
     }
 
-    /// What has to follow a segment load.
+    /// What has to follow a segment load: it may change how code is translated.
     pub(super) fn after_segment_load(&mut self, seg: Seg) {
-        if seg == Seg::Ss {
-            self.b.store_env_imm(slot::SHADOW, 1);
-        }
         if seg == Seg::Ss || !self.mode.has(crate::x86::Mode::CODE64) {
             self.end_to_dispatcher();
         }
@@ -277,6 +276,14 @@ impl Lift {
     /// CLFLUSH: its address is checked as a byte's that is read.
     pub(super) fn flush_line(&mut self, insn: &Instruction) -> Lifted {
         self.read(insn, 0, Type::I8);
+        Ok(())
+    }
+
+    /// SALC: AL is all CF; no flag changes.
+    pub(super) fn salc(&mut self, _: &Instruction) -> Lifted {
+        let carry = self.carry();
+        let value = self.b.unary(Op::Neg, Type::I8, carry);
+        self.write_gpr(Gpr::new(reg::RAX, Type::I8), value);
         Ok(())
     }
 

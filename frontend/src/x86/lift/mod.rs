@@ -37,6 +37,14 @@ const MAX_OPS: usize = mimus_ir::MAX_INSTS - 192;
 /// Longest x86 instruction in bytes (SDM vol. 2A, 2.3.11).
 pub const MAX_INSN_LEN: usize = 15;
 
+/// Encodings that newer features have taken mean what they did before: CPUID tells of none of these features. The hint NOPs
+/// (0F 0D, 0F 18 to 0F 1F) are NOPs, whatever prefixes and operands they have (CET, MPX, CLDEMOTE, PREFETCHI), TZCNT and LZCNT
+/// are BSF and BSR, WBNOINVD is WBINVD.
+const DECODER: u32 = DecoderOptions::FORCE_RESERVED_NOP
+    | DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD
+    | DecoderOptions::NO_WBNOINVD;
+
 /// What to translate.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -130,7 +138,7 @@ pub fn lift_patched(
         immediate: None,
         read: Vec::new(),
     };
-    let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DECODER);
     let mut insn = Instruction::default();
     let mut count = 0;
     loop {

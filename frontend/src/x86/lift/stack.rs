@@ -96,6 +96,7 @@ impl Lift {
             let selector = self.b.extend(Op::Zext, Type::I64, Type::I16, value);
             self.call(Helper::LoadSeg, Type::I64, &[selector], seg as u32);
             self.move_sp(sp, size as i32);
+            self.hold_off(seg);
             self.after_segment_load(seg);
             return Ok(());
         }

@@ -36,7 +36,7 @@ table! {
     Rol | Ror => rotate;
     Rcl | Rcr => rotate_carry;
     Bt | Bts | Btr | Btc => bit_test;
-    Bsf | Bsr | Tzcnt | Lzcnt => bit_scan;
+    Bsf | Bsr => bit_scan;
     Popcnt => popcnt;
     Crc32 => crc32;
     Mov | Movnti => mov;
@@ -55,8 +55,8 @@ table! {
     Cld | Std => direction_flag;
     Xlatb => xlat;
     Lds | Les | Lfs | Lgs | Lss => load_far_pointer;
-    Nop | Pause | Prefetchnta | Prefetcht0 | Prefetcht1 | Prefetcht2 | Prefetchw | Prefetch
-        | Lfence | Sfence | Reservednop | Endbr64 | Endbr32 => nothing;
+    Salc => salc;
+    Nop | Pause | Lfence | Sfence | Reservednop => nothing;
     Mfence => fence;
     Clflush => flush_line;
     Push => push;

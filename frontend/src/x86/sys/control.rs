@@ -1,7 +1,7 @@
 //! Control and debug registers, TLB control, HLT, SWAPGS and the FS/GS base instructions.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::exception::{Exception, vector};
+use super::super::exception::{Exception, debug, vector};
 use super::super::paging::PHYSICAL_MASK;
 use super::super::state::{Seg, State, cr0, cr4, efer};
 use super::descriptor::kind;
@@ -38,8 +38,6 @@ const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::LA57 | cr4::PCIDE 
 /// In the source of MOV to CR3 with CR4.PCIDE: keep the TLB entries of the PCID.
 const CR3_NO_FLUSH: u64 = 1 << 63;
 
-/// DR6 bit and error information of a general-detect #DB.
-const DR6_BD: u64 = 1 << 13;
 const DR7_GD: u64 = 1 << 13;
 
 impl Cpu {
@@ -170,7 +168,7 @@ impl Cpu {
         }
         self.require_cpl0()?;
         if self.state.dr[7] & DR7_GD != 0 {
-            return Err(self.raise(Exception { vector: vector::DB, error: None, address: DR6_BD }));
+            return Err(self.raise(Exception { vector: vector::DB, error: None, address: debug::BD }));
         }
         Ok(if matches!(number, 4 | 5) { number as usize + 2 } else { number as usize })
     }

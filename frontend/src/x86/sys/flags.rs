@@ -1,7 +1,7 @@
 //! Instructions on the system flags: PUSHF, POPF, CLI, STI, CLAC, STAC.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::state::{cr4, rflags};
+use super::super::state::{cr4, rflags, shadow};
 use super::{done, truncate, value};
 
 /// Flags that any program may change.
@@ -98,10 +98,10 @@ impl Cpu {
         if flag == rflags::VIF && self.state.flags & rflags::VIP != 0 {
             return Err(self.gp0());
         }
-        let shadow = flag == rflags::IF && self.state.flags & rflags::IF == 0;
+        let opens = flag == rflags::IF && self.state.flags & rflags::IF == 0;
         self.state.flags |= flag;
         self.open_interrupts();
-        self.state.shadow = shadow.into();
+        self.state.shadow = if opens { shadow::INTERRUPTS } else { 0 };
         Ok(())
     }
 

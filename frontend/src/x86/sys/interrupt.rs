@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Raised, Result};
-use super::super::exception::{Exception, vector};
+use super::super::exception::{Exception, debug, vector};
+use super::super::mode::Mode;
 use super::super::state::{Seg, Segment, cr4, reg, rflags};
 use super::descriptor::{Descriptor, kind};
 use super::segment::null_stack;
@@ -53,8 +54,6 @@ fn combine(first: u8, second: Exception) -> Exception {
     if double { Exception::with_code(vector::DF, 0) } else { second }
 }
 
-/// DR6 bit: a debug register was accessed while DR7.GD was set.
-const DR6_BD: u64 = 1 << 13;
 /// DR7 bit: general detect.
 const DR7_GD: u64 = 1 << 13;
 
@@ -71,15 +70,26 @@ impl Cpu {
         self.deliver_plain(vector);
     }
 
-    /// Delivers an NMI before the instruction at `state.rip`; others are held off until IRET.
+    /// Delivers the NMI that waits before the instruction at `state.rip`; others are held off until IRET.
     pub fn deliver_nmi(&mut self) {
+        self.state.nmi_pending = 0;
         self.state.nmi_blocked = 1;
         self.deliver_plain(vector::NMI);
     }
 
-    /// Delivers a debug trap after which the instruction at `state.rip` comes; `dr6_bits` are set in DR6.
-    pub fn deliver_debug_trap(&mut self, dr6_bits: u64) {
-        self.record_debug(dr6_bits);
+    /// Whether an NMI waits that nothing holds off.
+    pub fn nmi_is_due(&self) -> bool {
+        self.state.nmi_pending != 0 && self.state.nmi_blocked == 0
+    }
+
+    /// Whether a #DB comes before the next instruction, and before any interrupt.
+    pub fn trap_is_due(&self) -> bool {
+        self.mode.has(Mode::TF | Mode::BREAKPOINTS) && (self.state.debug_pending != 0 || self.mmu.watches.has_hits())
+    }
+
+    /// Delivers a debug trap after which the instruction at `state.rip` comes, for these causes ([`debug`]).
+    pub fn deliver_debug_trap(&mut self, causes: u64) {
+        self.record_debug(causes);
         self.deliver_plain(vector::DB);
     }
 
@@ -88,8 +98,9 @@ impl Cpu {
         self.pending.take()
     }
 
-    fn record_debug(&mut self, dr6_bits: u64) {
-        self.state.dr[6] |= dr6_bits;
+    /// Notes the causes of a #DB. B0-B3 are those of the last one; the others stay until a program clears them.
+    fn record_debug(&mut self, causes: u64) {
+        self.state.dr[6] = self.state.dr[6] & !debug::HITS | causes & !debug::RESUME;
         self.state.dr[7] &= !DR7_GD;
     }
 
@@ -110,7 +121,8 @@ impl Cpu {
                 vector::DB => self.record_debug(exception.address),
                 _ => {}
             }
-            let resume = is_fault(exception.vector) || exception.vector == vector::DB && exception.address == DR6_BD;
+            let resumes = exception.address == debug::BD || exception.address & debug::RESUME != 0;
+            let resume = is_fault(exception.vector) || exception.vector == vector::DB && resumes;
             let event = Event {
                 vector: exception.vector,
                 error: exception.error,
@@ -147,6 +159,8 @@ impl Cpu {
     fn arrived(&mut self, event: &Event) {
         self.state.halted = 0;
         self.state.shadow = 0;
+        // TF is clear: the first instruction of the handler comes first (SDM vol. 3B, 17.3.1.4).
+        self.step_trap = false;
         let count = &mut self.vectors[usize::from(event.vector)];
         *count = count.wrapping_add(1);
     }
@@ -322,6 +336,13 @@ pub extern "C" fn int(cpu: &mut Cpu, a: u64, _: u64, c: u64, arg: u32) -> u64 {
         }
         let before = cpu.state.tr.selector;
         let result = cpu.deliver(&event);
+        if result.is_ok() && arg == INT1 {
+            // A #DB of the processor's: what waits is told with it, not by another one.
+            let causes = std::mem::take(&mut cpu.state.debug_pending);
+            if causes != 0 {
+                cpu.record_debug(causes);
+            }
+        }
         if result.is_err() && cpu.state.tr.selector != before {
             // The task was switched before the fault: it belongs to the new task, whose RIP is in place.
             cpu.deliver_pending();

@@ -34,7 +34,7 @@ impl Check {
     fn allows(self, s: &State, value: u64) -> bool {
         match self {
             Check::Any => true,
-            Check::Canonical => s.canonical(value),
+            Check::Canonical => s.canonical_value(value),
             Check::Bits(bits) => value & !bits == 0,
             Check::PatTypes => value.to_le_bytes().into_iter().all(pat_type),
             Check::MtrrTypes => value.to_le_bytes().into_iter().all(mtrr_type),
@@ -48,6 +48,8 @@ enum Kind {
     Field(fn(&mut State, usize) -> Option<&mut u64>, Check),
     /// Reads as a constant; writing raises #GP.
     Constant(u64),
+    /// Writes of no bit outside are dropped; reading raises #GP.
+    Command(u64),
     /// Reads as the first value, writes of no bit outside the second are dropped.
     Ignored(u64, u64),
     /// Read and write by functions; `write` is false for #GP.
@@ -88,7 +90,7 @@ msrs! {
     0x3b "IA32_TSC_ADJUST" field!(tsc_offset, Check::Any);
     // There is nothing to restrict: IBRS and BHI_DIS_S are remembered, and IBPB has no effect (SDM vol. 4, table 2-2).
     0x48 "IA32_SPEC_CTRL" field!(spec_ctrl, Check::Bits(1 | 1 << 10));
-    0x49 "IA32_PRED_CMD" Kind::Ignored(0, 1);
+    0x49 "IA32_PRED_CMD" Kind::Command(1);
     0x8b "IA32_BIOS_SIGN_ID" Kind::Ignored(1 << 32, u64::MAX);
     0xfe "IA32_MTRRCAP" Kind::Constant(MTRRCAP);
     0x10a "IA32_ARCH_CAPABILITIES" Kind::Constant(ARCH_CAPABILITIES);
@@ -100,8 +102,8 @@ msrs! {
     0x17a "IA32_MCG_STATUS" Kind::Ignored(0, 0);
     // No branch trace, no last branch record.
     0x1d9 "IA32_DEBUGCTL" Kind::Ignored(0, 0);
-    // Fast strings; bits 11 and 12 (no branch trace, no event sampling) are read-only.
-    0x1a0 "IA32_MISC_ENABLE" field!(misc_enable, Check::Bits(0x1801));
+    // Kernels set and clear what they know of their processor's; nothing here depends on a bit of it.
+    0x1a0 "IA32_MISC_ENABLE" field!(misc_enable, Check::Any);
     0x200 + 16 "IA32_MTRR_PHYSBASE/MASK" Kind::Field(mtrr_var, Check::Bits(PHYSICAL_MASK & !0x700));
     0x250 "IA32_MTRR_FIX64K" Kind::Field(|s, _| s.mtrr_fixed.first_mut(), Check::MtrrTypes);
     0x258 + 2 "IA32_MTRR_FIX16K" Kind::Field(|s, i| s.mtrr_fixed.get_mut(1 + i), Check::MtrrTypes);
@@ -181,7 +183,7 @@ impl Cpu {
     }
 
     fn set_base_msr(&mut self, seg: Seg, base: u64) -> bool {
-        let valid = self.state.canonical(base);
+        let valid = self.state.canonical_value(base);
         if valid {
             self.set_segment_base(seg, base);
             self.update_mode();
@@ -197,6 +199,7 @@ impl Cpu {
         };
         match row.kind {
             Kind::Field(field, _) => field(&mut self.state, index).map(|f| *f),
+            Kind::Command(_) => None,
             Kind::Constant(value) | Kind::Ignored(value, _) => Some(value),
             Kind::Device { read, .. } => Some(read(self)),
         }
@@ -217,7 +220,7 @@ impl Cpu {
                 allowed
             }
             Kind::Constant(_) => false,
-            Kind::Ignored(_, bits) => value & !bits == 0,
+            Kind::Command(bits) | Kind::Ignored(_, bits) => value & !bits == 0,
             Kind::Device { write, .. } => write(self, value),
         };
         if !written {

@@ -1,6 +1,8 @@
 //! I/O ports (SDM vol. 1, chapter 19).
 
 use super::super::cpu::{Cpu, Result};
+use super::super::mode::Mode;
+use super::super::state::cr4;
 use super::descriptor::kind;
 use super::{done, value};
 
@@ -11,6 +13,28 @@ impl Cpu {
     /// #GP(0) unless the current program may access `size` ports from `port` on: CPL up to IOPL, or clear bits in the I/O
     /// permission bit map (SDM vol. 1, 19.5).
     pub fn check_io(&mut self, port: u16, size: u8) -> Result<()> {
+        self.check_io_privilege(port, size)?;
+        if self.mode.has(Mode::BREAKPOINTS) && self.state.cr4 & cr4::DE != 0 {
+            self.state.debug_pending |= self.port_breakpoints(port, size);
+        }
+        Ok(())
+    }
+
+    /// The breakpoints on I/O that an access meets, as DR6 has them; a trap follows (SDM vol. 3B, 17.2.4).
+    fn port_breakpoints(&self, port: u16, size: u8) -> u64 {
+        const IO: u64 = 2;
+        let dr = &self.state.dr;
+        let met = |i: &u64| {
+            let (enabled, kind, len) = (dr[7] >> (2 * i) & 3, dr[7] >> (16 + 4 * i) & 3, dr[7] >> (18 + 4 * i) & 3);
+            let len = [1, 2, 8, 4][len as usize];
+            let first = dr[*i as usize] & !(len - 1);
+            let (port, size) = (u64::from(port), u64::from(size));
+            enabled != 0 && kind == IO && first < port + size && port < first + len
+        };
+        (0..4).filter(met).fold(0, |bits, i| bits | 1 << i)
+    }
+
+    fn check_io_privilege(&mut self, port: u16, size: u8) -> Result<()> {
         let s = &self.state;
         if !s.protected() || !s.vm86() && s.cpl() <= s.iopl() {
             return Ok(());

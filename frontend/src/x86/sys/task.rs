@@ -1,7 +1,7 @@
 //! Hardware task switches (SDM vol. 3A, 7.3).
 
 use super::super::cpu::{Cpu, Raised, Result};
-use super::super::exception::{Exception, vector};
+use super::super::exception::{Exception, debug, vector};
 use super::super::state::{Seg, Segment, State, cr0, rflags};
 use super::descriptor::{is_null, kind, rpl};
 use super::interrupt::Event;
@@ -120,8 +120,6 @@ const FLAGS: u64 = rflags::ARITH
     | rflags::VIP
     | rflags::ID;
 
-/// DR6 bit: the debug trap is due to a task switch.
-const DR6_BT: u64 = 1 << 15;
 /// DR7 bits L0-L3 and LE, which a switch clears.
 const DR7_LOCAL: u64 = 0x155;
 
@@ -247,7 +245,11 @@ impl Cpu {
             flags |= rflags::NT;
         }
         self.state.set_rflags(flags);
-        self.state.gpr[..8].copy_from_slice(&image.gpr);
+        // A 16-bit TSS has the lower halves; processors set the upper ones.
+        let upper = if layout.word == 2 { 0xffff_0000 } else { 0 };
+        for (register, value) in self.state.gpr.iter_mut().zip(image.gpr) {
+            *register = upper | value;
+        }
         self.state.rip = truncate(image.ip, word);
         let vm86 = self.state.vm86();
         let cpl = if vm86 { 3 } else { rpl(image.segs[Seg::Cs as usize]) };
@@ -296,7 +298,7 @@ impl Cpu {
         }
         self.check_rip(&code, self.state.rip, ext)?;
         if image.trap {
-            let trap = Exception { vector: vector::DB, error: None, address: DR6_BT };
+            let trap = Exception { vector: vector::DB, error: None, address: debug::BT };
             return Err(self.raise(trap));
         }
         Ok(())

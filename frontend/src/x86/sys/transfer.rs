@@ -1,7 +1,7 @@
 //! Far transfers: JMP, CALL, RET, IRET, and the fast system calls.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::exception::vector;
+use super::super::exception::{debug, vector};
 use super::super::state::{Seg, Segment, cr4, efer, reg, rflags};
 use super::descriptor::{Descriptor, is_null, kind, rpl};
 use super::segment::null_stack;
@@ -90,8 +90,9 @@ impl Cpu {
             for seg in [Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
                 let s = &mut self.state.seg[seg as usize];
                 let conforming = s.access & 0x1c == 0x1c;
-                if s.present() && !conforming && s.dpl() < cpl {
-                    *s = Segment { base: 0, limit: 0, selector: 0, access: 0 };
+                // A null segment has privilege level 0 itself: its selector becomes 0. Bases stay, which 64-bit mode uses.
+                if !conforming && s.dpl() < cpl {
+                    *s = Segment { base: s.base, limit: 0, selector: 0, access: 0 };
                 }
             }
         }
@@ -198,6 +199,8 @@ impl Cpu {
     }
 
     fn iret(&mut self, next_rip: u64, size: u8) -> Result<()> {
+        // Even if it faults.
+        self.unblock_nmi();
         let s = &self.state;
         if s.protected() && !s.vm86() && s.flags & rflags::NT != 0 {
             if s.long_active() {
@@ -211,7 +214,6 @@ impl Cpu {
         } else {
             self.iret_protected(size)?;
         }
-        self.state.nmi_blocked = 0;
         self.open_interrupts();
         Ok(())
     }
@@ -297,27 +299,31 @@ impl Cpu {
         Ok(())
     }
 
-    /// SYSCALL exists in 64-bit mode with EFER.SCE only.
-    fn require_syscall(&mut self) -> Result<()> {
-        if self.state.code64() && self.state.efer & efer::SCE != 0 { Ok(()) } else { Err(self.ud()) }
-    }
-
+    /// SYSCALL exists in IA-32e mode with EFER.SCE only. In compatibility mode it is AMD's (APM vol. 3, SYSCALL); QEMU has it
+    /// whatever maker CPUID names.
     fn syscall(&mut self, next_rip: u64) -> Result<()> {
-        self.require_syscall()?;
+        if !self.state.long_active() || self.state.efer & efer::SCE == 0 {
+            return Err(self.ud());
+        }
+        let target = if self.state.code64() { self.state.lstar } else { self.state.cstar };
         let selector = (self.state.star >> 32) as u16 & 0xfffc;
         let flags = self.state.rflags() & !rflags::RF;
         self.state.gpr[reg::RCX] = next_rip;
         self.state.gpr[11] = flags;
         self.state.set_rflags(flags & !self.state.sfmask);
         self.state.seg[Seg::Ss as usize] = flat_segment(selector.wrapping_add(8) & 0xfffc, flat::DATA);
-        self.set_code(flat_segment(selector, flat::CODE64), self.state.lstar);
+        self.set_code(flat_segment(selector, flat::CODE64), target);
+        // No single step into the kernel whose mask clears TF.
+        self.step_trap &= self.state.flags & rflags::TF != 0;
         Ok(())
     }
 
     fn sysret(&mut self, size: u8) -> Result<()> {
         /// Flags that SYSRET loads (SDM vol. 2B, SYSRET).
         const LOADED: u64 = 0x003c_7fd7;
-        self.require_syscall()?;
+        if !self.state.code64() || self.state.efer & efer::SCE == 0 {
+            return Err(self.ud());
+        }
         self.require_cpl0()?;
         let rcx = self.state.gpr[reg::RCX];
         let base = (self.state.star >> 48) as u16;
@@ -330,6 +336,11 @@ impl Cpu {
         self.state.set_rflags(self.state.gpr[11] & LOADED);
         self.state.seg[Seg::Ss as usize] = flat_segment(base.wrapping_add(8) | 3, flat::DATA);
         self.set_code(flat_segment(base.wrapping_add(offset) | 3, access), rip);
+        // With TF the trap comes at once, as if the program's SYSCALL had been stepped over.
+        self.step_trap = false;
+        if self.state.flags & rflags::TF != 0 {
+            self.state.debug_pending |= debug::BS;
+        }
         self.open_interrupts();
         Ok(())
     }

@@ -254,6 +254,11 @@ impl Fpu {
         if self.sw & ES != 0 { Err(X87Fault) } else { Ok(()) }
     }
 
+    /// Has the next operation executed although an exception is pending; [`Fpu::summarize`] shows it again.
+    pub fn ignore_pending(&mut self) {
+        self.sw &= !(ES | BUSY);
+    }
+
     /// What every MMX instruction but EMMS does: TOP becomes 0, all registers valid (SDM vol. 1, 9.6.2).
     pub fn enter_mmx(&mut self) {
         self.set_top(0);
@@ -298,7 +303,7 @@ impl Fpu {
     }
 
     /// Brings ES and B in step with flags and masks.
-    fn summarize(&mut self) {
+    pub fn summarize(&mut self) {
         let pending = u32::from(self.sw) & self.unmasked() != 0;
         self.sw = self.sw & !(ES | BUSY) | if pending { ES | BUSY } else { 0 };
     }

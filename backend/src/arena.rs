@@ -5,10 +5,14 @@
 //! used other to be evicted. The size given at the start is a hard bound.
 
 use std::collections::VecDeque;
+use std::ffi::c_void;
 use std::ptr::NonNull;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::io::Errno;
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap_fixed, munmap,
+};
 
 use crate::compile::CODE_ALIGN;
 use crate::error::BackendError;
@@ -335,21 +339,83 @@ impl Drop for Arena {
     }
 }
 
-/// Maps an anonymous file twice: writable, and executable.
+/// Maps the same memory twice: writable, and executable. Nobody who knows where one is knows where the other is.
 fn map_twice(len: usize) -> rustix::io::Result<(NonNull<u8>, NonNull<u8>)> {
+    let (written, executed) = match map_file_twice(len) {
+        // The process may not have files that large (RLIMIT_FSIZE), not even in memory.
+        Err(Errno::FBIG) => map_shared_twice(len)?,
+        result => result?,
+    };
+    let pointer = |p: *mut c_void| NonNull::new(p.cast()).ok_or(Errno::NOMEM);
+    Ok((pointer(written)?, pointer(executed)?))
+}
+
+/// An address to map something at, if there is room: any page of the lower half of 46 bits.
+fn somewhere() -> *mut c_void {
+    let mut bytes = [0; 8];
+    // Without random numbers it is where the kernel puts it.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    let address = u64::from_ne_bytes(bytes) & 0x3fff_ffff_0000;
+    std::ptr::without_provenance_mut(address as usize)
+}
+
+fn map_file_twice(len: usize) -> rustix::io::Result<(*mut c_void, *mut c_void)> {
     let flags = MemfdFlags::CLOEXEC;
     // Kernels before 6.3 do not know the flag and allow execution anyway.
     let file = memfd_create("mimus-code", flags | MemfdFlags::EXEC).or_else(|_| memfd_create("mimus-code", flags))?;
     ftruncate(&file, len as u64)?;
-    let map = |protection| {
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        unsafe { mmap(std::ptr::null_mut(), len, protection, MapFlags::SHARED, &file, 0) }
+    let map = |hint, protection| {
+        // SAFETY: a new mapping at an address of the kernel's choice, for which the hint is no more than that, overlaps nothing.
+        unsafe { mmap(hint, len, protection, MapFlags::SHARED, &file, 0) }
     };
-    let written = map(ProtFlags::READ | ProtFlags::WRITE)?;
-    let executed = map(ProtFlags::READ | ProtFlags::EXEC).inspect_err(|_| {
-        // SAFETY: mapped just now and not used yet.
-        let _ = unsafe { munmap(written, len) };
-    })?;
-    let pointer = |p: *mut std::ffi::c_void| NonNull::new(p.cast()).ok_or(rustix::io::Errno::NOMEM);
-    Ok((pointer(written)?, pointer(executed)?))
+    let executed = map(std::ptr::null_mut(), ProtFlags::READ | ProtFlags::EXEC)?;
+    let written = map(somewhere(), ProtFlags::READ | ProtFlags::WRITE).inspect_err(|_| unmap(executed, len))?;
+    Ok((written, executed))
+}
+
+/// The same without a file: mremap(2) maps what is shared again when it is told an old size of 0.
+fn map_shared_twice(len: usize) -> rustix::io::Result<(*mut c_void, *mut c_void)> {
+    let map = |hint, protection, flags| {
+        // SAFETY: as above.
+        unsafe { mmap_anonymous(hint, len, protection, flags) }
+    };
+    let executed = map(std::ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)?;
+    let written = map(somewhere(), ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE)
+        .inspect_err(|_| unmap(executed, len))?;
+    // SAFETY: what is replaced was reserved for it just now, and neither mapping is used yet.
+    let result = unsafe {
+        mremap_fixed(executed, 0, len, MremapFlags::MAYMOVE, written)
+            .and_then(|_| mprotect(executed, len, MprotectFlags::READ | MprotectFlags::EXEC))
+    };
+    result.inspect_err(|_| [executed, written].into_iter().for_each(|at| unmap(at, len)))?;
+    Ok((written, executed))
+}
+
+/// Undoes a mapping of this file that nobody has seen.
+fn unmap(at: *mut c_void, len: usize) {
+    // SAFETY: mapped just now and not used yet.
+    let _ = unsafe { munmap(at, len) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_map_the_same_memory_far_apart() {
+        let len = 1 << 20;
+        for map in [map_file_twice, map_shared_twice] {
+            let (written, executed) = map(len).unwrap();
+            assert!(written.addr().abs_diff(executed.addr()) > 64 * len, "{written:?} {executed:?}");
+            let (first, last) = (written.cast::<u8>(), executed.cast::<u8>());
+            // SAFETY: both are mappings of this length, which nobody else uses.
+            let read = unsafe {
+                first.add(len - 1).write_volatile(7);
+                last.add(len - 1).read_volatile()
+            };
+            assert_eq!(read, 7);
+            unmap(written, len);
+            unmap(executed, len);
+        }
+    }
 }

@@ -3,23 +3,22 @@
 //! Output goes to whoever is there, and nowhere while nobody is. Somebody who does not read is waited for once, and not again
 //! until there is room: a guest must not stand still because of them for long.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mimus_hw::CharSink;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::cli::CliError;
+use crate::cli::{CliError, append_output, open_output};
 use crate::config::{Chardev, MonitorSocket};
-use crate::socket::{Listener, Opened};
+use crate::socket::{self, Listener, Opened, Telnet};
 use crate::terminal::{OnSinkError, open_sink};
 use crate::wake::Wake;
 
@@ -38,6 +37,8 @@ struct Peer {
     output: Option<OwnedFd>,
     /// It did not read for so long that it is not waited for.
     stuck: bool,
+    /// It speaks telnet.
+    telnet: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -49,14 +50,16 @@ impl SharedPeer {
     }
 
     fn set(&self, output: Option<OwnedFd>) {
-        *self.lock() = Peer { output, stuck: false };
+        *self.lock() = Peer { output, ..Peer::default() };
     }
 }
 
 impl CharSink for SharedPeer {
-    fn write(&mut self, mut bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8]) {
         let mut peer = self.lock();
-        let Peer { output: Some(output), stuck } = &mut *peer else { return };
+        let Peer { output: Some(output), stuck, telnet } = &mut *peer else { return };
+        let escaped = telnet.then(|| Telnet::escape(bytes));
+        let mut bytes = escaped.as_deref().unwrap_or(bytes);
         while !bytes.is_empty() {
             match rustix::io::write(&*output, bytes) {
                 Ok(count) => {
@@ -68,7 +71,7 @@ impl CharSink for SharedPeer {
                     let room = wait(&mut [PollFd::new(&*output, PollFlags::OUT)], Some(PATIENCE));
                     *stuck = !matches!(room, Ok(count) if count != 0);
                 }
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN | Errno::CONNREFUSED) => return,
                 Err(_) => {
                     // It is gone; the thread that reads from it notices by itself.
                     peer.output = None;
@@ -91,11 +94,23 @@ fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result
     }
 }
 
-/// Where input comes from.
+/// Connects again.
 #[derive(Debug)]
+struct Again {
+    place: MonitorSocket,
+    period: Duration,
+    /// When next; at once if not yet tried.
+    next: Option<Instant>,
+}
+
+/// Where input comes from.
+#[derive(Debug, Default)]
 pub struct Source {
     input: Option<OwnedFd>,
     listener: Option<Listener>,
+    again: Option<Again>,
+    /// The peer speaks telnet.
+    telnet: Option<Telnet>,
     peer: SharedPeer,
     /// A pseudo-terminal's other side, which is kept open so that it never hangs up.
     _side: Option<OwnedFd>,
@@ -114,7 +129,7 @@ pub fn open(
 ) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
     let failed = |error: io::Error| CliError::new(option, format!("{chardev}: {error}"));
     let source = match chardev {
-        Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Null => {
+        Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Append(_) | Chardev::Null => {
             return Ok((open_sink(option, chardev, on_error)?, None));
         }
         Chardev::Pipe(path) => pipe(path).map_err(failed)?,
@@ -124,9 +139,33 @@ pub fn open(
             let _ = writeln!(io::stderr(), "char device redirected to {name} ({option})");
             source
         }
-        Chardev::Socket(place) => socket(option, place).map_err(failed)?,
+        Chardev::Socket(place) => open_socket(option, place).map_err(failed)?,
+        Chardev::Reconnecting(place, seconds) => reconnecting(place, *seconds),
+        Chardev::Udp { local, remote } => udp(local, remote).map_err(failed)?,
+        Chardev::Logged { chardev, file, append } => {
+            let log = if *append { append_output(option, file)? } else { open_output(option, file)? };
+            let (sink, source) = open(option, chardev, on_error)?;
+            return Ok((Box::new(Logged { sink, log: Some(log) }), source));
+        }
     };
     Ok((Box::new(source.peer.clone()), Some(source)))
+}
+
+/// Copies output to a file.
+struct Logged {
+    sink: Box<dyn CharSink>,
+    /// Nowhere any more after an error, which is told.
+    log: Option<File>,
+}
+
+impl CharSink for Logged {
+    fn write(&mut self, bytes: &[u8]) {
+        self.sink.write(bytes);
+        if let Some(Err(error)) = self.log.as_mut().map(|log| log.write_all(bytes)) {
+            tracing::warn!("logfile: the log is incomplete: {error}");
+            self.log = None;
+        }
+    }
 }
 
 /// A source of one peer, who stays.
@@ -134,7 +173,7 @@ fn of(input: OwnedFd, side: Option<OwnedFd>, output: OwnedFd) -> io::Result<Sour
     rustix::io::ioctl_fionbio(&output, true)?;
     let peer = SharedPeer::default();
     peer.set(Some(output));
-    Ok(Source { input: Some(input), listener: None, peer, _side: side })
+    Ok(Source { input: Some(input), peer, _side: side, ..Source::default() })
 }
 
 /// Two pipes, PATH.in and PATH.out, or one for both directions.
@@ -158,26 +197,35 @@ fn pipe(path: &Path) -> io::Result<Source> {
 
 /// A pseudo-terminal, and the name of its other side.
 fn pty() -> io::Result<(Source, String)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let main = openpt(flags)?;
-    grantpt(&main)?;
-    unlockpt(&main)?;
-    let side = ioctl_tiocgptpeer(&main, flags)?;
-    // Without echo: the guest's output would be its input.
-    let mut modes = tcgetattr(&side)?;
-    modes.make_raw();
-    tcsetattr(&side, OptionalActions::Now, &modes)?;
-    let name = rustix::pty::ptsname(&main, Vec::new())?.to_string_lossy().into_owned();
+    let (main, side, name) = socket::pty()?;
     Ok((of(main.try_clone()?, Some(side), main)?, name))
 }
 
-fn socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
+/// Datagrams between two addresses, each `HOST:PORT`.
+fn udp(local: &str, remote: &str) -> io::Result<Source> {
+    let socket = UdpSocket::bind(local)?;
+    socket.connect(remote)?;
+    of(socket.try_clone()?.into(), None, socket.into())
+}
+
+/// A client of a socket that somebody else listens at, or will.
+fn reconnecting(place: &MonitorSocket, seconds: u32) -> Source {
+    let again = Again { place: place.clone(), period: Duration::from_secs(seconds.into()), next: None };
+    Source { again: Some(again), telnet: place.telnet(), ..Source::default() }
+}
+
+fn open_socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
     let (listener, waits) = match place.open()? {
         Opened::Stdio => return Err(io::ErrorKind::Unsupported.into()),
-        Opened::Stream(stream) => return of(stream.try_clone()?.into(), None, stream.into()),
+        Opened::Stream(stream) => {
+            let mut source = Source { telnet: place.telnet(), ..Source::default() };
+            source.welcome(stream.into())?;
+            return Ok(source);
+        }
+        Opened::Pty(main, side) => return of(main.try_clone()?, Some(side), main),
         Opened::Listener(listener, waits) => (listener, waits),
     };
-    let mut source = Source { input: None, listener: None, peer: SharedPeer::default(), _side: None };
+    let mut source = Source { telnet: place.telnet(), ..Source::default() };
     if waits {
         tracing::warn!("{option}: waiting for a connection on {place}");
         while source.input.is_none() {
@@ -199,7 +247,34 @@ impl Source {
         rustix::io::ioctl_fionbio(&client, true)?;
         self.input = Some(client.try_clone()?);
         self.peer.set(Some(client));
+        if let Some(telnet) = &mut self.telnet {
+            *telnet = Telnet::default();
+            self.peer.write(Telnet::CHARACTERS);
+            self.peer.lock().telnet = true;
+        }
         Ok(())
+    }
+
+    /// Connects, if it is time; how long there is until then.
+    fn connect(&mut self) -> Option<Duration> {
+        let again = self.again.as_mut().filter(|_| self.input.is_none())?;
+        let now = Instant::now();
+        let left = again.next.map_or(Duration::ZERO, |next| next.saturating_duration_since(now));
+        if !left.is_zero() {
+            return Some(left);
+        }
+        again.next = Some(now + again.period);
+        let period = again.period;
+        match again.place.open().map(|opened| match opened {
+            Opened::Stream(stream) => self.welcome(stream.into()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) | Err(error) => {
+                tracing::debug!("a character device is not connected: {error}");
+                Some(period)
+            }
+        }
     }
 
     fn run(mut self, wake: &Wake, mut deliver: Deliver) {
@@ -209,15 +284,17 @@ impl Source {
                 let taken = deliver(&pending).min(pending.len());
                 pending.drain(..taken);
             }
+            let later = self.connect();
             let mut fds = vec![PollFd::new(wake, PollFlags::IN)];
             match (&self.input, &self.listener) {
                 // No more is read before there is room for it.
                 _ if !pending.is_empty() => {}
                 (Some(input), _) => fds.push(PollFd::new(input, PollFlags::IN)),
                 (None, Some(listener)) => fds.push(PollFd::new(listener, PollFlags::IN)),
-                (None, None) => return,
+                (None, None) if later.is_none() => return,
+                (None, None) => {}
             }
-            let timeout = (!pending.is_empty()).then_some(RETRY);
+            let timeout = if pending.is_empty() { later } else { Some(RETRY) };
             if let Err(error) = wait(&mut fds, timeout) {
                 tracing::warn!("a character device is no longer read: {error}");
                 return;
@@ -239,8 +316,15 @@ impl Source {
         };
         let mut bytes = [0; 4096];
         match rustix::io::read(input, &mut bytes) {
-            Ok(count) if count != 0 => pending.extend(bytes.get(..count).unwrap_or_default()),
-            Err(Errno::INTR | Errno::AGAIN) => {}
+            Ok(count) if count != 0 => {
+                let bytes = bytes.get(..count).unwrap_or_default().iter().copied();
+                match &mut self.telnet {
+                    Some(telnet) => pending.extend(bytes.filter_map(|byte| telnet.step(byte))),
+                    None => pending.extend(bytes),
+                }
+            }
+            // Nobody listens where datagrams go, yet.
+            Err(Errno::INTR | Errno::AGAIN | Errno::CONNREFUSED) => {}
             _ => {
                 self.input = None;
                 self.peer.set(None);
@@ -284,8 +368,7 @@ impl Drop for CharThread {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
-    use std::time::Instant;
+    use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
 
@@ -377,6 +460,70 @@ mod tests {
         assert_eq!(read(&mut side, 8), b"login:\n\x03");
         side.write_all(b"root\r\x03\x04").unwrap();
         until(&taken, b"root\r\x03\x04");
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_is_made_again() {
+        let path = name("again");
+        let place = MonitorSocket::Unix { path: path.clone(), server: false, wait: false };
+        let (mut sink, source) = opened(&Chardev::Reconnecting(place, 1));
+        sink.write(b"to nobody");
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        for (round, text) in [&b"one"[..], b"onetwo"].into_iter().enumerate() {
+            let listener = UnixListener::bind(&path).unwrap();
+            let mut client = listener.accept().unwrap().0;
+            client.write_all(&text[3 * round..]).unwrap();
+            until(&taken, text);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_telnet_client_is_told_to_send_keys() {
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port, server: true, wait: false };
+        let (mut sink, source) = opened(&Chardev::Socket(MonitorSocket::Telnet(tcp.into())));
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        assert_eq!(read(&mut client, 12), Telnet::CHARACTERS);
+        client.write_all(b"r\xff\xfd\x03oot").unwrap();
+        until(&taken, b"root");
+        sink.write(b"\xff!");
+        assert_eq!(read(&mut client, 3), b"\xff\xff!");
+    }
+
+    #[test]
+    fn datagrams_both_ways() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let own = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let remote = peer.local_addr().unwrap().to_string();
+        let (mut sink, source) = opened(&Chardev::Udp { local: own.to_string(), remote });
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        sink.write(b"out");
+        let mut bytes = [0; 8];
+        assert_eq!((peer.recv(&mut bytes).unwrap(), &bytes[..3]), (3, &b"out"[..]));
+        peer.send_to(b"in", own).unwrap();
+        until(&taken, b"in");
+    }
+
+    #[test]
+    fn a_log_has_a_copy_of_the_output() {
+        let (log, out) = (name("log"), name("out"));
+        std::fs::write(&log, "before\n").unwrap();
+        std::fs::write(&out, "before\n").unwrap();
+        for (append, expected) in [(true, "before\n1"), (false, "1")] {
+            let logged = Chardev::Logged { chardev: Chardev::Append(out.clone()).into(), file: log.clone(), append };
+            let (mut sink, _) = open("-serial", &logged, Box::new(|_| panic!("no error"))).unwrap();
+            sink.write(b"1");
+            assert_eq!(std::fs::read_to_string(&log).unwrap(), expected);
+        }
+        assert_eq!(std::fs::read_to_string(&out).unwrap(), "before\n11");
+        [log, out].iter().for_each(|path| std::fs::remove_file(path).unwrap());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
 mod net;
+mod process;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
 pub use crate::display::{VncPlace, VncTarget};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
+pub use process::{OnSigterm, Process};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -100,6 +102,8 @@ pub struct Config {
     pub uuid: Option<String>,
     /// Where the process's number is written; the file goes when the run ends.
     pub pid_file: Option<PathBuf>,
+    /// How the process behaves on the host.
+    pub process: Process,
     /// What was asked for and has no effect here, a line each, told once when the machine starts.
     pub warnings: Vec<String>,
 }
@@ -152,6 +156,7 @@ impl Default for Config {
             name: None,
             uuid: None,
             pid_file: None,
+            process: Process::default(),
             warnings: Vec::new(),
         }
     }
@@ -424,6 +429,8 @@ pub enum Chardev {
     },
     /// Output goes to this file, which is truncated; there is no input.
     File(PathBuf),
+    /// Output goes to the end of this file; there is no input.
+    Append(PathBuf),
     /// Output is discarded; there is no input.
     Null,
     /// Named pipes of this name and `.in` and `.out`, or one for both directions.
@@ -432,6 +439,34 @@ pub enum Chardev {
     Pty,
     /// A socket, never [`MonitorSocket::Stdio`].
     Socket(MonitorSocket),
+    /// A socket that somebody else listens at. It is connected to again after so many seconds when the connection is gone.
+    Reconnecting(MonitorSocket, u32),
+    /// Datagrams: where they are received, and where they are sent to, each `HOST:PORT`.
+    Udp {
+        /// Here.
+        local: String,
+        /// There.
+        remote: String,
+    },
+    /// Another one, of whose output a copy goes to a file, which is truncated unless it is told to `append`.
+    Logged {
+        /// The other one.
+        chardev: Box<Chardev>,
+        /// The file.
+        file: PathBuf,
+        /// What is in it stays.
+        append: bool,
+    },
+}
+
+impl Chardev {
+    /// It without a log of its output.
+    pub fn plain(&self) -> &Chardev {
+        match self {
+            Chardev::Logged { chardev, .. } => chardev.plain(),
+            plain => plain,
+        }
+    }
 }
 
 impl fmt::Display for Chardev {
@@ -439,7 +474,10 @@ impl fmt::Display for Chardev {
         match self {
             Chardev::Stdio { mux: true } => f.write_str("mux"),
             Chardev::Stdio { mux: false } => f.write_str("stdio"),
-            Chardev::File(path) => write!(f, "file:{}", path.display()),
+            Chardev::File(path) | Chardev::Append(path) => write!(f, "file:{}", path.display()),
+            Chardev::Logged { chardev, .. } => chardev.fmt(f),
+            Chardev::Udp { local, remote } => write!(f, "udp:{remote}@{local}"),
+            Chardev::Reconnecting(place, seconds) => write!(f, "{place},reconnect={seconds}"),
             Chardev::Null => f.write_str("null"),
             Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
             Chardev::Pty => f.write_str("pty"),
@@ -473,6 +511,19 @@ pub enum MonitorSocket {
         /// As for a socket in the file system.
         wait: bool,
     },
+    /// A TCP port at whose other end the telnet protocol is spoken.
+    Telnet(Box<MonitorSocket>),
+    /// A pseudo-terminal, whose name is told when it is made.
+    Pty,
+    /// A socket that the process was started with.
+    Inherited {
+        /// The number of its file descriptor.
+        fd: i32,
+        /// As for a socket in the file system.
+        server: bool,
+        /// As for a socket in the file system.
+        wait: bool,
+    },
 }
 
 impl fmt::Display for MonitorSocket {
@@ -486,6 +537,9 @@ impl fmt::Display for MonitorSocket {
             MonitorSocket::Tcp { host, port, server: listens, .. } => {
                 write!(f, "tcp:{host}:{port}{}", server(*listens))
             }
+            MonitorSocket::Telnet(place) => write!(f, "{place},telnet=on"),
+            MonitorSocket::Pty => f.write_str("pty"),
+            MonitorSocket::Inherited { fd, server: listens, .. } => write!(f, "fd:{fd}{}", server(*listens)),
         }
     }
 }
@@ -560,6 +614,8 @@ pub enum ExitStatus {
     Quit,
     /// The guest wrote to `isa-debug-exit`; holds the process exit code, `(value << 1) | 1`.
     DebugExit(u8),
+    /// A signal asked for it.
+    Terminated,
     /// Whoever read our standard output is gone.
     OutputClosed,
 }
@@ -571,6 +627,7 @@ impl ExitStatus {
             ExitStatus::PowerOff | ExitStatus::DebugExit(_) => (true, "guest-shutdown"),
             ExitStatus::Reset => (true, "guest-reset"),
             ExitStatus::Quit => (false, "host-qmp-quit"),
+            ExitStatus::Terminated => (false, "host-signal"),
             ExitStatus::OutputClosed => (false, "host-error"),
         }
     }
@@ -578,7 +635,7 @@ impl ExitStatus {
     /// The process's exit code. 141 is what a shell reports for a program that ended by SIGPIPE.
     pub fn code(self) -> u8 {
         match self {
-            ExitStatus::PowerOff | ExitStatus::Reset | ExitStatus::Quit => 0,
+            ExitStatus::PowerOff | ExitStatus::Reset | ExitStatus::Quit | ExitStatus::Terminated => 0,
             ExitStatus::DebugExit(code) => code,
             ExitStatus::OutputClosed => 141,
         }

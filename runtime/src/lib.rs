@@ -19,6 +19,7 @@ pub mod machine;
 pub mod monitor;
 pub mod net;
 mod patience;
+pub mod signals;
 mod slow;
 mod socket;
 pub mod stats;

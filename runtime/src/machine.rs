@@ -24,6 +24,8 @@ use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
+use rustix::mm::{Advice, madvise};
+use signal_hook::consts::SIGTERM;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::cache::{self, Cache};
@@ -32,12 +34,14 @@ use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, Disk, ExitStatus, JitConfig, LogItems, MachineKind,
+    Accel, Bios, Boot, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind,
+    OnSigterm, VirtioDevice,
 };
-use crate::control::{Closer, Control, Notice, RunState, StopReason};
+use crate::control::{Closer, Control, Controlled, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::kick::Kicker;
 use crate::monitor::Monitors;
+use crate::signals::{self, OnAsked, Signals};
 use crate::stats::Stats;
 use crate::terminal::{InputThread, RawTerminal};
 use crate::throttle::Throttle;
@@ -70,6 +74,10 @@ const LONGEST_SLEEP: u64 = 1_000_000_000;
 struct Requests {
     /// The user asked to quit.
     quit: AtomicBool,
+    /// A signal asked the process to end.
+    terminated: AtomicBool,
+    /// A signal that presses the power button has come.
+    power_button: AtomicBool,
     /// Standard output is gone.
     output_closed: AtomicBool,
 }
@@ -148,12 +156,25 @@ impl Parts<'_> {
     /// Where the characters of the device that `option` connects go, and where those for it come from.
     fn open(&self, option: &str, chardev: &Chardev) -> Result<(Box<dyn CharSink>, Option<Source>)> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
-        let on_error = move |_| {
-            requests.output_closed.store(true, Ordering::Release);
-            kicker.kick();
+        let ends = matches!(chardev.plain(), Chardev::Stdio { .. }) && !keeps_data(self.config);
+        let what = format!("{option}: {chardev}");
+        let on_error = move |error: std::io::Error| {
+            if ends && error.kind() == std::io::ErrorKind::BrokenPipe {
+                requests.output_closed.store(true, Ordering::Release);
+                kicker.kick();
+            } else {
+                tracing::warn!("{what}: output is lost from here on: {error}");
+            }
         };
         Ok(chardev::open(option, chardev, Box::new(on_error))?)
     }
+}
+
+/// Whether a machine has something to lose when it ends in the middle: a disk, or somebody who looks after it.
+fn keeps_data(config: &Config) -> bool {
+    let disk = |device: &VirtioDevice| matches!(device, VirtioDevice::Block(_));
+    let ide = |drive: &IdeDrive| matches!(drive, IdeDrive::Disk(_));
+    config.virtio.iter().any(disk) || config.ide.iter().flatten().flatten().any(ide) || !config.qmp.is_empty()
 }
 
 /// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.
@@ -326,19 +347,21 @@ fn allocate_ram<B: Board>(config: &Config) -> Result<Arc<Ram>> {
     let ranges = B::ram_ranges(config);
     let memory = GuestMemoryMmap::from_ranges(&ranges)
         .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", config.ram_size >> 20))?;
-    advise_huge_pages(&memory);
+    advise(&memory, Advice::LinuxHugepage, "no huge pages behind guest RAM");
+    if !config.process.dump_guest_ram {
+        advise(&memory, Advice::LinuxDontDump, "guest RAM is in core dumps");
+    }
     Ok(Arc::new(Ram::with_display(memory, B::display_memory(config)?)))
 }
 
-/// Asks the host for huge pages behind guest RAM: a guest that touches much memory misses the host's TLB less.
-fn advise_huge_pages(memory: &GuestMemoryMmap<()>) {
-    use rustix::mm::{Advice, madvise};
+/// Tells the host something about guest RAM: huge pages, with which a guest that touches much memory misses the host's TLB less, or
+/// that it stays out of core dumps. A host that does not take it is told of on the log.
+fn advise(memory: &GuestMemoryMmap<()>, advice: Advice, without: &str) {
     for region in memory.iter() {
-        // SAFETY: the range is a mapping that `memory` owns, and the advice changes nothing that it holds.
-        let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), Advice::LinuxHugepage) };
+        // SAFETY: the range is a mapping that `memory` owns, and neither advice changes what it holds.
+        let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), advice) };
         if let Err(error) = advised {
-            // A host without huge pages is slower, and that is all.
-            tracing::debug!("no huge pages behind guest RAM: {error}");
+            tracing::debug!("{without}: {error}");
         }
     }
 }
@@ -505,6 +528,21 @@ impl<B: Board> Runner<B> {
         result
     }
 
+    /// What signals do to the running machine.
+    fn on_asked(&self) -> OnAsked {
+        let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
+        let mut press = self.config.process.sigterm == OnSigterm::PowerDown;
+        Box::new(move |asked| {
+            if asked.signal == SIGTERM && std::mem::take(&mut press) {
+                requests.power_button.store(true, Ordering::Release);
+            } else if !requests.terminated.swap(true, Ordering::AcqRel) {
+                // Without a standard error there is nobody to tell.
+                let _ = writeln!(std::io::stderr(), "mimus: {asked}");
+            }
+            kicker.kick();
+        })
+    }
+
     fn run_loop(&mut self) -> Result<ExitStatus> {
         self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
         loop {
@@ -566,6 +604,12 @@ impl<B: Board> Runner<B> {
             }
             if self.requests.quit.load(Ordering::Acquire) {
                 return Ok(Some(ExitStatus::Quit));
+            }
+            if self.requests.terminated.load(Ordering::Acquire) {
+                return Ok(Some(ExitStatus::Terminated));
+            }
+            if self.requests.power_button.swap(false, Ordering::AcqRel) && !Controlled::press_power_button(self) {
+                return Ok(Some(ExitStatus::Terminated));
             }
             if self.requests.output_closed.load(Ordering::Acquire) {
                 return Ok(Some(ExitStatus::OutputClosed));
@@ -643,12 +687,15 @@ impl Drop for PidFile<'_> {
 ///
 /// As for [`Machine::new`] and [`Machine::run`]; and a `-stats` file that cannot be written.
 pub fn run(config: &Config) -> Result<ExitStatus> {
+    signals::survive_file_limits().context("SIGXFSZ")?;
+    let signals = Signals::of_process().context("cannot start the signals' thread")?;
     let stats_file: Option<(PathBuf, std::fs::File)> = match &config.stats {
         Some(path) => Some((path.clone(), cli::open_output("-stats", path)?)),
         None => None,
     };
     let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
     let mut machine = Machine::new(config)?;
+    each!(&mut machine.0, runner => signals.run_machine(runner.on_asked()));
     let status = machine.run()?;
     drop(pid_file);
     if runs_demo(config) {

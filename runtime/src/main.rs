@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use mimus_runtime::cli::{self, Invocation};
 use mimus_runtime::config::{Config, ExitStatus};
+use rustix::fs::Mode;
 use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
@@ -40,6 +41,8 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
 }
 
 fn start(config: Config) -> anyhow::Result<ExitStatus> {
+    // Files and sockets that are made are this user's alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
     tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, file))?;
     for warning in &config.warnings {

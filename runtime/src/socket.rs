@@ -8,6 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, sockopt};
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
 use crate::config::MonitorSocket;
 
 /// Binds a socket in the file system by `bind`. One of before, which nobody listens at, is replaced.
@@ -32,8 +36,8 @@ pub(crate) fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -
 pub(crate) enum Listener {
     /// At a TCP port.
     Tcp(TcpListener),
-    /// In the file system, with its name.
-    Unix(UnixListener, PathBuf),
+    /// In the file system, with its name if it is to go with it.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
@@ -55,7 +59,7 @@ impl Listener {
     /// As of [`bind_unix`].
     pub(crate) fn unix(path: &Path) -> io::Result<Listener> {
         let listener = bind_unix(path, |path| UnixListener::bind(path))?;
-        let listener = Listener::Unix(listener, path.to_owned());
+        let listener = Listener::Unix(listener, Some(path.to_owned()));
         rustix::io::ioctl_fionbio(&listener, true)?;
         Ok(listener)
     }
@@ -81,7 +85,10 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok((Stream::Tcp(stream), peer.to_string()))
             }
-            Listener::Unix(listener, path) => Ok((Stream::Unix(listener.accept()?.0), path.display().to_string())),
+            Listener::Unix(listener, path) => {
+                let name = path.as_ref().map_or_else(|| "a socket".to_owned(), |path| path.display().to_string());
+                Ok((Stream::Unix(listener.accept()?.0), name))
+            }
         }
     }
 }
@@ -97,7 +104,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self {
+        if let Listener::Unix(_, Some(path)) = self {
             // It may have been taken away by somebody else.
             let _ = std::fs::remove_file(path);
         }
@@ -180,9 +187,106 @@ pub(crate) enum Opened {
     Stream(Stream),
     /// Clients connect to it; whether the first one is to be waited for.
     Listener(Listener, bool),
+    /// A pseudo-terminal: this process's side, and the other, which is kept open so that it never hangs up.
+    Pty(OwnedFd, OwnedFd),
+}
+
+/// A socket that the process was started with.
+fn inherited(fd: i32) -> io::Result<OwnedFd> {
+    if fd <= 2 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "standard input and output are no sockets"));
+    }
+    // SAFETY: it is only borrowed to ask the host for another descriptor of the same file, which fails if there is none.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(rustix::io::fcntl_dupfd_cloexec(borrowed, 3)?)
+}
+
+/// The same, that clients connect to or that is a connection.
+fn open_inherited(fd: i32, server: bool, wait: bool) -> io::Result<Opened> {
+    let socket = inherited(fd)?;
+    let unix = sockopt::socket_domain(&socket)? == AddressFamily::UNIX;
+    if server {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+    }
+    Ok(match (server, unix) {
+        (true, true) => Opened::Listener(Listener::Unix(socket.into(), None), wait),
+        (true, false) => Opened::Listener(Listener::Tcp(socket.into()), wait),
+        (false, true) => Opened::Stream(Stream::Unix(socket.into())),
+        (false, false) => Opened::Stream(Stream::Tcp(socket.into())),
+    })
+}
+
+/// Bytes of the telnet protocol (RFC 854, RFC 856 to 858).
+mod telnet {
+    pub(super) const IAC: u8 = 255;
+    pub(super) const DONT: u8 = 254;
+    pub(super) const WILL: u8 = 251;
+    pub(super) const DO: u8 = 253;
+    pub(super) const SB: u8 = 250;
+    pub(super) const SE: u8 = 240;
+    pub(super) const BINARY: u8 = 0;
+    pub(super) const ECHO: u8 = 1;
+    pub(super) const SUPPRESS_GO_AHEAD: u8 = 3;
+}
+
+/// Takes a telnet client's commands out of what it types.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telnet {
+    /// Nothing began.
+    #[default]
+    Text,
+    /// A command.
+    Command,
+    /// A command with an option, which comes.
+    Option,
+    /// A negotiation, up to its end.
+    Negotiation,
+    /// That, and perhaps its end.
+    End,
+}
+
+impl Telnet {
+    /// What a client is told, so that it sends each key as it is, and does not show it.
+    pub(crate) const CHARACTERS: &[u8] = &{
+        use telnet::{BINARY, DO, ECHO, IAC, SUPPRESS_GO_AHEAD, WILL};
+        [IAC, WILL, ECHO, IAC, WILL, SUPPRESS_GO_AHEAD, IAC, WILL, BINARY, IAC, DO, BINARY]
+    };
+
+    /// The byte that was typed, if this one is.
+    pub(crate) fn step(&mut self, byte: u8) -> Option<u8> {
+        use telnet::{DONT, IAC, SB, SE, WILL};
+        let (next, typed) = match (*self, byte) {
+            (Telnet::Text, IAC) => (Telnet::Command, None),
+            (Telnet::Text, byte) => (Telnet::Text, Some(byte)),
+            (Telnet::Command, IAC) => (Telnet::Text, Some(IAC)),
+            (Telnet::Command, WILL..=DONT) => (Telnet::Option, None),
+            (Telnet::Command, SB) => (Telnet::Negotiation, None),
+            (Telnet::Command | Telnet::Option, _) | (Telnet::End, SE) => (Telnet::Text, None),
+            (Telnet::Negotiation, IAC) => (Telnet::End, None),
+            (Telnet::Negotiation | Telnet::End, _) => (Telnet::Negotiation, None),
+        };
+        *self = next;
+        typed
+    }
+
+    /// Output as a client takes it.
+    pub(crate) fn escape(bytes: &[u8]) -> Vec<u8> {
+        let twice = |&byte: &u8| std::iter::repeat_n(byte, if byte == telnet::IAC { 2 } else { 1 });
+        bytes.iter().flat_map(twice).collect()
+    }
 }
 
 impl MonitorSocket {
+    /// How a client's input is to be read, if it speaks telnet.
+    pub(crate) fn telnet(&self) -> Option<Telnet> {
+        matches!(self, MonitorSocket::Telnet(_)).then(Telnet::default)
+    }
+
+    /// Whether strangers reach it, such as a program that runs in a browser on this host.
+    pub(crate) fn is_tcp(&self) -> bool {
+        matches!(self, MonitorSocket::Tcp { .. } | MonitorSocket::Telnet(_) | MonitorSocket::Inherited { .. })
+    }
+
     /// Connects to it, or listens there.
     ///
     /// # Errors
@@ -191,6 +295,14 @@ impl MonitorSocket {
     pub(crate) fn open(&self) -> io::Result<Opened> {
         Ok(match self {
             MonitorSocket::Stdio => Opened::Stdio,
+            MonitorSocket::Telnet(place) => place.open()?,
+            MonitorSocket::Inherited { fd, server, wait } => open_inherited(*fd, *server, *wait)?,
+            MonitorSocket::Pty => {
+                let (main, side, name) = pty()?;
+                // As QEMU says it, so that what looks for the name finds it. Without a standard error there is nobody to tell.
+                let _ = writeln!(io::stderr(), "char device redirected to {name}");
+                Opened::Pty(main, side)
+            }
             MonitorSocket::Unix { path, server: true, wait } => Opened::Listener(Listener::unix(path)?, *wait),
             MonitorSocket::Unix { path, .. } => Opened::Stream(Stream::Unix(UnixStream::connect(path)?)),
             MonitorSocket::Tcp { host, port, server: true, wait } => {
@@ -205,9 +317,52 @@ impl MonitorSocket {
     }
 }
 
+/// A pseudo-terminal: this process's side, the other, and the other's name.
+pub(crate) fn pty() -> io::Result<(OwnedFd, OwnedFd, String)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let main = openpt(flags)?;
+    grantpt(&main)?;
+    unlockpt(&main)?;
+    let side = ioctl_tiocgptpeer(&main, flags)?;
+    // Without echo: what is written to it would be its input.
+    let mut modes = tcgetattr(&side)?;
+    modes.make_raw();
+    tcsetattr(&side, OptionalActions::Now, &modes)?;
+    let name = ptsname(&main, Vec::new())?.to_string_lossy().into_owned();
+    Ok((main, side, name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_telnet_client_negotiates_is_not_typed() {
+        let mut telnet = Telnet::default();
+        let bytes = b"a\xff\xfd\x01b\xff\xfa\x1f\x00\xff\xff\x18\xff\xf0c\xff\xffd\xff\xf1e";
+        let typed: Vec<u8> = bytes.iter().filter_map(|&byte| telnet.step(byte)).collect();
+        assert_eq!(typed, b"abc\xffde");
+        assert_eq!(Telnet::escape(b"1\xff2"), b"1\xff\xff2");
+    }
+
+    #[test]
+    fn sockets_that_the_process_was_started_with() {
+        let path = std::env::temp_dir().join(format!("mimus-inherited-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
+        let opened = MonitorSocket::Inherited { fd, server: true, wait: false }.open().unwrap();
+        let Opened::Listener(own, false) = opened else { panic!("{opened:?}") };
+        let client = UnixStream::connect(&path).unwrap();
+        own.accept().unwrap();
+        drop(own);
+        assert!(path.exists(), "it is somebody else's");
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&client);
+        let opened = MonitorSocket::Inherited { fd, server: false, wait: false }.open().unwrap();
+        assert!(matches!(opened, Opened::Stream(Stream::Unix(_))));
+        assert!(MonitorSocket::Inherited { fd: 1, server: false, wait: false }.open().is_err());
+        assert!(MonitorSocket::Inherited { fd: 1 << 20, server: false, wait: false }.open().is_err());
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn a_name_is_taken_over_from_the_dead_only() {

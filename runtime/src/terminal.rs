@@ -1,7 +1,6 @@
 //! The host side of a guest's console: the terminal's mode, its input and the sinks for output.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +10,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::cli::{CliError, open_output};
+use crate::cli::{CliError, append_output, open_output};
 use crate::config::Chardev;
+use crate::signals::{Restore, Signals};
 use crate::wake::Wake;
 
 pub use mimus_hw::CharSink;
@@ -50,9 +49,7 @@ impl RawTerminal {
     /// Ctrl-C, Ctrl-\ and Ctrl-Z are bytes as well; without it they are signals. Output processing stays as it was, so
     /// that a message with a bare line feed looks right. `None` when `tty` is not a terminal.
     ///
-    /// Takes over SIGHUP, SIGINT, SIGQUIT, SIGTERM and SIGTSTP, apart from those that were ignored when the process
-    /// started (as by nohup), for the rest of the process's life: each restores the terminal and then does what it does
-    /// by default.
+    /// Takes over signals as [`Signals::of_process`] does.
     pub fn enter(tty: impl AsFd, mux: bool) -> io::Result<Option<RawTerminal>> {
         RawTerminal::enter_with(tty, mux, b"")
     }
@@ -76,7 +73,7 @@ impl RawTerminal {
             done: Mutex::new(false),
         });
         let terminal = RawTerminal { modes: Arc::clone(&modes) };
-        restore_on_signals(Arc::clone(&modes))?;
+        Signals::of_process()?.restore(&modes);
         restore_on_panic(Arc::clone(&modes));
         modes.make_raw()?;
         Ok(Some(terminal))
@@ -104,8 +101,9 @@ impl Modes {
             let _ = rustix::io::write(&self.tty, self.leave);
         }
     }
+}
 
-    /// Restores the mode for good.
+impl Restore for Modes {
     fn restore(&self) {
         let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *done, true) {
@@ -115,7 +113,6 @@ impl Modes {
         }
     }
 
-    /// Stops the process with the terminal as its shell expects it.
     fn suspend(&self) {
         self.write_leave();
         // Not `Drain` or `Flush`: a terminal that nobody reads must not hold the process up.
@@ -135,31 +132,6 @@ fn raw_mode(cooked: &Termios, mux: bool) -> Termios {
     raw.special_codes[SpecialCodeIndex::VMIN] = 1;
     raw.special_codes[SpecialCodeIndex::VTIME] = 0;
     raw
-}
-
-fn restore_on_signals(modes: Arc<Modes>) -> io::Result<()> {
-    let ignored = fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_signals(&status));
-    let wanted = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP];
-    let mut signals = Signals::new(wanted.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0))?;
-    // The thread outlives the terminal's raw mode: unregistered signals would be ignored instead of ending the process.
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            if signal == SIGTSTP {
-                modes.suspend();
-            } else {
-                modes.restore();
-                // Does not return for a signal that ends the process.
-                let _ = emulate_default_handler(signal);
-            }
-        }
-    })?;
-    Ok(())
-}
-
-/// The mask of ignored signals (bit n - 1 for signal n) in the text of `/proc/self/status`; 0 when it does not tell.
-fn ignored_signals(status: &str) -> u64 {
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Lets a panic's message appear on a restored terminal, whatever happens to the thread afterwards.
@@ -497,9 +469,12 @@ impl CharSink for NullSink {
 /// [`chardev::open`](crate::chardev::open).
 pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Result<Box<dyn CharSink>, CliError> {
     match chardev {
-        Chardev::Null | Chardev::Pipe(_) | Chardev::Pty | Chardev::Socket(_) => Ok(Box::new(NullSink)),
         Chardev::File(path) => {
             let file = open_output(option, path)?;
+            Ok(Box::new(FdSink::new(file.into(), on_error)))
+        }
+        Chardev::Append(path) => {
+            let file = append_output(option, path)?;
             Ok(Box::new(FdSink::new(file.into(), on_error)))
         }
         Chardev::Stdio { .. } => {
@@ -507,6 +482,7 @@ pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Resu
             let stdout = stdout.map_err(|error| CliError::new(option, format!("standard output: {error}")))?;
             Ok(Box::new(FdSink::new(stdout, on_error)))
         }
+        _ => Ok(Box::new(NullSink)),
     }
 }
 

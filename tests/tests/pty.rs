@@ -185,7 +185,7 @@ fn quits_and_dies_while_the_guest_boots() {
         let mut shell = Shell::start("signal", &[]);
         shell.becomes_raw();
         shell.session.signal(signal);
-        shell.ends(None);
+        shell.ends(Some(0));
     }
 }
 
@@ -196,5 +196,5 @@ fn survives_a_hangup_under_nohup() {
     shell.session.signal(Signal::HUP);
     shell.prompt();
     shell.session.signal(Signal::TERM);
-    shell.ends(None);
+    shell.ends(Some(0));
 }

@@ -19,7 +19,9 @@ const fn not_yet(name: &'static str) -> Key {
 const ID: Key = key("id", Kind::Text("a name"), "what others call it");
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
 const PATH: Kind = Kind::Text("a file name");
-const LOG: Key = not_yet("logfile");
+const LOG: Key = key("logfile", PATH, "a copy of the output goes there");
+const LOG_APPEND: Key = key("logappend", ON_OFF, "on: at its end");
+const MUX: Key = key("mux", Kind::Fixed("off"), "");
 
 /// `-chardev`.
 pub(super) const CHARDEV: Family = Family {
@@ -36,18 +38,31 @@ pub(super) const CHARDEV: Family = Family {
             &[
                 ID,
                 key("mux", ON_OFF, "on: Ctrl-C goes to the guest, and Ctrl-A c to the monitor"),
-                not_yet("signal"),
+                key("signal", ON_OFF, "off: Ctrl-C goes to the guest; needs mux=on"),
                 LOG,
+                LOG_APPEND,
             ],
         ),
-        yes("null", "nothing", &[ID, key("mux", ON_OFF, "")]),
+        yes("null", "nothing", &[ID, key("mux", ON_OFF, ""), LOG, LOG_APPEND]),
         yes(
             "file",
             "output only",
-            &[ID, key("path", PATH, "it is truncated"), not_yet("append"), not_yet("input-path"), LOG],
+            &[
+                ID,
+                key("path", PATH, "it is truncated"),
+                key("append", ON_OFF, "on: it is not"),
+                not_yet("input-path"),
+                MUX,
+                LOG,
+                LOG_APPEND,
+            ],
         ),
-        yes("pipe", "two named pipes, or one", &[ID, key("path", PATH, "the name without .in and .out"), LOG]),
-        yes("pty", "a pseudo-terminal, whose name is told", &[ID, LOG]),
+        yes(
+            "pipe",
+            "two named pipes, or one",
+            &[ID, key("path", PATH, "the name without .in and .out"), MUX, LOG, LOG_APPEND],
+        ),
+        yes("pty", "a pseudo-terminal, whose name is told", &[ID, MUX, LOG, LOG_APPEND]),
         yes(
             "socket",
             "a Unix or TCP socket",
@@ -58,19 +73,43 @@ pub(super) const CHARDEV: Family = Family {
                 key("port", Kind::Number(1, 65535), "of a TCP socket"),
                 key("server", ON_OFF, "on: wait for others to connect"),
                 key("wait", ON_OFF, "off: the guest starts before somebody has (default with server: on)"),
+                key("fd", Kind::Text("a number"), "a socket that the process was started with"),
+                key("reconnect", Kind::Number(0, 86_400), "connect again after so many seconds; 0: never"),
+                key("telnet", ON_OFF, "on: clients speak telnet"),
                 key("nodelay", Kind::Fixed("on"), ""),
-                not_yet("reconnect"),
-                not_yet("telnet"),
-                not_yet("websocket"),
+                key("websocket", Kind::Fixed("off"), ""),
+                key("abstract", Kind::Fixed("off"), ""),
+                key("tight", Kind::Fixed("on"), ""),
+                key("ipv4", Kind::Fixed("on"), ""),
+                key("ipv6", Kind::Fixed("off"), ""),
                 not_yet("tls-creds"),
+                not_yet("tls-authz"),
                 not_yet("to"),
-                not_yet("ipv4"),
-                not_yet("ipv6"),
-                not_yet("mux"),
+                MUX,
                 LOG,
+                LOG_APPEND,
             ],
         ),
-        later("udp"),
+        yes(
+            "udp",
+            "datagrams",
+            &[
+                ID,
+                key(
+                    "host",
+                    Kind::Text("an address or a name"),
+                    "where they are sent to, default the loopback interface",
+                ),
+                key("port", Kind::Number(1, 65535), "where they are sent to"),
+                key("localaddr", Kind::Text("an address"), "where they are received, default any"),
+                key("localport", Kind::Number(0, 65535), "where they are received, default any"),
+                key("ipv4", Kind::Fixed("on"), ""),
+                key("ipv6", Kind::Fixed("off"), ""),
+                MUX,
+                LOG,
+                LOG_APPEND,
+            ],
+        ),
         later("vc"),
         later("ringbuf"),
         later("memory"),
@@ -103,8 +142,13 @@ struct Named {
 pub(super) struct Chardevs(Vec<Named>);
 
 /// Words that stand for a key with a value, as older command lines have them.
-const WORDS: [(&str, &str, &str); 4] =
-    [("server", "server", "on"), ("nowait", "wait", "off"), ("wait", "wait", "on"), ("mux", "mux", "on")];
+const WORDS: [(&str, &str, &str); 5] = [
+    ("server", "server", "on"),
+    ("nowait", "wait", "off"),
+    ("wait", "wait", "on"),
+    ("mux", "mux", "on"),
+    ("telnet", "telnet", "on"),
+];
 
 impl Chardevs {
     /// Parses every `-chardev`.
@@ -141,7 +185,7 @@ impl Chardevs {
         let named = self.0.iter_mut().find(|named| named.id == id);
         let missing = || CliError::new(option, format!("there is no -chardev with id={id}")).following("-chardev");
         let named = named.ok_or_else(missing)?;
-        let shared = named.chardev == Chardev::Stdio { mux: true };
+        let shared = *named.chardev.plain() == Chardev::Stdio { mux: true };
         if let Some(user) = named.user.replace(option.to_owned()).filter(|_| !shared) {
             return Err(CliError::new(option, format!("the character device '{id}' is in use by {user}")));
         }
@@ -149,33 +193,75 @@ impl Chardevs {
     }
 }
 
+/// The character device that `-chardev` describes.
 fn backend(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError> {
+    let chardev = plain(option, name, values)?;
+    let append = values.word("logappend") == Some("on");
+    Ok(match values.text("logfile") {
+        Some(file) => Chardev::Logged { chardev: chardev.into(), file: file.into(), append },
+        None if append => return Err(CliError::new(option, "logappend= is for logfile=")),
+        None => chardev,
+    })
+}
+
+fn plain(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError> {
     let path = || {
         let path = values.text("path").filter(|path| !path.is_empty());
         path.map(PathBuf::from).ok_or_else(|| CliError::new(option, "needs path=PATH"))
     };
     Ok(match name {
-        "stdio" => Chardev::Stdio { mux: values.word("mux") == Some("on") },
+        "stdio" => {
+            let mux = values.word("mux") == Some("on");
+            if !mux && values.word("signal") == Some("off") {
+                return Err(CliError::new(option, "signal=off is not supported yet without mux=on"));
+            }
+            Chardev::Stdio { mux }
+        }
         "null" => Chardev::Null,
+        "file" if values.word("append") == Some("on") => Chardev::Append(path()?),
         "file" => Chardev::File(path()?),
         "pipe" => Chardev::Pipe(path()?),
         "pty" => Chardev::Pty,
-        _ => {
-            let server = values.word("server") == Some("on");
-            let wait = server && values.word("wait") != Some("off");
-            if values.word("wait").is_some() && !server {
-                return Err(CliError::new(option, "wait= is for server=on"));
-            }
-            let port = values.number("port").and_then(|port| u16::try_from(port).ok());
-            Chardev::Socket(match (values.text("path"), port) {
-                (Some(path), None) => MonitorSocket::Unix { path: path.into(), server, wait },
-                (None, Some(port)) => {
-                    let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
-                    MonitorSocket::Tcp { host: host.to_owned(), port, server, wait }
-                }
-                _ => return Err(CliError::new(option, "needs path=PATH, or port=PORT and perhaps host=HOST")),
-            })
+        "udp" => {
+            let port = values.number("port").ok_or_else(|| CliError::new(option, "needs port=PORT"))?;
+            let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
+            let local = values.text("localaddr").filter(|host| !host.is_empty()).unwrap_or("0.0.0.0");
+            let local = format!("{local}:{}", values.number("localport").unwrap_or(0));
+            Chardev::Udp { local, remote: format!("{host}:{port}") }
         }
+        _ => socket(option, values)?,
+    })
+}
+
+/// `-chardev socket`.
+fn socket(option: &str, values: &Values) -> Result<Chardev, CliError> {
+    let server = values.word("server") == Some("on");
+    let wait = server && values.word("wait") != Some("off");
+    if values.word("wait").is_some() && !server {
+        return Err(CliError::new(option, "wait= is for server=on"));
+    }
+    let port = values.number("port").and_then(|port| u16::try_from(port).ok());
+    let place = match (values.text("path"), port, values.text("fd")) {
+        (Some(path), None, None) => MonitorSocket::Unix { path: path.into(), server, wait },
+        (None, Some(port), None) => {
+            let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
+            MonitorSocket::Tcp { host: host.to_owned(), port, server, wait }
+        }
+        (None, None, Some(fd)) => {
+            let fd = fd.parse().map_err(|_| CliError::new(option, format!("fd={fd}: not a number")))?;
+            MonitorSocket::Inherited { fd, server, wait }
+        }
+        _ => return Err(CliError::new(option, "needs path=PATH, or port=PORT and perhaps host=HOST")),
+    };
+    let place = match values.word("telnet") {
+        Some("on") if values.text("path").is_some() => return Err(CliError::new(option, "telnet is for TCP")),
+        Some("on") => MonitorSocket::Telnet(place.into()),
+        _ => place,
+    };
+    Ok(match values.number("reconnect").and_then(|seconds| u32::try_from(seconds).ok()) {
+        None | Some(0) => Chardev::Socket(place),
+        Some(_) if server => return Err(CliError::new(option, "reconnect= is for server=off")),
+        Some(seconds) => Chardev::Reconnecting(place, seconds),
     })
 }
 
@@ -202,6 +288,11 @@ pub(super) fn virtconsole(
     Ok(())
 }
 
+/// Whether it is standard input and output.
+pub(super) fn is_stdio(chardev: &Chardev) -> bool {
+    matches!(chardev.plain(), Chardev::Stdio { .. })
+}
+
 /// Reads `-serial` and `-debugcon`.
 pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
     let nographic = config.nographic;
@@ -216,16 +307,16 @@ pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config
     let serial = explicit("serial")?;
     let debugcon = explicit("debugcon")?;
     for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
-        if config.curses && matches!(chardev, Some(Chardev::Stdio { .. })) {
+        if config.curses && chardev.as_ref().is_some_and(is_stdio) {
             return Err(CliError::new(option, "stdio is where -display curses draws"));
         }
     }
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }, _));
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if is_stdio(chardev));
     let taken = config.virtio.iter().any(console);
     if taken && config.curses {
         return Err(CliError::new("-chardev stdio", "stdio is where -display curses draws"));
     }
-    if taken && matches!(serial, Some(Chardev::Stdio { .. })) {
+    if taken && serial.as_ref().is_some_and(is_stdio) {
         return Err(CliError::new("-serial", "cannot use stdio by multiple character devices"));
     }
     config.serial = match serial {
@@ -256,14 +347,7 @@ pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -
         let values = keyval::parse("-mon", utf8("mon", value)?, "chardev", KEYS)?;
         let id = values.text("chardev").ok_or_else(|| CliError::new("-mon", "needs chardev=ID"))?;
         let control = values.word("mode") == Some("control");
-        let place = match chardevs.take("-mon", id)? {
-            Chardev::Socket(place) => place,
-            // Ctrl-A c leads there.
-            Chardev::Stdio { mux: true } if !control => continue,
-            Chardev::Stdio { mux: false } => MonitorSocket::Stdio,
-            Chardev::Null => continue,
-            other => return Err(CliError::new("-mon", format!("a monitor cannot be at {other} yet"))),
-        };
+        let Some(place) = monitors::place("-mon", chardevs.take("-mon", id)?, control)? else { continue };
         match control {
             true => {
                 config.qmp_pretty |= values.word("pretty") == Some("on");
@@ -276,23 +360,20 @@ pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -
 }
 
 /// Character devices of QEMU that mimus does not have; a name that ends in `:` or `/` begins a value.
-const NOT_YET: &[&str] = &[
-    "none",
-    "vc",
-    "vc:",
-    "con:",
-    "COM",
-    "/dev/",
-    "parport",
-    "telnet:",
-    "websocket:",
-    "udp:",
-    "msmouse",
-    "wctablet",
-    "braille",
-    "fake",
-    "mon:",
-];
+const NOT_YET: &[&str] =
+    &["vc", "vc:", "con:", "COM", "/dev/", "parport", "websocket:", "msmouse", "wctablet", "braille", "fake", "mon:"];
+
+/// `udp:[HOST]:PORT[@[HOST]:PORT]`: where datagrams are sent to, and where they are received.
+fn udp(option: &str, address: &str) -> Result<Chardev, CliError> {
+    let (remote, local) = address.split_once('@').unwrap_or((address, ":0"));
+    let end = |text: &str, host: &str| match text.rsplit_once(':') {
+        Some((name, port)) if port.parse::<u16>().is_ok() => {
+            Ok(format!("{}:{port}", if name.is_empty() { host } else { name }))
+        }
+        _ => Err(CliError::new(option, format!("'{text}' is not HOST:PORT"))),
+    };
+    Ok(Chardev::Udp { local: end(local, "0.0.0.0")?, remote: end(remote, monitors::LOOPBACK)? })
+}
 
 fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) -> Result<Chardev, CliError> {
     let option = format!("-{name}");
@@ -309,17 +390,20 @@ fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) ->
         true => text.starts_with(*known),
         false => text == *known,
     };
-    let supported =
-        "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)";
+    let supported = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
+         chardev:ID, null)";
     match &*text {
         "stdio" => Ok(Chardev::Stdio { mux: nographic }),
         "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
-        "null" => Ok(Chardev::Null),
+        "none" | "null" | "mon:null" | "/dev/null" => Ok(Chardev::Null),
         "pty" => Ok(Chardev::Pty),
-        _ if text.starts_with("unix:") || text.starts_with("tcp:") => {
-            let place = monitors::endpoint(name, value, monitors::MONITOR)?;
-            Ok(place.map_or(Chardev::Null, Chardev::Socket))
+        _ if let Some((kind @ ("unix" | "tcp" | "telnet"), address)) = utf8(name, value)?.split_once(':') => {
+            Ok(match monitors::socket(&option, kind, address, monitors::MONITOR)? {
+                (place, 0) => Chardev::Socket(place),
+                (place, seconds) => Chardev::Reconnecting(place, seconds),
+            })
         }
+        _ if let Some(address) = text.strip_prefix("udp:") => udp(&option, address),
         _ if let Some(id) = text.strip_prefix("chardev:") => chardevs.take(&option, id),
         _ if NOT_YET.iter().any(begins) => {
             Err(CliError::new(option, format!("'{text}' is not supported yet {supported}")))

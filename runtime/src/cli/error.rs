@@ -109,6 +109,15 @@ pub fn open_output(option: &str, path: &Path) -> Result<File, CliError> {
         .map_err(|error| CliError::file(option, "cannot create", path, &error))
 }
 
+/// The same for writing at the end of the file, of which nothing is lost.
+pub fn append_output(option: &str, path: &Path) -> Result<File, CliError> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|error| CliError::file(option, "cannot create", path, &error))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

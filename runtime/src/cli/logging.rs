@@ -1,14 +1,18 @@
 //! Where log items and warnings go.
 //!
 //! A log item is an event whose `tracing` target is the item's name (`tracing::debug!(target: "in_asm", "...")`), at
-//! any level; it is recorded when `-d` asks for it. Warnings and errors of every target are always recorded.
+//! any level; it is recorded when `-d` asks for it. Warnings and errors of every target are always recorded, but no more of a kind
+//! than a [`Limiter`] lets through: a guest or a client may cause as many as it likes.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
+use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
@@ -72,7 +76,7 @@ where
         // It would report to standard error by a macro that panics when that is closed.
         .log_internal_errors(false)
         .with_writer(writer)
-        .event_format(Lines);
+        .event_format(Lines(Limiter::default()));
     Box::new(output.finish().with(filter))
 }
 
@@ -81,8 +85,45 @@ fn wanted(items: LogItems, metadata: &Metadata<'_>) -> bool {
         || LOG_ITEMS.iter().any(|(item, name, _)| *name == metadata.target() && items.contains(*item))
 }
 
+/// Messages of a kind that are let through at once, and how soon there may be one more.
+const BURST: u32 = 8;
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Lets a few messages of each kind through, and then one a second, which says how many were left out before it. A kind is a place
+/// in the source, so there are not many.
+#[derive(Default)]
+struct Limiter(Mutex<FxHashMap<Identifier, Kind>>);
+
+/// What a limiter knows of messages of one kind.
+struct Kind {
+    /// How many may come at once.
+    left: u32,
+    /// Since when one more is being waited for.
+    since: Instant,
+    dropped: u64,
+}
+
+impl Limiter {
+    /// Whether a message of this kind is let through at `now`: if so, how many were left out since the last one.
+    fn admit(&self, kind: Identifier, now: Instant) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = kinds.entry(kind).or_insert(Kind { left: BURST, since: now, dropped: 0 });
+        let more = now.saturating_duration_since(kind.since).as_nanos() / PERIOD.as_nanos();
+        if more != 0 {
+            kind.left = kind.left.saturating_add(u32::try_from(more).unwrap_or(BURST)).min(BURST);
+            kind.since = now;
+        }
+        if kind.left == 0 {
+            kind.dropped += 1;
+            return None;
+        }
+        kind.left -= 1;
+        Some(std::mem::take(&mut kind.dropped))
+    }
+}
+
 /// Log items as they are, for people and scripts that compare them; anything else as a message of this program.
-struct Lines;
+struct Lines(Limiter);
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -90,12 +131,20 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        match *event.metadata().level() {
-            Level::ERROR => writer.write_str("mimus: error: ")?,
-            Level::WARN => writer.write_str("mimus: warning: ")?,
-            _ => {}
-        }
+        let prefix = match *event.metadata().level() {
+            Level::ERROR => "mimus: error: ",
+            Level::WARN => "mimus: warning: ",
+            _ => "",
+        };
+        let limited = !prefix.is_empty();
+        let left_out = if limited { self.0.admit(event.metadata().callsite(), Instant::now()) } else { Some(0) };
+        // Nothing is written of an event without text.
+        let Some(left_out) = left_out else { return Ok(()) };
+        writer.write_str(prefix)?;
         context.format_fields(writer.by_ref(), event)?;
+        if left_out != 0 {
+            write!(writer, " ({left_out} more like this were left out)")?;
+        }
         writer.write_char('\n')
     }
 }
@@ -140,6 +189,36 @@ mod tests {
         assert_eq!(logged(LogItems::empty()), always);
         assert_eq!(logged(LogItems::OP), format!("movl\n{always}"));
         assert_eq!(logged(LogItems::OP_OPT | LogItems::IN_ASM), format!("addl\nnop\n{always}"));
+    }
+
+    #[test]
+    fn what_a_guest_repeats_is_counted_instead() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        tracing::subscriber::with_default(build(LogItems::INT, move || writer.clone()), || {
+            for number in 0..1000 {
+                tracing::warn!("reset {number}");
+                tracing::info!(target: "int", "asked for");
+            }
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert!((8..100).contains(&text.matches("reset").count()), "{text}");
+        assert_eq!(text.matches("asked for").count(), 1000);
+    }
+
+    #[test]
+    fn one_more_is_let_through_each_second() {
+        let (limiter, begin) = (Limiter::default(), Instant::now());
+        let callsite = || {
+            tracing::callsite! { name: "test", kind: tracing::metadata::Kind::EVENT, fields: }
+        };
+        let id = tracing::callsite::Callsite::metadata(callsite()).callsite();
+        let at = |millis| limiter.admit(id.clone(), begin + Duration::from_millis(millis));
+        assert!((0..BURST).all(|_| at(0) == Some(0)));
+        assert_eq!((at(1), at(999), at(1000), at(1001)), (None, None, Some(2), None));
+        assert_eq!(at(60_000), Some(1));
+        assert!((1..BURST).all(|_| at(60_000) == Some(0)));
+        assert_eq!(at(60_000), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod logging;
 mod monitors;
 mod net;
 mod options;
+mod process;
 mod smp;
 mod subjects;
 mod suggest;
@@ -30,7 +31,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-pub use error::{CliError, open_input, open_output};
+pub use error::{CliError, append_output, open_input, open_output};
 pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
@@ -290,6 +291,7 @@ fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config
     refused.note(chardev::serial(given, &mut chardevs, config))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;
+    refused.note(process::parse(given, config))?;
     Ok(())
 }
 
@@ -332,6 +334,9 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
         let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
         if let Some(word) = values.word("hpet") {
             config.hpet = Some(word == "on");
+        }
+        if let Some(word) = values.word("dump-guest-core") {
+            config.process.dump_guest_ram = word == "on";
         }
         accel = values.text("accel").map(str::to_owned).or(accel);
     }

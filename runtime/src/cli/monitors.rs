@@ -14,7 +14,7 @@ const GDB_PORT: u16 = 1234;
 /// Where to listen unless another host is named: nobody else is to reach a machine's insides.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
-const SUPPORTED: &str = "(supported: stdio, unix:PATH, tcp:HOST:PORT, none)";
+const SUPPORTED: &str = "(supported: stdio, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, chardev:ID, none)";
 
 /// What an endpoint does unless it says otherwise.
 #[derive(Clone, Copy)]
@@ -29,48 +29,65 @@ pub(super) const MONITOR: Defaults = Defaults { server: false, wait: true };
 /// And for debuggers.
 const DEBUGGER: Defaults = Defaults { server: true, wait: false };
 
-/// Which of a socket's two settings an item behind its address means.
-fn setting(option: &str, item: &Item, server: &mut bool, wait: &mut bool) -> Result<(), CliError> {
+/// What the items behind an address say.
+struct Settings {
+    server: bool,
+    wait: bool,
+    telnet: bool,
+    /// Seconds; 0 for never.
+    reconnect: u32,
+}
+
+/// Which setting an item behind an address means.
+fn setting(option: &str, item: &Item, settings: &mut Settings) -> Result<(), CliError> {
     let on = match &*item.value {
         "on" | "yes" | "true" => Some(true),
         "off" | "no" | "false" => Some(false),
         _ => None,
     };
     match (item.key.as_deref(), &*item.value, on) {
-        (None, "server", _) => *server = true,
-        (None, "wait", _) => *wait = true,
-        (None, "nowait", _) => *wait = false,
-        (Some("server"), _, Some(on)) => *server = on,
-        (Some("wait"), _, Some(on)) => *wait = on,
+        (None, "server", _) => settings.server = true,
+        (None, "wait", _) => settings.wait = true,
+        (None, "nowait", _) => settings.wait = false,
+        (None, "telnet", _) => settings.telnet = true,
+        (Some("server"), _, Some(on)) => settings.server = on,
+        (Some("wait"), _, Some(on)) => settings.wait = on,
+        (Some("telnet"), _, Some(on)) => settings.telnet = on,
+        (Some("reconnect"), value, _) => {
+            let wrong = || CliError::new(option, format!("reconnect={value}: seconds are expected"));
+            settings.reconnect = value.parse().map_err(|_| wrong())?;
+        }
         // Small answers are never held back, and addresses are taken as they are.
-        (None, "nodelay", _) | (Some("nodelay"), _, Some(true)) => {}
-        (Some(key @ ("server" | "wait")), value, None) => {
+        (None, "nodelay" | "ipv4", _) | (Some("nodelay" | "ipv4"), _, Some(true)) => {}
+        (Some("ipv6" | "websocket"), _, Some(false)) => {}
+        (Some(key @ ("server" | "wait" | "telnet")), value, None) => {
             return Err(CliError::new(option, format!("{key}={value}: on or off is expected")));
         }
         (key, value, _) => {
             let name = key.unwrap_or(value);
-            return Err(CliError::new(option, format!("'{name}' is not supported here (settings: server, wait)")));
+            let message = format!("'{name}' is not supported here (settings: server, wait, telnet, reconnect)");
+            return Err(CliError::new(option, message));
         }
     }
     Ok(())
 }
 
-/// Parses a place to connect at; `None` for none.
-pub(super) fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<Option<MonitorSocket>, CliError> {
-    let option = format!("-{name}");
-    let text = utf8(name, value)?;
-    match text {
-        "none" | "null" => return Ok(None),
-        "stdio" => return Ok(Some(MonitorSocket::Stdio)),
-        _ => {}
+/// Parses a socket's address and settings; what kind of socket it is has been split off. With it, the seconds after which it is to
+/// be connected to again, 0 for never.
+pub(super) fn socket(
+    option: &str,
+    kind: &str,
+    address: &str,
+    Defaults { server, wait }: Defaults,
+) -> Result<(MonitorSocket, u32), CliError> {
+    let items = keyval::split(option, address)?;
+    let (first, rest) = items.split_first().ok_or_else(|| CliError::new(option, "the address is missing"))?;
+    let mut settings = Settings { server, wait, telnet: kind == "telnet", reconnect: 0 };
+    rest.iter().try_for_each(|item| setting(option, item, &mut settings))?;
+    let Settings { server, wait, telnet, reconnect } = settings;
+    if server && reconnect != 0 {
+        return Err(CliError::new(option, "reconnect= is for server=off"));
     }
-    let Some((kind @ ("unix" | "tcp"), address)) = text.split_once(':') else {
-        return Err(CliError::new(option, format!("'{text}' is not supported {SUPPORTED}")));
-    };
-    let items = keyval::split(&option, address)?;
-    let (first, rest) = items.split_first().ok_or_else(|| CliError::new(&option, "the address is missing"))?;
-    let Defaults { mut server, mut wait } = defaults;
-    rest.iter().try_for_each(|item| setting(&option, item, &mut server, &mut wait))?;
     // A name may have an equals sign.
     let address = match &first.key {
         Some(key) => format!("{key}={}", first.value),
@@ -78,18 +95,58 @@ pub(super) fn endpoint(name: &str, value: &OsStr, defaults: Defaults) -> Result<
     };
     let wait = server && wait;
     if kind == "unix" {
-        return Ok(Some(MonitorSocket::Unix { path: PathBuf::from(address), server, wait }));
+        if telnet {
+            return Err(CliError::new(option, "telnet is for tcp:"));
+        }
+        return Ok((MonitorSocket::Unix { path: PathBuf::from(address), server, wait }, reconnect));
     }
-    let wrong = || CliError::new(&option, format!("'{address}' is not HOST:PORT"));
+    let wrong = || CliError::new(option, format!("'{address}' is not HOST:PORT"));
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().map_err(|_| wrong())?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let host = if host.is_empty() { LOOPBACK } else { host }.to_owned();
-    Ok(Some(MonitorSocket::Tcp { host, port, server, wait }))
+    let place = MonitorSocket::Tcp { host, port, server, wait };
+    Ok((if telnet { MonitorSocket::Telnet(place.into()) } else { place }, reconnect))
 }
 
-fn endpoints(given: &Given, name: &'static str) -> Result<Vec<MonitorSocket>, CliError> {
-    let all = given.all(name).map(|value| endpoint(name, value, MONITOR));
+/// Parses a place to connect at; `None` for none.
+pub(super) fn endpoint(
+    name: &str,
+    value: &OsStr,
+    defaults: Defaults,
+    chardevs: &mut Chardevs,
+) -> Result<Option<MonitorSocket>, CliError> {
+    let option = format!("-{name}");
+    let text = utf8(name, value)?;
+    match text.split_once(':') {
+        None if matches!(text, "none" | "null" | "/dev/null") => Ok(None),
+        None if text == "stdio" => Ok(Some(MonitorSocket::Stdio)),
+        None if text == "pty" => Ok(Some(MonitorSocket::Pty)),
+        Some(("mon", "stdio")) => Ok(Some(MonitorSocket::Stdio)),
+        Some(("chardev", id)) => place(&option, chardevs.take(&option, id)?, name != "monitor"),
+        Some((kind @ ("unix" | "tcp" | "telnet"), address)) => match socket(&option, kind, address, defaults)? {
+            (place, 0) => Ok(Some(place)),
+            _ => Err(CliError::new(option, "reconnect= is not supported for monitors yet")),
+        },
+        _ => Err(CliError::new(option, format!("'{text}' is not supported {SUPPORTED}"))),
+    }
+}
+
+/// Where a monitor on a character device is; nowhere of its own for `None`. `control` is for programs.
+pub(super) fn place(option: &str, chardev: Chardev, control: bool) -> Result<Option<MonitorSocket>, CliError> {
+    match chardev {
+        Chardev::Socket(place) => Ok(Some(place)),
+        Chardev::Pty => Ok(Some(MonitorSocket::Pty)),
+        // Ctrl-A c leads there.
+        Chardev::Stdio { mux: true } if !control => Ok(None),
+        Chardev::Stdio { mux: false } => Ok(Some(MonitorSocket::Stdio)),
+        Chardev::Null => Ok(None),
+        other => Err(CliError::new(option, format!("a monitor cannot be at {other} yet"))),
+    }
+}
+
+fn endpoints(given: &Given, name: &'static str, chardevs: &mut Chardevs) -> Result<Vec<MonitorSocket>, CliError> {
+    let all = given.all(name).map(|value| endpoint(name, value, MONITOR, chardevs));
     Ok(all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
@@ -101,9 +158,9 @@ pub(super) fn monitors(
     chardevs: &mut Chardevs,
     config: &mut Config,
 ) -> Result<(), CliError> {
-    config.monitors = endpoints(given, "monitor")?;
-    config.qmp = endpoints(given, "qmp")?;
-    let pretty = endpoints(given, "qmp-pretty")?;
+    config.monitors = endpoints(given, "monitor", chardevs)?;
+    config.qmp = endpoints(given, "qmp", chardevs)?;
+    let pretty = endpoints(given, "qmp-pretty", chardevs)?;
     if !pretty.is_empty() && !config.qmp.is_empty() {
         return Err(CliError::new("-qmp-pretty", "cannot be combined with -qmp yet"));
     }
@@ -112,7 +169,7 @@ pub(super) fn monitors(
     chardev::mon(given, chardevs, config)?;
     config.gdb = match given.one("gdb") {
         Some(_) if given.flag("s") => return Err(CliError::new("-s", "cannot be combined with -gdb")),
-        Some(value) => endpoint("gdb", value, DEBUGGER)?,
+        Some(value) => endpoint("gdb", value, DEBUGGER, chardevs)?,
         None if given.flag("s") => {
             Some(MonitorSocket::Tcp { host: LOOPBACK.to_owned(), port: GDB_PORT, server: true, wait: false })
         }
@@ -125,8 +182,9 @@ pub(super) fn monitors(
         .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
         .filter_map(|(option, endpoint)| (*endpoint == MonitorSocket::Stdio).then_some(option))
         .collect();
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(Chardev::Stdio { .. }, _));
-    let serial = matches!(config.serial, Chardev::Stdio { .. }) || config.virtio.iter().any(console);
+    let console =
+        |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if chardev::is_stdio(chardev));
+    let serial = chardev::is_stdio(&config.serial) || config.virtio.iter().any(console);
     match users.split_first() {
         // In QEMU the port would be in a window then.
         Some((_, [])) if serial && !explicit && !config.nographic => config.serial = Chardev::Null,
@@ -171,7 +229,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, defaults: Defaults) -> Result<Option<MonitorSocket>, String> {
-        endpoint("monitor", OsStr::new(text), defaults).map_err(|error| error.to_string())
+        let mut chardevs = Chardevs::default();
+        endpoint("monitor", OsStr::new(text), defaults, &mut chardevs).map_err(|error| error.to_string())
     }
 
     fn tcp(host: &str, port: u16, server: bool, wait: bool) -> Result<Option<MonitorSocket>, String> {
@@ -187,14 +246,27 @@ mod tests {
         assert_eq!(parse("unix:/tmp/a=b", MONITOR), unix(false, false));
         assert_eq!(parse("tcp::1234", DEBUGGER), tcp("127.0.0.1", 1234, true, false));
         assert_eq!(parse("tcp:[::1]:4,server=off,nodelay", DEBUGGER), tcp("::1", 4, false, false));
-        assert_eq!((parse("stdio", MONITOR), parse("none", MONITOR)), (Ok(Some(MonitorSocket::Stdio)), Ok(None)));
+        assert_eq!(parse("stdio", MONITOR), Ok(Some(MonitorSocket::Stdio)));
+        assert_eq!(parse("pty", MONITOR), Ok(Some(MonitorSocket::Pty)));
+        assert!(["none", "null", "/dev/null"].iter().all(|none| parse(none, MONITOR) == Ok(None)));
+        let telnet = tcp("h", 4, true, false).map(|place| place.map(|place| MonitorSocket::Telnet(place.into())));
+        assert_eq!(parse("telnet:h:4,server,nowait", MONITOR), telnet);
+        assert_eq!(parse("tcp:h:4,telnet=on,server=on,wait=off,ipv4", MONITOR), telnet);
     }
 
     #[test]
     fn what_is_wrong_names_the_option() {
-        for wrong in
-            ["vc", "pty", "tcp:1234", "tcp:a:b", "tcp::70000", "unix:", "unix:/x,server=maybe", "unix:/x,telnet=on"]
-        {
+        for wrong in [
+            "vc",
+            "chardev:x",
+            "unix:/x,reconnect=1",
+            "tcp:1234",
+            "tcp:a:b",
+            "tcp::70000",
+            "unix:",
+            "unix:/x,server=maybe",
+            "unix:/x,telnet=on",
+        ] {
             let error = parse(wrong, MONITOR).unwrap_err();
             assert!(error.starts_with("-monitor"), "{wrong}: {error}");
         }

@@ -323,7 +323,13 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("fw_cfg"),
     later("option-rom"),
     // Debugging and the rest.
-    later("action"),
+    each(
+        "action",
+        "EVENT=ACTION[,...]",
+        Machine,
+        "what an event leads to: reboot=reset|shutdown, shutdown=poweroff, sigterm=exit|powerdown (the power button; a second \
+         SIGTERM ends the machine)",
+    ),
     later_flag("async-teardown"),
     later("chroot"),
     later("compat"),

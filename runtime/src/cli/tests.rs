@@ -156,6 +156,25 @@ fn good_lines() {
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
         ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
+        ("-monitor /dev/null -serial none", |c| c.serial = Chardev::Null),
+        ("-chardev socket,id=c,fd=5,server=on,wait=off -qmp chardev:c", |c| {
+            c.qmp.push(MonitorSocket::Inherited { fd: 5, server: true, wait: false });
+        }),
+        ("-chardev file,id=c,path=o,append=on,logfile=l -serial chardev:c", |c| {
+            let chardev = Chardev::Append("o".into()).into();
+            c.serial = Chardev::Logged { chardev, file: "l".into(), append: false };
+        }),
+        ("-serial udp::7@:8", |c| {
+            c.serial = Chardev::Udp { local: "0.0.0.0:8".into(), remote: "127.0.0.1:7".into() };
+        }),
+        ("-serial unix:p,reconnect=2", |c| {
+            let place = MonitorSocket::Unix { path: "p".into(), server: false, wait: false };
+            c.serial = Chardev::Reconnecting(place, 2);
+        }),
+        ("-action sigterm=powerdown,reboot=shutdown", |c| {
+            (c.process.sigterm, c.no_reboot) = (crate::config::OnSigterm::PowerDown, true);
+        }),
+        ("-machine dump-guest-core=on", |c| c.process.dump_guest_ram = true),
         ("-no-hpet", |c| c.hpet = Some(false)),
         ("-machine hpet=off", |c| c.hpet = Some(false)),
         ("-M pc,hpet=on", |c| c.hpet = Some(true)),
@@ -175,8 +194,8 @@ fn good_lines() {
 
 #[test]
 fn bad_lines() {
-    let devices =
-        "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)";
+    let devices = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
+         chardev:ID, null)";
     let rows = [
         ("-krenel x", "-krenel: unknown option; did you mean -kernel? (-help lists all)"),
         ("--krenel x", "--krenel: unknown option; did you mean -kernel? (-help lists all)"),
@@ -239,7 +258,7 @@ fn bad_lines() {
         ("-M pc-i440fx-7.2", "-machine: 'pc-i440fx-7.2' is not supported yet (supported: pc)"),
         ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
-        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet)"),
+        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet, dump-guest-core)"),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
         ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, tcg, interp)"),
         ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, tcg, interp)"),
@@ -283,9 +302,12 @@ fn bad_lines() {
         ("-display nome", "-display: 'nome' is not a display; did you mean 'none'? (supported: none, curses)"),
         // Character devices.
         ("-serial vc", &format!("-serial: 'vc' is not supported yet {devices}")),
-        ("-serial mon:null", &format!("-serial: 'mon:null' is not supported yet {devices}")),
+        ("-serial mon:pty", &format!("-serial: 'mon:pty' is not supported yet {devices}")),
         ("-serial studio", &format!("-serial: 'studio' is not a character device {devices}")),
-        ("-serial unix:/x,telnet=on", "-serial: 'telnet' is not supported here (settings: server, wait)"),
+        ("-serial unix:/x,telnet=on", "-serial: telnet is for tcp:"),
+        ("-serial tcp:h:1,to=2", "-serial: 'to' is not supported here (settings: server, wait, telnet, reconnect)"),
+        ("-serial tcp:h:1,server,reconnect=2", "-serial: reconnect= is for server=off"),
+        ("-serial udp:h", "-serial: 'h' is not HOST:PORT"),
         ("-serial chardev:x", "-serial: there is no -chardev with id=x"),
         ("-serial pipe:", "-serial: 'pipe:' needs a file name: pipe:FILE"),
         ("-chardev null", "-chardev null: needs id=ID"),
@@ -293,7 +315,14 @@ fn bad_lines() {
         ("-chardev file,id=a", "-chardev file: needs path=PATH"),
         ("-chardev socket,id=a,host=h", "-chardev socket: needs path=PATH, or port=PORT and perhaps host=HOST"),
         ("-chardev socket,id=a,path=p,nowait", "-chardev socket: wait= is for server=on"),
-        ("-chardev socket,id=a,path=p,telnet=on", "-chardev socket: telnet: not supported yet"),
+        ("-chardev socket,id=a,path=p,telnet=on", "-chardev socket: telnet is for TCP"),
+        (
+            "-chardev socket,id=a,path=p,websocket=on",
+            "-chardev socket: websocket: 'on' is not supported yet (it is always 'off')",
+        ),
+        ("-chardev socket,id=a,fd=x", "-chardev socket: fd=x: not a number"),
+        ("-chardev null,id=a,logappend=on", "-chardev null: logappend= is for logfile="),
+        ("-chardev stdio,id=a,signal=off", "-chardev stdio: signal=off is not supported yet without mux=on"),
         ("-device virtio-serial-pci -device virtconsole", "-device virtconsole: needs chardev=ID"),
         (
             "-chardev pty,id=a -device virtconsole,chardev=a",
@@ -307,7 +336,7 @@ fn bad_lines() {
             "-chardev stdio,id=a -device virtio-serial -device virtconsole,chardev=a -serial stdio",
             "-serial: cannot use stdio by multiple character devices",
         ),
-        ("-chardev pty,id=a -mon a", "-mon: a monitor cannot be at pty yet"),
+        ("-chardev file,id=a,path=p -mon a", "-mon: a monitor cannot be at file:p yet"),
         ("-serial file:", "-serial: 'file:' needs a file name: file:FILE"),
         ("-serial null -serial stdio", "-serial: more than one is not supported yet"),
         ("-debugcon vc", &format!("-debugcon: 'vc' is not supported yet {devices}")),

@@ -34,8 +34,8 @@ impl<B: Board> Runner<B> {
     /// Connects the devices with what they are typed at by.
     pub(super) fn connect_inputs(&mut self) -> Result<()> {
         for Input { chardev, source, deliver } in self.board.inputs() {
-            match (chardev, source) {
-                (Chardev::Stdio { mux }, _) => self.connect_stdin(mux, deliver)?,
+            match (chardev.plain(), source) {
+                (Chardev::Stdio { mux }, _) => self.connect_stdin(*mux, deliver)?,
                 (_, Some(source)) => {
                     let thread =
                         CharThread::start(source, deliver).context("cannot start a character device's thread")?;

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::cli::CliError;
 use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
-use crate::socket::{self, Opened};
+use crate::socket::{self, Opened, Telnet};
 
 /// Bytes of answers that a client has not read, at which no more is read from it.
 const BACKLOG: usize = 64 << 10;
@@ -50,6 +50,35 @@ pub(super) trait Session: Send {
 /// Makes a session for each client; what it is greeted with is appended.
 pub(super) type Open = Box<dyn FnMut(&mut Vec<u8>) -> Box<dyn Session> + Send>;
 
+/// Bytes of a client's first line that are looked at.
+const FIRST_LINE: usize = 4096;
+
+/// Tells programs that speak HTTP from clients: a page in a browser can have it send what it likes to a port of this host.
+#[derive(Default)]
+struct Guard {
+    /// What came of the first line; nothing more of it is looked at once it has ended.
+    line: Vec<u8>,
+    ended: bool,
+}
+
+impl Guard {
+    /// Whether the client is no client, by what it has sent up to and with `bytes`.
+    fn is_http(&mut self, bytes: &[u8]) -> bool {
+        const METHODS: [&[u8]; 9] =
+            [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"OPTIONS ", b"DELETE ", b"PATCH ", b"CONNECT ", b"TRACE "];
+        if self.ended {
+            return false;
+        }
+        let room = FIRST_LINE - self.line.len();
+        let end = bytes.iter().position(|&byte| byte == b'\n');
+        self.line.extend(bytes.iter().take(end.unwrap_or(bytes.len()).min(room)));
+        self.ended = end.is_some() || self.line.len() == FIRST_LINE;
+        METHODS.iter().any(|method| self.line.starts_with(method))
+            || self.line.windows(7).any(|part| part == b" HTTP/1")
+            || self.line.to_ascii_lowercase().starts_with(b"host:")
+    }
+}
+
 /// Where clients come from.
 enum Source {
     Clients(socket::Listener),
@@ -63,17 +92,23 @@ struct Client {
     output: OwnedFd,
     /// Standard output, which others may share, is not made non-blocking.
     shared: bool,
+    /// The other side of a pseudo-terminal, so that it never hangs up.
+    _side: Option<OwnedFd>,
 }
 
 impl Client {
     fn of_socket(socket: OwnedFd) -> io::Result<Client> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Client { input: socket.try_clone()?, output: socket, shared: false })
+        Ok(Client { input: socket.try_clone()?, output: socket, shared: false, _side: None })
+    }
+
+    fn of_terminal(main: OwnedFd, side: OwnedFd) -> io::Result<Client> {
+        Ok(Client { _side: Some(side), ..Client::of_socket(main)? })
     }
 
     fn stdio() -> io::Result<Client> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Client { input, output: io::stdout().as_fd().try_clone_to_owned()?, shared: true })
+        Ok(Client { input, output: io::stdout().as_fd().try_clone_to_owned()?, shared: true, _side: None })
     }
 
     /// Sends what the client takes at once.
@@ -128,6 +163,7 @@ impl Server {
         let (mut source, waits) = match endpoint.open().map_err(failed)? {
             Opened::Stdio => (Source::One(Some(Client::stdio().map_err(failed)?)), false),
             Opened::Stream(stream) => (Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?)), false),
+            Opened::Pty(main, side) => (Source::One(Some(Client::of_terminal(main, side).map_err(failed)?)), false),
             Opened::Listener(listener, waits) => (Source::Clients(listener), waits),
         };
         let first = if waits {
@@ -137,7 +173,14 @@ impl Server {
             None
         };
         let listener = control.listen().map_err(failed)?;
-        let place = Place { option: option.to_owned(), source, control: control.clone(), listener, open };
+        let place = Place {
+            option: option.to_owned(),
+            endpoint: endpoint.clone(),
+            source,
+            control: control.clone(),
+            listener,
+            open,
+        };
         let name = option.trim_start_matches('-').to_owned();
         let thread = std::thread::Builder::new().name(name).spawn(move || place.run(first)).map_err(failed)?;
         Ok(Server { thread: Some(thread) })
@@ -187,9 +230,15 @@ impl Source {
     }
 }
 
+/// What was typed at a telnet client.
+fn typed(telnet: &mut Telnet, bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().filter_map(|&byte| telnet.step(byte)).collect()
+}
+
 /// What a server's thread works on.
 struct Place {
     option: String,
+    endpoint: MonitorSocket,
     source: Source,
     control: Arc<Control>,
     listener: Arc<Listener>,
@@ -233,6 +282,8 @@ impl Place {
 
     fn talk(&self, client: &Client, session: &mut dyn Session, out: &mut Vec<u8>) -> rustix::io::Result<()> {
         let mut flow = Flow::Go;
+        let mut guard = self.endpoint.is_tcp().then(Guard::default);
+        let mut telnet = self.endpoint.telnet();
         loop {
             let closed = self.control.is_closed();
             let notices = self.listener.take();
@@ -256,7 +307,17 @@ impl Place {
                     // What it was not told yet it may still read.
                     Ok(0) if out.is_empty() => return Ok(()),
                     Ok(0) => flow = Flow::End,
-                    Ok(count) => flow = session.input(&bytes[..count], out),
+                    Ok(count) => {
+                        let bytes = bytes.get(..count).unwrap_or_default();
+                        if guard.as_mut().is_some_and(|guard| guard.is_http(bytes)) {
+                            tracing::warn!("{}: a client that speaks HTTP is disconnected", self.option);
+                            return Ok(());
+                        }
+                        flow = match &mut telnet {
+                            Some(telnet) => session.input(&typed(telnet, bytes), out),
+                            None => session.input(bytes, out),
+                        };
+                    }
                     Err(Errno::INTR | Errno::AGAIN) => {}
                     Err(error) => return Err(error),
                 }
@@ -301,5 +362,26 @@ impl Place {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_browser_sends_is_no_command() {
+        let is_http = |parts: &[&[u8]]| {
+            let mut guard = Guard::default();
+            parts.iter().any(|part| guard.is_http(part))
+        };
+        assert!(is_http(&[b"GET / HTTP/1.1\r\nHost: x\r\n"]));
+        assert!(is_http(&[b"PO", b"ST /", b" HTTP/1.1\r\n\r\nquit\n"]));
+        assert!(is_http(&[b"EVIL / HTTP", b"/1.1\r\n\r\nquit\n"]));
+        assert!(is_http(&[b"host: localhost\n"]));
+        assert!(!is_http(&[b"{\"execute\": \"qmp_capabilities\"}\n", b"GET "]));
+        assert!(!is_http(&[b"$qSupported#37"]));
+        assert!(!is_http(&[b"info status\nPOST "]));
+        assert!(!is_http(&[&[b'x'; FIRST_LINE], b"GET "]));
     }
 }

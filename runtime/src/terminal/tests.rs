@@ -1,6 +1,8 @@
 //! Tests against real pipes, a real pseudo-terminal and real signals.
 
 use super::*;
+use crate::signals::ignored_signals;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
@@ -55,13 +57,6 @@ fn escapes() {
         }
         assert_eq!((bytes.as_slice(), seen.as_slice()), (*guest, *actions), "{typed:?}");
     }
-}
-
-#[test]
-fn ignored_signals_are_read_from_proc() {
-    assert_eq!(ignored_signals("Name:\tmimus\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001003\n"), 0x1003);
-    assert_eq!(ignored_signals("SigIgn:\tnonsense\n"), 0);
-    assert_eq!(ignored_signals(""), 0);
 }
 
 #[test]

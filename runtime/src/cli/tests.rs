@@ -405,7 +405,7 @@ fn arguments_that_no_shell_would_split() {
         (&["-m", ""], "-m: the value is empty"),
         (
             &["-serial", ""],
-            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null)",
+            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, chardev:ID, null)",
         ),
         (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
         (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (-cpu help lists all)"),

@@ -171,6 +171,15 @@ pub struct CpuFeatures {
     pub la57: bool,
 }
 
+impl Config {
+    /// Whether the built-in demo guest runs: nothing was said of what to boot.
+    pub fn runs_demo(&self) -> bool {
+        let nothing = self.kernel.is_none() && self.bios == Bios::Default && self.data_dirs.is_empty();
+        let disks = !self.virtio.is_empty() || self.ide.iter().flatten().any(Option::is_some);
+        self.machine == MachineKind::Pc && nothing && !disks && self.boot == Boot::default()
+    }
+}
+
 /// A board that can be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineKind {

@@ -34,8 +34,8 @@ use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
 use crate::compile::{Compiling, Settings};
 use crate::config::{
-    Accel, Bios, Boot, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind,
-    OnSigterm, VirtioDevice,
+    Accel, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, OnSigterm,
+    VirtioDevice,
 };
 use crate::control::{Closer, Control, Controlled, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
@@ -381,7 +381,7 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     let settings = Settings {
         header_offset,
         // The demo guest ends with a table of what ran where.
-        counted: config.stats.is_some() || runs_demo(config),
+        counted: config.stats.is_some() || config.runs_demo(),
         chain: !config.log.contains(LogItems::EXEC),
         sync: *compile == CompileMode::Sync,
         dump,
@@ -395,13 +395,6 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     let threshold = threshold.unwrap_or(DEFAULT_THRESHOLD);
     let regions = Regions::after(region.unwrap_or(DEFAULT_REGION));
     Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
-}
-
-/// Whether the built-in demo guest runs: nothing was said of what to boot.
-fn runs_demo(config: &Config) -> bool {
-    let nothing = config.kernel.is_none() && config.bios == Bios::Default && config.data_dirs.is_empty();
-    let disks = !config.virtio.is_empty() || config.ide.iter().flatten().any(Option::is_some);
-    config.machine == MachineKind::Pc && nothing && !disks && config.boot == Boot::default()
 }
 
 /// A debugger's stop as others are told of it.
@@ -698,7 +691,7 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     each!(&mut machine.0, runner => signals.run_machine(runner.on_asked()));
     let status = machine.run()?;
     drop(pid_file);
-    if runs_demo(config) {
+    if config.runs_demo() {
         // Nobody is told when standard output is gone: the guest's own output found out.
         let _ = write!(std::io::stdout(), "\n{}", machine.stats().to_table());
     }

@@ -93,6 +93,21 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
     Ok(())
 }
 
+/// How that begins.
+pub(super) const HINT: &str = "nothing shows the guest's screen";
+
+/// What to say where a guest draws on a screen that nobody sees, and nobody asked for that: QEMU would open a window.
+pub(super) fn hint(given: &Given, config: &Config) -> Option<String> {
+    let asked = config.nographic || given.one("display").is_some() || given.one("vnc").is_some();
+    let drawn = config.vga != VgaKind::None && !config.runs_demo();
+    (drawn && !asked).then(|| {
+        format!(
+            "{HINT}: -vnc :0 does, for VNC clients on this host, and -display curses its text; -nographic and -display none \
+             say that nothing has to"
+        )
+    })
+}
+
 /// What `-global` says of the adapter and its monitor.
 fn video(given: &Given) -> Result<Video, CliError> {
     let (mut memory, mut edid) = (VRAM_SIZE, true);

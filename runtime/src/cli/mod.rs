@@ -231,6 +231,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
     refused.note(ram_size(given, &mut config))?;
     devices(given, arch, &mut refused, &mut config)?;
     refused.note(boot(given, arch, &mut config))?;
+    config.warnings.extend(display::hint(given, &config));
     refused.each(given, "d", |text| {
         config.log |= log_items(text)?;
         Ok(())

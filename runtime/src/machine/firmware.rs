@@ -44,7 +44,7 @@ pub(crate) fn is_used(config: &Config) -> bool {
     match config.bios {
         Bios::File(_) => true,
         Bios::None => false,
-        Bios::Default => config.kernel.is_none() && !super::runs_demo(config),
+        Bios::Default => config.kernel.is_none() && !config.runs_demo(),
     }
 }
 

@@ -247,3 +247,19 @@ fn networks() {
     refused(&wrong);
     assert_eq!(config_of("-netdev user,id=a").warnings, ["-netdev: no -device uses the network 'a'"]);
 }
+
+#[test]
+fn a_screen_that_nothing_shows_is_told_unless_it_was_asked_for() {
+    let hints = |line: &str| match parsed(line) {
+        Ok(Invocation::Run(config)) => config.warnings.iter().filter(|warning| warning.contains("screen")).count(),
+        other => panic!("{line}: {other:?}"),
+    };
+    for line in ["-kernel k", "-hda d", "-kernel k -serial stdio"] {
+        assert_eq!(hints(line), 1, "{line}");
+    }
+    for seen in ["-nographic", "-display none", "-display curses", "-vnc :1", "-vnc none", "-vga none", "-nodefaults"] {
+        assert_eq!(hints(&format!("-kernel k {seen}")), 0, "{seen}");
+    }
+    assert_eq!(hints(""), 0, "the demo draws nothing");
+    assert_eq!(hints("-arch riscv64 -kernel k"), 0);
+}

@@ -177,10 +177,11 @@ impl Side {
                 Machine::Pc(pc)
             }
             Board::Virt => {
-                let config = VirtConfig { harts: 2, unix_time_at_power_on: 1_000_000_000 };
+                let config = VirtConfig { harts: 2, unix_time_at_power_on: 1_000_000_000, modern_virtio: true };
                 let mut virt = Box::new(Virt::new(&config, Box::new(host.clone()), mem));
                 if let Some(device) = virtio {
-                    slot = virt.plug(device).expect("a free slot");
+                    slot = virt.free_slot(&[]).expect("a free slot");
+                    virt.plug(slot, device);
                 }
                 if plug == Plug::Htif {
                     let tohost = virt::RAM_BASE + HTIF;

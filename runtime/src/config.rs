@@ -1,7 +1,9 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod loader;
 mod net;
 mod process;
+mod riscv;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,8 +12,10 @@ use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
 pub use crate::display::{VncPlace, VncTarget};
+pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{OnSigterm, Process};
+pub use riscv::RiscvConfig;
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -49,6 +53,10 @@ pub struct Config {
     pub initrd: Option<PathBuf>,
     /// Kernel command line, empty when none was given; only ever non-empty together with `kernel`.
     pub append: String,
+    /// What is put into RAM beside what is booted.
+    pub pieces: Vec<LoadedPiece>,
+    /// What only RISC-V machines have.
+    pub riscv: RiscvConfig,
     /// Where the first serial port (COM1) is connected.
     pub serial: Chardev,
     /// The `isa-debugcon` port, when one was asked for.
@@ -125,6 +133,8 @@ impl Default for Config {
             kernel: None,
             initrd: None,
             append: String::new(),
+            pieces: Vec::new(),
+            riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
             debugcon: None,
             debug_exit: None,
@@ -174,7 +184,8 @@ pub struct CpuFeatures {
 impl Config {
     /// Whether the built-in demo guest runs: nothing was said of what to boot.
     pub fn runs_demo(&self) -> bool {
-        let nothing = self.kernel.is_none() && self.bios == Bios::Default && self.data_dirs.is_empty();
+        let files = self.data_dirs.is_empty() && self.pieces.is_empty();
+        let nothing = self.kernel.is_none() && self.bios == Bios::Default && files;
         let disks = !self.virtio.is_empty() || self.ide.iter().flatten().any(Option::is_some);
         self.machine == MachineKind::Pc && nothing && !disks && self.boot == Boot::default()
     }
@@ -249,6 +260,8 @@ pub struct Plug {
     pub id: String,
     /// Its place on the PCI bus, `device << 3 | function`; where there is room if none is given.
     pub addr: Option<u8>,
+    /// Its slot on a board with virtio-mmio; where there is room if none is given.
+    pub slot: Option<u8>,
 }
 
 /// A virtio device.

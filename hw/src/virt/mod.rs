@@ -105,6 +105,8 @@ pub struct VirtConfig {
     pub harts: usize,
     /// What the clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
     pub unix_time_at_power_on: u64,
+    /// Version 2 of the registers of virtio slots, instead of the one from before the standard.
+    pub modern_virtio: bool,
 }
 
 /// Where the words of the host-target interface are in RAM.
@@ -148,13 +150,19 @@ impl Virt {
             htif: None,
             event: None,
         };
-        Virt { serial, mem, slots: Default::default(), devices }
+        let slots = std::array::from_fn(|_| mmio::Slot::new(!config.modern_virtio));
+        Virt { serial, mem, slots, devices }
     }
 
-    /// Plugs a virtio device into a free slot, the last one first as QEMU does; its number, or `None` if all are taken.
-    pub fn plug(&mut self, device: Virtio) -> Option<usize> {
-        let slot = self.slots.iter().rposition(|slot| slot.device().is_none())?;
-        self.slots.get_mut(slot)?.plug(device).then_some(slot)
+    /// The last free slot that is not among `kept`: QEMU gives the last one first.
+    pub fn free_slot(&self, kept: &[usize]) -> Option<usize> {
+        let free = |&index: &usize| self.slots.get(index).is_some_and(|slot| slot.device().is_none());
+        (0..VIRTIO_SLOTS).rev().filter(|index| !kept.contains(index)).find(free)
+    }
+
+    /// Plugs a virtio device into a slot; whether it was free.
+    pub fn plug(&mut self, slot: usize, device: Virtio) -> bool {
+        self.slots.get_mut(slot).is_some_and(|slot| slot.plug(device))
     }
 
     /// Says where a program that uses the host-target interface has its words.

@@ -39,7 +39,7 @@ fn mem() -> Dma {
 
 fn board(harts: usize) -> (Virt, Sink, Dma) {
     let (sink, mem) = (Sink::default(), mem());
-    let config = VirtConfig { harts, unix_time_at_power_on: 1_700_000_000 };
+    let config = VirtConfig { harts, unix_time_at_power_on: 1_700_000_000, modern_virtio: true };
     (Virt::new(&config, Box::new(sink.clone()), mem.clone()), sink, mem)
 }
 
@@ -173,11 +173,16 @@ fn host_target_interface_prints_and_ends() {
 }
 
 #[test]
-fn devices_go_into_the_last_free_slot() {
+fn devices_go_into_the_last_free_slot_or_where_they_are_told() {
     let (mut v, _, mem) = board(1);
     let net = || Virtio::net(mem.clone(), [0; 6], None);
-    let slots: Vec<Option<usize>> = (0..9).map(|_| v.plug(net())).collect();
-    assert_eq!(slots, [7, 6, 5, 4, 3, 2, 1, 0].map(Some).into_iter().chain([None]).collect::<Vec<_>>());
+    assert!(v.plug(6, net()) && !v.plug(6, net()) && !v.plug(VIRTIO_SLOTS, net()));
+    let mut slots = Vec::new();
+    while let Some(slot) = v.free_slot(&[0]) {
+        slots.push(slot);
+        assert!(v.plug(slot, net()));
+    }
+    assert_eq!((slots, v.free_slot(&[])), (vec![7, 5, 4, 3, 2, 1], Some(0)));
     assert_eq!(v.mmio_read(0, VIRTIO.base + 7 * VIRTIO.size + 8, 4), 1);
     assert_eq!((v.virtio(7, |device| device.is_block()), v.virtio(8, |_| ())), (Some(false), None));
 }
@@ -185,7 +190,8 @@ fn devices_go_into_the_last_free_slot() {
 #[test]
 fn a_virtio_interrupt_is_its_slots() {
     let (mut v, _, mem) = board(1);
-    let slot = v.plug(Virtio::net(mem, [0; 6], None)).unwrap() as u32;
+    let slot = 7;
+    v.plug(slot as usize, Virtio::net(mem, [0; 6], None));
     enable(&mut v, 1, VIRTIO_IRQ + slot);
     let base = VIRTIO.base + u64::from(slot) * VIRTIO.size;
     for (offset, value) in [(0x70, 3), (0x24, 1), (0x20, 1), (0x70, 11), (0x70, 15)] {
@@ -204,7 +210,7 @@ fn a_virtio_interrupt_is_its_slots() {
 #[test]
 fn state_round_trips_and_must_fit() {
     let (mut v, _, mem) = board(2);
-    v.plug(Virtio::net(mem, [0; 6], None));
+    v.plug(7, Virtio::net(mem, [0; 6], None));
     v.set_htif(Some(Htif { tohost: RAM_BASE, fromhost: None }));
     enable(&mut v, 3, UART_IRQ);
     v.mmio_write(0, UART.base + 1, 1, 1);
@@ -218,14 +224,14 @@ fn state_round_trips_and_must_fit() {
     let before = other.save();
     assert_eq!(other.restore(state.clone()), Err(StateError::Machine("set of virtio devices")));
     let info = BlockInfo { sectors: 1, read_only: false, discard: false, serial: String::new() };
-    other.plug(Virtio::block(mem, info, Box::new(NoDisk)));
+    other.plug(7, Virtio::block(mem, info, Box::new(NoDisk)));
     assert_eq!(other.restore(state.clone()), Err(StateError::Machine("set of virtio devices")));
     let (mut small, ..) = board(1);
     assert_eq!(small.restore(state.clone()), Err(StateError::Machine("number of harts")));
     assert_eq!(board(2).0.save(), before);
 
     let (mut back, _, mem) = board(2);
-    back.plug(Virtio::net(mem, [0; 6], None));
+    back.plug(7, Virtio::net(mem, [0; 6], None));
     back.restore(state.clone()).unwrap();
     assert_eq!(back.save(), state);
     assert_eq!(back.interrupts(9, 1), SEIP);
@@ -237,7 +243,7 @@ fn state_round_trips_and_must_fit() {
 #[test]
 fn any_access_is_survived() {
     let (mut v, _, mem) = board(1);
-    v.plug(Virtio::net(mem, [0; 6], None));
+    v.plug(7, Virtio::net(mem, [0; 6], None));
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
     let regions: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).chain([VIRTIO]).collect();
     for i in 0..200_000 {

@@ -1,14 +1,15 @@
-//! Virtio over MMIO, version 2 of the register layout (VIRTIO 1.2, 4.2.2).
+//! Virtio over MMIO: version 2 of the register layout (VIRTIO 1.2, 4.2.2), and version 1, the one of before the standard (4.2.4),
+//! which QEMU's boards have unless they are told otherwise.
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio::{
     VIRTIO_MMIO_CONFIG, VIRTIO_MMIO_CONFIG_GENERATION, VIRTIO_MMIO_DEVICE_FEATURES, VIRTIO_MMIO_DEVICE_FEATURES_SEL,
-    VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_INTERRUPT_ACK,
-    VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW,
-    VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW, VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM,
-    VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH,
-    VIRTIO_MMIO_QUEUE_USED_LOW, VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW, VIRTIO_MMIO_STATUS,
-    VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
+    VIRTIO_MMIO_DEVICE_ID, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_GUEST_PAGE_SIZE,
+    VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_MAGIC_VALUE, VIRTIO_MMIO_QUEUE_ALIGN,
+    VIRTIO_MMIO_QUEUE_AVAIL_HIGH, VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_QUEUE_DESC_LOW,
+    VIRTIO_MMIO_QUEUE_NOTIFY, VIRTIO_MMIO_QUEUE_NUM, VIRTIO_MMIO_QUEUE_NUM_MAX, VIRTIO_MMIO_QUEUE_PFN,
+    VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_SEL, VIRTIO_MMIO_QUEUE_USED_HIGH, VIRTIO_MMIO_QUEUE_USED_LOW,
+    VIRTIO_MMIO_SHM_LEN_HIGH, VIRTIO_MMIO_SHM_LEN_LOW, VIRTIO_MMIO_STATUS, VIRTIO_MMIO_VENDOR_ID, VIRTIO_MMIO_VERSION,
 };
 
 use super::queue::Ring;
@@ -19,6 +20,7 @@ pub(crate) const SIZE: u64 = 0x1000;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 const VERSION: u32 = 2;
+const LEGACY_VERSION: u32 = 1;
 /// QEMU's, since drivers know it.
 const VENDOR: u32 = u32::from_le_bytes(*b"QEMU");
 
@@ -34,6 +36,8 @@ const ADDRESSES: [(u32, u32, Ring); 3] = [
 pub(crate) struct Slot {
     device: Option<Virtio>,
     select: Select,
+    /// It has version 1 of the registers.
+    legacy: bool,
 }
 
 /// What the selecting registers hold.
@@ -42,6 +46,59 @@ struct Select {
     device_features: u32,
     driver_features: u32,
     queue: u32,
+    layout: Layout,
+}
+
+/// Where a legacy driver puts a queue: all of it is in one piece that begins with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Layout {
+    /// Binary logarithm of the driver's pages.
+    page_shift: u32,
+    /// What the used ring is aligned to, in bytes, a power of two.
+    align: u32,
+}
+
+impl Default for Layout {
+    fn default() -> Layout {
+        Layout { page_shift: 0, align: 4096 }
+    }
+}
+
+impl Layout {
+    /// Addresses of descriptors, available and used ring of a queue of `size` chains at page `page` (2.7.2).
+    fn rings(self, page: u32, size: u16) -> [u64; 3] {
+        let (descriptors, size) = (u64::from(page) << self.page_shift, u64::from(size));
+        let available = descriptors + 16 * size;
+        let used = (available + 2 * (3 + size)).next_multiple_of(self.align.max(1).into());
+        [descriptors, available, used]
+    }
+}
+
+impl Select {
+    /// Writes one of the registers that only version 1 has.
+    fn write_legacy(&mut self, device: &mut Virtio, offset: u32, value: u32) {
+        let index = self.queue as usize;
+        match offset {
+            VIRTIO_MMIO_GUEST_PAGE_SIZE if value.is_power_of_two() => self.layout.page_shift = value.trailing_zeros(),
+            VIRTIO_MMIO_QUEUE_ALIGN if value.is_power_of_two() => self.layout.align = value,
+            VIRTIO_MMIO_QUEUE_PFN => {
+                let Some(queue) = device.queue_mut(index) else { return };
+                let size = queue.size();
+                // The driver stops using the queue, or begins anew.
+                queue.reset();
+                if value == 0 {
+                    return;
+                }
+                queue.set_size(size);
+                let rings = [Ring::Descriptors, Ring::Available, Ring::Used];
+                for (ring, address) in rings.into_iter().zip(self.layout.rings(value, size)) {
+                    queue.set_address(ring, Some(address as u32), Some((address >> 32) as u32));
+                }
+                device.set_queue_ready(index, true);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A slot as data.
@@ -52,10 +109,18 @@ pub(crate) struct SlotData {
 }
 
 impl Slot {
+    /// An empty slot, with version 1 of the registers or with version 2.
+    pub(crate) fn new(legacy: bool) -> Slot {
+        Slot { legacy, ..Slot::default() }
+    }
+
     /// Plugs a device in; false, and it is dropped, if there is one already.
-    pub(crate) fn plug(&mut self, device: Virtio) -> bool {
+    pub(crate) fn plug(&mut self, mut device: Virtio) -> bool {
         let free = self.device.is_none();
         if free {
+            if self.legacy {
+                device.make_legacy();
+            }
             self.device = Some(device);
         }
         free
@@ -98,6 +163,7 @@ impl Slot {
     fn read_register(&mut self, offset: u32) -> u32 {
         match (offset, &self.device) {
             (VIRTIO_MMIO_MAGIC_VALUE, _) => MAGIC,
+            (VIRTIO_MMIO_VERSION, _) if self.legacy => LEGACY_VERSION,
             (VIRTIO_MMIO_VERSION, _) => VERSION,
             (VIRTIO_MMIO_VENDOR_ID, _) => VENDOR,
             // Device 0: the slot is empty, and nothing else may be looked at.
@@ -116,7 +182,10 @@ impl Slot {
             (VIRTIO_MMIO_SHM_LEN_LOW | VIRTIO_MMIO_SHM_LEN_HIGH, Some(_)) => u32::MAX,
             (_, Some(device)) => match (offset, device.queue(self.select.queue as usize)) {
                 (VIRTIO_MMIO_QUEUE_NUM_MAX, Some(queue)) => queue.max_size().into(),
-                (VIRTIO_MMIO_QUEUE_READY, Some(queue)) => queue.ready().into(),
+                (VIRTIO_MMIO_QUEUE_PFN, Some(queue)) if self.legacy && queue.ready() => {
+                    (queue.address(Ring::Descriptors) >> self.select.layout.page_shift) as u32
+                }
+                (VIRTIO_MMIO_QUEUE_READY, Some(queue)) if !self.legacy => queue.ready().into(),
                 _ => 0,
             },
         }
@@ -145,10 +214,11 @@ impl Slot {
                     queue.set_size(size);
                 }
             }
-            VIRTIO_MMIO_QUEUE_READY => device.set_queue_ready(index, value & 1 != 0),
             VIRTIO_MMIO_QUEUE_NOTIFY => device.notify(value as usize),
             VIRTIO_MMIO_INTERRUPT_ACK => device.acknowledge(value as u8),
             VIRTIO_MMIO_STATUS => device.set_status(value as u8),
+            _ if self.legacy => self.select.write_legacy(device, offset, value),
+            VIRTIO_MMIO_QUEUE_READY => device.set_queue_ready(index, value & 1 != 0),
             _ => {
                 let half = ADDRESSES.iter().find_map(|&(low, high, ring)| match offset {
                     at if at == low => Some((ring, Some(value), None)),
@@ -239,7 +309,7 @@ mod tests {
         assert_eq!(read(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES), 1);
         write(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 2);
         assert_eq!(read(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES), 0);
-        assert_eq!(negotiate(&mut slot, 1 << 29), 3, "a driver from before version 1");
+        assert_eq!(negotiate(&mut slot, 1 << 29), 11, "a driver that knows the first 32 features only");
         assert_eq!(negotiate(&mut slot, 1 << 32 | 1 << 5), 3, "a feature that was not offered");
         assert_eq!(negotiate(&mut slot, 1 << 32), 11);
         assert_eq!(read(&mut slot, VIRTIO_MMIO_QUEUE_NUM_MAX), 8);
@@ -274,6 +344,48 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_from_before_the_standard() {
+        let (ram, mem) = setup();
+        let mut slot = Slot::new(true);
+        assert!(slot.plug(Virtio::rng(mem, Box::new(Zero))));
+        assert_eq!([4, 8].map(|at| read(&mut slot, at)), [1, 4]);
+        write(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES), 0, "no version 1 of the standard");
+        write(&mut slot, VIRTIO_MMIO_GUEST_PAGE_SIZE, 4096);
+        for status in [0, 1, 3] {
+            write(&mut slot, VIRTIO_MMIO_STATUS, status);
+        }
+        // Bit 5 was not offered; what is more than was offered is dropped.
+        write(&mut slot, VIRTIO_MMIO_DRIVER_FEATURES, 1 << 5);
+        assert_eq!(slot.device().unwrap().accepted_features(), 0);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_NUM, 8);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_ALIGN, 0x4000);
+        // Not where version 2 has its registers.
+        write(&mut slot, VIRTIO_MMIO_QUEUE_READY, 1);
+        assert_eq!([VIRTIO_MMIO_QUEUE_READY, VIRTIO_MMIO_QUEUE_PFN].map(|at| read(&mut slot, at)), [0, 0]);
+        let mut driver = Driver::legacy(&ram, 8, 0x4000);
+        let page = (driver.rings(0)[0] >> 12) as u32;
+        write(&mut slot, VIRTIO_MMIO_QUEUE_PFN, page);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_QUEUE_PFN), page);
+        write(&mut slot, VIRTIO_MMIO_STATUS, 7);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_STATUS), 7);
+        let chain = driver.offer(0, &[], &[4]);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+        assert_eq!((driver.used(0), slot.irq()), (vec![(chain.head, 4)], true));
+        write(&mut slot, VIRTIO_MMIO_QUEUE_PFN, 0);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_QUEUE_PFN), 0);
+        driver.offer(0, &[], &[4]);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
+        assert_eq!(driver.used(0), [], "the queue is not in use");
+        // The size of the driver's pages outlasts a reset of the device: Linux writes it before.
+        write(&mut slot, VIRTIO_MMIO_STATUS, 0);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_PFN, page);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_QUEUE_PFN), page);
+        write(&mut slot, VIRTIO_MMIO_QUEUE_PFN, u32::MAX);
+        assert_eq!(read(&mut slot, VIRTIO_MMIO_STATUS) & 64, 64, "outside RAM");
+    }
+
+    #[test]
     fn rings_outside_ram_need_a_reset() {
         let (_, mem) = setup();
         let mut slot = Slot::default();
@@ -293,9 +405,12 @@ mod tests {
     fn any_access_is_survived() {
         let (_, mem) = setup();
         let mut slot = Slot::default();
-        slot.plug(Virtio::net(mem, [1; 6], None));
         let mut random = 0x1234_5678_9abc_def1u64;
-        for _ in 0..200_000 {
+        for i in 0..400_000 {
+            if i % 200_000 == 0 {
+                slot = Slot::new(i == 0);
+                slot.plug(Virtio::net(mem.clone(), [1; 6], None));
+            }
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (offset, size) = (random >> 48 & 0x1ff, 1 << (random >> 46 & 3));
             // Mostly registers, and small values, which mean more.

@@ -19,7 +19,8 @@ mod testing;
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::{
-    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1,
+    VIRTIO_CONFIG_S_DRIVER_OK, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_ANY_LAYOUT,
+    VIRTIO_F_VERSION_1,
 };
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
@@ -39,6 +40,9 @@ use crate::net::{Adapter, Batch, FrameQueue, NetPeer, Offloads};
 
 /// Features of every device: the rings' and the standard's (6).
 const COMMON_FEATURES: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
+
+/// The same of a device from before the standard (6.3).
+const LEGACY_FEATURES: u64 = COMMON_FEATURES & !(1 << VIRTIO_F_VERSION_1) | 1 << VIRTIO_F_ANY_LAYOUT;
 
 /// Bits of the device status (2.1).
 const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
@@ -104,6 +108,8 @@ pub struct Virtio {
     mem: Dma,
     queues: Vec<VirtQueue>,
     common: Common,
+    /// It is one from before the standard.
+    legacy: bool,
 }
 
 /// What every device has.
@@ -137,7 +143,7 @@ pub(crate) struct VirtioData {
 impl Virtio {
     fn new(model: Model, mem: Dma) -> Virtio {
         let queues = model.device().queue_sizes().iter().map(|&size| VirtQueue::new(size)).collect();
-        Virtio { model, mem, queues, common: Common::default() }
+        Virtio { model, mem, queues, common: Common::default(), legacy: false }
     }
 
     /// A disk of `info`, whose jobs `backend` does.
@@ -165,9 +171,14 @@ impl Virtio {
         self.model.device().id()
     }
 
+    /// Makes it a device from before the standard, which its transport must be, too.
+    pub(crate) fn make_legacy(&mut self) {
+        self.legacy = true;
+    }
+
     /// What the device offers.
     pub(crate) fn features(&self) -> u64 {
-        self.model.device().features() | COMMON_FEATURES
+        self.model.device().features() | if self.legacy { LEGACY_FEATURES } else { COMMON_FEATURES }
     }
 
     /// What the driver has accepted of it.
@@ -175,11 +186,15 @@ impl Virtio {
         self.common.features
     }
 
-    /// Writes half `high` of the features that the driver accepts, until FEATURES_OK (3.1.1).
+    /// Writes half `high` of the features that the driver accepts, until FEATURES_OK (3.1.1). That status is not there on a legacy
+    /// device, which drops what it did not offer.
     pub(crate) fn accept_features(&mut self, high: bool, value: u32) {
         if self.common.status & FEATURES_OK == 0 {
             let (shift, kept) = if high { (32, 0xffff_ffff) } else { (0, 0xffff_ffff << 32) };
             self.common.features = self.common.features & kept | u64::from(value) << shift;
+            if self.legacy {
+                self.common.features &= self.features();
+            }
         }
     }
 
@@ -195,9 +210,8 @@ impl Virtio {
             return;
         }
         let mut value = value | self.common.status & NEEDS_RESET;
-        let accepted = self.common.features;
-        let acceptable = accepted & !self.features() == 0 && accepted >> VIRTIO_F_VERSION_1 & 1 != 0;
-        if !acceptable {
+        // A driver that leaves out VIRTIO_F_VERSION_1 may be refused (6.2), and is not: some know the first 32 features only.
+        if self.common.features & !self.features() != 0 {
             value &= !FEATURES_OK;
         }
         let started = value & !self.common.status & DRIVER_OK != 0;

@@ -4,6 +4,7 @@
 //! Checksums and segmentation of TCP over IPv4 are left to the other side where that can do without.
 
 use mimus_softmmu::Dma;
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_MAC,
@@ -20,6 +21,8 @@ const TRANSMIT: usize = 1;
 const QUEUE_SIZE: u16 = 256;
 /// Bytes of the header in front of each frame (5.1.6).
 const HEADER: usize = 12;
+/// The same where the number of buffers is not in it: to a driver that knows neither the standard nor merged buffers (5.1.6.1).
+const SHORT_HEADER: usize = 10;
 /// Frames and bytes that are given to the guest at once: as long as the device may be kept from its vCPU.
 const RECEIVE_AT_ONCE: (usize, usize) = (64, 256 << 10);
 
@@ -30,6 +33,12 @@ const OFFLOADS: u64 =
 /// Whether feature bit `bit` is among `features`.
 fn has(features: u64, bit: u32) -> bool {
     features >> bit & 1 != 0
+}
+
+/// Bytes of the header for a driver that has accepted `features`.
+fn header_len(features: u64) -> usize {
+    let long = has(features, VIRTIO_F_VERSION_1) || has(features, VIRTIO_NET_F_MRG_RXBUF);
+    if long { HEADER } else { SHORT_HEADER }
 }
 
 /// The header in front of a frame (5.1.6).
@@ -110,12 +119,12 @@ impl Net {
                 }
                 return Ok(false);
             };
-            let mut header = Header([0; HEADER]);
-            let complete = chain.readable.read(mem, 0, &mut header.0) == HEADER;
-            let len = (chain.readable.len() as usize).saturating_sub(HEADER);
+            let (mut header, size) = (Header([0; HEADER]), header_len(features));
+            let complete = chain.readable.read(mem, 0, header.0.get_mut(..size).unwrap_or_default()) == size;
+            let len = (chain.readable.len() as usize).saturating_sub(size);
             // A frame without its header, or too long, is lost.
             if let Some(offload) = header.offload(features).filter(|_| complete && (1..=longest).contains(&len)) {
-                batch.add(len, offload, |bytes| chain.readable.read(mem, HEADER as u64, bytes) == len);
+                batch.add(len, offload, |bytes| chain.readable.read(mem, size as u64, bytes) == len);
             }
             queue.push(mem, chain.head, 0)?;
         }
@@ -142,19 +151,21 @@ impl Net {
         queue: &mut VirtQueue,
         mem: &Dma,
         chains: &[Chain],
+        header_len: usize,
         Frame { bytes, offload }: &Frame,
     ) -> Result<(), Broken> {
         let room: u64 = chains.iter().map(|chain| chain.writable.len()).sum();
         let first = chains.first().map_or(0, |chain| chain.writable.len());
-        if room < (HEADER + bytes.len()) as u64 || first < HEADER as u64 {
+        if room < (header_len + bytes.len()) as u64 || first < header_len as u64 {
             chains.iter().for_each(|_| queue.unpop());
             return Ok(());
         }
         let header = Header::new(*offload, chains.len() as u16);
-        let (mut skip, mut rest) = (HEADER as u64, bytes.as_slice());
+        let header = header.0.get(..header_len).unwrap_or_default();
+        let (mut skip, mut rest) = (header_len as u64, bytes.as_slice());
         let mut done = Vec::with_capacity(chains.len());
         for chain in chains {
-            let mut written = if skip == 0 { 0 } else { chain.writable.write(mem, 0, &header.0) };
+            let mut written = if skip == 0 { 0 } else { chain.writable.write(mem, 0, header) };
             let here = (chain.writable.len() - skip).min(rest.len() as u64) as usize;
             let (now, later) = rest.split_at(here);
             written += chain.writable.write(mem, skip, now);
@@ -173,18 +184,18 @@ impl Net {
         frames: &mut FrameQueue,
     ) -> Result<bool, Broken> {
         let Some(queue) = queues.get_mut(RECEIVE) else { return Ok(false) };
-        let merge = has(features, VIRTIO_NET_F_MRG_RXBUF);
+        let (merge, header_len) = (has(features, VIRTIO_NET_F_MRG_RXBUF), header_len(features));
         let (most_frames, most_bytes) = RECEIVE_AT_ONCE;
         let (mut count, mut bytes) = (0, 0);
         while let Some(frame) = frames.front() {
             if count == most_frames || bytes >= most_bytes {
                 return Ok(true);
             }
-            let Some(chains) = Net::chains(queue, mem, HEADER + frame.bytes.len(), merge)? else {
+            let Some(chains) = Net::chains(queue, mem, header_len + frame.bytes.len(), merge)? else {
                 self.starved = true;
                 return Ok(false);
             };
-            Net::write(queue, mem, &chains, frame)?;
+            Net::write(queue, mem, &chains, header_len, frame)?;
             (count, bytes) = (count + 1, bytes + frame.bytes.len());
             frames.pop();
         }

@@ -56,12 +56,13 @@ pub(super) struct Driver {
     size: u16,
     sides: Vec<Side>,
     buffer: u64,
+    align: Option<u64>,
 }
 
 impl Driver {
     pub(super) fn new(ram: &Arc<Ram>, queues: usize, size: u16) -> Driver {
         ram.memory().write_slice(&vec![0; (BUFFERS - BASE) as usize], GuestAddress(BASE)).unwrap();
-        Driver { ram: ram.clone(), size, sides: vec![Side::default(); queues], buffer: BUFFERS }
+        Driver { ram: ram.clone(), size, sides: vec![Side::default(); queues], buffer: BUFFERS, align: None }
     }
 
     /// Takes a device from reset to DRIVER_OK, with all of its features and the largest queues up to 256.
@@ -90,10 +91,18 @@ impl Driver {
         driver
     }
 
+    /// A driver of one queue of `size` chains in one piece, whose used ring is aligned to `align` bytes.
+    pub(super) fn legacy(ram: &Arc<Ram>, size: u16, align: u64) -> Driver {
+        Driver { align: Some(align), ..Driver::new(ram, 1, size) }
+    }
+
     /// Addresses of a queue's descriptor table, available and used ring.
     pub(super) fn rings(&self, queue: usize) -> [u64; 3] {
         let base = BASE + RINGS * queue as u64;
-        [base, base + 0x4000, base + 0x8000]
+        match self.align {
+            None => [base, base + 0x4000, base + 0x8000],
+            Some(align) => [base, base + 16 * u64::from(self.size), base + align],
+        }
     }
 
     fn put<T: vm_memory::ByteValued>(&self, value: T, gpa: u64) {

@@ -35,6 +35,14 @@ pub(super) struct Segment {
     mem_size: u64,
 }
 
+/// What of a segment is loaded: where it goes, and where in the file it is.
+struct Part {
+    start: u64,
+    offset: u64,
+    file_size: u64,
+    mem_size: u64,
+}
+
 /// The parts of an ELF file that matter for loading it.
 pub(super) struct Elf {
     entry: u64,
@@ -103,33 +111,81 @@ impl Segment {
             mem_size: word(20, 40)?,
         })
     }
+
+    fn whole(&self) -> Part {
+        Part { start: self.paddr, offset: self.offset, file_size: self.file_size, mem_size: self.mem_size }
+    }
+
+    /// What of it lies from `start` to `end`. Its file size is at most its size in memory, and within the file.
+    fn within(&self, start: u64, end: u64) -> Option<Part> {
+        let from = self.paddr.max(start);
+        let to = self.paddr.saturating_add(self.mem_size).min(end);
+        let mem_size = to.checked_sub(from).filter(|&size| size != 0)?;
+        let skipped = (from - self.paddr).min(self.file_size);
+        let file_size = (self.file_size - skipped).min(mem_size);
+        Some(Part { start: from, offset: self.offset.saturating_add(skipped), file_size, mem_size })
+    }
 }
 
 impl Elf {
     /// Copies the loadable segments to their physical addresses, zeroes what
     /// the file does not fill, and returns the highest address that they use.
     pub(super) fn load(&self, image: &Image, mem: &GuestMemoryMmap<()>, space: &mut Space) -> Result<u64, BootError> {
-        let loads = || self.segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.mem_size > 0);
-        let mut end = None;
-        for segment in loads() {
+        self.load_parts(image, mem, space, |segment| Some(segment.whole()))
+    }
+
+    /// As [`Elf::load`], for files of which parts may lie outside RAM: an ordinary link for a machine whose RAM begins at the
+    /// text has its ELF header in a page below. What is in RAM is loaded.
+    pub(super) fn load_inside(
+        &self,
+        image: &Image,
+        mem: &GuestMemoryMmap<()>,
+        space: &mut Space,
+    ) -> Result<u64, BootError> {
+        let (start, end) = space.ram();
+        let inside = self.loads().any(|segment| segment.within(start, end).is_some());
+        self.load_parts(
+            image,
+            mem,
+            space,
+            |segment| {
+                if inside { segment.within(start, end) } else { Some(segment.whole()) }
+            },
+        )
+    }
+
+    fn loads(&self) -> impl Iterator<Item = &Segment> {
+        self.segments.iter().filter(|segment| segment.kind == PT_LOAD && segment.mem_size > 0)
+    }
+
+    fn load_parts(
+        &self,
+        image: &Image,
+        mem: &GuestMemoryMmap<()>,
+        space: &mut Space,
+        part: impl Fn(&Segment) -> Option<Part>,
+    ) -> Result<u64, BootError> {
+        let mut parts = Vec::new();
+        for segment in self.loads() {
             if segment.file_size > segment.mem_size {
                 return Err(image.error("an ELF segment is larger in the file than in memory"));
             }
             if segment.offset.checked_add(segment.file_size).is_none_or(|end| end > image.len) {
                 return Err(image.error("an ELF segment is beyond the file's end: the file is truncated"));
             }
-            let (start, size) = (segment.paddr, segment.mem_size);
+            let Some(part) = part(segment) else { continue };
+            let Part { start, mem_size: size, .. } = part;
             space
                 .claim(start, size, "another segment of the kernel")
                 .map_err(|refusal| image.error(format!("the segment at {start:#x} ({size:#x} bytes) {refusal}")))?;
-            end = end.max(Some(start + size));
+            parts.push(part);
         }
-        let end = end.ok_or_else(|| image.error("the ELF file has nothing to load"))?;
-        for segment in loads() {
-            image.copy(mem, segment.offset, segment.file_size, segment.paddr)?;
-            zero(mem, segment.paddr + segment.file_size, segment.mem_size - segment.file_size)?;
+        for part in &parts {
+            image.copy(mem, part.offset, part.file_size, part.start)?;
+            zero(mem, part.start + part.file_size, part.mem_size - part.file_size)?;
         }
-        Ok(end)
+        let end = parts.iter().map(|part| part.start + part.mem_size).max();
+        end.ok_or_else(|| image.error("the ELF file has nothing to load"))
     }
 
     /// [`Elf::physical_entry`], which must be below 4 GiB.

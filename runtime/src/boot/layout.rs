@@ -159,6 +159,11 @@ impl Space {
         self.ram_end
     }
 
+    /// Where the RAM begins and ends.
+    pub(super) fn ram(&self) -> (u64, u64) {
+        (self.ram_start, self.ram_end)
+    }
+
     /// Keeps a range out of further use whatever is there already.
     pub(super) fn reserve(&mut self, start: u64, end: u64, what: &'static str) {
         self.claims.push(Claim { start, end, what });

@@ -11,6 +11,7 @@ mod image;
 mod layout;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod linux;
+mod loader;
 mod multiboot;
 mod pvh;
 mod riscv;
@@ -27,6 +28,7 @@ pub use fdt::{TreeConfig, device_tree};
 use image::{Image, le_u32};
 use layout::Space;
 pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, LOW_RAM_END, e820, ram_ranges};
+pub use loader::load_pieces;
 pub use riscv::{Bios, DEFAULT_BIOS, ROM, RiscvBoot, RiscvStart, default_bios, load_riscv, riscv_ram_ranges};
 pub use state::{BootMode, BootState, SegmentInit, Segments, TableInit};
 
@@ -129,6 +131,14 @@ pub enum BootError {
     /// RAM is too small.
     #[error("no room for the {0} in RAM; give the guest more")]
     NoRoom(&'static str),
+    /// Words for memory that is no RAM.
+    #[error("-device loader: {size} bytes at {address:#x} are not in RAM")]
+    NotRam {
+        /// First guest-physical address.
+        address: u64,
+        /// Size in bytes.
+        size: u64,
+    },
     /// RAM cannot be accessed: it is not laid out as [`ram_ranges`] says.
     #[error("cannot access guest RAM")]
     Memory(#[from] GuestMemoryError),

@@ -15,6 +15,8 @@ use super::elf::{self, Elf, RISCV};
 use super::fdt::{TreeConfig, device_tree};
 use super::image::{Image, le_u32, le_u64};
 use super::layout::Space;
+use super::loader;
+use crate::config::LoadedPiece;
 
 /// The reset ROM: first address and size in bytes. It is memory like RAM, which the guest cannot write.
 pub const ROM: (u64, u64) = (0x1000, 0xf000);
@@ -53,8 +55,10 @@ pub enum Bios<'a> {
 pub struct RiscvBoot<'a> {
     /// The firmware.
     pub bios: Bios<'a>,
-    /// The kernel: a Linux Image, an ELF file or, without firmware, a flat binary.
+    /// The kernel: an ELF file, a Linux Image or any other flat binary.
     pub kernel: Option<&'a Path>,
+    /// What is loaded beside firmware and kernel.
+    pub pieces: &'a [LoadedPiece],
     /// The initial RAM disk's file.
     pub initrd: Option<&'a Path>,
     /// The board, but for where the initrd is.
@@ -100,16 +104,17 @@ pub fn load_riscv(mem: &GuestMemoryMmap<()>, boot: &RiscvBoot) -> Result<RiscvSt
         Bios::File(path) => Some(loader.firmware(path)?),
     };
     let floor = firmware.map_or(RAM_BASE, |loaded| loaded.end.next_multiple_of(ALIGN));
-    let kernel = boot.kernel.map(|path| loader.kernel(path, floor, firmware.is_none())).transpose()?;
+    let kernel = boot.kernel.map(|path| loader.kernel(path, floor)).transpose()?;
     let floor = kernel.map_or(floor, |loaded| loaded.end);
+    let first = loader::load(mem, &mut loader.space, boot.pieces, RISCV)?;
     let initrd = boot.initrd.map(|path| loader.initrd(path, floor)).transpose()?;
     let tree = device_tree(&TreeConfig { initrd, ..boot.tree.clone() }).map_err(BootError::DeviceTree)?;
     let tree = loader.put(&tree, floor, TREE_SLACK, "device tree")?;
 
-    let kernel_entry = kernel.map_or(0, |loaded| loaded.entry);
-    let start = firmware.map_or(kernel_entry, |loaded| loaded.entry);
-    mem.write_slice(&rom(start, tree, kernel_entry), GuestAddress(ROM.0))?;
-    Ok(RiscvStart { pc: ROM.0, htif: loader.htif })
+    // Without any of them, what a piece has put at the beginning of RAM.
+    let start = firmware.or(kernel).map_or(RAM_BASE, |loaded| loaded.entry);
+    mem.write_slice(&rom(start, tree, kernel.map_or(0, |loaded| loaded.entry)), GuestAddress(ROM.0))?;
+    Ok(RiscvStart { pc: first.unwrap_or(ROM.0), htif: loader.htif })
 }
 
 /// The reset ROM's contents: code, and the words that it loads.
@@ -153,8 +158,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Loads a kernel at `floor` or above. `flat`: it may be anything at all.
-    fn kernel(&mut self, path: &Path, floor: u64, flat: bool) -> Result<Loaded, BootError> {
+    /// Loads a kernel, at `floor` or above if it does not say where it belongs.
+    fn kernel(&mut self, path: &Path, floor: u64) -> Result<Loaded, BootError> {
         let image = Image::open("kernel", path)?;
         if let Some(loaded) = self.elf(&image)? {
             return Ok(loaded);
@@ -168,9 +173,6 @@ impl Loader<'_> {
         }
         if head.starts_with(&[0x1f, 0x8b]) {
             return Err(image.error("it is compressed with gzip; unpack it first"));
-        }
-        if !flat {
-            return Err(image.error("not a kernel that mimus can boot (supported are a RISC-V Linux Image and ELF)"));
         }
         self.flat(&image, floor, image.len)
     }
@@ -194,7 +196,7 @@ impl Loader<'_> {
             return Ok(None);
         }
         let elf = elf::parse(image, &head, RISCV)?;
-        let end = elf.load(image, self.mem, &mut self.space)?;
+        let end = elf.load_inside(image, self.mem, &mut self.space)?;
         self.find_htif(&elf, image, &head)?;
         Ok(Some(Loaded { entry: elf.physical_entry(), end }))
     }

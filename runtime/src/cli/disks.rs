@@ -128,7 +128,8 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
             _ => Err(wrong(text, "is not a slot from 0 to 1f")),
         }
     });
-    Ok(Plug { id: values.text("id").unwrap_or_default().to_owned(), addr: addr.transpose()? })
+    let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
+    Ok(Plug { id: values.text("id").unwrap_or_default().to_owned(), addr: addr.transpose()?, slot })
 }
 
 impl Disks {

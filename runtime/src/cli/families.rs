@@ -268,6 +268,39 @@ const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
 const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
 const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
 
+/// What the names of the buses begin with that are slots of a board with virtio-mmio.
+pub(super) const SLOT_BUS: &str = "virtio-mmio-bus.";
+const SLOT: Key = key(
+    "bus",
+    Kind::Word(&[
+        "virtio-mmio-bus.0",
+        "virtio-mmio-bus.1",
+        "virtio-mmio-bus.2",
+        "virtio-mmio-bus.3",
+        "virtio-mmio-bus.4",
+        "virtio-mmio-bus.5",
+        "virtio-mmio-bus.6",
+        "virtio-mmio-bus.7",
+    ]),
+    "its slot, default the last free one",
+);
+
+/// QEMU's generic loader.
+const LOADER: Choice = yes(
+    "loader",
+    "a file or a word that is put into RAM, or where the vCPU starts",
+    &[
+        key("file", Kind::Text("a file name"), "an ELF file, which says where it belongs, or any other"),
+        key("addr", Kind::Number(0, u64::MAX), "guest-physical address of what is put there"),
+        key("cpu-num", Kind::Number(0, 0), "the vCPU that starts there"),
+        key("force-raw", Kind::Word(&["on", "off", "true", "false"]), "put an ELF file there as it is"),
+        key("data", Kind::Number(0, u64::MAX), "a word instead of a file"),
+        key("data-len", Kind::Number(1, 8), "its bytes"),
+        key("data-be", Kind::Word(&["on", "off", "true", "false"]), "the most significant one first"),
+        ID,
+    ],
+);
+
 /// Keys of a network adapter on the PCI bus.
 const PCI_ADAPTER: &[Key] = &[
     key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
@@ -314,6 +347,7 @@ pub(super) const DEVICE: Family = Family {
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, key_later("rng")]),
         alias("virtio-rng", "virtio-rng-pci"),
+        LOADER,
         Choice {
             name: "isa-debugcon",
             help: "",
@@ -336,7 +370,7 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-device"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-device", "a source of random numbers", &[ID, key_later("rng"), key_later("bus")]),
+        yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, key_later("rng")]),
         alias("virtio-rng", "virtio-rng-device"),
         alias("virtio-net", "virtio-net-device"),
         lacks("virtio-*-pci", &subjects::PCI),
@@ -348,9 +382,10 @@ pub(super) const DEVICE_RISCV: Family = Family {
                 key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
                 key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
                 ID,
-                key_later("bus"),
+                SLOT,
             ],
         ),
+        LOADER,
     ],
 };
 
@@ -369,7 +404,7 @@ const BLOCK_KEYS: &[Key] = &[
     key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
     key("serial", Kind::Text("up to 20 characters"), "serial number"),
     ID,
-    key_later("bus"),
+    SLOT,
     key_later("bootindex"),
     key_later("num-queues"),
     key_later("queue-size"),
@@ -378,7 +413,7 @@ const BLOCK_KEYS: &[Key] = &[
 /// The keys of virtio consoles' controllers, and of consoles.
 const SERIAL_ID: Key = key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0");
 const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, key_later("max_ports")];
-const SERIAL_KEYS: &[Key] = &[SERIAL_ID, key_later("bus"), key_later("max_ports")];
+const SERIAL_KEYS: &[Key] = &[SERIAL_ID, SLOT, key_later("max_ports")];
 const CONSOLE_KEYS: &[Key] = &[
     key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
     key("id", Kind::Text("a name"), "what the monitor calls it"),
@@ -484,7 +519,6 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     lacks("vfio-*", &subjects::VFIO),
     later("vmcoreinfo"),
     later("vmgenid"),
-    later("loader"),
     later("guest-loader"),
     lacks("pc-dimm", &subjects::HOTPLUG),
     lacks("nvdimm", &subjects::HOTPLUG),

@@ -14,11 +14,13 @@ mod families;
 mod help;
 mod json;
 mod keyval;
+mod loader;
 pub mod logging;
 mod monitors;
 mod net;
 mod options;
 mod process;
+mod riscv;
 mod smp;
 mod subjects;
 mod suggest;
@@ -43,6 +45,7 @@ use crate::config::{
 use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
+use riscv::LEGACY;
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,6 +234,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
     refused.note(ram_size(given, &mut config))?;
     devices(given, arch, &mut refused, &mut config)?;
     refused.note(boot(given, arch, &mut config))?;
+    refused.note(riscv::parse(given, arch, &mut config))?;
     config.warnings.extend(display::hint(given, &config));
     refused.each(given, "d", |text| {
         config.log |= log_items(text)?;
@@ -445,6 +449,10 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         config.nics.push(Nic { model: *model, plug: disks::plug(&option, &values)?, mac, netdev });
         return Ok(());
     }
+    if name == "loader" {
+        config.pieces.push(loader::loader(&option, &values)?);
+        return Ok(());
+    }
     if name.starts_with("ide-") {
         return Ok(disks.ide_device(&option, &values)?);
     }
@@ -566,11 +574,11 @@ fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
     let mut port = None;
     for value in given.all("global") {
         let text = utf8("global", value)?;
-        if text.starts_with(display::GLOBAL) {
+        if text.starts_with(display::GLOBAL) || text.starts_with(LEGACY) {
             continue;
         }
         let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
-            let supported = format!("isa-debugcon.iobase=PORT, {}", display::GLOBALS);
+            let supported = format!("isa-debugcon.iobase=PORT, {LEGACY}on|off, {}", display::GLOBALS);
             CliError::new("-global", format!("'{text}' is not supported yet (supported: {supported})"))
         })?;
         let parsed = match number.strip_prefix("0x") {

@@ -2,6 +2,7 @@
 
 mod cpus;
 mod devices;
+mod riscv;
 
 use super::*;
 use crate::config::{

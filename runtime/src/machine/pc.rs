@@ -250,6 +250,9 @@ impl Board for PcBoard {
             cs.base = u64::from(demo.entry_segment) * 16;
             cpu.state.rip = u64::from(demo.entry_offset);
         }
+        if let Some(start) = boot::load_pieces(cpu.mmu.ram.memory(), config.ram_size, &config.pieces)? {
+            cpu.state.rip = start;
+        }
         cpu.update_mode();
         cpu.flush_tlb(false);
         Ok(())

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::virtio::{Entropy, Virtio};
@@ -160,12 +160,21 @@ impl Board for VirtBoard {
         let config = parts.config;
         let mem = parts.dma();
         let (serial, typed) = parts.open("-serial", &config.serial)?;
-        let board = VirtConfig { harts: config.smp.into(), unix_time_at_power_on: unix_time() };
+        let board = VirtConfig {
+            harts: config.smp.into(),
+            unix_time_at_power_on: unix_time(),
+            modern_virtio: config.riscv.modern_virtio,
+        };
         let mut virt = Virt::new(&board, serial, mem);
         let (mut unstarted, mut inventory) = (Vec::new(), Inventory::virt());
+        let kept: Vec<usize> = config.virtio.iter().filter_map(|device| device.plug().slot).map(usize::from).collect();
         for device in &config.virtio {
             let (made, host) = virtio::make(parts, device)?;
-            let slot = virt.plug(made).context("-device: no free slot for a virtio device")?;
+            let slot = match device.plug().slot.map(usize::from) {
+                Some(slot) => slot,
+                None => virt.free_slot(&kept).context("-device: no free slot for a virtio device")?,
+            };
+            ensure!(virt.plug(slot, made), "-device: bus=virtio-mmio-bus.{slot} is given twice");
             virtio::tell(&mut inventory, Place::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
@@ -219,7 +228,8 @@ impl Board for VirtBoard {
             initrd: None,
             rng_seed,
         };
-        let boot = RiscvBoot { bios, kernel: config.kernel.as_deref(), initrd: config.initrd.as_deref(), tree };
+        let (kernel, initrd) = (config.kernel.as_deref(), config.initrd.as_deref());
+        let boot = RiscvBoot { bios, kernel, pieces: &config.pieces, initrd, tree };
         let start = boot::load_riscv(cpu.mmu.ram.memory(), &boot)?;
         self.devices.lock().set_htif(start.htif);
         cpu.features.reset_pc = start.pc;

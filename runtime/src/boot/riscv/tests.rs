@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::config::PieceContent;
 
 const MIB: u64 = 1 << 20;
 
@@ -40,7 +41,7 @@ fn ram(size: u64) -> GuestMemoryMmap<()> {
 }
 
 fn boot<'a>(bios: Bios<'a>, kernel: &'a Path, ram_size: u64) -> RiscvBoot<'a> {
-    RiscvBoot { bios, kernel: Some(kernel), initrd: None, tree: tree(ram_size) }
+    RiscvBoot { bios, kernel: Some(kernel), pieces: &[], initrd: None, tree: tree(ram_size) }
 }
 
 fn quad(mem: &GuestMemoryMmap<()>, at: u64) -> u64 {
@@ -174,6 +175,76 @@ fn without_firmware_an_elf_file_starts_and_has_its_interface() {
 }
 
 #[test]
+fn a_flat_kernel_is_behind_the_firmware() {
+    let bios = TempFile::new("flat-fw", &[1; 8]);
+    let kernel = TempFile::new("flat", b"anything");
+    let mem = ram(8 * MIB);
+    load_riscv(&mem, &boot(Bios::File(&bios.0), &kernel.0, 8 * MIB)).unwrap();
+    assert_eq!(quad(&mem, 0x1018 + 32), RAM_BASE + 2 * MIB);
+    assert_eq!(quad(&mem, RAM_BASE + 2 * MIB), u64::from_le_bytes(*b"anything"));
+    load_riscv(&mem, &boot(Bios::None, &kernel.0, 8 * MIB)).unwrap();
+    assert_eq!((quad(&mem, 0x1018), quad(&mem, RAM_BASE)), (RAM_BASE, u64::from_le_bytes(*b"anything")));
+}
+
+#[test]
+fn what_of_an_elf_file_is_below_ram_is_left_out() {
+    // 16 bytes of the file, of which 8 are in RAM, then zeros.
+    let kernel = TempFile::new("below", &elf(243, RAM_BASE - 8, RAM_BASE - 8, &[]));
+    let mem = ram(4 * MIB);
+    mem.write_slice(&[0xff; 64], GuestAddress(RAM_BASE)).unwrap();
+    load_riscv(&mem, &boot(Bios::None, &kernel.0, 4 * MIB)).unwrap();
+    let quads: Vec<u64> = (0..4).map(|i| quad(&mem, RAM_BASE + 8 * i)).collect();
+    assert_eq!(quads, [0x1313_1313_1313_1313, 0, 0, u64::MAX]);
+    // And above: two bytes of it are in RAM.
+    let kernel = TempFile::new("above", &elf(243, 0, RAM_BASE + 4 * MIB - 2, &[]));
+    load_riscv(
+        &mem,
+        &RiscvBoot { kernel: None, pieces: &[file(&kernel.0, 0, false)], ..boot(Bios::None, &kernel.0, 4 * MIB) },
+    )
+    .unwrap();
+    assert_eq!(quad(&mem, RAM_BASE + 4 * MIB - 8) >> 48, 0x1313);
+}
+
+fn file(path: &Path, addr: u64, raw: bool) -> LoadedPiece {
+    LoadedPiece { content: PieceContent::File { path: path.into(), raw }, addr, starts: false }
+}
+
+#[test]
+fn pieces_are_put_beside_the_rest() {
+    let flat = TempFile::new("piece", b"piece of");
+    let program = TempFile::new("piece-elf", &elf(243, 0x40, RAM_BASE + 0x1000, &[]));
+    let words = LoadedPiece { content: PieceContent::Words(vec![1, 2, 3]), addr: RAM_BASE + 0x100, starts: false };
+    let (mem, end) = (ram(4 * MIB), RAM_BASE + 4 * MIB);
+    let load = |pieces: &[LoadedPiece]| {
+        load_riscv(&mem, &RiscvBoot { kernel: None, pieces, ..boot(Bios::None, &flat.0, 4 * MIB) })
+    };
+    let start = load(&[
+        file(&flat.0, RAM_BASE, false),
+        words.clone(),
+        LoadedPiece { starts: true, ..file(&program.0, 0, false) },
+        file(&program.0, end - 0x4000, true),
+    ]);
+    assert_eq!(start.unwrap(), RiscvStart { pc: RAM_BASE + 0x1004, htif: None });
+    let at = [RAM_BASE, RAM_BASE + 0x100, RAM_BASE + 0x1000, end - 0x4000].map(|at| quad(&mem, at));
+    assert_eq!(at[..3], [u64::from_le_bytes(*b"piece of"), 0x3_0201, 0x1313_1313_1313_1313]);
+    assert_eq!(at[3] as u32, u32::from_le_bytes(*b"\x7fELF"));
+    // The device tree is where they are not; without a kernel the beginning of RAM is entered.
+    assert_eq!(quad(&mem, 0x1018), RAM_BASE);
+    assert!(quad(&mem, 0x1020) + TREE_SLACK < end - 0x4000);
+    let message = |piece: LoadedPiece| load(&[piece]).unwrap_err().to_string();
+    for (piece, expected) in [
+        (LoadedPiece { addr: end - 2, ..words.clone() }, "3 bytes at 0x803ffffe are not in RAM"),
+        (LoadedPiece { addr: u64::MAX, ..words }, "not in RAM"),
+        (file(&flat.0, end, false), "does not fit"),
+        (file(Path::new("/nonexistent"), RAM_BASE, false), "/nonexistent"),
+        (file(&program.0, 0, true), "does not fit"),
+    ] {
+        let message = message(piece);
+        assert!(message.contains(expected), "{message:?} instead of {expected:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_booted_is_named() {
     let message = |bios: Bios, kernel: &[u8], ram_size: u64| {
         let kernel = TempFile::new("bad", kernel);
@@ -182,8 +253,7 @@ fn what_cannot_be_booted_is_named() {
     let bios = TempFile::new("any", &[1; 8]);
     let with = Bios::File(&bios.0);
     let cases = [
-        (message(with, b"hello", 8 * MIB), "not a kernel that mimus can boot"),
-        (message(with, b"", 8 * MIB), "not a kernel"),
+        (message(with, b"", 8 * MIB), "empty"),
         (message(Bios::None, b"", 8 * MIB), "empty"),
         (message(with, b"\x1f\x8b\x08\0", 8 * MIB), "gzip"),
         (message(with, &image(2 * MIB, 7 * MIB), 8 * MIB), "does not fit"),

@@ -38,7 +38,7 @@ fn disks_of_a_pc() {
     let new = |file: &str| Disk::new(file);
     let named = |mut drive: Option<IdeDrive>| {
         if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
-            (*id, *plug) = ("x".into(), Plug { id: "y".into(), addr: None });
+            (*id, *plug) = ("x".into(), Plug { id: "y".into(), ..Plug::default() });
             (medium.id, medium.plug) = (id.clone(), plug.clone());
         }
         drive
@@ -136,9 +136,9 @@ fn devices_have_names_and_places() {
          -device e1000,id=n,addr=1d",
     );
     let VirtioDevice::Block(disk) = &config.virtio[0] else { panic!("{config:?}") };
-    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { id: String::new(), addr: Some(0x1f << 3) }));
-    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3) }));
-    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3) });
+    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { id: String::new(), addr: Some(0x1f << 3), slot: None }));
+    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3), slot: None }));
+    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3), slot: None });
     for (line, expected) in [
         ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
         ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),

@@ -18,7 +18,7 @@ fn machine(image: &Path) -> Inventory {
         counters: Arc::default(),
     };
     all.drive(Place::Ide(CD), "ide-cd", &Plug::default(), drive("ide1-cd0".into(), None));
-    let plug = Plug { id: "disk".into(), addr: None };
+    let plug = Plug { id: "disk".into(), ..Plug::default() };
     all.drive(Place::Pci(4 << 3), "virtio-blk-pci", &plug, drive(all.virtio_name(&disk), Some(())));
     let netdev = Netdev { id: "n".into(), backend: NetBackend::User(UserNet::default()) };
     let adapter = Adapter { mac: FIRST_MAC, netdev: Some(netdev), watcher: None };

@@ -1,7 +1,8 @@
 //! The platform-level interrupt controller (RISC-V Platform-Level Interrupt Controller Specification 1.0.0).
 //!
 //! Its sources are levels here, as those of all devices of the board are. The gateway of a source forwards one request at a
-//! time: after a claim the next one waits for the completion.
+//! time: after a claim the next one waits for the completion. A level may be one that is requested once, like an edge: the
+//! gateway of QEMU's board passes on that a device raises its line, and not that it is still high.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,10 @@ pub(crate) struct Plic {
     pending: Set,
     /// Claimed and not completed.
     claimed: Set,
+    /// Lines whose level is requested once.
+    once: Set,
+    /// Of these, what was requested again since the claim.
+    again: Set,
     contexts: Vec<Context>,
 }
 
@@ -91,6 +96,8 @@ impl Plic {
             lines: [0; WORDS],
             pending: [0; WORDS],
             claimed: [0; WORDS],
+            once: [0; WORDS],
+            again: [0; WORDS],
             contexts: vec![Context::default(); contexts],
         }
     }
@@ -102,12 +109,28 @@ impl Plic {
 
     /// Drives the line of a source.
     pub(crate) fn set_line(&mut self, source: usize, level: bool) {
-        if source == 0 || source >= SOURCES || has(&self.lines, source) == level {
+        if source == 0 || source >= SOURCES {
             return;
         }
         put(&mut self.lines, source, level);
+        put(&mut self.once, source, false);
+        put(&mut self.again, source, false);
         // A level that falls before it was claimed takes its request along.
         put(&mut self.pending, source, level && !has(&self.claimed, source));
+    }
+
+    /// Drives the line of a source high, for something that is requested once; `new`: it is something else than before.
+    pub(crate) fn request_once(&mut self, source: usize, new: bool) {
+        if source == 0 || source >= SOURCES {
+            return;
+        }
+        let new = new || !has(&self.lines, source);
+        put(&mut self.lines, source, true);
+        put(&mut self.once, source, true);
+        if new {
+            let claimed = has(&self.claimed, source);
+            put(if claimed { &mut self.again } else { &mut self.pending }, source, true);
+        }
     }
 
     /// Whether the interrupt line to a context is raised: something enabled is pending above its threshold.
@@ -148,7 +171,9 @@ impl Plic {
         let enabled = self.contexts.get(context).is_some_and(|context| has(&context.enabled, source));
         if enabled && has(&self.claimed, source) {
             put(&mut self.claimed, source, false);
-            put(&mut self.pending, source, has(&self.lines, source));
+            let asks = if has(&self.once, source) { has(&self.again, source) } else { has(&self.lines, source) };
+            put(&mut self.again, source, false);
+            put(&mut self.pending, source, asks);
         }
     }
 
@@ -230,6 +255,37 @@ mod tests {
         p.set_line(10, true);
         p.set_line(10, false);
         assert_eq!(claim(&mut p, 1), 0, "the level fell before the claim");
+    }
+
+    #[test]
+    fn what_is_requested_once_does_not_come_again_by_itself() {
+        let mut p = Plic::new(1);
+        enable(&mut p, 0, 10, 1);
+        p.request_once(10, true);
+        assert_eq!(claim(&mut p, 0), 10);
+        p.request_once(10, false);
+        complete(&mut p, 0, 10);
+        assert!(!p.output(0), "nothing new");
+        p.request_once(10, true);
+        assert_eq!(claim(&mut p, 0), 10);
+        p.request_once(10, true);
+        assert!(!p.output(0), "claimed");
+        complete(&mut p, 0, 10);
+        assert_eq!(claim(&mut p, 0), 10, "and again");
+        // What it was gives way to a level, which stays.
+        p.set_line(10, true);
+        complete(&mut p, 0, 10);
+        assert_eq!(claim(&mut p, 0), 10);
+        p.request_once(10, false);
+        complete(&mut p, 0, 10);
+        assert!(!p.output(0));
+        p.set_line(10, false);
+        p.request_once(10, false);
+        assert!(p.output(0), "the line was low");
+        p.set_line(10, false);
+        assert!(!p.output(0));
+        p.request_once(0, true);
+        p.request_once(usize::MAX, true);
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub(crate) struct Uart {
     tx: Option<u8>,
     /// The THRE interrupt has been raised and neither IIR nor THR has taken it back.
     thre_interrupt: bool,
+    /// It was raised since [`Uart::take_thre`] was called last.
+    thre_new: bool,
 }
 
 impl Uart {
@@ -103,6 +105,7 @@ impl Uart {
             breaks: 0,
             tx: None,
             thre_interrupt: false,
+            thre_new: false,
         }
     }
 
@@ -149,7 +152,7 @@ impl Uart {
     /// carried it back to the receiver.
     pub(crate) fn transmit(&mut self) -> Option<u8> {
         let byte = self.tx.take()?;
-        self.thre_interrupt = true;
+        self.raise_thre();
         if self.mcr & MCR_LOOP == 0 {
             return Some(byte);
         }
@@ -161,6 +164,16 @@ impl Uart {
     pub(crate) fn irq(&self) -> bool {
         let open = !self.config.out2_gates || self.mcr & MCR_OUT2 != 0 && self.mcr & MCR_LOOP == 0;
         open && self.interrupt() != IIR_NONE
+    }
+
+    /// Whether the interrupt is that of the empty THR and nothing else, and whether it was raised since this was called last. A
+    /// driver that never reads IIR takes it back only by sending more.
+    pub(crate) fn take_thre(&mut self) -> Option<bool> {
+        (self.interrupt() == IIR_THRE).then(|| std::mem::take(&mut self.thre_new))
+    }
+
+    fn raise_thre(&mut self) {
+        (self.thre_interrupt, self.thre_new) = (true, true);
     }
 
     pub(crate) fn read(&mut self, offset: u8) -> u8 {
@@ -271,7 +284,7 @@ impl Uart {
     fn write_ier(&mut self, value: u8) {
         let value = value & 0x0f;
         if value & !self.ier & IER_THRE != 0 && self.tx.is_none() {
-            self.thre_interrupt = true;
+            self.raise_thre();
         }
         self.ier = value;
     }

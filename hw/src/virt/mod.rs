@@ -340,7 +340,11 @@ impl Virt {
     /// Drives the interrupt controller's sources.
     fn settle(&mut self) {
         let devices = &mut self.devices;
-        devices.plic.set_line(UART_IRQ as usize, devices.uart.irq());
+        // Interrupts that a driver of QEMU's board may leave as they are come once for each byte that is sent.
+        match devices.uart.take_thre() {
+            Some(new) => devices.plic.request_once(UART_IRQ as usize, new),
+            None => devices.plic.set_line(UART_IRQ as usize, devices.uart.irq()),
+        }
         devices.plic.set_line(RTC_IRQ as usize, devices.rtc.irq());
         for (slot, source) in self.slots.iter().zip(VIRTIO_IRQ as usize..) {
             devices.plic.set_line(source, slot.irq());

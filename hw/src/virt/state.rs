@@ -10,7 +10,7 @@ use crate::virtio::mmio::{Slot, SlotData};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Everything on the board that is neither a virtio slot nor a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -92,6 +92,33 @@ fn serial_port_interrupts_through_both_contexts() {
     assert_eq!(v.interrupts(0, 0), 0);
 }
 
+/// As xv6's driver does it: interrupts of an empty transmitter are enabled, and IIR is never read.
+#[test]
+fn an_empty_transmitter_interrupts_once_for_each_byte() {
+    let (mut v, ..) = board(1);
+    enable(&mut v, 1, UART_IRQ);
+    v.mmio_write(0, UART.base + 1, 1, 3);
+    let handle = |v: &mut Virt, send: bool| {
+        assert_eq!(v.mmio_read(0, claim(1), 4), u64::from(UART_IRQ));
+        if send {
+            v.mmio_write(0, UART.base, 1, b'x'.into());
+        }
+        write(v, claim(1), UART_IRQ);
+        v.interrupts(0, 0)
+    };
+    assert_eq!(v.interrupts(0, 0), SEIP, "enabled while it is empty");
+    assert_eq!(handle(&mut v, true), SEIP, "another byte has gone");
+    assert_eq!(handle(&mut v, false), 0, "nothing new, and the line is still high");
+    assert_eq!((v.mmio_read(0, UART.base + 5, 1), v.interrupts(0, 0)), (0x60, 0));
+    v.mmio_write(0, UART.base, 1, b'y'.into());
+    assert_eq!(handle(&mut v, false), 0);
+    // What was received is a level: it comes until it is read.
+    v.serial_receive(0, b"a");
+    assert_eq!((v.interrupts(0, 0), handle(&mut v, false)), (SEIP, SEIP));
+    assert_eq!(v.mmio_read(0, UART.base, 1), u64::from(b'a'));
+    assert_eq!(handle(&mut v, false), 0);
+}
+
 #[test]
 fn timer_and_software_interrupts_of_each_hart() {
     let (mut v, ..) = board(2);

@@ -154,7 +154,7 @@ fn instruction(rng: &mut Rng) -> u32 {
 
 /// Bits of a number that is interesting as an integer, or as a float of either width.
 fn number(rng: &mut Rng) -> u64 {
-    const SPECIAL: [u64; 12] = [
+    const SPECIAL: [u64; 15] = [
         0,
         1,
         u64::MAX,
@@ -167,15 +167,19 @@ fn number(rng: &mut Rng) -> u64 {
         0xffff_ffff_7fc0_0000,
         0xffff_ffff_7fa0_0000,
         0x0000_0000_3f80_0000,
+        0xffff_ffff_ffff_3c00,
+        0xffff_ffff_ffff_7d01,
+        0xffff_ffff_ffff_fc00,
     ];
     let n = rng.next_u64();
-    match rng.below(6) {
-        0 => SPECIAL[rng.below(12) as usize],
+    match rng.below(7) {
+        0 => SPECIAL[rng.below(SPECIAL.len() as u64) as usize],
         1 => n >> rng.below(64),
         // Of moderate exponents, so that sums and products are numbers.
         2 => n & !(0x7ff << 52) | (1015 + rng.below(16)) << 52,
         3 => n & 0x807f_ffff | (120 + rng.below(16)) << 23 | 0xffff_ffff << 32,
         4 => n >> 32 | 0xffff_ffff << 32,
+        5 => n | !0xffff,
         _ => n,
     }
 }

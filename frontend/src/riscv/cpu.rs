@@ -145,7 +145,8 @@ impl Cpu {
 
     /// Back to the reset state; memory, devices and lines are the machine's to reset.
     pub fn reset(&mut self) {
-        self.state = State { pc: self.features.reset_pc, ..State::default() };
+        // With Svadu and without Svade, accessed and dirty bits are written from the beginning on, as by QEMU's harts.
+        self.state = State { pc: self.features.reset_pc, menvcfg: envcfg::ADUE, ..State::default() };
         self.pending = None;
         self.header.verdict = Verdict::Done as u32;
         self.bus.set_timer(u64::MAX);

@@ -1,4 +1,4 @@
-//! Floating point, exact on every host (vol. I, "F" and "D" extensions): the arithmetic core that x86 has too, with RISC-V's
+//! Floating point, exact on every host (vol. I, "F", "D" and "Zfh" extensions): the arithmetic core that x86 has too, with RISC-V's
 //! NaNs, flags and boxing.
 //!
 //! fflags and the rounding mode are kept as an x86 MXCSR has them, so that hosts which have one can round and raise flags for the
@@ -10,7 +10,7 @@ use mimus_ir::{VecInfo, VecKind};
 
 use super::isa::{Code, Insn};
 use super::state::State;
-use crate::x86::fp::soft::{self, Arith, Class, F32, F64, Format, IE, OE, PE, Range, Rounding, UE, Val, ZE};
+use crate::x86::fp::soft::{self, Arith, Class, F16, F32, F64, Format, IE, OE, PE, Range, Rounding, UE, Val, ZE};
 use crate::x86::fp::{Mxcsr, inline};
 
 /// [`State::mxcsr`] after reset: every exception masked.
@@ -74,29 +74,36 @@ pub fn operation(state: &mut State, info: VecInfo, operands: [u128; 3]) -> u128 
     value
 }
 
-/// A single-precision number in a register: what is not boxed is the canonical NaN.
-pub const fn unbox(register: u64) -> u64 {
-    if register >> 32 == 0xffff_ffff { register & 0xffff_ffff } else { CANONICAL_S }
+/// A number of format `fmt` in a register: what is not boxed is the canonical NaN.
+const fn unbox(fmt: Format, register: u64) -> u64 {
+    let value = low(fmt);
+    if register & !value == !value { register & value } else { canonical(fmt) }
 }
 
-/// Its box.
+/// The bits that a number of format `fmt` has.
+const fn low(fmt: Format) -> u64 {
+    u64::MAX >> (64 - fmt.bits())
+}
+
+/// The box of a single-precision number.
 pub const fn boxed(bits: u64) -> u64 {
-    bits | 0xffff_ffff << 32
+    bits | !low(F32)
 }
 
-/// The canonical NaN in single precision.
-pub const CANONICAL_S: u64 = 0x7fc0_0000;
-/// The canonical NaN in double precision.
-pub const CANONICAL_D: u64 = 0x7ff8 << 48;
+/// The box of a half-precision number.
+pub const fn boxed_half(bits: u64) -> u64 {
+    bits | !low(F16)
+}
+
+/// The canonical NaN.
+const fn canonical(fmt: Format) -> u64 {
+    fmt.quiet(fmt.infinity())
+}
 
 /// One operation: its rounding mode, and the flags that it has raised.
 struct Unit {
     rc: Rounding,
     flags: u32,
-}
-
-const fn canonical(fmt: Format) -> u64 {
-    if fmt.prec == F32.prec { CANONICAL_S } else { CANONICAL_D }
 }
 
 impl Unit {
@@ -264,22 +271,13 @@ fn classify(fmt: Format, a: u64) -> u64 {
     1 << if negative { down } else { up }
 }
 
-/// What of an instruction's operands and result is a single-precision number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Single {
-    None,
-    Operands,
-    Result,
-    Both,
-}
-
-/// An operation's format, what of it is single, and what it does.
+/// What an instruction does with its operands, in the format of what it computes.
 type Operation = fn(&mut Unit, Format, [u64; 3]) -> u64;
 
-/// The semantics of an instruction; `None` if it has none here.
-fn semantics(code: Code) -> Option<(Format, Single, Operation)> {
+/// The semantics of an instruction: the format that it works in, those of its floating-point operands and of its result, where an
+/// integer counts as a double, and what it does; `None` if it has none here.
+fn semantics(code: Code) -> Option<(Format, Format, Format, Operation)> {
     use Code::*;
-    use Single::{Both, None as Wide, Operands, Result};
     const W: (i128, i128) = (i32::MIN as i128, i32::MAX as i128);
     const WU: (i128, i128) = (0, u32::MAX as i128);
     const L: (i128, i128) = (i64::MIN as i128, i64::MAX as i128);
@@ -288,47 +286,58 @@ fn semantics(code: Code) -> Option<(Format, Single, Operation)> {
     const fn word(value: u64) -> u64 {
         value as i32 as u64
     }
-    let (fmt, single): (Format, Single) = match code {
-        FcvtSW | FcvtSWu | FcvtSL | FcvtSLu => (F32, Result),
-        FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FeqS | FltS | FleS | FclassS => (F32, Operands),
+    let (fmt, operand, result) = match code {
+        FcvtSW | FcvtSWu | FcvtSL | FcvtSLu => (F32, F64, F32),
+        FcvtHW | FcvtHWu | FcvtHL | FcvtHLu => (F16, F64, F16),
+        FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FeqS | FltS | FleS | FclassS => (F32, F32, F64),
+        FcvtWH | FcvtWuH | FcvtLH | FcvtLuH | FeqH | FltH | FleH | FclassH => (F16, F16, F64),
         FmaddS | FmsubS | FnmsubS | FnmaddS | FaddS | FsubS | FmulS | FdivS | FsqrtS | FminS | FmaxS | FsgnjS
-        | FsgnjnS | FsgnjxS => (F32, Both),
-        FcvtDS => (F64, Operands),
-        FcvtSD => (F64, Result),
-        _ => (F64, Wide),
+        | FsgnjnS | FsgnjxS => (F32, F32, F32),
+        FmaddH | FmsubH | FnmsubH | FnmaddH | FaddH | FsubH | FmulH | FdivH | FsqrtH | FminH | FmaxH | FsgnjH
+        | FsgnjnH | FsgnjxH => (F16, F16, F16),
+        FcvtDS => (F64, F32, F64),
+        FcvtDH => (F64, F16, F64),
+        FcvtSD => (F32, F64, F32),
+        FcvtSH => (F32, F16, F32),
+        FcvtHS => (F16, F32, F16),
+        FcvtHD => (F16, F64, F16),
+        _ => (F64, F64, F64),
     };
     let operation: Operation = match code {
-        FaddS | FaddD => |u, f, [a, b, _]| u.arith(f, Arith::Add, a, b),
-        FsubS | FsubD => |u, f, [a, b, _]| u.arith(f, Arith::Sub, a, b),
-        FmulS | FmulD => |u, f, [a, b, _]| u.arith(f, Arith::Mul, a, b),
-        FdivS | FdivD => |u, f, [a, b, _]| u.arith(f, Arith::Div, a, b),
-        FsqrtS | FsqrtD => |u, f, [a, _, _]| u.sqrt(f, a),
-        FmaddS | FmaddD => |u, f, operands| u.multiply_add(f, operands, (false, false)),
-        FmsubS | FmsubD => |u, f, operands| u.multiply_add(f, operands, (false, true)),
-        FnmsubS | FnmsubD => |u, f, operands| u.multiply_add(f, operands, (true, false)),
-        FnmaddS | FnmaddD => |u, f, operands| u.multiply_add(f, operands, (true, true)),
-        FminS | FminD => |u, f, [a, b, _]| u.extreme(f, Ordering::Less, a, b),
-        FmaxS | FmaxD => |u, f, [a, b, _]| u.extreme(f, Ordering::Greater, a, b),
-        FsgnjS | FsgnjD => |_, f, [a, b, _]| a & !f.sign_bit() | b & f.sign_bit(),
-        FsgnjnS | FsgnjnD => |_, f, [a, b, _]| a & !f.sign_bit() | !b & f.sign_bit(),
-        FsgnjxS | FsgnjxD => |_, f, [a, b, _]| a ^ b & f.sign_bit(),
-        FeqS | FeqD => |u, f, [a, b, _]| (u.compare(f, true, a, b) == Some(Ordering::Equal)).into(),
-        FltS | FltD => |u, f, [a, b, _]| (u.compare(f, false, a, b) == Some(Ordering::Less)).into(),
-        FleS | FleD => |u, f, [a, b, _]| u.compare(f, false, a, b).is_some_and(|o| o != Ordering::Greater).into(),
-        FclassS | FclassD => |_, f, [a, _, _]| classify(f, a),
-        FcvtWS | FcvtWD => |u, f, [a, _, _]| word(u.integer_of(f, a, W)),
-        FcvtWuS | FcvtWuD => |u, f, [a, _, _]| word(u.integer_of(f, a, WU)),
-        FcvtLS | FcvtLD => |u, f, [a, _, _]| u.integer_of(f, a, L),
-        FcvtLuS | FcvtLuD => |u, f, [a, _, _]| u.integer_of(f, a, LU),
-        FcvtSW | FcvtDW => |u, f, [a, _, _]| u.of_integer(f, (a as i32).into()),
-        FcvtSWu | FcvtDWu => |u, f, [a, _, _]| u.of_integer(f, (a as u32).into()),
-        FcvtSL | FcvtDL => |u, f, [a, _, _]| u.of_integer(f, (a as i64).into()),
-        FcvtSLu | FcvtDLu => |u, f, [a, _, _]| u.of_integer(f, a.into()),
-        FcvtDS => |u, _, [a, _, _]| u.convert(F32, F64, a),
-        FcvtSD => |u, _, [a, _, _]| u.convert(F64, F32, a),
+        FaddS | FaddD | FaddH => |u, f, [a, b, _]| u.arith(f, Arith::Add, a, b),
+        FsubS | FsubD | FsubH => |u, f, [a, b, _]| u.arith(f, Arith::Sub, a, b),
+        FmulS | FmulD | FmulH => |u, f, [a, b, _]| u.arith(f, Arith::Mul, a, b),
+        FdivS | FdivD | FdivH => |u, f, [a, b, _]| u.arith(f, Arith::Div, a, b),
+        FsqrtS | FsqrtD | FsqrtH => |u, f, [a, _, _]| u.sqrt(f, a),
+        FmaddS | FmaddD | FmaddH => |u, f, operands| u.multiply_add(f, operands, (false, false)),
+        FmsubS | FmsubD | FmsubH => |u, f, operands| u.multiply_add(f, operands, (false, true)),
+        FnmsubS | FnmsubD | FnmsubH => |u, f, operands| u.multiply_add(f, operands, (true, false)),
+        FnmaddS | FnmaddD | FnmaddH => |u, f, operands| u.multiply_add(f, operands, (true, true)),
+        FminS | FminD | FminH => |u, f, [a, b, _]| u.extreme(f, Ordering::Less, a, b),
+        FmaxS | FmaxD | FmaxH => |u, f, [a, b, _]| u.extreme(f, Ordering::Greater, a, b),
+        FsgnjS | FsgnjD | FsgnjH => |_, f, [a, b, _]| a & !f.sign_bit() | b & f.sign_bit(),
+        FsgnjnS | FsgnjnD | FsgnjnH => |_, f, [a, b, _]| a & !f.sign_bit() | !b & f.sign_bit(),
+        FsgnjxS | FsgnjxD | FsgnjxH => |_, f, [a, b, _]| a ^ b & f.sign_bit(),
+        FeqS | FeqD | FeqH => |u, f, [a, b, _]| (u.compare(f, true, a, b) == Some(Ordering::Equal)).into(),
+        FltS | FltD | FltH => |u, f, [a, b, _]| (u.compare(f, false, a, b) == Some(Ordering::Less)).into(),
+        FleS | FleD | FleH => {
+            |u, f, [a, b, _]| u.compare(f, false, a, b).is_some_and(|o| o != Ordering::Greater).into()
+        }
+        FclassS | FclassD | FclassH => |_, f, [a, _, _]| classify(f, a),
+        FcvtWS | FcvtWD | FcvtWH => |u, f, [a, _, _]| word(u.integer_of(f, a, W)),
+        FcvtWuS | FcvtWuD | FcvtWuH => |u, f, [a, _, _]| word(u.integer_of(f, a, WU)),
+        FcvtLS | FcvtLD | FcvtLH => |u, f, [a, _, _]| u.integer_of(f, a, L),
+        FcvtLuS | FcvtLuD | FcvtLuH => |u, f, [a, _, _]| u.integer_of(f, a, LU),
+        FcvtSW | FcvtDW | FcvtHW => |u, f, [a, _, _]| u.of_integer(f, (a as i32).into()),
+        FcvtSWu | FcvtDWu | FcvtHWu => |u, f, [a, _, _]| u.of_integer(f, (a as u32).into()),
+        FcvtSL | FcvtDL | FcvtHL => |u, f, [a, _, _]| u.of_integer(f, (a as i64).into()),
+        FcvtSLu | FcvtDLu | FcvtHLu => |u, f, [a, _, _]| u.of_integer(f, a.into()),
+        FcvtDS | FcvtHS => |u, f, [a, _, _]| u.convert(F32, f, a),
+        FcvtSD | FcvtHD => |u, f, [a, _, _]| u.convert(F64, f, a),
+        FcvtSH | FcvtDH => |u, f, [a, _, _]| u.convert(F16, f, a),
         _ => return None,
     };
-    Some((fmt, single, operation))
+    Some((fmt, operand, result, operation))
 }
 
 /// Executes an instruction that [`compute`] knows, by the rounding mode in it, on the registers of `state`.
@@ -358,10 +367,9 @@ pub(super) const SOURCES: &[u8] = b"STUs";
 /// Does an instruction on the 64 bits of its source registers, floating-point or integer; the 64 bits of its result. Flags are
 /// or-ed into `mxcsr`.
 pub fn compute(code: Code, rm: u8, operands: [u64; 3], mxcsr: &mut u64) -> u64 {
-    let Some((fmt, single, operation)) = semantics(code) else { return 0 };
+    let Some((fmt, operand, result, operation)) = semantics(code) else { return 0 };
     let mut unit = Unit { rc: rounding(rm), flags: 0 };
-    let unboxed = matches!(single, Single::Operands | Single::Both);
-    let value = operation(&mut unit, fmt, if unboxed { operands.map(unbox) } else { operands });
+    let value = operation(&mut unit, fmt, operands.map(|register| unbox(operand, register)));
     *mxcsr |= u64::from(unit.flags);
-    if matches!(single, Single::Result | Single::Both) { boxed(value) } else { value }
+    if result == F64 { value } else { value | !low(result) }
 }

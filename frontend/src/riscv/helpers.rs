@@ -50,6 +50,8 @@ impl Helper {
 helpers! {
     /// DIV, REM and their kin: `a` by `b`, which of them in `arg`.
     Divide divide [LEAF];
+    /// Carry-less multiplications and permutations of `a` and `b`, which of them in `arg`.
+    Bits bits [LEAF];
     /// A floating-point instruction on `a`, `b`, `c`; which in `arg` bits 0..8, rounding mode in 8..16.
     Float float_operation [FLOAT LEAF];
     /// Makes floating-point state dirty.
@@ -100,6 +102,28 @@ extern "C" fn divide(_: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
         Some(Code::Remw) if wb == 0 => word(wa),
         Some(Code::Remw) => word(wa.wrapping_rem(wb)),
         _ => word((wa as u32).checked_rem(wb as u32).unwrap_or(wa as u32) as i32),
+    }
+}
+
+/// The product of polynomials over the field of two elements.
+fn carry_less(a: u64, b: u64) -> u128 {
+    (0..64).filter(|bit| b >> bit & 1 != 0).fold(0, |product, bit| product ^ u128::from(a) << bit)
+}
+
+/// Pieces of `table` of `size` bits, each chosen by one of `indices`; 0 where there is none of that number.
+fn permute(table: u64, indices: u64, size: u32) -> u64 {
+    let mask = (1 << size) - 1;
+    let piece = |index: u64| if index < u64::from(64 / size) { table >> (index as u32 * size) & mask } else { 0 };
+    (0..64).step_by(size as usize).fold(0, |value, at| value | piece(indices >> at & mask) << at)
+}
+
+extern "C" fn bits(_: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
+    match code_of(arg) {
+        Some(Code::Clmul) => carry_less(a, b) as u64,
+        Some(Code::Clmulr) => (carry_less(a, b) >> 63) as u64,
+        Some(Code::Clmulh) => (carry_less(a, b) >> 64) as u64,
+        Some(Code::Xperm4) => permute(a, b, 4),
+        _ => permute(a, b, 8),
     }
 }
 

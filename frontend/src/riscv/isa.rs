@@ -21,8 +21,13 @@ pub const EXTENSIONS: &[&str] = &[
     "zifencei",
     "zihintpause",
     "zihpm",
+    "zfh",
+    "zfhmin",
     "zba",
     "zbb",
+    "zbc",
+    "zbkb",
+    "zbkx",
     "zbs",
     "sstc",
     "svadu",
@@ -331,6 +336,41 @@ isa! {
     FcvtDL "fcvt.d.l" "D,s,m" "1101001 00010 sssss mmm ddddd 1010011";
     FcvtDLu "fcvt.d.lu" "D,s,m" "1101001 00011 sssss mmm ddddd 1010011";
     FmvDX "fmv.d.x" "D,s" "1111001 00000 sssss 000 ddddd 1010011";
+    // Zfh, of which Zfhmin is a part.
+    Flh "flh" "D,i(s)" "iiiiiiiiiiii sssss 001 ddddd 0000111";
+    Fsh "fsh" "T,v(s)" "vvvvvvv ttttt sssss 001 vvvvv 0100111";
+    FmaddH "fmadd.h" "D,S,T,U,m" "uuuuu 10 ttttt sssss mmm ddddd 1000011";
+    FmsubH "fmsub.h" "D,S,T,U,m" "uuuuu 10 ttttt sssss mmm ddddd 1000111";
+    FnmsubH "fnmsub.h" "D,S,T,U,m" "uuuuu 10 ttttt sssss mmm ddddd 1001011";
+    FnmaddH "fnmadd.h" "D,S,T,U,m" "uuuuu 10 ttttt sssss mmm ddddd 1001111";
+    FaddH "fadd.h" "D,S,T,m" "0000010 ttttt sssss mmm ddddd 1010011";
+    FsubH "fsub.h" "D,S,T,m" "0000110 ttttt sssss mmm ddddd 1010011";
+    FmulH "fmul.h" "D,S,T,m" "0001010 ttttt sssss mmm ddddd 1010011";
+    FdivH "fdiv.h" "D,S,T,m" "0001110 ttttt sssss mmm ddddd 1010011";
+    FsqrtH "fsqrt.h" "D,S,m" "0101110 00000 sssss mmm ddddd 1010011";
+    FsgnjH "fsgnj.h" "D,S,T" "0010010 ttttt sssss 000 ddddd 1010011";
+    FsgnjnH "fsgnjn.h" "D,S,T" "0010010 ttttt sssss 001 ddddd 1010011";
+    FsgnjxH "fsgnjx.h" "D,S,T" "0010010 ttttt sssss 010 ddddd 1010011";
+    FminH "fmin.h" "D,S,T" "0010110 ttttt sssss 000 ddddd 1010011";
+    FmaxH "fmax.h" "D,S,T" "0010110 ttttt sssss 001 ddddd 1010011";
+    FcvtWH "fcvt.w.h" "d,S,m" "1100010 00000 sssss mmm ddddd 1010011";
+    FcvtWuH "fcvt.wu.h" "d,S,m" "1100010 00001 sssss mmm ddddd 1010011";
+    FcvtLH "fcvt.l.h" "d,S,m" "1100010 00010 sssss mmm ddddd 1010011";
+    FcvtLuH "fcvt.lu.h" "d,S,m" "1100010 00011 sssss mmm ddddd 1010011";
+    FmvXH "fmv.x.h" "d,S" "1110010 00000 sssss 000 ddddd 1010011";
+    FclassH "fclass.h" "d,S" "1110010 00000 sssss 001 ddddd 1010011";
+    FeqH "feq.h" "d,S,T" "1010010 ttttt sssss 010 ddddd 1010011";
+    FltH "flt.h" "d,S,T" "1010010 ttttt sssss 001 ddddd 1010011";
+    FleH "fle.h" "d,S,T" "1010010 ttttt sssss 000 ddddd 1010011";
+    FcvtHW "fcvt.h.w" "D,s,m" "1101010 00000 sssss mmm ddddd 1010011";
+    FcvtHWu "fcvt.h.wu" "D,s,m" "1101010 00001 sssss mmm ddddd 1010011";
+    FcvtHL "fcvt.h.l" "D,s,m" "1101010 00010 sssss mmm ddddd 1010011";
+    FcvtHLu "fcvt.h.lu" "D,s,m" "1101010 00011 sssss mmm ddddd 1010011";
+    FmvHX "fmv.h.x" "D,s" "1111010 00000 sssss 000 ddddd 1010011";
+    FcvtSH "fcvt.s.h" "D,S,m" "0100000 00010 sssss mmm ddddd 1010011";
+    FcvtHS "fcvt.h.s" "D,S,m" "0100010 00000 sssss mmm ddddd 1010011";
+    FcvtDH "fcvt.d.h" "D,S,m" "0100001 00010 sssss mmm ddddd 1010011";
+    FcvtHD "fcvt.h.d" "D,S,m" "0100010 00001 sssss mmm ddddd 1010011";
     // Zba.
     AddUw "add.uw" "d,s,t" "0000100 ttttt sssss 000 ddddd 0111011";
     Sh1add "sh1add" "d,s,t" "0010000 ttttt sssss 010 ddddd 0110011";
@@ -356,7 +396,6 @@ isa! {
     Minu "minu" "d,s,t" "0000101 ttttt sssss 101 ddddd 0110011";
     SextB "sext.b" "d,s" "011000000100 sssss 001 ddddd 0010011";
     SextH "sext.h" "d,s" "011000000101 sssss 001 ddddd 0010011";
-    ZextH "zext.h" "d,s" "000010000000 sssss 100 ddddd 0111011";
     Rol "rol" "d,s,t" "0110000 ttttt sssss 001 ddddd 0110011";
     Ror "ror" "d,s,t" "0110000 ttttt sssss 101 ddddd 0110011";
     Rori "rori" "d,s,h" "011000 hhhhhh sssss 101 ddddd 0010011";
@@ -365,6 +404,18 @@ isa! {
     Roriw "roriw" "d,s,h" "0110000 hhhhh sssss 101 ddddd 0011011";
     OrcB "orc.b" "d,s" "001010000111 sssss 101 ddddd 0010011";
     Rev8 "rev8" "d,s" "011010111000 sssss 101 ddddd 0010011";
+    // Zbc.
+    Clmul "clmul" "d,s,t" "0000101 ttttt sssss 001 ddddd 0110011";
+    Clmulr "clmulr" "d,s,t" "0000101 ttttt sssss 010 ddddd 0110011";
+    Clmulh "clmulh" "d,s,t" "0000101 ttttt sssss 011 ddddd 0110011";
+    // Zbkb, beside what is Zbb's. packw of x0 is zext.h, which Zbb has, too.
+    Pack "pack" "d,s,t" "0000100 ttttt sssss 100 ddddd 0110011";
+    Packh "packh" "d,s,t" "0000100 ttttt sssss 111 ddddd 0110011";
+    Packw "packw" "d,s,t" "0000100 ttttt sssss 100 ddddd 0111011";
+    Brev8 "brev8" "d,s" "011010000111 sssss 101 ddddd 0010011";
+    // Zbkx.
+    Xperm4 "xperm4" "d,s,t" "0010100 ttttt sssss 010 ddddd 0110011";
+    Xperm8 "xperm8" "d,s,t" "0010100 ttttt sssss 100 ddddd 0110011";
     // Zbs.
     Bclr "bclr" "d,s,t" "0100100 ttttt sssss 001 ddddd 0110011";
     Bclri "bclri" "d,s,h" "010010 hhhhhh sssss 001 ddddd 0010011";
@@ -387,7 +438,7 @@ impl Code {
 }
 
 /// Most rows with one major opcode.
-const BUCKET: usize = 64;
+const BUCKET: usize = 96;
 
 /// Rows by major opcode (bits 2 to 6 of the word), each list ended by [`NO_ROW`].
 static BUCKETS: [[u8; BUCKET]; 32] = {

@@ -279,8 +279,8 @@ fn the_common_case_and_the_exact_one_are_the_same() {
     let known = |code: Code| code.row().syntax.contains(['S', 'T']) || code.row().name.starts_with("fcvt");
     let rows = mimus_frontend::riscv::isa::TABLE.iter().map(|row| row.code).filter(|&code| known(code));
     // Moves and stores have no value to compute.
-    let codes: Vec<Code> = rows.filter(|code| !matches!(code, FmvXW | FmvXD | Fsw | Fsd)).collect();
-    assert_eq!(codes.len(), 54);
+    let codes: Vec<Code> = rows.filter(|code| !matches!(code, FmvXW | FmvXD | FmvXH | Fsw | Fsd | Fsh)).collect();
+    assert_eq!(codes.len(), 84);
     let special = [
         NAN,
         NAN | 1 << 63 | 7,
@@ -296,6 +296,9 @@ fn the_common_case_and_the_exact_one_are_the_same() {
         d(-3e9),
         NAN_S,
         f(1.0),
+        h(0x3c00),
+        h(0x7d01),
+        h(0xfc00),
     ];
     for mut hart in harts() {
         for round in 0..12_000 {
@@ -308,6 +311,7 @@ fn the_common_case_and_the_exact_one_are_the_same() {
                     2 | 3 => n & 0xffff_ffff | 0xffff_ffff << 32,
                     4 => n & 0x80ff_ffff | (120 + (n >> 40 & 31)) << 23 | 0xffff_ffff << 32,
                     5 => f(f32::from_bits(special[(n >> 32) as usize % special.len()] as u32)),
+                    6 if n & 1 == 0 => h(n >> 48),
                     6 => n >> (n & 63),
                     _ => n,
                 }
@@ -328,5 +332,111 @@ fn the_common_case_and_the_exact_one_are_the_same() {
             let want = (value, mimus_frontend::riscv::float::fflags(&state));
             assert_eq!(got, want, "{code:?} of {operands:x?} by {rm}, dynamic {dynamic}");
         }
+    }
+}
+
+/// A box of a half-precision number.
+fn h(bits: u64) -> u64 {
+    bits | !0xffff
+}
+
+/// The value of a half-precision number that is no NaN.
+fn half(bits: u64) -> f64 {
+    let (sign, exp, frac) = (bits >> 15 & 1, (bits >> 10 & 31) as i32, (bits & 0x3ff) as f64);
+    let magnitude = match exp {
+        31 => f64::INFINITY,
+        0 => frac * f64::exp2(-24.0),
+        _ => (1024.0 + frac) * f64::exp2(f64::from(exp - 25)),
+    };
+    if sign == 0 { magnitude } else { -magnitude }
+}
+
+/// The half-precision number nearest to `x`, ties to even, and whether it is another.
+fn nearest_half(x: f64) -> (u64, bool) {
+    let sign = if x.is_sign_negative() { 0x8000 } else { 0 };
+    if x.is_nan() {
+        return (0x7e00, false);
+    }
+    let magnitude = x.abs();
+    if magnitude >= 65520.0 {
+        return (sign | 0x7c00, magnitude != f64::INFINITY);
+    }
+    let exp = ((magnitude.to_bits() >> 52) as i32 - 1023).max(-14);
+    let steps = (magnitude * f64::exp2(f64::from(10 - exp))).round_ties_even();
+    // A carry into the exponent is one of the sum.
+    let bits = if exp == -14 { steps as u64 } else { ((exp + 14) as u64) * 1024 + steps as u64 };
+    (sign | bits, steps * f64::exp2(f64::from(exp - 10)) != magnitude)
+}
+
+#[test]
+fn half_precision_is_rounded_once_from_the_exact_result() {
+    let mut numbers = Numbers(0x1357_9bdf_2468_ace0);
+    let is_nan = |bits: u64| bits & 0x7fff > 0x7c00;
+    for mut hart in harts() {
+        // Each there is, to wider formats and back.
+        for bits in (0..1 << 16).filter(|&bits| !is_nan(bits)).step_by(7) {
+            assert_eq!(run(&mut hart, FcvtDH, 0, [h(bits), 0, 0]), (d(half(bits)), 0), "{bits:#x}");
+            assert_eq!(run(&mut hart, FcvtSH, 0, [h(bits), 0, 0]), (f(half(bits) as f32), 0), "{bits:#x}");
+            assert_eq!(run(&mut hart, FcvtHD, 0, [d(half(bits)), 0, 0]), (h(bits), 0), "{bits:#x}");
+            assert_eq!(run(&mut hart, FcvtHS, 0, [f(half(bits) as f32), 0, 0]), (h(bits), 0), "{bits:#x}");
+        }
+        for _ in 0..4000 {
+            let n = numbers.next();
+            let (a, b) = (n & 0xffff, n >> 16 & 0xffff);
+            if is_nan(a) || is_nan(b) {
+                continue;
+            }
+            let (x, y) = (half(a), half(b));
+            // A double has more than twice the digits: rounding it again is as rounding the exact result.
+            for (code, exact) in
+                [(FaddH, x + y), (FsubH, x - y), (FmulH, x * y), (FdivH, x / y), (FsqrtH, x.sqrt()), (FcvtHD, x * y)]
+            {
+                let operands = if code == FcvtHD { [d(x * y), 0, 0] } else { [h(a), h(b), 0] };
+                let (value, flags) = run(&mut hart, code, 0, operands);
+                let (want, inexact) = nearest_half(exact);
+                assert_eq!((value, flags & NX != 0), (h(want), inexact), "{code:?} of {a:#x} and {b:#x}");
+            }
+            let compared = [FeqH, FltH, FleH].map(|code| run(&mut hart, code, 0, [h(a), h(b), 0]).0 != 0);
+            assert_eq!(compared, [x == y, x < y, x <= y], "{a:#x} and {b:#x}");
+        }
+    }
+}
+
+#[test]
+fn half_precision_corner_cases() {
+    let (nan, one) = (h(0x7e00), h(0x3c00));
+    let cases = [
+        // What is not boxed is the canonical NaN, a box of a wider number included.
+        (FaddH, 0, [0x3c00, one, 0], (nan, 0)),
+        (FaddH, 0, [f(1.0), one, 0], (nan, 0)),
+        (FaddH, 0, [h(0x7d01), one, 0], (nan, NV)),
+        (FdivH, 0, [one, h(0), 0], (h(0x7c00), DZ)),
+        (FmulH, 0, [h(0x7bff), h(0x4000), 0], (h(0x7c00), OF | NX)),
+        (FmulH, 1, [h(0x7bff), h(0x4000), 0], (h(0x7bff), OF | NX)),
+        (FmulH, 0, [h(1), h(0x3800), 0], (h(0), UF | NX)),
+        (FmulH, 3, [h(1), h(0x3800), 0], (h(1), UF | NX)),
+        // 1 + 2^-10 squared less 1: 2^-9 + 2^-20, of which a product rounded by itself has 2^-10 more.
+        (FmaddH, 3, [h(0x3c01), h(0x3c01), h(0xbc00)], (h(0x1801), NX)),
+        (FnmsubH, 0, [one, one, one], (h(0), 0)),
+        (FminH, 0, [h(0x8000), h(0), 0], (h(0x8000), 0)),
+        (FmaxH, 0, [nan, one, 0], (one, 0)),
+        (FsgnjnH, 0, [one, one, 0], (h(0xbc00), 0)),
+        (FclassH, 0, [h(1), 0, 0], (1 << 5, 0)),
+        (FclassH, 0, [one & !(1 << 63), 0, 0], (1 << 9, 0)),
+        (FcvtWH, 0, [h(0x7c00), 0, 0], (0x7fff_ffff, NV)),
+        (FcvtWuH, 1, [h(0xbc00), 0, 0], (0, NV)),
+        (FcvtHWu, 0, [u64::MAX, 0, 0], (h(0x7c00), OF | NX)),
+        (FcvtHL, 0, [u64::MAX, 0, 0], (h(0xbc00), 0)),
+        (FmvXH, 0, [0x1234_8001, 0, 0], (0xffff_ffff_ffff_8001, 0)),
+        (FmvHX, 0, [0x1234_8001, 0, 0], (h(0x8001), 0)),
+    ];
+    for mut hart in harts() {
+        for (code, rm, operands, want) in cases {
+            assert_eq!(run(&mut hart, code, rm, operands), want, "{code:?} by {rm} of {operands:x?}");
+        }
+        (hart.cpu.state.x[10], hart.cpu.state.pc) = (DATA, BASE);
+        hart.cpu.state.f[5][0] = 0x1122_3344_5566_8899;
+        hart.run(&[s(Fsh, 5, 10, 1), i(Flh, 6, 10, 1)]);
+        assert_eq!((hart.cpu.state.f[6][0], hart.cpu.mmu.ram.read_u32(DATA)), (h(0x8899), Some(0x88_9900)));
     }
 }

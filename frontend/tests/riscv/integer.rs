@@ -8,6 +8,17 @@ fn w(value: u32) -> u64 {
     value as i32 as u64
 }
 
+/// By the definition: the sum of `a` shifted by each bit of `b`, without carries.
+fn carry_less(a: u64, b: u64) -> u128 {
+    let mut product = 0;
+    for bit in 0..64 {
+        if b & 1 << bit != 0 {
+            product ^= u128::from(a) << bit;
+        }
+    }
+    product
+}
+
 /// What an instruction of two operands, the second a register or an immediate, writes to `rd`.
 fn expected(code: Code, pc: u64, a: u64, b: u64) -> Option<u64> {
     use Code::*;
@@ -80,7 +91,18 @@ fn expected(code: Code, pc: u64, a: u64, b: u64) -> Option<u64> {
         Minu => a.min(b),
         SextB => a as i8 as u64,
         SextH => a as i16 as u64,
-        ZextH => u64::from(a as u16),
+        Clmul => carry_less(a, b) as u64,
+        Clmulr => (carry_less(a, b) >> 63) as u64,
+        Clmulh => (carry_less(a, b) >> 64) as u64,
+        Pack => u64::from(wa) | b << 32,
+        Packh => u64::from(a as u8) | u64::from(b as u8) << 8,
+        Packw => w(wa & 0xffff | wb << 16),
+        Brev8 => u64::from_le_bytes(a.to_le_bytes().map(u8::reverse_bits)),
+        Xperm4 => (0..16).fold(0, |x, i| x | (a >> (4 * (b >> (4 * i) & 15)) & 15) << (4 * i)),
+        Xperm8 => {
+            let bytes = a.to_le_bytes();
+            u64::from_le_bytes(b.to_le_bytes().map(|index| bytes.get(usize::from(index)).copied().unwrap_or(0)))
+        }
         Rol => a.rotate_left(b as u32 & 63),
         Ror | Rori => a.rotate_right(b as u32 & 63),
         Rolw => w(wa.rotate_left(b as u32 & 31)),
@@ -144,7 +166,32 @@ fn computing_is_as_the_manual_says() {
                 one(&mut hart, row.code, &mut numbers);
             }
         }
-        assert_eq!(count, 85, "instructions");
+        assert_eq!(count, 93, "instructions");
+    }
+}
+
+/// Values worked out by hand, and zext.h as Zbb's assemblers write it (0x0805_453b: zext.h a0,a0).
+#[test]
+fn carry_less_products_and_permutations_of_known_values() {
+    for mut hart in [Hart::new(), Hart::optimizing()] {
+        for (code, a, b, value) in [
+            // (x + 1)^2 = x^2 + 1, and x^63 * x^63 = x^126.
+            (Code::Clmul, 3, 3, 5),
+            (Code::Clmulh, 1 << 63, 1 << 63, 1 << 62),
+            (Code::Clmulr, 1 << 63, 1 << 63, 1 << 63),
+            (Code::Clmulr, u64::MAX, 1, 1),
+            (Code::Xperm8, 0x1716_1514_1312_1110, 0x0807_00ff_0102_0304, 0x0017_1000_1112_1314),
+            (Code::Xperm4, 0xfedc_ba98_7654_3210, 0x0123_4567_89ab_cdef, 0x0123_4567_89ab_cdef),
+            (Code::Brev8, 0x0180_0f00_0000_0055, 0, 0x8001_f000_0000_00aa),
+        ] {
+            (hart.cpu.state.x[5], hart.cpu.state.x[6], hart.cpu.state.pc) = (a, b, BASE);
+            hart.run(&[r(code, 7, 5, 6)]);
+            assert_eq!(hart.cpu.state.x[7], value, "{code:?} of {a:#x} and {b:#x}");
+        }
+        (hart.cpu.state.x[10], hart.cpu.state.pc) = (0xffff_ffff_ffff_8001, BASE);
+        hart.write(BASE, &[0x0805_453b]);
+        hart.block(1);
+        assert_eq!(hart.cpu.state.x[10], 0x8001);
     }
 }
 

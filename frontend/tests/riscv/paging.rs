@@ -156,6 +156,10 @@ fn sum_opens_user_pages_to_data_only_and_mxr_executable_ones() {
 fn accessed_and_dirty_bits_are_set_or_asked_for() {
     let clear = LEAF & !(A | D);
     let mut p = Paged::new(3, clear);
+    assert_eq!((p.load(1), p.pte() & (A | D)), (0, A), "Svadu, after a reset");
+    p.hart.enter(3, BASE);
+    p.hart.cpu.access_csr(0x30a, action::WRITE, 0).unwrap();
+    p.set_pte(entry(DATA, clear));
     assert_eq!([p.load(1), p.store(1), p.fetch(1)], [13, 15, 12], "Svade");
     assert_eq!(p.pte() & (A | D), 0);
     p.set_pte(entry(DATA, clear | A));

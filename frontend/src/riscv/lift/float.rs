@@ -9,7 +9,7 @@ use mimus_ir::vec::TEST_EQUAL_OR_UNORDERED;
 use mimus_ir::{MemFlags, VecKind};
 
 use super::{Lift, Lifted};
-use crate::riscv::float::{RMM, SOURCES, boxed};
+use crate::riscv::float::{RMM, SOURCES, boxed, boxed_half};
 use crate::riscv::helpers::Helper;
 use crate::riscv::isa::{Code, Field, Insn};
 use crate::riscv::mode::Mode;
@@ -154,8 +154,15 @@ impl Lift {
         self.set_f(number, value, true);
     }
 
+    /// Writes the low 16 bits of an integer as a half-precision number. Its box is one of a single-precision number, too.
+    fn set_boxed_half(&mut self, number: u8, bits: Value) {
+        let wide = self.b.extend(Op::Zext, Type::I64, Type::I16, bits);
+        let value = self.b.binary_imm(Op::Or, Type::I64, wide, boxed_half(0));
+        self.set_f(number, value, true);
+    }
+
     pub(super) fn float(&mut self, insn: &Insn) -> Lifted {
-        let stores = matches!(insn.code, Code::Fsw | Code::Fsd);
+        let stores = matches!(insn.code, Code::Fsw | Code::Fsd | Code::Fsh);
         if !is_float(insn) {
             return false;
         }
@@ -192,6 +199,24 @@ impl Lift {
                 };
                 let bits = self.b.vec(kind, 0, [register, NONE, NONE]);
                 self.b.store(ty, base, insn.imm as i32, bits, MemFlags::NONE);
+            }
+            Code::Flh => {
+                let base = self.x(insn.rs1);
+                let bits = self.b.load(Type::I16, base, insn.imm as i32, MemFlags::NONE);
+                self.set_boxed_half(insn.rd, bits);
+            }
+            Code::Fsh => {
+                let (base, bits) = (self.x(insn.rs1), self.f(insn.rs2));
+                self.b.store(Type::I16, base, insn.imm as i32, bits, MemFlags::NONE);
+            }
+            Code::FmvXH => {
+                let bits = self.f(insn.rs1);
+                let value = self.sext(Type::I16, bits);
+                self.set_x(insn.rd, value);
+            }
+            Code::FmvHX => {
+                let bits = self.x(insn.rs1);
+                self.set_boxed_half(insn.rd, bits);
             }
             Code::FmvXW => {
                 let bits = self.f(insn.rs1);

@@ -1,4 +1,4 @@
-//! Integer computing: RV64I, M, Zba, Zbb, Zbs, Zicond.
+//! Integer computing: RV64I, M, Zba, Zbb, Zbc, Zbkb, Zbkx, Zbs, Zicond.
 
 use mimus_ir::block::Value;
 use mimus_ir::op::{Op, Type};
@@ -163,7 +163,23 @@ impl Lift {
             }
             SextB => self.sext(Type::I8, a),
             SextH => self.sext(Type::I16, a),
-            ZextH => self.b.extend(Op::Zext, W, Type::I16, a),
+            Packw if insn.rs2 == 0 => self.b.extend(Op::Zext, W, Type::I16, a),
+            Packw => {
+                let (low, high) = (self.b.extend(Op::Zext, W, Type::I16, a), self.b.binary_imm(Op::Shl, W, b, 16));
+                let word = self.b.binary(Op::Or, W, low, high);
+                self.sext(Type::I32, word)
+            }
+            Pack => {
+                let (low, high) = (self.b.extend(Op::Zext, W, Type::I32, a), self.b.binary_imm(Op::Shl, W, b, 32));
+                self.b.binary(Op::Or, W, low, high)
+            }
+            Packh => {
+                let (low, high) = (self.b.binary_imm(Op::And, W, a, 0xff), self.b.binary_imm(Op::And, W, b, 0xff));
+                let high = self.b.binary_imm(Op::Shl, W, high, 8);
+                self.b.binary(Op::Or, W, low, high)
+            }
+            Brev8 => self.brev8(a),
+            Clmul | Clmulr | Clmulh | Xperm4 | Xperm8 => self.call(Helper::Bits, &[a, b], code as u32),
             OrcB => self.orc_b(a),
             Bclr | Bset | Binv | Bclri | Bseti | Binvi => {
                 let bit = self.bit(insn, b);
@@ -201,6 +217,19 @@ impl Lift {
         }
         let one = self.iconst(1);
         self.b.binary(Op::Shl, Type::I64, one, count)
+    }
+
+    /// The bits of each byte in the opposite order: halves, quarters and single bits change places.
+    fn brev8(&mut self, a: Value) -> Value {
+        let mut value = a;
+        for (shift, mask) in [(4, 0x0f0f_0f0f_0f0f_0f0f), (2, 0x3333_3333_3333_3333), (1, 0x5555_5555_5555_5555)] {
+            let down = self.b.binary_imm(Op::Shr, Type::I64, value, shift);
+            let down = self.b.binary_imm(Op::And, Type::I64, down, mask);
+            let up = self.b.binary_imm(Op::And, Type::I64, value, mask);
+            let up = self.b.binary_imm(Op::Shl, Type::I64, up, shift);
+            value = self.b.binary(Op::Or, Type::I64, down, up);
+        }
+        value
     }
 
     /// Each byte all ones unless it is 0: its bits are gathered in its lowest, and spread from there.

@@ -57,14 +57,19 @@ pub(crate) struct Format {
     pub emax: i32,
 }
 
+pub(crate) const F16: Format = Format { prec: 11, emin: -14, emax: 15 };
 pub(crate) const F32: Format = Format { prec: 24, emin: -126, emax: 127 };
 pub(crate) const F64: Format = Format { prec: 53, emin: -1022, emax: 1023 };
 pub(crate) const X80: Format = Format { prec: 64, emin: -16382, emax: 16383 };
 
 impl Format {
-    /// Width of the interchange format in bits; only for [`F32`] and [`F64`].
+    /// Width of the interchange format in bits; not for [`X80`].
     pub const fn bits(self) -> u32 {
-        if self.prec == 24 { 32 } else { 64 }
+        match self.prec {
+            11 => 16,
+            24 => 32,
+            _ => 64,
+        }
     }
 
     pub const fn sign_bit(self) -> u64 {

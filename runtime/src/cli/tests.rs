@@ -222,8 +222,8 @@ fn bad_lines() {
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
         (
             "-global x.y=1",
-            "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT, VGA.vgamem_mb=, VGA.edid=on|off, \
-             VGA.xres=, VGA.yres=)",
+            "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT, \
+             virtio-mmio.force-legacy=on|off, VGA.vgamem_mb=, VGA.edid=on|off, VGA.xres=, VGA.yres=)",
         ),
         ("-global VGA.xres=4096", "-global: 'VGA.xres=4096' is not a number from 64 to 2560"),
         ("-global VGA.vgamem_mb=24", "-global: 'VGA.vgamem_mb=24' is not a power of two up to 256"),
@@ -283,11 +283,11 @@ fn bad_lines() {
         ),
         (
             "-device isa-debug-exti",
-            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtconsole, virtio-rng-pci)",
+            "-device: 'isa-debug-exti' is not supported yet; did you mean 'isa-debug-exit'? (supported: isa-debug-exit, e1000, virtio-net-pci, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtconsole, virtio-rng-pci, loader)",
         ),
         (
             "-device frobnicator",
-            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtconsole, virtio-rng-pci)",
+            "-device: 'frobnicator' is not a device (supported: isa-debug-exit, e1000, virtio-net-pci, ide-hd, ide-cd, virtio-blk-pci, virtio-serial-pci, virtconsole, virtio-rng-pci, loader)",
         ),
         (
             "-device isa-debugcon,iobase=0x402,chardev=x",
@@ -473,7 +473,8 @@ fn texts() {
          virtio-blk-pci       a disk\n\
          virtio-serial-pci    a virtio console's controller; see virtconsole\n\
          virtconsole          a console at the virtio-serial device before it\n\
-         virtio-rng-pci       a source of random numbers\n"
+         virtio-rng-pci       a source of random numbers\n\
+         loader               a file or a word that is put into RAM, or where the vCPU starts\n"
     );
     assert_eq!(
         printed("-device isa-debug-exit,help"),
@@ -550,8 +551,7 @@ fn good_lines_of_riscv() {
 
 #[test]
 fn bad_lines_of_riscv() {
-    let supported =
-        "(supported: virtio-blk-device, virtio-serial-device, virtconsole, virtio-rng-device, virtio-net-device)";
+    let supported = "(supported: virtio-blk-device, virtio-serial-device, virtconsole, virtio-rng-device, virtio-net-device, loader)";
     let rng = "-device virtio-rng-device ".repeat(9);
     let drives = "-drive file=x ".repeat(9);
     let rows = [

@@ -160,8 +160,12 @@ impl Rtc {
         self.set(0x3d, second << 4 | first & 0x0f);
         // Bit 0: a floppy disk's boot sector needs no signature.
         self.set(0x38, third << 4 | 1);
-        // Two bits for each of the first four hard disks: 1 is translation by logical block.
-        self.set(0x39, 0x55);
+    }
+
+    /// How the BIOS interface translates the geometry of the first four hard disks, as [`crate::Pc::set_translations`] has it.
+    pub(crate) fn set_translations(&mut self, by_block: [bool; 4]) {
+        // Two bits for each: 0 is the drive's own geometry, 1 translation by logical block.
+        self.set(0x39, by_block.iter().rev().fold(0, |bits, by_block| bits << 2 | u8::from(*by_block)));
     }
 
     fn sum_up(&mut self) {

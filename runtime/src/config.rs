@@ -1,5 +1,6 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod disk;
 mod loader;
 mod net;
 mod process;
@@ -12,6 +13,7 @@ use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
 pub use crate::display::{VncPlace, VncTarget};
+pub use disk::{Cache, Disk, ImageFormat, Layers};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{OnSigterm, Process};
@@ -292,90 +294,6 @@ impl VirtioDevice {
             VirtioDevice::Rng(plug) | VirtioDevice::Console(_, plug) | VirtioDevice::Net { plug, .. } => plug,
         }
     }
-}
-
-/// A disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Disk {
-    /// The image.
-    pub file: PathBuf,
-    /// What the image is; `None`: what it looks like.
-    pub format: Option<ImageFormat>,
-    /// The guest may not write.
-    pub read_only: bool,
-    /// What the guest writes is forgotten at the end.
-    pub snapshot: bool,
-    /// How the host treats what is written.
-    pub cache: Cache,
-    /// What the guest discards is given back to the host.
-    pub discard: bool,
-    /// The most bytes that are read and written in a second; 0 for no limit.
-    pub bytes_per_second: u64,
-    /// The most requests in a second; 0 for no limit.
-    pub requests_per_second: u64,
-    /// What the guest sees as its serial number.
-    pub serial: String,
-    /// What monitors call the drive; empty for a name that follows from its place.
-    pub id: String,
-    /// The device that it is in.
-    pub plug: Plug,
-}
-
-impl Disk {
-    /// A disk with this image, and everything else as it is by default.
-    pub fn new(file: impl Into<PathBuf>) -> Disk {
-        Disk {
-            file: file.into(),
-            format: None,
-            read_only: false,
-            snapshot: false,
-            cache: Cache::default(),
-            discard: false,
-            bytes_per_second: 0,
-            requests_per_second: 0,
-            serial: String::new(),
-            id: String::new(),
-            plug: Plug::default(),
-        }
-    }
-}
-
-/// What an image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageFormat {
-    /// The disk's bytes.
-    Raw,
-    /// QEMU's, with or without backing files.
-    Qcow2,
-    /// VMware's, as far as its parts are flat; read only.
-    Vmdk,
-}
-
-impl ImageFormat {
-    /// The format of this name.
-    pub fn named(name: &str) -> Option<ImageFormat> {
-        [ImageFormat::Raw, ImageFormat::Qcow2, ImageFormat::Vmdk].into_iter().find(|format| format.name() == name)
-    }
-
-    /// Its name on the command line and in monitors.
-    pub fn name(self) -> &'static str {
-        match self {
-            ImageFormat::Raw => "raw",
-            ImageFormat::Qcow2 => "qcow2",
-            ImageFormat::Vmdk => "vmdk",
-        }
-    }
-}
-
-/// How the host treats what the guest writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cache {
-    /// Past the host's page cache.
-    pub direct: bool,
-    /// Each write lasts before the guest hears of its end.
-    pub writethrough: bool,
-    /// Flushes are ignored.
-    pub no_flush: bool,
 }
 
 /// What is on a place of the IDE controller.

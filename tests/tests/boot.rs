@@ -69,8 +69,8 @@ fn count(stats: &Value, path: &str) -> u64 {
     stats.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {stats}"))
 }
 
-/// A boot sector that prints its text by the BIOS and ends the run by the debug exit port.
-fn boot_sector(text: &str) -> Vec<u8> {
+/// A disk of `len` bytes, with a boot sector that prints its text by the BIOS and ends the run by the debug exit port.
+fn boot_sector(text: &str, len: usize) -> Vec<u8> {
     let mut sector = vec![
         0x31, 0xc0, // xor ax, ax
         0x8e, 0xd8, // mov ds, ax
@@ -89,15 +89,15 @@ fn boot_sector(text: &str) -> Vec<u8> {
     sector.extend(text.bytes());
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
-    sector.resize(1 << 20, 0);
+    sector.resize(len, 0);
     sector
 }
 
 /// SeaBIOS starts, finds the disk, and runs its boot sector; both are on the serial port.
-fn firmware(interface: &str) {
+fn firmware(interface: &str, len: usize) {
     let folder = Folder::new();
     let disk = folder.path("disk.img");
-    std::fs::write(&disk, boot_sector("the boot sector runs to its end")).expect("a disk image");
+    std::fs::write(&disk, boot_sector("the boot sector runs to its end", len)).expect("a disk image");
     let drive = format!("file={disk},format=raw,if={interface}");
     let exit = "isa-debug-exit,iobase=0xf4,iosize=1";
     let args = ["-m", "64", "-nographic", "-drive", &drive, "-device", exit].map(str::to_owned);
@@ -113,12 +113,20 @@ fn firmware(interface: &str) {
 
 #[test]
 fn firmware_boots_an_ide_disk() {
-    firmware("ide");
+    firmware("ide", 1 << 20);
 }
 
 #[test]
 fn firmware_boots_a_virtio_disk() {
-    firmware("virtio");
+    firmware("virtio", 1 << 20);
+}
+
+/// Less than a cylinder, by the usual count of heads and sectors of a track.
+#[test]
+fn firmware_boots_disks_of_a_sector() {
+    for interface in ["ide", "virtio"] {
+        firmware(interface, 512);
+    }
 }
 
 #[test]

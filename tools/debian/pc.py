@@ -122,6 +122,8 @@ class Disks:
 
     def __init__(self, image, folder):
         self.root = os.path.join(folder, "root.qcow2")
+        # Names from inside an image do not lead out of its own folder.
+        self.backing = f"backing.driver=qcow2,backing.file.filename={os.path.abspath(image)}"
         self.scratch = os.path.join(folder, "scratch.qcow2")
         self.raw = os.path.join(folder, "scratch.raw")
         host("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", os.path.abspath(image), self.root)
@@ -193,7 +195,7 @@ def command(program, board, options, disks, port):
     bus, adapter = HARDWARE[board].bus, HARDWARE[board].adapter
     return [
         *(options.programs[program], *("-accel", "tcg") * (program == "qemu"), "-m", str(options.memory), "-nographic"),
-        *("-drive", f"file={disks.root},format=qcow2,if={bus}"),
+        *("-drive", f"file={disks.root},format=qcow2,if={bus},{disks.backing}"),
         *("-drive", f"file={disks.scratch},format=qcow2,if={bus}"),
         *("-nic", f"user,model={adapter},hostfwd=tcp:127.0.0.1:{port}-:22"),
         *(options.extra if program == "mimus" else ()),

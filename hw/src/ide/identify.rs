@@ -12,6 +12,8 @@ const PIO: u8 = 4;
 const MAX_LBA28: u64 = 0x0fff_ffff;
 /// The largest geometry that words 1, 3 and 6 tell (6.16.3): cylinders, heads, sectors of a track.
 const GEOMETRY: (u64, u64, u64) = (16383, 16, 63);
+/// The fewest cylinders: a disk of less than one would have no first sector for the BIOS interface. QEMU's number.
+const MIN_CYLINDERS: u64 = 2;
 
 /// Whether SET FEATURES may choose this transfer mode (ACS-2, 7.45.4).
 pub(super) fn has_mode(mode: u8) -> bool {
@@ -76,7 +78,7 @@ fn disk(drive: &Drive, words: &mut [u16; 256]) {
     let sectors = drive.bytes() / 512;
     let state = &drive.state;
     let (max_cylinders, heads, track) = GEOMETRY;
-    let cylinders = (sectors / (heads * track)).min(max_cylinders);
+    let cylinders = (sectors / (heads * track)).clamp(MIN_CYLINDERS, max_cylinders);
     text(&mut words[27..47], "MIMUS HARDDISK");
     // Not removable.
     words[0] = 1 << 6;
@@ -90,7 +92,7 @@ fn disk(drive: &Drive, words: &mut [u16; 256]) {
     // Words 54 to 58 are valid: the geometry that is in use, and what it reaches.
     words[53] = 1;
     let (now_heads, now_track) = (u64::from(state.heads.max(1)), u64::from(state.track.max(1)));
-    let now_cylinders = (sectors / (now_heads * now_track)).min(0xffff);
+    let now_cylinders = (sectors / (now_heads * now_track)).clamp(MIN_CYLINDERS, 0xffff);
     number(&mut words[54..55], now_cylinders);
     number(&mut words[55..56], now_heads);
     number(&mut words[56..57], now_track);

@@ -620,3 +620,16 @@ fn hostile_accesses() {
         }
     }
 }
+
+#[test]
+fn a_disk_has_two_cylinders_at_least() {
+    for (sectors, cylinders) in [(1, 2), (1008, 2), (4032, 4), (1 << 30, 16383)] {
+        let mut s = Setup::new();
+        s.ide = Ide::new(Dma::new(s.ram.clone(), Arc::new(NoCode)));
+        assert!(s.ide.plug(MASTER, IdeDevice::Disk { info: info(sectors), backend: Box::new(s.disk.clone()) }));
+        s.command(0, 0, 0xec);
+        let words = s.words(0, 256);
+        assert_eq!((words[1], words[3], words[6]), (cylinders, 16, 63), "{sectors} sectors");
+        assert!(words[54] >= cylinders, "{sectors} sectors");
+    }
+}

@@ -222,9 +222,15 @@ impl Pc {
     }
 
     /// Says in the CMOS what to boot from, first choice first: 1 is a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0
-    /// nothing. The first hard disks' geometry is translated for the BIOS interface by logical block.
+    /// nothing.
     pub fn set_boot_order(&mut self, order: [u8; 3]) {
         self.devices.rtc.set_boot_order(order);
+    }
+
+    /// Says in the CMOS which of the places on the IDE controller have a disk whose geometry is translated by logical block for
+    /// the BIOS interface; that of the others is used as it is.
+    pub fn set_translations(&mut self, by_block: [bool; 4]) {
+        self.devices.rtc.set_translations(by_block);
     }
 
     /// Does something with the PCI function at `devfn`, at `now`; `None` if it is no `T`.

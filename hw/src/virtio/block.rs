@@ -5,10 +5,10 @@
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
-    VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP,
-    VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-    VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_GEOMETRY, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_WRITE_ZEROES, VIRTIO_BLK_ID_BYTES, VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK,
+    VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN,
+    VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
@@ -67,6 +67,15 @@ enum Verdict {
 impl Block {
     pub(super) fn new(info: BlockInfo, backend: Box<dyn BlockBackend>) -> Self {
         Block { info, backend, pending: Vec::new(), next_token: 0, under_way: 0 }
+    }
+
+    /// Cylinders, heads and sectors of a track, where firmware is to use them (5.2.4): of a disk of less than a cylinder by the
+    /// usual count, of which firmware that goes by blocks would make one without any. They reach no more than the disk has.
+    fn geometry(&self) -> Option<(u16, u8, u8)> {
+        let sectors = self.info.sectors;
+        let track = sectors.min(63);
+        let heads = sectors.checked_div(track)?;
+        (heads < 16).then_some((1, heads as u8, track as u8))
     }
 
     /// The bytes that `sectors` from `sector` on are, if the disk has them all.
@@ -266,6 +275,9 @@ impl Device for Block {
         if self.info.read_only {
             features |= 1 << VIRTIO_BLK_F_RO;
         }
+        if self.geometry().is_some() {
+            features |= 1 << VIRTIO_BLK_F_GEOMETRY;
+        }
         if self.can_discard() {
             features |= 1 << VIRTIO_BLK_F_DISCARD | 1 << VIRTIO_BLK_F_WRITE_ZEROES;
         }
@@ -282,7 +294,10 @@ impl Device for Block {
         let seg_max = (u32::from(QUEUE_SIZE) - 2).to_le_bytes();
         let block_size = (SECTOR_SIZE as u32).to_le_bytes();
         let (range, one) = (MAX_RANGE_SECTORS.to_le_bytes(), 1u32.to_le_bytes());
-        let mut fields: Vec<Field> = vec![(0, &capacity), (12, &seg_max), (20, &block_size)];
+        let (cylinders, heads, track) = self.geometry().unwrap_or_default();
+        let [low, high] = cylinders.to_le_bytes();
+        let geometry = [low, high, heads, track];
+        let mut fields: Vec<Field> = vec![(0, &capacity), (12, &seg_max), (16, &geometry), (20, &block_size)];
         if self.can_discard() {
             fields.extend::<[Field; 6]>([(36, &range), (40, &one), (44, &one), (48, &range), (52, &one), (56, &[1])]);
         }

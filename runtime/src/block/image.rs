@@ -1,23 +1,21 @@
 //! Images: opening, telling their formats apart, reading and writing.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
-use imago::qcow2::Qcow2;
-use imago::raw::Raw;
-use imago::vmdk::Vmdk;
-use imago::{FormatAccess, FormatDriverBuilder, PermissiveImplicitOpenGate, StorageOpenOptions};
+use imago::FormatAccess;
 use mimus_hw::virtio::{BlockInfo, SECTOR_SIZE};
 use rustc_hash::FxHashSet;
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
-use rustix::io::Errno;
+use rustix::fs::{FallocateFlags, fallocate};
 
-use super::guarded::{Guarded, Layout, QCOW2_MAGIC};
+use super::file::{length, open_file, read_padded};
+use super::guarded::Guarded;
+use super::layout::Layout;
 use super::overlay::Overlay;
-use super::{PIECE, for_pieces};
+use super::vmdk::Vmdk;
+use super::{PIECE, chain, for_pieces, qcow2};
 use crate::cli::CliError;
 use crate::config::{Disk, ImageFormat};
 
@@ -26,7 +24,7 @@ type Magic = (usize, &'static [u8], &'static str, Option<ImageFormat>);
 
 /// Formats that are not raw.
 const FORMATS: &[Magic] = &[
-    (0, QCOW2_MAGIC, "qcow2", Some(ImageFormat::Qcow2)),
+    (0, qcow2::MAGIC, "qcow2", Some(ImageFormat::Qcow2)),
     (0, b"KDMV", "vmdk", Some(ImageFormat::Vmdk)),
     (0, b"COWD", "vmdk", Some(ImageFormat::Vmdk)),
     (0, b"# Disk DescriptorFile", "vmdk", Some(ImageFormat::Vmdk)),
@@ -39,28 +37,6 @@ const FORMATS: &[Magic] = &[
 /// The format that an image's first bytes show, if it is not raw.
 fn other_format(head: &[u8]) -> Option<&'static Magic> {
     FORMATS.iter().find(|(at, magic, ..)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)))
-}
-
-/// Opens a file and locks it: against everybody if it may be written, and otherwise against those who write.
-///
-/// # Errors
-///
-/// Whatever the host says; [`io::ErrorKind::WouldBlock`] for a file in use.
-pub(super) fn open_file(path: &Path, read_only: bool, direct: bool) -> io::Result<File> {
-    let flags = if direct { rustix::fs::OFlags::DIRECT.bits() } else { 0 };
-    let file = OpenOptions::new().read(true).write(!read_only).custom_flags(flags as i32).open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(Errno::ISDIR.into());
-    }
-    let lock = match read_only {
-        true => FlockOperation::NonBlockingLockShared,
-        false => FlockOperation::NonBlockingLockExclusive,
-    };
-    match flock(&file, lock) {
-        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
-        // Other errors are those of file systems that have no locks.
-        _ => Ok(file),
-    }
 }
 
 /// What to say of an image that cannot be opened.
@@ -89,6 +65,14 @@ pub(super) struct Formatted {
 impl Formatted {
     fn new(access: FormatAccess<Guarded>, layout: Option<Layout>) -> Formatted {
         Formatted { access, l2_range: layout.map(|layout| layout.l2_range()), has_l2: FxHashSet::default() }
+    }
+
+    /// Reads all of `out`; what is beyond the end of the image is 0.
+    fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        let left = usize::try_from(self.access.size().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (inside, beyond) = out.split_at_mut(left.min(out.len()));
+        beyond.fill(0);
+        self.access.read(inside, offset)
     }
 
     /// Calls `f` for each part of a range with an L2 table of its own. A table that has to be made is made when nothing waits
@@ -130,6 +114,7 @@ pub(super) struct RawFile {
 pub(super) enum Contents {
     Raw(RawFile),
     Formatted(Box<Formatted>),
+    Vmdk(Box<Vmdk>),
     /// Writes go to a file that is gone afterwards.
     Overlay(Box<Overlay>),
 }
@@ -154,28 +139,32 @@ impl Image {
     pub fn open(option: &str, disk: &Disk) -> Result<Image, CliError> {
         let base_read_only = disk.read_only || disk.snapshot;
         let failed = |error: io::Error| refused(option, disk, &error);
-        let mut file = open_file(&disk.file, base_read_only, false).map_err(failed)?;
-        // Host devices have no length otherwise.
-        let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let file = open_file(&disk.file, base_read_only).map_err(failed)?;
+        let bytes = length(&file).map_err(failed)?;
         let format = probe(option, disk, &file).map_err(failed)??;
         let (contents, bytes, writable) = match format {
             ImageFormat::Raw if !disk.cache.direct => {
                 (Contents::Raw(RawFile { file, guessed: disk.format.is_none() }), bytes, !base_read_only)
             }
+            ImageFormat::Vmdk => {
+                let image = Vmdk::open(file, &disk.file).map_err(failed)?;
+                let bytes = image.bytes();
+                (Contents::Vmdk(Box::new(image)), bytes, false)
+            }
             format => {
-                // Whoever opens it again locks it again.
-                drop(file);
-                let (formatted, bytes) = open_formatted(format, disk, base_read_only).map_err(failed)?;
-                let writable = formatted.access.inner().writable();
-                (Contents::Formatted(Box::new(formatted)), bytes, writable)
+                let (access, layout) = chain::open(file, format, disk, base_read_only).map_err(failed)?;
+                let (bytes, writable) = (access.size(), access.inner().writable());
+                (Contents::Formatted(Box::new(Formatted::new(access, layout))), bytes, writable)
             }
         };
         if !writable && !base_read_only {
             let message = format!("'{}' can only be read: use readonly=on or snapshot=on", disk.file.display());
             return Err(CliError::new(option, message));
         }
-        // Formats count in bytes; a raw image's last sector is padded with zeros when it is read, as far as it is written.
-        let bytes = if writable { bytes / SECTOR_SIZE * SECTOR_SIZE } else { bytes.next_multiple_of(SECTOR_SIZE) };
+        // As QEMU has it: a raw image's last sector is padded with zeros when it is read, and whole once it is written. What a
+        // format has of a sector that is not whole can only be read.
+        let whole = format == ImageFormat::Raw || !writable;
+        let bytes = if whole { bytes.next_multiple_of(SECTOR_SIZE) } else { bytes / SECTOR_SIZE * SECTOR_SIZE };
         let base = Image { contents, format, bytes, read_only: base_read_only, discard: disk.discard };
         if !disk.snapshot {
             return Ok(base);
@@ -223,7 +212,7 @@ impl Image {
     pub(super) fn file(&self, offset: u64, len: u64) -> Option<&File> {
         match &self.contents {
             Contents::Raw(raw) => self.check(offset, len).is_ok().then_some(&raw.file),
-            Contents::Formatted(_) | Contents::Overlay(_) => None,
+            Contents::Formatted(_) | Contents::Vmdk(_) | Contents::Overlay(_) => None,
         }
     }
 
@@ -236,7 +225,8 @@ impl Image {
         self.check(offset, out.len() as u64)?;
         match &mut self.contents {
             Contents::Raw(raw) => read_padded(&raw.file, out, offset),
-            Contents::Formatted(formatted) => formatted.access.read(out, offset),
+            Contents::Formatted(formatted) => formatted.read(out, offset),
+            Contents::Vmdk(image) => image.read(out, offset),
             Contents::Overlay(overlay) => overlay.read(out, offset),
         }
     }
@@ -254,6 +244,7 @@ impl Image {
                 let from = (at - offset) as usize;
                 access.write(bytes.get(from..from + count as usize).unwrap_or_default(), at)
             }),
+            Contents::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Contents::Overlay(overlay) => overlay.write(bytes, offset),
         }
     }
@@ -270,8 +261,8 @@ impl Image {
                 formatted.access.flush()?;
                 formatted.access.sync()
             }
-            // It does not outlive the process.
-            Contents::Overlay(_) => Ok(()),
+            // An overlay does not outlive the process.
+            Contents::Vmdk(_) | Contents::Overlay(_) => Ok(()),
         }
     }
 
@@ -288,6 +279,7 @@ impl Image {
         let result = match &mut self.contents {
             Contents::Raw(raw) => raw.punch(offset, len),
             Contents::Formatted(formatted) => formatted.for_tables(offset, len, FormatAccess::discard_to_any),
+            Contents::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             Contents::Overlay(_) => Ok(()),
         };
         match result {
@@ -309,7 +301,7 @@ impl Image {
                 let result = formatted.for_tables(offset, len, |access, at, count| access.write_zeroes(at, count));
                 result.is_ok()
             }
-            Contents::Overlay(_) => false,
+            Contents::Vmdk(_) | Contents::Overlay(_) => false,
         };
         if done {
             return Ok(());
@@ -317,23 +309,6 @@ impl Image {
         let zeroes = vec![0; PIECE];
         for_pieces(len, PIECE, stop, |at, count| self.write(zeroes.get(..count).unwrap_or_default(), offset + at))
     }
-}
-
-/// Reads all of `out`; what is beyond the end of the file is 0.
-pub(super) fn read_padded(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
-    let mut done = 0;
-    while let Some(room) = out.get_mut(done..).filter(|room| !room.is_empty()) {
-        match file.read_at(room, offset + done as u64) {
-            Ok(0) => {
-                room.fill(0);
-                break;
-            }
-            Ok(count) => done += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 impl RawFile {
@@ -362,23 +337,27 @@ impl RawFile {
     }
 }
 
+/// The format that a file looks like: its name, and what it is if there is support for it.
+pub(super) fn look(file: &File) -> io::Result<(&'static str, Option<ImageFormat>)> {
+    let mut head = [0; SECTOR_SIZE as usize];
+    read_padded(file, &mut head, 0)?;
+    Ok(other_format(&head).map_or(("raw", Some(ImageFormat::Raw)), |(.., name, format)| (name, *format)))
+}
+
 /// The format of an image: what was said, or what it looks like.
 fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageFormat, CliError>> {
     if let Some(format) = disk.format {
         return Ok(Ok(format));
     }
-    let mut head = [0; SECTOR_SIZE as usize];
-    read_padded(file, &mut head, 0)?;
-    Ok(match other_format(&head) {
-        Some((.., Some(format))) => Ok(*format),
-        Some((_, _, name, None)) => {
+    Ok(match look(file)? {
+        (name, None) => {
             let message = format!(
                 "'{}' looks like {name}, which is not supported yet; format=raw uses it as it is",
                 disk.file.display()
             );
             Err(CliError::new(option, message))
         }
-        None => {
+        (_, Some(ImageFormat::Raw)) => {
             if !disk.read_only {
                 tracing::warn!(
                     "{option}: '{}' is taken for a raw image: format=raw says so for certain; until then the guest cannot \
@@ -388,31 +367,6 @@ fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageForma
             }
             Ok(ImageFormat::Raw)
         }
+        (_, Some(format)) => Ok(format),
     })
-}
-
-/// Opens an image by imago; its size in bytes.
-fn open_formatted(format: ImageFormat, disk: &Disk, read_only: bool) -> io::Result<(Formatted, u64)> {
-    // By its whole name: what it refers to is found beside it.
-    let path = std::fs::canonicalize(&disk.file)?;
-    let writable = !read_only && format != ImageFormat::Vmdk;
-    let options = StorageOpenOptions::new().write(writable).direct(disk.cache.direct);
-    let file = open_file(&path, !writable, disk.cache.direct)?;
-    let storage = Guarded::new(file, options.clone().filename(&path))?;
-    let layout = storage.layout().filter(|_| format == ImageFormat::Qcow2);
-    let gate = PermissiveImplicitOpenGate::default();
-    let access = match format {
-        ImageFormat::Raw => {
-            FormatAccess::new(Raw::builder(storage).write(writable).storage_open_options(options).open(gate)?)
-        }
-        ImageFormat::Qcow2 => {
-            let builder = Qcow2::<Guarded>::builder(storage).write(writable);
-            FormatAccess::new(builder.storage_open_options(options).open(gate)?)
-        }
-        ImageFormat::Vmdk => {
-            FormatAccess::new(Vmdk::<Guarded>::builder(storage).storage_open_options(options).open(gate)?)
-        }
-    };
-    let bytes = access.size();
-    Ok((Formatted::new(access, layout), bytes))
 }

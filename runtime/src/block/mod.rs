@@ -1,11 +1,16 @@
 //! The host side of disks: an image, and the thread that reads and writes it.
 
+mod chain;
 mod counters;
 mod direct;
+mod file;
 mod guarded;
 mod image;
+mod layout;
 mod overlay;
+mod qcow2;
 mod throttle;
+mod vmdk;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -290,6 +295,7 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     use super::*;
+    use crate::config::ImageFormat;
 
     /// A file that goes with the value.
     struct TempFile(PathBuf);
@@ -417,6 +423,29 @@ mod tests {
         assert_eq!((memory[2048], memory[2560]), (0, (2048 % 251) as u8));
         assert_eq!(memory[size - 1], 1);
         assert_eq!(std::fs::metadata(&file.0).unwrap().len(), size as u64 + 100, "the file keeps its size");
+    }
+
+    #[test]
+    fn a_last_sector_that_the_file_has_in_part_is_whole_for_the_guest() {
+        for direct in [false, true] {
+            let file = TempFile::new("part", &[1; 1024 + 100]);
+            let cache = Cache { direct, ..Cache::default() };
+            let Ok(mut image) = Image::open("-drive", &Disk { format: Some(ImageFormat::Raw), cache, ..disk(&file) })
+            else {
+                assert!(direct, "only what a file system has no room for may be missing");
+                continue;
+            };
+            assert_eq!(image.info("").sectors, 3);
+            let mut sector = [7; 512];
+            image.read(&mut sector, 1024).unwrap();
+            assert_eq!((sector[99], &sector[100..]), (1, &[0; 412][..]));
+            image.write(&[9; 512], 1024).unwrap();
+            image.flush().unwrap();
+            // Past the host's cache the file ends where a block of its device does.
+            let contents = std::fs::read(&file.0).unwrap();
+            assert!(contents[..1024] == [1; 1024] && contents[1024..1536] == [9; 512]);
+            assert!(contents[1536..].iter().all(|byte| *byte == 0) && (direct || contents.len() == 1536));
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::image::{Image, read_padded};
+use super::file::read_padded;
+use super::image::Image;
 
 /// Bytes that are copied when one of them is written: what most guests write at once.
 const BLOCK: u64 = 4096;

@@ -6,7 +6,7 @@ use super::Stop;
 use super::error::CliError;
 use super::families;
 use super::keyval::{self, Key, Kind, Values};
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Plug};
+use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Layers, Plug};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -43,6 +43,9 @@ const DRIVE: &[Key] = &[
         Kind::Word(&["ignore", "off", "unmap", "on"]),
         "whether what the guest discards is given back to the host; default ignore",
     ),
+    key("backing.file.filename", Kind::Text("a file name"), "the image's backing file, whatever the image says"),
+    key("backing.driver", Kind::Word(&["raw", "qcow2"]), "what that is, default what it looks like"),
+    key("data-file.filename", Kind::Text("a file name"), "the file with the image's data, whatever the image says"),
     key("throttling.bps-total", Kind::Number(0, MOST), "most bytes a second; 0, the default: no limit"),
     key("throttling.iops-total", Kind::Number(0, MOST), "most requests a second; 0, the default: no limit"),
     later("aio"),
@@ -106,6 +109,17 @@ pub(super) struct Disks {
 
 fn value_of<T: Copy>(table: &[(&str, T)], word: Option<&str>) -> Option<T> {
     table.iter().find(|(name, _)| Some(*name) == word).map(|(_, value)| *value)
+}
+
+/// The files of an image that are named beside it.
+fn layers(values: &Values) -> Layers {
+    let format = values.word("backing.driver").and_then(ImageFormat::named);
+    let backing = values.text("backing.file.filename").map(|file| (file.into(), format));
+    Layers {
+        backing: backing.into_iter().collect(),
+        end: false,
+        data_file: values.text("data-file.filename").map(Into::into),
+    }
 }
 
 fn serial(option: &str, text: Option<&str>) -> Result<String, CliError> {
@@ -195,6 +209,7 @@ impl Disks {
             snapshot: self.snapshot && values.word("snapshot") != Some("off") || values.word("snapshot") == Some("on"),
             cache: value_of(CACHES, values.word("cache")).unwrap_or_default(),
             discard: matches!(values.word("discard"), Some("unmap" | "on")),
+            layers: layers(values),
             bytes_per_second: values.number("throttling.bps-total").unwrap_or(0),
             requests_per_second: values.number("throttling.iops-total").unwrap_or(0),
             serial: serial.clone(),

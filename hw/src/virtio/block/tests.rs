@@ -200,6 +200,24 @@ fn the_configuration_has_size_and_limits() {
 }
 
 #[test]
+fn small_disks_have_a_geometry() {
+    for (sectors, geometry) in [
+        (0, [0; 4]),
+        (1, [1, 0, 1, 1]),
+        (62, [1, 0, 1, 62]),
+        (200, [1, 0, 3, 63]),
+        (1007, [1, 0, 15, 63]),
+        (1008, [0; 4]),
+    ] {
+        let s = Setup::new(BlockInfo { sectors, ..info() });
+        let mut config = [0; 20];
+        s.device.read_config(0, &mut config);
+        assert_eq!(config[16..], geometry, "{sectors} sectors");
+        assert_eq!(s.device.features() >> 4 & 1 != 0, geometry != [0; 4], "{sectors} sectors");
+    }
+}
+
+#[test]
 fn a_failed_job_is_an_error_of_the_disk() {
     let mut s = Setup::new(info());
     let read = s.request(VIRTIO_BLK_T_IN, 0, &[], &[512]);

@@ -265,7 +265,9 @@ fn an_image_with_a_backing_file_survives_a_kill_after_any_write() {
     let contents = numbers(4096);
     let raw = write_raw(&place, &contents);
     let path = place.file("backing");
-    let options = ["-o", "cluster_size=1024,refcount_bits=1", "-F", "raw", "-b", raw.to_str().unwrap()];
+    // The name is beside the image.
+    let raw = raw.file_name().and_then(|name| name.to_str()).unwrap();
+    let options = ["-o", "cluster_size=1024,refcount_bits=1", "-F", "raw", "-b", raw];
     make(&[&["create", "-q", "-f", "qcow2"], &options[..], &[path.to_str().unwrap()]].concat());
     crash(&place, "backing", &contents, 5, 40);
 }

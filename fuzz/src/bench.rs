@@ -10,10 +10,10 @@ use mimus_hw::e1000::E1000;
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
-use mimus_hw::pci::{DevFn, Space};
+use mimus_hw::pci::{DevFn, PciTestdev, Space};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
 use mimus_hw::virtio::{BlockInfo, BlockOp, Target, Virtio, VirtioPci};
-use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
+use mimus_hw::{COM_PORTS, Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -51,6 +51,8 @@ pub enum Plug {
     Vga,
     /// A disk, an empty and a full CD-ROM drive.
     Ide,
+    /// What tests of kernels plug in.
+    Tests,
     /// What firmware is told.
     FwCfg,
     /// The words of the host-target interface.
@@ -140,15 +142,12 @@ impl Side {
         let (mut vram, mut slot) = (None, 0);
         let machine = match board {
             Board::Pc => {
-                let config = PcConfig {
-                    ram_size: 64 << 20,
-                    cpus: 2,
-                    tsc_hz: TSC_HZ,
-                    unix_time_at_power_on: 1_000_000_000,
-                    debug_exit: Some((0x501, 2)),
-                    debugcon: Some(0xe9),
-                };
-                let mut pc = Box::new(Pc::new(config, Box::new(host.clone()), Box::new(host.clone())));
+                let config =
+                    PcConfig { ram_size: 64 << 20, cpus: 2, tsc_hz: TSC_HZ, unix_time_at_power_on: 1_000_000_000 };
+                let mut pc = Box::new(Pc::new(config));
+                pc.plug_serial(COM_PORTS[0], Box::new(host.clone()));
+                pc.plug_debugcon(0xe9, 0xe9, Box::new(host.clone()));
+                pc.plug_debug_exit(0x501, 2);
                 if let Some(device) = virtio {
                     pc.plug(Some(PLACE), Box::new(VirtioPci::new(device)));
                 }
@@ -164,6 +163,10 @@ impl Side {
                     }
                     Plug::Ide => {
                         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide(mem, info, &host))));
+                    }
+                    Plug::Tests => {
+                        pc.plug_testdev();
+                        pc.plug(Some(PLACE), Box::new(PciTestdev::new()));
                     }
                     Plug::FwCfg => {
                         let mut device = FwCfg::new(mem);
@@ -523,7 +526,7 @@ impl Bench {
             0 => {
                 let bytes = input.bytes(20);
                 self.each(|side, now| match &mut side.machine {
-                    Machine::Pc(pc) => (pc.serial_room(), pc.serial_receive(now, &bytes)),
+                    Machine::Pc(pc) => (pc.serial_room(0), pc.serial_receive(0, now, &bytes)),
                     Machine::Virt(virt) => (virt.serial_room(), virt.serial_receive(now, &bytes)),
                 });
             }

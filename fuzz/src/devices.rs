@@ -56,6 +56,7 @@ const VGA: [Window; 3] = [io(0x3b0, 48), io(0x1ce, 2), mem(0xa_0000, 0x2_0000, 1
 const FW_CFG: [Window; 1] = [io(0x510, 12)];
 const IDE: [Window; 4] = [io(0x1f0, 8), io(0x170, 8), io(0x3f6, 1), io(0x376, 1)];
 const DEBUG: [Window; 3] = [io(0x80, 1), io(0xe9, 1), io(0x501, 2)];
+const TESTDEV: [Window; 3] = [io(0xe0, 12), io(0x2000, 24), mem(0xff00_0000, 0x1_0000, 1)];
 const NONE: [Window; 0] = [];
 const PLIC: [Window; 4] =
     [mem(0xc00_0000, 0x200, 4), mem(0xc00_1000, 0x20, 4), mem(0xc00_2000, 0x300, 4), mem(0xc20_0000, 0x4010, 4)];
@@ -76,6 +77,7 @@ pub const DEVICES: &[Device] = &[
     pc("lapic", Plug::Nothing, &LAPIC, drivers::nothing),
     pc("ioapic", Plug::Nothing, &IOAPIC, drivers::nothing),
     pc("acpi-pm", Plug::Nothing, &ACPI, drivers::nothing),
+    pc("testdevs", Plug::Tests, &TESTDEV, drivers::nothing),
     pc("debug-ports", Plug::Nothing, &DEBUG, drivers::nothing),
     pc("pci", Plug::Rng, &PCI, drivers::pci),
     pc("vga", Plug::Vga, &VGA, drivers::vga),

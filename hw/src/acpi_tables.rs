@@ -11,7 +11,8 @@ use crate::acpi_pm::{
     ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S5_SLEEP_TYPE, SCI_IRQ,
     SMI_COMMAND,
 };
-use crate::{hpet, ioapic, lapic, mp_table, rtc, uart};
+use crate::pc::COM_PORTS;
+use crate::{hpet, ioapic, lapic, mp_table, rtc};
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
     ResourceTemplate, Scope,
@@ -57,6 +58,8 @@ pub struct AcpiConfig {
     pub vga: bool,
     /// There is a high precision event timer.
     pub hpet: bool,
+    /// Which of the four usual places have a serial port.
+    pub serials: [bool; 4],
 }
 
 /// Hands out addresses upwards.
@@ -243,8 +246,7 @@ fn irq(number: u8) -> Interrupt {
 /// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
 type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
 
-const ISA_DEVICES: [IsaDevice<'_>; 9] = [
-    ("COM1", "PNP0501", &[(uart::COM1.base, 8)], Some(uart::COM1.irq)),
+const ISA_DEVICES: [IsaDevice<'_>; 8] = [
     ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
     ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
     ("MOU_", "PNP0F13", &[], Some(12)),
@@ -269,6 +271,13 @@ fn isa_device((name, id, ranges, interrupt): IsaDevice<'_>) -> Vec<u8> {
     }
     let crs = Name::new("_CRS".into(), &ResourceTemplate::new(resources));
     bytes_of(&Device::new(name.into(), vec![&hid(id), &crs]))
+}
+
+/// The serial ports that there are.
+fn serial_devices(present: [bool; 4]) -> Vec<u8> {
+    let ports = ["COM1", "COM2", "COM3", "COM4"].into_iter().zip(COM_PORTS).zip(present);
+    let ports = ports.filter(|(_, present)| *present);
+    ports.flat_map(|((name, port), _)| isa_device((name, "PNP0501", &[(port.iobase, 8)], Some(port.irq)))).collect()
 }
 
 fn pci_root() -> Vec<u8> {
@@ -309,6 +318,7 @@ fn dsdt(config: AcpiConfig) -> Sdt {
     if config.hpet {
         system_bus.extend(hpet_device());
     }
+    system_bus.extend(serial_devices(config.serials));
     for device in ISA_DEVICES {
         system_bus.extend(isa_device(device));
     }
@@ -328,7 +338,7 @@ mod tests {
     use super::*;
 
     fn config(cpus: u8) -> AcpiConfig {
-        AcpiConfig { cpus, vga: false, hpet: true }
+        AcpiConfig { cpus, hpet: true, ..AcpiConfig::default() }
     }
 
     fn table_at(blobs: &[Blob], address: u64) -> &[u8] {
@@ -392,6 +402,16 @@ mod tests {
     #[test]
     fn no_device_names_an_overridden_interrupt() {
         assert!(ISA_DEVICES.iter().all(|device| !matches!(device.3, Some(0 | 2 | SCI_IRQ))));
+    }
+
+    #[test]
+    fn serial_ports_are_those_that_there_are() {
+        let named = |serials, name: &[u8]| {
+            let blobs = build(AcpiConfig { serials, ..config(1) });
+            blobs.iter().any(|blob| blob.bytes.windows(4).any(|window| window == name))
+        };
+        let serials = [false, true, false, true];
+        assert_eq!([b"COM1", b"COM2", b"COM3", b"COM4"].map(|name| named(serials, name)), serials);
     }
 
     #[test]

@@ -18,9 +18,6 @@ impl PostCode {
     }
 }
 
-/// What the debug console's port reads as; a guest tells by it that the port exists.
-pub(crate) const DEBUGCON_MAGIC: u8 = 0xe9;
-
 /// The process exit code for a write of `value` to the debug exit port: odd, so that it is never success.
 pub(crate) fn debug_exit_code(value: u32) -> u8 {
     let [low, ..] = value.to_le_bytes();

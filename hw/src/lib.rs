@@ -39,6 +39,7 @@ mod plic;
 mod rtc;
 mod sifive_test;
 mod smbios;
+mod testdev;
 mod time;
 mod uart;
 pub mod vga;
@@ -46,5 +47,5 @@ pub mod virt;
 pub mod virtio;
 
 pub use i8042::MouseEvent;
-pub use pc::{CharSink, Pc, PcConfig, PcEvent, PcState, StateError, low_ram_size};
+pub use pc::{COM_PORTS, CharSink, Pc, PcConfig, PcEvent, PcState, SerialPort, StateError, low_ram_size};
 pub use virt::{Htif, Virt, VirtConfig, VirtEvent, VirtState};

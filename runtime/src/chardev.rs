@@ -129,7 +129,7 @@ pub fn open(
 ) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
     let failed = |error: io::Error| CliError::new(option, format!("{chardev}: {error}"));
     let source = match chardev {
-        Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Append(_) | Chardev::Null => {
+        Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Append(_) | Chardev::Null | Chardev::None => {
             return Ok((open_sink(option, chardev, on_error)?, None));
         }
         Chardev::Pipe(path) => pipe(path).map_err(failed)?,

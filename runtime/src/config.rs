@@ -1,6 +1,7 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
 mod disk;
+mod isa;
 mod loader;
 mod net;
 mod process;
@@ -14,6 +15,7 @@ use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
 pub use crate::display::{VncPlace, VncTarget};
 pub use disk::{Cache, Disk, ImageFormat, Layers};
+pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{OnSigterm, Process};
@@ -59,12 +61,12 @@ pub struct Config {
     pub pieces: Vec<LoadedPiece>,
     /// What only RISC-V machines have.
     pub riscv: RiscvConfig,
-    /// Where the first serial port (COM1) is connected.
+    /// Where the first serial port (a PC's COM1) is connected.
     pub serial: Chardev,
-    /// The `isa-debugcon` port, when one was asked for.
-    pub debugcon: Option<Debugcon>,
-    /// The `isa-debug-exit` device, when one was asked for.
-    pub debug_exit: Option<DebugExit>,
+    /// What else is on the ISA bus; only [`MachineKind::Pc`] has one.
+    pub isa: IsaDevices,
+    /// Functions on the PCI bus that need nothing of the host; only [`MachineKind::Pc`] has one.
+    pub pci: Vec<PciDevice>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
@@ -138,8 +140,8 @@ impl Default for Config {
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
-            debugcon: None,
-            debug_exit: None,
+            isa: IsaDevices::default(),
+            pci: Vec::new(),
             virtio: Vec::new(),
             vga: VgaKind::Std,
             hpet: None,
@@ -266,6 +268,22 @@ pub struct Plug {
     pub slot: Option<u8>,
 }
 
+/// A function on the PCI bus that needs nothing of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PciDevice {
+    /// Which one.
+    pub model: PciModel,
+    /// What it is called and where it is.
+    pub plug: Plug,
+}
+
+/// What such a function is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PciModel {
+    /// `pci-testdev`.
+    Testdev,
+}
+
 /// A virtio device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VirtioDevice {
@@ -373,6 +391,8 @@ pub enum Chardev {
     Append(PathBuf),
     /// Output is discarded; there is no input.
     Null,
+    /// There is no such device.
+    None,
     /// Named pipes of this name and `.in` and `.out`, or one for both directions.
     Pipe(PathBuf),
     /// A pseudo-terminal, whose name is told when it is made.
@@ -419,6 +439,7 @@ impl fmt::Display for Chardev {
             Chardev::Udp { local, remote } => write!(f, "udp:{remote}@{local}"),
             Chardev::Reconnecting(place, seconds) => write!(f, "{place},reconnect={seconds}"),
             Chardev::Null => f.write_str("null"),
+            Chardev::None => f.write_str("none"),
             Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
             Chardev::Pty => f.write_str("pty"),
             Chardev::Socket(place) => place.fmt(f),
@@ -482,24 +503,6 @@ impl fmt::Display for MonitorSocket {
             MonitorSocket::Inherited { fd, server: listens, .. } => write!(f, "fd:{fd}{}", server(*listens)),
         }
     }
-}
-
-/// An `isa-debugcon` device: bytes written to a port appear on a character device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Debugcon {
-    /// I/O port.
-    pub iobase: u16,
-    /// Where the bytes go. Shares standard output with the serial port when both name it.
-    pub chardev: Chardev,
-}
-
-/// An `isa-debug-exit` device: writing `v` ends the run with exit code `(v << 1) | 1`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DebugExit {
-    /// First I/O port.
-    pub iobase: u16,
-    /// Number of ports (1 to 4); `iobase + iosize` never exceeds 0x10000.
-    pub iosize: u16,
 }
 
 bitflags::bitflags! {

@@ -14,7 +14,6 @@ use mimus_runtime::kick::Kicker;
 use mimus_softmmu::Vram;
 
 use super::ANSWER;
-use crate::host::Shared;
 use crate::input::Input;
 
 const VERSION: &[u8] = b"RFB 003.008\n";
@@ -85,8 +84,7 @@ fn looks(server: &VncServer) {
 /// Runs a case.
 pub fn run(input: &mut Input) {
     let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
-    let sink = Shared::default();
-    let mut pc = Pc::new(config, Box::new(sink.clone()), Box::new(sink));
+    let mut pc = Pc::new(config);
     let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("display memory"));
     pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), None)));
     pc.set_up_as_firmware();

@@ -20,7 +20,7 @@ const E820_RAM: u32 = 1;
 const HIGH_RAM: u64 = 1 << 32;
 
 /// The first serial port.
-const COM1: u16 = crate::uart::COM1.base;
+const COM1: u16 = crate::pc::COM_PORTS[0].iobase;
 
 /// What firmware is to know.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,16 +5,15 @@ use super::state::Devices;
 use crate::acpi_pm;
 use crate::ferr::FERR_IRQ;
 use crate::lapic::{Delivery, Destination, Lapic, Message};
+use crate::testdev::{self, PcTestdev};
 use crate::time::TimerLine;
-use crate::uart::COM1;
 
 /// An ISA interrupt line and what drives it.
 type IrqSource = (u8, fn(&Devices) -> bool);
 
 /// The ISA interrupt lines that follow the level of a device's output. The timer's is driven by its edges instead.
-const IRQ_SOURCES: [IrqSource; 6] = [
+const IRQ_SOURCES: [IrqSource; 5] = [
     (1, |devices| devices.i8042.irq1()),
-    (COM1.irq, |devices| devices.uart.irq()),
     (RTC_IRQ, |devices| devices.rtc.irq()),
     (acpi_pm::SCI_IRQ, |devices| devices.pm.sci()),
     (12, |devices| devices.i8042.irq12()),
@@ -78,8 +77,9 @@ impl Devices {
     /// Propagates every interrupt line from its device to the processors.
     pub(super) fn settle(&mut self) {
         let legacy = self.settle_timers();
+        let plugged = self.pci_irqs | self.plugged_lines();
         let sources = IRQ_SOURCES.iter().filter(|(_, level)| level(self));
-        let levels = sources.fold(self.pci_irqs, |lines, (irq, _)| lines | 1 << irq);
+        let levels = sources.fold(plugged, |lines, (irq, _)| lines | 1 << irq);
         let apart = if legacy { TIMER_AND_CASCADE | RTC_LINE } else { TIMER_AND_CASCADE };
         let mut changed = (levels ^ self.isa_lines) & !apart;
         while changed != 0 {
@@ -99,6 +99,19 @@ impl Devices {
                 self.ioapic.accepted(pin);
             }
         }
+    }
+
+    /// The ISA interrupt lines that plugged-in devices assert, bit by number. The test device's lines beyond them go to the I/O
+    /// APIC only.
+    fn plugged_lines(&mut self) -> u16 {
+        let test = self.testdev.as_ref().map_or(0, PcTestdev::lines);
+        if self.testdev.is_some() {
+            for pin in 16..testdev::IRQ_LINES as u8 {
+                self.ioapic.set_pin(pin, test >> pin & 1 != 0);
+            }
+        }
+        let serial = self.uarts.iter().filter(|uart| uart.irq()).map(|uart| uart.config().irq);
+        serial.fold(test as u16, |lines, irq| lines | 1 << irq)
     }
 
     /// Drives the lines that follow a timer's edges; whether the clock's is one of them.

@@ -1,13 +1,15 @@
 //! The board: the devices of a PC, their ports and their interrupt lines.
 
+mod isa;
 mod lines;
+mod ports;
 mod state;
 
 use crate::acpi_pm::{self, AcpiPm};
-use crate::debug::{DEBUGCON_MAGIC, PostCode, debug_exit_code};
+use crate::debug::PostCode;
 use crate::dma::Dma;
-use crate::ferr::{FERR_PORT, FerrLatch};
-use crate::fw_cfg::{self, FwCfg};
+use crate::ferr::FerrLatch;
+use crate::fw_cfg::FwCfg;
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
 use crate::ioapic::{self, IoApic};
@@ -17,8 +19,12 @@ use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
+use crate::testdev::PcTestdev;
 use crate::time::earlier;
-use crate::uart::{COM1, Uart};
+use crate::uart::Uart;
+use isa::Debugcon;
+pub use isa::{COM_PORTS, SerialPort};
+use ports::{PORTS, PortDevice, PortRange};
 use serde::{Deserialize, Serialize};
 use state::Devices;
 pub use state::{PcState, StateError};
@@ -34,10 +40,6 @@ pub struct PcConfig {
     pub tsc_hz: u64,
     /// What the real-time clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
     pub unix_time_at_power_on: u64,
-    /// First port and number of ports of the debug exit device.
-    pub debug_exit: Option<(u16, u16)>,
-    /// The port of the debug console.
-    pub debugcon: Option<u16>,
 }
 
 /// Where a device's characters go on the host side: a terminal, a file, nowhere.
@@ -63,94 +65,13 @@ pub fn low_ram_size(ram_size: u64) -> u64 {
     if ram_size >= 0xe000_0000 { 0xc000_0000 } else { ram_size }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PortDevice {
-    Dma,
-    Pic,
-    Pit,
-    KeyboardData,
-    PortB,
-    KeyboardCommand,
-    RtcIndex,
-    RtcData,
-    PostCode,
-    Port92,
-    Smi,
-    Uart,
-    Pm,
-    Pci,
-    Gpe,
-    Ferr,
-    FwCfg,
-    DebugExit,
-    DebugCon,
-}
-
-impl PortDevice {
-    /// What monitors call it.
-    fn name(self) -> &'static str {
-        match self {
-            PortDevice::Dma => "dma",
-            PortDevice::Pic => "pic",
-            PortDevice::Pit => "pit",
-            PortDevice::KeyboardData => "i8042-data",
-            PortDevice::PortB => "port-b",
-            PortDevice::KeyboardCommand => "i8042-cmd",
-            PortDevice::RtcIndex => "rtc-index",
-            PortDevice::RtcData => "rtc",
-            PortDevice::PostCode => "post-code",
-            PortDevice::Port92 => "port92",
-            PortDevice::Smi => "apm",
-            PortDevice::Uart => "serial",
-            PortDevice::Pm => "piix4-pm",
-            PortDevice::Pci => "pci-conf",
-            PortDevice::Gpe => "acpi-gpe0",
-            PortDevice::Ferr => "ferr",
-            PortDevice::FwCfg => "fwcfg",
-            PortDevice::DebugExit => "isa-debug-exit",
-            PortDevice::DebugCon => "isa-debugcon",
-        }
-    }
-
-    /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
-    fn is_wide(self) -> bool {
-        matches!(self, PortDevice::Pci | PortDevice::Pm | PortDevice::FwCfg | PortDevice::DebugExit)
-    }
-}
-
-/// First and last port, and who answers there.
-type PortRange = (u16, u16, PortDevice);
-
-/// The fixed ports, in order.
-const PORTS: [PortRange; 20] = [
-    (0x00, 0x0f, PortDevice::Dma),
-    (0x20, 0x21, PortDevice::Pic),
-    (0x40, 0x43, PortDevice::Pit),
-    (0x60, 0x60, PortDevice::KeyboardData),
-    (0x61, 0x61, PortDevice::PortB),
-    (0x64, 0x64, PortDevice::KeyboardCommand),
-    (0x70, 0x70, PortDevice::RtcIndex),
-    (0x71, 0x71, PortDevice::RtcData),
-    (0x80, 0x80, PortDevice::PostCode),
-    (0x81, 0x8f, PortDevice::Dma),
-    (0x92, 0x92, PortDevice::Port92),
-    (0xa0, 0xa1, PortDevice::Pic),
-    (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
-    (0xc0, 0xdf, PortDevice::Dma),
-    (FERR_PORT, FERR_PORT, PortDevice::Ferr),
-    (COM1.base, COM1.base + 7, PortDevice::Uart),
-    (0x4d0, 0x4d1, PortDevice::Pic),
-    (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
-    (0xcf8, 0xcff, PortDevice::Pci),
-    (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
-];
-
 /// A PC without its processors and RAM.
 pub struct Pc {
     config: PcConfig,
     ports: Vec<PortRange>,
-    serial: Box<dyn CharSink>,
-    debugcon: Box<dyn CharSink>,
+    /// Where the serial ports send to, in their order.
+    serials: Vec<Box<dyn CharSink>>,
+    debugcons: Vec<Debugcon>,
     bus: Bus,
     fw_cfg: Option<FwCfg>,
     /// Messages on their way; empty between accesses.
@@ -161,23 +82,13 @@ pub struct Pc {
 }
 
 impl Pc {
-    /// A machine that has just been switched on. `serial` takes what COM1 sends, `debugcon` what the debug console
-    /// gets.
-    pub fn new(config: PcConfig, serial: Box<dyn CharSink>, debugcon: Box<dyn CharSink>) -> Pc {
+    /// A machine that has just been switched on, with what every PC has.
+    pub fn new(config: PcConfig) -> Pc {
         let cpus = config.cpus.max(1);
         let config = PcConfig { cpus, ..config };
-        // Configured ports come first: who asks for one wants it there.
-        let mut ports = Vec::new();
-        if let Some((base, size)) = config.debug_exit {
-            ports.push((base, base.saturating_add(size.max(1) - 1), PortDevice::DebugExit));
-        }
-        if let Some(port) = config.debugcon {
-            ports.push((port, port, PortDevice::DebugCon));
-        }
-        ports.extend(PORTS);
         let devices = Devices {
             now: 0,
-            uart: Uart::new(COM1),
+            uarts: Vec::new(),
             pic: Pic::new(),
             pit: Pit::new(),
             hpet: None,
@@ -189,15 +100,16 @@ impl Pc {
             pm: AcpiPm::new(),
             ferr: FerrLatch::default(),
             post_code: PostCode::default(),
+            testdev: None,
             isa_lines: 0,
             pci_irqs: 0,
             event: None,
         };
         Pc {
             config,
-            ports,
-            serial,
-            debugcon,
+            ports: PORTS.to_vec(),
+            serials: Vec::new(),
+            debugcons: Vec::new(),
             bus: Bus::new(),
             fw_cfg: None,
             messages: Vec::new(),
@@ -348,6 +260,8 @@ impl Pc {
             u64::from(self.devices.ioapic.read(offset & !3) >> shift)
         } else if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
             hpet.read(now, offset, size)
+        } else if let (Some(device), Some(offset)) = (&self.devices.testdev, PcTestdev::offset(gpa)) {
+            device.read(offset, size)
         } else {
             self.bus.access_read(now, Space::Memory, gpa, size).unwrap_or(u64::MAX)
         };
@@ -363,9 +277,12 @@ impl Pc {
         let lapic = lapic.and_then(|lapic| Some((lapic.page_offset(gpa)?, lapic)));
         let ioapic = ioapic_offset(gpa);
         if lapic.is_none() && ioapic.is_none() {
-            match hpet_at(&mut self.devices.hpet, gpa) {
-                Some((hpet, offset)) => hpet.write(now, offset, size, value),
-                None => _ = self.bus.access_write(now, Space::Memory, gpa, size, value),
+            if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
+                hpet.write(now, offset, size, value);
+            } else if let (Some(device), Some(offset)) = (&mut self.devices.testdev, PcTestdev::offset(gpa)) {
+                device.write(offset, size, value);
+            } else {
+                self.bus.access_write(now, Space::Memory, gpa, size, value);
             }
         } else if size < 4 || gpa & 3 != 0 {
             tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
@@ -513,26 +430,6 @@ impl Pc {
         self.lapic(cpu).map_or(0, Lapic::tsc_deadline)
     }
 
-    /// How many bytes COM1 can take now.
-    pub fn serial_room(&self) -> usize {
-        self.devices.uart.room()
-    }
-
-    /// Receives `bytes` at COM1 and returns how many of them it took.
-    pub fn serial_receive(&mut self, now: u64, bytes: &[u8]) -> usize {
-        self.set_now(now);
-        let count = self.devices.uart.receive(bytes);
-        self.settle();
-        count
-    }
-
-    /// Receives a break at COM1.
-    pub fn serial_break(&mut self, now: u64) {
-        self.set_now(now);
-        self.devices.uart.receive_break();
-        self.settle();
-    }
-
     /// A key of the keyboard is pressed or released.
     pub fn key(&mut self, now: u64, key: Key, down: bool) {
         let now = self.set_now(now);
@@ -610,7 +507,10 @@ impl Pc {
     pub fn reset(&mut self, now: u64) {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        devices.uart.reset();
+        devices.uarts.iter_mut().for_each(Uart::reset);
+        if let Some(device) = &mut devices.testdev {
+            *device = PcTestdev::new();
+        }
         devices.pic = Pic::new();
         devices.pit = Pit::new();
         devices.pit.advance(now);
@@ -658,104 +558,6 @@ impl Pc {
         }
         self.devices.pci_irqs = self.bus.isa_irqs();
         self.devices.settle();
-    }
-
-    /// The first port of the range that `port` is in, and its device.
-    fn route(&self, port: u16) -> Option<(u16, PortDevice)> {
-        let range = self.ports.iter().find(|(first, last, _)| (*first..=*last).contains(&port));
-        let pm = || {
-            let base = self.bus.chipset().pm_base()?;
-            (base..base.saturating_add(acpi_pm::PM_LENGTH)).contains(&port).then_some((base, PortDevice::Pm))
-        };
-        range.map(|(first, _, device)| (*first, *device)).or_else(pm)
-    }
-
-    fn read_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8) -> u32 {
-        let devices = &mut self.devices;
-        let [low, _] = offset.to_le_bytes();
-        let byte = match device {
-            PortDevice::Pm => return devices.pm.read(now, offset, size),
-            PortDevice::Pci => return self.bus.read(low, size),
-            PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
-            PortDevice::DebugExit => 0,
-            PortDevice::DebugCon => DEBUGCON_MAGIC,
-            PortDevice::Dma => devices.dma.read(port),
-            PortDevice::Pic => devices.pic.read(port),
-            PortDevice::Pit => devices.pit.read(now, low),
-            PortDevice::PortB => devices.pit.read_port_b(now),
-            PortDevice::KeyboardData => {
-                let data = devices.i8042.read_data();
-                self.settle_i8042();
-                data
-            }
-            PortDevice::KeyboardCommand => devices.i8042.read_status(),
-            PortDevice::Port92 => devices.i8042.read_port_92(),
-            // The index can not be read back.
-            PortDevice::RtcIndex => 0xff,
-            PortDevice::RtcData => devices.rtc.read(now),
-            PortDevice::PostCode => devices.post_code.read(),
-            PortDevice::Smi => devices.pm.read_smi(offset),
-            PortDevice::Gpe => 0,
-            PortDevice::Ferr => 0xff,
-            PortDevice::Uart => devices.uart.read(low),
-        };
-        u32::from(byte)
-    }
-
-    fn write_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8, value: u32) {
-        let devices = &mut self.devices;
-        let [low, _] = offset.to_le_bytes();
-        let [byte, ..] = value.to_le_bytes();
-        match device {
-            PortDevice::Pm => {
-                devices.pm.write(now, offset, size, value);
-                if devices.pm.take_power_off() {
-                    devices.request(PcEvent::PowerOff);
-                }
-            }
-            PortDevice::Pci => {
-                if self.bus.write(low, size, value) {
-                    devices.request(PcEvent::Reset);
-                }
-            }
-            PortDevice::FwCfg => {
-                if let Some(device) = &mut self.fw_cfg {
-                    device.write(offset, size, value);
-                }
-            }
-            PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
-            PortDevice::DebugCon => self.debugcon.write(&[byte]),
-            PortDevice::Dma => devices.dma.write(port, byte),
-            PortDevice::Pic => devices.pic.write(port, byte),
-            PortDevice::Pit => devices.pit.write(now, low, byte),
-            PortDevice::PortB => devices.pit.write_port_b(now, byte),
-            PortDevice::KeyboardData => {
-                devices.i8042.write_data(byte);
-                self.settle_i8042();
-            }
-            PortDevice::KeyboardCommand => {
-                devices.i8042.write_command(byte);
-                self.settle_i8042();
-            }
-            PortDevice::Port92 => {
-                devices.i8042.write_port_92(byte);
-                self.settle_i8042();
-            }
-            PortDevice::RtcIndex => devices.rtc.write_index(byte),
-            PortDevice::RtcData => devices.rtc.write(now, byte),
-            PortDevice::PostCode => devices.post_code.write(byte),
-            PortDevice::Smi => devices.pm.write_smi(offset, byte),
-            PortDevice::Ferr => devices.ferr.write(),
-            // No event, so no status to clear and nothing to enable.
-            PortDevice::Gpe => {}
-            PortDevice::Uart => {
-                devices.uart.write(low, byte);
-                devices.settle();
-                if let Some(byte) = devices.uart.transmit() {
-                    self.serial.write(&[byte]);
-                }
-            }
-        }
     }
 
     /// Lets the interrupt lines fall before the next byte raises them.

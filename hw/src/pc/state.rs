@@ -14,18 +14,19 @@ use crate::pci::BusData;
 use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
-use crate::uart::{COM1, Uart};
+use crate::testdev::PcTestdev;
+use crate::uart::{Uart, UartConfig};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Devices {
     /// Guest nanoseconds since power-on, as far as the board knows.
     pub(super) now: u64,
-    pub(super) uart: Uart,
+    pub(super) uarts: Vec<Uart>,
     pub(super) pic: Pic,
     pub(super) pit: Pit,
     pub(super) hpet: Option<Hpet>,
@@ -37,6 +38,7 @@ pub(super) struct Devices {
     pub(super) pm: AcpiPm,
     pub(super) ferr: FerrLatch,
     pub(super) post_code: PostCode,
+    pub(super) testdev: Option<PcTestdev>,
     /// The ISA interrupt lines as last driven, bit by number.
     pub(super) isa_lines: u16,
     /// The lines among them that PCI functions assert.
@@ -98,7 +100,8 @@ impl Pc {
             ("amount of RAM", state.ram_size == self.config.ram_size),
             ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
             ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
-            ("serial port", devices.uart.config() == COM1),
+            ("set of serial ports", serial_ports(&devices).eq(serial_ports(&self.devices))),
+            ("set of test devices", devices.testdev.is_some() == self.devices.testdev.is_some()),
             ("set of timers", devices.hpet.is_some() == self.devices.hpet.is_some()),
             ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
             ("set of PCI functions", self.bus.fits(&state.bus)),
@@ -109,7 +112,8 @@ impl Pc {
         }
         for (what, well_formed) in [
             ("clock", devices.rtc.is_well_formed()),
-            ("serial port", devices.uart.is_well_formed()),
+            ("serial ports", devices.uarts.iter().all(Uart::is_well_formed)),
+            ("test device", devices.testdev.as_ref().is_none_or(PcTestdev::is_well_formed)),
             ("keyboard controller", devices.i8042.is_well_formed()),
         ] {
             if !well_formed {
@@ -125,21 +129,19 @@ impl Pc {
     }
 }
 
+fn serial_ports(devices: &Devices) -> impl Iterator<Item = UartConfig> + '_ {
+    devices.uarts.iter().map(Uart::config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CharSink, PcConfig};
-
-    struct Null;
-
-    impl CharSink for Null {
-        fn write(&mut self, _bytes: &[u8]) {}
-    }
+    use crate::PcConfig;
 
     #[test]
     fn a_malformed_device_is_refused_and_nothing_changes() {
         let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
-        let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
+        let mut pc = Pc::new(config);
         pc.advance(1_000);
         let good = pc.save();
         let mut bad = good.clone();

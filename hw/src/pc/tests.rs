@@ -21,18 +21,20 @@ const IOAPIC: u64 = 0xfec0_0000;
 const MS: u64 = 1_000_000;
 
 fn config(cpus: u8) -> PcConfig {
-    PcConfig {
-        ram_size: 512 << 20,
-        cpus,
-        tsc_hz: 2_000_000_000,
-        unix_time_at_power_on: 1_700_000_000,
-        debug_exit: Some((0xf4, 4)),
-        debugcon: Some(0xe9),
-    }
+    PcConfig { ram_size: 512 << 20, cpus, tsc_hz: 2_000_000_000, unix_time_at_power_on: 1_700_000_000 }
+}
+
+/// With a serial port and the debugging ports.
+fn board(cpus: u8, serial: &Sink, console: &Sink) -> Pc {
+    let mut pc = Pc::new(config(cpus));
+    pc.plug_serial(COM_PORTS[0], Box::new(serial.clone()));
+    pc.plug_debugcon(0xe9, 0xe9, Box::new(console.clone()));
+    pc.plug_debug_exit(0xf4, 4);
+    pc
 }
 
 fn pc(cpus: u8) -> Pc {
-    let mut pc = Pc::new(config(cpus), Box::new(Sink::default()), Box::new(Sink::default()));
+    let mut pc = board(cpus, &Sink::default(), &Sink::default());
     pc.set_up_as_firmware();
     pc
 }
@@ -173,7 +175,7 @@ fn ext_int_through_the_ioapic() {
 #[test]
 fn serial_port_sends_receives_and_interrupts() {
     let (serial, console) = (Sink::default(), Sink::default());
-    let mut p = Pc::new(config(1), Box::new(serial.clone()), Box::new(console.clone()));
+    let mut p = board(1, &serial, &console);
     p.set_up_as_firmware();
     init_pics(&mut p, 0xef, 0xff);
     for byte in *b"hi" {
@@ -190,8 +192,8 @@ fn serial_port_sends_receives_and_interrupts() {
     assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
     assert_eq!(inb(&mut p, 0x3fa), 0x02);
     outb(&mut p, 0x20, 0x20);
-    assert_eq!(p.serial_room(), 1);
-    assert_eq!(p.serial_receive(0, b"abc"), 1);
+    assert_eq!(p.serial_room(0), 1);
+    assert_eq!(p.serial_receive(0, 0, b"abc"), 1);
     assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
     assert_eq!(inb(&mut p, 0x3f8), b'a');
     outb(&mut p, 0xe9, b'd');
@@ -206,7 +208,7 @@ fn a_string_of_reads_is_as_many_reads() {
     outb(&mut p, 0x3fa, 0x01);
     outb(&mut p, 0x3f9, 0x01);
     outb(&mut p, 0x3fc, 0x08);
-    assert_eq!(p.serial_receive(0, b"abcdef"), 6);
+    assert_eq!(p.serial_receive(0, 0, b"abcdef"), 6);
     p.advance(1_000_000_000);
     assert!(p.interrupt_pending(0));
     let mut bytes = [0; 6];
@@ -422,7 +424,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 7 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 8 }));
 }
 
 /// A xorshift generator: the same traffic on every run.
@@ -485,7 +487,7 @@ fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
                 }
                 9 => p.set_tsc_deadline(cpu, now, value >> 3, random.next() >> random.below(64)),
                 10 => {
-                    p.serial_receive(now, &value.to_le_bytes());
+                    p.serial_receive(0, now, &value.to_le_bytes());
                 }
                 _ => {
                     p.take_event();
@@ -509,7 +511,7 @@ fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
 #[test]
 fn pci_interrupts_by_pin_and_by_message() {
     use crate::pci::testing::Probe;
-    let mut p = Pc::new(config(1), Box::new(Sink::default()), Box::new(Sink::default()));
+    let mut p = Pc::new(config(1));
     let devfn = p.plug(None, Box::new(Probe::new())).unwrap();
     p.set_up_as_firmware();
     lapic_write(&mut p, 0, 0xf0, 0x1ff);
@@ -546,7 +548,7 @@ const HPET: u64 = 0xfed0_0000;
 
 /// A machine whose event timer 0, or 1, has a period of 1 ms and the place of the timer, or the clock.
 fn pc_with_hpet(timer: u64) -> Pc {
-    let mut p = Pc::new(config(1), Box::new(Sink::default()), Box::new(Sink::default()));
+    let mut p = board(1, &Sink::default(), &Sink::default());
     p.plug_hpet();
     p.set_up_as_firmware();
     let registers = HPET + 0x100 + 0x20 * timer;
@@ -629,4 +631,55 @@ fn a_reset_stops_the_event_timer_and_masks_dma() {
     p.reset(MS);
     assert_eq!((p.mmio_read(2 * MS, 0, HPET + 0xf0, 8), p.next_deadline()), (0, None));
     assert_eq!((inb(&mut p, 0x0f), inb(&mut p, 0x87)), (0xff, 0));
+}
+
+#[test]
+fn serial_ports_share_lines_and_are_apart() {
+    let sinks: [Sink; 4] = Default::default();
+    let mut p = Pc::new(config(1));
+    for (port, sink) in COM_PORTS.into_iter().zip(&sinks) {
+        p.plug_serial(port, Box::new(sink.clone()));
+    }
+    p.set_up_as_firmware();
+    init_pics(&mut p, 0xe7, 0xff);
+    for (port, byte) in COM_PORTS.into_iter().zip(*b"abcd") {
+        outb(&mut p, port.iobase, byte);
+        outb(&mut p, port.iobase + 1, 1);
+    }
+    assert_eq!(sinks.each_ref().map(Sink::text), [b"a", b"b", b"c", b"d"]);
+    for (index, vector) in [(2, 0x34), (3, 0x33)] {
+        assert_eq!(p.serial_receive(index, 0, b"x"), 1);
+        assert_eq!(p.acknowledge_interrupt(0), Some(vector));
+        assert_eq!((inb(&mut p, COM_PORTS[index].iobase), inb(&mut p, COM_PORTS[index - 2].iobase)), (b'x', 0));
+        outb(&mut p, 0x20, 0x20);
+    }
+    assert_eq!((p.serial_room(4), p.serial_receive(4, 0, b"x")), (0, 0), "there is no fifth");
+    let mut other = Pc::new(config(1));
+    assert_eq!(other.restore(p.save()), Err(StateError::Machine("set of serial ports")));
+}
+
+/// What kernels' unit tests do with it.
+#[test]
+fn the_test_device_drives_lines_and_keeps_data() {
+    let mut p = pc(1);
+    p.plug_testdev();
+    init_pics(&mut p, 0xfb, 0xbf);
+    lapic_write(&mut p, 0, 0xf0, 0x1ff);
+    outb(&mut p, 0x200e, 1);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x3e));
+    outb(&mut p, 0x200e, 0);
+    redirect(&mut p, 0x14, 0x60);
+    outb(&mut p, 0x2014, 1);
+    assert_eq!(p.acknowledge_interrupt(0), Some(0x60));
+    p.port_write(0, 0xe0, 4, 0x1234_5678);
+    assert_eq!((p.port_read(0, 0xe2, 2), p.port_read(0, 0xe8, 4)), (0x1234, 0x1234_5678));
+    p.mmio_write(0, 0, 0xff00_1000, 8, 0x1122_3344_5566_7788);
+    assert_eq!(p.mmio_read(0, 0, 0xff00_1002, 2), 0x5566);
+    let (state, mut other) = (p.save(), pc(1));
+    assert_eq!(other.restore(state.clone()), Err(StateError::Machine("set of test devices")));
+    other.plug_testdev();
+    other.restore(state).unwrap();
+    assert_eq!(other.mmio_read(0, 0, 0xff00_1000, 4), 0x5566_7788);
+    p.reset(0);
+    assert_eq!(p.port_read(0, 0xe0, 4), 0);
 }

@@ -7,6 +7,7 @@
 mod chipset;
 mod config;
 mod msi;
+mod testdev;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub use config::{
     Window,
 };
 pub use msi::{Msi, MsiMessage, Msix, MsixData};
+pub use testdev::PciTestdev;
 
 /// Addresses that a function answers to wherever its base address registers are: ports and memory of older buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -154,17 +154,11 @@ impl Function for StdVga {
 mod tests {
     use super::*;
     use crate::vga::VRAM_SIZE;
-    use crate::{CharSink, Pc, PcConfig};
-
-    struct Null;
-
-    impl CharSink for Null {
-        fn write(&mut self, _bytes: &[u8]) {}
-    }
+    use crate::{Pc, PcConfig};
 
     fn pc() -> (Pc, Arc<Vram>) {
         let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
-        let mut pc = Pc::new(config, Box::new(Null), Box::new(Null));
+        let mut pc = Pc::new(config);
         let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("16 MiB"));
         let rom = vec![0x55, 0xaa, 0x4e];
         assert_eq!(pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), Some(rom)))), Some(DEVFN));

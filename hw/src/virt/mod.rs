@@ -71,7 +71,7 @@ const CONTEXTS: usize = 2;
 /// How often the words of the host-target interface are looked at, in nanoseconds.
 const HTIF_PERIOD: u64 = 1_000_000;
 
-const SERIAL: UartConfig = UartConfig { base: 0, irq: UART_IRQ as u8, out2_gates: false };
+const SERIAL: UartConfig = UartConfig { base: 0, irq: UART_IRQ as u8 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {

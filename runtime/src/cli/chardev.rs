@@ -1,12 +1,12 @@
-//! Character devices: `-chardev` and who refers to it, `-serial`, `-debugcon`.
+//! Character devices: `-chardev` and who refers to it.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use super::{CliError, DEBUGCON_PORT, Given, Refused, Stop, argv, debugcon_port, monitors, utf8};
-use crate::config::{Chardev, Config, Debugcon, MonitorSocket, VirtioDevice};
+use super::{CliError, Given, Refused, Stop, argv, monitors, utf8};
+use crate::config::{Chardev, Config, MonitorSocket, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -293,49 +293,6 @@ pub(super) fn is_stdio(chardev: &Chardev) -> bool {
     matches!(chardev.plain(), Chardev::Stdio { .. })
 }
 
-/// Reads `-serial` and `-debugcon`.
-pub(super) fn serial(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
-    let nographic = config.nographic;
-    let mut explicit = |name: &'static str| -> Result<Option<Chardev>, CliError> {
-        let mut all = given.all(name);
-        let first = all.next().map(|value| parse(name, value, nographic, chardevs)).transpose()?;
-        match all.next() {
-            Some(_) => Err(CliError::new(format!("-{name}"), "more than one is not supported yet")),
-            None => Ok(first),
-        }
-    };
-    let serial = explicit("serial")?;
-    let debugcon = explicit("debugcon")?;
-    for (option, chardev) in [("-serial", &serial), ("-debugcon", &debugcon)] {
-        if config.curses && chardev.as_ref().is_some_and(is_stdio) {
-            return Err(CliError::new(option, "stdio is where -display curses draws"));
-        }
-    }
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if is_stdio(chardev));
-    let taken = config.virtio.iter().any(console);
-    if taken && config.curses {
-        return Err(CliError::new("-chardev stdio", "stdio is where -display curses draws"));
-    }
-    if taken && serial.as_ref().is_some_and(is_stdio) {
-        return Err(CliError::new("-serial", "cannot use stdio by multiple character devices"));
-    }
-    config.serial = match serial {
-        Some(chardev) => chardev,
-        None if taken || given.flag("nodefaults") => Chardev::Null,
-        None if config.nographic => Chardev::Stdio { mux: true },
-        // In QEMU the port would be in a window beside the screen.
-        None if given.one("display").is_some() || given.one("vnc").is_some() => Chardev::Null,
-        None => Chardev::Stdio { mux: false },
-    };
-    let iobase = debugcon_port(given)?;
-    if debugcon.is_none() && iobase.is_some() {
-        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
-    }
-    let iobase = iobase.unwrap_or(DEBUGCON_PORT);
-    config.debugcon = debugcon.map(|chardev| Debugcon { iobase, chardev });
-    Ok(())
-}
-
 /// Reads `-mon`: monitors on character devices.
 pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
     const KEYS: &[Key] = &[
@@ -375,7 +332,8 @@ fn udp(option: &str, address: &str) -> Result<Chardev, CliError> {
     Ok(Chardev::Udp { local: end(local, "0.0.0.0")?, remote: end(remote, monitors::LOOPBACK)? })
 }
 
-fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) -> Result<Chardev, CliError> {
+/// Parses a character device as `-serial` and its kin have it.
+pub(super) fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) -> Result<Chardev, CliError> {
     let option = format!("-{name}");
     for (prefix, make) in [("file:", Chardev::File as fn(PathBuf) -> Chardev), ("pipe:", Chardev::Pipe)] {
         if let Some(file) = argv::strip_prefix(value, prefix) {
@@ -391,11 +349,12 @@ fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut Chardevs) ->
         false => text == *known,
     };
     let supported = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
-         chardev:ID, null)";
+         chardev:ID, null, none)";
     match &*text {
         "stdio" => Ok(Chardev::Stdio { mux: nographic }),
         "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
-        "none" | "null" | "mon:null" | "/dev/null" => Ok(Chardev::Null),
+        "null" | "mon:null" | "/dev/null" => Ok(Chardev::Null),
+        "none" => Ok(Chardev::None),
         "pty" => Ok(Chardev::Pty),
         _ if let Some((kind @ ("unix" | "tcp" | "telnet"), address)) = utf8(name, value)?.split_once(':') => {
             Ok(match monitors::socket(&option, kind, address, monitors::MONITOR)? {

@@ -331,9 +331,32 @@ pub(super) const DEVICE: Family = Family {
             &[
                 key("iobase", Kind::Number(0, 0xffff), "first I/O port, default 0x501"),
                 key("iosize", Kind::Number(1, 4), "number of ports, default 2"),
-                key_later("id"),
+                ID,
             ],
         ),
+        yes(
+            "isa-debugcon",
+            "a port that sends what is written to it",
+            &[
+                key("chardev", Kind::Text("the id of a -chardev"), "where it sends to"),
+                key("iobase", Kind::Number(0, 0xffff), "I/O port, default 0xe9"),
+                key("readback", Kind::Number(0, 0xff), "what the port reads as, default 0xe9"),
+                ID,
+            ],
+        ),
+        yes(
+            "isa-serial",
+            "a serial port",
+            &[
+                key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
+                key("index", Kind::Number(0, 3), "which of the four usual places, default the first free one"),
+                key("iobase", Kind::Number(0, 0xffff), "first I/O port"),
+                key("irq", Kind::Number(0, 15), "interrupt line"),
+                ID,
+            ],
+        ),
+        yes("pc-testdev", "ports, memory and interrupt lines for tests of kernels", &[ID]),
+        yes("pci-testdev", "a PCI function for tests of single accesses", &[ID, ADDR, PCI_BUS, key_later("membar")]),
         yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
         yes("virtio-net-pci", "a network adapter, virtio", PCI_ADAPTER),
         alias("virtio-net", "virtio-net-pci"),
@@ -348,11 +371,6 @@ pub(super) const DEVICE: Family = Family {
         yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, key_later("rng")]),
         alias("virtio-rng", "virtio-rng-pci"),
         LOADER,
-        Choice {
-            name: "isa-debugcon",
-            help: "",
-            offer: Offer::Instead("use -debugcon, which is this device at port 0xe9"),
-        },
     ],
 };
 
@@ -543,7 +561,6 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     later("kvaser_pci"),
     later("mc146818rtc"),
     later("mioe3680_pci"),
-    later("pc-testdev"),
     later("pcm3680_pci"),
     later("pvrdma"),
     later("rocker"),

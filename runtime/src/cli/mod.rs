@@ -12,6 +12,7 @@ mod display;
 mod error;
 mod families;
 mod help;
+mod isa;
 mod json;
 mod keyval;
 mod loader;
@@ -39,8 +40,7 @@ pub use surface::surface;
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{
-    Bios, Boot, Chardev, Config, DebugExit, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug,
-    VirtioDevice,
+    Bios, Boot, Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VirtioDevice,
 };
 use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
@@ -277,10 +277,11 @@ fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config
     let mut networks = networks(given, refused)?;
     config.nics = Vec::new();
     refused.note(adapters(arch, &mut networks, config))?;
-    let mut chardevs = chardev::Chardevs::parse(given, refused)?;
+    let (mut chardevs, mut serials) = (chardev::Chardevs::parse(given, refused)?, isa::Serials::default());
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
-        let mut hosts = Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs };
+        let mut hosts =
+            Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs, serials: &mut serials };
         device(text, arch, family, &mut hosts, config)
     })?;
     config.ide = refused.note(disks.finish())?.unwrap_or_default();
@@ -293,7 +294,7 @@ fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config
         config.nics = Config::default().nics;
     }
     refused.note(display::parse(given, arch, config))?;
-    refused.note(chardev::serial(given, &mut chardevs, config))?;
+    refused.note(isa::ports(given, arch, serials, &mut chardevs, config))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;
     refused.note(process::parse(given, config))?;
@@ -416,6 +417,7 @@ fn check_ids(config: &Config) -> Result<(), CliError> {
         IdeDrive::CdRom { plug, .. } => plug,
     });
     let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.virtio.iter().map(VirtioDevice::plug)).chain(ide);
+    let plugs = plugs.chain(isa::plugs(config));
     let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
@@ -437,10 +439,11 @@ struct Hosts<'a> {
     disks: &'a mut disks::Disks,
     networks: &'a mut net::Networks,
     chardevs: &'a mut chardev::Chardevs,
+    serials: &'a mut isa::Serials,
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, networks, chardevs } = hosts;
+    let Hosts { disks, networks, chardevs, serials } = hosts;
     let (name, values) = choose(family, text, None)?;
     let option = format!("-device {name}");
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
@@ -475,26 +478,8 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
     if name == "virtconsole" {
         return Ok(chardev::virtconsole(&option, &values, chardevs, config)?);
     }
-    let port = |key: &str, default: u16| {
-        values
-            .number(key)
-            .map_or(Ok(default), u16::try_from)
-            .map_err(|_| CliError::new(&option, format!("{key}: out of range")))
-    };
-    // QEMU's defaults.
-    let exit = DebugExit { iobase: port("iobase", 0x501)?, iosize: port("iosize", 2)? };
-    if u32::from(exit.iobase) + u32::from(exit.iosize) > 0x1_0000 {
-        let message = format!("iobase={:#x},iosize={} reaches past port 0xffff", exit.iobase, exit.iosize);
-        return Err(CliError::new(option, message).into());
-    }
-    if config.debug_exit.replace(exit).is_some() {
-        return Err(CliError::new(option, "more than one is not supported yet").into());
-    }
-    Ok(())
+    Ok(isa::device(name, &option, &values, (serials, chardevs), config)?)
 }
-
-/// The port of QEMU's `-debugcon`.
-const DEBUGCON_PORT: u16 = 0xe9;
 
 fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
     config.bios = match given.path("bios")? {
@@ -567,27 +552,6 @@ fn boot_order(texts: Vec<&str>) -> Result<Boot, CliError> {
         boot.splash_time = time;
     }
     Ok(boot)
-}
-
-/// The port of `-debugcon`, if `-global` moves it.
-fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
-    let mut port = None;
-    for value in given.all("global") {
-        let text = utf8("global", value)?;
-        if text.starts_with(display::GLOBAL) || text.starts_with(LEGACY) {
-            continue;
-        }
-        let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
-            let supported = format!("isa-debugcon.iobase=PORT, {LEGACY}on|off, {}", display::GLOBALS);
-            CliError::new("-global", format!("'{text}' is not supported yet (supported: {supported})"))
-        })?;
-        let parsed = match number.strip_prefix("0x") {
-            Some(digits) => u16::from_str_radix(digits, 16),
-            None => number.parse(),
-        };
-        port = Some(parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?);
-    }
-    Ok(port)
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

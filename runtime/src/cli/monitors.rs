@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::chardev::{self, Chardevs};
 use super::keyval::{self, Item, Key, Kind};
-use super::{CliError, Given, utf8};
-use crate::config::{Chardev, Config, MonitorSocket, VirtioDevice};
+use super::{CliError, Given, isa, utf8};
+use crate::config::{Chardev, Config, MonitorSocket};
 
 /// The port of `-s`.
 const GDB_PORT: u16 = 1234;
@@ -182,9 +182,7 @@ pub(super) fn monitors(
         .flat_map(|(option, all)| all.iter().map(move |endpoint| (*option, endpoint)))
         .filter_map(|(option, endpoint)| (*endpoint == MonitorSocket::Stdio).then_some(option))
         .collect();
-    let console =
-        |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if chardev::is_stdio(chardev));
-    let serial = chardev::is_stdio(&config.serial) || config.virtio.iter().any(console);
+    let serial = isa::readers_of_stdio(config) != 0;
     match users.split_first() {
         // In QEMU the port would be in a window then.
         Some((_, [])) if serial && !explicit && !config.nographic => config.serial = Chardev::Null,

@@ -212,8 +212,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "serial",
         "DEV",
         Console,
-        "the first serial port: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the guest; default with \
-         -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID or null",
+        "a serial port, the first one first, up to four: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the \
+         guest; default with -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null or none",
     ),
     each(
         "chardev",

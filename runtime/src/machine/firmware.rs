@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mimus_hw::Pc;
 use mimus_hw::acpi_tables::AcpiConfig;
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::fw_cfg::files::{FirmwareConfig, fw_cfg};
+use mimus_hw::{COM_PORTS, Pc};
 use mimus_softmmu::{Backing, Dma, Place};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::screen::DISPLAY_HOME;
-use crate::config::{Bios, Config, VgaKind};
+use crate::config::{Bios, Chardev, Config, VgaKind};
 
 /// A piece of guest-physical memory and what it reaches: first address, size in bytes.
 pub(crate) type Piece = (u64, u64, Backing);
@@ -142,28 +142,29 @@ pub(super) fn has_hpet(config: &Config) -> bool {
 
 /// What the ACPI tables say.
 pub(super) fn acpi(config: &Config) -> AcpiConfig {
-    AcpiConfig { cpus: config.smp, vga: config.vga != VgaKind::None, hpet: has_hpet(config) }
+    let first = (config.serial != Chardev::None).then_some(COM_PORTS[0].iobase);
+    let ports: Vec<u16> = config.isa.serials.iter().map(|serial| serial.iobase).chain(first).collect();
+    AcpiConfig {
+        cpus: config.smp,
+        vga: config.vga != VgaKind::None,
+        hpet: has_hpet(config),
+        serials: COM_PORTS.map(|port| ports.contains(&port.iobase)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use mimus_hw::PcConfig;
     use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
-    use mimus_hw::{CharSink, PcConfig};
     use mimus_softmmu::Vram;
 
     use super::*;
 
-    struct Null;
-
-    impl CharSink for Null {
-        fn write(&mut self, _: &[u8]) {}
-    }
-
     fn pc() -> Pc {
         let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
-        Pc::new(config, Box::new(Null), Box::new(Null))
+        Pc::new(config)
     }
 
     fn at(pieces: &[Piece], gpa: u64) -> Backing {

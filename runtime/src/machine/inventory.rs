@@ -130,7 +130,6 @@ const PC: &[BoardDevice] = &[
     (Place::On("isa.0"), "mc146818rtc", &[], "isa irq 8"),
     (Place::On("isa.0"), "i8042", &[], "isa irqs 1,12"),
     (Place::On("isa.0"), "port92", &[], ""),
-    (Place::On("isa.0"), "isa-serial", &[], "isa irq 4"),
 ];
 
 /// And those of the RISC-V board.

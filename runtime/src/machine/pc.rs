@@ -1,6 +1,7 @@
 //! The PC.
 
 mod ide;
+mod isa;
 mod nic;
 
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use anyhow::{Context, Result};
 use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
-use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::pci::{DevFn, Function, PciTestdev};
 use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables, hpet};
 use mimus_softmmu::Vram;
@@ -25,11 +26,10 @@ use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
-use crate::config::{Config, Disk, Plug, VgaKind, VirtioDevice};
+use crate::config::{Config, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
-use crate::terminal::NullSink;
 use crate::vcpu::Vcpu;
 
 /// Chooses places on the PCI bus.
@@ -40,7 +40,7 @@ struct Places {
 
 impl Places {
     fn new(config: &Config) -> Places {
-        let plugs = config.nics.iter().map(|nic| &nic.plug);
+        let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.pci.iter().map(|device| &device.plug));
         Places {
             given: plugs.chain(config.virtio.iter().map(VirtioDevice::plug)).filter_map(|plug| plug.addr).collect(),
         }
@@ -63,6 +63,9 @@ impl Places {
         pc.plug(Some(place), function).context("no free slot of the PCI bus")
     }
 }
+
+/// The serial port that a break from the terminal goes to.
+const FIRST_SERIAL: usize = 0;
 
 /// The way to a virtio device.
 struct Slot {
@@ -142,30 +145,31 @@ impl Board for PcBoard {
 
     fn build(parts: &Parts) -> Result<(PcBoard, Box<Cpu>)> {
         let config = parts.config;
-        let (serial, typed) = parts.open("-serial", &config.serial)?;
-        let debugcon = match &config.debugcon {
-            Some(debugcon) => parts.open("-debugcon", &debugcon.chardev)?.0,
-            None => Box::new(NullSink),
-        };
         let board = PcConfig {
             ram_size: config.ram_size,
             cpus: config.smp,
             tsc_hz: TSC_HZ,
             unix_time_at_power_on: unix_time(),
-            debug_exit: config.debug_exit.map(|d| (d.iobase, d.iosize)),
-            debugcon: config.debugcon.as_ref().map(|d| d.iobase),
         };
-        let mut pc = Pc::new(board, serial, debugcon);
+        let mut pc = Pc::new(board);
         if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
         let (mut inventory, places) = (Inventory::pc(), Places::new(config));
         board_devices(config, &mut inventory);
+        let typed = isa::plug(parts, &mut pc, &mut inventory)?;
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
         // Before what takes the first free place: it has one of its own.
         let vram = parts.ram.display().cloned();
         if let Some(vram) = &vram {
             screen::plug(config, &mut pc, vram.clone())?;
+        }
+        for PciDevice { model, plug } in &config.pci {
+            let (driver, function): (_, Box<dyn Function>) = match model {
+                PciModel::Testdev => ("pci-testdev", Box::new(PciTestdev::new())),
+            };
+            let place = places.plug(&mut pc, plug, None, function)?;
+            inventory.plain(Place::Pci(place), driver, plug, &[]);
         }
         let networks = nic::plug(&config.nics, &mut pc, &places, &parts.dma(), &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
@@ -190,9 +194,7 @@ impl Board for PcBoard {
             started.start(unstarted, Slot { outside: outside.clone(), devfn })?;
         }
         let cd_roms = drives.start(&outside, &mut started.disks)?;
-        let serial = outside.clone();
-        let deliver = move |bytes: &[u8]| serial.access(|pc, now| pc.serial_receive(now, bytes));
-        started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
+        started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&outside)));
         let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
         let features = Features { tsc_hz: TSC_HZ, la57: config.cpu_features.la57, hidden: config.cpu_features.hidden };
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
@@ -265,7 +267,7 @@ impl Board for PcBoard {
     fn send_break(&self) -> impl FnMut() + Send + 'static {
         let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
         move || {
-            bus::lock(&pc).serial_break(clock.now());
+            bus::lock(&pc).serial_break(FIRST_SERIAL, clock.now());
             kicker.kick();
         }
     }
@@ -416,13 +418,6 @@ fn board_devices(config: &Config, inventory: &mut Inventory) {
     }
     if config.vga == VgaKind::Std {
         inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), "VGA", &plain, &[]);
-    }
-    if let Some(exit) = config.debug_exit {
-        let facts = [("iobase", format!("{:#x}", exit.iobase)), ("iosize", exit.iosize.to_string())];
-        inventory.plain(Place::On("isa.0"), "isa-debug-exit", &plain, &facts);
-    }
-    if let Some(debugcon) = &config.debugcon {
-        inventory.plain(Place::On("isa.0"), "isa-debugcon", &plain, &[("iobase", format!("{:#x}", debugcon.iobase))]);
     }
 }
 

@@ -6,7 +6,7 @@ use mimus_frontend::debug::Tables;
 
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{Disk, ImageFormat, MachineKind, MonitorSocket};
+use crate::config::{Chardev, Disk, ImageFormat, MonitorSocket};
 use crate::control::{Controlled, RunState, Space};
 
 /// Bytes of memory written to a file, or summed, by one command.
@@ -487,12 +487,11 @@ fn uuid(c: &mut Context<'_>) -> Outcome {
 /// Character devices: name and where they lead.
 pub(super) fn chardevs(machine: &dyn Controlled) -> Vec<(String, String)> {
     let config = machine.config();
-    let mut all = vec![("serial0".to_owned(), config.serial.to_string())];
-    if config.machine == MachineKind::Pc
-        && let Some(debugcon) = &config.debugcon
-    {
-        all.push(("debugcon".to_owned(), debugcon.chardev.to_string()));
-    }
+    let serials = config.isa.serials.iter().map(|serial| &serial.chardev);
+    let serials = [&config.serial].into_iter().chain(serials).enumerate();
+    let serials = serials.filter(|(_, chardev)| **chardev != Chardev::None);
+    let mut all: Vec<_> = serials.map(|(index, chardev)| (format!("serial{index}"), chardev.to_string())).collect();
+    all.extend(config.isa.debugcons.iter().map(|console| ("debugcon".to_owned(), console.chardev.to_string())));
     let mut add = |kind: &str, endpoints: &[MonitorSocket]| {
         let named =
             endpoints.iter().enumerate().map(|(i, endpoint)| (format!("compat_{kind}{i}"), endpoint.to_string()));

@@ -27,6 +27,44 @@ fn character_devices() {
 }
 
 #[test]
+fn serial_ports() {
+    let ports = |line: &str| {
+        let config = config_of(line);
+        let more = config.isa.serials.into_iter().map(|serial| (serial.iobase, serial.irq, serial.chardev.to_string()));
+        (config.serial.to_string(), more.collect::<Vec<_>>())
+    };
+    let row = |iobase: u16, irq: u8, name: &str| (iobase, irq, name.to_owned());
+    let devices = "-chardev null,id=a -chardev pty,id=b -chardev file,path=f,id=c";
+    assert_eq!(
+        ports("-serial stdio -serial null -serial none -serial pty"),
+        ("stdio".to_owned(), vec![row(0x2f8, 3, "null"), row(0x2e8, 3, "pty")],)
+    );
+    // Without -serial the first of -device is the first of all, as with QEMU.
+    assert_eq!(ports(&format!("{devices} -device isa-serial,chardev=b")), ("none".into(), vec![row(0x3f8, 4, "pty")]));
+    let line = format!("-serial none -device isa-serial,chardev=a,index=2,id=s -device isa-serial,chardev=b {devices}");
+    assert_eq!(ports(&line), ("none".into(), vec![row(0x3e8, 4, "null"), row(0x3f8, 4, "pty")]));
+    let line =
+        format!("-serial null -device isa-serial,chardev=a -device isa-serial,chardev=b,iobase=0x3220,irq=5 {devices}");
+    assert_eq!(ports(&line), ("null".into(), vec![row(0x2f8, 3, "null"), row(0x3220, 5, "pty")]));
+}
+
+#[test]
+fn devices_for_tests_of_kernels() {
+    let line = "-nodefaults -device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4 -device isa-debug-exit,id=x \
+                -vnc none -serial stdio -device pci-testdev -chardev null,id=d \
+                -device isa-debugcon,iobase=0x402,chardev=d,readback=7";
+    let config = config_of(line);
+    assert_eq!(
+        (config.isa.testdev, config.pci.len(), config.serial),
+        (Some(Plug::default()), 1, Chardev::Stdio { mux: false })
+    );
+    let exits: Vec<_> = config.isa.debug_exits.iter().map(|exit| (exit.iobase, exit.iosize, &*exit.plug.id)).collect();
+    assert_eq!(exits, [(0xf4, 4, ""), (0x501, 2, "x")]);
+    let consoles: Vec<_> = config.isa.debugcons.iter().map(|console| (console.iobase, console.readback)).collect();
+    assert_eq!(consoles, [(0x402, 7)]);
+}
+
+#[test]
 fn disks_of_a_pc() {
     type Ide = [[Option<IdeDrive>; 2]; 2];
     let hd = |index: usize, disk: Disk| Some(IdeDrive::Disk(Disk { serial: format!("MM{index:05}"), ..disk }));
@@ -156,7 +194,7 @@ fn without_defaults_there_is_what_was_asked_for() {
         vga: VgaKind::None,
         nics: Vec::new(),
         default_cd_rom: false,
-        serial: Chardev::Null,
+        serial: Chardev::None,
         ..Config::default()
     };
     assert_eq!(config_of("-nodefaults"), bare);

@@ -12,7 +12,6 @@ use super::super::Console;
 use super::*;
 use crate::clock::Clock;
 use crate::kick::Kicker;
-use crate::terminal::NullSink;
 
 struct Machine {
     console: Console,
@@ -30,7 +29,7 @@ fn machine() -> Machine {
 
 fn machine_at(target: VncTarget) -> Machine {
     let config = PcConfig { ram_size: 64 << 20, tsc_hz: 1_000_000_000, ..PcConfig::default() };
-    let mut pc = Pc::new(config, Box::new(NullSink), Box::new(NullSink));
+    let mut pc = Pc::new(config);
     let vram = Arc::new(Vram::new(VRAM_SIZE as usize).expect("16 MiB"));
     pc.plug(Some(DEVFN), Box::new(StdVga::new(vram.clone(), None)));
     pc.set_up_as_firmware();

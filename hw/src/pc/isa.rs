@@ -1,0 +1,103 @@
+//! What is plugged into the ISA bus besides what every PC has: serial ports, debugging ports, the test device.
+
+use super::ports::{PortDevice, TEST_PORTS};
+use super::{CharSink, Pc};
+use crate::testdev::PcTestdev;
+use crate::uart::{Uart, UartConfig};
+
+/// Where a serial port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SerialPort {
+    /// First of its eight I/O ports.
+    pub iobase: u16,
+    /// Its ISA interrupt line, 0 to 15.
+    pub irq: u8,
+}
+
+/// Where a PC's serial ports are, the first one first.
+pub const COM_PORTS: [SerialPort; 4] = [
+    SerialPort { iobase: 0x3f8, irq: 4 },
+    SerialPort { iobase: 0x2f8, irq: 3 },
+    SerialPort { iobase: 0x3e8, irq: 4 },
+    SerialPort { iobase: 0x2e8, irq: 3 },
+];
+
+/// A debug console.
+pub(super) struct Debugcon {
+    /// What its port reads as: a guest tells by it that the port exists.
+    pub(super) readback: u8,
+    pub(super) sink: Box<dyn CharSink>,
+}
+
+impl Pc {
+    /// What was plugged in last comes first: who asks for a port wants it there.
+    fn claim(&mut self, first: u16, count: u16, device: PortDevice) {
+        self.ports.insert(0, (first, first.saturating_add(count.max(1) - 1), device));
+    }
+
+    /// Plugs in a serial port, which sends to `sink`. Its number, for the methods that bring it input; there is room for 256.
+    pub fn plug_serial(&mut self, port: SerialPort, sink: Box<dyn CharSink>) -> usize {
+        let index = self.serials.len();
+        if let Ok(number) = u8::try_from(index) {
+            self.devices.uarts.push(Uart::new(UartConfig { base: port.iobase, irq: port.irq & 15 }));
+            self.serials.push(sink);
+            self.claim(port.iobase, 8, PortDevice::Serial(number));
+        }
+        index
+    }
+
+    /// Plugs in a debug console: bytes written to `port` go to `sink`, and it reads as `readback`.
+    pub fn plug_debugcon(&mut self, port: u16, readback: u8, sink: Box<dyn CharSink>) {
+        if let Ok(number) = u8::try_from(self.debugcons.len()) {
+            self.debugcons.push(Debugcon { readback, sink });
+            self.claim(port, 1, PortDevice::Debugcon(number));
+        }
+    }
+
+    /// Plugs in a debug exit device with `size` ports from `port` on.
+    pub fn plug_debug_exit(&mut self, port: u16, size: u16) {
+        self.claim(port, size, PortDevice::DebugExit);
+    }
+
+    /// Plugs in `pc-testdev`.
+    pub fn plug_testdev(&mut self) {
+        if self.devices.testdev.is_none() {
+            self.devices.testdev = Some(PcTestdev::new());
+            self.ports.splice(0..0, TEST_PORTS);
+        }
+    }
+
+    /// How many bytes serial port `index` can take now.
+    pub fn serial_room(&self, index: usize) -> usize {
+        self.devices.uarts.get(index).map_or(0, Uart::room)
+    }
+
+    /// Receives `bytes` at serial port `index` and returns how many of them it took.
+    pub fn serial_receive(&mut self, index: usize, now: u64, bytes: &[u8]) -> usize {
+        self.set_now(now);
+        let count = self.devices.uarts.get_mut(index).map_or(0, |uart| uart.receive(bytes));
+        self.settle();
+        count
+    }
+
+    /// Receives a break at serial port `index`.
+    pub fn serial_break(&mut self, index: usize, now: u64) {
+        self.set_now(now);
+        if let Some(uart) = self.devices.uarts.get_mut(index) {
+            uart.receive_break();
+        }
+        self.settle();
+    }
+
+    /// Writes a register of a serial port. The interrupt line falls before the next character raises it.
+    pub(super) fn write_serial(&mut self, index: usize, register: u8, value: u8) {
+        if let Some(uart) = self.devices.uarts.get_mut(index) {
+            uart.write(register, value);
+        }
+        self.devices.settle();
+        let uart = self.devices.uarts.get_mut(index);
+        if let (Some(byte), Some(sink)) = (uart.and_then(Uart::transmit), self.serials.get_mut(index)) {
+            sink.write(&[byte]);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Which device answers at which I/O port.
+
+use super::{Pc, PcEvent};
+use crate::debug::debug_exit_code;
+use crate::ferr::FERR_PORT;
+use crate::{acpi_pm, fw_cfg, testdev};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortDevice {
+    Dma,
+    Pic,
+    Pit,
+    KeyboardData,
+    PortB,
+    KeyboardCommand,
+    RtcIndex,
+    RtcData,
+    PostCode,
+    Port92,
+    Smi,
+    Serial(u8),
+    Pm,
+    Pci,
+    Gpe,
+    Ferr,
+    FwCfg,
+    DebugExit,
+    Debugcon(u8),
+    TestData,
+    TestFlush,
+    TestByte,
+    TestIrq,
+}
+
+impl PortDevice {
+    /// What monitors call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            PortDevice::Dma => "dma",
+            PortDevice::Pic => "pic",
+            PortDevice::Pit => "pit",
+            PortDevice::KeyboardData => "i8042-data",
+            PortDevice::PortB => "port-b",
+            PortDevice::KeyboardCommand => "i8042-cmd",
+            PortDevice::RtcIndex => "rtc-index",
+            PortDevice::RtcData => "rtc",
+            PortDevice::PostCode => "post-code",
+            PortDevice::Port92 => "port92",
+            PortDevice::Smi => "apm",
+            PortDevice::Serial(_) => "serial",
+            PortDevice::Pm => "piix4-pm",
+            PortDevice::Pci => "pci-conf",
+            PortDevice::Gpe => "acpi-gpe0",
+            PortDevice::Ferr => "ferr",
+            PortDevice::FwCfg => "fwcfg",
+            PortDevice::DebugExit => "isa-debug-exit",
+            PortDevice::Debugcon(_) => "isa-debugcon",
+            PortDevice::TestData | PortDevice::TestFlush | PortDevice::TestByte | PortDevice::TestIrq => "pc-testdev",
+        }
+    }
+
+    /// Whether the device sees an access of several bytes as one; the others see each byte at its own port.
+    pub(super) fn is_wide(self) -> bool {
+        matches!(
+            self,
+            PortDevice::Pci
+                | PortDevice::Pm
+                | PortDevice::FwCfg
+                | PortDevice::DebugExit
+                | PortDevice::TestData
+                | PortDevice::TestFlush
+        )
+    }
+}
+
+/// First and last port, and who answers there.
+pub(super) type PortRange = (u16, u16, PortDevice);
+
+/// The fixed ports, in order.
+pub(super) const PORTS: [PortRange; 19] = [
+    (0x00, 0x0f, PortDevice::Dma),
+    (0x20, 0x21, PortDevice::Pic),
+    (0x40, 0x43, PortDevice::Pit),
+    (0x60, 0x60, PortDevice::KeyboardData),
+    (0x61, 0x61, PortDevice::PortB),
+    (0x64, 0x64, PortDevice::KeyboardCommand),
+    (0x70, 0x70, PortDevice::RtcIndex),
+    (0x71, 0x71, PortDevice::RtcData),
+    (0x80, 0x80, PortDevice::PostCode),
+    (0x81, 0x8f, PortDevice::Dma),
+    (0x92, 0x92, PortDevice::Port92),
+    (0xa0, 0xa1, PortDevice::Pic),
+    (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
+    (0xc0, 0xdf, PortDevice::Dma),
+    (FERR_PORT, FERR_PORT, PortDevice::Ferr),
+    (0x4d0, 0x4d1, PortDevice::Pic),
+    (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
+    (0xcf8, 0xcff, PortDevice::Pci),
+    (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
+];
+
+/// Where `pc-testdev` answers.
+pub(super) const TEST_PORTS: [PortRange; 4] = [
+    (testdev::DATA_PORT, testdev::DATA_PORT + testdev::GROUP - 1, PortDevice::TestData),
+    (testdev::FLUSH_PORT, testdev::FLUSH_PORT + testdev::GROUP - 1, PortDevice::TestFlush),
+    (testdev::BYTE_PORT, testdev::BYTE_PORT + testdev::GROUP - 1, PortDevice::TestByte),
+    (testdev::IRQ_PORT, testdev::IRQ_PORT + testdev::IRQ_LINES - 1, PortDevice::TestIrq),
+];
+
+impl Pc {
+    /// The first port of the range that `port` is in, and its device.
+    pub(super) fn route(&self, port: u16) -> Option<(u16, PortDevice)> {
+        let range = self.ports.iter().find(|(first, last, _)| (*first..=*last).contains(&port));
+        let pm = || {
+            let base = self.bus.chipset().pm_base()?;
+            (base..base.saturating_add(acpi_pm::PM_LENGTH)).contains(&port).then_some((base, PortDevice::Pm))
+        };
+        range.map(|(first, _, device)| (*first, *device)).or_else(pm)
+    }
+
+    pub(super) fn read_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8) -> u32 {
+        let devices = &mut self.devices;
+        let [low, _] = offset.to_le_bytes();
+        let byte = match device {
+            PortDevice::Pm => return devices.pm.read(now, offset, size),
+            PortDevice::Pci => return self.bus.read(low, size),
+            PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
+            PortDevice::TestData | PortDevice::TestByte => {
+                return devices.testdev.as_ref().map_or(u32::MAX, |device| device.read_data(offset, size));
+            }
+            PortDevice::DebugExit | PortDevice::TestFlush | PortDevice::TestIrq => 0,
+            PortDevice::Debugcon(index) => self.debugcons.get(usize::from(index)).map_or(0xff, |port| port.readback),
+            PortDevice::Dma => devices.dma.read(port),
+            PortDevice::Pic => devices.pic.read(port),
+            PortDevice::Pit => devices.pit.read(now, low),
+            PortDevice::PortB => devices.pit.read_port_b(now),
+            PortDevice::KeyboardData => {
+                let data = devices.i8042.read_data();
+                self.settle_i8042();
+                data
+            }
+            PortDevice::KeyboardCommand => devices.i8042.read_status(),
+            PortDevice::Port92 => devices.i8042.read_port_92(),
+            // The index can not be read back.
+            PortDevice::RtcIndex => 0xff,
+            PortDevice::RtcData => devices.rtc.read(now),
+            PortDevice::PostCode => devices.post_code.read(),
+            PortDevice::Smi => devices.pm.read_smi(offset),
+            PortDevice::Gpe => 0,
+            PortDevice::Ferr => 0xff,
+            PortDevice::Serial(index) => devices.uarts.get_mut(usize::from(index)).map_or(0xff, |uart| uart.read(low)),
+        };
+        u32::from(byte)
+    }
+
+    pub(super) fn write_device(&mut self, now: u64, device: PortDevice, offset: u16, port: u16, size: u8, value: u32) {
+        let devices = &mut self.devices;
+        let [low, _] = offset.to_le_bytes();
+        let [byte, ..] = value.to_le_bytes();
+        match device {
+            PortDevice::Pm => {
+                devices.pm.write(now, offset, size, value);
+                if devices.pm.take_power_off() {
+                    devices.request(PcEvent::PowerOff);
+                }
+            }
+            PortDevice::Pci => {
+                if self.bus.write(low, size, value) {
+                    devices.request(PcEvent::Reset);
+                }
+            }
+            PortDevice::FwCfg => {
+                if let Some(device) = &mut self.fw_cfg {
+                    device.write(offset, size, value);
+                }
+            }
+            PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
+            PortDevice::Debugcon(index) => {
+                if let Some(port) = self.debugcons.get_mut(usize::from(index)) {
+                    port.sink.write(&[byte]);
+                }
+            }
+            // A translation is never out of date, so there is no mapping to be made again.
+            PortDevice::TestFlush => {}
+            PortDevice::TestData | PortDevice::TestByte => {
+                if let Some(device) = &mut devices.testdev {
+                    device.write_data(offset, size, value);
+                }
+            }
+            PortDevice::TestIrq => {
+                if let Some(device) = &mut devices.testdev {
+                    device.set_line(offset, byte != 0);
+                }
+            }
+            PortDevice::Dma => devices.dma.write(port, byte),
+            PortDevice::Pic => devices.pic.write(port, byte),
+            PortDevice::Pit => devices.pit.write(now, low, byte),
+            PortDevice::PortB => devices.pit.write_port_b(now, byte),
+            PortDevice::KeyboardData => {
+                devices.i8042.write_data(byte);
+                self.settle_i8042();
+            }
+            PortDevice::KeyboardCommand => {
+                devices.i8042.write_command(byte);
+                self.settle_i8042();
+            }
+            PortDevice::Port92 => {
+                devices.i8042.write_port_92(byte);
+                self.settle_i8042();
+            }
+            PortDevice::RtcIndex => devices.rtc.write_index(byte),
+            PortDevice::RtcData => devices.rtc.write(now, byte),
+            PortDevice::Ferr => devices.ferr.write(),
+            PortDevice::PostCode => devices.post_code.write(byte),
+            PortDevice::Smi => devices.pm.write_smi(offset, byte),
+            // No event, so no status to clear and nothing to enable.
+            PortDevice::Gpe => {}
+            PortDevice::Serial(index) => self.write_serial(index.into(), low, byte),
+        }
+    }
+}

@@ -204,7 +204,7 @@ impl E1000 {
         let (index, address) = ((value >> 16 & 0x1f) as usize, value >> 21 & 0x1f);
         let mut link = false;
         let result = match value & MDIC_OPERATION {
-            _ if address != PHY => value | MDIC_ERROR,
+            _ if address != PHY => self.regs.get(MDIC) & !MDIC_OPERATION | MDIC_ERROR,
             MDIC_READ => value & !0xffff | u32::from(self.phy.get(index).copied().unwrap_or(0)),
             MDIC_WRITE => {
                 link = eeprom::write_phy(&mut self.phy, index, value as u16);

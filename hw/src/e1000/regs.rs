@@ -3,7 +3,7 @@
 /// Bytes of the register window.
 pub(super) const WINDOW: u64 = 0x2_0000;
 /// Bytes of it that have registers.
-const END: u32 = 0x5c00;
+const END: u32 = 0x6000;
 
 pub(super) const CTRL: u32 = 0x0000;
 pub(super) const STATUS: u32 = 0x0008;
@@ -20,6 +20,8 @@ pub(super) const RCTL: u32 = 0x0100;
 pub(super) const TCTL: u32 = 0x0400;
 const LEDCTL: u32 = 0x0e00;
 const PBA: u32 = 0x1000;
+const MANC: u32 = 0x5820;
+const SWSM: u32 = 0x5b50;
 pub(super) const RDBAL: u32 = 0x2800;
 pub(super) const RDBAH: u32 = 0x2804;
 pub(super) const RDLEN: u32 = 0x2808;
@@ -49,8 +51,8 @@ pub(super) const VFTA: u32 = 0x5600;
 pub(super) const CTRL_RESET: u32 = 1 << 26;
 pub(super) const CTRL_VLAN: u32 = 1 << 30;
 pub(super) const CTRL_PHY_RESET: u32 = 1 << 31;
-/// Full duplex, link up, 1000 Mb/s.
-pub(super) const STATUS_VALUE: u32 = 1 << 0 | 1 << 1 | 2 << 6;
+/// Full duplex, link up, 1000 Mb/s as found and as negotiated, and two bits that QEMU sets.
+pub(super) const STATUS_VALUE: u32 = 1 << 31 | 1 << 19 | 1 << 10 | 3 << 8 | 2 << 6 | 1 << 1 | 1 << 0;
 
 /// Causes of interrupts (13.4.17).
 pub(super) const TX_WRITTEN_BACK: u32 = 1 << 0;
@@ -77,12 +79,13 @@ pub(super) const RXCSUM_TCP: u32 = 1 << 9;
 /// In the high half of a receive address: it counts.
 pub(super) const ADDRESS_VALID: u32 = 1 << 31;
 
-/// Registers that keep what software writes: first, last, and the bits that they keep.
+/// Registers that keep what software writes: first, last, and the bits that they keep. Some are of later adapters, but QEMU's
+/// has them, too, and drivers use them whatever the adapter (SWSM, a semaphore between drivers and firmware).
 const KEPT: &[(u32, u32, u32)] = &[
     (CTRL, CTRL, !(CTRL_RESET | CTRL_PHY_RESET)),
     (0x0018, 0x0018, 0xffff_ffff),
     (0x0028, 0x0030, 0xffff_ffff),
-    (VET, VET, 0xffff),
+    (VET, VET, 0xffff_ffff),
     (ITR, ITR, 0xffff),
     (RCTL, RCTL, 0xffff_ffff),
     (0x0170, 0x0178, 0xffff_ffff),
@@ -90,8 +93,9 @@ const KEPT: &[(u32, u32, u32)] = &[
     (0x0410, 0x0410, 0x3fff_ffff),
     (0x0458, 0x0458, 0xffff),
     (LEDCTL, LEDCTL, 0xffff_ffff),
-    (PBA, PBA, 0x7f),
+    (PBA, PBA, 0xffff_ffff),
     (0x2160, 0x2168, 0x8000_fff8),
+    (0x2410, 0x2430, 0x1fff),
     (RDBAL, RDBAL, 0xffff_fff0),
     (RDBAH, RDBAH, 0xffff_ffff),
     (RDLEN, RDLEN, 0xf_ff80),
@@ -101,6 +105,8 @@ const KEPT: &[(u32, u32, u32)] = &[
     (0x2828, 0x2828, 0xffff_ffff),
     (0x282c, 0x282c, 0xffff),
     (0x2c00, 0x2c00, 0xfff),
+    (0x3410, 0x3418, 0x7ff),
+    (0x3420, 0x3430, 0x1fff),
     (TDBAL, TDBAL, 0xffff_fff0),
     (TDBAH, TDBAH, 0xffff_ffff),
     (TDLEN, TDLEN, 0xf_ff80),
@@ -114,17 +120,25 @@ const KEPT: &[(u32, u32, u32)] = &[
     (MTA, MTA + 0x1fc, 0xffff_ffff),
     (RAL, RAL + 0x7c, 0xffff_ffff),
     (VFTA, VFTA + 0x1fc, 0xffff_ffff),
-    (0x5800, 0x5838, 0xffff_ffff),
+    (0x5800, 0x5818, 0xffff_ffff),
+    (0x5828, 0x5838, 0xffff_ffff),
     (0x5840, 0x5858, 0xffff_ffff),
+    (0x5880, 0x588c, 0xffff_ffff),
+    (0x5a00, 0x5a7c, 0xffff_ffff),
+    (SWSM, SWSM, 0xffff_ffff),
+    (0x5f00, 0x5f18, 0x7ff),
 ];
 
 /// What registers hold after a reset, where that is not 0.
 const INITIAL: &[(u32, u32)] = &[
-    // Full duplex, link up, 1000 Mb/s.
-    (CTRL, 1 << 0 | 1 << 6 | 2 << 8),
+    // Link up, 1000 Mb/s, two pins driven.
+    (CTRL, 1 << 20 | 1 << 18 | 2 << 8 | 1 << 6),
     (STATUS, STATUS_VALUE),
-    (LEDCTL, 0x0706_1302),
-    (PBA, 0x30),
+    (VET, 0x8100),
+    (LEDCTL, 0x602),
+    (PBA, 0x10_0030),
+    // Management packets go to the host; there is nobody else.
+    (MANC, 0x22_2300),
 ];
 
 /// The registers by offset.

@@ -296,6 +296,32 @@ fn registers_of_the_phy_and_the_eeprom() {
     assert_eq!((s.get(RCTL), s.get(STATUS)), (0, STATUS_VALUE));
 }
 
+/// U-Boot takes the semaphore before it reads the EEPROM, whatever the adapter; it would see no hardware address otherwise.
+#[test]
+fn registers_are_kept_where_qemu_keeps_them() {
+    let mut s = Setup::new(false);
+    s.set(CTRL, CTRL_RESET);
+    // Offset, after a reset, after a write of ones.
+    let rows = [
+        (CTRL, 0x0014_0240, 0x7bff_ffff),
+        (STATUS, 0x8008_0783, 0x8008_0783),
+        (VET, 0x8100, 0xffff_ffff),
+        (0x0e00, 0x602, 0xffff_ffff),
+        (0x1000, 0x0010_0030, 0xffff_ffff),
+        (0x2410, 0, 0x1fff),
+        (0x3418, 0, 0x7ff),
+        (0x5820, 0x0022_2300, 0x0022_2300),
+        (0x5b50, 0, 0xffff_ffff),
+        (0x5b5c, 0, 0),
+        (0x5f00, 0, 0x7ff),
+    ];
+    for (offset, initial, ones) in rows {
+        let before = s.get(offset);
+        s.set(offset, if offset == CTRL { !(CTRL_RESET | CTRL_PHY_RESET) } else { u32::MAX });
+        assert_eq!((before, s.get(offset)), (initial, ones), "{offset:#x}");
+    }
+}
+
 #[test]
 fn hostile_rings_are_survived() {
     let mut s = Setup::new(false);

@@ -12,11 +12,11 @@ use mimus_ir::Block;
 use mimus_runtime::lockstep::{BlockRunner, Compiled};
 use mimus_tests::engines::case::{Case, case};
 use mimus_tests::engines::compare::{data_differences, differences, report};
-use mimus_tests::engines::form;
 use mimus_tests::engines::guest::{Guest, Passes, World};
 use mimus_tests::engines::layout::{CODE, DATA_LEN};
 use mimus_tests::engines::program::{self, Program};
 use mimus_tests::engines::{Outcome, case as make};
+use mimus_tests::engines::{form, latitude};
 use mimus_tests::rng::Rng;
 
 /// A number given to the test by the environment.
@@ -119,7 +119,7 @@ mod host {
         }
 
         fn compare(&mut self, case: &Case, passes: Passes) -> Option<Vec<String>> {
-            if form::undefined_result(&case.insn, &case.registers).is_some() {
+            if latitude::undefined_result(&case.insn, &case.registers).is_some() {
                 return None;
             }
             for (at, bytes) in &case.patches {
@@ -127,12 +127,11 @@ mod host {
             }
             self.guest.write_data(self.host.data());
             let bits = self.world.bits;
-            let pops_all = matches!(case.insn.mnemonic(), Mnemonic::Popa | Mnemonic::Popad);
             let mut want = self.host.step(bits, &case.code, &case.registers).ok()?;
             want.registers = want.registers.visible(bits);
-            if pops_all && want.trap.is_some() {
-                // The host has loaded some of the registers by then.
-                want.registers = case.registers.clone();
+            if want.trap.is_some() && latitude::several_steps(&case.insn) {
+                // POPA has loaded some of them by then, or none.
+                want.registers.gpr = case.registers.gpr;
             }
             let got = match self.guest.step(&case.code, &case.registers, passes) {
                 Ok(got) => Outcome { registers: got.registers.visible(bits), ..got },
@@ -140,13 +139,12 @@ mod host {
             };
             let mut found = differences(Some((&case.insn, &case.registers)), &want, &got);
             self.guest.read_data(&mut self.data);
-            if let (Mnemonic::Fxsave | Mnemonic::Fxsave64, Some((at, _))) = (case.insn.mnemonic(), case.patches.first())
-            {
-                // MXCSR_MASK is the processor's own.
-                let mask = (at + 28).min(DATA_LEN)..(at + 32).min(DATA_LEN);
-                self.data[mask.clone()].copy_from_slice(&self.host.data()[mask]);
+            for &(from, len) in latitude::undefined_memory(&case.insn) {
+                let Some((at, _)) = case.patches.first() else { continue };
+                let part = (at + from).min(DATA_LEN)..(at + from + len).min(DATA_LEN);
+                self.data[part.clone()].copy_from_slice(&self.host.data()[part]);
             }
-            if want.trap.is_none() || !form::several_steps(case.insn.mnemonic()) {
+            if want.trap.is_none() || !latitude::several_steps(&case.insn) {
                 found.extend(data_differences(self.host.data(), &self.data));
             }
             Some(found)

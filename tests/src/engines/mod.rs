@@ -1,6 +1,6 @@
 //! Every instruction form through several engines: the interpreter, compiled code, the host's own processor.
 //!
-//! [`form`] tells which forms there are and what is known about them, [`case`] makes instructions with operands of
+//! [`form`] tells which forms there are, [`latitude`] what of them is left to the processor, [`case`] makes instructions with operands of
 //! them, [`guest`] runs one on the interpreter or compiled, [`host`] on the host, and [`compare`] tells them apart.
 
 pub mod case;
@@ -9,6 +9,7 @@ pub mod form;
 pub mod guest;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod host;
+pub mod latitude;
 pub mod layout;
 pub mod program;
 pub mod values;

@@ -60,10 +60,7 @@ impl Program {
 
 /// Forms that programs are made of.
 pub fn forms() -> Vec<Code> {
-    let usual = |code: &Code| {
-        form::excluded(*code).is_none()
-            || matches!(code.mnemonic(), Mnemonic::Tzcnt | Mnemonic::Lzcnt | Mnemonic::Movsxd)
-    };
+    let usual = |code: &Code| form::excluded(*code).is_none() || matches!(code.mnemonic(), Mnemonic::Movsxd);
     form::lifted(64).filter(usual).collect()
 }
 

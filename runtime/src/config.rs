@@ -6,6 +6,7 @@ mod loader;
 mod net;
 mod process;
 mod riscv;
+mod settings;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{OnSigterm, Process};
 pub use riscv::RiscvConfig;
+pub use settings::{LockMemory, RtcBase, Settings};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -116,6 +118,8 @@ pub struct Config {
     pub pid_file: Option<PathBuf>,
     /// How the process behaves on the host.
     pub process: Process,
+    /// How it is run.
+    pub settings: Settings,
     /// What was asked for and has no effect here, a line each, told once when the machine starts.
     pub warnings: Vec<String>,
 }
@@ -171,6 +175,7 @@ impl Default for Config {
             uuid: None,
             pid_file: None,
             process: Process::default(),
+            settings: Settings::default(),
             warnings: Vec::new(),
         }
     }
@@ -527,6 +532,12 @@ bitflags::bitflags! {
         const MMU = 1 << 7;
         /// What the guest uses and mimus does not implement.
         const UNIMP = 1 << 8;
+        /// The vCPU's registers before each reset.
+        const CPU_RESET = 1 << 9;
+        /// What the guest does to devices that has no meaning.
+        const GUEST_ERRORS = 1 << 10;
+        /// No chaining of compiled blocks.
+        const NOCHAIN = 1 << 11;
     }
 }
 
@@ -544,6 +555,9 @@ pub const LOG_ITEMS: &[LogItem] = &[
     (LogItems::EXEC, "exec", "each block that is entered (slow: no chaining)"),
     (LogItems::MMU, "mmu", "page walks, TLB refills and flushes"),
     (LogItems::UNIMP, "unimp", "what the guest uses and mimus does not implement"),
+    (LogItems::CPU_RESET, "cpu_reset", "the registers before each reset"),
+    (LogItems::GUEST_ERRORS, "guest_errors", "what the guest does to devices that has no meaning"),
+    (LogItems::NOCHAIN, "nochain", "nothing, but blocks are not chained, so that exec has each"),
 ];
 
 /// How a run ended.

@@ -33,6 +33,8 @@ pub enum RunState {
     Paused,
     /// A debugger did.
     Debug,
+    /// The guest powered the machine off, which has to be reset before it goes on.
+    Shutdown,
 }
 
 impl RunState {
@@ -43,6 +45,7 @@ impl RunState {
             RunState::Prelaunch => "prelaunch",
             RunState::Paused => "paused",
             RunState::Debug => "debug",
+            RunState::Shutdown => "shutdown",
         }
     }
 }
@@ -100,8 +103,8 @@ pub trait Controlled {
     fn state(&self) -> RunState;
     /// Stops the guest and its clock, if it runs.
     fn stop(&mut self, state: RunState);
-    /// Goes on.
-    fn resume(&mut self);
+    /// Goes on; whether it can.
+    fn resume(&mut self) -> bool;
     /// Executes one instruction, without interrupts, and stops again.
     fn step(&mut self);
     /// Resets the machine as soon as this command is done.

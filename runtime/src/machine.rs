@@ -16,7 +16,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
@@ -382,7 +382,7 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
         header_offset,
         // The demo guest ends with a table of what ran where.
         counted: config.stats.is_some() || config.runs_demo(),
-        chain: !config.log.contains(LogItems::EXEC),
+        chain: !config.log.intersects(LogItems::EXEC | LogItems::NOCHAIN),
         sync: *compile == CompileMode::Sync,
         dump,
     };
@@ -403,10 +403,6 @@ fn stop_reason(stop: Stop) -> StopReason {
         Stop::Breakpoint => StopReason::Breakpoint,
         Stop::Watchpoint(hit) => StopReason::Watchpoint(hit),
     }
-}
-
-fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 impl<B: Board> Runner<B> {
@@ -510,8 +506,7 @@ impl<B: Board> Runner<B> {
         self.show_displays()?;
         let result = self.run_loop();
         if let Ok(status) = &result {
-            let by_user = self.reset_by_user && *status == ExitStatus::Reset;
-            let (guest, reason) = if by_user { (false, "host-qmp-system-reset") } else { status.cause() };
+            let (guest, reason) = self.cause(*status);
             self.control.tell(Notice::Shutdown { guest, reason });
         }
         self.control.close();
@@ -583,7 +578,7 @@ impl<B: Board> Runner<B> {
         self.timer.alarm().set(deadline);
         match event {
             None => Ok(None),
-            Some(Event::PowerOff) => Ok(Some(ExitStatus::PowerOff)),
+            Some(Event::PowerOff) => Ok(self.end(ExitStatus::PowerOff)),
             Some(Event::Exit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
             Some(Event::Reset) => self.reset(true),
         }
@@ -625,13 +620,36 @@ impl<B: Board> Runner<B> {
     /// Restarts the machine, unless the user wants it to end then.
     fn reset(&mut self, guest: bool) -> Result<Option<ExitStatus>> {
         self.reset_by_user = !guest;
+        if self.config.log.contains(LogItems::CPU_RESET) {
+            tracing::info!(target: "cpu_reset", "CPU Reset (CPU 0)\n{}", self.vcpu.cpu.registers_text().trim_end());
+        }
         if self.config.no_reboot {
-            return Ok(Some(ExitStatus::Reset));
+            return Ok(self.end(ExitStatus::Reset));
         }
         self.board.reset();
         self.load()?;
         self.control.tell(Notice::Reset { guest });
+        if self.state != RunState::Running {
+            self.state = RunState::Prelaunch;
+        }
         Ok(None)
+    }
+
+    /// Ends the run, or only the guest if the user wants that.
+    fn end(&mut self, status: ExitStatus) -> Option<ExitStatus> {
+        if !self.config.settings.no_shutdown {
+            return Some(status);
+        }
+        let (guest, reason) = self.cause(status);
+        self.control.tell(Notice::Shutdown { guest, reason });
+        self.pause(RunState::Shutdown, StopReason::User);
+        None
+    }
+
+    /// Whether the guest wanted its end, and QMP's word for why.
+    fn cause(&self, status: ExitStatus) -> (bool, &'static str) {
+        let by_user = self.reset_by_user && status == ExitStatus::Reset;
+        if by_user { (false, "host-qmp-system-reset") } else { status.cause() }
     }
 
     /// Sleeps until something may have happened.

@@ -1,12 +1,16 @@
 //! The `mimus` command.
 #![forbid(unsafe_code)]
 
+use std::ffi::CString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
+use mimus_runtime::cli::logging::{Messages, ONCE};
 use mimus_runtime::cli::{self, Invocation};
-use mimus_runtime::config::{Config, ExitStatus};
+use mimus_runtime::config::{Config, ExitStatus, LockMemory, Settings};
 use rustix::fs::Mode;
+use rustix::mm::{MlockAllFlags, mlockall};
 use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
@@ -44,9 +48,24 @@ fn start(config: Config) -> anyhow::Result<ExitStatus> {
     // Files and sockets that are made are this user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
-    tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, file))?;
+    tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, Messages::of(&config), file))?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(target: ONCE, "{warning}");
     }
+    settle(&config.settings)?;
     mimus_runtime::machine::run(&config)
+}
+
+/// Does to the process what is asked for.
+fn settle(settings: &Settings) -> anyhow::Result<()> {
+    if let Some(name) = &settings.process_name {
+        let name = CString::new(name.as_str()).context("-name: process")?;
+        rustix::thread::set_name(&name).context("-name: process")?;
+    }
+    let flags = match settings.lock_memory {
+        LockMemory::None => return Ok(()),
+        LockMemory::All => MlockAllFlags::CURRENT | MlockAllFlags::FUTURE,
+        LockMemory::Used => MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT,
+    };
+    mlockall(flags).context("-overcommit: mem-lock: the host does not lock that much memory (ulimit -l)")
 }

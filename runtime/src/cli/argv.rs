@@ -1,10 +1,12 @@
 //! From QEMU's spelling of options to the one that clap reads.
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::error::CliError;
 use super::options::{self, Opt, Shape, Status};
+use super::readconfig;
 use super::suggest::nearest;
 
 /// A command line in clap's spelling.
@@ -20,61 +22,67 @@ pub(super) struct Normalised {
 /// option. QEMU accepts `--foo` too. A request for help or the version wins over everything else.
 pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Normalised {
     let mut normalised = Normalised::default();
-    let mut args = args.into_iter().peekable();
-    while let Some(arg) = args.next() {
-        match one(&arg, &mut args) {
-            Ok((option, word)) => {
-                if matches!(option.name, "help" | "version" | "V") {
-                    return Normalised { words: vec![word], refused: Vec::new() };
-                }
-                if !matches!(option.status, Status::Only(_) | Status::Always) {
-                    normalised.words.push(word);
-                }
+    let mut sets = Vec::new();
+    let mut args: VecDeque<OsString> = args.into_iter().collect();
+    while let Some(arg) = args.pop_front() {
+        let (option, word) = match one(&arg, &mut args) {
+            Ok(found) => found,
+            Err(error) => {
+                normalised.refused.push(error);
+                continue;
             }
-            Err(error) => normalised.refused.push(error),
+        };
+        match option.name {
+            "help" | "version" | "V" => return Normalised { words: vec![word], refused: Vec::new() },
+            "readconfig" => match readconfig::read(&value_of(&word)) {
+                Ok(read) => read
+                    .into_iter()
+                    .rev()
+                    .for_each(|option| option.into_iter().rev().for_each(|word| args.push_front(word))),
+                Err(error) => normalised.refused.push(error),
+            },
+            "set" => sets.push(value_of(&word)),
+            _ if matches!(option.status, Status::Only(_) | Status::Always) => {}
+            _ => normalised.words.push(word),
         }
+    }
+    for text in sets {
+        let set = readconfig::set(&text.to_string_lossy(), &mut normalised.words);
+        normalised.refused.extend(set.err());
     }
     normalised
 }
 
+/// An option with a value in clap's spelling.
+fn joined(name: &str, value: &OsStr) -> OsString {
+    let mut word = OsString::from(format!("--{name}="));
+    word.push(value);
+    word
+}
+
+/// The value in such a word.
+fn value_of(word: &OsStr) -> OsString {
+    let bytes = word.as_bytes();
+    let start = bytes.iter().position(|&byte| byte == b'=').map_or(bytes.len(), |equals| equals + 1);
+    OsString::from_vec(bytes.get(start..).unwrap_or_default().to_vec())
+}
+
 /// One option, its value taken from `rest` if it has one.
-fn one(
-    arg: &OsStr,
-    rest: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
-) -> Result<(&'static Opt, OsString), CliError> {
+fn one(arg: &OsStr, rest: &mut VecDeque<OsString>) -> Result<(&'static Opt, OsString), CliError> {
     let typed = arg.to_string_lossy();
     let Some(dashed) = typed.strip_prefix('-').filter(|name| !name.is_empty()) else {
         // As with QEMU, what is no option is the first disk.
         let Some(option) = options::find("hda").filter(|_| typed != "-") else {
             return Err(CliError::new(typed, "an option without a name"));
         };
-        let mut word = OsString::from("--hda=");
-        word.push(arg);
-        return Ok((option, word));
+        return Ok((option, joined("hda", arg)));
     };
     let name = dashed.strip_prefix('-').unwrap_or(dashed);
-    let Some(option) = options::find(name) else {
-        return Err(CliError::new(&typed, unknown(name)));
+    let option = options::find(name).ok_or_else(|| CliError::new(&typed, unknown(name)))?;
+    let word = match option.shape {
+        Shape::Flag => OsString::from(format!("--{}", option.name)),
+        _ => joined(option.name, &value(option, &typed, rest)?),
     };
-    let mut word = OsString::from(format!("--{}", option.name));
-    if option.shape != Shape::Flag {
-        let Some(value) = value(option, &typed, rest)? else {
-            let message = match option.shape {
-                Shape::Value(what) | Shape::FreeText(what) if !what.is_empty() => format!("needs a value: {what}"),
-                _ => "needs a value (and is not supported yet)".to_owned(),
-            };
-            return Err(CliError::new(typed.clone(), message));
-        };
-        word.push("=");
-        word.push(&value);
-        if let Status::Only(accepted) = option.status
-            && value != accepted
-        {
-            let value = value.to_string_lossy();
-            let message = format!("'{value}' is not supported yet (only '{accepted}' is)");
-            return Err(CliError::new(typed.clone(), message));
-        }
-    }
     match option.status {
         Status::NotYet => Err(CliError::new(typed, "not supported yet")),
         Status::Lacks(subject) => Err(CliError::new(&typed, subject.lacking(&typed))),
@@ -83,20 +91,28 @@ fn one(
 }
 
 /// The value that follows an option. The name of an option is not taken for one, except for free text.
-fn value(
-    option: &Opt,
-    typed: &str,
-    rest: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
-) -> Result<Option<OsString>, CliError> {
-    let Some(next) = rest.peek() else { return Ok(None) };
-    if let Shape::Value(what) = option.shape
+fn value(option: &Opt, typed: &str, rest: &mut VecDeque<OsString>) -> Result<OsString, CliError> {
+    if let (Shape::Value(what), Some(next)) = (option.shape, rest.front())
         && let Some(name) = next.to_str().and_then(|next| next.strip_prefix('-'))
         && options::find(name.strip_prefix('-').unwrap_or(name)).is_some()
     {
         let message = format!("needs a value ({what}), but the option -{name} follows");
         return Err(CliError::new(typed, message));
     }
-    Ok(rest.next())
+    let Some(value) = rest.pop_front() else {
+        let message = match option.shape {
+            Shape::Value(what) | Shape::FreeText(what) if !what.is_empty() => format!("needs a value: {what}"),
+            _ => "needs a value (and is not supported yet)".to_owned(),
+        };
+        return Err(CliError::new(typed, message));
+    };
+    match option.status {
+        Status::Only(accepted) if value != accepted => {
+            let value = value.to_string_lossy();
+            Err(CliError::new(typed, format!("'{value}' is not supported yet (only '{accepted}' is)")))
+        }
+        _ => Ok(value),
+    }
 }
 
 /// What to say about an option nobody knows.

@@ -110,6 +110,13 @@ const fn always(name: &'static str, word: &'static str) -> Key {
     Key { name, kind: Kind::Fixed(word), help: "" }
 }
 
+/// The keys of no machine.
+const NO_MACHINE: &[Key] =
+    &[key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"), accepted("kernel-irqchip")];
+
+/// The id of the guest's RAM as an object.
+const MEMORY_BACKEND: Key = key("memory-backend", Kind::Text("the id of a -object"), "the guest's RAM");
+
 /// `-machine`, `-M` of a PC.
 pub(super) const MACHINE: Family = Family {
     option: "-machine",
@@ -163,7 +170,7 @@ pub(super) const MACHINE: Family = Family {
                 key_later("max-fw-size"),
                 key_later("max-ram-below-4g"),
                 key_later("memory"),
-                key_later("memory-backend"),
+                MEMORY_BACKEND,
                 key_lacks("memory-encryption", &subjects::CONFIDENTIAL),
                 key_lacks("pcspk-audiodev", &subjects::SOUND),
                 key_lacks("pflash0", &subjects::PFLASH),
@@ -177,11 +184,13 @@ pub(super) const MACHINE: Family = Family {
             ],
         ),
         lacks("q35", &subjects::Q35),
-        later("pc-i440fx-*"),
+        yes("none", "no machine, for programs that ask what there is", NO_MACHINE),
+        alias("pc-i440fx-*", "pc"),
+        alias("pc-0.*", "pc"),
+        alias("pc-1.*", "pc"),
         lacks("pc-q35-*", &subjects::Q35),
         lacks("microvm", &subjects::MICROVM),
         lacks("isapc", &subjects::ISAPC),
-        later("none"),
         later("x-remote"),
         lacks("xenfv*", &subjects::XEN),
         lacks("xenpv", &subjects::XEN),
@@ -221,7 +230,7 @@ pub(super) const MACHINE_RISCV: Family = Family {
                 key_later("initrd"),
                 key_later("kernel"),
                 accepted("mem-merge"),
-                key_later("memory-backend"),
+                MEMORY_BACKEND,
                 key_lacks("pflash0", &subjects::PFLASH),
                 key_lacks("pflash1", &subjects::PFLASH),
                 key_later("smp"),
@@ -234,7 +243,7 @@ pub(super) const MACHINE_RISCV: Family = Family {
         lacks("microchip-icicle-kit", &subjects::BOARDS),
         lacks("opentitan", &subjects::BOARDS),
         lacks("shakti_c", &subjects::BOARDS),
-        later("none"),
+        yes("none", "no machine, for programs that ask what there is", NO_MACHINE),
     ],
 };
 
@@ -368,7 +377,7 @@ pub(super) const DEVICE: Family = Family {
         yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-pci"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, key_later("rng")]),
+        yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, RNG, MAX_BYTES, PERIOD]),
         alias("virtio-rng", "virtio-rng-pci"),
         LOADER,
     ],
@@ -388,7 +397,7 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-device"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, key_later("rng")]),
+        yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, RNG, MAX_BYTES, PERIOD]),
         alias("virtio-rng", "virtio-rng-device"),
         alias("virtio-net", "virtio-net-device"),
         lacks("virtio-*-pci", &subjects::PCI),
@@ -406,6 +415,11 @@ pub(super) const DEVICE_RISCV: Family = Family {
         LOADER,
     ],
 };
+
+/// The keys of a source of random numbers.
+const RNG: Key = key("rng", Kind::Text("the id of a -object"), "where they come from, which is the host in any case");
+const MAX_BYTES: Key = key("max-bytes", Kind::Number(0, u64::MAX), "");
+const PERIOD: Key = key("period", Kind::Number(0, u64::MAX), "");
 
 /// The keys of virtio disks.
 const PCI_BLOCK_KEYS: &[Key] = &[
@@ -625,7 +639,17 @@ impl Family {
     }
 
     /// Parses `items`, which are what [`keyval::split`] makes of a value.
-    pub fn parse_items(&self, mut items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
+    pub fn parse_items(&self, items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
+        self.parse_with(items, default, |_| Vec::new())
+    }
+
+    /// Parses `items` behind those that `more` has for what is chosen.
+    pub fn parse_with(
+        &self,
+        mut items: Vec<Item>,
+        default: Option<&'static str>,
+        more: impl Fn(&str) -> Vec<Item>,
+    ) -> Result<Chosen, CliError> {
         let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
         let name = match (named, items.first()) {
             (Some(position), _) => items.remove(position).value,
@@ -649,6 +673,7 @@ impl Family {
         if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
             return Ok(Chosen::Help(list_keys(choice.name, keys)));
         }
+        items.splice(0..0, more(choice.name));
         let option = format!("{} {}", self.option, choice.name);
         if let (Some(unlisted), Some(item)) = (self.unlisted, items.first()) {
             let name = item.key.as_deref().unwrap_or(&item.value);
@@ -671,6 +696,11 @@ impl Family {
                 CliError::new(self.option, format!("{message} ({})", self.supported()))
             }
         }
+    }
+
+    /// Whether `name` is offered.
+    pub fn offers(&self, name: &str) -> bool {
+        self.offered().any(|offered| offered == name)
     }
 
     fn find(&self, name: &str) -> Result<&'static Choice, CliError> {

@@ -40,6 +40,18 @@ pub(super) fn help() -> String {
     text
 }
 
+/// The text of `-version`. Programs that run QEMU look for the version of it whose options and protocols these are.
+pub(super) fn version() -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        "QEMU emulator version {QEMU_VERSION} (mimus {version})\n\
+         This is mimus {version}, which is not QEMU but takes its command line.\n"
+    )
+}
+
+/// The version of QEMU that the command line and the monitors are those of.
+pub(crate) const QEMU_VERSION: &str = "7.2.0";
+
 /// The text of `-d help`.
 pub(super) fn log_items() -> String {
     let mut text = String::from("Log items (comma separated):\n");

@@ -4,7 +4,7 @@ use mimus_hw::{COM_PORTS, SerialPort};
 
 use super::chardev::{self, Chardevs, is_stdio};
 use super::keyval::Values;
-use super::{Arch, CliError, Given, LEGACY, disks, display, utf8};
+use super::{Arch, CliError, Given, disks, keyval, utf8};
 use crate::config::{Chardev, Config, DebugExit, Debugcon, IsaSerial, PciDevice, PciModel, Plug, VirtioDevice};
 
 /// The port of a debug console, and what it reads as.
@@ -205,19 +205,10 @@ fn place(wanted: Wanted, config: &mut Config) -> Result<(), CliError> {
 fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
     let mut port = None;
     for value in given.all("global") {
-        let text = utf8("global", value)?;
-        if text.starts_with(display::GLOBAL) || text.starts_with(LEGACY) {
-            continue;
+        if let Some(number) = utf8("global", value)?.strip_prefix("isa-debugcon.iobase=") {
+            let parsed = keyval::number(number).and_then(|number| u16::try_from(number).ok());
+            port = Some(parsed.ok_or_else(|| CliError::new("-global", format!("'{number}' is not a port")))?);
         }
-        let number = text.strip_prefix("isa-debugcon.iobase=").ok_or_else(|| {
-            let supported = format!("isa-debugcon.iobase=PORT, {LEGACY}on|off, {}", display::GLOBALS);
-            CliError::new("-global", format!("'{text}' is not supported yet (supported: {supported})"))
-        })?;
-        let parsed = match number.strip_prefix("0x") {
-            Some(digits) => u16::from_str_radix(digits, 16),
-            None => number.parse(),
-        };
-        port = Some(parsed.map_err(|_| CliError::new("-global", format!("'{number}' is not a port")))?);
     }
     Ok(port)
 }

@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Number(u64, u64),
     /// A size in bytes; a number without a suffix is in MiB.
     MegaBytes,
+    /// A size in bytes; a number without a suffix is in bytes.
+    Bytes,
     /// One of these words.
     Word(&'static [&'static str]),
     /// Any text; this says what it means.
@@ -48,7 +50,7 @@ pub(super) enum Kind {
 /// A value that was accepted, under its key's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
-    /// Of [`Kind::Number`] or, in bytes, [`Kind::MegaBytes`].
+    /// Of [`Kind::Number`] or, in bytes, [`Kind::MegaBytes`] and [`Kind::Bytes`].
     Number(u64),
     /// Of [`Kind::Word`].
     Word(&'static str),
@@ -260,10 +262,11 @@ fn check(option: &str, text: &str, kind: Kind) -> Result<Option<Value>, CliError
             Some(_) => Err(wrong("out of range")),
             None => Err(wrong("not a number")),
         },
-        Kind::MegaBytes => match size(text, 1 << 20) {
-            Some(value) => Ok(Some(Value::Number(value))),
-            None => Err(wrong("not a size")),
-        },
+        Kind::MegaBytes | Kind::Bytes => {
+            let unit = if matches!(kind, Kind::Bytes) { 1 } else { 1 << 20 };
+            let number = size(text, unit).ok_or_else(|| wrong("not a size"))?;
+            Ok(Some(Value::Number(number)))
+        }
         Kind::Word(words) => match words.iter().find(|word| **word == text || **word == on_or_off(text)) {
             Some(word) => Ok(Some(Value::Word(word))),
             None => Err(wrong("not known here")),
@@ -287,6 +290,7 @@ pub(super) fn allowed(kind: Kind) -> String {
     match kind {
         Kind::Number(low, high) => format!("a number from {low} to {high}"),
         Kind::MegaBytes => "a number of MiB, or one with a suffix K, M, G or T".to_owned(),
+        Kind::Bytes => "a number of bytes, or one with a suffix K, M, G or T".to_owned(),
         Kind::Word(words) | Kind::Among(words) => words.join(" or "),
         Kind::Text(what) | Kind::Texts(what) => what.to_owned(),
         Kind::Fixed(word) => format!("only '{word}' is supported yet"),

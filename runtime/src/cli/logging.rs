@@ -17,19 +17,48 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::writer::MakeWriterExt;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{LOG_ITEMS, LogItems};
+use crate::config::{Config, LOG_ITEMS, LogItems};
 
 /// A subscriber that records `items`: to `file`, which then also gets what goes to standard error, or else to standard
 /// error. Each event is one write, so that nothing is lost when the process is killed.
-pub fn subscriber(items: LogItems, file: Option<File>) -> Box<dyn Subscriber + Send + Sync> {
+pub fn subscriber(items: LogItems, messages: Messages, file: Option<File>) -> Box<dyn Subscriber + Send + Sync> {
     match file {
-        None => build(items, io::stderr),
-        Some(file) => build(items, io::stderr.with_max_level(Level::WARN).and(Arc::new(LogFile::new(file)))),
+        None => build(items, messages, io::stderr),
+        Some(file) => build(items, messages, io::stderr.with_max_level(Level::WARN).and(Arc::new(LogFile::new(file)))),
+    }
+}
+
+/// What messages of this program begin with.
+#[derive(Debug, Clone, Default)]
+pub struct Messages {
+    /// The time.
+    pub time: bool,
+    /// A name.
+    pub name: Option<String>,
+}
+
+impl Messages {
+    /// What is wanted of a machine's.
+    pub fn of(config: &Config) -> Messages {
+        let settings = &config.settings;
+        Messages { time: settings.message_time, name: config.name.clone().filter(|_| settings.message_name) }
+    }
+
+    fn begin(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        if self.time {
+            SystemTime.format_time(writer)?;
+            writer.write_char(' ')?;
+        }
+        match &self.name {
+            Some(name) => write!(writer, "{name} "),
+            None => Ok(()),
+        }
     }
 }
 
@@ -64,7 +93,7 @@ impl Write for &LogFile {
 }
 
 /// The subscriber over any writer.
-fn build<W>(items: LogItems, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn build<W>(items: LogItems, messages: Messages, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
@@ -76,14 +105,21 @@ where
         // It would report to standard error by a macro that panics when that is closed.
         .log_internal_errors(false)
         .with_writer(writer)
-        .event_format(Lines(Limiter::default()));
+        .event_format(Lines { messages, limiter: Limiter::default() });
     Box::new(output.finish().with(filter))
 }
 
+/// What targets of devices begin with, which tell of what they make nothing of.
+const DEVICES: &str = "mimus_hw::";
+
 fn wanted(items: LogItems, metadata: &Metadata<'_>) -> bool {
     *metadata.level() <= Level::WARN
+        || items.contains(LogItems::GUEST_ERRORS) && metadata.target().starts_with(DEVICES)
         || LOG_ITEMS.iter().any(|(item, name, _)| *name == metadata.target() && items.contains(*item))
 }
+
+/// The target of messages that are told once, and are never left out.
+pub const ONCE: &str = "once";
 
 /// Messages of a kind that are let through at once, and how soon there may be one more.
 const BURST: u32 = 8;
@@ -123,7 +159,10 @@ impl Limiter {
 }
 
 /// Log items as they are, for people and scripts that compare them; anything else as a message of this program.
-struct Lines(Limiter);
+struct Lines {
+    messages: Messages,
+    limiter: Limiter,
+}
 
 impl<S, N> FormatEvent<S, N> for Lines
 where
@@ -136,10 +175,14 @@ where
             Level::WARN => "mimus: warning: ",
             _ => "",
         };
-        let limited = !prefix.is_empty();
-        let left_out = if limited { self.0.admit(event.metadata().callsite(), Instant::now()) } else { Some(0) };
+        let (message, once) = (!prefix.is_empty(), event.metadata().target() == ONCE);
+        let limited = message && !once;
+        let left_out = if limited { self.limiter.admit(event.metadata().callsite(), Instant::now()) } else { Some(0) };
         // Nothing is written of an event without text.
         let Some(left_out) = left_out else { return Ok(()) };
+        if message {
+            self.messages.begin(&mut writer)?;
+        }
         writer.write_str(prefix)?;
         context.format_fields(writer.by_ref(), event)?;
         if left_out != 0 {
@@ -169,13 +212,18 @@ mod tests {
     }
 
     fn logged(items: LogItems) -> String {
+        logged_as(items, Messages::default())
+    }
+
+    fn logged_as(items: LogItems, messages: Messages) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        tracing::subscriber::with_default(build(items, move || writer.clone()), || {
+        tracing::subscriber::with_default(build(items, messages, move || writer.clone()), || {
             tracing::debug!(target: "op", "movl");
             tracing::trace!(target: "op_opt", "addl");
             tracing::info!(target: "in_asm", "nop");
             tracing::debug!("chatter of this crate");
+            tracing::debug!(target: "mimus_hw::e1000", "write ignored");
             tracing::warn!(target: "unimp", "port {:#x}", 0x92);
             tracing::error!("disk full");
         });
@@ -188,6 +236,7 @@ mod tests {
         let always = "mimus: warning: port 0x92\nmimus: error: disk full\n";
         assert_eq!(logged(LogItems::empty()), always);
         assert_eq!(logged(LogItems::OP), format!("movl\n{always}"));
+        assert_eq!(logged(LogItems::GUEST_ERRORS), format!("write ignored\n{always}"));
         assert_eq!(logged(LogItems::OP_OPT | LogItems::IN_ASM), format!("addl\nnop\n{always}"));
     }
 
@@ -195,7 +244,7 @@ mod tests {
     fn what_a_guest_repeats_is_counted_instead() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        tracing::subscriber::with_default(build(LogItems::INT, move || writer.clone()), || {
+        tracing::subscriber::with_default(build(LogItems::INT, Messages::default(), move || writer.clone()), || {
             for number in 0..1000 {
                 tracing::warn!("reset {number}");
                 tracing::info!(target: "int", "asked for");
@@ -222,10 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn messages_begin_as_wanted_and_log_items_do_not() {
+        let text = logged_as(LogItems::OP, Messages { time: true, name: Some("vm1".into()) });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "movl");
+        let (time, rest) = lines[1].split_once(' ').unwrap();
+        assert_eq!(rest, "vm1 mimus: warning: port 0x92");
+        assert!(time.len() == "2026-11-30T03:40:00.123456Z".len() && time.ends_with('Z'), "{time}");
+    }
+
+    #[test]
     fn a_log_file_gets_items_and_warnings() {
         let path = std::env::temp_dir().join(format!("mimus-log-{}", std::process::id()));
         let file = File::create(&path).unwrap();
-        tracing::subscriber::with_default(subscriber(LogItems::OP, Some(file)), || {
+        tracing::subscriber::with_default(subscriber(LogItems::OP, Messages::default(), Some(file)), || {
             tracing::debug!(target: "op", "movl");
             tracing::debug!(target: "int", "#PF");
             tracing::warn!(target: "unimp", "wbinvd");
@@ -246,7 +305,7 @@ mod tests {
     #[test]
     fn unwanted_items_are_known_to_be_unwanted() {
         let enabled = |items| {
-            tracing::subscriber::with_default(subscriber(items, None), || {
+            tracing::subscriber::with_default(subscriber(items, Messages::default(), None), || {
                 (tracing::enabled!(target: "in_asm", Level::TRACE), tracing::enabled!(target: "exec", Level::TRACE))
             })
         };

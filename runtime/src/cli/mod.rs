@@ -11,6 +11,7 @@ mod disks;
 mod display;
 mod error;
 mod families;
+mod globals;
 mod help;
 mod isa;
 mod json;
@@ -19,9 +20,12 @@ mod loader;
 pub mod logging;
 mod monitors;
 mod net;
+mod objects;
 mod options;
 mod process;
+mod readconfig;
 mod riscv;
+mod settings;
 mod smp;
 mod subjects;
 mod suggest;
@@ -45,7 +49,6 @@ use crate::config::{
 use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
-use riscv::LEGACY;
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +120,9 @@ fn parse_for(arch: Arch, args: impl IntoIterator<Item = OsString>) -> Result<Inv
         return Ok(Invocation::Print(help::help()));
     }
     if given.flag("version") {
+        return Ok(Invocation::Print(help::version()));
+    }
+    if given.flag("V") {
         return Ok(Invocation::Print(format!("mimus {}\n", env!("CARGO_PKG_VERSION"))));
     }
     match config(arch, &given, Refused(refused)) {
@@ -228,18 +234,18 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
     let arch = refused.note(named)?.flatten().unwrap_or(arch);
     let mut config =
         Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
-    refused.note(board(given, arch, &mut config))?;
+    config.settings.no_shutdown = given.flag("no-shutdown");
+    let objects = objects::Objects::parse(given, &mut refused, &mut config)?;
+    refused.note(board(given, arch, &objects, &mut config))?;
     refused.note(cpu(given, arch, &mut config))?;
     refused.note(smp::parse(given, arch, &mut config))?;
     refused.note(ram_size(given, &mut config))?;
-    devices(given, arch, &mut refused, &mut config)?;
+    devices(given, arch, &objects, &mut refused, &mut config)?;
+    settings::parse(given, &mut refused, &mut config)?;
     refused.note(boot(given, arch, &mut config))?;
     refused.note(riscv::parse(given, arch, &mut config))?;
     config.warnings.extend(display::hint(given, &config));
-    refused.each(given, "d", |text| {
-        config.log |= log_items(text)?;
-        Ok(())
-    })?;
+    refused.each(given, "d", |text| log_items(text, &mut config))?;
     config.log_file = refused.note(given.path("D"))?.flatten();
     config.stats = refused.note(given.path("stats"))?.flatten();
     config.perf_map = given.flag("perfmap");
@@ -247,7 +253,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
 }
 
 /// The board and what executes its code.
-fn board(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
+fn board(given: &Given, arch: Arch, objects: &objects::Objects, config: &mut Config) -> Result<(), Stop> {
     let (machines, _, default_machine) = arch.families();
     config.machine = match arch {
         Arch::X86 => MachineKind::Pc,
@@ -257,7 +263,7 @@ fn board(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
     if arch == Arch::Riscv && config.hpet.is_some() {
         return Err(CliError::new("-no-hpet", "this machine never has an event timer").into());
     }
-    let of_machine = machine(given, machines, default_machine, config)?;
+    let of_machine = machine(given, machines, default_machine, objects, config)?;
     accel::parse(given, default_machine, of_machine, config)
 }
 
@@ -272,7 +278,14 @@ fn cpu(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
 }
 
 /// All devices, and what of the host is behind them.
-fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config) -> Result<(), Stop> {
+fn devices(
+    given: &Given,
+    arch: Arch,
+    objects: &objects::Objects,
+    refused: &mut Refused,
+    config: &mut Config,
+) -> Result<(), Stop> {
+    let globals = globals::Globals::parse(given, refused)?;
     let mut disks = drives(given, arch, refused, config)?;
     let mut networks = networks(given, refused)?;
     config.nics = Vec::new();
@@ -280,10 +293,11 @@ fn devices(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config
     let (mut chardevs, mut serials) = (chardev::Chardevs::parse(given, refused)?, isa::Serials::default());
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
-        let mut hosts =
-            Hosts { disks: &mut disks, networks: &mut networks, chardevs: &mut chardevs, serials: &mut serials };
+        let (disks, networks, chardevs) = (&mut disks, &mut networks, &mut chardevs);
+        let mut hosts = Hosts { disks, networks, chardevs, serials: &mut serials, objects, globals: &globals };
         device(text, arch, family, &mut hosts, config)
     })?;
+    globals.warn(|name| family.offers(name), config);
     config.ide = refused.note(disks.finish())?.unwrap_or_default();
     config.warnings.extend(networks.unused());
     refused.note(check_ids(config))?;
@@ -334,10 +348,25 @@ fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<
 }
 
 /// Takes over every `-machine`; each architecture has one. Returns the accelerators that they name.
-fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Config) -> Result<Option<String>, Stop> {
+fn machine(
+    given: &Given,
+    family: &Family,
+    name: &'static str,
+    objects: &objects::Objects,
+    config: &mut Config,
+) -> Result<Option<String>, Stop> {
     let mut accel = None;
     for value in given.all("machine") {
-        let (_, values) = choose(family, utf8("machine", value)?, Some(name))?;
+        let text = utf8("machine", value)?;
+        let (chosen, values) = choose(family, text, Some(name))?;
+        // One that only has keys leaves the choice of another as it is.
+        if chosen != name || text.split(',').next() == Some(name) {
+            config.settings.no_machine = chosen == "none";
+        }
+        if let Some(id) = values.text("memory-backend") {
+            let size = objects.check("-machine", "memory-backend", id, "memory-backend-")?;
+            config.ram_size = size.unwrap_or(config.ram_size);
+        }
         if let Some(word) = values.word("hpet") {
             config.hpet = Some(word == "on");
         }
@@ -353,12 +382,15 @@ fn machine(given: &Given, family: &Family, name: &'static str, config: &mut Conf
 fn ram_size(given: &Given, config: &mut Config) -> Result<(), CliError> {
     const KEYS: &[Key] = &[
         Key { name: "size", kind: Kind::MegaBytes, help: "" },
-        Key { name: "slots", kind: Kind::Lacks(&subjects::HOTPLUG), help: "" },
-        Key { name: "maxmem", kind: Kind::Lacks(&subjects::HOTPLUG), help: "" },
+        Key { name: "slots", kind: Kind::Number(0, 256), help: "" },
+        Key { name: "maxmem", kind: Kind::MegaBytes, help: "" },
     ];
     let Some(texts) = given.merged("m")? else { return Ok(()) };
     let text = texts.join(",");
     let values = keyval::parse_all("-m", texts, "size", KEYS)?;
+    if values.number("slots").or(values.number("maxmem")).is_some() {
+        config.warnings.push("-m: slots, maxmem: no memory can be added to the machine".to_owned());
+    }
     let Some(size) = values.number("size") else { return Ok(()) };
     if !(1 << 20..=1 << 40).contains(&size) {
         return Err(CliError::new("-m", format!("'{text}' is out of range: 1M to 1T")));
@@ -440,11 +472,17 @@ struct Hosts<'a> {
     networks: &'a mut net::Networks,
     chardevs: &'a mut chardev::Chardevs,
     serials: &'a mut isa::Serials,
+    objects: &'a objects::Objects,
+    globals: &'a globals::Globals,
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, networks, chardevs, serials } = hosts;
-    let (name, values) = choose(family, text, None)?;
+    let Hosts { disks, networks, chardevs, serials, objects, globals } = hosts;
+    let items = keyval::split("-device", text)?;
+    let (name, values) = match family.parse_with(items, None, |name| globals.items(name))? {
+        Chosen::Help(text) => return Err(Stop::Print(text)),
+        Chosen::One(name, values) => (name, values),
+    };
     let option = format!("-device {name}");
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
         let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
@@ -471,7 +509,15 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
             "virtio-serial-pci" | "virtio-serial-device" => {
                 VirtioDevice::Console(Chardev::Null, disks::plug(&option, &values)?)
             }
-            _ => VirtioDevice::Rng(disks::plug(&option, &values)?),
+            _ => {
+                if let Some(id) = values.text("rng") {
+                    objects.check(&option, "rng", id, "rng-")?;
+                }
+                if values.number("max-bytes").is_some() {
+                    config.warnings.push(format!("{option}: max-bytes: random numbers are not limited"));
+                }
+                VirtioDevice::Rng(disks::plug(&option, &values)?)
+            }
         });
         return Ok(());
     }
@@ -562,41 +608,41 @@ const LOG_ITEMS_NOT_YET: &[&str] = &[
     "fpu",
     "vpu",
     "pcall",
-    "cpu_reset",
-    "guest_errors",
     "page",
-    "nochain",
     "plugin",
     "strace",
     "tid",
     "trace:",
+    "none",
+    "invalid_mem",
 ];
 
-fn log_items(text: &str) -> Result<LogItems, Stop> {
-    let mut items = LogItems::empty();
+fn log_items(text: &str, config: &mut Config) -> Result<(), Stop> {
+    let mut missing = Vec::new();
     for word in text.split(',') {
         if families::is_help(word) {
             return Err(Stop::Print(help::log_items()));
         }
         if word == "all" {
-            items |= LogItems::all();
+            config.log |= LogItems::all() - LogItems::NOCHAIN;
             continue;
         }
+        let later = |known: &&str| *known == word || known.ends_with(':') && word.starts_with(*known);
         match LOG_ITEMS.iter().find(|(_, name, _)| *name == word) {
-            Some((item, _, _)) => items |= *item,
+            Some((item, _, _)) => config.log |= *item,
+            None if LOG_ITEMS_NOT_YET.iter().any(later) => missing.push(word),
             None => return Err(CliError::new("-d", unknown_log_item(word)).into()),
         }
     }
-    Ok(items)
+    if !missing.is_empty() {
+        config.warnings.push(format!("-d: nothing is logged of {}", missing.join(" ")));
+    }
+    Ok(())
 }
 
 fn unknown_log_item(word: &str) -> String {
     let names = || LOG_ITEMS.iter().map(|(_, name, _)| *name);
     let items = format!("(items: {})", names().collect::<Vec<_>>().join(", "));
-    let later = |known: &&str| *known == word || known.ends_with(':') && word.starts_with(*known);
-    if LOG_ITEMS_NOT_YET.iter().any(later) {
-        return format!("'{word}' is not supported yet {items}");
-    }
     match suggest::nearest(word, names()) {
         Some(near) => format!("'{word}' is not a log item; did you mean '{near}'? {items}"),
         None => format!("'{word}' is not a log item {items}"),

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use super::chardev::{self, Chardevs};
-use super::keyval::{self, Item, Key, Kind};
+use super::keyval::{self, Item};
 use super::{CliError, Given, isa, utf8};
 use crate::config::{Chardev, Config, MonitorSocket};
 
@@ -175,7 +175,7 @@ pub(super) fn monitors(
         }
         None => None,
     };
-    config.start_stopped = given.flag("S");
+    config.start_stopped = given.flag("S") || config.settings.no_machine;
     let named = [("-monitor", &*config.monitors), ("-qmp", &*config.qmp), ("-gdb", config.gdb.as_slice())];
     let users: Vec<&str> = named
         .iter()
@@ -194,16 +194,8 @@ pub(super) fn monitors(
     Ok(())
 }
 
-/// Reads `-name`, `-uuid` and `-pidfile`.
+/// Reads `-uuid` and `-pidfile`.
 pub(super) fn identity(given: &Given, config: &mut Config) -> Result<(), CliError> {
-    if let Some(text) = given.text("name")? {
-        const KEYS: &[Key] = &[
-            Key { name: "guest", kind: Kind::Text("name"), help: "" },
-            Key { name: "process", kind: Kind::NotYet, help: "" },
-            Key { name: "debug-threads", kind: Kind::NotYet, help: "" },
-        ];
-        config.name = keyval::parse("-name", text, "guest", KEYS)?.text("guest").map(str::to_owned);
-    }
     if let Some(text) = given.text("uuid")? {
         let parts: Vec<usize> = text.split('-').map(str::len).collect();
         let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());

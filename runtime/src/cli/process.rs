@@ -16,7 +16,7 @@ pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> 
 fn action(text: &str, config: &mut Config) -> Result<(), CliError> {
     const KEYS: &[Key] = &[
         Key { name: "reboot", kind: Kind::Word(&["reset", "shutdown"]), help: "" },
-        Key { name: "shutdown", kind: Kind::Word(&["poweroff"]), help: "" },
+        Key { name: "shutdown", kind: Kind::Word(&["poweroff", "pause"]), help: "" },
         Key { name: "panic", kind: Kind::Word(&["none", "pause", "shutdown", "exit-failure"]), help: "" },
         Key {
             name: "watchdog",
@@ -28,6 +28,9 @@ fn action(text: &str, config: &mut Config) -> Result<(), CliError> {
     let values = keyval::parse("-action", text, "reboot", KEYS)?;
     if let Some(word) = values.word("reboot") {
         config.no_reboot = word == "shutdown";
+    }
+    if let Some(word) = values.word("shutdown") {
+        config.settings.no_shutdown = word == "pause";
     }
     if let Some(word) = values.word("sigterm") {
         let Process { sigterm, .. } = &mut config.process;

@@ -5,7 +5,7 @@ use super::{Arch, Given, utf8};
 use crate::config::Config;
 
 /// The setting of the slots of virtio devices, as `-global` names it.
-pub(super) const LEGACY: &str = "virtio-mmio.force-legacy=";
+const LEGACY: &str = "virtio-mmio.force-legacy=";
 
 /// Takes over the options that are for RISC-V machines.
 pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {

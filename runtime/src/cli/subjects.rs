@@ -69,4 +69,5 @@ pub(super) const MIGRATION: Subject = subject("migration", "start the guest anew
 pub(super) const REPLAY: Subject = subject("icount", "leave it out: guest time is the host's");
 pub(super) const PLUGINS: Subject = subject("plugins", "leave it out");
 pub(super) const WINDOWS: Subject = subject("a window", "use -vnc or -display curses");
+pub(super) const TLS: Subject = subject("TLS", "reach it by an encrypted tunnel, such as ssh's");
 pub(super) const CONFIDENTIAL: Subject = subject("memory encryption", "leave it out");

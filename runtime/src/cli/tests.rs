@@ -3,6 +3,7 @@
 mod cpus;
 mod devices;
 mod riscv;
+mod settings;
 
 use super::*;
 use crate::config::{
@@ -207,7 +208,7 @@ fn good_lines() {
             c.log_file = Some("log".into());
             c.stats = Some("s.json".into());
         }),
-        ("-d all", |c| c.log = LogItems::all()),
+        ("-d all", |c| c.log = LogItems::all() - LogItems::NOCHAIN),
     ];
     for (line, change) in rows {
         let mut expected = Config::default();
@@ -239,11 +240,7 @@ fn bad_lines() {
         ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
         ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
-        (
-            "-global x.y=1",
-            "-global: 'x.y=1' is not supported yet (supported: isa-debugcon.iobase=PORT, \
-             virtio-mmio.force-legacy=on|off, VGA.vgamem_mb=, VGA.edid=on|off, VGA.xres=, VGA.yres=)",
-        ),
+        ("-global x.y", "-global: 'x.y' is not of the form DRIVER.PROPERTY=VALUE"),
         ("-global VGA.xres=4096", "-global: 'VGA.xres=4096' is not a number from 64 to 2560"),
         ("-global VGA.vgamem_mb=24", "-global: 'VGA.vgamem_mb=24' is not a power of two up to 256"),
         ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
@@ -270,8 +267,7 @@ fn bad_lines() {
         ("-m 512K", "-m: '512K' is out of range: 1M to 1T"),
         ("-m 2T", "-m: '2T' is out of range: 1M to 1T"),
         ("-m 1048577B", "-m: '1048577B' is not a multiple of 4K"),
-        ("-m 512,slots=2", "-m: slots: it needs memory hotplug, which is not supported yet: give all memory by -m"),
-        ("-m sise=1G", "-m: unknown key 'sise'; did you mean 'size'? (keys: size)"),
+        ("-m sise=1G", "-m: unknown key 'sise'; did you mean 'size'? (keys: size, slots, maxmem)"),
         ("-smp 0", "-smp: cpus: '0' is out of range: a number from 1 to 4096"),
         ("-smp two", "-smp: cpus: 'two' is not a number: a number from 1 to 4096"),
         ("-cpu mex", "-cpu: 'mex' is not a CPU model; did you mean 'max'? (-cpu help lists all)"),
@@ -279,10 +275,12 @@ fn bad_lines() {
         ("-M q35", "-machine: 'q35' needs q35, which is not supported yet: use -machine pc"),
         ("-M virt", "-machine: 'virt': a machine of riscv64: use -arch riscv64"),
         ("-arch arm", "-arch: 'arm' is not an architecture that mimus has (supported: x86_64, i386, riscv64)"),
-        ("-M pc-i440fx-7.2", "-machine: 'pc-i440fx-7.2' is not supported yet (supported: pc)"),
-        ("-machine p", "-machine: 'p' is not a machine (supported: pc)"),
+        ("-machine p", "-machine: 'p' is not a machine (supported: pc, none)"),
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
-        ("-machine pc,smp.cpus=2", "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet, dump-guest-core)"),
+        (
+            "-machine pc,smp.cpus=2",
+            "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet, dump-guest-core, memory-backend)",
+        ),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
         ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, tcg, interp)"),
         ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, tcg, interp)"),
@@ -376,10 +374,12 @@ fn bad_lines() {
         (
             "-d in_asn",
             "-d: 'in_asn' is not a log item; did you mean 'in_asm'? \
-             (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)",
+             (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
         ),
-        ("-d cpu", "-d: 'cpu' is not supported yet (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
-        ("-d int,,mmu", "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
+        (
+            "-d int,,mmu",
+            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
+        ),
     ];
     refused(&rows);
 }
@@ -437,7 +437,10 @@ fn arguments_that_no_shell_would_split() {
             &["-serial", ""],
             "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, chardev:ID, null, none)",
         ),
-        (&["-d", ""], "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp)"),
+        (
+            &["-d", ""],
+            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
+        ),
         (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (-cpu help lists all)"),
         (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),
     ];
@@ -467,7 +470,7 @@ fn bytes_that_are_not_utf8() {
 
 #[test]
 fn texts() {
-    assert_eq!(printed("-version"), format!("mimus {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(printed("-V"), format!("mimus {}\n", env!("CARGO_PKG_VERSION")));
     assert_eq!(printed("-m 512 -help"), help::help());
     assert_eq!(printed("-h"), help::help());
     // A user who asks for help gets it, whatever else is wrong.
@@ -484,7 +487,8 @@ fn texts() {
     assert_eq!(
         printed("-M help"),
         "Supported machines are:\n\
-         pc                   PC with ISA devices, APICs and a PCI host bridge (default)\n"
+         pc                   PC with ISA devices, APICs and a PCI host bridge (default)\n\
+         none                 no machine, for programs that ask what there is\n"
     );
     assert_eq!(printed("-machine ?"), printed("-M help"));
     let devices = printed("-device help");

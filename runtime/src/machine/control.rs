@@ -66,14 +66,18 @@ impl<B: Board> Controlled for Runner<B> {
         }
     }
 
-    fn resume(&mut self) {
+    fn resume(&mut self) -> bool {
+        if self.state == RunState::Shutdown || self.config.settings.no_machine {
+            return false;
+        }
         if self.state != RunState::Running {
             self.unpause(Pace::Free);
         }
+        true
     }
 
     fn step(&mut self) {
-        if self.state != RunState::Running {
+        if !matches!(self.state, RunState::Running | RunState::Shutdown) && !self.config.settings.no_machine {
             self.unpause(Pace::One);
         }
     }

@@ -22,7 +22,7 @@ use super::input::Input;
 use super::inventory::{Inventory, Pci, Place};
 use super::screen::{self, Held};
 use super::virtio::{self, Access, Started};
-use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
+use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
@@ -149,7 +149,7 @@ impl Board for PcBoard {
             ram_size: config.ram_size,
             cpus: config.smp,
             tsc_hz: TSC_HZ,
-            unix_time_at_power_on: unix_time(),
+            unix_time_at_power_on: config.settings.rtc.seconds(),
         };
         let mut pc = Pc::new(board);
         if firmware::has_hpet(config) {

@@ -14,7 +14,7 @@ use vm_memory::GuestAddress;
 use super::input::Input;
 use super::inventory::{Inventory, Place};
 use super::virtio::{self, Access, HostEntropy, Started};
-use super::{Board, Event, Looked, Pace, Parts, Turn, unix_time};
+use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config};
@@ -162,7 +162,7 @@ impl Board for VirtBoard {
         let (serial, typed) = parts.open("-serial", &config.serial)?;
         let board = VirtConfig {
             harts: config.smp.into(),
-            unix_time_at_power_on: unix_time(),
+            unix_time_at_power_on: config.settings.rtc.seconds(),
             modern_virtio: config.riscv.modern_virtio,
         };
         let mut virt = Virt::new(&board, serial, mem);

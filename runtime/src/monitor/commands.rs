@@ -215,9 +215,11 @@ fn eject(c: &mut Context<'_>, args: &str) -> Outcome {
     c.machine.change_medium(device, None, force)
 }
 
+/// Why a machine that was switched off does not go on.
+pub(super) const CANNOT_GO_ON: &str = "the machine is switched off: system_reset, then cont";
+
 fn cont(c: &mut Context<'_>, _: &str) -> Outcome {
-    c.machine.resume();
-    Ok(())
+    if c.machine.resume() { Ok(()) } else { Err(CANNOT_GO_ON.to_owned()) }
 }
 
 fn stop(c: &mut Context<'_>, _: &str) -> Outcome {
@@ -448,6 +450,7 @@ fn status(c: &mut Context<'_>) -> Outcome {
         RunState::Paused => "paused",
         RunState::Prelaunch => "paused (prelaunch)",
         RunState::Debug => "paused (debug)",
+        RunState::Shutdown => "paused (shutdown)",
     };
     let _ = writeln!(c.out, "VM status: {text}");
     Ok(())

@@ -308,7 +308,9 @@ impl SingleThreadResume for Guest {
     // Signals mean nothing to a machine.
     fn resume(&mut self, _: Option<Signal>) -> Result<(), Gone> {
         self.apply(true)?;
-        self.control.call(|machine| machine.resume())
+        self.control.call(|machine| {
+            machine.resume();
+        })
     }
 
     fn support_single_step(&mut self) -> Option<SingleThreadSingleStepOps<'_, Self>> {
@@ -489,7 +491,9 @@ impl Gdb {
         let _ = self.guest.clear();
         let _ = self.guest.control.call(move |machine| match reason {
             DisconnectReason::Kill => machine.quit(),
-            _ => machine.resume(),
+            _ => {
+                machine.resume();
+            }
         });
         Flow::End
     }

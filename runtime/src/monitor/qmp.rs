@@ -107,7 +107,7 @@ macro_rules! commands {
 static COMMANDS: &[Command] = commands! {
     "blockdev-change-medium" ["device?" "id?" "filename" "format?" "force?" "read-only-mode?"] change_medium;
     "change-vnc-password" ["password"] |m, args| vnc_password(m, text(args, "password")?);
-    "cont" [] |m, _| { m.resume(); Ok(json!({})) };
+    "cont" [] |m, _| if m.resume() { Ok(json!({})) } else { Err(generic(commands::CANNOT_GO_ON)) };
     "eject" ["device?" "id?" "force?"] eject;
     "human-monitor-command" ["command-line" "cpu-index?"] human;
     "inject-nmi" [] |m, _| if m.raise_nmi() { Ok(json!({})) } else { Err(generic("machine does not provide NMIs")) };

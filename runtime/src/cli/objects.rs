@@ -1,0 +1,155 @@
+//! `-object`: what devices and other options refer to by id.
+
+use super::error::CliError;
+use super::families::{Chosen, Family, lacks, later, yes};
+use super::keyval::{Key, Kind, Values};
+use super::{Given, Refused, Stop, subjects};
+use crate::config::Config;
+
+const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+const fn accepted(name: &'static str) -> Key {
+    Key { name, kind: Kind::Accepted, help: "" }
+}
+
+const ID: Key = key("id", Kind::Text("a name"), "what others call it");
+const ON_OFF: Kind = Kind::Word(&["on", "off"]);
+
+/// Where the random numbers of a device come from: the host, whatever its file for them is called.
+const RANDOM_FILES: &[&str] = &["/dev/random", "/dev/urandom", "/dev/hwrng"];
+
+/// The keys of memory. Where it lies, and how it is kept, is the host's business.
+const MEMORY: &[Key] = &[
+    ID,
+    key("size", Kind::Bytes, "its size"),
+    key("mem-path", Kind::Text("a file name"), ""),
+    key("prealloc", ON_OFF, ""),
+    key("share", ON_OFF, ""),
+    key("readonly", Kind::Fixed("off"), ""),
+    accepted("align"),
+    accepted("discard-data"),
+    accepted("dump"),
+    accepted("host-nodes"),
+    accepted("hugetlb"),
+    accepted("hugetlbsize"),
+    accepted("merge"),
+    accepted("policy"),
+    accepted("prealloc-context"),
+    accepted("prealloc-threads"),
+    accepted("reserve"),
+    accepted("seal"),
+    accepted("x-use-canonical-path-for-ramblock-id"),
+];
+
+/// The keys of a secret, which nothing here asks for.
+const SECRET: &[Key] = &[ID, accepted("data"), accepted("file"), accepted("format"), accepted("keyid"), accepted("iv")];
+
+/// The keys of a thread for disks, which have one each.
+const IO_THREAD: &[Key] = &[
+    ID,
+    accepted("poll-max-ns"),
+    accepted("poll-grow"),
+    accepted("poll-shrink"),
+    accepted("aio-max-batch"),
+    accepted("thread-pool-min"),
+    accepted("thread-pool-max"),
+];
+
+/// `-object`.
+const OBJECT: Family = Family {
+    option: "-object",
+    noun: "an object",
+    implied: "qom-type",
+    heading: "List of user creatable objects:",
+    unlisted: None,
+    common: &[
+        lacks("tls-*", &subjects::TLS),
+        lacks("sev-*", &subjects::CONFIDENTIAL),
+        lacks("tdx-*", &subjects::CONFIDENTIAL),
+        lacks("memory-backend-epc", &subjects::CONFIDENTIAL),
+        later("authz-*"),
+        later("can-*"),
+        later("colo-compare"),
+        later("cryptodev-*"),
+        later("dbus-vmstate"),
+        later("filter-*"),
+        later("input-*"),
+        later("main-loop"),
+        later("pr-manager-helper"),
+        later("qtest"),
+        later("rng-egd"),
+        later("secret_keyring"),
+        later("x-*"),
+    ],
+    choices: &[
+        yes("rng-random", "random numbers of the host's", &[ID, key("filename", Kind::Word(RANDOM_FILES), "its file")]),
+        yes("rng-builtin", "random numbers", &[ID]),
+        yes("memory-backend-ram", "the guest's RAM", MEMORY),
+        yes("memory-backend-file", "the guest's RAM; not in a file, though", MEMORY),
+        yes("memory-backend-memfd", "the guest's RAM", MEMORY),
+        yes("secret", "a password; nothing asks for one", SECRET),
+        yes("iothread", "a thread; each disk has one", IO_THREAD),
+    ],
+};
+
+/// Those of `-object`.
+#[derive(Debug, Default)]
+pub(super) struct Objects(Vec<Object>);
+
+#[derive(Debug)]
+struct Object {
+    kind: &'static str,
+    id: String,
+    /// Of memory, in bytes.
+    size: Option<u64>,
+}
+
+impl Objects {
+    /// Reads every `-object`.
+    pub(super) fn parse(given: &Given, refused: &mut Refused, config: &mut Config) -> Result<Objects, Stop> {
+        let mut all = Objects::default();
+        refused.each(given, "object", |text| all.add(text, config))?;
+        Ok(all)
+    }
+
+    fn add(&mut self, text: &str, config: &mut Config) -> Result<(), Stop> {
+        let (kind, values) = match OBJECT.parse(text, None)? {
+            Chosen::Help(text) => return Err(Stop::Print(text)),
+            Chosen::One(kind, values) => (kind, values),
+        };
+        let option = format!("-object {kind}");
+        let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
+        if self.0.iter().any(|object| object.id == id) {
+            return Err(CliError::new(&option, format!("the id '{id}' is given twice")).into());
+        }
+        if kind.starts_with("memory-") {
+            memory(&option, &values, config)?;
+        }
+        self.0.push(Object { kind, id, size: values.number("size") });
+        Ok(())
+    }
+
+    /// Checks that `id`, which `key` of `option` names, is an object whose kind begins so. The size of memory.
+    pub(super) fn check(&self, option: &str, key: &str, id: &str, kind: &str) -> Result<Option<u64>, CliError> {
+        let found = self.0.iter().find(|object| object.id == id && object.kind.starts_with(kind));
+        let missing =
+            || CliError::new(option, format!("{key}: there is no -object {kind}... with id={id}")).following("-object");
+        found.map(|object| object.size).ok_or_else(missing)
+    }
+}
+
+/// What is different about memory than was asked for.
+fn memory(option: &str, values: &Values, config: &mut Config) -> Result<(), CliError> {
+    if values.number("size").is_none() {
+        return Err(CliError::new(option, "needs size=SIZE"));
+    }
+    if let Some(path) = values.text("mem-path") {
+        config.warnings.push(format!("{option}: the guest's RAM is not in '{path}', but in memory of its own"));
+    }
+    if values.word("prealloc") == Some("on") {
+        config.warnings.push(format!("{option}: prealloc: the guest's RAM is allocated as it is used"));
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Command lines about how a machine is run, its objects and the properties of what it has.
+
+use super::*;
+use crate::config::{LockMemory, RtcBase, Settings};
+
+/// What a line sets, without a warning.
+fn settings(line: &str) -> Settings {
+    let config = config_of(line);
+    assert_eq!(config.warnings, [""; 0], "{line}");
+    config.settings
+}
+
+fn warnings(line: &str) -> String {
+    config_of(line).warnings.join("\n")
+}
+
+#[test]
+fn how_it_is_run() {
+    let default = Settings::default;
+    assert_eq!(settings("-no-shutdown"), Settings { no_shutdown: true, ..default() });
+    assert_eq!(settings("-action shutdown=pause,panic=none"), Settings { no_shutdown: true, ..default() });
+    assert_eq!(settings("-no-shutdown -action shutdown=poweroff"), default());
+    assert!(config_of("-action reboot=shutdown -action watchdog=none -watchdog-action reset").no_reboot);
+    assert!(config_of("-no-reboot").no_reboot && !config_of("-no-reboot -action reset").no_reboot);
+    let rtc = |rtc| Settings { rtc, ..default() };
+    assert_eq!(settings("-rtc base=utc,driftfix=slew"), default());
+    assert_eq!(settings("-rtc base=localtime -rtc clock=vm"), rtc(RtcBase::LocalTime));
+    assert_eq!(settings("-rtc 2006-06-17T16:01:21,clock=host"), rtc(RtcBase::Date(1_150_560_081)));
+    assert_eq!(settings("-overcommit mem-lock=on,cpu-pm=on").lock_memory, LockMemory::All);
+    assert_eq!(settings("-overcommit mem-lock=off -overcommit mem-lock=on-fault").lock_memory, LockMemory::Used);
+    assert_eq!(settings("-msg timestamp=on"), Settings { message_time: true, ..default() });
+    assert_eq!(settings("-msg timestamp,guest-name -msg timestamp=off"), Settings { message_name: true, ..default() });
+    let config = config_of("-name guest=vm1,debug-threads=on,process=qemu:vm1");
+    assert_eq!((config.name.as_deref(), config.settings.process_name.as_deref()), (Some("vm1"), Some("qemu:vm1")));
+    let config = config_of("-M none -accel kvm");
+    assert!(config.settings.no_machine && config.start_stopped);
+    assert_eq!(settings("-M pc-i440fx-7.2,usb=off,dump-guest-core=off -M accel=jit,smm=off,vmport=auto"), default());
+    assert_eq!(settings("-audiodev none,id=a -audio driver=none -k de -echr 0x1 -compat x -win2k-hack"), default());
+    refused(&[
+        (
+            "-rtc base=now",
+            "-rtc: base: 'now' is not utc, localtime, or a date after 1970 as in 2006-06-17T16:01:21 or 2006-06-17",
+        ),
+        ("-rtc clock=moon", "-rtc: clock: 'moon' is not supported yet: host or rt or vm"),
+        ("-action shutdown=x", "-action: shutdown: 'x' is not known here: poweroff or pause"),
+        (
+            "-audiodev pa,id=a",
+            "-audiodev: 'pa' needs sound, which is not supported yet: leave it out, or use -audiodev none",
+        ),
+        (
+            "-icount shift=1",
+            "-icount: -icount needs icount, which is not supported yet: leave it out: guest time is the host's",
+        ),
+    ]);
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    for (line, expected) in [
+        ("-m 1G,slots=2,maxmem=4G", "-m: slots, maxmem: no memory can be added to the machine"),
+        ("-mem-path /dev/hugepages", "-mem-path: the guest's RAM is not in '/dev/hugepages', but in memory of its own"),
+        ("-mem-prealloc", "-mem-prealloc: the guest's RAM is allocated as it is used"),
+        ("-seed 3", "-seed: random numbers are the host's"),
+        ("-echr 2", "-echr: the escape key is Ctrl-A"),
+        ("-d cpu,int -d trace:x", "-d: nothing is logged of cpu\n-d: nothing is logged of trace:x"),
+        ("-dfilter 0..10", "-dfilter: log items are of all addresses"),
+    ] {
+        assert_eq!(warnings(line), expected, "{line}");
+    }
+    assert_eq!(config_of("-d guest_errors,cpu_reset").log, LogItems::GUEST_ERRORS | LogItems::CPU_RESET);
+}
+
+#[test]
+fn objects() {
+    let rng = "-object rng-random,filename=/dev/urandom,id=r -device virtio-rng-pci,rng=r";
+    assert_eq!((config_of(rng).virtio.len(), warnings(rng)), (1, String::new()));
+    assert_eq!(
+        config_of("-object {\"qom-type\":\"rng-builtin\",\"id\":\"r\"} -device virtio-rng,rng=r").virtio.len(),
+        1
+    );
+    assert_eq!(
+        warnings("-object rng-builtin,id=r -device virtio-rng-pci,rng=r,max-bytes=1024,period=1000"),
+        "-device virtio-rng-pci: max-bytes: random numbers are not limited"
+    );
+    let config = config_of("-object memory-backend-ram,id=m,size=268435456 -M pc,memory-backend=m");
+    assert_eq!((config.ram_size, config.warnings), (256 << 20, vec![]));
+    assert_eq!(
+        warnings("-object memory-backend-file,id=m,size=64M,mem-path=/dev/shm,share=on"),
+        "-object memory-backend-file: the guest's RAM is not in '/dev/shm', but in memory of its own"
+    );
+    assert_eq!(warnings("-object iothread,id=t -object secret,id=s,data=x"), "");
+    refused(&[
+        (
+            "-object tls-creds-x509,id=t,dir=.",
+            "-object: 'tls-creds-x509' needs TLS, which is not supported yet: reach it by an encrypted tunnel, such as ssh's",
+        ),
+        ("-object rng-random", "-object rng-random: needs id=ID"),
+        (
+            "-object rng-random,id=a,filename=/x",
+            "-object rng-random: filename: '/x' is not known here: /dev/random or /dev/urandom or /dev/hwrng",
+        ),
+        ("-object rng-builtin,id=a -object iothread,id=a", "-object iothread: the id 'a' is given twice"),
+        ("-device virtio-rng-pci,rng=a", "-device virtio-rng-pci: rng: there is no -object rng-... with id=a"),
+        ("-M memory-backend=a", "-machine: memory-backend: there is no -object memory-backend-... with id=a"),
+        (
+            "-object rng-egd,id=a -device virtio-rng-pci,rng=a",
+            "-object: 'rng-egd' is not supported yet (supported: rng-random, rng-builtin, memory-backend-ram, memory-backend-file, \
+             memory-backend-memfd, secret, iothread)",
+        ),
+    ]);
+}
+
+#[test]
+fn properties_of_what_there_is() {
+    let config = config_of("-global e1000.mac=02:00:00:00:00:01 -device e1000 -device e1000,mac=02:00:00:00:00:02");
+    assert_eq!(config.nics.iter().map(|nic| nic.mac[5]).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(config.warnings, [""; 0]);
+    for line in [
+        "-global kvm-pit.lost_tick_policy=delay",
+        "-global driver=kvm-pit,property=lost_tick_policy,value=discard",
+        "-global virtio-blk-pci.scsi=off",
+        "-global isa-fdc.fdtypeA=none",
+        "-global ICH9-LPC.disable_s3=1 -global PIIX4_PM.disable_s4=1",
+    ] {
+        assert_eq!(warnings(line), "", "{line}");
+    }
+    for (line, expected) in [
+        ("-global x.y=1", "-global x.y=1: there is no such device"),
+        ("-global e1000.mac=x", "-global e1000.mac=x: there is no -device of this name"),
+        ("-global PIIX4_PM.disable_s3=1", "-global PIIX4_PM.disable_s3=1: it has no effect here"),
+    ] {
+        assert_eq!(warnings(line), expected, "{line}");
+    }
+    refused(&[
+        ("-global e1000.mac=x -device e1000", "-device e1000: mac: 'x' is not six bytes"),
+        ("-global e1000", "-global: 'e1000' is not of the form DRIVER.PROPERTY=VALUE"),
+    ]);
+}
+
+#[test]
+fn options_from_elsewhere() {
+    let path = std::env::temp_dir().join(format!("mimus-options-{}", std::process::id()));
+    std::fs::write(&path, "[device \"n\"]\n  driver = \"e1000\"\n[memory]\n  size = \"256\"\n").unwrap();
+    let config = config_of(&format!("-readconfig {} -set device.n.mac=02:00:00:00:00:07 -m 512", path.display()));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((config.nics[0].mac[5], &*config.nics[0].plug.id, config.ram_size), (7, "n", 512 << 20));
+    refused(&[("-set device.n.mac=1", "-set: there is no -device with id=n")]);
+}
+
+#[test]
+fn programs_that_look_for_qemus_version_find_one() {
+    let text = printed("-version");
+    let first = text.lines().next().unwrap();
+    assert_eq!(first, format!("QEMU emulator version 7.2.0 (mimus {})", env!("CARGO_PKG_VERSION")));
+    assert!(text.contains("is not QEMU"));
+    assert_eq!(printed("--version"), text);
+}

@@ -12,7 +12,7 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
 use mimus_hw::pci::{DevFn, PciTestdev, Space};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
-use mimus_hw::virtio::{BlockInfo, BlockOp, Target, Virtio, VirtioPci};
+use mimus_hw::virtio::{BlockInfo, BlockOp, Interface, Target, Virtio, VirtioPci};
 use mimus_hw::{COM_PORTS, Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
@@ -149,7 +149,7 @@ impl Side {
                 pc.plug_debugcon(0xe9, 0xe9, Box::new(host.clone()));
                 pc.plug_debug_exit(0x501, 2);
                 if let Some(device) = virtio {
-                    pc.plug(Some(PLACE), Box::new(VirtioPci::new(device)));
+                    pc.plug(Some(PLACE), Box::new(VirtioPci::new(device, Interface::Transitional)));
                 }
                 match plug {
                     Plug::E1000 => {

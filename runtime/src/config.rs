@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
+pub use mimus_hw::virtio::Interface;
 
 pub use crate::display::{VncPlace, VncTarget};
 pub use disk::{Cache, Disk, ImageFormat, Layers};
@@ -271,6 +272,8 @@ pub struct Plug {
     pub addr: Option<u8>,
     /// Its slot on a board with virtio-mmio; where there is room if none is given.
     pub slot: Option<u8>,
+    /// How drivers reach a virtio device on the PCI bus.
+    pub interface: Interface,
 }
 
 /// A function on the PCI bus that needs nothing of the host.

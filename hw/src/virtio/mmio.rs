@@ -64,16 +64,6 @@ impl Default for Layout {
     }
 }
 
-impl Layout {
-    /// Addresses of descriptors, available and used ring of a queue of `size` chains at page `page` (2.7.2).
-    fn rings(self, page: u32, size: u16) -> [u64; 3] {
-        let (descriptors, size) = (u64::from(page) << self.page_shift, u64::from(size));
-        let available = descriptors + 16 * size;
-        let used = (available + 2 * (3 + size)).next_multiple_of(self.align.max(1).into());
-        [descriptors, available, used]
-    }
-}
-
 impl Select {
     /// Writes one of the registers that only version 1 has.
     fn write_legacy(&mut self, device: &mut Virtio, offset: u32, value: u32) {
@@ -82,19 +72,12 @@ impl Select {
             VIRTIO_MMIO_GUEST_PAGE_SIZE if value.is_power_of_two() => self.layout.page_shift = value.trailing_zeros(),
             VIRTIO_MMIO_QUEUE_ALIGN if value.is_power_of_two() => self.layout.align = value,
             VIRTIO_MMIO_QUEUE_PFN => {
-                let Some(queue) = device.queue_mut(index) else { return };
-                let size = queue.size();
                 // The driver stops using the queue, or begins anew.
-                queue.reset();
-                if value == 0 {
-                    return;
+                match (value, device.queue_mut(index)) {
+                    (0, Some(queue)) => queue.reset(),
+                    (0, None) => {}
+                    _ => device.place_queue(index, u64::from(value) << self.layout.page_shift, self.layout.align),
                 }
-                queue.set_size(size);
-                let rings = [Ring::Descriptors, Ring::Available, Ring::Used];
-                for (ring, address) in rings.into_iter().zip(self.layout.rings(value, size)) {
-                    queue.set_address(ring, Some(address as u32), Some((address >> 32) as u32));
-                }
-                device.set_queue_ready(index, true);
             }
             _ => {}
         }
@@ -182,9 +165,7 @@ impl Slot {
             (VIRTIO_MMIO_SHM_LEN_LOW | VIRTIO_MMIO_SHM_LEN_HIGH, Some(_)) => u32::MAX,
             (_, Some(device)) => match (offset, device.queue(self.select.queue as usize)) {
                 (VIRTIO_MMIO_QUEUE_NUM_MAX, Some(queue)) => queue.max_size().into(),
-                (VIRTIO_MMIO_QUEUE_PFN, Some(queue)) if self.legacy && queue.ready() => {
-                    (queue.address(Ring::Descriptors) >> self.select.layout.page_shift) as u32
-                }
+                (VIRTIO_MMIO_QUEUE_PFN, Some(queue)) if self.legacy => queue.page(self.select.layout.page_shift),
                 (VIRTIO_MMIO_QUEUE_READY, Some(queue)) if !self.legacy => queue.ready().into(),
                 _ => 0,
             },

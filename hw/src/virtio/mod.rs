@@ -26,7 +26,7 @@ use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
-pub use pci::VirtioPci;
+pub use pci::{Interface, VirtioPci};
 pub use rng::Entropy;
 
 use block::Block;
@@ -123,11 +123,13 @@ struct Common {
     signals: u64,
     /// Queues, bit by number, with more to do.
     more: u64,
+    /// The driver has placed a queue as before the standard. Such drivers may use it before they say DRIVER_OK.
+    early: bool,
 }
 
 impl Common {
     fn runs(&self) -> bool {
-        self.status & (DRIVER_OK | NEEDS_RESET) == DRIVER_OK
+        self.status & NEEDS_RESET == 0 && (self.early || self.status & DRIVER_OK != 0)
     }
 }
 
@@ -198,6 +200,11 @@ impl Virtio {
         }
     }
 
+    /// Writes the features that the driver accepts by an interface from before the standard: of those that it is offered there.
+    pub(crate) fn accept_legacy_features(&mut self, value: u32) {
+        self.common.features = u64::from(value) & self.features();
+    }
+
     /// The device status.
     pub(crate) fn status(&self) -> u8 {
         self.common.status
@@ -246,11 +253,25 @@ impl Virtio {
         }
     }
 
+    /// Places queue `index` as before the standard, see [`VirtQueue::place`], and switches it on.
+    pub(crate) fn place_queue(&mut self, index: usize, base: u64, align: u32) {
+        if let Some(queue) = self.queues.get_mut(index) {
+            queue.place(base, align);
+            self.common.early = true;
+            self.set_queue_ready(index, true);
+        }
+    }
+
     /// The driver has made something available in queue `index`.
     pub(crate) fn notify(&mut self, index: usize) {
         if index < self.queues.len() {
             self.process(index);
         }
+    }
+
+    /// Bytes of the configuration space.
+    pub(crate) fn config_len(&self) -> usize {
+        self.model.device().config().len()
     }
 
     /// Reads `out.len()` bytes of the configuration space; zeros beyond its end.

@@ -1,5 +1,7 @@
-//! Virtio over PCI, the modern interface (VIRTIO 1.2, 4.1): registers in a memory window that capabilities describe, and a
-//! vector for each queue.
+//! Virtio over PCI (VIRTIO 1.2, 4.1). The modern interface has registers in a memory window that capabilities describe, and a
+//! vector for each queue; the legacy one is in [`legacy`].
+
+mod legacy;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,8 +12,8 @@ use crate::pci::{BarKind, Config, Function, Identity, MsiMessage, Msix, MsixData
 /// Vendor, and the first of the device numbers, to which a device's type is added (4.1.2).
 const VENDOR: u16 = 0x1af4;
 const FIRST_DEVICE: u16 = 0x1040;
-const SUBSYSTEM: (u16, u16) = (0x1af4, 0x1100);
-const REVISION: u8 = 1;
+/// The subsystem of devices without a legacy interface; with it, it is the type.
+const SUBSYSTEM: u16 = 0x1100;
 
 /// Base address registers: MSI-X's table and pending bits, the device's registers.
 const MSIX_BAR: usize = 1;
@@ -59,9 +61,22 @@ mod common {
 /// No vector (4.1.5.1.2).
 const NO_VECTOR: u16 = 0xffff;
 
-/// Device types that are there (5), and what class of PCI device each is.
-const CLASSES: &[(u32, u32)] = &[(1, 0x02_0000), (2, 0x01_0000), (3, 0x07_8000), (4, 0x00_ff00)];
+/// Device types that are there (5), what class of PCI device each is, and its number where it has a legacy interface.
+const TYPES: &[(u32, u32, u16)] =
+    &[(1, 0x02_0000, 0x1000), (2, 0x01_0000, 0x1001), (3, 0x07_8000, 0x1003), (4, 0x00_ff00, 0x1005)];
 const OTHER_CLASS: u32 = 0x00_ff00;
+
+/// How drivers reach a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Interface {
+    /// As drivers before the standard know it, and as the standard has it.
+    #[default]
+    Transitional,
+    /// As the standard has it.
+    Modern,
+    /// As drivers before the standard know it.
+    Legacy,
+}
 
 /// What the driver has selected, and its vectors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,22 +124,34 @@ fn add_structure(config: &mut Config, kind: u8, part: u64, length: u32, extra: &
 }
 
 impl VirtioPci {
-    /// Puts `device` on the bus.
-    pub fn new(device: Virtio) -> VirtioPci {
+    /// Puts `device` on the bus. What the standard knew from its beginning has the modern interface only.
+    pub fn new(device: Virtio, interface: Interface) -> VirtioPci {
         let queues = (0..).take_while(|&index| device.queue(index).is_some()).count();
-        let class = CLASSES.iter().find(|(id, _)| *id == device.id()).map_or(OTHER_CLASS, |row| row.1);
-        let number = FIRST_DEVICE.wrapping_add(device.id() as u16);
-        let identity = Identity { vendor: VENDOR, device: number, revision: REVISION, class, subsystem: SUBSYSTEM };
-        let mut config = Config::new(identity)
-            .with_bar(MSIX_BAR, BarKind::Memory, MSIX_SIZE)
-            .with_bar(REGISTERS_BAR, BarKind::Prefetchable64, REGISTERS_SIZE)
-            .with_interrupt_pin(1);
+        let (id, row) = (device.id() as u16, TYPES.iter().find(|(id, ..)| *id == device.id()));
+        let legacy = row.map(|row| row.2).filter(|_| interface != Interface::Modern);
+        let modern = legacy.is_none() || interface != Interface::Legacy;
+        let identity = Identity {
+            vendor: VENDOR,
+            device: legacy.unwrap_or(FIRST_DEVICE.wrapping_add(id)),
+            revision: legacy.is_none().into(),
+            class: row.map_or(OTHER_CLASS, |row| row.1),
+            subsystem: (VENDOR, if legacy.is_some() { id } else { SUBSYSTEM }),
+        };
+        let mut config = Config::new(identity).with_bar(MSIX_BAR, BarKind::Memory, MSIX_SIZE).with_interrupt_pin(1);
+        if legacy.is_some() {
+            config = legacy::with_window(config, &device);
+        }
+        if modern {
+            config = config.with_bar(REGISTERS_BAR, BarKind::Prefetchable64, REGISTERS_SIZE);
+        }
         let vectors = u8::try_from(queues + 1).unwrap_or(u8::MAX);
         let msix = Msix::add(&mut config, vectors, MSIX_BAR as u8, 0, MSIX_PENDING as u32);
-        add_structure(&mut config, COMMON_TYPE, COMMON, common::LENGTH, &[]);
-        add_structure(&mut config, ISR_TYPE, ISR, 1, &[]);
-        add_structure(&mut config, DEVICE_TYPE, DEVICE, PART as u32, &[]);
-        add_structure(&mut config, NOTIFY_TYPE, NOTIFY, PART as u32, &NOTIFY_MULTIPLIER.to_le_bytes());
+        if modern {
+            add_structure(&mut config, COMMON_TYPE, COMMON, common::LENGTH, &[]);
+            add_structure(&mut config, ISR_TYPE, ISR, 1, &[]);
+            add_structure(&mut config, DEVICE_TYPE, DEVICE, PART as u32, &[]);
+            add_structure(&mut config, NOTIFY_TYPE, NOTIFY, PART as u32, &NOTIFY_MULTIPLIER.to_le_bytes());
+        }
         VirtioPci { config, device, msix, registers: Registers::new(queues) }
     }
 
@@ -145,6 +172,20 @@ impl VirtioPci {
     /// A vector that the driver may choose, or none.
     fn vector(&self, value: u16) -> u16 {
         if usize::from(value) <= self.registers.vectors.len() { value } else { NO_VECTOR }
+    }
+
+    /// The driver chooses a queue's vector.
+    fn choose_vector(&mut self, queue: usize, value: u16) {
+        let vector = self.vector(value);
+        if let Some(place) = self.registers.vectors.get_mut(queue) {
+            *place = vector;
+        }
+    }
+
+    /// The driver resets the device, and with it what it has selected.
+    fn reset_device(&mut self) {
+        self.device.set_status(0);
+        self.registers = Registers::new(self.registers.vectors.len());
     }
 
     fn read_common(&self, offset: u64) -> u64 {
@@ -187,24 +228,15 @@ impl VirtioPci {
                 _ => tracing::debug!(value, "virtio: features beyond bit 63 ignored"),
             },
             common::CONFIG_VECTOR => self.registers.config_vector = self.vector(value as u16),
-            common::STATUS => {
-                self.device.set_status(value as u8);
-                if value as u8 == 0 {
-                    self.registers = Registers::new(self.registers.vectors.len());
-                }
-            }
+            common::STATUS if value as u8 == 0 => self.reset_device(),
+            common::STATUS => self.device.set_status(value as u8),
             common::QUEUE_SELECT => self.registers.queue = value as u16,
             common::QUEUE_SIZE => {
                 if let Some(queue) = self.device.queue_mut(selected) {
                     queue.set_size(value as u16);
                 }
             }
-            common::QUEUE_VECTOR => {
-                let vector = self.vector(value as u16);
-                if let Some(place) = self.registers.vectors.get_mut(selected) {
-                    *place = vector;
-                }
-            }
+            common::QUEUE_VECTOR => self.choose_vector(selected, value as u16),
             // 0 is not to be written (4.1.4.3.2).
             common::QUEUE_ENABLE if value & 1 != 0 => self.device.set_queue_ready(selected, true),
             _ => {
@@ -292,6 +324,7 @@ impl Function for VirtioPci {
         match (bar, &self.msix) {
             (MSIX_BAR, Some(msix)) if offset < MSIX_PENDING => msix.read_table(offset, size),
             (MSIX_BAR, Some(msix)) => msix.read_pending(offset - MSIX_PENDING, size),
+            (legacy::LEGACY_BAR, _) => self.legacy_read(offset, size),
             _ => self.read_register(offset, size),
         }
     }
@@ -299,6 +332,7 @@ impl Function for VirtioPci {
     fn bar_write(&mut self, _now: u64, bar: usize, offset: u64, size: u8, value: u64) {
         match (bar, &mut self.msix) {
             (MSIX_BAR, Some(msix)) => msix.write_table(offset, size, value),
+            (legacy::LEGACY_BAR, _) => self.legacy_write(offset, value),
             _ => self.write_register(offset, size, value),
         }
     }
@@ -367,7 +401,7 @@ mod tests {
     use crate::virtio::Entropy;
     use crate::virtio::testing::{Driver, setup};
 
-    struct Ones;
+    pub(super) struct Ones;
 
     impl Entropy for Ones {
         fn fill(&mut self, out: &mut [u8]) {
@@ -383,7 +417,7 @@ mod tests {
         f.bar_read(0, REGISTERS_BAR, offset, size)
     }
 
-    fn messages(f: &mut VirtioPci) -> Vec<MsiMessage> {
+    pub(super) fn messages(f: &mut VirtioPci) -> Vec<MsiMessage> {
         let mut out = Vec::new();
         f.take_msis(&mut out);
         out
@@ -392,7 +426,7 @@ mod tests {
     /// A source of random numbers whose driver has set everything up but DRIVER_OK.
     fn negotiated() -> (VirtioPci, Driver) {
         let (ram, mem) = setup();
-        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)));
+        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)), Interface::Modern);
         for status in [0, 1, 3] {
             set(&mut f, common::STATUS, 1, status);
         }
@@ -415,7 +449,7 @@ mod tests {
     #[test]
     fn who_it_is_and_where_its_structures_are() {
         let (_, mem) = setup();
-        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)));
+        let mut f = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)), Interface::Modern);
         assert_eq!((f.config.u32(0), f.config.u32(8)), (0x1044_1af4, 0x00ff_0001));
         let (mut at, mut found) = (f.config.u8(CAPABILITIES), Vec::new());
         while at != 0 {
@@ -441,7 +475,7 @@ mod tests {
         assert!(f.intx() && messages(&mut f).is_empty());
         assert!(f.intx(), "until it is acknowledged");
         assert_eq!((get(&mut f, ISR * PART, 1), f.intx(), get(&mut f, ISR * PART, 1)), (1, false, 0));
-        let (data, restored) = (f.save(), VirtioPci::new(Virtio::rng(setup().1, Box::new(Ones))));
+        let (data, restored) = (f.save(), VirtioPci::new(Virtio::rng(setup().1, Box::new(Ones)), Interface::Modern));
         assert!(restored.fits(&data) && !restored.fits(&data[1..]));
         set(&mut f, common::STATUS, 1, 0);
         assert_eq!((get(&mut f, common::QUEUE_ENABLE, 2), get(&mut f, common::STATUS, 1)), (0, 0));
@@ -481,7 +515,7 @@ mod tests {
         for _ in 0..50_000 {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let [a, b, c, d, ..] = (state >> 24).to_le_bytes();
-            let (bar, size) = (if a & 1 != 0 { MSIX_BAR } else { REGISTERS_BAR }, 1 << (b & 3));
+            let (bar, size) = ([REGISTERS_BAR, MSIX_BAR, legacy::LEGACY_BAR][usize::from(a) % 3], 1 << (b & 3));
             let part = if a & 2 != 0 { u64::from(a >> 2 & 7) * PART } else { 0 };
             let offset = part + u64::from(c);
             match d & 3 {

@@ -113,6 +113,26 @@ impl VirtQueue {
         }
     }
 
+    /// The page of `1 << bits` bytes that its rings begin at, as drivers of the legacy interface have it; 0 while it is off.
+    pub(crate) fn page(&self, bits: u32) -> u32 {
+        if self.queue.ready() { (self.queue.desc_table() >> bits) as u32 } else { 0 }
+    }
+
+    /// Puts all three rings at `base`, as the legacy interface has them (2.7.2): the used ring begins at a multiple of `align`
+    /// bytes. The size stays, and the queue begins anew.
+    pub(crate) fn place(&mut self, base: u64, align: u32) {
+        let size = self.queue.size();
+        self.reset();
+        self.queue.set_size(size);
+        let available = base.saturating_add(16 * u64::from(size));
+        let used = available.saturating_add(2 * (3 + u64::from(size))).checked_next_multiple_of(align.max(1).into());
+        for (ring, address) in
+            [(Ring::Descriptors, base), (Ring::Available, available), (Ring::Used, used.unwrap_or(u64::MAX))]
+        {
+            self.set_address(ring, Some(address as u32), Some((address >> 32) as u32));
+        }
+    }
+
     /// The next chain that the driver has made available.
     pub(crate) fn pop(&mut self, mem: &Dma) -> Result<Option<Chain>, Broken> {
         if !self.queue.ready() {

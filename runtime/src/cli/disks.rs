@@ -6,7 +6,7 @@ use super::Stop;
 use super::error::CliError;
 use super::families;
 use super::keyval::{self, Key, Kind, Values};
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Layers, Plug};
+use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Interface as VirtioInterface, Layers, Plug};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -143,7 +143,19 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
         }
     });
     let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
-    Ok(Plug { id: values.text("id").unwrap_or_default().to_owned(), addr: addr.transpose()?, slot })
+    let id = values.text("id").unwrap_or_default().to_owned();
+    Ok(Plug { id, addr: addr.transpose()?, slot, interface: virtio_interface(option, values)? })
+}
+
+/// How drivers reach a virtio device on the PCI bus.
+fn virtio_interface(option: &str, values: &Values) -> Result<VirtioInterface, CliError> {
+    let on = |key: &str| matches!(values.word(key), Some("on" | "true"));
+    match (on("disable-legacy"), on("disable-modern")) {
+        (false, false) => Ok(VirtioInterface::Transitional),
+        (true, false) => Ok(VirtioInterface::Modern),
+        (false, true) => Ok(VirtioInterface::Legacy),
+        (true, true) => Err(CliError::new(option, "disable-legacy=on,disable-modern=on leaves no way to reach it")),
+    }
 }
 
 impl Disks {

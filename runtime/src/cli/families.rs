@@ -277,6 +277,15 @@ const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
 const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
 const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
 
+/// Which drivers a virtio device on the PCI bus is for.
+const DISABLE_LEGACY: Key = key(
+    "disable-legacy",
+    Kind::Word(&["on", "off", "auto", "true", "false"]),
+    "on: no interface from before the standard, default off",
+);
+const DISABLE_MODERN: Key =
+    key("disable-modern", Kind::Word(&["on", "off", "true", "false"]), "on: nothing but that interface");
+
 /// What the names of the buses begin with that are slots of a board with virtio-mmio.
 pub(super) const SLOT_BUS: &str = "virtio-mmio-bus.";
 const SLOT: Key = key(
@@ -319,8 +328,17 @@ const PCI_ADAPTER: &[Key] = &[
     PCI_BUS,
     key_later("bootindex"),
     key_later("romfile"),
-    key_later("disable-legacy"),
-    key_later("disable-modern"),
+];
+const VIRTIO_ADAPTER: &[Key] = &[
+    key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
+    key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
+    ID,
+    ADDR,
+    PCI_BUS,
+    key_later("bootindex"),
+    key_later("romfile"),
+    DISABLE_LEGACY,
+    DISABLE_MODERN,
     key_later("mq"),
     key_later("vectors"),
 ];
@@ -367,7 +385,7 @@ pub(super) const DEVICE: Family = Family {
         yes("pc-testdev", "ports, memory and interrupt lines for tests of kernels", &[ID]),
         yes("pci-testdev", "a PCI function for tests of single accesses", &[ID, ADDR, PCI_BUS, key_later("membar")]),
         yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
-        yes("virtio-net-pci", "a network adapter, virtio", PCI_ADAPTER),
+        yes("virtio-net-pci", "a network adapter, virtio", VIRTIO_ADAPTER),
         alias("virtio-net", "virtio-net-pci"),
         alias("e1000-82540em", "e1000"),
         yes("ide-hd", "an IDE disk", IDE_KEYS),
@@ -377,7 +395,11 @@ pub(super) const DEVICE: Family = Family {
         yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-pci"),
         yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-pci", "a source of random numbers", &[ID, ADDR, PCI_BUS, RNG, MAX_BYTES, PERIOD]),
+        yes(
+            "virtio-rng-pci",
+            "a source of random numbers",
+            &[ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, RNG, MAX_BYTES, PERIOD],
+        ),
         alias("virtio-rng", "virtio-rng-pci"),
         LOADER,
     ],
@@ -428,6 +450,8 @@ const PCI_BLOCK_KEYS: &[Key] = &[
     ID,
     ADDR,
     PCI_BUS,
+    DISABLE_LEGACY,
+    DISABLE_MODERN,
     key_later("bootindex"),
     key_later("num-queues"),
     key_later("queue-size"),
@@ -444,7 +468,7 @@ const BLOCK_KEYS: &[Key] = &[
 
 /// The keys of virtio consoles' controllers, and of consoles.
 const SERIAL_ID: Key = key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0");
-const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, key_later("max_ports")];
+const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, key_later("max_ports")];
 const SERIAL_KEYS: &[Key] = &[SERIAL_ID, SLOT, key_later("max_ports")];
 const CONSOLE_KEYS: &[Key] = &[
     key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),

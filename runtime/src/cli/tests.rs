@@ -7,8 +7,8 @@ mod settings;
 
 use super::*;
 use crate::config::{
-    Accel, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, JitConfig, Link,
-    MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
+    Accel, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Interface,
+    JitConfig, Link, MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use std::os::unix::ffi::OsStrExt;
 

@@ -175,7 +175,8 @@ impl Board for PcBoard {
         let mut unstarted_virtio = Vec::new();
         for device in &config.virtio {
             let (made, unstarted) = virtio::make(parts, device)?;
-            let place = places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made)))?;
+            let place =
+                places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made, device.plug().interface)))?;
             virtio::tell(&mut inventory, Place::Pci(place), device, &unstarted);
             unstarted_virtio.push((place, unstarted));
         }

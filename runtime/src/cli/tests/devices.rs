@@ -49,6 +49,20 @@ fn serial_ports() {
 }
 
 #[test]
+fn interfaces_of_virtio_devices() {
+    let interface = |keys: &str| match config_of(&format!("-device virtio-rng-pci{keys}")).virtio.first() {
+        Some(VirtioDevice::Rng(plug)) => plug.interface,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(interface(""), Interface::Transitional);
+    assert_eq!(interface(",disable-legacy=off,disable-modern=off"), Interface::Transitional);
+    assert_eq!(interface(",disable-legacy=on"), Interface::Modern);
+    assert_eq!(interface(",disable-legacy=auto,disable-modern=true"), Interface::Legacy);
+    let nic = &config_of("-device virtio-net-pci,disable-modern=on").nics[0];
+    assert_eq!(nic.plug.interface, Interface::Legacy);
+}
+
+#[test]
 fn devices_for_tests_of_kernels() {
     let line = "-nodefaults -device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4 -device isa-debug-exit,id=x \
                 -vnc none -serial stdio -device pci-testdev -chardev null,id=d \
@@ -174,9 +188,9 @@ fn devices_have_names_and_places() {
          -device e1000,id=n,addr=1d",
     );
     let VirtioDevice::Block(disk) = &config.virtio[0] else { panic!("{config:?}") };
-    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { id: String::new(), addr: Some(0x1f << 3), slot: None }));
-    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3), slot: None }));
-    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3), slot: None });
+    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { addr: Some(0x1f << 3), ..Plug::default() }));
+    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3), ..Plug::default() }));
+    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3), ..Plug::default() });
     for (line, expected) in [
         ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
         ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),

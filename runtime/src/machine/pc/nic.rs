@@ -34,7 +34,10 @@ pub(super) fn plug(
         let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
         let (driver, function): (_, Box<dyn Function>) = match nic.model {
             NicModel::E1000 => ("e1000", Box::new(E1000::new(mem, nic.mac, peer))),
-            NicModel::Virtio => ("virtio-net-pci", Box::new(VirtioPci::new(Virtio::net(mem, nic.mac, peer)))),
+            NicModel::Virtio => {
+                let adapter = VirtioPci::new(Virtio::net(mem, nic.mac, peer), nic.plug.interface);
+                ("virtio-net-pci", Box::new(adapter))
+            }
         };
         let place = places.plug(pc, &nic.plug, Some(FIRST), function)?;
         let watcher = network.as_ref().map(NetQueue::watcher);

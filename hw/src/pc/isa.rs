@@ -59,11 +59,11 @@ impl Pc {
         self.claim(port, size, PortDevice::DebugExit);
     }
 
-    /// Plugs in `pc-testdev`.
+    /// Plugs in `pc-testdev`. Of its ports, one is where others look for a debug console.
     pub fn plug_testdev(&mut self) {
         if self.devices.testdev.is_none() {
             self.devices.testdev = Some(PcTestdev::new());
-            self.ports.splice(0..0, TEST_PORTS);
+            self.ports.extend(TEST_PORTS);
         }
     }
 

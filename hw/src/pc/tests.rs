@@ -672,7 +672,8 @@ fn the_test_device_drives_lines_and_keeps_data() {
     outb(&mut p, 0x2014, 1);
     assert_eq!(p.acknowledge_interrupt(0), Some(0x60));
     p.port_write(0, 0xe0, 4, 0x1234_5678);
-    assert_eq!((p.port_read(0, 0xe2, 2), p.port_read(0, 0xe8, 4)), (0x1234, 0x1234_5678));
+    assert_eq!((p.port_read(0, 0xe2, 2), p.port_read(0, 0xe8, 1), p.port_read(0, 0xea, 2)), (0x1234, 0x78, 0x1234));
+    assert_eq!(p.port_read(0, 0xe9, 1), 0xe9, "the debug console");
     p.mmio_write(0, 0, 0xff00_1000, 8, 0x1122_3344_5566_7788);
     assert_eq!(p.mmio_read(0, 0, 0xff00_1002, 2), 0x5566);
     let (state, mut other) = (p.save(), pc(1));

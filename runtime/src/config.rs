@@ -20,7 +20,7 @@ pub use disk::{Cache, Disk, ImageFormat, Layers};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
-pub use process::{OnSigterm, Process};
+pub use process::{Groups, OnSigterm, Process, RunAs, Sandbox};
 pub use riscv::RiscvConfig;
 pub use settings::{LockMemory, RtcBase, Settings};
 

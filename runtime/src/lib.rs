@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod display;
+pub mod host;
 pub mod kick;
 pub mod lockstep;
 mod log;

@@ -39,6 +39,7 @@ use crate::config::{
 };
 use crate::control::{Closer, Control, Controlled, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
+use crate::host::Settling;
 use crate::kick::Kicker;
 use crate::monitor::Monitors;
 use crate::signals::{self, OnAsked, Signals};
@@ -340,6 +341,8 @@ struct Runner<B: Board> {
     /// The last reset was a user's.
     reset_by_user: bool,
     config: Config,
+    /// What is done when all is set up.
+    settling: Option<Settling>,
 }
 
 /// Allocates what the board has of memory.
@@ -449,6 +452,7 @@ impl<B: Board> Runner<B> {
             reset_wanted: false,
             reset_by_user: false,
             config: config.clone(),
+            settling: None,
         };
         runner.load()?;
         Ok(runner)
@@ -504,6 +508,9 @@ impl<B: Board> Runner<B> {
         }
         self.monitors = Monitors::start(&self.config, &self.control)?;
         self.show_displays()?;
+        if let Some(settling) = self.settling.take() {
+            settling.settle()?;
+        }
         let result = self.run_loop();
         if let Ok(status) = &result {
             let (guest, reason) = self.cause(*status);
@@ -692,12 +699,13 @@ impl Drop for PidFile<'_> {
     }
 }
 
-/// Runs the machine that `config` describes to its end, and writes `-stats`.
+/// Runs the machine that `config` describes to its end, and writes `-stats`. What the process does not need any more is given up by
+/// `settling` when the machine is set up.
 ///
 /// # Errors
 ///
 /// As for [`Machine::new`] and [`Machine::run`]; and a `-stats` file that cannot be written.
-pub fn run(config: &Config) -> Result<ExitStatus> {
+pub fn run(config: &Config, settling: Settling) -> Result<ExitStatus> {
     signals::survive_file_limits().context("SIGXFSZ")?;
     let signals = Signals::of_process().context("cannot start the signals' thread")?;
     let stats_file: Option<(PathBuf, std::fs::File)> = match &config.stats {
@@ -706,7 +714,10 @@ pub fn run(config: &Config) -> Result<ExitStatus> {
     };
     let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
     let mut machine = Machine::new(config)?;
-    each!(&mut machine.0, runner => signals.run_machine(runner.on_asked()));
+    each!(&mut machine.0, runner => {
+        runner.settling = Some(settling);
+        signals.run_machine(runner.on_asked());
+    });
     let status = machine.run()?;
     drop(pid_file);
     if config.runs_demo() {

@@ -1,7 +1,7 @@
 //! The `mimus` command.
 #![forbid(unsafe_code)]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -14,9 +14,10 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
-    let result = match cli::parse_program(std::env::args_os()) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let result = match cli::parse_program(args.iter().cloned()) {
         Ok(Invocation::Print(text)) => print(&text),
-        Ok(Invocation::Run(config)) => start(*config),
+        Ok(Invocation::Run(config)) => start(*config, &args),
         Err(error) => Err(error.into()),
     };
     match result {
@@ -44,7 +45,7 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
     }
 }
 
-fn start(config: Config) -> anyhow::Result<ExitStatus> {
+fn start(config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
     // Files and sockets that are made are this user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
@@ -52,8 +53,9 @@ fn start(config: Config) -> anyhow::Result<ExitStatus> {
     for warning in &config.warnings {
         tracing::warn!(target: ONCE, "{warning}");
     }
+    let settling = mimus_runtime::host::begin(&config, args.get(1..).unwrap_or_default())?;
     settle(&config.settings)?;
-    mimus_runtime::machine::run(&config)
+    mimus_runtime::machine::run(&config, settling)
 }
 
 /// Does to the process what is asked for.

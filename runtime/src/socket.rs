@@ -156,6 +156,12 @@ impl Stream {
     }
 }
 
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, stream => stream.as_fd())
+    }
+}
+
 impl From<Stream> for OwnedFd {
     fn from(stream: Stream) -> OwnedFd {
         either!(stream, stream => stream.into())

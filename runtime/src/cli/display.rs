@@ -20,7 +20,8 @@ const VNC: &[Key] = &[
     key("lossy", Kind::Fixed("off")),
     key("non-adaptive", Kind::Fixed("on")),
     key("reverse", Kind::Fixed("off")),
-    key("share", Kind::Fixed("force-shared")),
+    // Nobody is sent away for somebody who would be alone.
+    key("share", Kind::Word(&["ignore", "force-shared"])),
     key("acl", Kind::NotYet),
     key("audiodev", Kind::NotYet),
     key("connections", Kind::NotYet),
@@ -28,9 +29,9 @@ const VNC: &[Key] = &[
     key("key-delay-ms", Kind::NotYet),
     key("lock-key-sync", Kind::NotYet),
     key("password-secret", Kind::NotYet),
-    key("power-control", Kind::NotYet),
+    key("power-control", Kind::Fixed("off")),
     key("tls-creds", Kind::NotYet),
-    key("to", Kind::NotYet),
+    key("to", Kind::Number(0, 65_535)),
     key("websocket", Kind::NotYet),
 ];
 
@@ -158,6 +159,12 @@ fn vnc(option: &str, text: &str) -> Result<Option<VncTarget>, CliError> {
     }
     // An address of IPv6 is in brackets.
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let host = if host.is_empty() { LOOPBACK } else { host };
-    Ok(Some(VncTarget { place: VncPlace::Display { host: host.to_owned(), display }, password }))
+    let host = if host.is_empty() { LOOPBACK } else { host }.to_owned();
+    let place = match values.number("to").and_then(|last| u16::try_from(last).ok()) {
+        Some(last) if last > LAST_DISPLAY => return Err(wrong(&format!("has a to= above {LAST_DISPLAY}"))),
+        Some(last) if last < display => return Err(wrong("has a to= below it")),
+        Some(last) => VncPlace::Range { host, first: display, last },
+        None => VncPlace::Display { host, display },
+    };
+    Ok(Some(VncTarget { place, password }))
 }

@@ -33,7 +33,9 @@ const USER: &[Key] = &[
     key("dhcpstart", ADDRESS, "the guest's address, default 10.0.2.15"),
     key("hostname", Kind::Text("a name"), "what DHCP calls the guest"),
     key("domainname", Kind::Text("a name"), "what DHCP says the domain is"),
+    key("dnssearch", Kind::Texts("a domain"), "where DHCP says names are looked for; may be repeated"),
     key("restrict", ON_OFF, "on: the guest reaches nothing but what reaches it"),
+    key("host-loopback", ON_OFF, "off: it reaches neither the host's loopback interface nor link-local addresses"),
     key(
         "hostfwd",
         Kind::Texts("[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT"),
@@ -46,7 +48,6 @@ const USER: &[Key] = &[
     not_yet("ipv6-prefixlen"),
     not_yet("ipv6-host"),
     not_yet("ipv6-dns"),
-    not_yet("dnssearch"),
     not_yet("tftp"),
     not_yet("tftp-server-name"),
     not_yet("bootfile"),
@@ -320,7 +321,15 @@ fn user(option: &str, values: &Values) -> Result<UserNet, CliError> {
         }
         text.clone_into(field);
     }
+    net.search = values.texts("dnssearch").map(str::to_owned).collect();
+    let labels = net.search.iter().flat_map(|domain| domain.split('.'));
+    // A packet has room for that beside the rest; a label's length has six bits (RFC 1035, 2.3.4).
+    if labels.map(str::len).any(|len| len > 63) || net.search.iter().map(|domain| domain.len() + 2).sum::<usize>() > 128
+    {
+        return Err(CliError::new(option, "dnssearch: longer than 128 characters"));
+    }
     net.restrict = values.word("restrict") == Some("on");
+    net.host_loopback = values.word("host-loopback") != Some("off");
     for text in values.texts("hostfwd") {
         let forward = forward(text, net.dhcp_start).ok_or_else(|| {
             let form = "[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT";

@@ -358,7 +358,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("option-rom"),
     // Debugging and the rest.
     later("chroot"),
-    later_flag("daemonize"),
+    flag("daemonize", General, "go on in the background once the machine is set up"),
     later("dump-vmstate"),
     lacks("icount", &subjects::REPLAY),
     lacks("incoming", &subjects::MIGRATION),
@@ -370,8 +370,15 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("prom-env"),
     later("qtest"),
     later("qtest-log"),
-    later("runas"),
-    later("sandbox"),
+    once("runas", "USER|UID:GID", General, "become this user once the machine is set up"),
+    once(
+        "sandbox",
+        "on|off[,KEY=allow|deny...]",
+        General,
+        "what is given up of the user's rights on the host: by default, as far as the host can, files that no option names and \
+         system calls that no machine makes (KEY is obsolete, elevateprivileges, spawn or resourcecontrol); on tells what the host \
+         cannot take away; off: nothing",
+    ),
     later_flag("semihosting"),
     later("semihosting-config"),
     lacks_flag("xen-attach", &subjects::XEN),

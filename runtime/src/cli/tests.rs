@@ -10,6 +10,7 @@ use crate::config::{
     Accel, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Interface,
     JitConfig, Link, MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
+use crate::config::{Groups, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a message says of the names that a family offers.
@@ -119,6 +120,10 @@ fn good_lines() {
         ("-display vnc=h:3", |c| {
             (c.serial, c.vnc) = (Chardev::Null, vnc("h", 3, false));
         }),
+        ("-vnc :4,to=99,share=ignore -serial stdio", |c| {
+            let place = VncPlace::Range { host: "127.0.0.1".into(), first: 4, last: 99 };
+            c.vnc = Some(VncTarget { place, password: false });
+        }),
         ("-vnc :4,password=on -serial stdio", |c| c.vnc = vnc("127.0.0.1", 4, true)),
         ("-vnc unix:/x -serial stdio", |c| {
             c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
@@ -200,6 +205,13 @@ fn good_lines() {
             (c.process.sigterm, c.no_reboot) = (crate::config::OnSigterm::PowerDown, true);
         }),
         ("-machine dump-guest-core=on", |c| c.process.dump_guest_ram = true),
+        ("-sandbox off", |c| c.process.sandbox = Sandbox::Off),
+        ("-sandbox on,obsolete=deny,spawn=allow,resourcecontrol=deny", |c| {
+            c.process.sandbox = Sandbox::On(Groups::OBSOLETE | Groups::ELEVATE | Groups::RESOURCES);
+        }),
+        ("-runas nobody", |c| c.process.run_as = Some(RunAs::Name("nobody".into()))),
+        ("-runas 12:34", |c| c.process.run_as = Some(RunAs::Ids(12, 34))),
+        ("-daemonize", |c| (c.process.daemonize, c.serial) = (true, Chardev::Null)),
         ("-no-hpet", |c| c.hpet = Some(false)),
         ("-machine hpet=off", |c| c.hpet = Some(false)),
         ("-M pc,hpet=on", |c| c.hpet = Some(true)),
@@ -368,6 +380,10 @@ fn bad_lines() {
             "-device isa-serial: iobase=0x3f8: another serial port is there",
         ),
         ("-debugcon vc", &format!("-debugcon: 'vc' is not supported yet {devices}")),
+        ("-daemonize -nographic", "-daemonize: cannot be used with -nographic"),
+        ("-daemonize -display none -monitor stdio", "-daemonize: cannot be used with stdio"),
+        ("-runas 12:x", "-runas: '12:x' is neither USER nor UID:GID"),
+        ("-sandbox maybe", "-sandbox: enable: 'maybe' is not known here: on or off"),
         // Boot and logs.
         ("-append quiet", "-append: needs -kernel"),
         ("-initrd x", "-initrd: needs -kernel"),

@@ -44,6 +44,11 @@ pub struct UserNet {
     pub hostname: String,
     /// What it says the domain is, empty for nothing.
     pub domain: String,
+    /// Domains in which it says names are looked for.
+    pub search: Vec<String>,
+    /// The gateway's address leads to the host's loopback interface, and link-local addresses (such as that of a cloud's metadata) to
+    /// the host's network.
+    pub host_loopback: bool,
     /// The guest reaches neither the host nor what is behind it; forwarded ports still lead to the guest.
     pub restrict: bool,
     /// Ports of the host that lead to the guest.
@@ -64,6 +69,8 @@ impl UserNet {
             dhcp_start: at(if prefix <= 27 { 15 } else { 1 }),
             hostname: String::new(),
             domain: String::new(),
+            search: Vec::new(),
+            host_loopback: true,
             restrict: false,
             forwards: Vec::new(),
         }

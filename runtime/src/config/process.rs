@@ -1,5 +1,9 @@
 //! How the process behaves on the host.
 
+use std::fmt;
+
+pub use crate::host::Groups;
+
 /// What the options about the process itself say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Process {
@@ -7,6 +11,12 @@ pub struct Process {
     pub sigterm: OnSigterm,
     /// Guest RAM is in core dumps.
     pub dump_guest_ram: bool,
+    /// What the process gives up.
+    pub sandbox: Sandbox,
+    /// Who it becomes once the machine is set up.
+    pub run_as: Option<RunAs>,
+    /// It goes on in the background then.
+    pub daemonize: bool,
 }
 
 /// What SIGTERM does.
@@ -17,4 +27,34 @@ pub enum OnSigterm {
     End,
     /// The first one presses the power button, and the next ends the machine.
     PowerDown,
+}
+
+/// What the process gives up of its user's rights on the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// What it can, quietly.
+    #[default]
+    Auto,
+    /// Files that nobody named, and these system calls; what the host cannot take away is told.
+    On(Groups),
+    /// Nothing.
+    Off,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunAs {
+    /// By name, with all of its groups.
+    Name(String),
+    /// By the numbers of a user and a group.
+    Ids(u32, u32),
+}
+
+impl fmt::Display for RunAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunAs::Name(name) => f.write_str(name),
+            RunAs::Ids(uid, gid) => write!(f, "{uid}:{gid}"),
+        }
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mimus_hw::vga::Screen;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::super::{Viewer, lock};
 use super::input::Input;
-use super::password::CHALLENGE;
+use super::password::{CHALLENGE, Penalty};
 use super::pixels::{Canvas, DESKTOP_SIZE, HEXTILE, PixelFormat, RAW, Rect, ZRLE, Zrle, hextile, raw};
 use super::{Password, Security};
 use crate::socket::Stream;
@@ -111,7 +113,7 @@ fn handshake(reader: &mut impl Read, mut stream: &Stream, viewer: &Viewer, secur
     };
     let kind = match security {
         Security::None => SECURITY_NONE,
-        Security::Password(_) => SECURITY_VNC,
+        Security::Password(..) => SECURITY_VNC,
     };
     if minor < 7 {
         stream.write_all(&u32::from(kind).to_be_bytes())?;
@@ -124,10 +126,13 @@ fn handshake(reader: &mut impl Read, mut stream: &Stream, viewer: &Viewer, secur
     match security {
         Security::None if minor >= 8 => stream.write_all(&0u32.to_be_bytes())?,
         Security::None => {}
-        Security::Password(password) => {
+        Security::Password(password, penalty) => {
+            wait_for(penalty, stream)?;
             // Whoever sets one meanwhile is not kept waiting.
             let password = *lock(password);
-            authenticate(reader, stream, password, minor)?;
+            let right = authenticate(reader, stream, password)?;
+            lock(penalty).tried(right, Instant::now());
+            tell_result(stream, right, minor)?;
         }
     }
     // Whether others may stay connected: they may.
@@ -143,8 +148,25 @@ fn handshake(reader: &mut impl Read, mut stream: &Stream, viewer: &Viewer, secur
     Ok(Canvas { width, height, pixels: vec![0; usize::from(width) * usize::from(height)] })
 }
 
-/// Has the client answer a challenge (7.2.2), and tells it the result (7.1.3). Without a password no answer is right.
-fn authenticate(reader: &mut impl Read, mut stream: &Stream, password: Option<Password>, minor: u8) -> io::Result<()> {
+/// Waits until passwords may be tried again; an error when the connection ends meanwhile.
+fn wait_for(penalty: &Mutex<Penalty>, stream: &Stream) -> io::Result<()> {
+    loop {
+        let left = lock(penalty).left(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        // What the client sends can wait; its end, and the server's, are told in any case.
+        match poll(&mut [PollFd::new(stream, PollFlags::RDHUP)], Some(&timeout)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Has the client answer a challenge (7.2.2); whether the answer is right. Without a password none is.
+fn authenticate(reader: &mut impl Read, mut stream: &Stream, password: Option<Password>) -> io::Result<bool> {
     let mut challenge = [0; CHALLENGE];
     let filled = rustix::rand::getrandom(&mut challenge, rustix::rand::GetRandomFlags::empty())?;
     if filled < CHALLENGE {
@@ -152,7 +174,12 @@ fn authenticate(reader: &mut impl Read, mut stream: &Stream, password: Option<Pa
     }
     stream.write_all(&challenge)?;
     let answer: [u8; CHALLENGE] = read(reader)?;
-    if password.is_some_and(|password| password.accepts(&challenge, &answer)) {
+    Ok(password.is_some_and(|password| password.accepts(&challenge, &answer)))
+}
+
+/// Tells the client whether it may go on (7.1.3); an error if not.
+fn tell_result(mut stream: &Stream, right: bool, minor: u8) -> io::Result<()> {
+    if right {
         return stream.write_all(&0u32.to_be_bytes());
     }
     let reason = b"Authentication failed";

@@ -21,7 +21,7 @@ use super::{View, lock};
 use crate::socket::{Listener, Stream};
 use crate::wake::Wake;
 use input::Input;
-use password::Password;
+use password::{Password, Penalty};
 pub use place::VncPlace;
 
 /// Clients at a time; others are sent away.
@@ -57,7 +57,7 @@ enum Security {
     /// Nobody.
     None,
     /// Who knows this, once it is set.
-    Password(Arc<Mutex<Option<Password>>>),
+    Password(Arc<Mutex<Option<Password>>>, Arc<Mutex<Penalty>>),
 }
 
 impl VncServer {
@@ -69,7 +69,8 @@ impl VncServer {
     pub fn start(target: &VncTarget, view: &View) -> io::Result<VncServer> {
         let listener = target.place.listen()?;
         let address = listener.address();
-        let security = if target.password { Security::Password(Arc::default()) } else { Security::None };
+        let security =
+            if target.password { Security::Password(Arc::default(), Arc::default()) } else { Security::None };
         let wake = Arc::new(Wake::new()?);
         let own = wake.clone();
         // Looked at by nobody yet: clients have viewers of their own, made where the view is.
@@ -88,7 +89,7 @@ impl VncServer {
     pub fn set_password(&self, text: &str) -> bool {
         match &self.security {
             Security::None => false,
-            Security::Password(password) => {
+            Security::Password(password, _) => {
                 *lock(password) = Some(Password::new(text));
                 true
             }

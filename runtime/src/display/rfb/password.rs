@@ -1,6 +1,8 @@
 //! Authentication by a password (RFC 6143, 7.2.2): the client encrypts what the server has thrown with it, by DES. That keeps
 //! out who does not know it and protects nothing else.
 
+use std::time::{Duration, Instant};
+
 use des::Des;
 use des::cipher::{BlockCipherEncrypt, KeyInit};
 
@@ -47,9 +49,55 @@ impl std::fmt::Debug for Password {
     }
 }
 
+/// How long clients wait before they may try a password: twice as long after each wrong one.
+#[derive(Debug, Default)]
+pub struct Penalty {
+    /// Wrong passwords since the last right one.
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Penalty {
+    /// The wait after the first wrong password, and the longest.
+    const FIRST: Duration = Duration::from_millis(250);
+    const LONGEST: Duration = Duration::from_secs(32);
+
+    /// How long somebody has to wait at `now`.
+    pub fn left(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Somebody tried a password at `now`.
+    pub fn tried(&mut self, right: bool, now: Instant) {
+        if right {
+            *self = Penalty::default();
+            return;
+        }
+        let wait = Penalty::FIRST.saturating_mul(1 << self.failures.min(16)).min(Penalty::LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        self.until = Some(now + wait);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_guesses_waits_longer_each_time() {
+        let (mut penalty, now) = (Penalty::default(), Instant::now());
+        assert_eq!(penalty.left(now), Duration::ZERO);
+        let waits: Vec<u128> = (0..9)
+            .map(|_| {
+                penalty.tried(false, now);
+                penalty.left(now).as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 32000]);
+        assert_eq!(penalty.left(now + Duration::from_secs(30)), Duration::from_secs(2));
+        penalty.tried(true, now);
+        assert_eq!(penalty.left(now), Duration::ZERO);
+    }
 
     #[test]
     fn des_as_its_standard_has_it() {

@@ -16,6 +16,19 @@ const LEASE_TIME: u32 = 24 * 3600;
 /// Options that smoltcp has no fields for (RFC 2132, 3.14 and 3.17).
 const OPTION_HOST_NAME: u8 = 12;
 const OPTION_DOMAIN_NAME: u8 = 15;
+/// RFC 3397.
+const OPTION_DOMAIN_SEARCH: u8 = 119;
+
+/// Domains as the option has them: each label with its length before it, and an empty one at the end (RFC 1035, 3.1).
+pub(crate) fn encode_search(domains: &[String]) -> Vec<u8> {
+    let label = |label: &str| [&[label.len() as u8], label.as_bytes()].concat();
+    let domain = |domain: &String| {
+        let mut bytes: Vec<u8> = domain.split('.').filter(|part| !part.is_empty()).flat_map(label).collect();
+        bytes.push(0);
+        bytes
+    };
+    domains.iter().flat_map(domain).collect()
+}
 
 /// Who has which address: the first has the first that is given away.
 #[derive(Debug, Default)]
@@ -85,12 +98,14 @@ impl Gateway {
             // What is forwarded to it needs not ask for it first.
             self.learn(address, client);
         }
-        let options: Vec<DhcpOption> =
-            [(OPTION_HOST_NAME, &self.config.hostname), (OPTION_DOMAIN_NAME, &self.config.domain)]
-                .into_iter()
-                .filter(|(_, text)| settings && !text.is_empty())
-                .map(|(kind, text)| DhcpOption { kind, data: text.as_bytes() })
-                .collect();
+        let search = encode_search(&self.config.search);
+        let texts = [
+            (OPTION_HOST_NAME, self.config.hostname.as_bytes()),
+            (OPTION_DOMAIN_NAME, self.config.domain.as_bytes()),
+            (OPTION_DOMAIN_SEARCH, &search),
+        ];
+        let given = texts.into_iter().filter(|(_, data)| settings && !data.is_empty());
+        let options: Vec<DhcpOption> = given.map(|(kind, data)| DhcpOption { kind, data }).collect();
         let reply = DhcpRepr {
             message_type: kind,
             transaction_id: request.transaction_id,
@@ -126,5 +141,16 @@ impl Gateway {
         let datagram = packet::udp((server, DHCP_SERVER_PORT), (to, DHCP_CLIENT_PORT), &bytes);
         let link = self.link(hardware);
         packet::ipv4(cx.queue, link, (server, to), IpProtocol::Udp, 0, &datagram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_labels() {
+        let domains = ["eng.example.com".to_owned(), "local.".to_owned()];
+        assert_eq!(encode_search(&domains), b"\x03eng\x07example\x03com\0\x05local\0");
     }
 }

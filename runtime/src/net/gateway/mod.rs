@@ -106,6 +106,9 @@ impl Gateway {
         if self.config.restrict || address.is_loopback() || address.is_multicast() || address.octets()[0] == 0 {
             return Target::Lost;
         }
+        if !self.config.host_loopback && (address == self.config.host || address.is_link_local()) {
+            return Target::Unreachable;
+        }
         if address == self.config.host {
             return Target::Host((Ipv4Addr::LOCALHOST, port).into());
         }

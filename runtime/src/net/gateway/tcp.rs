@@ -32,6 +32,8 @@ use wire::Wire;
 
 /// Connections at most.
 const FLOWS: usize = 256;
+/// Those of them that the guest has asked for and that do not stand yet, at most: a guest does not look for other hosts faster.
+const CONNECTING: usize = 64;
 /// Bytes of the buffers of a connection, each way. The window that the guest is offered is as large.
 const BUFFER: usize = 256 << 10;
 /// Bytes that are read from the host for a connection before others have their turn.
@@ -214,6 +216,18 @@ impl Flows {
         }
         self.remove(index);
         Some(index)
+    }
+
+    /// Whether a guest may have another connection: `Err` says what becomes of its wish.
+    fn admit(&self, now: Instant) -> Result<(), Target> {
+        let idle = |slot: &Option<Box<Flow>>| slot.as_ref().is_none_or(|flow| flow.last + IDLE <= now);
+        if self.slots.len() == FLOWS && !self.slots.iter().any(idle) {
+            // A table full of connections that are in use: the guest is to give up one.
+            return Err(Target::Unreachable);
+        }
+        // It asks again by itself.
+        let connecting = self.slots.iter().flatten().filter(|flow| flow.connecting).count();
+        if connecting < CONNECTING { Ok(()) } else { Err(Target::Lost) }
     }
 
     /// Puts a flow into a slot and tells of what its host socket can do.
@@ -465,6 +479,7 @@ impl Gateway {
         if ends.0.port() == 0 || ends.1.port() == 0 {
             return Err(Target::Lost);
         }
+        self.tcp.admit(cx.now)?;
         let stream = connect(host).map_err(|error| {
             tracing::debug!(?ends, "net: cannot connect: {error}");
             Target::Unreachable
@@ -474,7 +489,6 @@ impl Gateway {
         let listen = (IpAddress::from(*ends.1.ip()), ends.1.port());
         flow.socket().pause_synack(true);
         flow.socket().listen(listen).map_err(|_| Target::Lost)?;
-        // A table full of connections that are in use: the guest is to give up one.
         self.tcp.insert(flow, cx).ok_or(Target::Unreachable)
     }
 

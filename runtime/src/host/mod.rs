@@ -1,0 +1,129 @@
+//! What the process is allowed on the host, and how it runs there: `-sandbox`, `-runas`, `-daemonize`.
+//!
+//! A guest that gets out of its machine is in this process. So the process gives up what it does not need: first, while it has a single
+//! thread, files that nobody named ([`files`]); then, when the machine is set up, its user's rights (`-runas`) and the system calls
+//! that no machine makes ([`calls`]).
+
+mod calls;
+mod daemon;
+mod files;
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
+
+use crate::config::{Chardev, Config, RunAs, Sandbox, VirtioDevice};
+use daemon::Daemon;
+
+pub use calls::Groups;
+
+/// What is left to do once the machine is set up.
+#[derive(Debug, Default)]
+pub struct Settling {
+    daemon: Option<Daemon>,
+    run_as: Option<RunAs>,
+    sandbox: Sandbox,
+}
+
+/// Begins to give up what the machine of `config` does not need; `args` are the arguments that name its files. To be called before
+/// there are threads. With `-daemonize` the process goes on as another.
+///
+/// # Errors
+///
+/// What the host refuses.
+pub fn begin(config: &Config, args: &[OsString]) -> Result<Settling> {
+    let process = &config.process;
+    let daemon = if process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
+    if process.run_as.is_none() && is_everybody() {
+        tracing::warn!("running as root: -runas USER gives that up once the machine is set up");
+    }
+    if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
+        let told = process.sandbox != Sandbox::Auto;
+        match files::restrict(args, is_monitored(config), keeps_to_itself(config)) {
+            Ok(true) => {}
+            Ok(false) => missing(told, "this host's kernel has no landlock: any file of this user's can be opened"),
+            Err(error) => missing(told, &format!("any file of this user's can be opened: {error}")),
+        }
+    }
+    Ok(Settling { daemon, run_as: process.run_as.clone(), sandbox: process.sandbox })
+}
+
+fn missing(told: bool, what: &str) {
+    if told {
+        tracing::warn!("-sandbox: {what}");
+    } else {
+        tracing::info!(target: "unimp", "-sandbox: {what}");
+    }
+}
+
+/// Whether the process has all rights on the host, and not just those in a container of its own.
+fn is_everybody() -> bool {
+    let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
+}
+
+/// Whether somebody may name more files while the machine runs.
+fn is_monitored(config: &Config) -> bool {
+    let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
+    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if mux(chardev));
+    !config.monitors.is_empty() || !config.qmp.is_empty() || mux(&config.serial) || config.virtio.iter().any(console)
+}
+
+/// Whether the machine has no network, so that the process has none either, unless an argument names a port.
+fn keeps_to_itself(config: &Config) -> bool {
+    let net = |device: &VirtioDevice| matches!(device, VirtioDevice::Net { netdev: Some(_), .. });
+    let nic = config.nics.iter().any(|nic| nic.netdev.is_some());
+    !nic && !config.virtio.iter().any(net) && config.vnc.is_none() && config.gdb.is_none()
+}
+
+impl Settling {
+    /// Gives up the rest, and tells whoever started a daemon that it runs.
+    ///
+    /// # Errors
+    ///
+    /// What the host refuses.
+    pub fn settle(self) -> Result<()> {
+        if let Some(user) = &self.run_as {
+            become_user(user)?;
+        }
+        let groups = match self.sandbox {
+            Sandbox::Off => None,
+            Sandbox::Auto => Some((false, calls::Groups::default())),
+            Sandbox::On(groups) => Some((true, groups)),
+        };
+        if let Some((told, groups)) = groups
+            && let Err(error) = calls::forbid(groups)
+        {
+            missing(told, &format!("any system call can be made: {error}"));
+        }
+        self.daemon.map_or(Ok(()), |daemon| daemon.ready().context("-daemonize"))
+    }
+}
+
+/// Becomes another user for good.
+fn become_user(user: &RunAs) -> Result<()> {
+    let option = || format!("-runas: cannot become {user}");
+    let uid = match user {
+        RunAs::Name(name) => {
+            let found = User::from_name(name).with_context(option)?;
+            let Some(found) = found else { bail!("-runas: there is no user '{name}'") };
+            let name = std::ffi::CString::new(name.as_str()).with_context(option)?;
+            initgroups(&name, found.gid).and_then(|()| setgid(found.gid)).with_context(option)?;
+            found.uid
+        }
+        RunAs::Ids(uid, gid) => {
+            let gid = Gid::from_raw(*gid);
+            setgroups(&[gid]).and_then(|()| setgid(gid)).with_context(option)?;
+            Uid::from_raw(*uid)
+        }
+    };
+    setuid(uid).with_context(option)?;
+    if !uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+        bail!("-runas: the rights of root are still there");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

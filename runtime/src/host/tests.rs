@@ -1,0 +1,113 @@
+//! Each in a process of its own: what is given up is given up for good.
+
+use std::fs;
+use std::process::Command;
+
+use super::*;
+use crate::config::MachineKind;
+
+/// Tells this test program, run again as a child, what to do.
+const CHILD: &str = "MIMUS_TEST_HOST_CHILD";
+
+/// Runs the test `name` of this program again as a child, which has to pass; whether this is the child.
+fn is_child(name: &str) -> bool {
+    if std::env::var_os(CHILD).is_some_and(|value| value == name) {
+        return true;
+    }
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args([&format!("host::tests::{name}"), "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, name)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status:?}");
+    false
+}
+
+/// A folder of this test's own, and a secret outside of it.
+fn folder(name: &str) -> (std::path::PathBuf, std::path::PathBuf) {
+    let folder = std::env::temp_dir().join(format!("mimus-host-{name}-{}", std::process::id()));
+    fs::create_dir_all(folder.join("images")).unwrap();
+    fs::create_dir_all(folder.join("secrets")).unwrap();
+    fs::write(folder.join("secrets/key"), "secret").unwrap();
+    fs::write(folder.join("images/disk"), "disk").unwrap();
+    fs::write(folder.join("images/base"), "base").unwrap();
+    (folder.join("images"), folder.join("secrets/key"))
+}
+
+fn args(text: &str) -> Vec<OsString> {
+    text.split(' ').map(OsString::from).collect()
+}
+
+#[test]
+fn nothing_but_what_is_named_can_be_opened() {
+    if !is_child("nothing_but_what_is_named_can_be_opened") {
+        return;
+    }
+    let (images, secret) = folder("named");
+    let (disk, base, log) = (images.join("disk"), images.join("base"), images.join("log"));
+    let line = format!(
+        "-drive file={},format=qcow2 -append root={} -serial file:{} -qmp unix:{},server=on",
+        disk.display(),
+        secret.display(),
+        log.display(),
+        images.join("socket").display()
+    );
+    if !files::restrict(&args(&line), false, true).unwrap() {
+        println!("no landlock here");
+        return;
+    }
+    fs::write(&disk, "other").unwrap();
+    fs::write(&log, "text").unwrap();
+    assert_eq!(fs::read_to_string(&base).unwrap(), "base", "what an image is based on lies beside it");
+    assert!(fs::write(&base, "x").is_err() && fs::read(&secret).is_err());
+    assert!(fs::write(images.join("new"), "x").is_err());
+    let socket = std::os::unix::net::UnixListener::bind(images.join("socket")).unwrap();
+    drop(socket);
+    fs::remove_file(images.join("socket")).unwrap();
+    assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err(), "there is no network");
+    assert!(fs::read("/dev/urandom").is_err() || cfg!(unix), "devices of everybody's stay");
+}
+
+#[test]
+fn a_monitor_names_more() {
+    if !is_child("a_monitor_names_more") {
+        return;
+    }
+    let (images, _) = folder("monitor");
+    if !files::restrict(&args("-nographic"), true, true).unwrap() {
+        println!("no landlock here");
+        return;
+    }
+    assert_eq!(fs::read_to_string(images.join("disk")).unwrap(), "disk");
+    fs::write(images.join("screen.ppm"), "picture").unwrap();
+    assert!(fs::read("/etc/passwd").is_err());
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+}
+
+#[test]
+fn system_calls_that_no_machine_makes_fail() {
+    if !is_child("system_calls_that_no_machine_makes_fail") {
+        return;
+    }
+    let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == std::io::ErrorKind::PermissionDenied;
+    calls::forbid(calls::Groups::default()).unwrap();
+    assert!(refused(Command::new("/bin/true").status().map(drop)));
+    assert_eq!(nix::unistd::setuid(Uid::current()), Err(nix::errno::Errno::EPERM));
+    assert_eq!(nix::unistd::chroot("/"), Err(nix::errno::Errno::EPERM));
+    std::thread::spawn(|| fs::read("/dev/null").unwrap()).join().unwrap();
+    std::os::unix::net::UnixStream::pair().unwrap();
+    let packet = rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None);
+    assert_eq!(packet.unwrap_err(), rustix::io::Errno::PERM);
+}
+
+#[test]
+fn a_machine_runs_with_all_that_given_up() {
+    if !is_child("a_machine_runs_with_all_that_given_up") {
+        return;
+    }
+    let config = Config { machine: MachineKind::Pc, serial: Chardev::Null, ..Config::default() };
+    let settling = begin(&config, &args("-serial null")).unwrap();
+    // The demo guest compiles and runs code, and powers off.
+    assert_eq!(crate::machine::run(&config, settling).unwrap(), crate::config::ExitStatus::PowerOff);
+    assert!(Command::new("/bin/true").status().is_err());
+}

@@ -23,6 +23,9 @@ const LOG: Key = key("logfile", PATH, "a copy of the output goes there");
 const LOG_APPEND: Key = key("logappend", ON_OFF, "on: at its end");
 const MUX: Key = key("mux", Kind::Fixed("off"), "");
 
+/// The ring's contents cannot be read in a monitor.
+const RINGBUF: &[Key] = &[ID, key("size", Kind::Text("a power of two"), ""), MUX, LOG, LOG_APPEND];
+
 /// `-chardev`.
 pub(super) const CHARDEV: Family = Family {
     option: "-chardev",
@@ -111,8 +114,8 @@ pub(super) const CHARDEV: Family = Family {
             ],
         ),
         later("vc"),
-        later("ringbuf"),
-        later("memory"),
+        yes("ringbuf", "nowhere but to its logfile", RINGBUF),
+        yes("memory", "the same", RINGBUF),
         later("serial"),
         later("tty"),
         later("parallel"),
@@ -217,7 +220,13 @@ fn plain(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError>
             }
             Chardev::Stdio { mux }
         }
-        "null" => Chardev::Null,
+        "ringbuf" | "memory" if values.text("logfile").is_none() => {
+            return Err(CliError::new(
+                option,
+                "ringbuf-read is not supported yet: only logfile=FILE shows what was written",
+            ));
+        }
+        "null" | "ringbuf" | "memory" => Chardev::Null,
         "file" if values.word("append") == Some("on") => Chardev::Append(path()?),
         "file" => Chardev::File(path()?),
         "pipe" => Chardev::Pipe(path()?),
@@ -299,6 +308,7 @@ pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -
         key("chardev", Kind::Text("the id of a -chardev"), ""),
         key("mode", Kind::Word(&["readline", "control"]), ""),
         key("pretty", ON_OFF, ""),
+        key("id", Kind::Text("a name"), ""),
     ];
     for value in given.all("mon") {
         let values = keyval::parse("-mon", utf8("mon", value)?, "chardev", KEYS)?;

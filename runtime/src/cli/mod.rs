@@ -111,7 +111,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
 
 /// Parses arguments for a guest of `arch` unless they name another.
 fn parse_for(arch: Arch, args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
-    let argv::Normalised { words, refused } = argv::normalise(args);
+    let argv::Normalised { mut words, mut refused } = argv::normalise(args);
+    refused.extend(process::fd_sets(&mut words).err());
     let matches = command()
         .try_get_matches_from(words)
         .map_err(|error| CliError::new("command line", error.kind().to_string()))?;

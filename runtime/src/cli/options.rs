@@ -325,7 +325,12 @@ pub(super) const OPTIONS: &[Opt] = &[
     always("no-fd-bootchk"),
     // Standard options.
     lacks("numa", &subjects::NUMA),
-    later("add-fd"),
+    each(
+        "add-fd",
+        "fd=FD,set=SET",
+        General,
+        "an open file that the process was started with, which other options name as /dev/fdset/SET",
+    ),
     accepted("k", "LAYOUT"),
     // Block devices.
     lacks("fda", &subjects::FLOPPY),

@@ -1,7 +1,9 @@
-//! How the process behaves on the host: `-action`, `-daemonize`, `-runas`, `-sandbox`.
+//! How the process behaves on the host: `-action`, `-daemonize`, `-runas`, `-sandbox`; and `-add-fd`.
+
+use std::ffi::OsString;
 
 use super::keyval::{self, Key, Kind};
-use super::{CliError, Given, chardev, utf8};
+use super::{CliError, Given, chardev, isa, utf8};
 use crate::config::{Chardev, Config, Groups, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
 
 /// Reads the options about the process itself.
@@ -25,8 +27,9 @@ fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if given.one("serial").is_none() && !config.nographic {
         config.serial = Chardev::Null;
     }
-    let debugcon = config.debugcon.iter().map(|debugcon| &debugcon.chardev);
-    let terminal = debugcon.chain([&config.serial]).any(chardev::is_stdio)
+    let mut debugcons = config.isa.debugcons.iter().map(|debugcon| &debugcon.chardev);
+    let terminal = debugcons.any(chardev::is_stdio)
+        || isa::readers_of_stdio(config) != 0
         || config.monitors.iter().chain(&config.qmp).any(|place| *place == MonitorSocket::Stdio);
     let user = match (config.nographic, config.curses, terminal) {
         (true, ..) => "-nographic",
@@ -101,4 +104,65 @@ fn action(text: &str, config: &mut Config) -> Result<(), CliError> {
         *sigterm = if word == "powerdown" { OnSigterm::PowerDown } else { OnSigterm::End };
     }
     Ok(())
+}
+
+/// What begins the name of a file of `-add-fd`; the number of its set follows.
+const FD_SET: &str = "/dev/fdset/";
+
+/// Has the names of `-add-fd`'s files in other options, `/dev/fdset/SET`, be those that the host has for open files.
+pub(super) fn fd_sets(words: &mut [OsString]) -> Result<(), CliError> {
+    const KEYS: &[Key] = &[
+        // Those before are standard input and output.
+        Key { name: "fd", kind: Kind::Number(3, 0x7fff_ffff), help: "" },
+        Key { name: "set", kind: Kind::Number(0, 0x7fff_ffff), help: "" },
+        Key { name: "opaque", kind: Kind::Text("any text"), help: "" },
+    ];
+    let mut sets = Vec::new();
+    for text in words.iter().filter_map(|word| word.to_str()?.strip_prefix("--add-fd=")) {
+        let values = keyval::parse("-add-fd", text, "fd", KEYS)?;
+        match (values.number("fd"), values.number("set")) {
+            (Some(fd), Some(set)) => sets.push((set, fd)),
+            _ => return Err(CliError::new("-add-fd", "needs fd=FD and set=SET")),
+        }
+    }
+    for word in words.iter_mut().filter(|_| !sets.is_empty()) {
+        if let Some(text) = word.to_str().filter(|text| text.contains(FD_SET)) {
+            *word = with_sets(text, &sets).into();
+        }
+    }
+    Ok(())
+}
+
+/// A text with the names of files in sets replaced; a set that there is not stays.
+fn with_sets(text: &str, sets: &[(u64, u64)]) -> String {
+    let mut parts = text.split(FD_SET);
+    let mut all = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, rest) = part.split_at(digits);
+        let set = number.parse().ok();
+        match sets.iter().rev().find(|(known, _)| Some(*known) == set) {
+            Some((_, fd)) => all.push_str(&format!("/proc/self/fd/{fd}{rest}")),
+            None => all.push_str(&format!("{FD_SET}{part}")),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_open_files() {
+        let mut words =
+            ["--add-fd=fd=7,set=1", "--add-fd=fd=9,set=12,opaque=x", "--drive=file=/dev/fdset/12,id=a", "/dev/fdset/2"]
+                .map(OsString::from);
+        fd_sets(&mut words).unwrap();
+        assert_eq!(words[2..], ["--drive=file=/proc/self/fd/9,id=a", "/dev/fdset/2"]);
+        assert_eq!(with_sets("/dev/fdset/1", &[(1, 7)]), "/proc/self/fd/7");
+        let error = |text: &str| fd_sets(&mut [OsString::from(text)]).unwrap_err().to_string();
+        assert_eq!(error("--add-fd=set=1"), "-add-fd: needs fd=FD and set=SET");
+        assert!(error("--add-fd=fd=1,set=1").contains("out of range"));
+    }
 }

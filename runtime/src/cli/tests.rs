@@ -194,6 +194,12 @@ fn good_lines() {
             let chardev = Chardev::Append("o".into()).into();
             c.serial = Chardev::Logged { chardev, file: "l".into(), append: false };
         }),
+        ("-chardev ringbuf,id=c,logfile=l,logappend=on -serial chardev:c", |c| {
+            c.serial = Chardev::Logged { chardev: Chardev::Null.into(), file: "l".into(), append: true };
+        }),
+        ("-chardev socket,id=c,path=m,server,nowait -mon chardev=c,id=monitor,mode=control", |c| {
+            c.qmp.push(MonitorSocket::Unix { path: "m".into(), server: true, wait: false });
+        }),
         ("-serial udp::7@:8", |c| {
             c.serial = Chardev::Udp { local: "0.0.0.0:8".into(), remote: "127.0.0.1:7".into() };
         }),
@@ -353,6 +359,10 @@ fn bad_lines() {
             "-chardev socket: websocket: 'on' is not supported yet (it is always 'off')",
         ),
         ("-chardev socket,id=a,fd=x", "-chardev socket: fd=x: not a number"),
+        (
+            "-chardev ringbuf,id=a",
+            "-chardev ringbuf: ringbuf-read is not supported yet: only logfile=FILE shows what was written",
+        ),
         ("-chardev null,id=a,logappend=on", "-chardev null: logappend= is for logfile="),
         ("-chardev stdio,id=a,signal=off", "-chardev stdio: signal=off is not supported yet without mux=on"),
         ("-device virtio-serial-pci -device virtconsole", "-device virtconsole: needs chardev=ID"),

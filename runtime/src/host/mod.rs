@@ -67,7 +67,11 @@ fn is_everybody() -> bool {
 fn is_monitored(config: &Config) -> bool {
     let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
     let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if mux(chardev));
-    !config.monitors.is_empty() || !config.qmp.is_empty() || mux(&config.serial) || config.virtio.iter().any(console)
+    let serials = config.isa.serials.iter().map(|serial| &serial.chardev);
+    !config.monitors.is_empty()
+        || !config.qmp.is_empty()
+        || serials.chain([&config.serial]).any(mux)
+        || config.virtio.iter().any(console)
 }
 
 /// Whether the machine has no network, so that the process has none either, unless an argument names a port.

@@ -65,7 +65,6 @@ fn nothing_but_what_is_named_can_be_opened() {
     drop(socket);
     fs::remove_file(images.join("socket")).unwrap();
     assert!(std::net::TcpListener::bind("127.0.0.1:0").is_err(), "there is no network");
-    assert!(fs::read("/dev/urandom").is_err() || cfg!(unix), "devices of everybody's stay");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::acpi_pm::{
     SMI_COMMAND,
 };
 use crate::pc::COM_PORTS;
-use crate::{hpet, ioapic, lapic, mp_table, rtc};
+use crate::{fw_cfg, hpet, ioapic, lapic, mp_table, rtc};
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package,
     ResourceTemplate, Scope,
@@ -27,8 +27,8 @@ use acpi_tables::{Aml, aml};
 
 /// Guest-physical address of the RSDP; a boot loader may pass it on.
 pub const RSDP_ADDRESS: u64 = 0xf_0000;
-/// The area that holds the tables ends before this guest-physical address.
-pub const TABLES_END: u64 = 0x10_0000;
+/// The area that holds the tables ends before this guest-physical address: firmware's code is behind it.
+pub const TABLES_END: u64 = 0xf_ff00;
 
 /// The PCI memory hole below 4 GiB: its first and last address.
 const PCI_HOLE: (u32, u32) = (0xe000_0000, 0xfebf_ffff);
@@ -50,7 +50,7 @@ pub struct Blob {
 }
 
 /// What the tables say of a machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AcpiConfig {
     /// Processors; 0 counts as 1.
     pub cpus: u8,
@@ -60,6 +60,35 @@ pub struct AcpiConfig {
     pub hpet: bool,
     /// Which of the four usual places have a serial port.
     pub serials: [bool; 4],
+    /// The first port of the power management registers; 0 stands for where they are without firmware.
+    pub pm_base: u16,
+    /// There are no ACPI tables at all.
+    pub absent: bool,
+    /// Who made the tables, and what the tables are called; `None` for mimus's own names.
+    pub oem: (Option<[u8; 6]>, Option<[u8; 8]>),
+    /// More tables, whole.
+    pub more: Vec<Vec<u8>>,
+}
+
+impl AcpiConfig {
+    /// With what 0 stands for.
+    fn completed(&self) -> AcpiConfig {
+        let pm_base = if self.pm_base == 0 { PM_BASE } else { self.pm_base };
+        AcpiConfig { cpus: self.cpus.max(1), pm_base, ..self.clone() }
+    }
+
+    fn oem_id(&self) -> [u8; 6] {
+        self.oem.0.unwrap_or(OEM_ID)
+    }
+
+    fn oem_table_id(&self) -> [u8; 8] {
+        self.oem.1.unwrap_or(OEM_TABLE_ID)
+    }
+
+    /// A table that is a header so far.
+    fn table(&self, signature: &[u8; 4], revision: u8) -> Sdt {
+        Sdt::new(*signature, 36, revision, self.oem_id(), self.oem_table_id(), OEM_REVISION)
+    }
 }
 
 /// Hands out addresses upwards.
@@ -86,19 +115,21 @@ impl Layout {
 
 impl Layout {
     /// The tables from `base` on, and the addresses of XSDT and RSDT.
-    fn tables(base: u64, config: AcpiConfig) -> (Layout, u64, u64) {
+    fn tables(base: u64, config: &AcpiConfig) -> (Layout, u64, u64) {
         let mut layout = Layout { next: base, blobs: Vec::new(), pointers: Vec::new() };
         let facs = layout.place_aml(&FACS::new());
         let dsdt = layout.place_aml(&dsdt(config));
         let fadt = layout.place_aml(&fadt(facs, dsdt, config));
         layout.pointers.extend([(fadt + 36, 4), (fadt + 40, 4), (fadt + 140, 8)]);
-        let madt = layout.place_aml(&madt(config.cpus));
-        let timer = config.hpet.then(|| layout.place_aml(&hpet_table()));
+        let madt = layout.place_aml(&madt(config));
+        let timer = config.hpet.then(|| layout.place_aml(&hpet_table(config)));
 
-        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        let mut rsdt = Sdt::new(*b"RSDT", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        let listed = [fadt, madt].into_iter().chain(timer);
-        let count = 2 + timer.iter().len() as u64;
+        let mut listed = vec![fadt, madt];
+        listed.extend(timer);
+        listed.extend(config.more.iter().map(|table| layout.place(table.clone())));
+        let mut xsdt = XSDT::new(config.oem_id(), config.oem_table_id(), OEM_REVISION);
+        let mut rsdt = config.table(b"RSDT", 1);
+        let count = listed.len() as u64;
         for table in listed {
             xsdt.add_entry(table);
             rsdt.append_slice(&(table as u32).to_le_bytes());
@@ -113,21 +144,29 @@ impl Layout {
 }
 
 /// The tables for a machine without firmware, with their RSDP and an MP table.
-pub fn build(config: AcpiConfig) -> Vec<Blob> {
-    let config = AcpiConfig { cpus: config.cpus.max(1), ..config };
-    let rsdp_space = (Rsdp::len() as u64).next_multiple_of(64);
-    let (mut layout, xsdt, rsdt) = Layout::tables(RSDP_ADDRESS + rsdp_space, config);
+pub fn build(config: &AcpiConfig) -> Vec<Blob> {
+    let config = config.completed();
+    let mut layout = if config.absent {
+        Layout { next: RSDP_ADDRESS, blobs: Vec::new(), pointers: Vec::new() }
+    } else {
+        let rsdp_space = (Rsdp::len() as u64).next_multiple_of(64);
+        let (mut layout, xsdt, rsdt) = Layout::tables(RSDP_ADDRESS + rsdp_space, &config);
+        layout.blobs.push(Blob { address: RSDP_ADDRESS, bytes: rsdp(&config, xsdt, rsdt as u32) });
+        layout
+    };
     let mp_address = layout.next;
     layout.place(mp_table::build(mp_address as u32, config.cpus, SCI_IRQ));
-    layout.blobs.push(Blob { address: RSDP_ADDRESS, bytes: rsdp(xsdt, rsdt as u32) });
     layout.blobs
 }
 
 /// The tables for firmware: files by name, the last of which is the script that ties them together.
-pub(crate) fn loadable(config: AcpiConfig) -> Vec<(&'static str, Vec<u8>)> {
-    let config = AcpiConfig { cpus: config.cpus.max(1), ..config };
-    let (layout, xsdt, rsdt) = Layout::tables(0, config);
-    loader::files(layout, rsdp(xsdt, rsdt as u32))
+pub(crate) fn loadable(config: &AcpiConfig) -> Vec<(&'static str, Vec<u8>)> {
+    if config.absent {
+        return Vec::new();
+    }
+    let config = config.completed();
+    let (layout, xsdt, rsdt) = Layout::tables(0, &config);
+    loader::files(layout, rsdp(&config, xsdt, rsdt as u32))
 }
 
 fn bytes_of(aml: &dyn Aml) -> Vec<u8> {
@@ -137,8 +176,8 @@ fn bytes_of(aml: &dyn Aml) -> Vec<u8> {
 }
 
 /// The crate's RSDP knows no RSDT address, which guests of ACPI 1.0 read (5.2.5.3): patch it and both checksums.
-fn rsdp(xsdt: u64, rsdt: u32) -> Vec<u8> {
-    let mut bytes = bytes_of(&Rsdp::new(OEM_ID, xsdt));
+fn rsdp(config: &AcpiConfig, xsdt: u64, rsdt: u32) -> Vec<u8> {
+    let mut bytes = bytes_of(&Rsdp::new(config.oem_id(), xsdt));
     bytes[16..20].copy_from_slice(&rsdt.to_le_bytes());
     bytes[8] = 0;
     bytes[8] = negated_sum(&bytes[..20]);
@@ -160,8 +199,8 @@ fn io_register(port: u16, bits: u8) -> GAS {
     GAS::new(GasSpace::SystemIo, bits, 0, access, u64::from(port))
 }
 
-fn fadt(facs: u64, dsdt: u64, config: AcpiConfig) -> acpi_tables::fadt::FADT {
-    let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+fn fadt(facs: u64, dsdt: u64, config: &AcpiConfig) -> acpi_tables::fadt::FADT {
+    let mut fadt = FADTBuilder::new(config.oem_id(), config.oem_table_id(), OEM_REVISION)
         .preferred_pm_profile(PmProfile::Desktop)
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
@@ -176,7 +215,8 @@ fn fadt(facs: u64, dsdt: u64, config: AcpiConfig) -> acpi_tables::fadt::FADT {
     fadt.smi_cmd = u32::from(SMI_COMMAND).into();
     fadt.acpi_enable = ACPI_ENABLE;
     fadt.acpi_disable = ACPI_DISABLE;
-    let (event, control, timer) = (PM_BASE + PM1_EVENT, PM_BASE + PM1_CONTROL, PM_BASE + PM_TIMER);
+    let register = |offset| config.pm_base.saturating_add(offset);
+    let (event, control, timer) = (register(PM1_EVENT), register(PM1_CONTROL), register(PM_TIMER));
     fadt.pm1a_evt_blk = u32::from(event).into();
     fadt.x_pm1a_evt_blk = io_register(event, 32);
     fadt.pm1_evt_len = 4;
@@ -201,12 +241,12 @@ fn fadt(facs: u64, dsdt: u64, config: AcpiConfig) -> acpi_tables::fadt::FADT {
 }
 
 /// The crate's MADT has no interrupt source override, so the entries are written here (5.2.12, tables 5.20-5.26).
-fn madt(cpus: u8) -> Sdt {
-    let mut madt = Sdt::new(*b"APIC", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+fn madt(config: &AcpiConfig) -> Sdt {
+    let mut madt = config.table(b"APIC", 1);
     madt.append_slice(&(lapic::DEFAULT_BASE as u32).to_le_bytes());
     // PCAT_COMPAT: there are 8259As as well.
     madt.append_slice(&1u32.to_le_bytes());
-    for cpu in 0..cpus {
+    for cpu in 0..config.cpus {
         madt.append_slice(&[0, 8, cpu, cpu, 1, 0, 0, 0]);
     }
     let [a, b, c, d] = (ioapic::BASE as u32).to_le_bytes();
@@ -220,8 +260,8 @@ fn madt(cpus: u8) -> Sdt {
 }
 
 /// Where the event timer is (IA-PC HPET specification 1.0a, 3.2.4).
-fn hpet_table() -> Sdt {
-    let mut table = Sdt::new(*b"HPET", 36, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+fn hpet_table(config: &AcpiConfig) -> Sdt {
+    let mut table = config.table(b"HPET", 1);
     table.append_slice(&hpet::ID.to_le_bytes());
     table.append_slice(&bytes_of(&GAS::new(GasSpace::SystemMemory, 64, 0, AccessSize::Undefined, hpet::BASE)));
     // Number 0, periods of 0.1 ms at least, and no promise of what else is in its page.
@@ -246,7 +286,7 @@ fn irq(number: u8) -> Interrupt {
 /// interrupt, not an ISA line, so only devices whose line has no source override (5.2.12.5) may name theirs.
 type IsaDevice<'a> = (&'a str, &'a str, &'a [(u16, u8)], Option<u8>);
 
-const ISA_DEVICES: [IsaDevice<'_>; 8] = [
+const ISA_DEVICES: [IsaDevice<'_>; 7] = [
     ("RTC_", "PNP0B00", &[(0x70, 2)], Some(8)),
     ("KBD_", "PNP0303", &[(0x60, 1), (0x64, 1)], Some(1)),
     ("MOU_", "PNP0F13", &[], Some(12)),
@@ -254,13 +294,13 @@ const ISA_DEVICES: [IsaDevice<'_>; 8] = [
     ("SPKR", "PNP0800", &[(0x61, 1)], None),
     ("DMAC", "PNP0200", &[(0x00, 16), (0x81, 15), (0xc0, 32)], None),
     ("PIC_", "PNP0000", &[(0x20, 2), (0xa0, 2)], None),
-    (
-        "MBRD",
-        "PNP0C02",
-        &[(0x80, 1), (0x92, 1), (SMI_COMMAND, 2), (0x4d0, 2), (PM_BASE, PM_LENGTH as u8), (GPE0_BASE, 4)],
-        None,
-    ),
 ];
+
+/// The ports of the board that belong to no device.
+fn board(pm_base: u16) -> Vec<u8> {
+    let ranges = [(0x80, 1), (0x92, 1), (SMI_COMMAND, 2), (0x4d0, 2), (pm_base, PM_LENGTH as u8), (GPE0_BASE, 4)];
+    isa_device(("MBRD", "PNP0C02", &ranges, None))
+}
 
 fn isa_device((name, id, ranges, interrupt): IsaDevice<'_>) -> Vec<u8> {
     let ranges: Vec<IO> = ranges.iter().map(|(first, count)| ports(*first, *count)).collect();
@@ -312,8 +352,20 @@ fn hpet_device() -> Vec<u8> {
     bytes_of(&Device::new("HPET".into(), vec![&hid("PNP0103"), &Name::new("_UID".into(), &aml::ZERO), &crs]))
 }
 
-fn dsdt(config: AcpiConfig) -> Sdt {
+/// The firmware configuration device, by the name that guests' drivers know (QEMU documentation, "QEMU Firmware Configuration
+/// (fw_cfg) Device").
+fn fw_cfg_device() -> Vec<u8> {
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports(fw_cfg::BASE, fw_cfg::LENGTH as u8)]));
+    let hid = Name::new("_HID".into(), &"QEMU0002");
+    bytes_of(&Device::new("FWCF".into(), vec![&hid, &Name::new("_STA".into(), &FW_CFG_STATUS), &crs]))
+}
+
+/// Present, enabled, working, and nothing to show to users (6.3.7).
+const FW_CFG_STATUS: u8 = 0x0b;
+
+fn dsdt(config: &AcpiConfig) -> Sdt {
     let mut system_bus = pci_root();
+    system_bus.extend(fw_cfg_device());
     system_bus.extend(links::links());
     if config.hpet {
         system_bus.extend(hpet_device());
@@ -322,12 +374,13 @@ fn dsdt(config: AcpiConfig) -> Sdt {
     for device in ISA_DEVICES {
         system_bus.extend(isa_device(device));
     }
+    system_bus.extend(board(config.pm_base));
     for cpu in 0..config.cpus {
         system_bus.extend(processor(cpu));
     }
     let s5 = Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &S5_SLEEP_TYPE, &aml::ZERO, &aml::ZERO]));
     // Revision 2: integers are 64 bits wide.
-    let mut dsdt = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    let mut dsdt = config.table(b"DSDT", 2);
     dsdt.append_slice(&Scope::raw("_SB_".into(), system_bus));
     dsdt.append_slice(&bytes_of(&s5));
     dsdt
@@ -364,7 +417,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_and_sums_to_zero() {
-        let blobs = build(config(4));
+        let blobs = build(&config(4));
         let rsdp = table_at(&blobs, RSDP_ADDRESS);
         assert_eq!(&rsdp[..8], b"RSD PTR ");
         assert_eq!((negated_sum(&rsdp[..20]), negated_sum(rsdp)), (0, 0));
@@ -379,14 +432,37 @@ mod tests {
         assert_eq!(u32_at(fadt, 40), u64_at(fadt, 140));
         let dsdt = checked(&blobs, u32_at(fadt, 40), b"DSDT");
         assert!(dsdt.windows(4).any(|name| name == b"_S5_"));
+        assert!(dsdt.windows(8).any(|name| name == b"QEMU0002"), "fw_cfg's files are in Linux's sysfs by that");
         let facs = u32_at(fadt, 36);
         assert_eq!((&table_at(&blobs, facs)[..4], facs % 64), (&b"FACS"[..], 0));
         assert_eq!((u32_at(fadt, 48), u32_at(fadt, 76)), (0xb2, 0x608));
     }
 
     #[test]
+    fn tables_of_a_users_are_listed_and_names_are_everywhere() {
+        let more = vec![[b"SLIC\x2c\0\0\0".as_slice(), &[0xee; 36]].concat()];
+        let oem = (Some(*b"BOCHS "), Some(*b"BXPC    "));
+        let blobs = build(&AcpiConfig { more: more.clone(), oem, ..config(1) });
+        let rsdp = table_at(&blobs, RSDP_ADDRESS);
+        let rsdt = checked(&blobs, u32_at(rsdp, 16), b"RSDT");
+        assert_eq!(table_at(&blobs, u32_at(rsdt, 36 + 12)), more[0]);
+        for bytes in [rsdt, checked(&blobs, u32_at(rsdt, 36), b"FACP"), checked(&blobs, u32_at(rsdt, 40), b"APIC")] {
+            assert_eq!(&bytes[10..24], b"BOCHS BXPC    ");
+        }
+        assert_eq!(&rsdp[9..15], b"BOCHS ");
+    }
+
+    #[test]
+    fn without_acpi_there_is_the_mp_table() {
+        let config = AcpiConfig { absent: true, ..config(1) };
+        let blobs = build(&config);
+        assert_eq!((blobs.len(), &blobs[0].bytes[..4]), (1, b"_MP_".as_slice()));
+        assert_eq!(loadable(&config), []);
+    }
+
+    #[test]
     fn interrupt_structure_of_the_madt() {
-        let blobs = build(config(2));
+        let blobs = build(&config(2));
         let madt = &blobs.iter().find(|blob| blob.bytes.starts_with(b"APIC")).unwrap().bytes;
         let expected: &[&[u8]] = &[
             &[0, 8, 0, 0, 1, 0, 0, 0],
@@ -407,7 +483,7 @@ mod tests {
     #[test]
     fn serial_ports_are_those_that_there_are() {
         let named = |serials, name: &[u8]| {
-            let blobs = build(AcpiConfig { serials, ..config(1) });
+            let blobs = build(&AcpiConfig { serials, ..config(1) });
             blobs.iter().any(|blob| blob.bytes.windows(4).any(|window| window == name))
         };
         let serials = [false, true, false, true];
@@ -417,7 +493,7 @@ mod tests {
     #[test]
     fn blobs_fit_without_overlap() {
         for cpus in [0, 1, 255] {
-            let mut blobs = build(config(cpus));
+            let mut blobs = build(&config(cpus));
             blobs.sort_by_key(|blob| blob.address);
             for pair in blobs.windows(2) {
                 assert!(pair[0].address + pair[0].bytes.len() as u64 <= pair[1].address);

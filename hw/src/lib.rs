@@ -38,7 +38,7 @@ mod pit;
 mod plic;
 mod rtc;
 mod sifive_test;
-mod smbios;
+pub mod smbios;
 mod testdev;
 mod time;
 mod uart;

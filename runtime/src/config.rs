@@ -1,6 +1,7 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
 mod disk;
+mod firmware;
 mod isa;
 mod loader;
 mod net;
@@ -17,6 +18,7 @@ pub use mimus_hw::virtio::Interface;
 
 pub use crate::display::{VncPlace, VncTarget};
 pub use disk::{Cache, Disk, ImageFormat, Layers};
+pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
@@ -47,16 +49,18 @@ pub struct Config {
     pub accel: Accel,
     /// Each instruction is translated on its own.
     pub one_insn_per_tb: bool,
-    /// What runs before the kernel. A PC without any starts its kernel at once, as it does by default when it has one.
+    /// What runs before the kernel. By default a PC starts a kernel at once that needs no BIOS ([`Firmware::before_kernel`]).
     pub bios: Bios,
     /// Where firmware's files are looked for first.
     pub data_dirs: Vec<PathBuf>,
     /// What a PC's firmware boots.
     pub boot: Boot,
+    /// What a PC's firmware is told beyond that.
+    pub firmware: Firmware,
     /// Kernel image (a PC's is a bzImage, multiboot or PVH ELF). Without one a PC runs the built-in demo guest, and another
     /// machine its firmware.
     pub kernel: Option<PathBuf>,
-    /// Initial RAM disk; only ever set together with `kernel`.
+    /// Initial RAM disk, or a multiboot kernel's modules; only ever set together with `kernel`.
     pub initrd: Option<PathBuf>,
     /// Kernel command line, empty when none was given; only ever non-empty together with `kernel`.
     pub append: String,
@@ -139,6 +143,7 @@ impl Default for Config {
             bios: Bios::Default,
             data_dirs: Vec::new(),
             boot: Boot::default(),
+            firmware: Firmware::default(),
             kernel: None,
             initrd: None,
             append: String::new(),
@@ -197,7 +202,8 @@ impl Config {
         let files = self.data_dirs.is_empty() && self.pieces.is_empty();
         let nothing = self.kernel.is_none() && self.bios == Bios::Default && files;
         let disks = !self.virtio.is_empty() || self.ide.iter().flatten().any(Option::is_some);
-        self.machine == MachineKind::Pc && nothing && !disks && self.boot == Boot::default()
+        let firmware = self.boot != Boot::default() || self.firmware.before_kernel == Some(true);
+        self.machine == MachineKind::Pc && nothing && !disks && !firmware
     }
 }
 
@@ -250,6 +256,12 @@ pub enum Bios {
 pub struct Boot {
     /// First choice first: 1 a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0 nothing.
     pub order: [u8; 3],
+    /// The same until the machine is reset for the first time.
+    pub once: Option<[u8; 3]>,
+    /// Nothing is booted but devices with a [`Plug::boot_index`].
+    pub strict: bool,
+    /// Milliseconds after which the machine is reset if there is nothing to boot.
+    pub reboot_timeout: Option<u32>,
     /// The firmware offers its menu.
     pub menu: bool,
     /// How long, in milliseconds.
@@ -259,7 +271,7 @@ pub struct Boot {
 impl Default for Boot {
     /// QEMU's `cad`.
     fn default() -> Self {
-        Boot { order: [2, 1, 3], menu: false, splash_time: 2_500 }
+        Boot { order: [2, 1, 3], once: None, strict: false, reboot_timeout: None, menu: false, splash_time: 2_500 }
     }
 }
 
@@ -274,6 +286,8 @@ pub struct Plug {
     pub slot: Option<u8>,
     /// How drivers reach a virtio device on the PCI bus.
     pub interface: Interface,
+    /// Its place in the order in which firmware tries to boot devices, the lowest first.
+    pub boot_index: Option<u32>,
 }
 
 /// A function on the PCI bus that needs nothing of the host.

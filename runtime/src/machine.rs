@@ -110,7 +110,7 @@ impl Machine {
     /// Whatever the host refuses (memory, files, threads), and images that cannot be booted, each naming the option.
     pub fn new(config: &Config) -> Result<Machine> {
         Ok(Machine(match config.machine {
-            MachineKind::Pc => Kind::Pc(Box::new(Runner::new(config)?)),
+            MachineKind::Pc => Kind::Pc(Box::new(Runner::new(&firmware::decide(config)?)?)),
             MachineKind::Virt => Kind::Virt(Box::new(Runner::new(config)?)),
         }))
     }

@@ -118,7 +118,19 @@ fn kernels_that_are_truncated() {
         for length in (0..whole.len()).step_by(13) {
             let path = folder.write("truncated", &whole[..length]);
             // A short Multiboot kernel is one that runs into the memory behind it: only what its header names must be there.
-            let args = ["-m", "2", "-no-reboot", "-display", "none", "-kernel", &path, "-device", EXIT_DEVICE];
+            let args = [
+                "-m",
+                "2",
+                "-no-reboot",
+                "-display",
+                "none",
+                "-kernel",
+                &path,
+                "-device",
+                EXIT_DEVICE,
+                "-bios",
+                "none",
+            ];
             let ended = run(&format!("{name}: {length} bytes"), &args);
             assert!(ended.code.is_some(), "{name}: {length} bytes: {ended:?}");
         }
@@ -130,7 +142,7 @@ const HOSTILE: [&str; 8] = ["-m", "64", "-no-reboot", "-display", "none", "-debu
 const EXIT_DEVICE: &str = "isa-debug-exit,iobase=0x501,iosize=1";
 
 fn hostile<'a>(image: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&HOSTILE[..], &[EXIT_DEVICE, "-kernel", image], more].concat()
+    [&HOSTILE[..], &[EXIT_DEVICE, "-bios", "none", "-kernel", image], more].concat()
 }
 
 /// What assembles a guest.
@@ -486,7 +498,7 @@ fn guests_that_never_end_can_be_ended() {
     for ((name, build), accel) in rows.iter().flat_map(|row| ACCELS.map(|accel| (row, accel))) {
         let what = format!("{name}, -accel {accel}");
         let image = folder.write("guest", &multiboot(kernel(build)));
-        let args = ["-m", "64", "-nographic", "-kernel", &image, "-accel", accel];
+        let args = ["-m", "64", "-nographic", "-bios", "none", "-kernel", &image, "-accel", accel];
         let mut session = Session::piped(&what, &args, LIMIT);
         session.watch(Duration::from_millis(300));
         assert!(session.running(), "{what}: it ended");
@@ -568,7 +580,7 @@ fn noise() {
         };
         let path = folder.write("noise", &image);
         let accel = rng.pick(&ACCELS);
-        let args = ["-m", "512", "-no-reboot", "-display", "none", "-kernel", &path, "-accel", accel];
+        let args = ["-m", "512", "-no-reboot", "-display", "none", "-bios", "none", "-kernel", &path, "-accel", accel];
         let ended = Session::piped(&format!("noise {seed}, -accel {accel}"), &args, LIMIT).finish_within(TIME);
         let index = match (ended.code, ended.signal) {
             (Some(0), _) => 0,

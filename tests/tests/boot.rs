@@ -7,7 +7,9 @@ use std::net::TcpListener;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use iced_x86::code_asm::word_ptr;
 use mimus_tests::files::{CLOUD, GENERIC, I386, RISCV64};
+use mimus_tests::image::{exit, kernel, multiboot, pvh};
 use mimus_tests::{Folder, Guest, Session, progress, random};
 use serde_json::Value;
 
@@ -126,6 +128,55 @@ fn firmware_boots_a_virtio_disk() {
 fn firmware_boots_disks_of_a_sector() {
     for interface in ["ide", "virtio"] {
         firmware(interface, 512);
+    }
+}
+
+/// A program that looks like Linux of protocol 2.03: its set-up code ends the run if its data segment is its own.
+fn real_mode_program() -> Vec<u8> {
+    let mut image = vec![0; 1024];
+    let code = [
+        0xeb, 0x1e, // jmp behind the header
+        b'H', b'd', b'r', b'S', 0x03, 0x02,
+    ];
+    image[0x200..0x200 + code.len()].copy_from_slice(&code);
+    let code = [
+        0xa1, 0x06, 0x02, // mov ax, [0x206]: the version
+        0xe6, 0xf4, // out 0xf4, al
+        0xf4, // hlt
+    ];
+    image[0x220..0x220 + code.len()].copy_from_slice(&code);
+    (image[0x1f1], image[0x211]) = (1, 1);
+    image.extend([0xf4; 64]);
+    image
+}
+
+/// The firmware runs, then an option ROM that loads the kernel: by default for what is no Linux with an entry for loaders.
+#[test]
+fn firmware_starts_kernels() {
+    // The BIOS' data area has the serial port, and a video BIOS has set its interrupt.
+    let kernel = kernel(|a| {
+        let mut other = a.create_label();
+        a.cmp(word_ptr(0x400), 0x3f8)?;
+        a.jne(other)?;
+        a.cmp(word_ptr(4 * 0x10 + 2), 0xc000)?;
+        a.jne(other)?;
+        exit(a, 9)?;
+        a.set_label(&mut other)?;
+        exit(a, 8)
+    });
+    let images =
+        [("multiboot", multiboot(kernel.clone()), 19), ("pvh", pvh(&kernel), 19), ("set-up", real_mode_program(), 7)];
+    let folder = Folder::new();
+    for (name, image, code) in images {
+        let file = folder.write(name, &image);
+        let exit = if name == "set-up" { "isa-debug-exit,iobase=0xf4" } else { "isa-debug-exit" };
+        let ended = {
+            let args = ["-m", "64", "-display", "none", "-kernel", &file, "-device", exit];
+            let mut session = Session::piped(name, &args, LIMIT);
+            session.close_input();
+            session.finish()
+        };
+        assert_eq!((ended.code, ended.signal), (Some(code), None), "{name}: {}", ended.text);
     }
 }
 

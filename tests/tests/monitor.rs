@@ -146,7 +146,7 @@ const SUPPORTED: &str = "qSupported:multiprocess-;swbreak+;hwbreak+;vContSupport
 /// Starts the counting kernel with these arguments more, one of which may have a socket's name in `folder`.
 fn start(name: &str, folder: &Folder, image: &[u8], args: &[&str]) -> Session {
     let file = folder.write("guest", image);
-    let mut all = vec!["-kernel", &file, "-display", "none", "-device", "isa-debug-exit"];
+    let mut all = vec!["-kernel", &file, "-bios", "none", "-display", "none", "-device", "isa-debug-exit"];
     all.extend(args);
     let mut session = Session::piped(name, &all, LIMIT);
     session.close_input();
@@ -580,7 +580,7 @@ fn the_terminal_is_the_monitors_after_ctrl_a_c() {
     let folder = Folder::new();
     let (image, ..) = counting();
     let file = folder.write("guest", &image);
-    let mut session = Session::piped("Ctrl-A c", &["-kernel", &file, "-nographic"], LIMIT);
+    let mut session = Session::piped("Ctrl-A c", &["-kernel", &file, "-bios", "none", "-nographic"], LIMIT);
     session.send("\x01c");
     session.expect(PROMPT);
     session.send("info status\r");

@@ -108,11 +108,13 @@ pub struct Features {
     pub tsc_hz: u64,
     /// What CPUID does not tell of, though it is there.
     pub hidden: FeatureSet,
+    /// The hypervisor's name in CPUID.
+    pub hypervisor: [u8; 12],
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Features { la57: false, tsc_hz: 1_000_000_000, hidden: FeatureSet::default() }
+        Features { la57: false, tsc_hz: 1_000_000_000, hidden: FeatureSet::default(), hypervisor: *b"mimusmimus  " }
     }
 }
 

@@ -68,7 +68,7 @@ static LEAVES: &[Leaf] = &[
         let mhz = (tsc_hz / 1_000_000).min(0xffff) as u32;
         if frequencies(tsc_hz) == [0; 4] { [0; 4] } else { [mhz, mhz, 100, 0] }
     }),
-    row(0x4000_0000, None, |_, _| text_leaf(LAST_HYPERVISOR, b"mimusmimus  ", [0, 1, 2])),
+    row(0x4000_0000, None, |cpu, _| text_leaf(LAST_HYPERVISOR, &cpu.features.hypervisor, [0, 1, 2])),
     row(0x8000_0000, None, |_, _| [LAST_EXTENDED, 0, 0, 0]),
     row(0x8000_0001, None, extended_features),
     row(0x8000_0002, None, |_, _| brand(0)),

@@ -3,8 +3,9 @@
 use mimus_softmmu::Dma;
 
 use super::FwCfg;
-use crate::acpi_tables::{self, AcpiConfig};
-use crate::{low_ram_size, smbios};
+use crate::acpi_tables::AcpiConfig;
+use crate::low_ram_size;
+use crate::smbios::{self, SmbiosConfig};
 
 /// Numbers of items that have no name.
 const RAM_SIZE: u16 = 0x03;
@@ -29,6 +30,8 @@ pub struct FirmwareConfig {
     pub ram_size: u64,
     /// What the ACPI tables say.
     pub acpi: AcpiConfig,
+    /// What the SMBIOS structures say.
+    pub smbios: SmbiosConfig,
     /// Show the boot menu and wait for so many milliseconds.
     pub boot_menu: Option<u32>,
     /// The serial port is the console.
@@ -46,11 +49,8 @@ pub fn fw_cfg(mem: Dma, config: &FirmwareConfig) -> FwCfg {
     device.add(BOOT_MENU, u16::from(config.boot_menu.is_some()).to_le_bytes().to_vec());
     device.add(IRQ0_OVERRIDE, 1u32.to_le_bytes().to_vec());
     device.add_file("etc/e820", memory_map(config.ram_size));
-    let tables = acpi_tables::loadable(config.acpi);
-    for (name, bytes) in tables {
-        device.add_file(name, bytes);
-    }
-    let (anchor, structures) = smbios::build(config.ram_size, config.acpi.cpus);
+    device.add_acpi(config.acpi.clone());
+    let (anchor, structures) = smbios::build(&config.smbios);
     device.add_file("etc/smbios/smbios-anchor", anchor);
     device.add_file("etc/smbios/smbios-tables", structures);
     // S3 and S4 are not there; S5 is by the first of the sleep types.

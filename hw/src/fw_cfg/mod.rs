@@ -9,6 +9,8 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::acpi_tables::{self, AcpiConfig};
+
 /// The first port: selector, data, two ports without meaning, the DMA address.
 pub(crate) const BASE: u16 = 0x510;
 /// Ports.
@@ -45,6 +47,8 @@ pub struct FwCfg {
     mem: Dma,
     items: BTreeMap<u16, Vec<u8>>,
     files: BTreeMap<String, u16>,
+    /// What the ACPI tables among the files say.
+    acpi: Option<AcpiConfig>,
     state: FwCfgData,
 }
 
@@ -59,7 +63,8 @@ pub(crate) struct FwCfgData {
 impl FwCfg {
     /// A device without files that reaches RAM by `mem`.
     pub fn new(mem: Dma) -> FwCfg {
-        let mut device = FwCfg { mem, items: BTreeMap::new(), files: BTreeMap::new(), state: FwCfgData::default() };
+        let (items, files, state) = (BTreeMap::new(), BTreeMap::new(), FwCfgData::default());
+        let mut device = FwCfg { mem, items, files, acpi: None, state };
         device.add(SIGNATURE, b"QEMU".to_vec());
         device.add(ID, FEATURES.to_le_bytes().to_vec());
         device.write_directory();
@@ -77,6 +82,14 @@ impl FwCfg {
         let key = *self.files.entry(name.to_owned()).or_insert(next);
         self.items.insert(key, bytes);
         self.write_directory();
+    }
+
+    /// Adds the ACPI tables as files. They are made again when firmware reads them after it has moved what they tell of.
+    pub fn add_acpi(&mut self, config: AcpiConfig) {
+        for (name, bytes) in acpi_tables::loadable(&config) {
+            self.add_file(name, bytes);
+        }
+        self.acpi = Some(config);
     }
 
     fn write_directory(&mut self) {
@@ -110,23 +123,28 @@ impl FwCfg {
         }
     }
 
-    /// Writes the low `size` bytes of `value` at [`BASE`] + `offset`.
-    pub(crate) fn write(&mut self, offset: u16, size: u8, value: u32) {
+    /// Writes the low `size` bytes of `value` at [`BASE`] + `offset`, while the power management registers are at `pm_base`.
+    pub(crate) fn write(&mut self, offset: u16, size: u8, value: u32, pm_base: Option<u16>) {
         match (offset, size) {
-            (0, 2) => self.select(value as u16),
+            (0, 2) => self.select(value as u16, pm_base),
             // No item can be written.
             (1, 1) => {}
             (4, 4) => self.state.dma_high = value.swap_bytes(),
             (8, 4) => {
                 let address = u64::from(self.state.dma_high) << 32 | u64::from(value.swap_bytes());
                 self.state.dma_high = 0;
-                self.transfer(address);
+                self.transfer(address, pm_base);
             }
             _ => tracing::debug!(offset, size, "fw_cfg: write ignored"),
         }
     }
 
-    fn select(&mut self, key: u16) {
+    fn select(&mut self, key: u16, pm_base: Option<u16>) {
+        if let Some(pm_base) = pm_base
+            && let Some(acpi) = self.acpi.take_if(|acpi| acpi.pm_base != pm_base)
+        {
+            self.add_acpi(AcpiConfig { pm_base, ..acpi });
+        }
         self.state.select = key & SELECTOR_MASK;
         self.state.offset = 0;
     }
@@ -144,7 +162,7 @@ impl FwCfg {
     }
 
     /// Does what the DMA access structure at `address` says: control, length and address, all big-endian.
-    fn transfer(&mut self, address: u64) {
+    fn transfer(&mut self, address: u64, pm_base: Option<u16>) {
         let mut request = [0; 16];
         if self.mem.read_slice(&mut request, GuestAddress(address)).is_err() {
             tracing::debug!(address, "fw_cfg: a DMA request outside RAM is ignored");
@@ -154,7 +172,7 @@ impl FwCfg {
         let (control, length) = (word(0), word(4));
         let target = u64::from(word(8)) << 32 | u64::from(word(12));
         if control & DMA_SELECT != 0 {
-            self.select((control >> 16) as u16);
+            self.select((control >> 16) as u16, pm_base);
         }
         let done = match control & (DMA_READ | DMA_WRITE | DMA_SKIP) {
             0 => true,

@@ -20,7 +20,7 @@ fn device() -> (FwCfg, Dma) {
 }
 
 fn read(device: &mut FwCfg, key: u16, count: usize) -> Vec<u8> {
-    device.write(0, 2, key.into());
+    device.write(0, 2, key.into(), None);
     (0..count).map(|_| device.read(1, 1) as u8).collect()
 }
 
@@ -28,8 +28,8 @@ fn transfer(device: &mut FwCfg, mem: &Dma, control: u32, length: u32, target: u6
     mem.write_obj(control.to_be(), GuestAddress(0x800)).unwrap();
     mem.write_obj(length.to_be(), GuestAddress(0x804)).unwrap();
     mem.write_obj(target.to_be(), GuestAddress(0x808)).unwrap();
-    device.write(4, 4, 0);
-    device.write(8, 4, 0x800u32.swap_bytes());
+    device.write(4, 4, 0, None);
+    device.write(8, 4, 0x800u32.swap_bytes(), None);
     u32::from_be(mem.read_obj(GuestAddress(0x800)).unwrap())
 }
 
@@ -59,6 +59,31 @@ fn files_are_in_the_directory_by_name() {
 }
 
 #[test]
+fn acpi_tables_tell_where_power_management_is_when_they_are_read() {
+    let (mut device, mem) = device();
+    device.add_acpi(AcpiConfig { cpus: 1, ..AcpiConfig::default() });
+    let timer_port = |tables: &[u8]| {
+        let fadt = tables.windows(4).position(|name| name == b"FACP").unwrap();
+        u32::from_le_bytes(tables[fadt + 76..fadt + 80].try_into().unwrap())
+    };
+    let key = device.files["etc/acpi/tables"];
+    let length = device.items[&key].len();
+    assert_eq!(timer_port(&read(&mut device, key, length)), 0x608);
+    device.write(0, 2, key.into(), Some(0xb000));
+    let moved: Vec<u8> = (0..length).map(|_| device.read(1, 1) as u8).collect();
+    assert_eq!(timer_port(&moved), 0xb008);
+    assert_eq!(device.items[&key].len(), length, "the directory says so");
+    // By DMA, too.
+    for (at, word) in [u32::from(key) << 16 | DMA_SELECT | DMA_READ, length as u32, 0, 0x2000].into_iter().enumerate() {
+        mem.write_obj(word.to_be(), GuestAddress(0x800 + 4 * at as u64)).unwrap();
+    }
+    device.write(8, 4, 0x800u32.swap_bytes(), Some(0x6040));
+    let mut tables = vec![0; length];
+    mem.read_slice(&mut tables, GuestAddress(0x2000)).unwrap();
+    assert_eq!(timer_port(&tables), 0x6048);
+}
+
+#[test]
 fn dma_reads_skips_and_refuses() {
     let (mut device, mem) = device();
     device.add_file("file", (0..200).collect());
@@ -71,9 +96,9 @@ fn dma_reads_skips_and_refuses() {
     assert_eq!(transfer(&mut device, &mem, DMA_WRITE, 4, 0x1000), DMA_ERROR);
     assert_eq!(transfer(&mut device, &mem, DMA_READ, u32::MAX, 0xf_fff0), DMA_ERROR, "not RAM");
     // A request outside RAM has no place for an answer.
-    device.write(4, 4, u32::MAX);
-    device.write(8, 4, u32::MAX);
-    device.write(8, 4, 0xffffu32.swap_bytes());
+    device.write(4, 4, u32::MAX, None);
+    device.write(8, 4, u32::MAX, None);
+    device.write(8, 4, 0xffffu32.swap_bytes(), None);
 }
 
 #[test]
@@ -100,9 +125,9 @@ fn any_access_is_survived() {
             for (index, word) in request.into_iter().enumerate() {
                 mem.write_obj(word.to_be(), GuestAddress(0x800 + 4 * index as u64)).unwrap();
             }
-            device.write(8, 4, 0x800u32.swap_bytes());
+            device.write(8, 4, 0x800u32.swap_bytes(), None);
         }
-        device.write(u16::from(a & 15), 1 << (d & 2), value);
+        device.write(u16::from(a & 15), 1 << (d & 2), value, None);
         device.read(u16::from(a & 15), 1 << (e & 2));
     }
 }

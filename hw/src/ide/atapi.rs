@@ -210,7 +210,8 @@ impl Drive {
         }
         // A CD-ROM, removable, ATAPI's response format.
         let mut bytes = vec![0x05, 0x80, 0x00, 0x21, 31, 0, 0, 0];
-        bytes.extend(format!("{:<8.8}{:<16.16}{:<4.4}", "MIMUS", "MIMUS DVD-ROM", REVISION).bytes());
+        let (maker, name) = (self.maker, format!("{} DVD-ROM", self.maker));
+        bytes.extend(format!("{maker:<8.8}{name:<16.16}{REVISION:<4.4}").bytes());
         self.reply(bytes, be16(packet, 3).into());
     }
 

@@ -99,9 +99,14 @@ pub(super) struct DriveState {
     pub(super) packet: PacketState,
 }
 
+/// What drives' names begin with unless somebody says otherwise.
+pub(super) const MAKER: &str = "MIMUS";
+
 /// A drive.
 pub(super) struct Drive {
     pub(super) kind: Kind,
+    /// What its name begins with.
+    pub(super) maker: &'static str,
     pub(super) serial: String,
     medium: Option<Medium>,
     /// Never used twice, not even after a reset: the backend may be late.
@@ -128,7 +133,7 @@ impl Drive {
             ranges: Vec::new(),
             packet: PacketState::new(medium.is_some()),
         };
-        let mut drive = Drive { kind, serial, medium, next_token: 0, jobs: 0, state };
+        let mut drive = Drive { kind, maker: MAKER, serial, medium, next_token: 0, jobs: 0, state };
         drive.reset();
         drive
     }

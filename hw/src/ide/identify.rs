@@ -57,7 +57,7 @@ pub(super) fn identify(drive: &Drive) -> [u16; 256] {
     let mut words = [0; 256];
     match drive.kind {
         Kind::Disk => disk(drive, &mut words),
-        Kind::CdRom => cd_rom(&mut words),
+        Kind::CdRom => cd_rom(drive, &mut words),
     }
     let mode = drive.state.mode;
     text(&mut words[10..20], &drive.serial);
@@ -79,7 +79,7 @@ fn disk(drive: &Drive, words: &mut [u16; 256]) {
     let state = &drive.state;
     let (max_cylinders, heads, track) = GEOMETRY;
     let cylinders = (sectors / (heads * track)).clamp(MIN_CYLINDERS, max_cylinders);
-    text(&mut words[27..47], "MIMUS HARDDISK");
+    text(&mut words[27..47], &format!("{} HARDDISK", drive.maker));
     // Not removable.
     words[0] = 1 << 6;
     number(&mut words[1..2], cylinders);
@@ -118,8 +118,8 @@ fn disk(drive: &Drive, words: &mut [u16; 256]) {
     }
 }
 
-fn cd_rom(words: &mut [u16; 256]) {
-    text(&mut words[27..47], "MIMUS DVD-ROM");
+fn cd_rom(drive: &Drive, words: &mut [u16; 256]) {
+    text(&mut words[27..47], &format!("{} DVD-ROM", drive.maker));
     // A packet device, CD-ROM, removable, ready for the packet within 50 µs, packets of 12 bytes.
     words[0] = 2 << 14 | 5 << 8 | 1 << 7 | 2 << 5;
     words[49] = 1 << 11 | 1 << 9 | 1 << 8;

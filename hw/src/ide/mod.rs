@@ -84,6 +84,8 @@ pub struct IdePlace {
 pub struct Ide {
     mem: Dma,
     channels: [Channel; 2],
+    /// What the drives' names begin with.
+    maker: &'static str,
 }
 
 /// An [`Ide`] as data.
@@ -95,16 +97,22 @@ pub(crate) struct IdeState {
 impl Ide {
     /// A controller without drives. They reach guest RAM by `mem`.
     pub fn new(mem: Dma) -> Ide {
-        Ide { mem, channels: [Channel::default(), Channel::default()] }
+        Ide { mem, channels: [Channel::default(), Channel::default()], maker: drive::MAKER }
+    }
+
+    /// The same with drives whose names begin with `maker`.
+    pub fn made_by(self, maker: &'static str) -> Ide {
+        Ide { maker, ..self }
     }
 
     /// Plugs `device` in; false if there is no such place, or something is there already.
     pub fn plug(&mut self, place: IdePlace, device: IdeDevice) -> bool {
         let Some(channel) = self.channels.get_mut(place.channel) else { return false };
-        let drive = match device {
+        let mut drive = match device {
             IdeDevice::Disk { info, backend } => Drive::new(Kind::Disk, info.serial.clone(), Some((info, backend))),
             IdeDevice::CdRom { medium, serial } => Drive::new(Kind::CdRom, serial, medium),
         };
+        drive.maker = self.maker;
         channel.plug(place.unit, drive)
     }
 

@@ -31,19 +31,23 @@ fn ioapic_pin(irq: u8) -> u8 {
     if irq == 0 { 2 } else { irq }
 }
 
-/// What firmware writes to the 8259As: vectors 0x08 and 0x70, cascade on input 2, everything masked.
+/// What firmware writes to the 8259As: vectors 0x08 and 0x70, cascade on input 2, and what it has handlers for not masked.
 const FIRMWARE_PIC_WRITES: [(u16, u8); 10] = [
     (0x20, 0x11),
     (0x21, 0x08),
     (0x21, 0x04),
     (0x21, 0x01),
-    (0x21, 0xff),
+    (0x21, 0xb8),
     (0xa0, 0x11),
     (0xa1, 0x70),
     (0xa1, 0x02),
     (0xa1, 0x01),
-    (0xa1, 0xff),
+    (0xa1, 0x8e),
 ];
+
+/// What firmware writes to the timer: counter 0 counts 65,536 clocks again and again (8254 data sheet, mode 2). Registers by their
+/// offset.
+const FIRMWARE_PIT_WRITES: [(u8, u8); 3] = [(3, 0x34), (0, 0), (0, 0)];
 
 /// The ports of the 8259As' edge/level control registers, one after the other.
 const ELCR: u16 = 0x4d0;
@@ -52,9 +56,12 @@ const ELCR: u16 = 0x4d0;
 const EXT_INT_PIN: u8 = 0;
 
 impl Devices {
-    /// Leaves the interrupt controllers as firmware does: 8259As initialised and masked, these inputs level-triggered, the
-    /// bootstrap processor's local APIC in virtual wire mode.
+    /// Leaves timer and interrupt controllers as firmware does: counter 0 ticks 18.2 times a second, 8259As initialised, these
+    /// inputs level-triggered, the bootstrap processor's local APIC in virtual wire mode.
     pub(super) fn set_up_as_firmware(&mut self, level_triggered: u16) {
+        for (register, value) in FIRMWARE_PIT_WRITES {
+            self.pit.write(self.now, register, value);
+        }
         // The timer's line is high from power-on; the initialisation forgets that edge.
         self.settle();
         for (port, value) in FIRMWARE_PIC_WRITES {

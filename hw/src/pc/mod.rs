@@ -153,7 +153,7 @@ impl Pc {
         result
     }
 
-    /// Leaves the devices as firmware would, for a guest that is booted without: interrupt controllers initialised and masked,
+    /// Leaves the devices as firmware would, for a guest that is booted without: timer and interrupt controllers initialised,
     /// the bootstrap processor's local APIC in virtual wire mode, PCI functions placed and their interrupts routed.
     pub fn set_up_as_firmware(&mut self) {
         let level_triggered = self.bus.set_up_as_firmware();

@@ -170,8 +170,9 @@ impl Pc {
                 }
             }
             PortDevice::FwCfg => {
+                let pm_base = self.bus.chipset().pm_base();
                 if let Some(device) = &mut self.fw_cfg {
-                    device.write(offset, size, value);
+                    device.write(offset, size, value, pm_base);
                 }
             }
             PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),

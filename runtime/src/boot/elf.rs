@@ -2,11 +2,10 @@
 //! headers and what they load. `linux-loader` reads 64-bit files only, and
 //! Multiboot kernels are 32-bit ones.
 
-use vm_memory::GuestMemoryMmap;
-
 use super::BootError;
-use super::image::{Image, le_u16, le_u32, le_u64, zero};
+use super::image::{Image, le_u16, le_u32, le_u64};
 use super::layout::Space;
+use super::memory::Memory;
 
 /// The processors that a file may be for: its machine numbers, and what they are called.
 #[derive(Clone, Copy)]
@@ -130,18 +129,13 @@ impl Segment {
 impl Elf {
     /// Copies the loadable segments to their physical addresses, zeroes what
     /// the file does not fill, and returns the highest address that they use.
-    pub(super) fn load(&self, image: &Image, mem: &GuestMemoryMmap<()>, space: &mut Space) -> Result<u64, BootError> {
+    pub(super) fn load(&self, image: &Image, mem: &dyn Memory, space: &mut Space) -> Result<u64, BootError> {
         self.load_parts(image, mem, space, |segment| Some(segment.whole()))
     }
 
     /// As [`Elf::load`], for files of which parts may lie outside RAM: an ordinary link for a machine whose RAM begins at the
     /// text has its ELF header in a page below. What is in RAM is loaded.
-    pub(super) fn load_inside(
-        &self,
-        image: &Image,
-        mem: &GuestMemoryMmap<()>,
-        space: &mut Space,
-    ) -> Result<u64, BootError> {
+    pub(super) fn load_inside(&self, image: &Image, mem: &dyn Memory, space: &mut Space) -> Result<u64, BootError> {
         let (start, end) = space.ram();
         let inside = self.loads().any(|segment| segment.within(start, end).is_some());
         self.load_parts(
@@ -161,7 +155,7 @@ impl Elf {
     fn load_parts(
         &self,
         image: &Image,
-        mem: &GuestMemoryMmap<()>,
+        mem: &dyn Memory,
         space: &mut Space,
         part: impl Fn(&Segment) -> Option<Part>,
     ) -> Result<u64, BootError> {
@@ -181,8 +175,8 @@ impl Elf {
             parts.push(part);
         }
         for part in &parts {
-            image.copy(mem, part.offset, part.file_size, part.start)?;
-            zero(mem, part.start + part.file_size, part.mem_size - part.file_size)?;
+            mem.copy(image, part.offset, part.file_size, part.start)?;
+            mem.zero(part.start + part.file_size, part.mem_size - part.file_size)?;
         }
         let end = parts.iter().map(|part| part.start + part.mem_size).max();
         end.ok_or_else(|| image.error("the ELF file has nothing to load"))

@@ -16,7 +16,7 @@ pub(super) struct Image {
     /// What it is to the user: "kernel" or "initrd".
     what: &'static str,
     path: PathBuf,
-    pub(super) file: File,
+    file: File,
     /// Size in bytes when it was opened.
     pub(super) len: u64,
 }
@@ -54,6 +54,15 @@ impl Image {
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.take(len).read_to_end(&mut bytes))
             .map_err(|error| self.read_error(error))?;
+        Ok(bytes)
+    }
+
+    /// `len` bytes from `offset`, all of which must be there.
+    pub(super) fn exactly(&self, offset: u64, len: u64) -> Result<Vec<u8>, BootError> {
+        let bytes = self.bytes(offset, len)?;
+        if bytes.len() as u64 != len {
+            return Err(self.read_error(io::ErrorKind::UnexpectedEof.into()));
+        }
         Ok(bytes)
     }
 

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
+pub(super) use mimus_hw::low_ram_size;
 use vm_memory::GuestAddress;
 
-/// End of the RAM below the PCI hole: what does not fit below it continues at
-/// [`HIGH_RAM`].
-pub const LOW_RAM_END: u64 = 0xc000_0000;
 /// Start of the RAM above the PCI hole: 4 GiB.
 pub const HIGH_RAM: u64 = 0x1_0000_0000;
 /// End of the conventional memory: the last KiB below 640 KiB is where a PC's
@@ -18,9 +16,9 @@ pub const EXTENDED_RAM: u64 = 0x10_0000;
 const PAGE: u64 = 0x1000;
 
 /// The RAM regions, address and size in bytes, of a machine with `ram_size`
-/// bytes of RAM: up to 3 GiB from address 0, the rest from 4 GiB.
+/// bytes of RAM: what [`low_ram_size`] says from address 0, the rest from 4 GiB.
 pub fn ram_ranges(ram_size: u64) -> Vec<(GuestAddress, usize)> {
-    let low = ram_size.min(LOW_RAM_END);
+    let low = low_ram_size(ram_size);
     [(0, low), (HIGH_RAM, ram_size - low)]
         .into_iter()
         .filter(|&(_, size)| size > 0)
@@ -70,7 +68,7 @@ impl E820Entry {
 
 /// The memory map of a machine with `ram_size` bytes of RAM, in ascending order.
 pub fn e820(ram_size: u64) -> Vec<E820Entry> {
-    let low = ram_size.min(LOW_RAM_END);
+    let low = low_ram_size(ram_size);
     let high = HIGH_RAM + (ram_size - low);
     [
         (0, low.min(CONVENTIONAL_END), E820Kind::Ram),
@@ -146,7 +144,7 @@ pub(super) struct Space {
 impl Space {
     /// A PC's RAM below the PCI hole.
     pub(super) fn new(ram_size: u64) -> Self {
-        Space::within(0, ram_size.min(LOW_RAM_END))
+        Space::within(0, low_ram_size(ram_size))
     }
 
     /// RAM from `start` to `end`.
@@ -226,14 +224,14 @@ mod tests {
         let low = |size| vec![(GuestAddress(0), size as usize)];
         assert_eq!(ram_ranges(0), vec![]);
         assert_eq!(ram_ranges(MIB), low(MIB));
-        assert_eq!(ram_ranges(3 * GIB), low(3 * GIB));
+        assert_eq!(ram_ranges(3 * GIB + 500 * MIB), low(3 * GIB + 500 * MIB));
         let both = vec![(GuestAddress(0), (3 * GIB) as usize), (GuestAddress(4 * GIB), (2 * GIB) as usize)];
         assert_eq!(ram_ranges(5 * GIB), both);
     }
 
     #[test]
     fn map_covers_the_ram_and_nothing_else() {
-        for size in [MIB, MIB + PAGE, 512 * MIB, 3 * GIB, 3 * GIB + PAGE, 8 * GIB] {
+        for size in [MIB, MIB + PAGE, 512 * MIB, 3 * GIB, 3 * GIB + PAGE, 3 * GIB + 512 * MIB, 8 * GIB] {
             let map = e820(size);
             let total: u64 = map.iter().map(|entry| entry.size).sum();
             assert_eq!(total, size, "RAM of {size:#x}");

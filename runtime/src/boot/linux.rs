@@ -4,8 +4,7 @@
 use linux_loader::loader::bootparam::{
     E820_MAX_ENTRIES_ZEROPAGE, boot_e820_entry, boot_params, screen_info, setup_header,
 };
-use linux_loader::loader::{BzImage, KernelLoader};
-use vm_memory::{ByteValued, Bytes, GuestAddress};
+use vm_memory::ByteValued;
 
 use super::layout::EXTENDED_RAM;
 use super::{BootError, BootMode, BootScreen, BootState, Loader};
@@ -78,9 +77,7 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
             "the kernel's memory from {start:#x} to {end:#x} {refusal}: it needs {need} MiB of RAM at least, and the guest has {have} KiB"
         ))
     })?;
-    let mut file = &loader.kernel.file;
-    BzImage::load(loader.mem, Some(GuestAddress(start)), &mut file, None)
-        .map_err(|error| loader.kernel.error(error.to_string()))?;
+    loader.mem.copy(&loader.kernel, setup, loader.kernel.len - setup, start)?;
 
     let cmdline_limit = usize::try_from(header.cmdline_size).unwrap_or(usize::MAX);
     let cmdline = loader.put_cmdline(loader.config.cmdline.as_bytes(), cmdline_limit)?;
@@ -211,6 +208,6 @@ fn put_page_tables(loader: &mut Loader<'_>) -> Result<u64, BootError> {
         *entry = page << 21 | LARGE_PAGE;
     }
     let bytes: Vec<u8> = tables.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-    loader.mem.write_slice(&bytes, GuestAddress(top))?;
+    loader.mem.write(&bytes, top)?;
     Ok(top)
 }

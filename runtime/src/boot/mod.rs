@@ -5,6 +5,7 @@
 //! (`pvh`); on a RISC-V board firmware and a kernel (`riscv`). The files come from anywhere: whatever is in them, loading ends in
 //! a state or in an error that names the file and the reason.
 
+mod bios_data;
 mod elf;
 mod fdt;
 mod image;
@@ -12,9 +13,12 @@ mod layout;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
 mod linux;
 mod loader;
+mod memory;
 mod multiboot;
 mod pvh;
 mod riscv;
+mod rom;
+mod setup;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -22,14 +26,19 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use iced_x86::IcedError;
+use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 
+pub use bios_data::{HANDLERS, bios_data};
 pub use fdt::{TreeConfig, device_tree};
 use image::{Image, le_u32};
 use layout::Space;
-pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, LOW_RAM_END, e820, ram_ranges};
+pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, e820, ram_ranges};
 pub use loader::load_pieces;
+use memory::{Memory, Pieces};
 pub use riscv::{Bios, DEFAULT_BIOS, ROM, RiscvBoot, RiscvStart, default_bios, load_riscv, riscv_ram_ranges};
+pub use rom::ROM_FILE;
+use rom::{Job, MapKind, Start};
 pub use state::{BootMode, BootState, SegmentInit, Segments, TableInit};
 
 /// What to boot.
@@ -37,7 +46,7 @@ pub use state::{BootMode, BootState, SegmentInit, Segments, TableInit};
 pub struct BootConfig<'a> {
     /// The kernel's file.
     pub kernel: &'a Path,
-    /// The initial RAM disk's file.
+    /// The initial RAM disk's file; for a Multiboot kernel modules with their arguments, separated by commas.
     pub initrd: Option<&'a Path>,
     /// The kernel's command line, without a NUL.
     pub cmdline: &'a str,
@@ -128,6 +137,9 @@ pub enum BootError {
     /// The device tree cannot be made.
     #[error("cannot make the device tree: {0}")]
     DeviceTree(vm_fdt::Error),
+    /// The option ROM that loads the kernel cannot be made.
+    #[error("cannot make the option ROM that loads the kernel")]
+    Rom(#[from] IcedError),
     /// RAM is too small.
     #[error("no room for the {0} in RAM; give the guest more")]
     NoRoom(&'static str),
@@ -159,31 +171,85 @@ const CMDLINE_LIMIT: usize = 1 << 16;
 /// Loads what `config` names into `mem`, which has the regions of
 /// [`ram_ranges`], and returns the CPU's first state.
 pub fn load(mem: &GuestMemoryMmap<()>, config: &BootConfig) -> Result<BootState, BootError> {
-    let kernel = Image::open("kernel", config.kernel)?;
-    let head = kernel.bytes(0, HEAD)?;
-    let mut space = Space::new(config.ram_size);
+    let mut loader = Loader::new(mem, config)?;
     for (address, blob) in config.acpi {
         let (what, size) = ("the ACPI tables", blob.len() as u64);
-        space.claim(*address, size, what).map_err(|refusal| BootError::Acpi {
+        loader.space.claim(*address, size, what).map_err(|refusal| BootError::Acpi {
             address: *address,
             size,
             reason: refusal.to_string(),
         })?;
-        mem.write_slice(blob, GuestAddress(*address))?;
+        mem.write(blob, *address)?;
     }
-    space.reserve(CONVENTIONAL_END, EXTENDED_RAM, "the memory reserved for devices and firmware");
+    loader.space.reserve(CONVENTIONAL_END, EXTENDED_RAM, "the memory reserved for devices and firmware");
+    match loader.format()? {
+        Format::Linux => loader.load_bzimage(),
+        Format::Multiboot(header) => multiboot::load(loader, header),
+        Format::Elf => pvh::load(loader),
+    }
+}
 
-    let loader = Loader { mem, config, kernel, head, space };
-    if loader.is_bzimage() {
-        loader.load_bzimage()
-    } else if let Some(header) = multiboot::find(&loader.head) {
-        multiboot::load(loader, header)
-    } else if elf::is_elf(&loader.head) {
-        pvh::load(loader)
-    } else {
-        let found = if loader.kernel.len == 0 { "the file is empty" } else { "not a kernel that mimus can boot" };
-        Err(loader.kernel.error(format!("{found} ({SUPPORTED})")))
+/// What firmware needs to start a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// Items of the firmware configuration device by number.
+    pub items: Vec<(u16, Vec<u8>)>,
+    /// The option ROM that loads the kernel from them, to be the file [`ROM_FILE`].
+    pub rom: Vec<u8>,
+}
+
+/// The number of the first item that an option ROM copies, where the kernel has none of QEMU's: they have no names.
+const FIRST_ITEM: u16 = 0x8100;
+
+/// Reads what `config` names, for a PC whose firmware runs first and then an option ROM that loads it.
+pub fn stage(config: &BootConfig) -> Result<Staged, BootError> {
+    let pieces = Pieces::default();
+    let mut loader = Loader::new(&pieces, config)?;
+    let kind = match loader.format()? {
+        Format::Linux => return setup::stage(&loader.kernel, &loader.head, config),
+        Format::Multiboot(_) => MapKind::Multiboot,
+        Format::Elf => MapKind::Pvh,
+    };
+    loader.space.reserve(rom::WORK.0, rom::WORK.1, "the memory of the code that loads the kernel");
+    loader.space.reserve(TABLES_LIMIT, EXTENDED_RAM, "the memory reserved for devices and firmware");
+    let map = loader.take_low(rom::MAP_ROOM, "memory map")?;
+    loader.map = Some(map);
+    let state = match loader.format()? {
+        Format::Multiboot(header) => multiboot::load(loader, header)?,
+        _ => pvh::load(loader)?,
+    };
+    let (mut items, mut jobs) = (Vec::new(), Vec::new());
+    for (key, piece) in (FIRST_ITEM..).zip(pieces.into_inner()) {
+        // In RAM below 4 GiB, so that nothing is lost.
+        jobs.push(Job { key, len: piece.len as u32, address: piece.address });
+        items.push((key, piece.bytes));
     }
+    Ok(Staged { items, rom: rom::build(&jobs, &Start::Protected { state: &state, map, kind })? })
+}
+
+/// Whether a kernel's file needs no firmware: a bzImage that says how much memory it needs before it has read the memory map
+/// (Linux/x86 boot protocol 2.10), and so can be entered behind its set-up code. Everything else was made for a PC whose
+/// BIOS has run.
+pub fn starts_without_firmware(kernel: &Path) -> Result<bool, BootError> {
+    let pieces = Pieces::default();
+    let config =
+        BootConfig { kernel, initrd: None, cmdline: "", ram_size: 0, acpi: &[], rsdp: 0, screen: BootScreen::None };
+    let loader = Loader::new(&pieces, &config)?;
+    const HAS_INIT_SIZE: u16 = 0x20a;
+    const LOADED_HIGH: u8 = 1 << 0;
+    let version = image::le_u16(&loader.head, 0x206).unwrap_or(0);
+    let high = loader.head.get(0x211).is_some_and(|flags| flags & LOADED_HIGH != 0);
+    Ok(loader.is_bzimage() && version >= HAS_INIT_SIZE && high)
+}
+
+/// What a kernel's file is.
+enum Format {
+    /// A Linux bzImage, or what looks like one.
+    Linux,
+    /// A Multiboot kernel with this header.
+    Multiboot(multiboot::Header),
+    /// An ELF file, perhaps with a PVH entry point.
+    Elf,
 }
 
 /// The end of every message about an unknown format.
@@ -191,15 +257,37 @@ const SUPPORTED: &str = "supported are Linux bzImage, Multiboot 1, and ELF with 
 
 /// What the three protocols share while they load.
 struct Loader<'a> {
-    mem: &'a GuestMemoryMmap<()>,
+    mem: &'a dyn Memory,
     config: &'a BootConfig<'a>,
     kernel: Image,
     /// The kernel file's first bytes.
     head: Vec<u8>,
     space: Space,
+    /// Where there is room for the memory map if firmware tells it.
+    map: Option<u64>,
 }
 
-impl Loader<'_> {
+impl<'a> Loader<'a> {
+    fn new(mem: &'a dyn Memory, config: &'a BootConfig<'a>) -> Result<Self, BootError> {
+        let kernel = Image::open("kernel", config.kernel)?;
+        let head = kernel.bytes(0, HEAD)?;
+        Ok(Loader { mem, config, kernel, head, space: Space::new(config.ram_size), map: None })
+    }
+
+    fn format(&self) -> Result<Format, BootError> {
+        if self.is_bzimage() {
+            return Ok(Format::Linux);
+        }
+        if let Some(header) = multiboot::find(&self.head) {
+            return Ok(Format::Multiboot(header));
+        }
+        if elf::is_elf(&self.head) {
+            return Ok(Format::Elf);
+        }
+        let found = if self.kernel.len == 0 { "the file is empty" } else { "not a kernel that mimus can boot" };
+        Err(self.kernel.error(format!("{found} ({SUPPORTED})")))
+    }
+
     /// Whether the setup header's magic number is there (Linux boot protocol,
     /// "The Real-Mode Kernel Header").
     fn is_bzimage(&self) -> bool {
@@ -235,8 +323,16 @@ impl Loader<'_> {
     /// Copies `bytes` to conventional memory.
     fn put_low(&mut self, bytes: &[u8], what: &'static str) -> Result<u64, BootError> {
         let address = self.take_low(bytes.len() as u64, what)?;
-        self.mem.write_slice(bytes, GuestAddress(address))?;
+        self.mem.write(bytes, address)?;
         Ok(address)
+    }
+
+    /// Where the protocol's memory map is: `bytes` of its entries are copied, or firmware's will be there.
+    fn put_map(&mut self, bytes: &[u8], what: &'static str) -> Result<u64, BootError> {
+        match self.map {
+            Some(map) => Ok(map),
+            None => self.put_low(bytes, what),
+        }
     }
 
     /// Copies a command line and its NUL to conventional memory. `limit` is the
@@ -263,26 +359,35 @@ impl Loader<'_> {
     ) -> Result<Option<(u64, u64)>, BootError> {
         let Some(path) = self.config.initrd else { return Ok(None) };
         let initrd = Image::open("initrd", path)?;
-        let size = initrd.len;
+        self.put_file(&initrd, place).map(Some)
+    }
+
+    /// The same with any file.
+    fn put_file(
+        &mut self,
+        file: &Image,
+        place: impl FnOnce(&mut Space, u64) -> Option<u64>,
+    ) -> Result<(u64, u64), BootError> {
+        let size = file.len;
         if size == 0 {
-            return Err(initrd.error("the file is empty"));
+            return Err(file.error("the file is empty"));
         }
         let address = place(&mut self.space, size).ok_or_else(|| {
-            initrd.error(format!(
+            file.error(format!(
                 "its {} KiB do not fit beside the kernel into {} KiB of RAM; give the guest more",
                 size.div_ceil(1024),
                 self.config.ram_size / 1024
             ))
         })?;
-        initrd.copy(self.mem, 0, size, address)?;
-        Ok(Some((address, size)))
+        self.mem.copy(file, 0, size, address)?;
+        Ok((address, size))
     }
 
     /// Writes the GDT and returns the state of `mode`.
     fn finish(mut self, mode: BootMode) -> Result<BootState, BootError> {
         let gdt = self.take_low(state::GDT_SIZE, "GDT")?;
         let state = BootState::new(mode, gdt);
-        self.mem.write_slice(&state.gdt_bytes(), GuestAddress(gdt))?;
+        self.mem.write(&state.gdt_bytes(), gdt)?;
         Ok(state)
     }
 

@@ -1,7 +1,11 @@
 //! Multiboot Specification 0.6.96: a 32-bit kernel that says in a header of
 //! its own how to load it.
 
-use super::image::{le_u32, zero};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::image::{Image, le_u32};
 use super::layout::{CONVENTIONAL_END, E820Kind, EXTENDED_RAM};
 use super::{BootError, BootState, Loader, elf};
 
@@ -26,7 +30,6 @@ const INFO_MAP: u32 = 1 << 6;
 const INFO_LOADER_NAME: u32 = 1 << 9;
 /// Its size in words, the framebuffer's fields included.
 const INFO_WORDS: usize = 30;
-const MODULE_SIZE: u32 = 16;
 /// Size of a memory map entry after its size field.
 const MAP_ENTRY: u32 = 20;
 const LOADER_NAME: &[u8] = b"mimus\0";
@@ -69,9 +72,8 @@ pub(super) fn load(mut loader: Loader<'_>, header: Header) -> Result<BootState, 
     };
 
     // Modules follow the kernel: small kernels map no more than what is near.
-    let floor = end.max(EXTENDED_RAM);
-    let initrd = loader.put_initrd(|space, size| space.claim_lowest(size, floor, u64::MAX, "the initrd"))?;
-    let info = put_info(&mut loader, initrd)?;
+    let modules = put_modules(&mut loader, end.max(EXTENDED_RAM))?;
+    let info = put_info(&mut loader, &modules)?;
     loader.finish32(entry, LOADER_MAGIC, info)
 }
 
@@ -111,14 +113,50 @@ fn load_by_addresses(loader: &mut Loader<'_>, header: Header) -> Result<(u32, u6
         .space
         .claim(load, total, "the kernel")
         .map_err(|refusal| kernel.error(format!("the kernel at {load:#x} ({total:#x} bytes) {refusal}")))?;
-    kernel.copy(loader.mem, offset, size, load)?;
-    zero(loader.mem, load + size, bss)?;
+    loader.mem.copy(kernel, offset, size, load)?;
+    loader.mem.zero(load + size, bss)?;
     // It was read as a word.
     Ok((entry as u32, load + total))
 }
 
+/// A module in RAM: its first address, the first behind it, and its name with its arguments.
+type Module = (u64, u64, Vec<u8>);
+
+/// The modules that the value of `-initrd` lists: files with their arguments behind a blank, separated by single commas. Two
+/// commas are one of the name or of the arguments.
+fn listed(value: &OsStr) -> Vec<Vec<u8>> {
+    let (mut modules, mut bytes) = (vec![Vec::new()], value.as_bytes().iter().copied().peekable());
+    while let Some(byte) = bytes.next() {
+        match (byte, modules.last_mut()) {
+            (b',', _) if bytes.peek() != Some(&b',') => modules.push(Vec::new()),
+            (byte, Some(module)) => {
+                module.push(byte);
+                if byte == b',' {
+                    bytes.next();
+                }
+            }
+            (_, None) => {}
+        }
+    }
+    modules
+}
+
+/// Copies the modules to pages from `floor` on.
+fn put_modules(loader: &mut Loader<'_>, floor: u64) -> Result<Vec<Module>, BootError> {
+    let Some(value) = loader.config.initrd else { return Ok(Vec::new()) };
+    let put = |module: Vec<u8>| {
+        let text = module.trim_ascii_start();
+        let file = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+        let image = Image::open("initrd", Path::new(OsStr::from_bytes(file)))?;
+        let place = |space: &mut super::Space, size| space.claim_lowest(size, floor, u64::MAX, "a module");
+        let (address, size) = loader.put_file(&image, place)?;
+        Ok((address, address + size, text.to_vec()))
+    };
+    listed(value.as_os_str()).into_iter().map(put).collect()
+}
+
 /// Writes the information structure and what it points to; returns its address.
-fn put_info(loader: &mut Loader<'_>, initrd: Option<(u64, u64)>) -> Result<u64, BootError> {
+fn put_info(loader: &mut Loader<'_>, modules: &[Module]) -> Result<u64, BootError> {
     // Everything here is below 3 GiB, so that the conversions lose nothing.
     let mut info = [0u32; INFO_WORDS];
     let map = loader.e820();
@@ -135,14 +173,15 @@ fn put_info(loader: &mut Loader<'_>, initrd: Option<(u64, u64)>) -> Result<u64, 
     }
     info[4] = loader.put_cmdline(&cmdline, usize::MAX)? as u32;
 
-    if let (Some((address, size)), Some(path)) = (initrd, loader.config.initrd) {
-        let name = loader.put_cmdline(path.as_os_str().as_encoded_bytes(), usize::MAX)?;
-        let module = [address as u32, (address + size) as u32, name as u32, 0];
-        let bytes: Vec<u8> = module.into_iter().flat_map(u32::to_le_bytes).collect();
-        debug_assert_eq!(bytes.len(), MODULE_SIZE as usize);
+    let mut list = Vec::new();
+    for (start, end, text) in modules {
+        let text = loader.put_cmdline(text, usize::MAX)?;
+        list.extend([*start as u32, *end as u32, text as u32, 0].into_iter().flat_map(u32::to_le_bytes));
+    }
+    if !list.is_empty() {
         info[0] |= INFO_MODULES;
-        info[5] = 1;
-        info[6] = loader.put_low(&bytes, "Multiboot modules")? as u32;
+        info[5] = modules.len() as u32;
+        info[6] = loader.put_low(&list, "Multiboot modules")? as u32;
     }
 
     let mut entries = Vec::new();
@@ -153,7 +192,7 @@ fn put_info(loader: &mut Loader<'_>, initrd: Option<(u64, u64)>) -> Result<u64, 
         entries.extend_from_slice(&entry.kind.number().to_le_bytes());
     }
     info[11] = entries.len() as u32;
-    info[12] = loader.put_low(&entries, "Multiboot memory map")? as u32;
+    info[12] = loader.put_map(&entries, "Multiboot memory map")? as u32;
     info[16] = loader.put_low(LOADER_NAME, "Multiboot loader name")? as u32;
 
     let bytes: Vec<u8> = info.into_iter().flat_map(u32::to_le_bytes).collect();

@@ -12,6 +12,9 @@ const START_INFO_MAGIC: u32 = 0x336e_c578;
 /// The version with a memory map.
 const START_INFO_VERSION: u32 = 1;
 
+/// Bytes of an entry of the memory map.
+const ENTRY_SIZE: usize = 24;
+
 pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
     let kernel = &loader.kernel;
     let elf = elf::parse(kernel, &loader.head, elf::X86)?;
@@ -40,15 +43,15 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
         }
         None => 0,
     };
-    let map = loader.e820();
     let mut entries = Vec::new();
-    for entry in &map {
+    for entry in loader.e820() {
         entries.extend_from_slice(&entry.addr.to_le_bytes());
         entries.extend_from_slice(&entry.size.to_le_bytes());
         entries.extend_from_slice(&entry.kind.number().to_le_bytes());
         entries.extend_from_slice(&0u32.to_le_bytes());
     }
-    let entries = loader.put_low(&entries, "PVH memory map")?;
+    let count = (entries.len() / ENTRY_SIZE) as u32;
+    let entries = loader.put_map(&entries, "PVH memory map")?;
 
     let mut info = Vec::new();
     for word in [START_INFO_MAGIC, START_INFO_VERSION, 0, u32::from(initrd.is_some())] {
@@ -57,7 +60,7 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
     for address in [modules, cmdline, loader.config.rsdp, entries] {
         info.extend_from_slice(&address.to_le_bytes());
     }
-    for word in [map.len() as u32, 0] {
+    for word in [count, 0] {
         info.extend_from_slice(&word.to_le_bytes());
     }
     let info = loader.put_low(&info, "PVH start information")?;

@@ -1,5 +1,7 @@
 //! Boots images made here, whole, cut short and damaged.
 
+mod staged;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

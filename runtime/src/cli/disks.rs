@@ -144,7 +144,8 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
     });
     let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
     let id = values.text("id").unwrap_or_default().to_owned();
-    Ok(Plug { id, addr: addr.transpose()?, slot, interface: virtio_interface(option, values)? })
+    let boot_index = values.number("bootindex").and_then(|index| u32::try_from(index).ok());
+    Ok(Plug { id, addr: addr.transpose()?, slot, interface: virtio_interface(option, values)?, boot_index })
 }
 
 /// How drivers reach a virtio device on the PCI bus.

@@ -131,7 +131,7 @@ pub(super) const MACHINE: Family = Family {
             "PC with ISA devices, APICs and a PCI host bridge (default)",
             &[
                 key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
-                always("acpi", "on"),
+                key("acpi", Kind::Word(&["on", "off", "auto"]), "ACPI tables"),
                 key(
                     "hpet",
                     Kind::Word(&["on", "off"]),
@@ -140,7 +140,17 @@ pub(super) const MACHINE: Family = Family {
                 accepted("bus-lock-ratelimit"),
                 always("default-bus-bypass-iommu", "off"),
                 always("enforce-config-section", "off"),
+                key(
+                    "firmware",
+                    Kind::Text("on or off, or a file"),
+                    "firmware runs before a kernel; default before one that needs it",
+                ),
                 accepted("fd-bootchk"),
+                key(
+                    "identity",
+                    Kind::Word(&["mimus", "qemu"]),
+                    "whose names disks, SMBIOS and CPUID tell, for guests that look for them",
+                ),
                 accepted("graphics"),
                 always("hmat", "off"),
                 always("i8042", "on"),
@@ -164,7 +174,6 @@ pub(super) const MACHINE: Family = Family {
                 key_later("dtb"),
                 key("dump-guest-core", Kind::Word(&["on", "off"]), "guest RAM is in core dumps, default off"),
                 key_later("dumpdtb"),
-                key_later("firmware"),
                 key_later("initrd"),
                 key_later("kernel"),
                 key_later("max-fw-size"),
@@ -177,10 +186,14 @@ pub(super) const MACHINE: Family = Family {
                 key_lacks("pflash1", &subjects::PFLASH),
                 key_later("phandle-start"),
                 key_lacks("sgx-epc", &subjects::CONFIDENTIAL),
-                key_later("smbios-entry-point-type"),
+                key(
+                    "smbios-entry-point-type",
+                    Kind::Word(&["32", "64", "auto"]),
+                    "width of the SMBIOS entry point's address",
+                ),
                 key_later("smp"),
-                key_later("x-oem-id"),
-                key_later("x-oem-table-id"),
+                key("x-oem-id", Kind::Text("up to 6 characters"), "who made the ACPI tables"),
+                key("x-oem-table-id", Kind::Text("up to 8 characters"), "what the ACPI tables are called"),
             ],
         ),
         lacks("q35", &subjects::Q35),
@@ -275,6 +288,8 @@ pub(super) const CPU_RISCV: Family = Family {
 /// Keys of all devices, and of those on the PCI bus.
 const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
 const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
+const BOOT_INDEX: Key =
+    key("bootindex", Kind::Number(0, 0x7fff_ffff), "its place among what firmware boots, the lowest first");
 const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
 
 /// Which drivers a virtio device on the PCI bus is for.
@@ -326,7 +341,7 @@ const PCI_ADAPTER: &[Key] = &[
     ID,
     ADDR,
     PCI_BUS,
-    key_later("bootindex"),
+    BOOT_INDEX,
     key_later("romfile"),
 ];
 const VIRTIO_ADAPTER: &[Key] = &[
@@ -335,7 +350,7 @@ const VIRTIO_ADAPTER: &[Key] = &[
     ID,
     ADDR,
     PCI_BUS,
-    key_later("bootindex"),
+    BOOT_INDEX,
     key_later("romfile"),
     DISABLE_LEGACY,
     DISABLE_MODERN,
@@ -452,7 +467,7 @@ const PCI_BLOCK_KEYS: &[Key] = &[
     PCI_BUS,
     DISABLE_LEGACY,
     DISABLE_MODERN,
-    key_later("bootindex"),
+    BOOT_INDEX,
     key_later("num-queues"),
     key_later("queue-size"),
 ];
@@ -485,7 +500,7 @@ const IDE_KEYS: &[Key] = &[
     key("unit", Kind::Number(0, 1), "the place on it, default the first free one"),
     key("serial", Kind::Text("up to 20 characters"), "serial number"),
     ID,
-    key_later("bootindex"),
+    BOOT_INDEX,
     key_later("model"),
     key_later("wwn"),
     key_later("ver"),

@@ -11,6 +11,7 @@ mod disks;
 mod display;
 mod error;
 mod families;
+mod firmware;
 mod globals;
 mod help;
 mod isa;
@@ -43,9 +44,7 @@ pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
 
-use crate::config::{
-    Bios, Boot, Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VirtioDevice,
-};
+use crate::config::{Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VirtioDevice};
 use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
@@ -243,7 +242,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
     refused.note(ram_size(given, &mut config))?;
     devices(given, arch, &objects, &mut refused, &mut config)?;
     settings::parse(given, &mut refused, &mut config)?;
-    refused.note(boot(given, arch, &mut config))?;
+    refused.note(firmware::boot(given, arch, &mut config))?;
     refused.note(riscv::parse(given, arch, &mut config))?;
     config.warnings.extend(display::hint(given, &config));
     refused.each(given, "d", |text| log_items(text, &mut config))?;
@@ -374,6 +373,7 @@ fn machine(
         if let Some(word) = values.word("dump-guest-core") {
             config.process.dump_guest_ram = word == "on";
         }
+        firmware::machine(&values, config)?;
         accel = values.text("accel").map(str::to_owned).or(accel);
     }
     Ok(accel)
@@ -526,79 +526,6 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         return Ok(chardev::virtconsole(&option, &values, chardevs, config)?);
     }
     Ok(isa::device(name, &option, &values, (serials, chardevs), config)?)
-}
-
-fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
-    config.bios = match given.path("bios")? {
-        None => Bios::Default,
-        Some(file) if file.as_os_str() == "none" => Bios::None,
-        Some(file) if file.as_os_str() == "default" => Bios::Default,
-        Some(file) => Bios::File(file),
-    };
-    for directory in given.all("L") {
-        config.data_dirs.push(PathBuf::from(directory));
-    }
-    if let Some(texts) = given.merged("boot")? {
-        if arch != Arch::X86 {
-            return Err(CliError::new("-boot", "only the machine pc has firmware that it is for"));
-        }
-        config.boot = boot_order(texts)?;
-    }
-    config.kernel = given.path("kernel")?;
-    config.initrd = given.path("initrd")?;
-    if let Some(text) = given.text("append")? {
-        config.append = text.to_owned();
-    }
-    let without_kernel = if config.initrd.is_some() { Some("-initrd") } else { given.one("append").map(|_| "-append") };
-    match without_kernel {
-        Some(option) if config.kernel.is_none() => Err(CliError::new(option, "needs -kernel").following("-kernel")),
-        _ if arch == Arch::X86 && matches!(config.bios, Bios::File(_)) && config.kernel.is_some() => {
-            Err(CliError::new("-bios", "firmware of the machine pc does not start a -kernel yet"))
-        }
-        _ if arch == Arch::X86 && config.bios == Bios::None && config.kernel.is_none() => {
-            Err(CliError::new("-bios", "none: the machine pc then needs -kernel"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// What firmware boots.
-fn boot_order(texts: Vec<&str>) -> Result<Boot, CliError> {
-    const KEYS: &[Key] = &[
-        Key { name: "order", kind: Kind::Text("drives"), help: "" },
-        Key { name: "once", kind: Kind::NotYet, help: "" },
-        Key { name: "menu", kind: Kind::Word(&["on", "off"]), help: "" },
-        Key { name: "splash", kind: Kind::NotYet, help: "" },
-        Key { name: "splash-time", kind: Kind::Number(0, 65_535), help: "" },
-        Key { name: "reboot-timeout", kind: Kind::NotYet, help: "" },
-        Key { name: "strict", kind: Kind::NotYet, help: "" },
-    ];
-    let values = keyval::parse_all("-boot", texts, "order", KEYS)?;
-    let mut boot = Boot::default();
-    if let Some(order) = values.text("order") {
-        boot.order = [0; 3];
-        let mut seen = String::new();
-        for letter in order.chars() {
-            let error = |what: &str| CliError::new("-boot", format!("order={order}: '{letter}' {what}"));
-            if seen.contains(letter) {
-                return Err(error("is there twice"));
-            }
-            let place = boot.order.get_mut(seen.len()).ok_or_else(|| error("is one too many: firmware tries three"))?;
-            *place = match letter {
-                'a' => 1,
-                'c' => 2,
-                'd' => 3,
-                'n' => 4,
-                _ => return Err(error("is none of a, c, d and n")),
-            };
-            seen.push(letter);
-        }
-    }
-    boot.menu = values.word("menu") == Some("on");
-    if let Some(time) = values.number("splash-time").and_then(|time| u32::try_from(time).ok()) {
-        boot.splash_time = time;
-    }
-    Ok(boot)
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

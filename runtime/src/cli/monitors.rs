@@ -197,15 +197,20 @@ pub(super) fn monitors(
 /// Reads `-uuid` and `-pidfile`.
 pub(super) fn identity(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if let Some(text) = given.text("uuid")? {
-        let parts: Vec<usize> = text.split('-').map(str::len).collect();
-        let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
-        if parts != [8, 4, 4, 4, 12] || !hex {
-            return Err(CliError::new("-uuid", format!("'{text}' is not a UUID")));
-        }
-        config.uuid = Some(text.to_ascii_lowercase());
+        config.uuid = Some(uuid("-uuid", text)?);
     }
     config.pid_file = given.path("pidfile")?;
     Ok(())
+}
+
+/// A UUID in its usual form, in lower case.
+pub(super) fn uuid(option: &str, text: &str) -> Result<String, CliError> {
+    let parts: Vec<usize> = text.split('-').map(str::len).collect();
+    let hex = text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+    if parts != [8, 4, 4, 4, 12] || !hex {
+        return Err(CliError::new(option, format!("'{text}' is not a UUID")));
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 /// The share of a host CPU in percent that `cpu-limit` names, such as `25%`.

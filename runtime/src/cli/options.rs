@@ -139,14 +139,14 @@ pub(super) const OPTIONS: &[Opt] = &[
         Boot,
         "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry; on RISC-V Linux Image or ELF",
     ),
-    once("initrd", "FILE", Boot, "initial RAM disk (a multiboot kernel's first module)"),
+    once("initrd", "FILE", Boot, "initial RAM disk; a multiboot kernel's modules, with arguments: -initrd \"a x=1,b\""),
     free_text(once("append", "TEXT", Boot, "kernel command line")),
     once(
         "bios",
         "FILE",
         Boot,
-        "firmware: a PC's is SeaBIOS from the package seabios unless it has a kernel, which starts at once; that of a \
-         RISC-V machine OpenSBI from the package opensbi; none: there is none",
+        "firmware: a PC's is SeaBIOS from the package seabios, which starts kernels, too, but for Linux, which needs none; \
+         that of a RISC-V machine OpenSBI from the package opensbi; none: there is none",
     ),
     each("L", "DIR", Boot, "look for firmware's files here first"),
     once(
@@ -154,8 +154,29 @@ pub(super) const OPTIONS: &[Opt] = &[
         "[order=]DRIVES[,KEY=VALUE...]",
         Boot,
         "what a PC's firmware boots, first choice first: a floppy, c hard disk, d CD-ROM, n network (default cad);\n\
-         menu=on offers its menu, for splash-time=MS",
+         menu=on offers its menu, for splash-time=MS; once=DRIVES until the first reset; strict=on: only devices with a \
+         bootindex; reboot-timeout=MS",
     ),
+    each("option-rom", "FILE", Boot, "an option ROM that a PC's firmware runs"),
+    each(
+        "fw_cfg",
+        "[name=]NAME,file=FILE|string=TEXT",
+        Machine,
+        "a file for firmware and guest, in /sys/firmware/qemu_fw_cfg there; names of users' own begin with opt/",
+    ),
+    each(
+        "smbios",
+        "file=FILE|type=N[,KEY=VALUE...]",
+        Machine,
+        "what SMBIOS tells of a PC: structures in their binary form, or fields of types 0, 1, 2, 3, 4, 11 and 17",
+    ),
+    each(
+        "acpitable",
+        "[sig=NAME,...]data=FILE|file=FILE",
+        Machine,
+        "one more ACPI table of a PC: file= with its header, data= without",
+    ),
+    flag("no-acpi", Machine, "no ACPI tables in a PC; -machine acpi=off"),
     once(
         "arch",
         "NAME",
@@ -352,15 +373,10 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("rotate"),
     lacks("spice", &subjects::SPICE),
     // PC only.
-    later("acpitable"),
-    later_flag("no-acpi"),
-    later("smbios"),
     // Network, character devices, TPM.
     lacks("tpmdev", &subjects::TPM),
     // Boot.
     later("dtb"),
-    later("fw_cfg"),
-    later("option-rom"),
     // Debugging and the rest.
     later("chroot"),
     flag("daemonize", General, "go on in the background once the machine is set up"),

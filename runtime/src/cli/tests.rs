@@ -2,13 +2,14 @@
 
 mod cpus;
 mod devices;
+mod firmware;
 mod riscv;
 mod settings;
 
 use super::*;
 use crate::config::{
-    Accel, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat, Interface,
-    JitConfig, Link, MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
+    Accel, Bios, Boot, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat,
+    Interface, JitConfig, Link, MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
 };
 use crate::config::{Groups, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
@@ -88,6 +89,15 @@ fn good_lines() {
         ("-boot menu=on -boot c", |c| c.boot = Boot { order: [2, 0, 0], menu: true, ..Boot::default() }),
         ("-smp cpus=1,sockets=1,cores=1,threads=1,maxcpus=1", |_| ()),
         ("-kernel vmlinuz", |c| c.kernel = Some("vmlinuz".into())),
+        ("-bios f -kernel k", |c| {
+            c.bios = Bios::File("f".into());
+            c.kernel = Some("k".into());
+        }),
+        ("-machine firmware=f", |c| c.bios = Bios::File("f".into())),
+        ("-machine firmware=on -kernel k", |c| {
+            c.firmware.before_kernel = Some(true);
+            c.kernel = Some("k".into());
+        }),
         ("-kernel k -initrd i -append console=ttyS0", |c| {
             c.kernel = Some("k".into());
             c.initrd = Some("i".into());
@@ -254,7 +264,9 @@ fn bad_lines() {
         // QEMU's own.
         ("-fda disk.img", "-fda: -fda needs floppy, which is not supported yet: use -hda or -cdrom"),
         ("-bios none", "-bios: none: the machine pc then needs -kernel"),
-        ("-bios f -kernel k", "-bios: firmware of the machine pc does not start a -kernel yet"),
+        ("-bios f -kernel k -machine firmware=off", "-bios: contradicts -machine firmware=off"),
+        ("-bios none -kernel k -machine firmware=on", "-bios: none: contradicts -machine firmware=on"),
+        ("-machine firmware=off", "-machine pc: firmware: off: the machine then needs -kernel"),
         ("-boot x", "-boot: order=x: 'x' is none of a, c, d and n"),
         ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
@@ -297,7 +309,7 @@ fn bad_lines() {
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
         (
             "-machine pc,smp.cpus=2",
-            "-machine pc: unknown key 'smp.cpus' (keys: accel, hpet, dump-guest-core, memory-backend)",
+            "-machine pc: unknown key 'smp.cpus' (keys: accel, acpi, hpet, firmware, identity, dump-guest-core, memory-backend, smbios-entry-point-type, x-oem-id, x-oem-table-id)",
         ),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
         ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, tcg, interp)"),

@@ -1,17 +1,21 @@
 //! The PC's firmware: which file it is, where it lies in guest-physical memory, and what it is told.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use mimus_hw::acpi_tables::AcpiConfig;
+use mimus_hw::acpi_tables::{self, AcpiConfig};
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::fw_cfg::files::{FirmwareConfig, fw_cfg};
+use mimus_hw::smbios::{self, SmbiosConfig};
 use mimus_hw::{COM_PORTS, Pc};
 use mimus_softmmu::{Backing, Dma, Place};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::screen::DISPLAY_HOME;
-use crate::config::{Bios, Chardev, Config, VgaKind};
+use crate::boot::{self, BootConfig, BootScreen};
+use crate::cli::open_input;
+use crate::config::{AcpiTable, Bios, Chardev, Config, FwCfgSource, VgaKind};
 
 /// A piece of guest-physical memory and what it reaches: first address, size in bytes.
 pub(crate) type Piece = (u64, u64, Backing);
@@ -41,11 +45,34 @@ pub(super) struct Rom {
 
 /// Whether a PC's first instructions are its firmware's.
 pub(crate) fn is_used(config: &Config) -> bool {
-    match config.bios {
-        Bios::File(_) => true,
-        Bios::None => false,
-        Bios::Default => config.kernel.is_none() && !config.runs_demo(),
+    match (&config.bios, &config.kernel) {
+        (Bios::File(_), _) => true,
+        (Bios::None, _) => false,
+        (Bios::Default, Some(_)) => config.firmware.before_kernel == Some(true),
+        (Bios::Default, None) => !config.runs_demo(),
     }
+}
+
+/// `config` with what it leaves to the kernel: whether firmware runs before it.
+pub(super) fn decide(config: &Config) -> Result<Config> {
+    let mut config = config.clone();
+    if let (Some(kernel), Bios::Default, None) = (&config.kernel, &config.bios, config.firmware.before_kernel) {
+        let wanted = !boot::starts_without_firmware(kernel)?;
+        let found = find(&config, DEFAULT_ROM).is_some();
+        if wanted && !found {
+            tracing::warn!("-kernel: no firmware, which this kernel may rely on; install the package {PACKAGE}");
+        }
+        config.firmware.before_kernel = Some(wanted && found);
+    }
+    Ok(config)
+}
+
+/// RAM, and the memory of the ROM where there is one, in ascending order.
+pub(super) fn memory_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
+    let rom = is_used(config).then(Rom::range);
+    let mut ranges: Vec<_> = boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect();
+    ranges.sort_unstable();
+    ranges
 }
 
 /// The first file `name` in the directories of `-L` and the usual ones.
@@ -77,7 +104,7 @@ impl Rom {
     }
 
     /// The memory that a ROM needs besides RAM.
-    pub(super) fn range() -> (GuestAddress, usize) {
+    fn range() -> (GuestAddress, usize) {
         (GuestAddress(ROM_END - ROM_MOST), ROM_MOST as usize)
     }
 
@@ -124,15 +151,76 @@ pub(super) fn chipset_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
     pieces
 }
 
-/// What the firmware is told.
-pub(super) fn configure(config: &Config, mem: Dma) -> FwCfg {
+/// Where things are in QEMU's list of what to boot.
+const BOOT_ORDER: &str = "bootorder";
+const OPTION_ROMS: &str = "genroms/";
+
+/// What the firmware, and the guest, are told.
+pub(super) fn configure(config: &Config, mem: Dma, boot_paths: &[String]) -> Result<FwCfg> {
     let told = FirmwareConfig {
         ram_size: config.ram_size,
-        acpi: acpi(config),
+        acpi: acpi(config)?,
+        smbios: smbios(config)?,
         boot_menu: config.boot.menu.then_some(config.boot.splash_time),
         serial_console: config.nographic,
     };
-    fw_cfg(mem, &told)
+    let mut device = fw_cfg(mem, &told);
+    let mut first = Vec::new();
+    if let (true, Some(kernel)) = (is_used(config), &config.kernel) {
+        let staged = boot::stage(&kernel_config(config, kernel))?;
+        staged.items.into_iter().for_each(|(key, bytes)| device.add(key, bytes));
+        device.add_file(boot::ROM_FILE, staged.rom);
+        first.push(format!("/rom@{}", boot::ROM_FILE));
+    }
+    first.extend_from_slice(boot_paths);
+    if config.boot.strict {
+        first.push("HALT".to_owned());
+    }
+    if let Some(timeout) = config.boot.reboot_timeout {
+        device.add_file("etc/boot-fail-wait", timeout.to_le_bytes().to_vec());
+    }
+    if !first.is_empty() {
+        device.add_file(BOOT_ORDER, [first.join("\n").as_bytes(), &[0]].concat());
+    }
+    for path in &config.firmware.option_roms {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        device.add_file(&format!("{OPTION_ROMS}{name}"), read("-option-rom", path)?);
+    }
+    for file in &config.firmware.files {
+        let bytes = match &file.source {
+            FwCfgSource::File(path) => read("-fw_cfg", path)?,
+            FwCfgSource::Text(text) => text.clone().into_bytes(),
+        };
+        device.add_file(&file.name, bytes);
+    }
+    Ok(device)
+}
+
+/// The most bytes that a file named by an option may have.
+const FILE_MOST: u64 = 256 << 20;
+
+/// What is in a file that `option` names.
+fn read(option: &str, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = open_input(option, path)?;
+    file.take(FILE_MOST + 1).read_to_end(&mut bytes).with_context(|| format!("{option}: {}", path.display()))?;
+    if bytes.len() as u64 > FILE_MOST {
+        bail!("{option}: {} has more than {} MiB", path.display(), FILE_MOST >> 20);
+    }
+    Ok(bytes)
+}
+
+/// What is to be booted by `kernel`, with nothing of what a kernel is told that starts without firmware.
+pub(super) fn kernel_config<'a>(config: &'a Config, kernel: &'a Path) -> BootConfig<'a> {
+    BootConfig {
+        kernel,
+        initrd: config.initrd.as_deref(),
+        cmdline: &config.append,
+        ram_size: config.ram_size,
+        acpi: &[],
+        rsdp: 0,
+        screen: BootScreen::None,
+    }
 }
 
 /// Whether there is a high precision event timer.
@@ -141,15 +229,118 @@ pub(super) fn has_hpet(config: &Config) -> bool {
 }
 
 /// What the ACPI tables say.
-pub(super) fn acpi(config: &Config) -> AcpiConfig {
+fn acpi(config: &Config) -> Result<AcpiConfig> {
     let first = (config.serial != Chardev::None).then_some(COM_PORTS[0].iobase);
     let ports: Vec<u16> = config.isa.serials.iter().map(|serial| serial.iobase).chain(first).collect();
-    AcpiConfig {
+    let firmware = &config.firmware;
+    let oem = if firmware.qemu_identity { QEMU_OEM } else { ("", "") };
+    let name = |own: &str, other: &'static str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
+    Ok(AcpiConfig {
         cpus: config.smp,
         vga: config.vga != VgaKind::None,
         hpet: has_hpet(config),
         serials: COM_PORTS.map(|port| ports.contains(&port.iobase)),
+        absent: !firmware.acpi,
+        oem: (padded(&name(&firmware.oem.0, oem.0)), padded(&name(&firmware.oem.1, oem.1))),
+        more: firmware.acpi_tables.iter().map(acpi_table).collect::<Result<_>>()?,
+        ..AcpiConfig::default()
+    })
+}
+
+/// Bytes of an ACPI table's header, and where it holds the table's length and its checksum (ACPI specification 6.5, 5.2.6).
+const ACPI_HEADER: usize = 36;
+const ACPI_LENGTH: usize = 4;
+const ACPI_CHECKSUM: usize = 9;
+
+/// A table of the user's, its length and checksum put right.
+fn acpi_table(table: &AcpiTable) -> Result<Vec<u8>> {
+    let mut bytes = if table.has_header { Vec::new() } else { vec![0; ACPI_HEADER] };
+    for path in &table.files {
+        bytes.extend(read("-acpitable", path)?);
     }
+    if bytes.len() < ACPI_HEADER || bytes.len() > ACPI_TABLE_MOST {
+        bail!("-acpitable: a table of {} bytes: it has {ACPI_HEADER} to {ACPI_TABLE_MOST}", bytes.len());
+    }
+    let length = (bytes.len() as u32).to_le_bytes().to_vec();
+    let fixed = [(ACPI_LENGTH, length), (ACPI_CHECKSUM, vec![0])];
+    for (at, field) in table.fields.iter().chain(&fixed) {
+        bytes.iter_mut().skip(*at).zip(field).for_each(|(place, byte)| *place = *byte);
+    }
+    let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+    if let Some(place) = bytes.get_mut(ACPI_CHECKSUM) {
+        *place = sum;
+    }
+    Ok(bytes)
+}
+
+/// The largest table of a user's, in bytes.
+const ACPI_TABLE_MOST: usize = 1 << 20;
+/// Who QEMU's tables say has made them, and what they are called.
+const QEMU_OEM: (&str, &str) = ("BOCHS", "BXPC");
+
+/// A name in a table's header, blanks behind it; `None` for an empty one.
+fn padded<const N: usize>(name: &str) -> Option<[u8; N]> {
+    let mut bytes = [b' '; N];
+    bytes.iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+    (!name.is_empty()).then_some(bytes)
+}
+
+/// What the SMBIOS structures say.
+fn smbios(config: &Config) -> Result<SmbiosConfig> {
+    let firmware = &config.firmware;
+    let mut more = Vec::new();
+    for path in &firmware.smbios_files {
+        more.extend(read("-smbios", path)?);
+    }
+    let maker = if firmware.qemu_identity { QEMU_MAKER } else { MAKER };
+    Ok(SmbiosConfig {
+        ram_size: config.ram_size,
+        cpus: config.smp,
+        maker: (maker.0.to_owned(), maker.1.to_owned()),
+        uuid: config.uuid.as_deref().and_then(uuid_bytes).unwrap_or_default(),
+        fields: firmware.smbios_fields.clone(),
+        strings: firmware.smbios_strings.clone(),
+        more,
+        wide: firmware.smbios_wide,
+    })
+}
+
+/// Who made the machine, and its version, as SMBIOS tells it: by default, and where it is to be taken for QEMU's.
+const MAKER: (&str, &str) = ("mimus", "pc");
+const QEMU_MAKER: (&str, &str) = ("QEMU", "pc-i440fx-7.2");
+
+/// The bytes of a UUID in its usual form.
+fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+    let digits: String = text.chars().filter(|character| *character != '-').collect();
+    u128::from_str_radix(&digits, 16).ok().map(u128::to_be_bytes)
+}
+
+/// What firmware would leave in memory for a kernel that starts without: tables by guest-physical address, the RSDP's address,
+/// and the BIOS' data.
+pub(super) struct Left {
+    /// Tables that memory maps tell of.
+    pub(super) tables: Vec<(u64, Vec<u8>)>,
+    /// Where the RSDP is, 0 for none.
+    pub(super) rsdp: u64,
+    /// The rest, which is there before anything is loaded.
+    pub(super) data: Vec<(u64, Vec<u8>)>,
+}
+
+/// See [`Left`].
+pub(super) fn left(config: &Config) -> Result<Left> {
+    let acpi = acpi(config)?;
+    let mut tables: Vec<(u64, Vec<u8>)> =
+        acpi_tables::build(&acpi).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
+    let end = |tables: &[(u64, Vec<u8>)]| tables.iter().map(|(at, bytes)| at + bytes.len() as u64).max();
+    let at = end(&tables).unwrap_or(acpi_tables::RSDP_ADDRESS).next_multiple_of(16);
+    tables.push((at, smbios::placed(&smbios(config)?, at as u32)));
+    if end(&tables).is_some_and(|end| end > boot::HANDLERS) {
+        bail!("-acpitable, -smbios: the tables do not fit below 1 MiB; use -machine firmware=on");
+    }
+    let rsdp = if acpi.absent { 0 } else { acpi_tables::RSDP_ADDRESS };
+    let serials = COM_PORTS.iter().zip(acpi.serials).filter(|(_, present)| *present);
+    let serials: Vec<u16> = serials.map(|(port, _)| port.iobase).collect();
+    Ok(Left { tables, rsdp, data: boot::bios_data(config.vga != VgaKind::None, &serials) })
 }
 
 #[cfg(test)]
@@ -188,6 +379,16 @@ mod tests {
         assert_eq!(at(&memory_map(&mut pc, Some(256 << 10)), 0xf_fff0), Backing::ROM, "RAM that cannot be written");
         pc.port_write(0, 0xcfd, 1, 0x30);
         assert_eq!(at(&memory_map(&mut pc, None), 0xf_fff0), Backing::RAM);
+    }
+
+    #[test]
+    fn ram_and_rom_are_told_in_order_of_their_addresses() {
+        for ram_size in [1 << 20, 3 << 30, 0xe000_0000, 4 << 30, 8 << 30] {
+            let ranges = memory_ranges(&Config { ram_size, bios: Bios::File("rom".into()), ..Config::default() });
+            assert!(ranges.is_sorted_by(|a, b| a.0.0 + a.1 as u64 <= b.0.0), "{ram_size:#x}: {ranges:?}");
+            assert!(ranges.contains(&Rom::range()));
+            assert_eq!(ranges.iter().map(|range| range.1 as u64).sum::<u64>(), ram_size + ROM_MOST);
+        }
     }
 
     #[test]

@@ -50,11 +50,27 @@ pub(super) struct Device {
     /// What the command line calls it; empty for nothing.
     id: String,
     place: Place,
+    boot_index: Option<u32>,
     /// Buses that it makes, and their types.
     buses: &'static [(&'static str, &'static str)],
     /// What else there is to say of it.
     facts: Vec<(&'static str, String)>,
     part: Part,
+}
+
+impl Device {
+    fn boot_path(&self) -> Option<String> {
+        let (kind, below) = match self.part {
+            Part::Drive(_) => ("scsi", "disk@0,0"),
+            Part::Adapter(_) => ("ethernet", "ethernet-phy@0"),
+            Part::Nothing => return None,
+        };
+        match self.place {
+            Place::Pci(devfn) => Some(format!("/pci@i0cf8/{kind}@{:x}/{below}", devfn >> 3)),
+            Place::Ide(IdePlace { channel, unit }) => Some(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}")),
+            Place::On(_) | Place::Slot(_) => None,
+        }
+    }
 }
 
 /// What is in a device.
@@ -166,7 +182,15 @@ impl Inventory {
     }
 
     fn add(&mut self, place: Place, driver: &'static str, plug: Plug, part: Part) {
-        self.devices.push(Device { driver, id: plug.id, place, buses: &[], facts: Vec::new(), part });
+        self.devices.push(Device {
+            driver,
+            id: plug.id,
+            place,
+            boot_index: plug.boot_index,
+            buses: &[],
+            facts: Vec::new(),
+            part,
+        });
     }
 
     /// Adds a device with nothing in it, and what is said of it.
@@ -180,6 +204,15 @@ impl Inventory {
     /// Adds a disk or a drive for media.
     pub fn drive(&mut self, place: Place, driver: &'static str, plug: &Plug, drive: Drive) {
         self.add(place, driver, plug.clone(), Part::Drive(drive));
+    }
+
+    /// Where the devices are that firmware is to boot, in that order, as it names places (QEMU documentation, "Managing device
+    /// boot order with bootindex properties").
+    pub fn boot_paths(&self) -> Vec<String> {
+        let indexed = self.devices.iter().filter_map(|device| Some((device.boot_index?, device.boot_path()?)));
+        let mut paths: Vec<(u32, String)> = indexed.collect();
+        paths.sort_by_key(|path| path.0);
+        paths.into_iter().map(|path| path.1).collect()
     }
 
     /// What a disk is called that is the next to be plugged in as a virtio device, unless it has a name.

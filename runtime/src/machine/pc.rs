@@ -12,11 +12,11 @@ use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::pci::{DevFn, Function, PciTestdev};
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_hw::{Pc, PcConfig, PcEvent, acpi_tables, hpet};
+use mimus_hw::{Pc, PcConfig, PcEvent, hpet};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::firmware::{self, Rom};
+use super::firmware::{self, Left, Rom};
 use super::info;
 use super::input::Input;
 use super::inventory::{Inventory, Pci, Place};
@@ -92,13 +92,15 @@ pub(super) struct PcBoard {
     ram: Vec<(u64, u64)>,
     clock: Clock,
     kicker: Arc<Kicker>,
-    /// ACPI tables by guest-physical address.
-    acpi: Vec<(u64, Vec<u8>)>,
+    /// What is in memory if no firmware has run.
+    left: Left,
     /// Screen, keyboard and mouse.
     console: Console,
     held: Held,
     /// The firmware, where it is used.
     rom: Option<Rom>,
+    /// What firmware boots after a reset.
+    boot_order: [u8; 3],
     interrupt_pending: bool,
 }
 
@@ -135,8 +137,7 @@ impl Board for PcBoard {
     type Cpu = Cpu;
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
-        let rom = firmware::is_used(config).then(Rom::range);
-        boot::ram_ranges(config.ram_size).into_iter().chain(rom).collect()
+        firmware::memory_ranges(config)
     }
 
     fn display_memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
@@ -181,10 +182,8 @@ impl Board for PcBoard {
             unstarted_virtio.push((place, unstarted));
         }
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
-        if rom.is_some() {
-            pc.set_fw_cfg(firmware::configure(config, parts.dma()));
-            pc.set_boot_order(config.boot.order);
-        }
+        pc.set_fw_cfg(firmware::configure(config, parts.dma(), &inventory.boot_paths())?);
+        pc.set_boot_order(config.boot.once.unwrap_or(config.boot.order));
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let outside =
@@ -197,10 +196,8 @@ impl Board for PcBoard {
         let cd_roms = drives.start(&outside, &mut started.disks)?;
         started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&outside)));
         let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
-        let features = Features { tsc_hz: TSC_HZ, la57: config.cpu_features.la57, hidden: config.cpu_features.hidden };
+        let features = features(config);
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let acpi =
-            acpi_tables::build(firmware::acpi(config)).into_iter().map(|blob| (blob.address, blob.bytes)).collect();
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
         let held = Held::default();
         let board = PcBoard {
@@ -211,10 +208,11 @@ impl Board for PcBoard {
             ram: boot::ram_ranges(config.ram_size).iter().map(|(base, size)| (base.0, *size as u64)).collect(),
             clock,
             kicker,
-            acpi,
+            left: firmware::left(config)?,
             console,
             held,
             rom,
+            boot_order: config.boot.order,
             interrupt_pending: false,
         };
         Ok((board, cpu))
@@ -234,16 +232,13 @@ impl Board for PcBoard {
         if let Some(rom) = &self.rom {
             rom.install(cpu.mmu.ram.memory())?;
         } else if let Some(kernel) = &config.kernel {
-            let boot = BootConfig {
-                kernel,
-                initrd: config.initrd.as_deref(),
-                cmdline: &config.append,
-                ram_size: config.ram_size,
-                acpi: &self.acpi,
-                rsdp: acpi_tables::RSDP_ADDRESS,
-                screen,
-            };
-            let state = boot::load(cpu.mmu.ram.memory(), &boot)?;
+            let memory = cpu.mmu.ram.memory();
+            for (address, bytes) in &self.left.data {
+                memory.write_slice(bytes, GuestAddress(*address)).context("-m: no room for the BIOS' data")?;
+            }
+            let kernel = firmware::kernel_config(config, kernel);
+            let boot = BootConfig { acpi: &self.left.tables, rsdp: self.left.rsdp, screen, ..kernel };
+            let state = boot::load(memory, &boot)?;
             apply(&mut cpu.state, &state);
         } else {
             let demo = crate::demo::image()?;
@@ -342,7 +337,10 @@ impl Board for PcBoard {
     }
 
     fn reset(&mut self) {
-        bus::lock(&self.pc).reset(self.clock.now());
+        let mut pc = bus::lock(&self.pc);
+        pc.reset(self.clock.now());
+        pc.set_boot_order(self.boot_order);
+        drop(pc);
         self.interrupt_pending = false;
     }
 
@@ -407,6 +405,17 @@ impl Board for PcBoard {
     fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
         vcpu.cpu.port_out(port, size, value);
         true
+    }
+}
+
+/// What the CPU tells of itself.
+fn features(config: &Config) -> Features {
+    let (la57, hidden) = (config.cpu_features.la57, config.cpu_features.hidden);
+    let features = Features { tsc_hz: TSC_HZ, la57, hidden, ..Features::default() };
+    match config.firmware.qemu_identity {
+        // What QEMU's translator calls itself.
+        true => Features { hypervisor: *b"TCGTCGTCGTCG", ..features },
+        false => features,
     }
 }
 

@@ -89,6 +89,9 @@ fn wanted(drive: &IdeDrive) -> Wanted<'_> {
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Drives> {
     let (mut ide, mut drives) = (Ide::new(parts.dma()), Vec::new());
     let mut by_block = [true; 4];
+    if parts.config.firmware.qemu_identity {
+        ide = ide.made_by("QEMU");
+    }
     for (channel, units) in parts.config.ide.iter().enumerate() {
         for (unit, drive) in units.iter().enumerate() {
             let place = IdePlace { channel, unit };

@@ -1,0 +1,100 @@
+//! What firmware and guests are told.
+
+use super::*;
+use crate::config::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
+
+/// The machine of `line` but for its firmware's settings, which are returned.
+fn firmware(line: &str) -> Firmware {
+    let config = config_of(line);
+    assert_eq!(Config { firmware: Firmware::default(), ..config.clone() }, Config::default(), "{line}");
+    config.firmware
+}
+
+#[test]
+fn what_is_told_to_guests() {
+    let file = |name: &str, source| FwCfgFile { name: name.into(), source };
+    let text = |text: &str| FwCfgSource::Text(text.into());
+    let told = |change: &dyn Fn(&mut Firmware)| {
+        let mut firmware = Firmware::default();
+        change(&mut firmware);
+        firmware
+    };
+    let rows: &[(&str, &dyn Fn(&mut Firmware))] = &[
+        ("-fw_cfg name=opt/a,file=f -fw_cfg opt/b,string=x=1,,2", &|f| {
+            f.files = vec![file("opt/a", FwCfgSource::File("f".into())), file("opt/b", text("x=1,2"))];
+        }),
+        ("-option-rom rom.bin", &|f| f.option_roms = vec!["rom.bin".into()]),
+        ("-no-acpi", &|f| f.acpi = false),
+        ("-machine pc,acpi=off", &|f| f.acpi = false),
+        ("-machine acpi=auto,x-oem-id=ME,x-oem-table-id=TABLE", &|f| f.oem = ("ME".into(), "TABLE".into())),
+        ("-machine smbios-entry-point-type=64", &|f| f.smbios_wide = true),
+        ("-machine identity=qemu", &|f| f.qemu_identity = true),
+        ("-acpitable sig=SLIC,rev=3,oem_id=me,data=a:b", &|f| {
+            let fields = vec![(0, b"SLIC".to_vec()), (8, vec![3]), (10, b"me    ".to_vec())];
+            f.acpi_tables = vec![AcpiTable { files: vec!["a".into(), "b".into()], has_header: false, fields }];
+        }),
+        ("-acpitable file=t", &|f| {
+            f.acpi_tables = vec![AcpiTable { files: vec!["t".into()], has_header: true, fields: vec![] }];
+        }),
+        ("-smbios file=t -smbios type=11,value=a,value=b", &|f| {
+            (f.smbios_files, f.smbios_strings) = (vec!["t".into()], vec!["a".into(), "b".into()]);
+        }),
+        ("-smbios type=1,serial=ds=nocloud;s=http://x/ -smbios type=4,processor-id=0x10,max-speed=2000", &|f| {
+            let field = |kind, key, value: &str| (kind, key, value.to_owned());
+            f.smbios_fields = vec![
+                field(1, "serial", "ds=nocloud;s=http://x/"),
+                field(4, "max-speed", "2000"),
+                field(4, "processor-id", "16"),
+            ];
+        }),
+    ];
+    for (line, change) in rows {
+        assert_eq!(firmware(line), told(change), "{line}");
+    }
+    let uuid = "77046f18-e107-48e7-939c-57eba163c478";
+    assert_eq!(config_of(&format!("-smbios type=1,uuid={}", uuid.to_uppercase())).uuid.as_deref(), Some(uuid));
+    assert!(config_of("-fw_cfg etc/x,string=y").warnings[0].contains("'etc/x' may be firmware's own"));
+}
+
+#[test]
+fn order_of_booting() {
+    let boot = config_of("-boot order=c,once=d,strict=on,reboot-timeout=5000").boot;
+    assert_eq!(
+        (boot.order, boot.once, boot.strict, boot.reboot_timeout),
+        ([2, 0, 0], Some([3, 0, 0]), true, Some(5000))
+    );
+    let config = config_of("-drive file=a,if=none,id=a -device virtio-blk-pci,drive=a,bootindex=7 -net none");
+    assert_eq!(config.virtio[0].plug().boot_index, Some(7));
+}
+
+#[test]
+fn drives_are_qemus_where_all_names_are() {
+    let config = config_of("-machine identity=qemu -hda a -cdrom b");
+    let serial = |drive: &Option<IdeDrive>| match drive {
+        Some(IdeDrive::Disk(disk)) => disk.serial.clone(),
+        Some(IdeDrive::CdRom { serial, .. }) => serial.clone(),
+        None => String::new(),
+    };
+    assert_eq!([&config.ide[0][0], &config.ide[1][0]].map(serial), ["QM00001", "QM00003"]);
+}
+
+#[test]
+fn what_cannot_be_told() {
+    for (line, message) in [
+        ("-fw_cfg opt/a", "-fw_cfg: needs either file= or string="),
+        ("-fw_cfg name=opt/a,file=f,string=s", "-fw_cfg: needs either file= or string="),
+        ("-smbios type=9", "-smbios: needs file=, or type= with one of 0, 1, 2, 3, 4, 11, 17"),
+        ("-smbios type=0,release=1", "-smbios: release: '1' is not MAJOR.MINOR, both up to 255"),
+        ("-smbios type=1,uuid=1", "-smbios: '1' is not a UUID"),
+        ("-acpitable data=f", "-acpitable: data= needs sig="),
+        ("-acpitable sig=LONGER,data=f", "-acpitable: sig: 'LONGER' has over 4 letters"),
+        ("-machine x-oem-id=TOOLONG", "-machine pc: x-oem-id: 'TOOLONG': up to 6 letters"),
+        ("-boot once=cc", "-boot: once=cc: 'c' is there twice"),
+        ("-arch riscv64 -fw_cfg opt/a,string=b", "-fw_cfg: only the machine pc has this"),
+    ] {
+        match parsed(line) {
+            Err(error) => assert_eq!(error.to_string(), message, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}

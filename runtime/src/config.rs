@@ -214,6 +214,8 @@ pub enum MachineKind {
     Pc,
     /// QEMU's `virt` for RISC-V: CLINT, PLIC, a 16550A, a Goldfish clock and eight slots for virtio devices.
     Virt,
+    /// QEMU's `spike` for RISC-V: CLINT and the host-target interface, which is its console.
+    Spike,
 }
 
 /// A display adapter.

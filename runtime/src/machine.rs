@@ -111,7 +111,7 @@ impl Machine {
     pub fn new(config: &Config) -> Result<Machine> {
         Ok(Machine(match config.machine {
             MachineKind::Pc => Kind::Pc(Box::new(Runner::new(&firmware::decide(config)?)?)),
-            MachineKind::Virt => Kind::Virt(Box::new(Runner::new(config)?)),
+            MachineKind::Virt | MachineKind::Spike => Kind::Virt(Box::new(Runner::new(config)?)),
         }))
     }
 
@@ -714,6 +714,10 @@ pub fn run(config: &Config, settling: Settling) -> Result<ExitStatus> {
     };
     let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;
     let mut machine = Machine::new(config)?;
+    if let Some(path) = &config.riscv.dump_dtb {
+        let _ = writeln!(std::io::stderr(), "mimus: device tree written to {}", path.display());
+        return Ok(ExitStatus::PowerOff);
+    }
     each!(&mut machine.0, runner => {
         runner.settling = Some(settling);
         signals.run_machine(runner.on_asked());

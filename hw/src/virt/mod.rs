@@ -1,14 +1,13 @@
-//! The RISC-V board that QEMU calls `virt`: what is where in its memory, which device drives which interrupt.
+//! The RISC-V boards that QEMU calls `virt` and `spike`: what is where in their memory, which device drives which interrupt.
 
+mod htif;
 mod state;
 
 use mimus_softmmu::Dma;
-use vm_memory::{Bytes, GuestAddress};
 
 use crate::CharSink;
 use crate::clint::{self, Clint};
 use crate::goldfish_rtc::{self, GoldfishRtc};
-use crate::htif;
 use crate::plic::{self, Plic};
 use crate::sifive_test::{self, Finish};
 use crate::time::earlier;
@@ -35,6 +34,8 @@ pub const RTC: Region = Region { base: 0x10_1000, size: goldfish_rtc::SIZE };
 pub const CLINT: Region = Region { base: 0x200_0000, size: clint::SIZE };
 /// The interrupt controller.
 pub const PLIC: Region = Region { base: 0xc00_0000, size: plic::SIZE };
+/// The registers of the host-target interface, on the board `spike`.
+pub const HTIF: Region = Region { base: 0x100_0000, size: 0x1000 };
 /// The serial port.
 pub const UART: Region = Region { base: 0x1000_0000, size: 0x100 };
 /// The first virtio slot; the others follow.
@@ -80,19 +81,35 @@ enum Target {
     Clint,
     Plic,
     Uart,
+    Htif,
     Virtio(usize),
 }
 
 const TARGETS: [(Region, Target); 5] =
     [(TEST, Target::Test), (RTC, Target::Rtc), (CLINT, Target::Clint), (PLIC, Target::Plic), (UART, Target::Uart)];
 
+const SPIKE_TARGETS: [(Region, Target); 2] = [(CLINT, Target::Clint), (HTIF, Target::Htif)];
+
+/// Which board it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VirtModel {
+    /// `virt`: everything but the registers of the host-target interface.
+    Virt,
+    /// `spike`: timers and the host-target interface, which is its console, and nothing else.
+    Spike,
+}
+
 /// The device at `gpa`, and the offset in its registers.
-fn route(gpa: u64) -> Option<(Target, u64)> {
+fn route(model: VirtModel, gpa: u64) -> Option<(Target, u64)> {
+    let targets: &[(Region, Target)] = match model {
+        VirtModel::Virt => &TARGETS,
+        VirtModel::Spike => &SPIKE_TARGETS,
+    };
     let slot = gpa.checked_sub(VIRTIO.base).map(|at| (at / VIRTIO.size, at % VIRTIO.size));
-    if let Some((slot, offset)) = slot.filter(|(slot, _)| *slot < VIRTIO_SLOTS as u64) {
+    if let Some((slot, offset)) = slot.filter(|(slot, _)| *slot < VIRTIO_SLOTS as u64 && model == VirtModel::Virt) {
         return Some((Target::Virtio(slot as usize), offset));
     }
-    TARGETS.iter().find_map(|(region, target)| {
+    targets.iter().find_map(|(region, target)| {
         let offset = gpa.checked_sub(region.base)?;
         (offset < region.size).then_some((*target, offset))
     })
@@ -101,6 +118,8 @@ fn route(gpa: u64) -> Option<(Target, u64)> {
 /// What a board is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtConfig {
+    /// Which board.
+    pub model: VirtModel,
     /// Number of harts; 0 counts as 1.
     pub harts: usize,
     /// What the clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
@@ -131,6 +150,7 @@ pub enum VirtEvent {
 
 /// The board without its harts and RAM.
 pub struct Virt {
+    model: VirtModel,
     serial: Box<dyn CharSink>,
     mem: Dma,
     slots: [mmio::Slot; VIRTIO_SLOTS],
@@ -147,16 +167,17 @@ impl Virt {
             plic: Plic::new(CONTEXTS * harts),
             uart: Uart::new(SERIAL),
             rtc: GoldfishRtc::new(config.unix_time_at_power_on),
-            htif: None,
+            htif: htif::Port::default(),
             event: None,
         };
         let slots = std::array::from_fn(|_| mmio::Slot::new(!config.modern_virtio));
-        Virt { serial, mem, slots, devices }
+        Virt { model: config.model, serial, mem, slots, devices }
     }
 
     /// The last free slot that is not among `kept`: QEMU gives the last one first.
     pub fn free_slot(&self, kept: &[usize]) -> Option<usize> {
-        let free = |&index: &usize| self.slots.get(index).is_some_and(|slot| slot.device().is_none());
+        let board = self.model == VirtModel::Virt;
+        let free = |&index: &usize| board && self.slots.get(index).is_some_and(|slot| slot.device().is_none());
         (0..VIRTIO_SLOTS).rev().filter(|index| !kept.contains(index)).find(free)
     }
 
@@ -167,24 +188,25 @@ impl Virt {
 
     /// Says where a program that uses the host-target interface has its words.
     pub fn set_htif(&mut self, htif: Option<Htif>) {
-        self.devices.htif = htif;
+        self.devices.htif.memory = htif;
     }
 
-    /// Whether a device answers to all of `size` bytes at `gpa`.
-    pub fn exists(gpa: u64, size: u8) -> bool {
-        let last = gpa.checked_add(u64::from(size.max(1)) - 1).and_then(route);
-        route(gpa).is_some_and(|(target, _)| last.is_some_and(|(last, _)| last == target))
+    /// Whether a device of `model` answers to all of `size` bytes at `gpa`.
+    pub fn exists(model: VirtModel, gpa: u64, size: u8) -> bool {
+        let last = gpa.checked_add(u64::from(size.max(1)) - 1).and_then(|last| route(model, last));
+        route(model, gpa).is_some_and(|(target, _)| last.is_some_and(|(last, _)| last == target))
     }
 
     /// Reads `size` (1, 2, 4 or 8) bytes at guest-physical address `gpa`. 0 where nothing is.
     pub fn mmio_read(&mut self, now: u64, gpa: u64, size: u8) -> u64 {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        let Some((target, offset)) = route(gpa) else { return 0 };
+        let Some((target, offset)) = route(self.model, gpa) else { return 0 };
         let value = match target {
             Target::Clint => devices.clint.read(now, offset, size),
             Target::Uart => devices.uart.read(offset as u8).into(),
             Target::Virtio(slot) => self.slots.get_mut(slot).map_or(0, |slot| slot.read(offset, size)),
+            Target::Htif => devices.htif.read(offset, size),
             // Nothing to read.
             Target::Test => 0,
             // These have 32-bit registers only.
@@ -200,7 +222,7 @@ impl Virt {
     pub fn mmio_write(&mut self, now: u64, gpa: u64, size: u8, value: u64) {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        let Some((target, offset)) = route(gpa) else { return };
+        let Some((target, offset)) = route(self.model, gpa) else { return };
         match target {
             Target::Clint => devices.clint.write(now, offset, size, value),
             Target::Uart => {
@@ -213,6 +235,13 @@ impl Virt {
             Target::Virtio(slot) => {
                 if let Some(slot) = self.slots.get_mut(slot) {
                     slot.write(offset, size, value);
+                }
+            }
+            Target::Htif => {
+                if devices.htif.write(offset, size, value) {
+                    self.poll_htif();
+                } else {
+                    self.answer_htif();
                 }
             }
             Target::Test => match sifive_test::finish(offset, value as u32) {
@@ -249,7 +278,9 @@ impl Virt {
                 device.go_on();
             }
         }
-        self.poll_htif();
+        if self.devices.htif.memory.is_some() {
+            self.poll_htif();
+        }
         self.settle();
     }
 
@@ -259,7 +290,7 @@ impl Virt {
         let busy = self.slots.iter().filter_map(mmio::Slot::device).any(Virtio::has_more);
         let soon = [
             busy.then_some(devices.now),
-            devices.htif.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
+            devices.htif.memory.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
             devices.rtc.next_deadline(devices.now),
             devices.clint.next_deadline(devices.now),
         ];
@@ -282,12 +313,20 @@ impl Virt {
 
     /// How many bytes the serial port can take now.
     pub fn serial_room(&self) -> usize {
-        self.devices.uart.room()
+        match self.model {
+            VirtModel::Virt => self.devices.uart.room(),
+            VirtModel::Spike => self.devices.htif.room(),
+        }
     }
 
     /// Receives `bytes` at the serial port and returns how many of them it took.
     pub fn serial_receive(&mut self, now: u64, bytes: &[u8]) -> usize {
         self.set_now(now);
+        if self.model == VirtModel::Spike {
+            let count = self.devices.htif.receive(bytes);
+            self.answer_htif();
+            return count;
+        }
         let count = self.devices.uart.receive(bytes);
         self.settle();
         count
@@ -326,6 +365,7 @@ impl Virt {
         devices.plic = Plic::new(CONTEXTS * harts);
         devices.uart.reset();
         devices.rtc.reset();
+        devices.htif.reset();
         devices.event = None;
         self.slots.iter_mut().for_each(mmio::Slot::reset);
         self.settle();
@@ -349,55 +389,6 @@ impl Virt {
         for (slot, source) in self.slots.iter().zip(VIRTIO_IRQ as usize..) {
             devices.plic.set_line(source, slot.irq());
         }
-    }
-
-    /// Does what a program asks for by the host-target interface.
-    fn poll_htif(&mut self) {
-        let Some(Htif { tohost, fromhost }) = self.devices.htif else { return };
-        let Ok(word) = self.mem.read_obj::<u64>(GuestAddress(tohost)).map(u64::from_le) else { return };
-        let reply = match htif::request(word) {
-            htif::Request::Nothing => return,
-            htif::Request::Exit(0) => {
-                self.devices.request(VirtEvent::PowerOff);
-                return;
-            }
-            htif::Request::Exit(code) => {
-                self.devices.request(VirtEvent::Exit(code));
-                return;
-            }
-            htif::Request::Put(byte) => {
-                self.serial.write(&[byte]);
-                1
-            }
-            htif::Request::Call(at) => self.htif_call(at),
-            htif::Request::Get => 0,
-            htif::Request::Unknown => {
-                tracing::debug!(word, "unknown request in tohost");
-                0
-            }
-        };
-        // The words were RAM when the program was loaded.
-        let _ = self.mem.write_obj(0u64, GuestAddress(tohost));
-        if let Some(fromhost) = fromhost {
-            let _ = self.mem.write_obj(htif::answer(word, reply).to_le(), GuestAddress(fromhost));
-        }
-    }
-
-    /// Does a system call; what it returns, which is also put in place of its number.
-    fn htif_call(&mut self, at: u64) -> u64 {
-        let mut arguments = [0; htif::CALL_SIZE];
-        let printed =
-            self.mem.read_slice(&mut arguments, GuestAddress(at)).ok().and_then(|()| htif::printed(&arguments));
-        let mut result = u64::MAX;
-        if let Some((address, len)) = printed {
-            let mut text = vec![0; len as usize];
-            if self.mem.read_slice(&mut text, GuestAddress(address)).is_ok() {
-                self.serial.write(&text);
-                result = len;
-            }
-        }
-        let _ = self.mem.write_obj(result.to_le(), GuestAddress(at));
-        1
     }
 }
 

@@ -1,6 +1,7 @@
 //! The board's state as data.
 
-use super::{CONTEXTS, Htif, SERIAL, Virt, VirtEvent};
+use super::htif::Port;
+use super::{CONTEXTS, SERIAL, Virt, VirtEvent};
 use crate::StateError;
 use crate::clint::Clint;
 use crate::goldfish_rtc::GoldfishRtc;
@@ -21,7 +22,7 @@ pub(super) struct Devices {
     pub(super) plic: Plic,
     pub(super) uart: Uart,
     pub(super) rtc: GoldfishRtc,
-    pub(super) htif: Option<Htif>,
+    pub(super) htif: Port,
     pub(super) event: Option<VirtEvent>,
 }
 
@@ -70,6 +71,7 @@ impl Virt {
         }
         for (what, well_formed) in [
             ("serial port", devices.uart.is_well_formed()),
+            ("host-target interface", devices.htif.is_well_formed()),
             ("interrupt controller", devices.plic.is_well_formed(CONTEXTS * harts)),
         ] {
             if !well_formed {

@@ -38,8 +38,12 @@ fn mem() -> Dma {
 }
 
 fn board(harts: usize) -> (Virt, Sink, Dma) {
+    model(VirtModel::Virt, harts)
+}
+
+fn model(model: VirtModel, harts: usize) -> (Virt, Sink, Dma) {
     let (sink, mem) = (Sink::default(), mem());
-    let config = VirtConfig { harts, unix_time_at_power_on: 1_700_000_000, modern_virtio: true };
+    let config = VirtConfig { model, harts, unix_time_at_power_on: 1_700_000_000, modern_virtio: true };
     (Virt::new(&config, Box::new(sink.clone()), mem.clone()), sink, mem)
 }
 
@@ -65,10 +69,10 @@ fn regions_are_apart_and_exist() {
         assert!(pair[0].base + pair[0].size <= pair[1].base, "{pair:x?}");
     }
     for region in &all {
-        assert!(Virt::exists(region.base, 8) && Virt::exists(region.base + region.size - 1, 1));
-        assert!(!Virt::exists(region.base + region.size - 1, 2), "{region:x?}");
+        assert!(Virt::exists(VirtModel::Virt, region.base, 8) && Virt::exists(VirtModel::Virt, region.base + region.size - 1, 1));
+        assert!(!Virt::exists(VirtModel::Virt, region.base + region.size - 1, 2), "{region:x?}");
     }
-    assert!(!Virt::exists(0, 1) && !Virt::exists(RAM_BASE, 1) && !Virt::exists(u64::MAX, 8));
+    assert!(!Virt::exists(VirtModel::Virt, 0, 1) && !Virt::exists(VirtModel::Virt, RAM_BASE, 1) && !Virt::exists(VirtModel::Virt, u64::MAX, 8));
 }
 
 #[test]
@@ -197,6 +201,49 @@ fn host_target_interface_prints_and_ends() {
     assert_eq!(v.take_event(), Some(VirtEvent::PowerOff));
     v.set_htif(Some(Htif { tohost: 0, fromhost: None }));
     v.advance(8 * MS);
+}
+
+#[test]
+fn spike_has_a_console_by_registers_of_the_interface() {
+    let (mut v, sink, mem) = model(VirtModel::Spike, 1);
+    let (fromhost, tohost) = (HTIF.base, HTIF.base + 8);
+    for gone in [UART, PLIC, TEST, RTC, VIRTIO] {
+        assert!(!Virt::exists(VirtModel::Spike, gone.base, 4), "{gone:?}");
+    }
+    assert!(Virt::exists(VirtModel::Spike, tohost, 8) && Virt::exists(VirtModel::Spike, CLINT.base, 4));
+    assert!(!Virt::exists(VirtModel::Virt, tohost, 8));
+    assert_eq!((v.free_slot(&[]), v.next_deadline()), (None, None), "nothing is looked at from time to time");
+    v.mmio_write(0, tohost, 8, 0x0101_0000_0000_0041);
+    assert_eq!((v.mmio_read(0, tohost, 8), v.mmio_read(0, fromhost, 8)), (0, 0x0101_0000_0000_0001));
+    // In halves: the upper one asks.
+    write(&mut v, tohost, 0x42);
+    write(&mut v, tohost + 4, 0x0101_0000);
+    assert_eq!((*sink.0.lock().unwrap()).as_slice(), b"AB");
+    assert_eq!(v.mmio_read(0, fromhost + 4, 4), 0x0101_0000);
+    // A character is given when it was asked for, it has come, and the answer before was taken.
+    v.mmio_write(0, tohost, 8, 0x0100_0000_0000_0000);
+    assert_eq!((v.serial_receive(0, &[7; 100]), v.serial_room()), (64, 0));
+    assert_eq!(v.mmio_read(0, fromhost, 8), 0x0101_0000_0000_0001);
+    v.mmio_write(0, fromhost, 8, 0);
+    assert_eq!((v.mmio_read(0, fromhost, 8), v.serial_room()), (0x0100_0000_0000_0107, 1));
+    v.mmio_write(0, fromhost, 8, 0);
+    assert_eq!(v.mmio_read(0, fromhost, 8), 0, "asked once");
+    v.mmio_write(0, tohost, 8, 5 << 1 | 1);
+    assert_eq!(v.take_event(), Some(VirtEvent::Exit(5)));
+    // A program that has words of its own has its console there.
+    let words = Htif { tohost: RAM_BASE, fromhost: Some(RAM_BASE + 8) };
+    v.set_htif(Some(words));
+    v.reset(0);
+    mem.write_obj(0x0100_0000_0000_0000u64, GuestAddress(words.tohost)).unwrap();
+    v.advance(MS);
+    v.serial_receive(MS, b"x");
+    assert_eq!(mem.read_obj::<u64>(GuestAddress(RAM_BASE + 8)).unwrap(), 0x0100_0000_0000_0178);
+    for offset in 0..64 {
+        for size in [1, 2, 4, 8] {
+            v.mmio_write(0, HTIF.base + offset, size, u64::MAX);
+            v.mmio_read(0, HTIF.base + offset, size);
+        }
+    }
 }
 
 #[test]

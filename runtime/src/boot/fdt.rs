@@ -1,15 +1,19 @@
-//! The device tree of the RISC-V `virt` board (Devicetree Specification 0.4; the bindings named by each `compatible`), with the
+//! The device trees of the RISC-V boards `virt` and `spike` (Devicetree Specification 0.4; the bindings named by each `compatible`), with the
 //! nodes in the places where QEMU has them.
 
 use mimus_hw::virt::{
-    CLINT, LAST_IRQ, PLIC, RAM_BASE, RTC, RTC_IRQ, Region, TEST, TEST_PASS, TEST_RESET, TIME_HZ, UART, UART_IRQ,
-    VIRTIO, VIRTIO_IRQ, VIRTIO_SLOTS,
+    CLINT, HTIF, LAST_IRQ, PLIC, RAM_BASE, RTC, RTC_IRQ, Region, TEST, TEST_PASS, TEST_RESET, TIME_HZ, UART, UART_IRQ,
+    VIRTIO, VIRTIO_IRQ, VIRTIO_SLOTS, VirtModel,
 };
 use vm_fdt::{Error, FdtWriter};
 
 /// What of a board its device tree depends on.
 #[derive(Clone, Debug)]
 pub struct TreeConfig<'a> {
+    /// Which board.
+    pub model: VirtModel,
+    /// The program has words of its own for the host-target interface, instead of the registers of the board `spike`.
+    pub own_htif: bool,
     /// RAM in bytes, from [`RAM_BASE`] on.
     pub ram_size: u64,
     /// Number of harts.
@@ -50,20 +54,17 @@ const UART_CLOCK: u32 = 3_686_400;
 /// What cannot be put into a tree, such as a NUL in the command line.
 pub fn device_tree(config: &TreeConfig) -> Result<Vec<u8>, Error> {
     let mut tree = Tree(FdtWriter::new()?);
+    let (compatible, model) = match config.model {
+        VirtModel::Virt => ("riscv-virtio", "riscv-virtio,qemu"),
+        VirtModel::Spike => ("ucbbar,spike-bare-dev", "ucbbar,spike-bare,qemu"),
+    };
     tree.node("", |tree| {
         tree.cells(2, 2)?;
-        tree.0.property_string("compatible", "riscv-virtio")?;
-        tree.0.property_string("model", "riscv-virtio,qemu")?;
+        tree.0.property_string("compatible", compatible)?;
+        tree.0.property_string("model", model)?;
         tree.chosen(config)?;
-        for (name, compatible, value) in
-            [("poweroff", "syscon-poweroff", TEST_PASS), ("reboot", "syscon-reboot", TEST_RESET)]
-        {
-            tree.node(name, |tree| {
-                tree.0.property_string("compatible", compatible)?;
-                tree.0.property_u32("regmap", TEST_PHANDLE)?;
-                tree.0.property_u32("offset", 0)?;
-                tree.0.property_u32("value", value)
-            })?;
+        if config.model == VirtModel::Virt {
+            tree.finisher()?;
         }
         tree.node(&format!("memory@{RAM_BASE:x}"), |tree| {
             tree.0.property_string("device_type", "memory")?;
@@ -74,8 +75,15 @@ pub fn device_tree(config: &TreeConfig) -> Result<Vec<u8>, Error> {
             tree.cells(2, 2)?;
             tree.0.property_string("compatible", "simple-bus")?;
             tree.0.property_null("ranges")?;
-            tree.devices(config)
-        })
+            if config.model == VirtModel::Virt {
+                tree.devices(config)?;
+            }
+            tree.clint(config)
+        })?;
+        match config.model {
+            VirtModel::Virt => Ok(()),
+            VirtModel::Spike => tree.htif(config),
+        }
     })?;
     tree.0.finish()
 }
@@ -111,8 +119,33 @@ impl Tree {
                 tree.0.property_u64("linux,initrd-start", start)?;
                 tree.0.property_u64("linux,initrd-end", end)?;
             }
+            if config.model == VirtModel::Spike {
+                return tree.0.property_string("stdout-path", "/htif");
+            }
             tree.0.property_string("stdout-path", &format!("/soc/serial@{:x}", UART.base))?;
             tree.0.property("rng-seed", &config.rng_seed)
+        })
+    }
+
+    /// How to switch the board off and reset it.
+    fn finisher(&mut self) -> Result<(), Error> {
+        for (name, compatible, value) in
+            [("poweroff", "syscon-poweroff", TEST_PASS), ("reboot", "syscon-reboot", TEST_RESET)]
+        {
+            self.node(name, |tree| {
+                tree.0.property_string("compatible", compatible)?;
+                tree.0.property_u32("regmap", TEST_PHANDLE)?;
+                tree.0.property_u32("offset", 0)?;
+                tree.0.property_u32("value", value)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn htif(&mut self, config: &TreeConfig) -> Result<(), Error> {
+        self.node("htif", |tree| {
+            tree.0.property_string("compatible", "ucb,htif0")?;
+            if config.own_htif { Ok(()) } else { tree.reg(HTIF) }
         })
     }
 
@@ -196,10 +229,6 @@ impl Tree {
             let region = Region { base: VIRTIO.base + u64::from(slot) * VIRTIO.size, ..VIRTIO };
             self.device("virtio_mmio", "virtio,mmio", region, VIRTIO_IRQ + slot)?;
         }
-        let lines = |numbers: [u32; 2]| {
-            let line = move |hart| numbers.into_iter().flat_map(move |number| [interrupts(hart), number]);
-            (0..config.harts).flat_map(line).collect::<Vec<u32>>()
-        };
         self.node(&format!("plic@{:x}", PLIC.base), |tree| {
             tree.strings("compatible", &["sifive,plic-1.0.0", "riscv,plic0"])?;
             tree.reg(PLIC)?;
@@ -207,15 +236,24 @@ impl Tree {
             tree.0.property_u32("#address-cells", 0)?;
             tree.0.property_u32("#interrupt-cells", 1)?;
             tree.0.property_u32("riscv,ndev", LAST_IRQ)?;
-            tree.0.property_array_u32("interrupts-extended", &lines([EXTERNAL_M, EXTERNAL_S]))?;
+            tree.0.property_array_u32("interrupts-extended", &lines(config, [EXTERNAL_M, EXTERNAL_S]))?;
             tree.0.property_phandle(PLIC_PHANDLE)
-        })?;
+        })
+    }
+
+    fn clint(&mut self, config: &TreeConfig) -> Result<(), Error> {
         self.node(&format!("clint@{:x}", CLINT.base), |tree| {
             tree.strings("compatible", &["sifive,clint0", "riscv,clint0"])?;
             tree.reg(CLINT)?;
-            tree.0.property_array_u32("interrupts-extended", &lines([SOFTWARE, TIMER]))
+            tree.0.property_array_u32("interrupts-extended", &lines(config, [SOFTWARE, TIMER]))
         })
     }
+}
+
+/// Interrupts of these numbers at each hart.
+fn lines(config: &TreeConfig, numbers: [u32; 2]) -> Vec<u32> {
+    let line = |hart| numbers.into_iter().flat_map(move |number| [interrupts(hart), number]);
+    (0..config.harts).flat_map(line).collect()
 }
 
 /// The phandle of a hart's interrupt controller.
@@ -277,6 +315,8 @@ mod tests {
 
     fn config() -> TreeConfig<'static> {
         TreeConfig {
+            model: VirtModel::Virt,
+            own_htif: false,
             ram_size: 512 << 20,
             harts: 2,
             extensions: &["i", "m", "a", "c", "zicboz", "sstc"],
@@ -341,6 +381,20 @@ mod tests {
         let blob = device_tree(&config()).unwrap();
         let find = |name: &[u8]| blob.windows(name.len()).position(|window| window == name).unwrap();
         assert!(find(b"virtio_mmio@10008000") < find(b"virtio_mmio@10001000"));
+    }
+
+    #[test]
+    fn spike_has_timers_and_the_interface() {
+        let spike = TreeConfig { model: VirtModel::Spike, ..config() };
+        let tree = parse(&device_tree(&spike).unwrap());
+        assert_eq!(tree["/compatible"], b"ucbbar,spike-bare-dev\0");
+        assert_eq!(tree["/chosen/stdout-path"], b"/htif\0");
+        assert_eq!(tree["/htif/compatible"], b"ucb,htif0\0");
+        assert_eq!(tree["/htif/reg"], cells(&[0, 0x100_0000, 0, 0x1000]));
+        assert_eq!(tree["/soc/clint@2000000/interrupts-extended"], cells(&[4, 3, 4, 7, 6, 3, 6, 7]));
+        assert!(!tree.keys().any(|key| ["plic", "serial", "virtio", "poweroff", "rtc"].iter().any(|gone| key.contains(gone))));
+        let own = parse(&device_tree(&TreeConfig { own_htif: true, ..spike }).unwrap());
+        assert!(!own.contains_key("/htif/reg"), "where the program's words are is in the program");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! a state or in an error that names the file and the reason.
 
 mod bios_data;
+mod chosen;
 mod elf;
 mod fdt;
 mod image;
@@ -140,6 +141,14 @@ pub enum BootError {
     /// The option ROM that loads the kernel cannot be made.
     #[error("cannot make the option ROM that loads the kernel")]
     Rom(#[from] IcedError),
+    /// The device tree cannot be written for the user.
+    #[error("-machine dumpdtb: cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// RAM is too small.
     #[error("no room for the {0} in RAM; give the guest more")]
     NoRoom(&'static str),

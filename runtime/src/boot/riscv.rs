@@ -1,4 +1,4 @@
-//! Loads firmware and kernel of the RISC-V `virt` board.
+//! Loads firmware and kernel of the RISC-V boards.
 //!
 //! The reset ROM tells the firmware by a `fw_dynamic_info` structure where the kernel is (OpenSBI, docs/firmware/fw_dynamic.md
 //! and include/sbi/fw_dynamic.h); without firmware it jumps to the kernel in machine mode. Either gets the hart's number in a0
@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::BootError;
 use super::elf::{self, Elf, RISCV};
+use super::chosen::with_chosen;
 use super::fdt::{TreeConfig, device_tree};
 use super::image::{Image, le_u32, le_u64};
 use super::layout::Space;
@@ -32,6 +33,8 @@ pub const DEFAULT_BIOS: &[&str] = &[
 const ALIGN: u64 = 2 << 20;
 /// Room that firmware may add to the device tree, in bytes.
 const TREE_SLACK: u64 = 16 << 10;
+/// The largest device tree that is read from a file, in bytes, which is the largest that QEMU reads.
+const TREE_LIMIT: u64 = 1 << 20;
 /// The device tree and the initrd stay below this, for kernels that map no more at first.
 const LIMIT: u64 = RAM_BASE + (2 << 30);
 
@@ -63,6 +66,10 @@ pub struct RiscvBoot<'a> {
     pub initrd: Option<&'a Path>,
     /// The board, but for where the initrd is.
     pub tree: TreeConfig<'a>,
+    /// A file with a device tree that takes the place of the board's own.
+    pub dtb: Option<&'a Path>,
+    /// Where the tree is written for the user.
+    pub dump: Option<&'a Path>,
 }
 
 /// Where the hart starts, and what of the program concerns the board.
@@ -108,13 +115,30 @@ pub fn load_riscv(mem: &GuestMemoryMmap<()>, boot: &RiscvBoot) -> Result<RiscvSt
     let floor = kernel.map_or(floor, |loaded| loaded.end);
     let first = loader::load(mem, &mut loader.space, boot.pieces, RISCV)?;
     let initrd = boot.initrd.map(|path| loader.initrd(path, floor)).transpose()?;
-    let tree = device_tree(&TreeConfig { initrd, ..boot.tree.clone() }).map_err(BootError::DeviceTree)?;
+    let config = TreeConfig { initrd, own_htif: loader.htif.is_some(), ..boot.tree.clone() };
+    let tree = match boot.dtb {
+        Some(path) => user_tree(path, &config)?,
+        None => device_tree(&config).map_err(BootError::DeviceTree)?,
+    };
+    if let Some(path) = boot.dump {
+        std::fs::write(path, &tree).map_err(|source| BootError::Write { path: path.into(), source })?;
+    }
     let tree = loader.put(&tree, floor, TREE_SLACK, "device tree")?;
 
     // Without any of them, what a piece has put at the beginning of RAM.
     let start = firmware.or(kernel).map_or(RAM_BASE, |loaded| loaded.entry);
     mem.write_slice(&rom(start, tree, kernel.map_or(0, |loaded| loaded.entry)), GuestAddress(ROM.0))?;
     Ok(RiscvStart { pc: first.unwrap_or(ROM.0), htif: loader.htif })
+}
+
+/// The tree in a file, with the kernel's command line and the initrd if the user has named any.
+fn user_tree(path: &Path, config: &TreeConfig) -> Result<Vec<u8>, BootError> {
+    let image = Image::open("device tree", path)?;
+    if image.len > TREE_LIMIT {
+        return Err(image.error(format!("{} bytes are more than {TREE_LIMIT}", image.len)));
+    }
+    let blob = image.bytes(0, image.len)?;
+    with_chosen(&blob, config).map_err(|reason| image.error(reason))
 }
 
 /// The reset ROM's contents: code, and the words that it loads.

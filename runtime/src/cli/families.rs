@@ -214,6 +214,10 @@ pub(super) const MACHINE: Family = Family {
     ],
 };
 
+/// Keys of RISC-V machines.
+const DTB: Key = key("dtb", Kind::Text("a file name"), "the device tree instead of the board's own, as -dtb");
+const DUMP_DTB: Key = key("dumpdtb", Kind::Text("a file name"), "write the device tree there, and run nothing");
+
 /// `-machine`, `-M` of RISC-V.
 pub(super) const MACHINE_RISCV: Family = Family {
     option: "-machine",
@@ -232,12 +236,12 @@ pub(super) const MACHINE_RISCV: Family = Family {
                 always("acpi", "off"),
                 always("aia", "none"),
                 always("usb", "off"),
-                key_later("aia-guests"),
+                accepted("aia-guests"),
                 key_later("append"),
                 key_later("boot"),
-                key_later("dtb"),
+                DTB,
                 key("dump-guest-core", Kind::Word(&["on", "off"]), "guest RAM is in core dumps, default off"),
-                key_later("dumpdtb"),
+                DUMP_DTB,
                 key_later("firmware"),
                 accepted("graphics"),
                 key_later("initrd"),
@@ -249,10 +253,21 @@ pub(super) const MACHINE_RISCV: Family = Family {
                 key_later("smp"),
             ],
         ),
+        yes(
+            "spike",
+            "RISC-V board with timers and the host-target interface",
+            &[
+                key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
+                DTB,
+                key("dump-guest-core", Kind::Word(&["on", "off"]), "guest RAM is in core dumps, default off"),
+                DUMP_DTB,
+                accepted("graphics"),
+                accepted("mem-merge"),
+            ],
+        ),
         Choice { name: "pc", help: "", offer: Offer::Instead("a machine of x86_64: use -arch x86_64") },
         later("virt*"),
         lacks("sifive_*", &subjects::BOARDS),
-        lacks("spike", &subjects::BOARDS),
         lacks("microchip-icicle-kit", &subjects::BOARDS),
         lacks("opentitan", &subjects::BOARDS),
         lacks("shakti_c", &subjects::BOARDS),

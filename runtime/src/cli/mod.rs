@@ -355,7 +355,7 @@ fn machine(
     objects: &objects::Objects,
     config: &mut Config,
 ) -> Result<Option<String>, Stop> {
-    let mut accel = None;
+    let (mut accel, mut name) = (None, name);
     for value in given.all("machine") {
         let text = utf8("machine", value)?;
         let (chosen, values) = choose(family, text, Some(name))?;
@@ -363,6 +363,10 @@ fn machine(
         if chosen != name || text.split(',').next() == Some(name) {
             config.settings.no_machine = chosen == "none";
         }
+        if chosen != "none" {
+            name = chosen;
+        }
+        riscv::machine(chosen, &values, config);
         if let Some(id) = values.text("memory-backend") {
             let size = objects.check("-machine", "memory-backend", id, "memory-backend-")?;
             config.ram_size = size.unwrap_or(config.ram_size);
@@ -461,6 +465,9 @@ fn check_ids(config: &Config) -> Result<(), CliError> {
 
 /// Checks that there is room for another virtio device.
 fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError> {
+    if config.machine == MachineKind::Spike {
+        return Err(CliError::new(option, "the machine spike has no place for devices: use -machine virt"));
+    }
     if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
         return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")));
     }

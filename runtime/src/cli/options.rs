@@ -137,10 +137,11 @@ pub(super) const OPTIONS: &[Opt] = &[
         "kernel",
         "FILE",
         Boot,
-        "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry; on RISC-V Linux Image or ELF",
+        "kernel image: Linux bzImage, multiboot, or ELF with a PVH entry; on RISC-V ELF, a Linux Image or any flat binary",
     ),
     once("initrd", "FILE", Boot, "initial RAM disk; a multiboot kernel's modules, with arguments: -initrd \"a x=1,b\""),
     free_text(once("append", "TEXT", Boot, "kernel command line")),
+    once("dtb", "FILE", Boot, "device tree of a RISC-V machine, instead of its own"),
     once(
         "bios",
         "FILE",
@@ -376,7 +377,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     // Network, character devices, TPM.
     lacks("tpmdev", &subjects::TPM),
     // Boot.
-    later("dtb"),
     // Debugging and the rest.
     later("chroot"),
     flag("daemonize", General, "go on in the background once the machine is set up"),

@@ -158,6 +158,12 @@ const VIRT: &[BoardDevice] = &[
     (Place::On(ROOT), "serial-mm", &[], "mmio 0000000010000000/0000000000000100"),
 ];
 
+/// And those of the board `spike`.
+const SPIKE: &[BoardDevice] = &[
+    (Place::On(ROOT), "riscv.aclint.swi", &[], "mmio 0000000002000000/0000000000004000"),
+    (Place::On(ROOT), "riscv.aclint.mtimer", &[], "mmio 0000000002004000/0000000000008000"),
+];
+
 impl Inventory {
     /// A PC without what the configuration adds.
     pub fn pc() -> Inventory {
@@ -167,6 +173,11 @@ impl Inventory {
     /// The RISC-V board, the same.
     pub fn virt() -> Inventory {
         Inventory::board(VIRT)
+    }
+
+    /// The board `spike`, the same.
+    pub fn spike() -> Inventory {
+        Inventory::board(SPIKE)
     }
 
     fn board(rows: &[BoardDevice]) -> Inventory {

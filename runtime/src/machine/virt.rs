@@ -1,4 +1,4 @@
-//! The RISC-V board.
+//! The RISC-V boards.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::virtio::{Entropy, Virtio};
+use mimus_hw::virt::VirtModel;
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
@@ -17,7 +18,7 @@ use super::virtio::{self, Access, HostEntropy, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::clock::{Alarm, Clock};
-use crate::config::{self, Config};
+use crate::config::{self, Config, MachineKind};
 use crate::kick::Kicker;
 use crate::log;
 use crate::vcpu::Vcpu;
@@ -98,7 +99,7 @@ impl Devices {
 }
 
 /// The hart's way to the devices.
-struct VirtBus(Arc<Devices>);
+struct VirtBus(Arc<Devices>, VirtModel);
 
 impl MmioBus for VirtBus {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
@@ -125,7 +126,7 @@ impl Bus for VirtBus {
     }
 
     fn exists(&mut self, gpa: u64, size: u8) -> bool {
-        Virt::exists(gpa, size)
+        Virt::exists(self.1, gpa, size)
     }
 }
 
@@ -138,6 +139,18 @@ struct Slot {
 impl Access for Slot {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         self.devices.access(|virt, _| virt.virtio(self.slot, f)).unwrap_or_default()
+    }
+}
+
+/// Which board a configuration is of.
+fn model(config: &Config) -> VirtModel {
+    if config.machine == MachineKind::Spike { VirtModel::Spike } else { VirtModel::Virt }
+}
+
+fn inventory(config: &Config) -> Inventory {
+    match model(config) {
+        VirtModel::Virt => Inventory::virt(),
+        VirtModel::Spike => Inventory::spike(),
     }
 }
 
@@ -161,12 +174,13 @@ impl Board for VirtBoard {
         let mem = parts.dma();
         let (serial, typed) = parts.open("-serial", &config.serial)?;
         let board = VirtConfig {
+            model: model(config),
             harts: config.smp.into(),
             unix_time_at_power_on: config.settings.rtc.seconds(),
             modern_virtio: config.riscv.modern_virtio,
         };
         let mut virt = Virt::new(&board, serial, mem);
-        let (mut unstarted, mut inventory) = (Vec::new(), Inventory::virt());
+        let (mut unstarted, mut inventory) = (Vec::new(), inventory(config));
         let kept: Vec<usize> = config.virtio.iter().filter_map(|device| device.plug().slot).map(usize::from).collect();
         for device in &config.virtio {
             let (made, host) = virtio::make(parts, device)?;
@@ -195,7 +209,7 @@ impl Board for VirtBoard {
         let deliver = move |bytes: &[u8]| serial.access(|virt, now| virt.serial_receive(now, bytes));
         started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
-        let bus = Box::new(VirtBus(devices.clone()));
+        let bus = Box::new(VirtBus(devices.clone(), model(config)));
         let (rom, size) = boot::ROM;
         for page in (rom..rom + size).step_by(PAGE_SIZE as usize) {
             // Neither harts nor devices write it; loading does, which goes past this.
@@ -219,6 +233,8 @@ impl Board for VirtBoard {
         let mut rng_seed = [0; 32];
         HostEntropy.fill(&mut rng_seed);
         let tree = TreeConfig {
+            model: model(config),
+            own_htif: false,
             ram_size: config.ram_size,
             harts: config.smp.into(),
             extensions: EXTENSIONS,
@@ -229,7 +245,8 @@ impl Board for VirtBoard {
             rng_seed,
         };
         let (kernel, initrd) = (config.kernel.as_deref(), config.initrd.as_deref());
-        let boot = RiscvBoot { bios, kernel, pieces: &config.pieces, initrd, tree };
+        let (dtb, dump) = (config.riscv.dtb.as_deref(), config.riscv.dump_dtb.as_deref());
+        let boot = RiscvBoot { bios, kernel, pieces: &config.pieces, initrd, tree, dtb, dump };
         let start = boot::load_riscv(cpu.mmu.ram.memory(), &boot)?;
         self.devices.lock().set_htif(start.htif);
         cpu.features.reset_pc = start.pc;

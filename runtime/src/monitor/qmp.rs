@@ -195,7 +195,7 @@ fn query_target(machine: &mut dyn Controlled, _: &Map<String, Value>) -> Result<
 fn arch(machine: &dyn Controlled) -> &'static str {
     match machine.config().machine {
         MachineKind::Pc => "x86_64",
-        MachineKind::Virt => "riscv64",
+        MachineKind::Virt | MachineKind::Spike => "riscv64",
     }
 }
 

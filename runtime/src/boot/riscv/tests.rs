@@ -2,6 +2,7 @@ use std::fs;
 
 use super::*;
 use crate::config::PieceContent;
+use mimus_hw::virt::VirtModel;
 
 const MIB: u64 = 1 << 20;
 
@@ -25,6 +26,8 @@ impl Drop for TempFile {
 
 fn tree(ram_size: u64) -> TreeConfig<'static> {
     TreeConfig {
+        model: VirtModel::Virt,
+        own_htif: false,
         ram_size,
         harts: 1,
         extensions: &["i"],
@@ -41,7 +44,7 @@ fn ram(size: u64) -> GuestMemoryMmap<()> {
 }
 
 fn boot<'a>(bios: Bios<'a>, kernel: &'a Path, ram_size: u64) -> RiscvBoot<'a> {
-    RiscvBoot { bios, kernel: Some(kernel), pieces: &[], initrd: None, tree: tree(ram_size) }
+    RiscvBoot { bios, kernel: Some(kernel), pieces: &[], initrd: None, tree: tree(ram_size), dtb: None, dump: None }
 }
 
 fn quad(mem: &GuestMemoryMmap<()>, at: u64) -> u64 {
@@ -241,6 +244,31 @@ fn pieces_are_put_beside_the_rest() {
     ] {
         let message = message(piece);
         assert!(message.contains(expected), "{message:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn a_tree_of_the_users_takes_the_place_of_the_boards() {
+    let kernel = TempFile::new("dtb-kernel", b"anything");
+    let dumped = TempFile::new("dumped", b"");
+    let mem = ram(8 * MIB);
+    let boot = RiscvBoot { dump: Some(&dumped.0), ..boot(Bios::None, &kernel.0, 8 * MIB) };
+    load_riscv(&mem, &boot).unwrap();
+    let own = fs::read(&dumped.0).unwrap();
+    assert_eq!(own[..4], [0xd0, 0x0d, 0xfe, 0xed]);
+    let again = TempFile::new("again", b"");
+    let quiet = TreeConfig { bootargs: "", ..boot.tree.clone() };
+    load_riscv(&mem, &RiscvBoot { dtb: Some(&dumped.0), dump: Some(&again.0), tree: quiet.clone(), ..boot.clone() }).unwrap();
+    assert_eq!(fs::read(&again.0).unwrap(), own, "as it is, where nothing is said of kernel and initrd");
+    let other = TreeConfig { bootargs: "other words", ..boot.tree.clone() };
+    load_riscv(&mem, &RiscvBoot { dtb: Some(&dumped.0), dump: Some(&again.0), tree: other, ..boot.clone() }).unwrap();
+    let changed = fs::read(&again.0).unwrap();
+    let has = |blob: &[u8], text: &[u8]| blob.windows(text.len()).any(|window| window == text);
+    assert!(has(&changed, b"other words\0") && has(&own, b"quiet\0") && !has(&changed, b"quiet\0"));
+    for (blob, expected) in [(&own[..39], "no device tree"), (b"hello".as_slice(), "no device tree"), (&own[..200], "truncated")] {
+        let bad = TempFile::new("bad-dtb", blob);
+        let error = load_riscv(&mem, &RiscvBoot { dtb: Some(&bad.0), tree: quiet.clone(), ..boot.clone() }).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
     }
 }
 

@@ -42,3 +42,16 @@ fn slots_and_their_registers() {
     refused("-arch riscv64 -global virtio-mmio.force-legacy=maybe");
     refused("-global virtio-mmio.force-legacy=false");
 }
+
+#[test]
+fn boards_and_their_trees() {
+    let config = config_of("-arch riscv64 -M spike,dumpdtb=/d");
+    assert_eq!((config.machine, config.riscv.dump_dtb), (MachineKind::Spike, Some("/d".into())));
+    let config = config_of("-arch riscv64 -M spike -machine dtb=/a");
+    assert_eq!((config.machine, config.riscv.dtb), (MachineKind::Spike, Some("/a".into())));
+    let config = config_of("-arch riscv64 -M virt,dtb=/a");
+    assert_eq!((config.machine, config.riscv.dtb), (MachineKind::Virt, Some("/a".into())));
+    assert_eq!(config_of("-arch riscv64 -dtb /b").riscv.dtb, Some("/b".into()));
+    assert_eq!(refused("-dtb /b"), "-dtb: this machine has no device tree");
+    assert!(refused("-arch riscv64 -M spike -device virtio-rng-device").contains("the machine spike has no place"));
+}

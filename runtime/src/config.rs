@@ -23,7 +23,7 @@ pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{Groups, OnSigterm, Process, RunAs, Sandbox};
-pub use riscv::RiscvConfig;
+pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).

@@ -15,6 +15,7 @@ use super::float;
 use super::helpers;
 use super::mode::Mode;
 use super::paging::{access_fault, satp};
+use super::semihost::Semihosting;
 use super::state::{State, envcfg, mstatus, privilege};
 use super::trap::{Pending, Trap, TrapCode, cause};
 use crate::context::{Contexts, Place};
@@ -86,6 +87,8 @@ pub struct Cpu {
     pub features: Features,
     /// Traps taken.
     pub traps: TrapCounts,
+    /// Calls to the host, if a program may make them.
+    pub semihosting: Option<Semihosting>,
 }
 
 /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
@@ -137,6 +140,7 @@ impl Cpu {
             jump_caches: Box::default(),
             features,
             traps: TrapCounts::default(),
+            semihosting: None,
         });
         cpu.header.watches = cpu.mmu.ram.watches();
         cpu.reset();
@@ -238,7 +242,7 @@ impl Cpu {
 
     /// Reads `size` (1, 2, 4, 8) bytes with the privilege of loads; with `for_write`, as the first half of a store.
     #[inline(always)]
-    fn load_one(&mut self, addr: u64, size: u8, for_write: bool) -> Result<u64> {
+    pub(crate) fn load_one(&mut self, addr: u64, size: u8, for_write: bool) -> Result<u64> {
         let mut port = Port { bus: &mut *self.bus, missing: false };
         match self.mmu.read(&self.state, &mut port, self.bank, addr, size, for_write) {
             Ok(value) if !port.missing => Ok(value),
@@ -251,7 +255,7 @@ impl Cpu {
     }
 
     #[inline(always)]
-    fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
+    pub(crate) fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
         let mut port = Port { bus: &mut *self.bus, missing: false };
         let policy = if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write };
         let result = self.mmu.write(&self.state, &mut port, self.bank, (addr, size, value), policy);

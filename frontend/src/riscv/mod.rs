@@ -43,6 +43,7 @@ pub mod mode;
 pub mod paging;
 mod pmp;
 mod saved;
+pub mod semihost;
 pub mod state;
 pub mod trap;
 

@@ -189,7 +189,7 @@ impl Cpu {
     }
 
     /// The instruction at the program counter, of 4 bytes, has been executed.
-    fn executed(&mut self) {
+    pub(crate) fn executed(&mut self) {
         self.state.pc = self.state.pc.wrapping_add(4);
         if self.mode.counts() {
             self.state.instret = self.state.instret.wrapping_add(1);
@@ -199,6 +199,7 @@ impl Cpu {
     /// Does what is pending of the instruction at the program counter.
     pub fn deliver_pending(&mut self) {
         match self.pending.take() {
+            Some(Pending::Trap(trap)) if trap.cause == cause::BREAKPOINT && self.semihost() => {}
             Some(Pending::Trap(trap)) => self.enter_trap(trap, false),
             Some(Pending::FailedStore { rd }) => {
                 self.state.set_x(rd, 1);

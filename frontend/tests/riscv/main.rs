@@ -8,4 +8,5 @@ mod hart;
 mod integer;
 mod paging;
 mod saved;
+mod semihost;
 mod traps;

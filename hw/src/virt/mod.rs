@@ -356,6 +356,11 @@ impl Virt {
         self.devices.event.take()
     }
 
+    /// Ends the run with this exit code, as the test finisher does.
+    pub fn end(&mut self, code: u8) {
+        self.devices.request(if code == 0 { VirtEvent::PowerOff } else { VirtEvent::Exit(code) });
+    }
+
     /// The reset line: every device as at power-on, but for the clock.
     pub fn reset(&mut self, now: u64) {
         self.set_now(now);

@@ -69,10 +69,17 @@ fn regions_are_apart_and_exist() {
         assert!(pair[0].base + pair[0].size <= pair[1].base, "{pair:x?}");
     }
     for region in &all {
-        assert!(Virt::exists(VirtModel::Virt, region.base, 8) && Virt::exists(VirtModel::Virt, region.base + region.size - 1, 1));
+        assert!(
+            Virt::exists(VirtModel::Virt, region.base, 8)
+                && Virt::exists(VirtModel::Virt, region.base + region.size - 1, 1)
+        );
         assert!(!Virt::exists(VirtModel::Virt, region.base + region.size - 1, 2), "{region:x?}");
     }
-    assert!(!Virt::exists(VirtModel::Virt, 0, 1) && !Virt::exists(VirtModel::Virt, RAM_BASE, 1) && !Virt::exists(VirtModel::Virt, u64::MAX, 8));
+    assert!(
+        !Virt::exists(VirtModel::Virt, 0, 1)
+            && !Virt::exists(VirtModel::Virt, RAM_BASE, 1)
+            && !Virt::exists(VirtModel::Virt, u64::MAX, 8)
+    );
 }
 
 #[test]

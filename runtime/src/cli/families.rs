@@ -275,31 +275,6 @@ pub(super) const MACHINE_RISCV: Family = Family {
     ],
 };
 
-/// `-cpu` of RISC-V.
-pub(super) const CPU_RISCV: Family = Family {
-    option: "-cpu",
-    noun: "a CPU model",
-    implied: "model",
-    heading: "Available CPUs:",
-    unlisted: Some("CPU properties"),
-    common: &[],
-    choices: &[
-        yes("max", "every feature that mimus implements (default)", &[]),
-        yes("rv64", "the same", &[]),
-        later("host"),
-        later("base"),
-        later("any"),
-        later("rv32"),
-        later("rv64*"),
-        later("rva*"),
-        later("sifive-*"),
-        later("shakti-c"),
-        later("thead-*"),
-        later("veyron-*"),
-        later("x-rv128"),
-    ],
-};
-
 /// Keys of all devices, and of those on the PCI bus.
 const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
 const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");

@@ -40,7 +40,7 @@ const ACCEPTED: &[(&str, &str, &[&str])] = &[
     ("mc146818rtc", "lost_tick_policy", &["delay", "discard", "slew"]),
     ("migration", "*", &[]),
     ("virtio-blk-pci", "scsi", &["off"]),
-    ("virtio-mmio", "force-legacy", &["on", "off"]),
+    ("virtio-mmio", "force-legacy", &[]),
 ];
 
 /// Devices that are there without a `-device`, whose other properties are named in a warning.
@@ -81,7 +81,7 @@ impl Globals {
     /// Warns of what no device has taken. `offered` says which devices a `-device` may name.
     pub(super) fn warn(&self, offered: impl Fn(&str) -> bool, config: &mut Config) {
         for Global { driver, property, value, used } in &self.0 {
-            // These two have their own readers.
+            // These have their own readers.
             let elsewhere = display::GLOBAL.strip_suffix('.') == Some(driver) || driver == "isa-debugcon";
             if used.get() || elsewhere || accepted(driver, property, value) {
                 continue;

@@ -45,7 +45,7 @@ pub use surface::surface;
 use mimus_hw::virt::VIRTIO_SLOTS;
 
 use crate::config::{Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VirtioDevice};
-use families::{CPU_RISCV, Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
+use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
 
@@ -271,10 +271,7 @@ fn cpu(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
     if arch == Arch::X86 {
         return cpu::parse(given, config);
     }
-    if let Some(text) = given.text("cpu")? {
-        config.cpu = choose(&CPU_RISCV, text, None)?.0.to_owned();
-    }
-    Ok(())
+    riscv::cpu::parse(given, config)
 }
 
 /// All devices, and what of the host is behind them.
@@ -308,6 +305,7 @@ fn devices(
         config.nics = Config::default().nics;
     }
     refused.note(display::parse(given, arch, config))?;
+    refused.note(riscv::semihosting(given, arch, &mut chardevs, config))?;
     refused.note(isa::ports(given, arch, serials, &mut chardevs, config))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;

@@ -141,6 +141,14 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     once("initrd", "FILE", Boot, "initial RAM disk; a multiboot kernel's modules, with arguments: -initrd \"a x=1,b\""),
     free_text(once("append", "TEXT", Boot, "kernel command line")),
+    flag("semihosting", Boot, "a RISC-V program may call the host: print, read what is typed, end"),
+    each(
+        "semihosting-config",
+        "KEYS",
+        Boot,
+        "the same with keys: enable=on|off, chardev=ID for its console, userspace=on: by user mode, too, arg=TEXT for each \
+         word of its command line",
+    ),
     once("dtb", "FILE", Boot, "device tree of a RISC-V machine, instead of its own"),
     once(
         "bios",
@@ -400,8 +408,6 @@ pub(super) const OPTIONS: &[Opt] = &[
          system calls that no machine makes (KEY is obsolete, elevateprivileges, spawn or resourcecontrol); on tells what the host \
          cannot take away; off: nothing",
     ),
-    later_flag("semihosting"),
-    later("semihosting-config"),
     lacks_flag("xen-attach", &subjects::XEN),
     lacks("xen-domid", &subjects::XEN),
     lacks_flag("xen-domid-restrict", &subjects::XEN),

@@ -1,13 +1,15 @@
 //! The RISC-V boards.
 
+mod semihost;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
-use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::virt::VirtModel;
+use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
@@ -217,6 +219,11 @@ impl Board for VirtBoard {
         }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
         cpu.lines = devices.lines.clone();
+        if let Some(wanted) = &config.riscv.semihosting {
+            let (calls, input) = semihost::open(parts, wanted, &devices)?;
+            cpu.semihosting = Some(calls);
+            started.inputs.extend(input);
+        }
         Ok((VirtBoard { started, devices, inventory }, cpu))
     }
 

@@ -1,7 +1,7 @@
 //! Command lines of RISC-V machines, and of the generic loader, which the PC has, too.
 
 use super::*;
-use crate::config::{LoadedPiece, PieceContent};
+use crate::config::{LoadedPiece, PieceContent, Semihosting};
 
 /// What is said of a line that is refused.
 fn refused(line: &str) -> String {
@@ -40,7 +40,6 @@ fn slots_and_their_registers() {
     assert!(config.riscv.modern_virtio);
     refused("-arch riscv64 -device virtio-rng-device,bus=virtio-mmio-bus.8");
     refused("-arch riscv64 -global virtio-mmio.force-legacy=maybe");
-    refused("-global virtio-mmio.force-legacy=false");
 }
 
 #[test]
@@ -54,4 +53,44 @@ fn boards_and_their_trees() {
     assert_eq!(config_of("-arch riscv64 -dtb /b").riscv.dtb, Some("/b".into()));
     assert_eq!(refused("-dtb /b"), "-dtb: this machine has no device tree");
     assert!(refused("-arch riscv64 -M spike -device virtio-rng-device").contains("the machine spike has no place"));
+}
+
+#[test]
+fn harts_and_what_they_lack() {
+    let warnings = |cpu: &str| config_of(&format!("-arch riscv64 -cpu {cpu}")).warnings;
+    for good in
+        ["rv64", "max", "any", "sifive-u54", "rv64,zbb=on,+zba,sv57=on", "rv64,v=off,h=false", "rv64,Zfh=true,pmp=on"]
+    {
+        assert_eq!(warnings(good), Vec::<String>::new(), "{good}");
+    }
+    for good in ["rv64,priv_spec=v1.12.0,x-aia=on", "rv64,cbom_blocksize=64", "rva22s64,svpbmt=off,zicbop=off,zkt=off"]
+    {
+        assert_eq!(warnings(good), Vec::<String>::new(), "{good}");
+    }
+    let rows = [
+        ("rv64,v=true,vlen=256,zbb=off", "-cpu rv64: the guest does without v vlen=256 -zbb"),
+        ("rv64,cboz_blocksize=128", "-cpu rv64: the guest does without cboz_blocksize=128"),
+        ("rva22u64", "-cpu rva22u64: the guest does without zicbop zkt"),
+    ];
+    for (cpu, warning) in rows {
+        assert_eq!(warnings(cpu), [warning]);
+    }
+    assert!(refused("-arch riscv64 -cpu rv64,zbx=on").contains("'zbx' is not an extension or property; did you mean"));
+    assert!(refused("-arch riscv64 -cpu rv64,zbb=2").contains("zbb: '2' is not known here"));
+    assert!(refused("-arch riscv64 -cpu sifive-u34").contains("is not a hart with the instructions of RV64G"));
+    assert!(refused("-arch riscv64 -cpu qemu64").contains("'qemu64' is not a CPU model"));
+    assert!(printed("-arch riscv64 -cpu help").contains("\nrv64\n"));
+}
+
+#[test]
+fn calls_to_the_host() {
+    let of = |line: &str| config_of(&format!("-arch riscv64 {line}")).riscv.semihosting;
+    assert_eq!((of(""), of("-semihosting")), (None, Some(Semihosting::default())));
+    assert_eq!(of("-semihosting -semihosting-config enable=off"), None);
+    assert_eq!(
+        of("-chardev null,id=c -semihosting-config enable=on,target=native,chardev=c,userspace=on,arg=a,arg=b"),
+        Some(Semihosting { chardev: Some(Chardev::Null), user_mode: true, arguments: vec!["a".into(), "b".into()] })
+    );
+    assert!(refused("-arch riscv64 -semihosting-config target=gdb").starts_with("-semihosting-config: target"));
+    assert!(refused("-semihosting").starts_with("-semihosting: "));
 }

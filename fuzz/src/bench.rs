@@ -180,7 +180,12 @@ impl Side {
                 Machine::Pc(pc)
             }
             Board::Virt => {
-                let config = VirtConfig { model: virt::VirtModel::Virt, harts: 2, unix_time_at_power_on: 1_000_000_000, modern_virtio: true };
+                let config = VirtConfig {
+                    model: virt::VirtModel::Virt,
+                    harts: 2,
+                    unix_time_at_power_on: 1_000_000_000,
+                    modern_virtio: true,
+                };
                 let mut virt = Box::new(Virt::new(&config, Box::new(host.clone()), mem));
                 if let Some(device) = virtio {
                     slot = virt.free_slot(&[]).expect("a free slot");

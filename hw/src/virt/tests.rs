@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::{CodeSink, Dropped, Ram};
-use vm_memory::GuestMemoryMmap;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
 use crate::StateError;

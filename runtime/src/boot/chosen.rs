@@ -56,7 +56,8 @@ impl Copy {
         let mut reserved = Vec::new();
         let at = word(blob, 16)? as usize;
         for entry in blob.get(at..)?.chunks_exact(16) {
-            let [address, size] = [0, 8].map(|at| u64::from(word(entry, at).unwrap_or(0)) << 32 | u64::from(word(entry, at + 4).unwrap_or(0)));
+            let [address, size] = [0, 8]
+                .map(|at| u64::from(word(entry, at).unwrap_or(0)) << 32 | u64::from(word(entry, at + 4).unwrap_or(0)));
             if (address, size) == (0, 0) {
                 break;
             }
@@ -98,7 +99,8 @@ impl Copy {
                     self.0.end_node(open.pop()?.0).ok()?;
                 }
                 PROPERTY => {
-                    let (len, name) = (word(blob, at)? as usize, text(strings, word(blob, at.checked_add(4)?)? as usize)?);
+                    let (len, name) =
+                        (word(blob, at)? as usize, text(strings, word(blob, at.checked_add(4)?)? as usize)?);
                     let start = at.checked_add(8)?;
                     let end = start.checked_add(len)?;
                     let value = blob.get(start..end)?;

@@ -392,7 +392,11 @@ mod tests {
         assert_eq!(tree["/htif/compatible"], b"ucb,htif0\0");
         assert_eq!(tree["/htif/reg"], cells(&[0, 0x100_0000, 0, 0x1000]));
         assert_eq!(tree["/soc/clint@2000000/interrupts-extended"], cells(&[4, 3, 4, 7, 6, 3, 6, 7]));
-        assert!(!tree.keys().any(|key| ["plic", "serial", "virtio", "poweroff", "rtc"].iter().any(|gone| key.contains(gone))));
+        assert!(
+            !tree
+                .keys()
+                .any(|key| ["plic", "serial", "virtio", "poweroff", "rtc"].iter().any(|gone| key.contains(gone)))
+        );
         let own = parse(&device_tree(&TreeConfig { own_htif: true, ..spike }).unwrap());
         assert!(!own.contains_key("/htif/reg"), "where the program's words are is in the program");
     }

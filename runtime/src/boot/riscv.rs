@@ -11,8 +11,8 @@ use mimus_hw::virt::RAM_BASE;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::BootError;
-use super::elf::{self, Elf, RISCV};
 use super::chosen::with_chosen;
+use super::elf::{self, Elf, RISCV};
 use super::fdt::{TreeConfig, device_tree};
 use super::image::{Image, le_u32, le_u64};
 use super::layout::Space;

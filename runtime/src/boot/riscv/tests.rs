@@ -258,16 +258,20 @@ fn a_tree_of_the_users_takes_the_place_of_the_boards() {
     assert_eq!(own[..4], [0xd0, 0x0d, 0xfe, 0xed]);
     let again = TempFile::new("again", b"");
     let quiet = TreeConfig { bootargs: "", ..boot.tree.clone() };
-    load_riscv(&mem, &RiscvBoot { dtb: Some(&dumped.0), dump: Some(&again.0), tree: quiet.clone(), ..boot.clone() }).unwrap();
+    load_riscv(&mem, &RiscvBoot { dtb: Some(&dumped.0), dump: Some(&again.0), tree: quiet.clone(), ..boot.clone() })
+        .unwrap();
     assert_eq!(fs::read(&again.0).unwrap(), own, "as it is, where nothing is said of kernel and initrd");
     let other = TreeConfig { bootargs: "other words", ..boot.tree.clone() };
     load_riscv(&mem, &RiscvBoot { dtb: Some(&dumped.0), dump: Some(&again.0), tree: other, ..boot.clone() }).unwrap();
     let changed = fs::read(&again.0).unwrap();
     let has = |blob: &[u8], text: &[u8]| blob.windows(text.len()).any(|window| window == text);
     assert!(has(&changed, b"other words\0") && has(&own, b"quiet\0") && !has(&changed, b"quiet\0"));
-    for (blob, expected) in [(&own[..39], "no device tree"), (b"hello".as_slice(), "no device tree"), (&own[..200], "truncated")] {
+    for (blob, expected) in
+        [(&own[..39], "no device tree"), (b"hello".as_slice(), "no device tree"), (&own[..200], "truncated")]
+    {
         let bad = TempFile::new("bad-dtb", blob);
-        let error = load_riscv(&mem, &RiscvBoot { dtb: Some(&bad.0), tree: quiet.clone(), ..boot.clone() }).unwrap_err();
+        let error =
+            load_riscv(&mem, &RiscvBoot { dtb: Some(&bad.0), tree: quiet.clone(), ..boot.clone() }).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
 }

@@ -68,7 +68,7 @@ const VALUES: [&str; 12] = [
 ];
 
 /// Reads `-cpu`.
-pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
+pub(in crate::cli) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
     let Some(text) = given.text("cpu")? else { return Ok(()) };
     let mut items = keyval::split(OPTION, text)?;
     let first = items.remove(0);

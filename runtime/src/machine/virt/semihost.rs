@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use mimus_frontend::riscv::semihost::{Host, Semihosting, Stream};
@@ -11,8 +11,8 @@ use mimus_hw::CharSink;
 
 use super::Devices;
 use crate::config::{self, Config};
+use crate::machine::Parts;
 use crate::machine::input::Input;
-use crate::machine::{Parts, unix_time};
 
 /// Characters that wait to be read.
 const INPUT: usize = 256;
@@ -100,7 +100,7 @@ impl Host for Calls {
     }
 
     fn unix_time(&self) -> u64 {
-        unix_time()
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     fn user_mode(&self) -> bool {

@@ -212,7 +212,7 @@ impl Named<'_> {
         }
         let output = OUTPUTS.contains(&self.option) && self.before.is_empty();
         let whole = self.before.len() + path.as_os_str().len() == self.argument.len();
-        let output = output || after(&[b"logfile="]) || in_chardev || after(&[b"file:"]) && whole;
+        let output = output || after(&[b"logfile=", b"dumpdtb="]) || in_chardev || after(&[b"file:"]) && whole;
         // What cannot be made is told by who opens it.
         if !output || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).is_err() {
             return Vec::new();

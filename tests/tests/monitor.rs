@@ -576,6 +576,36 @@ fn qmp_is_what_harnesses_expect() {
 }
 
 #[test]
+fn a_machine_that_is_not_to_end_stops_when_the_guest_powers_it_off() {
+    fn build(a: &mut CodeAssembler) -> Result<(), IcedError> {
+        let mut wait = a.create_label();
+        a.mov(dx, 0x604)?;
+        a.mov(ax, 0x2000)?;
+        a.out(dx, ax)?;
+        a.set_label(&mut wait)?;
+        a.hlt()?;
+        a.jmp(wait)
+    }
+    let folder = Folder::new();
+    let socket = folder.path("qmp");
+    let qmp = format!("unix:{socket},server=on,wait=on");
+    let session = start("-no-shutdown", &folder, &multiboot(kernel(build)), &["-qmp", &qmp, "-no-shutdown", "-S"]);
+    let mut q = Qmp::new(&socket);
+    q.execute("qmp_capabilities");
+    for _ in 0..2 {
+        q.execute("cont");
+        assert_eq!(q.event("SHUTDOWN")["data"], json!({ "guest": true, "reason": "guest-shutdown" }));
+        q.event("STOP");
+        assert_eq!(q.execute("query-status")["status"], "shutdown");
+        assert_eq!(q.ask(&json!({ "execute": "cont" }))["error"]["class"], "GenericError");
+        q.execute("system_reset");
+        assert_eq!(q.execute("query-status")["status"], "prelaunch");
+    }
+    q.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
+}
+
+#[test]
 fn the_terminal_is_the_monitors_after_ctrl_a_c() {
     let folder = Folder::new();
     let (image, ..) = counting();

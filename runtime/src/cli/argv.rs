@@ -29,6 +29,10 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Normalised 
             Ok(found) => found,
             Err(error) => {
                 normalised.refused.push(error);
+                // What follows an option that nobody knows is more likely its value than a disk.
+                if option_of(&arg).is_none() && args.front().is_some_and(|next| !next.as_bytes().starts_with(b"-")) {
+                    args.pop_front();
+                }
                 continue;
             }
         };
@@ -51,6 +55,12 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Normalised 
         normalised.refused.extend(set.err());
     }
     normalised
+}
+
+/// The option that a word names.
+fn option_of(word: &OsStr) -> Option<&'static Opt> {
+    let name = word.to_str()?.strip_prefix('-')?;
+    options::find(name.strip_prefix('-').unwrap_or(name))
 }
 
 /// An option with a value in clap's spelling.
@@ -86,6 +96,7 @@ fn one(arg: &OsStr, rest: &mut VecDeque<OsString>) -> Result<(&'static Opt, OsSt
     match option.status {
         Status::NotYet => Err(CliError::new(typed, "not supported yet")),
         Status::Lacks(subject) => Err(CliError::new(&typed, subject.lacking(&typed))),
+        Status::Gone(instead) => Err(CliError::new(&typed, format!("QEMU has it no longer: use {instead}"))),
         _ => Ok((option, word)),
     }
 }
@@ -93,10 +104,9 @@ fn one(arg: &OsStr, rest: &mut VecDeque<OsString>) -> Result<(&'static Opt, OsSt
 /// The value that follows an option. The name of an option is not taken for one, except for free text.
 fn value(option: &Opt, typed: &str, rest: &mut VecDeque<OsString>) -> Result<OsString, CliError> {
     if let (Shape::Value(what), Some(next)) = (option.shape, rest.front())
-        && let Some(name) = next.to_str().and_then(|next| next.strip_prefix('-'))
-        && options::find(name.strip_prefix('-').unwrap_or(name)).is_some()
+        && let Some(follows) = option_of(next)
     {
-        let message = format!("needs a value ({what}), but the option -{name} follows");
+        let message = format!("needs a value ({what}), but the option -{} follows", follows.name);
         return Err(CliError::new(typed, message));
     }
     let Some(value) = rest.pop_front() else {

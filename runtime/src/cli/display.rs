@@ -4,7 +4,7 @@ use mimus_hw::vga::{LARGEST_MODE, NATIVE_MODE, VRAM_SIZE};
 
 use super::error::CliError;
 use super::families::{DISPLAY, VGA};
-use super::keyval::{self, Key, Kind};
+use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, Given, Stop, choose, utf8};
 use crate::config::{Config, VgaKind, Video, VncPlace, VncTarget};
 
@@ -48,9 +48,33 @@ const MOST_MEMORY: u64 = 256;
 /// This host alone.
 const LOOPBACK: &str = "127.0.0.1";
 
+/// A `-device` VGA.
+pub(super) fn device(values: &Values, config: &mut Config) -> Result<(), CliError> {
+    const OPTION: &str = "-device VGA";
+    if config.vga == VgaKind::Std {
+        return Err(CliError::new(OPTION, "more than one display adapter is not supported yet"));
+    }
+    config.vga = VgaKind::Std;
+    let Video { memory, .. } = Video::default();
+    let mib = values.number("vgamem_mb").unwrap_or(memory >> 20);
+    if !mib.is_power_of_two() {
+        return Err(CliError::new(OPTION, format!("vgamem_mb={mib} is not a power of two")));
+    }
+    let pixels = |key, default| values.number(key).and_then(|pixels| u16::try_from(pixels).ok()).unwrap_or(default);
+    let size = (pixels("xres", NATIVE_MODE.0), pixels("yres", NATIVE_MODE.1));
+    config.video = Video { memory: mib << 20, monitor: (values.word("edid") != Some("off")).then_some(size) };
+    Ok(())
+}
+
 /// Parses what there is of a screen and who sees it.
 pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
+    let plugged = config.vga == VgaKind::Std;
     config.vga = match given.text("vga")? {
+        None if plugged => VgaKind::Std,
+        Some("none") if plugged => VgaKind::Std,
+        Some(_) if plugged => {
+            return Err(CliError::new("-device VGA", "more than one display adapter is not supported yet").into());
+        }
         None if arch == Arch::X86 && !given.flag("nodefaults") => VgaKind::Std,
         None => VgaKind::None,
         Some(text) => match choose(&VGA, text, None)?.0 {
@@ -61,7 +85,9 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
             _ => VgaKind::Std,
         },
     };
-    config.video = video(given)?;
+    if !plugged {
+        config.video = video(given)?;
+    }
     let mut shown = None;
     match given.text("display")? {
         None => {}
@@ -86,7 +112,7 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
     if let Some(option) = shown
         && config.vga == VgaKind::None
     {
-        return Err(CliError::new(option, "the machine has no display adapter").into());
+        return Err(CliError::new(option, "the machine has no display adapter").following("-device").into());
     }
     if config.curses && config.nographic {
         return Err(CliError::new("-display", "curses cannot be combined with -nographic").into());

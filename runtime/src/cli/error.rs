@@ -54,7 +54,10 @@ impl CliError {
         };
         let followed: Vec<bool> = flat
             .iter()
-            .map(|error| error.cause.is_some_and(|cause| flat.iter().any(|other| about(other, cause))))
+            .map(|error| {
+                let causes = flat.iter().filter(|other| other.cause.is_none());
+                error.cause.is_some_and(|cause| causes.into_iter().any(|other| about(other, cause)))
+            })
             .collect();
         let mut told = flat.into_iter().zip(followed).filter(|(_, followed)| !followed).map(|(error, _)| error);
         let mut first = told.next()?;
@@ -134,6 +137,9 @@ mod tests {
         assert_eq!(told(vec![follows()]).unwrap(), "-device d: x");
         assert_eq!(told(vec![follows(), error("-drive: if")]).unwrap(), "-drive: if: x");
         assert_eq!(told(vec![follows(), error("-drives")]).unwrap(), "-device d: x\n-drives: x");
+        let bus = || error("-device e: bus").following("-device");
+        assert_eq!(told(vec![bus()]).unwrap(), "-device e: bus: x");
+        assert_eq!(told(vec![bus(), error("-device")]).unwrap(), "-device: x");
     }
 
     #[test]

@@ -1,88 +1,8 @@
 //! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
 
-use super::error::CliError;
-use super::keyval::{self, Item, Key, Kind, Values};
+pub(super) use super::family::*;
+use super::keyval::{Key, Kind};
 use super::subjects::{self, Subject};
-use super::suggest::nearest;
-
-/// An option that chooses by name.
-pub(super) struct Family {
-    /// The option, as typed.
-    pub option: &'static str,
-    /// What is chosen, for messages.
-    pub noun: &'static str,
-    /// The key under which the name itself may be given (`-accel accel=jit`).
-    pub implied: &'static str,
-    /// First line of `help`.
-    pub heading: &'static str,
-    /// What keys that no table lists are called, when there is an open-ended set of them.
-    pub unlisted: Option<&'static str>,
-    /// What can be chosen. A `*` in a name stands for anything.
-    pub choices: &'static [Choice],
-    /// More of it, the same for all architectures.
-    pub common: &'static [Choice],
-}
-
-/// A name that can be chosen.
-pub(super) struct Choice {
-    /// The name, as typed.
-    pub name: &'static str,
-    /// One line of help; empty for what is not offered.
-    pub help: &'static str,
-    /// Whether it is offered.
-    pub offer: Offer,
-}
-
-impl Choice {
-    /// Whether `name` is its name.
-    pub fn is(&self, name: &str) -> bool {
-        match self.name.split_once('*') {
-            None => self.name == name,
-            Some((start, end)) => name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
-        }
-    }
-}
-
-/// Whether something is offered.
-#[derive(Clone, Copy)]
-pub(super) enum Offer {
-    /// Yes, with these keys.
-    Yes(&'static [Key]),
-    /// QEMU has it and mimus does not, yet.
-    NotYet,
-    /// The same, since this is missing.
-    Lacks(&'static Subject),
-    /// It is another name of this one.
-    Same(&'static str),
-    /// No, and this says what to use.
-    Instead(&'static str),
-}
-
-/// What was chosen.
-pub(super) enum Chosen {
-    /// A list was asked for: print it and exit.
-    Help(String),
-    /// This one, with these values of its keys.
-    One(&'static str, Values),
-}
-
-pub(super) const fn yes(name: &'static str, help: &'static str, keys: &'static [Key]) -> Choice {
-    Choice { name, help, offer: Offer::Yes(keys) }
-}
-
-pub(super) const fn later(name: &'static str) -> Choice {
-    Choice { name, help: "", offer: Offer::NotYet }
-}
-
-/// Not supported yet for want of a subject.
-pub(super) const fn lacks(name: &'static str, subject: &'static Subject) -> Choice {
-    Choice { name, help: "", offer: Offer::Lacks(subject) }
-}
-
-/// Another name of `other`.
-pub(super) const fn alias(name: &'static str, other: &'static str) -> Choice {
-    Choice { name, help: "", offer: Offer::Same(other) }
-}
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -406,6 +326,7 @@ pub(super) const DEVICE: Family = Family {
             &[ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, RNG, MAX_BYTES, PERIOD],
         ),
         alias("virtio-rng", "virtio-rng-pci"),
+        yes("VGA", "the display adapter; -vga std", VGA_KEYS),
         LOADER,
     ],
 };
@@ -447,6 +368,17 @@ pub(super) const DEVICE_RISCV: Family = Family {
 const RNG: Key = key("rng", Kind::Text("the id of a -object"), "where they come from, which is the host in any case");
 const MAX_BYTES: Key = key("max-bytes", Kind::Number(0, u64::MAX), "");
 const PERIOD: Key = key("period", Kind::Number(0, u64::MAX), "");
+
+/// The keys of the display adapter.
+const VGA_KEYS: &[Key] = &[
+    ID,
+    key("vgamem_mb", Kind::Number(1, 256), "MiB of display memory, a power of two"),
+    key("edid", Kind::Word(&["on", "off"]), "whether the monitor tells of itself"),
+    key("xres", Kind::Number(64, 2560), "its width"),
+    key("yres", Kind::Number(64, 1600), "its height"),
+    PCI_BUS,
+    accepted("addr"),
+];
 
 /// The keys of virtio disks.
 const PCI_BLOCK_KEYS: &[Key] = &[
@@ -512,6 +444,7 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     lacks("virtio-iommu*", &subjects::IOMMU),
     lacks("virtio-mem*", &subjects::HOTPLUG),
     lacks("virtio-pmem*", &subjects::HOTPLUG),
+    lacks("virtio-*-device", &subjects::MMIO),
     later("virtio-*"),
     lacks("vhost-vsock*", &subjects::VSOCK),
     lacks("vhost-user-fs*", &subjects::VIRTIOFS),
@@ -554,7 +487,6 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     lacks("qemu-xhci", &subjects::USB),
     lacks("nec-usb-xhci", &subjects::USB),
     lacks("usb-*", &subjects::USB),
-    later("VGA"),
     lacks("cirrus-vga", &subjects::CIRRUS),
     lacks("vmware-svga", &subjects::VMWARE_VGA),
     lacks("qxl*", &subjects::QXL),
@@ -654,131 +586,9 @@ pub(super) const VGA: Family = Family {
         lacks("cirrus", &subjects::CIRRUS),
         lacks("vmware", &subjects::VMWARE_VGA),
         lacks("qxl", &subjects::QXL),
-        later("virtio"),
+        lacks("virtio", &subjects::VIRTIO_GPU),
         later("xenfb"),
         later("tcx"),
         later("cg3"),
     ],
 };
-
-impl Family {
-    /// Parses `text`; `default` is the name when the value does not begin with one.
-    pub fn parse(&self, text: &str, default: Option<&'static str>) -> Result<Chosen, CliError> {
-        self.parse_items(keyval::split(self.option, text)?, default)
-    }
-
-    /// Parses `items`, which are what [`keyval::split`] makes of a value.
-    pub fn parse_items(&self, items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
-        self.parse_with(items, default, |_| Vec::new())
-    }
-
-    /// Parses `items` behind those that `more` has for what is chosen.
-    pub fn parse_with(
-        &self,
-        mut items: Vec<Item>,
-        default: Option<&'static str>,
-        more: impl Fn(&str) -> Vec<Item>,
-    ) -> Result<Chosen, CliError> {
-        let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
-        let name = match (named, items.first()) {
-            (Some(position), _) => items.remove(position).value,
-            (None, Some(first)) if first.key.is_none() => items.remove(0).value,
-            _ => default.map(str::to_owned).ok_or_else(|| {
-                let message = match items.first() {
-                    Some(Item { key: Some(key), value }) => format!("'{key}={value}' does not name"),
-                    _ => "does not name".to_owned(),
-                };
-                CliError::new(self.option, format!("{message} {} ({})", self.noun, self.supported()))
-            })?,
-        };
-        if is_help(&name) {
-            return Ok(Chosen::Help(self.list()));
-        }
-        let choice = match self.find(&name)? {
-            Choice { offer: Offer::Same(other), .. } => self.find(other)?,
-            choice => choice,
-        };
-        let Offer::Yes(keys) = choice.offer else { return Err(self.refused(&name, choice)) };
-        if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
-            return Ok(Chosen::Help(list_keys(choice.name, keys)));
-        }
-        items.splice(0..0, more(choice.name));
-        let option = format!("{} {}", self.option, choice.name);
-        if let (Some(unlisted), Some(item)) = (self.unlisted, items.first()) {
-            let name = item.key.as_deref().unwrap_or(&item.value);
-            return Err(CliError::new(option, format!("'{name}': {unlisted} are not supported yet")));
-        }
-        let values = keyval::typed(&option, &items, keys)?;
-        Ok(Chosen::One(choice.name, values))
-    }
-
-    /// Why a choice that is not offered is refused.
-    fn refused(&self, name: &str, choice: &Choice) -> CliError {
-        match choice.offer {
-            Offer::Instead(advice) => CliError::new(self.option, format!("'{name}': {advice}")),
-            Offer::Lacks(subject) => CliError::new(self.option, subject.lacking(&format!("'{name}'"))),
-            Offer::Yes(_) | Offer::Same(_) | Offer::NotYet => {
-                let mut message = format!("'{name}' is not supported yet");
-                if let Some(near) = nearest(name, self.offered()) {
-                    message.push_str(&format!("; did you mean '{near}'?"));
-                }
-                CliError::new(self.option, format!("{message} ({})", self.supported()))
-            }
-        }
-    }
-
-    /// Whether `name` is offered.
-    pub fn offers(&self, name: &str) -> bool {
-        self.offered().any(|offered| offered == name)
-    }
-
-    fn find(&self, name: &str) -> Result<&'static Choice, CliError> {
-        let found = self.all().find(|choice| choice.is(name));
-        found.ok_or_else(|| {
-            let mut message = format!("'{name}' is not {}", self.noun);
-            let plain = self.all().map(|choice| choice.name).filter(|name| !name.contains('*'));
-            if let Some(near) = nearest(name, plain) {
-                message.push_str(&format!("; did you mean '{near}'?"));
-            }
-            CliError::new(self.option, format!("{message} ({})", self.supported()))
-        })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &'static Choice> {
-        self.choices.iter().chain(self.common)
-    }
-
-    fn offered(&self) -> impl Iterator<Item = &'static str> {
-        self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))).map(|choice| choice.name)
-    }
-
-    fn supported(&self) -> String {
-        format!("supported: {}", self.offered().collect::<Vec<_>>().join(", "))
-    }
-
-    fn list(&self) -> String {
-        let mut text = format!("{}\n", self.heading);
-        for choice in self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))) {
-            text.push_str(&format!("{:<20} {}\n", choice.name, choice.help));
-        }
-        text
-    }
-}
-
-/// Both of QEMU's spellings of "list what there is".
-pub(super) fn is_help(text: &str) -> bool {
-    text == "help" || text == "?"
-}
-
-/// What `NAME,help` prints.
-pub(super) fn list_keys(name: &str, keys: &[Key]) -> String {
-    let offered: Vec<&Key> = keys.iter().filter(|key| !key.help.is_empty()).collect();
-    if offered.is_empty() {
-        return format!("There are no options for {name}.\n");
-    }
-    let mut text = format!("{name} options:\n");
-    for key in offered {
-        text.push_str(&format!("  {:<12} {} ({})\n", key.name, key.help, keyval::allowed(key.kind)));
-    }
-    text
-}

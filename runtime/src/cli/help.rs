@@ -128,7 +128,7 @@ mod tests {
             match option.status {
                 Status::Offered(..) => assert!(text.lines().any(|line| starts_with_word(line, &name)), "{name}"),
                 Status::Only(_) | Status::Always => assert!(words.contains(&name.as_str()), "{name}"),
-                Status::NotYet | Status::Lacks(_) => {
+                Status::NotYet | Status::Lacks(_) | Status::Gone(_) => {
                     assert!(!text.lines().any(|line| starts_with_word(line, &name)), "{name}");
                 }
             }

@@ -209,7 +209,10 @@ fn one<'a>(option: &str, item: &Item, keys: &'a [Key]) -> Result<(&'a Key, Optio
             return Err(CliError::new(option, format!("needs a value ('{name}=...'): {}", allowed(kind))));
         }
     };
-    Ok((key, check(&option, value, key.kind)?))
+    let checked = check(&option, value, key.kind);
+    // A bus that does not exist may be one of a device that was refused.
+    let checked = if name == "bus" { checked.map_err(|error| error.following("-device")) } else { checked };
+    Ok((key, checked?))
 }
 
 /// The on/off key that `text` switches off, as `nowait` does `wait`.

@@ -11,6 +11,7 @@ mod disks;
 mod display;
 mod error;
 mod families;
+mod family;
 mod firmware;
 mod globals;
 mod help;
@@ -44,7 +45,9 @@ pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
 
-use crate::config::{Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VirtioDevice};
+use crate::config::{
+    Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VgaKind, VirtioDevice,
+};
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};
@@ -285,7 +288,7 @@ fn devices(
     let globals = globals::Globals::parse(given, refused)?;
     let mut disks = drives(given, arch, refused, config)?;
     let mut networks = networks(given, refused)?;
-    config.nics = Vec::new();
+    (config.nics, config.vga) = (Vec::new(), VgaKind::None);
     refused.note(adapters(arch, &mut networks, config))?;
     let (mut chardevs, mut serials) = (chardev::Chardevs::parse(given, refused)?, isa::Serials::default());
     let (_, family, _) = arch.families();
@@ -499,6 +502,9 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
     if name == "loader" {
         config.pieces.push(loader::loader(&option, &values)?);
         return Ok(());
+    }
+    if name == "VGA" {
+        return Ok(display::device(&values, config)?);
     }
     if name.starts_with("ide-") {
         return Ok(disks.ide_device(&option, &values)?);

@@ -39,6 +39,8 @@ pub(super) enum Status {
     NotYet,
     /// The same, since this is missing.
     Lacks(&'static Subject),
+    /// QEMU had it once; this is what to use.
+    Gone(&'static str),
 }
 
 /// A part of the help.
@@ -129,6 +131,16 @@ const fn lacks(name: &'static str, subject: &'static Subject) -> Opt {
 /// Not supported yet for want of a subject, without a value.
 const fn lacks_flag(name: &'static str, subject: &'static Subject) -> Opt {
     Opt { name, alias: None, shape: Shape::Flag, status: Status::Lacks(subject) }
+}
+
+/// QEMU had it once, with a value.
+const fn gone(name: &'static str, instead: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::FreeText(""), status: Status::Gone(instead) }
+}
+
+/// QEMU had it once, without a value.
+const fn gone_flag(name: &'static str, instead: &'static str) -> Opt {
+    Opt { name, alias: None, shape: Shape::Flag, status: Status::Gone(instead) }
 }
 
 /// Every option there is.
@@ -353,6 +365,17 @@ pub(super) const OPTIONS: &[Opt] = &[
     only("parallel", "none"),
     always("no-user-config"),
     always("no-fd-bootchk"),
+    // Of older command lines.
+    lacks("balloon", &subjects::VIRTIO_BALLOON),
+    gone_flag("curses", "-display curses"),
+    gone_flag("localtime", "-rtc base=localtime"),
+    always("no-kvm"),
+    always("no-kvm-irqchip"),
+    gone("realtime", "-overcommit mem-lock=on|off"),
+    gone_flag("sdl", "-vnc or -display curses"),
+    lacks("soundhw", &subjects::SOUND),
+    gone("startdate", "-rtc base=DATE"),
+    lacks("watchdog", &subjects::WATCHDOG),
     // Standard options.
     lacks("numa", &subjects::NUMA),
     each(
@@ -447,7 +470,7 @@ mod tests {
                     assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", option.name);
                     assert!(!help.is_empty(), "{}", option.name);
                 }
-                Status::NotYet | Status::Lacks(_) => {}
+                Status::NotYet | Status::Lacks(_) | Status::Gone(_) => {}
             }
         }
     }

@@ -22,6 +22,7 @@ const fn subject(name: &'static str, instead: &'static str) -> Subject {
 
 pub(super) const Q35: Subject = subject("q35", "use -machine pc");
 pub(super) const MICROVM: Subject = subject("microvm", "use -machine pc");
+pub(super) const MMIO: Subject = subject("microvm", "use the device whose name ends in -pci");
 pub(super) const ISAPC: Subject = subject("isapc", "use -machine pc");
 pub(super) const XEN: Subject = subject("Xen", "use -machine pc");
 pub(super) const BOARDS: Subject = subject("this board", "use -machine virt");

@@ -196,7 +196,7 @@ fn good_lines() {
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
         ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
-        ("-monitor /dev/null -serial none", |c| c.serial = Chardev::Null),
+        ("-monitor /dev/null -serial none", |c| c.serial = Chardev::None),
         ("-chardev socket,id=c,fd=5,server=on,wait=off -qmp chardev:c", |c| {
             c.qmp.push(MonitorSocket::Inherited { fd: 5, server: true, wait: false });
         }),
@@ -447,6 +447,15 @@ fn every_option_of_qemu_without_support_says_so() {
              without",
         ),
         (
+            "-soundhw hda -localtime -hda a -balloon none -xyzzy 3 -device ahci,id=s -device ide-hd,drive=d,bus=s.0 -drive \
+             file=x,if=none,id=d",
+            "-soundhw: -soundhw needs sound, which is not supported yet: leave it out, or use -audiodev none\n\
+             -localtime: QEMU has it no longer: use -rtc base=localtime\n\
+             -balloon: -balloon needs virtio-balloon, which is not supported yet: leave it out\n\
+             -xyzzy: unknown option (-help lists all)\n\
+             -device: 'ahci' needs AHCI, which is not supported yet: use if=virtio or ide-hd",
+        ),
+        (
             "-nic user,model=ne2k_pci -netdev tap,id=a",
             "-netdev: 'tap' needs tap, which is not supported yet: use -netdev user, stream or socket\n\
              -nic: model=ne2k_pci needs ne2k, which is not supported yet: use e1000 or virtio-net-pci",
@@ -530,7 +539,11 @@ fn texts() {
     );
     assert_eq!(printed("-machine ?"), printed("-M help"));
     let devices = printed("-device help");
-    assert!(devices.starts_with("Supported devices are:\nisa-debug-exit       a port that ends"), "{devices}");
+    assert!(
+        devices.starts_with("Supported devices are:\nname \"isa-debug-exit\", desc \"a port that ends"),
+        "{devices}"
+    );
+    assert!(devices.contains("\nname \"virtio-rng-pci\", alias \"virtio-rng\", desc \""), "{devices}");
     assert_eq!(
         printed("-device isa-debug-exit,help"),
         "isa-debug-exit options:\n\
@@ -641,7 +654,8 @@ fn bad_lines_of_riscv() {
         (
             "-drive a.img",
             "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
-             cache, discard, throttling.bps-total, throttling.iops-total)",
+             cache, discard, backing.file.filename, backing.driver, data-file.filename, throttling.bps-total, \
+             throttling.iops-total)",
         ),
         ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
         ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),
@@ -694,6 +708,6 @@ fn the_programs_name_chooses_the_architecture() {
 fn texts_of_riscv() {
     assert!(printed("-arch riscv64 -M help").contains("virt    "));
     assert!(printed("-arch riscv64 -cpu help").contains("\nrv64\n"));
-    assert!(printed("-arch riscv64 -device help").contains("virtio-blk-device    "));
+    assert!(printed("-arch riscv64 -device help").contains("name \"virtio-blk-device\", "));
     assert!(printed("-arch riscv64 -drive help").contains("  file   "));
 }

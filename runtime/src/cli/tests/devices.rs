@@ -315,3 +315,26 @@ fn a_screen_that_nothing_shows_is_told_unless_it_was_asked_for() {
     assert_eq!(hints(""), 0, "the demo draws nothing");
     assert_eq!(hints("-arch riscv64 -kernel k"), 0);
 }
+
+#[test]
+fn the_display_adapter_may_be_a_device() {
+    let config = config_of("-nodefaults -device VGA,edid=on,xres=1024,yres=768,vgamem_mb=32 -vnc :1");
+    assert_eq!((config.vga, config.video), (VgaKind::Std, Video { memory: 32 << 20, monitor: Some((1024, 768)) }));
+    let config = config_of("-vga none -global VGA.edid=off -device VGA");
+    assert_eq!((config.vga, config.video.monitor), (VgaKind::Std, None));
+    assert_eq!(config_of("-nodefaults").vga, VgaKind::None);
+    refused(&[
+        ("-vga std -device VGA", "-device VGA: more than one display adapter is not supported yet"),
+        ("-device VGA -device VGA", "-device VGA: more than one display adapter is not supported yet"),
+        ("-device VGA,vgamem_mb=3", "-device VGA: vgamem_mb=3 is not a power of two"),
+        (
+            "-nodefaults -vnc :1 -device cirrus-vga",
+            "-device: 'cirrus-vga' needs cirrus, which is not supported yet: use -vga std",
+        ),
+        (
+            "-M microvm -device virtio-blk-device,drive=x -drive file=a,if=none,id=x",
+            "-machine: 'microvm' needs microvm, which is not supported yet: use -machine pc\n\
+             -device: 'virtio-blk-device' needs microvm, which is not supported yet: use the device whose name ends in -pci",
+        ),
+    ]);
+}

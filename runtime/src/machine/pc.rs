@@ -291,6 +291,8 @@ impl Board for PcBoard {
             PcEvent::DebugExit(code) => Event::Exit(code),
             PcEvent::Reset => Event::Reset,
         });
+        // Firmware, at the reset vector, would ask for a reset: nobody has told it of another way to go on.
+        let event = if init && self.rom.is_none() { event.or(Some(Event::Reset)) } else { event };
         Looked { event, deadline }
     }
 

@@ -683,3 +683,76 @@ fn a_guests_own_data_breakpoints_trap() {
         assert_eq!(session.finish().code, Some(exit_code(value)), "{name}");
     }
 }
+
+/// A kernel whose NMI handler sends an NMI to itself, the first time, and ends the run the third time. What it counts is at
+/// [`FREE`]; when two were handled, one after the other, it says so and halts with interrupts off.
+fn nmi_kernel() -> Vec<u8> {
+    const GATE: u32 = BASE + 0x110;
+    const COMMAND: u32 = 0xfee0_0300;
+    const NMI_TO_SELF: u32 = 0x4_0400;
+    /// The handler was entered while it ran.
+    const NESTED: u32 = 0x50;
+    let wait = |a: &mut CodeAssembler| {
+        let mut again = a.create_label();
+        a.mov(ecx, 100_000)?;
+        a.set_label(&mut again)?;
+        a.nop()?;
+        a.dec(ecx)?;
+        a.jnz(again)
+    };
+    let build = |a: &mut CodeAssembler| {
+        let [mut begin, mut second, mut third, mut fine, mut halted] = std::array::from_fn(|_| a.create_label());
+        // What it pushes is the handler's address.
+        a.call(begin)?;
+        a.inc(dword_ptr(FREE))?;
+        a.cmp(dword_ptr(FREE), 2)?;
+        a.je(second)?;
+        a.ja(third)?;
+        a.push(ecx)?;
+        a.mov(dword_ptr(COMMAND), NMI_TO_SELF)?;
+        wait(a)?;
+        a.pop(ecx)?;
+        a.cmp(dword_ptr(FREE), 1)?;
+        a.je(fine)?;
+        exit(a, NESTED)?;
+        a.set_label(&mut fine)?;
+        a.iretd()?;
+        a.set_label(&mut second)?;
+        a.mov(al, b'2' as u32)?;
+        a.out(0xe9, al)?;
+        a.iretd()?;
+        a.set_label(&mut third)?;
+        exit(a, 0x42)?;
+        a.set_label(&mut begin)?;
+        a.pop(eax)?;
+        a.mov(word_ptr(GATE), ax)?;
+        a.shr(eax, 16)?;
+        a.mov(word_ptr(GATE + 6), ax)?;
+        a.mov(dword_ptr(FREE), 0)?;
+        a.mov(dword_ptr(COMMAND), NMI_TO_SELF)?;
+        wait(a)?;
+        a.cli()?;
+        a.set_label(&mut halted)?;
+        a.hlt()?;
+        a.jmp(halted)
+    };
+    multiboot(kernel(build))
+}
+
+#[test]
+fn nmis_come_one_after_the_other_from_the_local_apic_and_from_a_monitor() {
+    let image = nmi_kernel();
+    for accel in ["interp", "jit,quick=1,threshold=1000000000", "jit,quick=0,threshold=1,compile=sync", "jit"] {
+        let folder = Folder::new();
+        let socket = folder.path("monitor");
+        let hmp = format!("unix:{socket},server=on,wait=off");
+        let args = ["-accel", accel, "-monitor", &hmp, "-debugcon", "stdio", "-serial", "null"];
+        let mut session = start(accel, &folder, &image, &args);
+        session.expect("2");
+        let mut m = Hmp::new(&socket);
+        // It halts soon, if it does not yet.
+        std::thread::sleep(WARM);
+        m.0.write_all(b"nmi\n").expect("the monitor reads");
+        assert_eq!(session.finish().code, Some(exit_code(0x42)), "{accel}");
+    }
+}

@@ -1,8 +1,9 @@
 //! Runs targets on seeds for a time, or one case again.
 #![forbid(unsafe_code)]
 
+use std::os::unix::process::CommandExt;
 use std::panic::catch_unwind;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use mimus_fuzz::{Target, case, targets};
@@ -21,6 +22,23 @@ Targets:";
 /// Bytes of memory that the process may have when a case is over, and address space that it may have at all.
 const MEMORY: u64 = 1 << 30;
 const ADDRESS_SPACE: u64 = 16 << 30;
+
+/// Targets whose cases name files of the host.
+const IMAGES: &[&str] = &["qcow2", "vmdk"];
+/// Debian's and others' user and group that own nothing.
+const NOBODY: u32 = 65_534;
+
+/// Begins anew as somebody who may do nothing, if images are among what is `chosen` and it is root who runs this: what an image
+/// names would be opened as root. Comes back only if that is not so, or failed.
+fn leave_root(chosen: &[Target], words: &[String]) -> bool {
+    if !rustix::process::geteuid().is_root() || !chosen.iter().any(|target| IMAGES.contains(&target.name)) {
+        return true;
+    }
+    println!("images are not looked at as root: going on as user {NOBODY}");
+    let error = Command::new("/proc/self/exe").args(words).uid(NOBODY).gid(NOBODY).exec();
+    println!("that failed ({error}): run it as an ordinary user");
+    false
+}
 
 /// Bytes of memory that the process has.
 fn memory() -> u64 {
@@ -65,6 +83,9 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let chosen: Vec<Target> = all.into_iter().filter(|target| *chosen == "all" || target.name == *chosen).collect();
+    if !leave_root(&chosen, &arguments) {
+        return ExitCode::FAILURE;
+    }
     let number = |at: usize, default: u64| words.get(at).map_or(Some(default), |word| word.parse().ok());
     let ok = match (&chosen[..], words.get(1).copied()) {
         ([], _) => {

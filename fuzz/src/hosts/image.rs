@@ -1,145 +1,125 @@
-//! Disk images that somebody has made by hand: what is opened must be refused or read, and cost no more than it has.
+//! Disk images that somebody has made by hand, and a guest that reads and writes all of them: what is opened must be refused or
+//! read, cost no more than it has, and never reach a file that nobody named.
 
+mod qcow2;
+mod vmdk;
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use mimus_runtime::block::Image;
 use mimus_runtime::config::{Disk, ImageFormat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::Folder;
 use crate::input::Input;
 
-/// Clusters of the images here are of 2^16 bytes.
-const CLUSTER: u64 = 1 << 16;
-/// Bytes of the disk.
-const SIZE: u64 = 8 << 20;
+pub use qcow2::run as qcow2;
+pub use vmdk::run as vmdk;
 
-/// An image of qcow2, version 3 (QEMU's docs/interop/qcow2.txt): header, refcount table and block, L1 and L2 table, one
-/// cluster of data.
-fn good() -> Vec<u8> {
-    let mut header = b"QFI\xfb".to_vec();
-    header.extend(3u32.to_be_bytes());
-    // No backing file.
-    header.extend([0; 12]);
-    header.extend(16u32.to_be_bytes());
-    header.extend(SIZE.to_be_bytes());
-    // No encryption; the L1 table's size and place; the refcount table's place and size; no snapshots.
-    header.extend([0; 4]);
-    header.extend(1u32.to_be_bytes());
-    header.extend((3 * CLUSTER).to_be_bytes());
-    header.extend(CLUSTER.to_be_bytes());
-    header.extend(1u32.to_be_bytes());
-    header.extend([0; 12]);
-    // Features: incompatible, compatible, autoclear; refcounts of 16 bits; the header's length.
-    header.extend([0; 24]);
-    header.extend(4u32.to_be_bytes());
-    header.extend(104u32.to_be_bytes());
-    header.extend([0; 8]);
-    let mut image = vec![0; 6 * CLUSTER as usize];
-    let mut put = |at: u64, bytes: &[u8]| image[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
-    put(0, &header);
-    put(CLUSTER, &(2 * CLUSTER).to_be_bytes());
-    (0..6).for_each(|cluster| put(2 * CLUSTER + 2 * cluster, &[0, 1]));
-    put(3 * CLUSTER, &((4 * CLUSTER) | (1 << 63)).to_be_bytes());
-    put(4 * CLUSTER, &((5 * CLUSTER) | (1 << 63)).to_be_bytes());
-    put(5 * CLUSTER, &[0x77; 512]);
-    image
-}
+/// Bytes of the disks.
+const SIZE: u64 = 1 << 20;
+/// What the file that nobody names is full of.
+const DECOY: &[u8; 16] = b"nobody named it!";
 
-/// Opens an image and uses it.
-fn using(input: &mut Input, bytes: &[u8], format: ImageFormat, name: &str) {
-    let folder = Folder::new();
-    let path = folder.file(name);
-    std::fs::write(&path, bytes).expect("a file");
-    let read_only = format == ImageFormat::Vmdk;
-    let disk = Disk { format: Some(format), read_only, discard: true, ..Disk::new(&path) };
-    let Ok(mut image) = Image::open("-drive", &disk) else { return };
-    let sectors = image.info("").sectors;
-    let mut piece = vec![0x33; 4096];
-    for _ in 0..8 {
-        let offset = match input.u8() % 4 {
-            0 => input.value() & !511,
-            1 => (sectors * 512).saturating_sub(4096),
-            _ => 512 * u64::from(input.u16()),
-        };
-        // Whatever comes of it: bytes, or an error.
-        let _ = image.read(&mut piece, offset);
-        if !read_only {
-            let _ = image.write(&piece, offset);
-            let _ = image.discard(offset, CLUSTER);
-            let _ = image.write_zeroes(offset, CLUSTER, input.one_in(2), &AtomicBool::new(false));
-            let _ = image.flush();
+/// A folder with an image in it, other files beside that, and a file that must neither be read nor written to outside.
+struct Place(Folder);
+
+impl Place {
+    fn new() -> Place {
+        let place = Place(Folder::new());
+        std::fs::create_dir(place.0.file("images")).expect("a folder");
+        std::fs::write(place.decoy(), DECOY.repeat(256)).expect("a file");
+        // Read as a backing file, and written to as a data file.
+        std::fs::write(place.file("raw"), vec![0x55; SIZE as usize / 2]).expect("a file");
+        symlink(place.decoy(), place.file("link")).expect("a link");
+        mknodat(CWD, place.file("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        place
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.0.file("images").join(name)
+    }
+
+    fn decoy(&self) -> std::path::PathBuf {
+        self.0.file("decoy")
+    }
+
+    /// What an image may call a file.
+    fn name(&self, input: &mut Input) -> String {
+        let decoy = self.decoy();
+        let decoy = decoy.to_str().unwrap_or_default();
+        match input.u8() % 12 {
+            0 => decoy.to_owned(),
+            1 => format!("file:{decoy}"),
+            2 => format!("raw/../{decoy}"),
+            other => input.pick(&["../decoy", "link", "./link", "fifo", "raw", "disk", "", "nbd://h/x", "."])[..]
+                .repeat(if other == 3 { 200 } else { 1 }),
         }
     }
-    let len = std::fs::metadata(&path).expect("the file is there still").len();
+}
+
+/// The disk's client: it reads and writes all of an image, opened twice.
+fn using(input: &mut Input, place: &Place, bytes: &[u8], disk: &Disk, forged: &[u8]) {
+    std::fs::write(&disk.file, bytes).expect("a file");
+    for _ in 0..2 {
+        if let Ok(image) = Image::open("-drive", disk) {
+            client(input, image, disk.read_only, forged);
+        }
+    }
+    assert!(std::fs::read(place.decoy()).expect("the file is there") == DECOY.repeat(256), "somebody wrote to it");
+    let len = std::fs::metadata(&disk.file).expect("the file is there still").len();
     assert!(len < 256 << 20, "the image has grown to {len} bytes");
 }
 
-/// qcow2 with fields of its header and entries of its tables changed.
-pub fn qcow2(input: &mut Input) {
-    let mut bytes = good();
-    for _ in 0..1 + input.u8() % 3 {
-        let place = match input.u8() % 8 {
-            0 => CLUSTER,
-            1 => 2 * CLUSTER + 2 * u64::from(input.u8()),
-            2 => 3 * CLUSTER,
-            3 => 4 * CLUSTER + 8 * input.below(8),
-            _ => 4 + 4 * input.below(26),
-        } as usize;
-        let value = match input.u8() % 4 {
-            0 => input.u64(),
-            1 => CLUSTER * u64::from(input.u8()),
-            2 => (CLUSTER * u64::from(input.u8())) | (1 << (62 + input.u8() % 2)),
-            _ => input.value(),
+fn client(input: &mut Input, mut image: Image, read_only: bool, forged: &[u8]) {
+    let bytes = (image.info("").sectors * 512).min(4 * SIZE);
+    let mut piece = vec![0; 64 << 10];
+    read_all(&mut image, &mut piece, bytes);
+    for _ in 0..12 {
+        let offset = match input.u8() % 4 {
+            0 => input.value() & !511,
+            1 => bytes.saturating_sub(4096),
+            _ => 512 * input.below(bytes / 512 + 1),
         };
-        let wide = place >= CLUSTER as usize || input.one_in(3);
-        match wide {
-            true => bytes[place..place + 8].copy_from_slice(&value.to_be_bytes()),
-            false => bytes[place..place + 4].copy_from_slice(&(value as u32).to_be_bytes()),
+        let count = 512 << input.below(8);
+        let data = match input.u8() % 3 {
+            // What would be a header.
+            0 => forged.get(..count).unwrap_or(forged),
+            _ => &piece[..count],
+        };
+        if read_only {
+            continue;
         }
+        // Whatever comes of it: it is done, or an error.
+        let _ = match input.u8() % 6 {
+            0 => image.discard(offset, input.below(SIZE) & !511),
+            1 => image.write_zeroes(offset, input.below(SIZE) & !511, input.one_in(2), &AtomicBool::new(false)),
+            2 => image.flush(),
+            _ => image.write(data, offset),
+        };
     }
-    if input.one_in(8) {
-        bytes.truncate(input.u16() as usize);
+    if !read_only {
+        let mut at = 0;
+        while at < bytes {
+            let _ = image.write(forged.get(..4096).unwrap_or(forged), at);
+            at += 4096 << input.below(5);
+        }
+        let _ = image.flush();
     }
-    using(input, &bytes, ImageFormat::Qcow2, "disk.qcow2");
+    read_all(&mut image, &mut piece, bytes);
 }
 
-/// Lines of a descriptor.
-const LINES: &[&str] = &[
-    "# Disk DescriptorFile",
-    "version=1",
-    "version=99999999999999999999",
-    "CID=fffffffe",
-    "parentCID=ffffffff",
-    "parentCID=12345678",
-    "createType=\"monolithicFlat\"",
-    "createType=\"twoGbMaxExtentFlat\"",
-    "createType=\"x",
-    "RW 16 FLAT \"part\" 0",
-    "RW 18446744073709551615 FLAT \"part\" 0",
-    "RW 16 FLAT \"part\" 18446744073709551615",
-    "RDONLY 16 ZERO",
-    "NOACCESS 1 ZERO",
-    "RW 16 SPARSE \"disk.vmdk\"",
-    "RW 16 FLAT \"disk.vmdk\" 0",
-    "RW 0 FLAT \"part\" 0",
-    "RW -1 ZERO",
-    "RW",
-    "=",
-    "ddb.adapterType = \"ide\"",
-    "\"",
-];
+fn read_all(image: &mut Image, piece: &mut [u8], bytes: u64) {
+    for offset in (0..bytes).step_by(piece.len()) {
+        let count = (bytes - offset).min(piece.len() as u64) as usize;
+        let part = &mut piece[..count];
+        let read = image.read(part, offset).is_ok();
+        assert!(!read || !part.chunks_exact(512).any(|sector| sector.starts_with(DECOY)), "somebody read it");
+    }
+}
 
-/// vmdk descriptors of lines that do not belong together.
-pub fn vmdk(input: &mut Input) {
-    let mut text = String::from("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n");
-    for _ in 0..input.u8() % 12 {
-        text.push_str(input.pick(LINES));
-        text.push_str(input.pick(&["\n", "\n", "\n", "\r\n", " "]));
-    }
-    let mut bytes = text.into_bytes();
-    if input.one_in(4) {
-        let at = input.below(bytes.len() as u64) as usize;
-        bytes[at] = input.u8();
-    }
-    using(input, &bytes, ImageFormat::Vmdk, "disk.vmdk");
+fn disk(path: &Path, format: ImageFormat) -> Disk {
+    Disk { format: Some(format), discard: true, ..Disk::new(path) }
 }

@@ -33,6 +33,8 @@ pub enum RunState {
     Paused,
     /// A debugger did.
     Debug,
+    /// A disk did, which cannot do what it should.
+    IoError,
     /// The guest powered the machine off, which has to be reset before it goes on.
     Shutdown,
 }
@@ -45,6 +47,7 @@ impl RunState {
             RunState::Prelaunch => "prelaunch",
             RunState::Paused => "paused",
             RunState::Debug => "debug",
+            RunState::IoError => "io-error",
             RunState::Shutdown => "shutdown",
         }
     }

@@ -28,6 +28,7 @@ use rustix::mm::{Advice, madvise};
 use signal_hook::consts::SIGTERM;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
+use crate::block::{DiskQueue, Halt};
 use crate::cache::{self, Cache};
 use crate::chardev::{self, Source};
 use crate::cli;
@@ -81,6 +82,8 @@ struct Requests {
     power_button: AtomicBool,
     /// Standard output is gone.
     output_closed: AtomicBool,
+    /// A disk cannot go on, and the machine has to stop.
+    disks: Arc<Halt>,
 }
 
 /// A machine with one vCPU, ready to run.
@@ -152,6 +155,11 @@ impl Parts<'_> {
     fn dma(&self) -> Dma {
         let sink = DmaSink { cache: self.cache.clone(), kicker: self.kicker.clone() };
         Dma::new(self.ram.clone(), Arc::new(sink))
+    }
+
+    /// What a disk's jobs go through.
+    fn disk_queue(&self) -> DiskQueue {
+        DiskQueue::new().stopping(self.requests.disks.clone(), self.kicker.clone())
     }
 
     /// Where the characters of the device that `option` connects go, and where those for it come from.
@@ -608,6 +616,9 @@ impl<B: Board> Runner<B> {
             }
             if self.requests.output_closed.load(Ordering::Acquire) {
                 return Ok(Some(ExitStatus::OutputClosed));
+            }
+            if self.requests.disks.take() {
+                self.stop(RunState::IoError);
             }
             if std::mem::take(&mut self.reset_wanted)
                 && let Some(status) = self.reset(false)?

@@ -112,7 +112,7 @@ impl Opening<'_> {
             let inside = |error: io::Error| {
                 io::Error::new(error.kind(), format!("its backing file '{}': {error}", next.display()))
             };
-            let file = open_file(&next, true).map_err(|error| match error.kind() {
+            let file = open_file(&next, true, self.disk.locking).map_err(|error| match error.kind() {
                 io::ErrorKind::WouldBlock => {
                     wrong(format!("its backing file '{}' is in use for writing", next.display()))
                 }
@@ -202,7 +202,7 @@ impl Opening<'_> {
         };
         let inside =
             |error: io::Error| io::Error::new(error.kind(), format!("its data file '{}': {error}", path.display()));
-        let file = open_file(&path, read_only).map_err(inside)?;
+        let file = open_file(&path, read_only, self.disk.locking).map_err(inside)?;
         if identity(&file)? == identity(&link.file)? {
             return Err(wrong("its data file is itself"));
         }

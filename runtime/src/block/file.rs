@@ -13,12 +13,12 @@ pub(super) fn wrong(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
 
-/// Opens a file and locks it: against everybody if it may be written, and otherwise against those who write.
+/// Opens a file and, with `locking`, locks it: against everybody if it may be written, and otherwise against those who write.
 ///
 /// # Errors
 ///
 /// Whatever the host says; [`io::ErrorKind::WouldBlock`] for a file in use; what is neither a regular file nor a block device.
-pub(super) fn open_file(path: &Path, read_only: bool) -> io::Result<File> {
+pub(super) fn open_file(path: &Path, read_only: bool, locking: bool) -> io::Result<File> {
     // Opening a pipe would wait for somebody at its other end.
     let flags = OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).write(!read_only).custom_flags(flags).open(path)?;
@@ -33,10 +33,9 @@ pub(super) fn open_file(path: &Path, read_only: bool) -> io::Result<File> {
         true => FlockOperation::NonBlockingLockShared,
         false => FlockOperation::NonBlockingLockExclusive,
     };
-    match flock(&file, lock) {
-        Err(Errno::WOULDBLOCK) => return Err(io::ErrorKind::WouldBlock.into()),
-        // Other errors are those of file systems that have no locks.
-        _ => {}
+    // Errors but one are those of file systems that have no locks.
+    if locking && flock(&file, lock) == Err(Errno::WOULDBLOCK) {
+        return Err(io::ErrorKind::WouldBlock.into());
     }
     let access = if read_only { "reading" } else { "reading and writing" };
     tracing::info!(target: "block", "opened '{}' for {access}", path.display());

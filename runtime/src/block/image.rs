@@ -17,7 +17,7 @@ use super::overlay::Overlay;
 use super::vmdk::Vmdk;
 use super::{PIECE, chain, for_pieces, qcow2};
 use crate::cli::CliError;
-use crate::config::{Disk, ImageFormat};
+use crate::config::{Disk, ImageFormat, Zeroes};
 
 /// A format's magic number: where it is, and what; and the format if there is support for it.
 type Magic = (usize, &'static [u8], &'static str, Option<ImageFormat>);
@@ -46,7 +46,7 @@ fn refused(option: &str, disk: &Disk, error: &io::Error) -> CliError {
         io::ErrorKind::WouldBlock => {
             message("is in use by another process (readonly=on or snapshot=on would share it)")
         }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !disk.read_only && !disk.snapshot => {
+        _ if is_unwritable(error) && !disk.read_only && !disk.snapshot => {
             CliError::new(option, format!("cannot open '{}': {error} (readonly=on may help)", disk.file.display()))
         }
         _ => CliError::file(option, "cannot open", &disk.file, error),
@@ -107,11 +107,15 @@ pub(super) struct RawFile {
     file: File,
     /// Nobody has said that it is raw: the guest must not make it look like something else.
     guessed: bool,
+    /// Where the disk's first byte is.
+    start: u64,
 }
 
 /// The contents of a disk.
 #[derive(Debug)]
 pub(super) enum Contents {
+    /// Zeroes, whatever is written.
+    Null,
     Raw(RawFile),
     Formatted(Box<Formatted>),
     Vmdk(Box<Vmdk>),
@@ -128,6 +132,28 @@ pub struct Image {
     read_only: bool,
     /// What the guest discards is given back to the host.
     discard: bool,
+    zeroes: Zeroes,
+}
+
+/// Whether a file can be read and not written to.
+fn is_unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// The part of a raw image of `bytes` bytes that is the disk: its first byte, and its bytes.
+fn part(option: &str, disk: &Disk, bytes: u64) -> Result<(u64, u64), CliError> {
+    let Some((start, size)) = disk.range else { return Ok((0, bytes)) };
+    let wrong = |what: &str| Err(CliError::new(option, format!("offset, size: {what} of '{}'", disk.file.display())));
+    if disk.cache.direct {
+        return wrong("cache=none and cache=directsync have no part");
+    }
+    let Some(rest) = bytes.checked_sub(start).filter(|_| start % SECTOR_SIZE == 0) else {
+        return wrong("they are not a multiple of 512, or beyond the end");
+    };
+    match size.unwrap_or(rest) {
+        size if size <= rest => Ok((start, size)),
+        _ => wrong("they are beyond the end"),
+    }
 }
 
 impl Image {
@@ -137,49 +163,66 @@ impl Image {
     ///
     /// Whatever the host says; an image that another process uses; a format that cannot be read.
     pub fn open(option: &str, disk: &Disk) -> Result<Image, CliError> {
-        let base_read_only = disk.read_only || disk.snapshot;
-        let failed = |error: io::Error| refused(option, disk, &error);
-        let file = open_file(&disk.file, base_read_only).map_err(failed)?;
-        let bytes = length(&file).map_err(failed)?;
-        let format = probe(option, disk, &file).map_err(failed)??;
-        let (contents, bytes, writable) = match format {
-            ImageFormat::Raw if !disk.cache.direct => {
-                (Contents::Raw(RawFile { file, guessed: disk.format.is_none() }), bytes, !base_read_only)
-            }
-            ImageFormat::Vmdk => {
-                let image = Vmdk::open(file, &disk.file).map_err(failed)?;
-                let bytes = image.bytes();
-                (Contents::Vmdk(Box::new(image)), bytes, false)
-            }
-            format => {
-                let (access, layout) = chain::open(file, format, disk, base_read_only).map_err(failed)?;
-                let (bytes, writable) = (access.size(), access.inner().writable());
-                (Contents::Formatted(Box::new(Formatted::new(access, layout))), bytes, writable)
-            }
-        };
-        if !writable && !base_read_only {
-            let message = format!("'{}' can only be read: use readonly=on or snapshot=on", disk.file.display());
-            return Err(CliError::new(option, message));
-        }
-        // As QEMU has it: a raw image's last sector is padded with zeros when it is read, and whole once it is written. What a
-        // format has of a sector that is not whole can only be read.
-        let whole = format == ImageFormat::Raw || !writable;
-        let bytes = if whole { bytes.next_multiple_of(SECTOR_SIZE) } else { bytes / SECTOR_SIZE * SECTOR_SIZE };
-        let base = Image { contents, format, bytes, read_only: base_read_only, discard: disk.discard };
+        let base = Image::base(option, disk)?;
         if !disk.snapshot {
             return Ok(base);
         }
+        let (format, bytes) = (base.format, base.bytes);
         let overlay = Overlay::new(base).map_err(|error| {
             let place = std::env::temp_dir();
             CliError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
         })?;
-        Ok(Image {
-            contents: Contents::Overlay(Box::new(overlay)),
-            format,
-            bytes,
-            read_only: disk.read_only,
-            discard: disk.discard,
-        })
+        let contents = Contents::Overlay(Box::new(overlay));
+        Ok(Image { contents, format, bytes, read_only: disk.read_only, discard: disk.discard, zeroes: disk.zeroes })
+    }
+
+    /// The image without what is written above it.
+    fn base(option: &str, disk: &Disk) -> Result<Image, CliError> {
+        let (discard, zeroes) = (disk.discard, disk.zeroes);
+        if let Some(bytes) = disk.null {
+            let bytes = bytes / SECTOR_SIZE * SECTOR_SIZE;
+            let read_only = disk.read_only || disk.snapshot;
+            return Ok(Image { contents: Contents::Null, format: ImageFormat::Raw, bytes, read_only, discard, zeroes });
+        }
+        let mut read_only = disk.read_only || disk.snapshot;
+        let failed = |error: io::Error| refused(option, disk, &error);
+        let file = match open_file(&disk.file, read_only, disk.locking) {
+            Err(error) if disk.auto_read_only && !read_only && is_unwritable(&error) => {
+                read_only = true;
+                open_file(&disk.file, true, disk.locking)
+            }
+            result => result,
+        };
+        let file = file.map_err(failed)?;
+        let bytes = length(&file).map_err(failed)?;
+        let format = probe(option, disk, &file).map_err(failed)??;
+        let (contents, bytes, writable) = match format {
+            ImageFormat::Raw if !disk.cache.direct || disk.range.is_some() => {
+                let (start, bytes) = part(option, disk, bytes)?;
+                let guessed = disk.format.is_none();
+                (Contents::Raw(RawFile { file, guessed, start }), bytes, !read_only)
+            }
+            ImageFormat::Vmdk => {
+                let image = Vmdk::open(file, &disk.file, disk.locking).map_err(failed)?;
+                let bytes = image.bytes();
+                (Contents::Vmdk(Box::new(image)), bytes, false)
+            }
+            format => {
+                let (access, layout) = chain::open(file, format, disk, read_only).map_err(failed)?;
+                let (bytes, writable) = (access.size(), access.inner().writable());
+                (Contents::Formatted(Box::new(Formatted::new(access, layout))), bytes, writable)
+            }
+        };
+        if !writable && !read_only && !disk.auto_read_only {
+            let message = format!("'{}' can only be read: use readonly=on or snapshot=on", disk.file.display());
+            return Err(CliError::new(option, message));
+        }
+        read_only |= !writable;
+        // As QEMU has it: a raw image's last sector is padded with zeros when it is read, and whole once it is written. What a
+        // format has of a sector that is not whole can only be read.
+        let whole = format == ImageFormat::Raw && disk.range.is_none() || !writable;
+        let bytes = if whole { bytes.next_multiple_of(SECTOR_SIZE) } else { bytes / SECTOR_SIZE * SECTOR_SIZE };
+        Ok(Image { contents, format, bytes, read_only, discard, zeroes })
     }
 
     /// What the guest sees.
@@ -211,8 +254,10 @@ impl Image {
     /// The file that has bytes `offset..offset + len` of the disk at the same place, if there is one.
     pub(super) fn file(&self, offset: u64, len: u64) -> Option<&File> {
         match &self.contents {
-            Contents::Raw(raw) => self.check(offset, len).is_ok().then_some(&raw.file),
-            Contents::Formatted(_) | Contents::Vmdk(_) | Contents::Overlay(_) => None,
+            Contents::Raw(raw) if raw.start == 0 => self.check(offset, len).is_ok().then_some(&raw.file),
+            Contents::Null | Contents::Raw(_) | Contents::Formatted(_) | Contents::Vmdk(_) | Contents::Overlay(_) => {
+                None
+            }
         }
     }
 
@@ -224,7 +269,11 @@ impl Image {
     pub fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
         self.check(offset, out.len() as u64)?;
         match &mut self.contents {
-            Contents::Raw(raw) => read_padded(&raw.file, out, offset),
+            Contents::Null => {
+                out.fill(0);
+                Ok(())
+            }
+            Contents::Raw(raw) => read_padded(&raw.file, out, raw.start + offset),
             Contents::Formatted(formatted) => formatted.read(out, offset),
             Contents::Vmdk(image) => image.read(out, offset),
             Contents::Overlay(overlay) => overlay.read(out, offset),
@@ -237,8 +286,18 @@ impl Image {
     ///
     /// As of [`Image::read`].
     pub fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        if self.zeroes != Zeroes::AsTheyAre && bytes.iter().all(|byte| *byte == 0) {
+            let unmap = self.zeroes == Zeroes::Unmapped;
+            return self.write_zeroes(offset, bytes.len() as u64, unmap, &AtomicBool::new(false));
+        }
+        self.put(bytes, offset)
+    }
+
+    /// Writes bytes as they are.
+    fn put(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.check(offset, bytes.len() as u64)?;
         match &mut self.contents {
+            Contents::Null => Ok(()),
             Contents::Raw(raw) => raw.write(bytes, offset),
             Contents::Formatted(formatted) => formatted.for_tables(offset, bytes.len() as u64, |access, at, count| {
                 let from = (at - offset) as usize;
@@ -262,7 +321,7 @@ impl Image {
                 formatted.access.sync()
             }
             // An overlay does not outlive the process.
-            Contents::Vmdk(_) | Contents::Overlay(_) => Ok(()),
+            Contents::Null | Contents::Vmdk(_) | Contents::Overlay(_) => Ok(()),
         }
     }
 
@@ -280,7 +339,7 @@ impl Image {
             Contents::Raw(raw) => raw.punch(offset, len),
             Contents::Formatted(formatted) => formatted.for_tables(offset, len, FormatAccess::discard_to_any),
             Contents::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            Contents::Overlay(_) => Ok(()),
+            Contents::Null | Contents::Overlay(_) => Ok(()),
         };
         match result {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
@@ -301,13 +360,14 @@ impl Image {
                 let result = formatted.for_tables(offset, len, |access, at, count| access.write_zeroes(at, count));
                 result.is_ok()
             }
+            Contents::Null => true,
             Contents::Vmdk(_) | Contents::Overlay(_) => false,
         };
         if done {
             return Ok(());
         }
         let zeroes = vec![0; PIECE];
-        for_pieces(len, PIECE, stop, |at, count| self.write(zeroes.get(..count).unwrap_or_default(), offset + at))
+        for_pieces(len, PIECE, stop, |at, count| self.put(zeroes.get(..count).unwrap_or_default(), offset + at))
     }
 }
 
@@ -315,25 +375,25 @@ impl RawFile {
     fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.guessed && offset < SECTOR_SIZE {
             let mut head = [0; SECTOR_SIZE as usize];
-            read_padded(&self.file, &mut head, 0)?;
+            read_padded(&self.file, &mut head, self.start)?;
             head.iter_mut().skip(offset as usize).zip(bytes).for_each(|(to, from)| *to = *from);
             if let Some((_, _, name, _)) = other_format(&head) {
                 tracing::warn!("the guest may not make a raw image look like {name}: format=raw would allow it");
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
         }
-        self.file.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, self.start + offset)
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        Ok(fallocate(&self.file, how, offset, len)?)
+        Ok(fallocate(&self.file, how, self.start + offset, len)?)
     }
 
     /// Whether the host could write zeroes by itself.
     fn zero(&self, offset: u64, len: u64, unmap: bool) -> bool {
         let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-        fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, len).is_ok()
+        fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, self.start + offset, len).is_ok()
     }
 }
 

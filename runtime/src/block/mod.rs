@@ -5,6 +5,7 @@ mod counters;
 mod direct;
 mod file;
 mod guarded;
+mod halt;
 mod image;
 mod layout;
 mod overlay;
@@ -21,9 +22,11 @@ use std::time::{Duration, Instant};
 
 use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp, Target};
 
-use crate::config::{Cache, Disk};
+use crate::config::{Cache, Disk, OnError};
+use crate::kick::Kicker;
 use crate::patience::Patience;
 pub use counters::Counters;
+pub use halt::Halt;
 pub use image::Image;
 use throttle::Throttle;
 
@@ -114,13 +117,22 @@ pub struct DiskQueue {
     receiver: Receiver<Message>,
     counters: Arc<Counters>,
     reading: Reading,
+    stopping: Stopping,
 }
+
+/// How a disk stops its machine, if it can.
+type Stopping = Option<(Arc<Halt>, Arc<Kicker>)>;
 
 impl DiskQueue {
     /// An empty one.
     pub fn new() -> DiskQueue {
         let (sender, receiver) = channel();
-        DiskQueue { sender, receiver, counters: Arc::default(), reading: Reading::default() }
+        DiskQueue { sender, receiver, counters: Arc::default(), reading: Reading::default(), stopping: None }
+    }
+
+    /// One that can stop the machine, whose vCPU `kicker` wakes.
+    pub fn stopping(self, halt: Arc<Halt>, kicker: Arc<Kicker>) -> DiskQueue {
+        DiskQueue { stopping: Some((halt, kicker)), ..self }
     }
 
     /// What to make the device with.
@@ -148,9 +160,10 @@ impl DiskQueue {
         let stop = Arc::new(AtomicBool::new(false));
         let (receiver, own) = (self.receiver, stop.clone());
         let throttle = Throttle::new(disk.bytes_per_second, disk.requests_per_second);
-        let cache = disk.cache;
+        let (cache, on_error, stopping) = (disk.cache, disk.on_error, self.stopping);
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let mut worker = Worker { image, exchange, stop: own, throttle, cache, counters, reading };
+            let mut worker =
+                Worker { image, exchange, stop: own, throttle, cache, on_error, stopping, counters, reading };
             let mut piece = vec![0; PIECE];
             let mut patience = Patience::new();
             loop {
@@ -218,29 +231,59 @@ struct Worker<E> {
     stop: Arc<AtomicBool>,
     throttle: Throttle,
     cache: Cache,
+    /// What becomes of a read that fails, and of a write.
+    on_error: (OnError, OnError),
+    stopping: Stopping,
     counters: Arc<Counters>,
     reading: Reading,
 }
 
 impl<E: Exchange> Worker<E> {
     fn run(&mut self, job: BlockJob, piece: &mut [u8]) {
-        self.wait(job.op);
-        let start = Instant::now();
-        let result = self.work(job, piece);
-        self.counters.count(job.op, result.is_ok(), start.elapsed());
-        if let Err(error) = &result {
-            tracing::debug!(?job, "disk: {error}");
+        let on_error = if matches!(job.op, BlockOp::Read { .. }) { self.on_error.0 } else { self.on_error.1 };
+        loop {
+            self.wait(job.op);
+            let start = Instant::now();
+            let result = self.work(job, piece);
+            self.counters.count(job.op, result.is_ok(), start.elapsed());
+            if let Err(error) = &result {
+                tracing::debug!(?job, "disk: {error}");
+                if self.stop_for(on_error, error) {
+                    continue;
+                }
+            }
+            return self.exchange.done(job.token, result.is_ok() || on_error == OnError::Ignore);
         }
-        self.exchange.done(job.token, result.is_ok());
+    }
+
+    /// Stops the machine if that is what an error is for; whether the request is to be done again.
+    fn stop_for(&self, on_error: OnError, error: &io::Error) -> bool {
+        let stops = match on_error {
+            OnError::Stop => true,
+            OnError::StopWithoutSpace => error.kind() == io::ErrorKind::StorageFull,
+            OnError::Report | OnError::Ignore => false,
+        };
+        // What was reset, or is about to end, has nobody who waits for it.
+        let Some((halt, kicker)) =
+            self.stopping.as_ref().filter(|_| stops && error.kind() != io::ErrorKind::Interrupted)
+        else {
+            return false;
+        };
+        tracing::error!(
+            "a disk cannot do what it should, and stops the machine: {error}; `cont` in a monitor tries again"
+        );
+        halt.hold(kicker, &self.stop);
+        !self.stop.load(Ordering::Acquire)
     }
 
     /// Waits until the job may be done.
     fn wait(&mut self, op: BlockOp) {
-        let bytes = match op {
-            BlockOp::Read { len, .. } | BlockOp::Write { len, .. } => len,
-            _ => 0,
+        let (bytes, writes) = match op {
+            BlockOp::Read { len, .. } => (len, Some(false)),
+            BlockOp::Write { len, .. } => (len, Some(true)),
+            _ => (0, None),
         };
-        let start = self.throttle.charge(Instant::now(), bytes);
+        let start = self.throttle.charge(Instant::now(), bytes, writes);
         while let Some(left) = start.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
             && !self.stop.load(Ordering::Acquire)
         {
@@ -295,7 +338,8 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
     use super::*;
-    use crate::config::ImageFormat;
+    use crate::config::{ImageFormat, Rates, Zeroes};
+    use crate::kick::Kicker;
 
     /// A file that goes with the value.
     struct TempFile(PathBuf);
@@ -449,6 +493,70 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_stops_the_machine_and_is_tried_again() {
+        let file = TempFile::new("stop", &[0; 4096]);
+        let disk = Disk { on_error: (OnError::Report, OnError::Stop), ..disk(&file) };
+        let halt = Arc::new(Halt::default());
+        let guest = Arc::new(Guest { memory: Mutex::new(vec![7; 1 << 20]), ..Guest::default() });
+        let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
+        let mut backend = queue.backend();
+        // Without a medium each request fails; with one the write is done.
+        let thread = queue.start(None, &disk, Handle(guest.clone())).unwrap();
+        backend.submit(BlockJob { token: 1, op: BlockOp::Read { offset: 0, len: 512 } });
+        backend.submit(BlockJob { token: 2, op: BlockOp::Write { offset: 0, len: 512 } });
+        for _ in 0..3 {
+            while !halt.take() {
+                std::thread::yield_now();
+            }
+            assert_eq!(*guest.done.lock().unwrap(), [(1, false)], "the write waits");
+            halt.resume();
+        }
+        drop(thread);
+        assert_eq!(*guest.done.lock().unwrap(), [(1, false), (2, false)], "the end of the thread is its end");
+    }
+
+    #[test]
+    fn an_ignored_failure_is_none_for_the_guest() {
+        let file = TempFile::new("ignored", &[0; 4096]);
+        let mut s = Setup::with(&Disk { on_error: (OnError::Report, OnError::Ignore), ..disk(&file) });
+        assert!(s.run(BlockOp::Write { offset: 4096, len: 512 }));
+        assert!(!s.run(BlockOp::Read { offset: 4096, len: 512 }));
+    }
+
+    #[test]
+    fn a_part_of_a_file_is_a_disk() {
+        let file = TempFile::new("range", &[1; 8192]);
+        let disk = Disk { range: Some((1024, Some(2048))), format: Some(ImageFormat::Raw), ..disk(&file) };
+        let mut image = Image::open("-drive", &disk).unwrap();
+        assert_eq!(image.info("").sectors, 4);
+        image.write(&[2; 512], 1536).unwrap();
+        assert!(image.write(&[2; 512], 2048).is_err());
+        image.write_zeroes(0, 512, false, &AtomicBool::new(false)).unwrap();
+        let contents = std::fs::read(&file.0).unwrap();
+        assert!(contents[1024..1536] == [0; 512] && contents[2560..3072] == [2; 512] && contents[3072] == 1);
+        for range in [(8704, None), (100, None), (1024, Some(8192))] {
+            assert!(Image::open("-drive", &Disk { range: Some(range), ..disk.clone() }).is_err(), "{range:?}");
+        }
+    }
+
+    #[test]
+    fn zeroes_are_found_and_nothing_is_a_disk() {
+        use std::os::unix::fs::MetadataExt;
+        let file = TempFile::new("zeroes", &vec![1; 1 << 20]);
+        let mut image = Image::open("-drive", &Disk { zeroes: Zeroes::Unmapped, ..disk(&file) }).unwrap();
+        image.write(&vec![0; 1 << 19], 0).unwrap();
+        image.write(&[0, 1].repeat(256), 1 << 19).unwrap();
+        let contents = std::fs::read(&file.0).unwrap();
+        assert!(contents[..1 << 19].iter().all(|byte| *byte == 0) && contents[(1 << 19) + 1] == 1);
+        assert!(std::fs::metadata(&file.0).unwrap().blocks() <= 1 << 10, "half of it is a hole, where files have them");
+        let mut image = Image::open("-drive", &Disk { null: Some(1 << 40), ..Disk::new("null-co") }).unwrap();
+        let mut sector = [7; 512];
+        image.write(&sector, 0).unwrap();
+        image.read(&mut sector, 0).unwrap();
+        assert_eq!((sector, image.info("").sectors), ([0; 512], 1 << 31));
+    }
+
+    #[test]
     fn failures_are_reported() {
         let file = TempFile::new("failures", &[0; 4096]);
         let mut s = Setup::new(&file);
@@ -510,14 +618,15 @@ mod tests {
     #[test]
     fn limits_slow_a_disk_down_and_hold_up_no_end() {
         let file = TempFile::new("limits", &[0; 65536]);
-        let mut s = Setup::with(&Disk { bytes_per_second: 1 << 20, ..disk(&file) });
+        let mut s =
+            Setup::with(&Disk { bytes_per_second: Rates { total: 1 << 20, ..Rates::default() }, ..disk(&file) });
         let start = Instant::now();
         for _ in 0..5 {
             assert!(s.run(BlockOp::Read { offset: 0, len: 65536 }));
         }
         assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
         drop(s.thread);
-        let mut s = Setup::with(&Disk { requests_per_second: 1, ..disk(&file) });
+        let mut s = Setup::with(&Disk { requests_per_second: Rates { total: 1, ..Rates::default() }, ..disk(&file) });
         (0..100).for_each(|token| s.backend.submit(BlockJob { token, op: BlockOp::Flush }));
         let start = Instant::now();
         drop(s.thread);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::config::Rates;
+
 /// What may be done at once after a rest: this long a time's share.
 const BURST: Duration = Duration::from_millis(100);
 
@@ -23,25 +25,30 @@ impl Limit {
     }
 }
 
-/// The limits of a disk.
+/// The limits of a disk: of all, of reads, and of writes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Throttle {
-    bytes: Option<Limit>,
-    requests: Option<Limit>,
+    bytes: [Option<Limit>; 3],
+    requests: [Option<Limit>; 3],
 }
 
 impl Throttle {
-    /// No more than this a second; 0 is no limit.
-    pub(super) fn new(bytes: u64, requests: u64) -> Throttle {
+    /// No more than this a second.
+    pub(super) fn new(bytes: Rates, requests: Rates) -> Throttle {
         let limit = |per_second| (per_second != 0).then(|| Limit { per_second, paid: Instant::now() });
-        Throttle { bytes: limit(bytes), requests: limit(requests) }
+        let limits = |rates: Rates| [rates.total, rates.read, rates.write].map(limit);
+        Throttle { bytes: limits(bytes), requests: limits(requests) }
     }
 
-    /// A request of this many bytes has come; when it may be done.
-    pub(super) fn charge(&mut self, now: Instant, bytes: u64) -> Instant {
-        let bytes = self.bytes.as_mut().map_or(now, |limit| limit.charge(now, bytes));
-        let requests = self.requests.as_mut().map_or(now, |limit| limit.charge(now, 1));
-        bytes.max(requests).max(now)
+    /// A request of this many bytes has come, which reads or writes, or neither; when it may be done.
+    pub(super) fn charge(&mut self, now: Instant, bytes: u64, writes: Option<bool>) -> Instant {
+        let counts = [true, writes == Some(false), writes == Some(true)];
+        let of = |limits: &mut [Option<Limit>; 3], count: u64| {
+            let limits = limits.iter_mut().zip(counts).filter(|(_, counts)| *counts);
+            limits.filter_map(|(limit, _)| Some(limit.as_mut()?.charge(now, count))).max()
+        };
+        let (bytes, requests) = (of(&mut self.bytes, bytes), of(&mut self.requests, 1));
+        bytes.max(requests).map_or(now, |start| start.max(now))
     }
 }
 
@@ -53,14 +60,19 @@ mod tests {
     fn a_burst_is_followed_by_the_rate() {
         let start = Instant::now();
         let later = start + Duration::from_secs(10);
-        let mut throttle = Throttle::new(1000, 0);
-        assert_eq!(throttle.charge(later, 100), later, "a rest of 100 ms allows that at once");
-        assert_eq!(throttle.charge(later, 1000), later);
-        assert_eq!(throttle.charge(later, 1), later + Duration::from_secs(1));
-        let mut throttle = Throttle::new(0, 10);
-        let times: Vec<Instant> = (0..4).map(|_| throttle.charge(later, 1 << 40)).collect();
+        let (none, of) = (Rates::default(), |total| Rates { total, ..Rates::default() });
+        let mut throttle = Throttle::new(of(1000), none);
+        assert_eq!(throttle.charge(later, 100, Some(true)), later, "a rest of 100 ms allows that at once");
+        assert_eq!(throttle.charge(later, 1000, Some(false)), later);
+        assert_eq!(throttle.charge(later, 1, Some(true)), later + Duration::from_secs(1));
+        let mut throttle = Throttle::new(Rates { write: 1000, ..none }, none);
+        assert_eq!(throttle.charge(later, 1100, Some(true)), later);
+        assert_eq!(throttle.charge(later, 1 << 40, Some(false)), later, "reads are not limited");
+        assert_eq!(throttle.charge(later, 1, Some(true)), later + Duration::from_secs(1));
+        let mut throttle = Throttle::new(none, of(10));
+        let times: Vec<Instant> = (0..4).map(|_| throttle.charge(later, 1 << 40, None)).collect();
         let after = |milliseconds| later + Duration::from_millis(milliseconds);
         assert_eq!(times, [later, later, after(100), after(200)]);
-        assert_eq!(Throttle::new(0, 0).charge(later, u64::MAX), later);
+        assert_eq!(Throttle::new(none, none).charge(later, u64::MAX, Some(true)), later);
     }
 }

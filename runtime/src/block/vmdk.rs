@@ -235,7 +235,7 @@ impl Vmdk {
     /// # Errors
     ///
     /// Whatever the host says; kinds of images that cannot be read; extents that are in other folders than the image.
-    pub(super) fn open(file: File, path: &Path) -> io::Result<Vmdk> {
+    pub(super) fn open(file: File, path: &Path, locking: bool) -> io::Result<Vmdk> {
         let mut head = [0; 4];
         read_padded(&file, &mut head, 0)?;
         if head == MAGIC {
@@ -258,7 +258,7 @@ impl Vmdk {
         read_padded(&file, &mut text, 0)?;
         let mut image = Vmdk { extents: Vec::new() };
         for line in lines(&text)? {
-            image.add(&Line::parse(&line)?, path)?;
+            image.add(&Line::parse(&line)?, path, locking)?;
         }
         if image.extents.is_empty() {
             return Err(wrong("its descriptor has no extents"));
@@ -266,13 +266,13 @@ impl Vmdk {
         Ok(image)
     }
 
-    fn add(&mut self, line: &Line<'_>, path: &Path) -> io::Result<()> {
+    fn add(&mut self, line: &Line<'_>, path: &Path, locking: bool) -> io::Result<()> {
         let start = self.bytes();
         let end = start + line.sectors * SECTOR;
         if self.extents.len() == MAX_EXTENTS || end > MAX_SECTORS * SECTOR {
             return Err(wrong("it has too many extents"));
         }
-        let open = || open_file(&named_inside(path, line.file, "extent", None)?, true);
+        let open = || open_file(&named_inside(path, line.file, "extent", None)?, true, locking);
         let source = match (line.access, line.kind) {
             ("NOACCESS", _) => Source::Nothing,
             (_, "ZERO") => Source::Zero,

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 
 use super::Stop;
 use super::error::CliError;
-use super::families;
-use super::keyval::{self, Key, Kind, Values};
-use crate::config::{Cache, Disk, IdeDrive, ImageFormat, Interface as VirtioInterface, Layers, Plug};
+use super::keyval::{self, Item, Key, Kind, Values};
+use super::{block, families};
+use crate::config::{Cache, Disk, IdeDrive, Interface as VirtioInterface, OnError, Plug, Rates};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -16,9 +16,17 @@ const fn later(name: &'static str) -> Key {
     Key { name, kind: Kind::NotYet, help: "" }
 }
 
-/// The keys of `-drive`.
+/// On or off.
+const SWITCH: Kind = Kind::Word(&["on", "off"]);
+
+/// A limit.
+const fn limit(name: &'static str, help: &'static str) -> Key {
+    key(name, Kind::Number(0, MOST), help)
+}
+
+/// The keys of `-drive` that are not about its image: see [`block`] for those.
 const DRIVE: &[Key] = &[
-    key("file", Kind::Text("a file name, in which ',' is written ',,'"), "the image"),
+    key("file", Kind::Text("a file name, in which ',' is written ',,', or json:{...}"), "the image"),
     key("format", Kind::Word(&["raw", "qcow2", "vmdk"]), "what the image is, default what it looks like"),
     key(
         "if",
@@ -26,43 +34,54 @@ const DRIVE: &[Key] = &[
         "how the disk is connected, default ide on a PC and virtio elsewhere; none: by a -device",
     ),
     key("media", Kind::Word(&["disk", "cdrom"]), "what it is, default disk"),
-    key("index", Kind::Number(0, 3), "place on the IDE controller: bus * 2 + unit; default the first free one"),
-    key("bus", Kind::Number(0, 1), "the same, the cable"),
-    key("unit", Kind::Number(0, 1), "the same, the place on it"),
+    key("index", Kind::Number(0, 255), "place on the IDE controller: bus * 2 + unit; default the first free one"),
+    key("bus", Kind::Number(0, 255), "the same, the cable"),
+    key("unit", Kind::Number(0, 255), "the same, the place on it"),
     key("id", Kind::Text("a name"), "what -device calls it"),
-    key("readonly", Kind::Word(&["on", "off"]), "the guest may not write"),
-    key("snapshot", Kind::Word(&["on", "off"]), "what the guest writes is forgotten at the end"),
+    key("readonly", SWITCH, "the guest may not write"),
+    key("snapshot", SWITCH, "what the guest writes is forgotten at the end"),
     key("serial", Kind::Text("up to 20 characters"), "serial number"),
     key(
         "cache",
         Kind::Word(&["writeback", "none", "writethrough", "directsync", "unsafe"]),
         "none and directsync avoid the host's page cache, writethrough and directsync make each write last, unsafe none",
     ),
+    key("cache.writeback", SWITCH, "off: each write lasts before the guest hears of its end"),
     key(
-        "discard",
-        Kind::Word(&["ignore", "off", "unmap", "on"]),
-        "whether what the guest discards is given back to the host; default ignore",
+        "rerror",
+        Kind::Word(&["report", "ignore", "stop"]),
+        "a read that failed: the guest is told, or not, or the machine stops; default report",
     ),
-    key("backing.file.filename", Kind::Text("a file name"), "the image's backing file, whatever the image says"),
-    key("backing.driver", Kind::Word(&["raw", "qcow2"]), "what that is, default what it looks like"),
-    key("data-file.filename", Kind::Text("a file name"), "the file with the image's data, whatever the image says"),
-    key("throttling.bps-total", Kind::Number(0, MOST), "most bytes a second; 0, the default: no limit"),
-    key("throttling.iops-total", Kind::Number(0, MOST), "most requests a second; 0, the default: no limit"),
-    later("aio"),
-    later("auto-read-only"),
-    later("copy-on-read"),
+    key(
+        "werror",
+        Kind::Word(&["report", "ignore", "stop", "enospc"]),
+        "the same of a write; enospc: it stops where there is no room; default report",
+    ),
+    limit("throttling.bps-total", "most bytes a second; 0, the default: no limit"),
+    limit("throttling.bps-read", "of reads"),
+    limit("throttling.bps-write", "of writes"),
+    limit("throttling.iops-total", "most requests a second; 0, the default: no limit"),
+    limit("throttling.iops-read", "of reads"),
+    limit("throttling.iops-write", "of writes"),
+    limit("bps", ""),
+    limit("bps_rd", ""),
+    limit("bps_wr", ""),
+    limit("iops", ""),
+    limit("iops_rd", ""),
+    limit("iops_wr", ""),
     later("cyls"),
-    later("detect-zeroes"),
-    later("driver"),
     later("heads"),
-    later("rerror"),
     later("secs"),
-    later("throttling.bps-read"),
-    later("throttling.bps-write"),
-    later("throttling.iops-read"),
-    later("throttling.iops-write"),
-    later("werror"),
 ];
+
+/// Limits by their names, and by the names that they had before.
+fn rates(values: &Values, what: &str) -> Rates {
+    let of = |direction: &str, before: &str| {
+        let number = values.number(&format!("throttling.{what}-{direction}"));
+        number.or_else(|| values.number(&format!("{what}{before}"))).unwrap_or(0)
+    };
+    Rates { total: of("total", ""), read: of("read", "_rd"), write: of("write", "_wr") }
+}
 
 /// The largest limit that is one.
 const MOST: u64 = 1 << 50;
@@ -105,21 +124,11 @@ pub(super) struct Disks {
     waiting: Vec<(String, Drive)>,
     ids: Vec<String>,
     ide: [[Option<Drive>; 2]; 2],
+    nodes: block::Nodes,
 }
 
 fn value_of<T: Copy>(table: &[(&str, T)], word: Option<&str>) -> Option<T> {
     table.iter().find(|(name, _)| Some(*name) == word).map(|(_, value)| *value)
-}
-
-/// The files of an image that are named beside it.
-fn layers(values: &Values) -> Layers {
-    let format = values.word("backing.driver").and_then(ImageFormat::named);
-    let backing = values.text("backing.file.filename").map(|file| (file.into(), format));
-    Layers {
-        backing: backing.into_iter().collect(),
-        end: false,
-        data_file: values.text("data-file.filename").map(Into::into),
-    }
 }
 
 fn serial(option: &str, text: Option<&str>) -> Result<String, CliError> {
@@ -161,7 +170,14 @@ fn virtio_interface(option: &str, values: &Values) -> Result<VirtioInterface, Cl
 
 impl Disks {
     pub(super) fn new(default: Interface, snapshot: bool) -> Disks {
-        Disks { default, snapshot, waiting: Vec::new(), ids: Vec::new(), ide: Default::default() }
+        Disks {
+            default,
+            snapshot,
+            waiting: Vec::new(),
+            ids: Vec::new(),
+            ide: Default::default(),
+            nodes: block::Nodes::default(),
+        }
     }
 
     /// Parses a `-drive`; the disk if it is to become a virtio device.
@@ -169,11 +185,18 @@ impl Disks {
         const OPTION: &str = "-drive";
         let wrong = |message: String| Stop::from(CliError::new(OPTION, message));
         if families::is_help(text) {
-            return Err(Stop::Print(families::list_keys(OPTION, DRIVE)));
+            let keys: Vec<Key> = DRIVE.iter().chain(block::keys()).copied().collect();
+            return Err(Stop::Print(families::list_keys(OPTION, &keys)));
         }
-        let items = keyval::split(OPTION, text)?;
-        let values = keyval::typed(OPTION, &items, DRIVE)?;
-        let drive = self.parse(&values)?;
+        let items = keyval::split(OPTION, text.strip_prefix("json:").unwrap_or(text))?;
+        let of_image = |item: &&Item| {
+            let name = item.key.as_deref().unwrap_or(&item.value);
+            !DRIVE.iter().any(|key| key.name == name) && block::is_key(name)
+        };
+        let own: Vec<Item> = items.iter().filter(|item| !of_image(item)).cloned().collect();
+        interface(&own)?;
+        let values = keyval::typed(OPTION, &own, DRIVE)?;
+        let drive = self.parse(&values, items.iter().filter(of_image).cloned().collect())?;
         if let Some(id) = values.text("id") {
             if self.ids.iter().any(|known| known == id) {
                 return Err(wrong(format!("the id '{id}' is given twice")));
@@ -184,12 +207,7 @@ impl Disks {
             Interface::Ide => "ide",
             Interface::Virtio => "virtio",
         });
-        let placed = ["index", "bus", "unit"].into_iter().find(|key| values.number(key).is_some());
-        if let Some(key) = placed
-            && interface != "ide"
-        {
-            return Err(wrong(format!("{key}: only disks with if=ide have a place")));
-        }
+        // What has no place on the IDE controller may name one all the same, as it may for QEMU.
         match interface {
             "none" => {
                 let id = values.text("id").ok_or_else(|| wrong("if=none needs id=ID for a -device".into()))?;
@@ -208,28 +226,49 @@ impl Disks {
         }
     }
 
-    fn parse(&self, values: &Values) -> Result<Drive, CliError> {
+    /// The drive of these values, whose image `items` are about.
+    fn parse(&mut self, values: &Values, items: Vec<Item>) -> Result<Drive, CliError> {
         let cd_rom = values.word("media") == Some("cdrom");
-        let file = values.text("file").filter(|file| !file.is_empty());
-        if file.is_none() && !cd_rom {
-            return Err(CliError::new("-drive", "needs file=FILE"));
-        }
         let serial = serial("-drive", values.text("serial"))?;
         let id = values.text("id").unwrap_or_default().to_owned();
-        let disk = file.map(|file| Disk {
-            format: values.word("format").and_then(ImageFormat::named),
-            read_only: cd_rom || values.word("readonly") == Some("on"),
-            snapshot: self.snapshot && values.word("snapshot") != Some("off") || values.word("snapshot") == Some("on"),
-            cache: value_of(CACHES, values.word("cache")).unwrap_or_default(),
-            discard: matches!(values.word("discard"), Some("unmap" | "on")),
-            layers: layers(values),
-            bytes_per_second: values.number("throttling.bps-total").unwrap_or(0),
-            requests_per_second: values.number("throttling.iops-total").unwrap_or(0),
+        let (file, on) =
+            (values.text("file").filter(|file| !file.is_empty()), |key: &str| values.word(key) == Some("on"));
+        if file.is_none() && items.is_empty() {
+            return match cd_rom {
+                true => Ok(Drive { cd_rom, disk: None, serial, id, plug: Plug::default() }),
+                false => Err(CliError::new("-drive", "needs file=FILE")),
+            };
+        }
+        let image = self.nodes.image(&image(file, values.word("format"), items)?)?;
+        let mut cache = value_of(CACHES, values.word("cache")).unwrap_or_default();
+        cache.direct |= image.cache.direct;
+        cache.no_flush |= image.cache.no_flush;
+        if let Some(writeback) = values.word("cache.writeback") {
+            cache.writethrough = writeback == "off";
+        }
+        let on_error = |key: &str| values.word(key).and_then(OnError::named).unwrap_or(OnError::Report);
+        let disk = Disk {
+            read_only: cd_rom || image.read_only || on("readonly"),
+            snapshot: self.snapshot && values.word("snapshot") != Some("off") || on("snapshot"),
+            cache,
+            bytes_per_second: rates(values, "bps"),
+            requests_per_second: rates(values, "iops"),
+            on_error: (on_error("rerror"), on_error("werror")),
             serial: serial.clone(),
             id: id.clone(),
-            ..Disk::new(file)
-        });
-        Ok(Drive { cd_rom, disk, serial, id, plug: Plug::default() })
+            ..image
+        };
+        Ok(Drive { cd_rom, disk: Some(disk), serial, id, plug: Plug::default() })
+    }
+
+    /// Reads a `-blockdev`.
+    pub(super) fn blockdev(&mut self, text: &str) -> Result<(), Stop> {
+        self.nodes.add(text)
+    }
+
+    /// Warnings of what nothing uses.
+    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
+        self.nodes.unused()
     }
 
     /// `-hda` and the like, and `-cdrom`: what is at a place of the IDE controller.
@@ -241,7 +280,7 @@ impl Disks {
             return Err(CliError::new(option, "this machine has no IDE controller: use -drive if=virtio"));
         }
         let cd_rom = option == "-cdrom";
-        let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, ..Disk::new(file) };
+        let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, option: option.to_owned(), ..Disk::new(file) };
         self.connect(
             option,
             Drive { cd_rom, disk: Some(disk), serial: String::new(), id: String::new(), plug: Plug::default() },
@@ -281,6 +320,9 @@ impl Disks {
         let Some(id) = values.text("drive") else { return Ok(None) };
         let found = self.waiting.iter().position(|(known, _)| known == id);
         let Some(index) = found else {
+            if let Some(disk) = self.nodes.take(option, id)? {
+                return self.node(option, disk, values).map(Some);
+            }
             return Err(match self.ids.iter().any(|known| known == id) {
                 true => CliError::new(option, format!("drive: '{id}' has a device already")),
                 false => CliError::new(option, format!("drive: there is no -drive with id={id}")).following("-drive"),
@@ -296,6 +338,15 @@ impl Disks {
             disk.plug.clone_from(&drive.plug);
         }
         Ok(Some(drive))
+    }
+
+    /// The drive that a `-device` with these keys makes of a node.
+    fn node(&self, option: &str, disk: Disk, values: &Values) -> Result<Drive, CliError> {
+        let (serial, plug) = (serial(option, values.text("serial"))?, plug(option, values)?);
+        let (id, option) = (disk.id.clone(), "-blockdev".to_owned());
+        let snapshot = self.snapshot;
+        let disk = Disk { serial: serial.clone(), plug: plug.clone(), option, snapshot, ..disk };
+        Ok(Drive { cd_rom: false, disk: Some(disk), serial, id, plug })
     }
 
     /// The disk that a `-device` of virtio with these keys names.
@@ -348,15 +399,49 @@ impl Disks {
     }
 }
 
+/// The keys of an image whose file and format are given as `-drive` has them.
+fn image(file: Option<&str>, format: Option<&str>, mut items: Vec<Item>) -> Result<Vec<Item>, CliError> {
+    let item = |key: &str, value: &str| Item { key: Some(key.to_owned()), value: value.to_owned() };
+    match file {
+        Some(file) if file.starts_with("json:") => items.extend(keyval::split("-drive: file", &file["json:".len()..])?),
+        Some(file) => items.push(item("file.filename", file.strip_prefix("file:").unwrap_or(file))),
+        None => {}
+    }
+    // What looks like one of these is a format by another name.
+    items.extend(format.map(|format| item("driver", format)));
+    let locking = items.iter().position(|item| item.key.as_deref() == Some("locking"));
+    if let Some(index) = locking {
+        let locking = items.remove(index);
+        items.push(Item { key: Some("file.locking".to_owned()), ..locking });
+    }
+    Ok(items)
+}
+
+/// Refuses an interface that is known and missing by what it is.
+fn interface(items: &[Item]) -> Result<(), CliError> {
+    let named = items.iter().filter(|item| item.key.as_deref() == Some("if"));
+    for item in named {
+        if let Some((_, subject)) = block::INTERFACES.iter().find(|(name, _)| *name == item.value) {
+            return Err(CliError::new("-drive: if", subject.lacking(&format!("'{}'", item.value))));
+        }
+    }
+    Ok(())
+}
+
 /// Bus and unit, where they are given.
 type Place = (Option<u64>, Option<u64>);
 
 fn place(option: &str, values: &Values) -> Result<Place, CliError> {
-    match (values.number("index"), values.number("bus"), values.number("unit")) {
+    let place = match (values.number("index"), values.number("bus"), values.number("unit")) {
         (Some(_), bus, unit) if bus.or(unit).is_some() => {
-            Err(CliError::new(option, "index: cannot be combined with bus and unit"))
+            return Err(CliError::new(option, "index: cannot be combined with bus and unit"));
         }
-        (Some(index), ..) => Ok((Some(index / 2), Some(index % 2))),
-        (None, bus, unit) => Ok((bus, unit)),
+        (Some(index), ..) => (Some(index / 2), Some(index % 2)),
+        (None, bus, unit) => (bus, unit),
+    };
+    let beyond = |part: Option<u64>| part.is_some_and(|part| part > 1);
+    if beyond(place.0) || beyond(place.1) {
+        return Err(CliError::new(option, "index, bus, unit: the IDE controller has two buses with two places each"));
     }
+    Ok(place)
 }

@@ -33,6 +33,8 @@ fn flatten(name: String, value: &Value, depth: usize, items: &mut Vec<Item>) -> 
             let mut numbered = values.iter().enumerate();
             return numbered.try_for_each(|(index, value)| flatten(under(&index.to_string()), value, depth, items));
         }
+        // No backing image is one that is not there, whatever an image says.
+        Value::Null if name == "backing" || name.ends_with(".backing") => String::new(),
         // As if it were not there.
         Value::Null => return Some(()),
         Value::Bool(true) => "on".to_owned(),

@@ -97,7 +97,7 @@ impl Values {
 }
 
 /// One item of a list before its key is looked up.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Item {
     /// The part before `=`, or `None` for an item without one.
     pub key: Option<String>,

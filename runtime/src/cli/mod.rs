@@ -5,6 +5,7 @@
 
 mod accel;
 mod argv;
+mod block;
 mod chardev;
 mod cpu;
 mod disks;
@@ -298,6 +299,7 @@ fn devices(
         device(text, arch, family, &mut hosts, config)
     })?;
     globals.warn(|name| family.offers(name), config);
+    config.warnings.extend(disks.unused());
     config.ide = refused.note(disks.finish())?.unwrap_or_default();
     config.warnings.extend(networks.unused());
     refused.note(check_ids(config))?;
@@ -329,6 +331,7 @@ fn drives(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config)
             refused.note(disks.at_place(&format!("-{name}"), file, index))?;
         }
     }
+    refused.each(given, "blockdev", |text| disks.blockdev(text))?;
     refused.each(given, "drive", |text| {
         let disk = disks.drive(text)?;
         if disk.is_some() {

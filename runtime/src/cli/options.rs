@@ -278,6 +278,12 @@ pub(super) const OPTIONS: &[Opt] = &[
          -device; see -drive help",
     ),
     each(
+        "blockdev",
+        "DRIVER,node-name=NAME[,KEY=VALUE...]",
+        Console,
+        "an image, or the file that one is in, for drive=NAME of a -device and for other nodes; see -blockdev help",
+    ),
+    each(
         "netdev",
         "TYPE,id=ID[,KEY=VALUE...]",
         Console,
@@ -388,7 +394,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     // Block devices.
     lacks("fda", &subjects::FLOPPY),
     lacks("fdb", &subjects::FLOPPY),
-    later("blockdev"),
     later("mtdblock"),
     lacks("sd", &subjects::SD),
     lacks("pflash", &subjects::PFLASH),

@@ -9,7 +9,8 @@ mod settings;
 use super::*;
 use crate::config::{
     Accel, Bios, Boot, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat,
-    Interface, JitConfig, Link, MonitorSocket, NetBackend, Protocol, UserNet, VgaKind, Video, VncPlace, VncTarget,
+    Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video, VncPlace,
+    VncTarget, Zeroes,
 };
 use crate::config::{Groups, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
@@ -435,7 +436,7 @@ fn every_option_of_qemu_without_support_says_so() {
         // A device that refers to something refused is not told, nor is what only it would have used.
         (
             "-drive if=pflash,file=x,id=a -device virtio-blk-pci,drive=a -loadvm x",
-            "-loadvm: -loadvm needs migration, which is not supported yet: start the guest anew\n-drive: if: 'pflash' is not known here: ide or virtio or none",
+            "-loadvm: -loadvm needs migration, which is not supported yet: start the guest anew\n-drive: if: 'pflash' needs pflash, which is not supported yet: use -bios FILE with the whole firmware",
         ),
         (
             "-netdev user,id=n -device e1000e,netdev=n -usb -device usb-tablet -smp 2,cores=4 -m 0",
@@ -510,7 +511,10 @@ fn bytes_that_are_not_utf8() {
     }
     assert_eq!(two("-m").unwrap_err().to_string(), "-m: '\u{fffd}.img' is not valid UTF-8");
     match parse([odd()]) {
-        Ok(Invocation::Run(config)) => assert_eq!(config.ide[0][0], Some(IdeDrive::Disk(first(Disk::new(odd()))))),
+        Ok(Invocation::Run(config)) => assert_eq!(
+            config.ide[0][0],
+            Some(IdeDrive::Disk(first(Disk { option: "-hda".into(), ..Disk::new(odd()) })))
+        ),
         other => panic!("{other:?}"),
     }
 }
@@ -654,14 +658,14 @@ fn bad_lines_of_riscv() {
         (
             "-drive a.img",
             "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
-             cache, discard, backing.file.filename, backing.driver, data-file.filename, throttling.bps-total, \
-             throttling.iops-total)",
+             cache, cache.writeback, rerror, werror, throttling.bps-total, throttling.bps-read, throttling.bps-write, \
+             throttling.iops-total, throttling.iops-read, throttling.iops-write, bps, bps_rd, bps_wr, iops, iops_rd, \
+             iops_wr)",
         ),
         ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
         ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),
         ("-no-hpet", "-no-hpet: this machine never has an event timer"),
         ("-hda a", "-hda: this machine has no IDE controller: use -drive if=virtio"),
-        ("-drive file=a,aio=native", "-drive: aio: not supported yet"),
         ("-device virtio-net-device,mac=1", "-device virtio-net-device: mac: '1' is not six bytes"),
         (
             "-device virtio-net-device,mac=01:00:00:00:00:00",

@@ -21,10 +21,24 @@ pub struct Disk {
     pub cache: Cache,
     /// What the guest discards is given back to the host.
     pub discard: bool,
-    /// The most bytes that are read and written in a second; 0 for no limit.
-    pub bytes_per_second: u64,
-    /// The most requests in a second; 0 for no limit.
-    pub requests_per_second: u64,
+    /// Nothing is behind the disk: it has so many bytes of zeroes.
+    pub null: Option<u64>,
+    /// The part of a raw image that is the disk: its first byte, and how many, if not all.
+    pub range: Option<(u64, Option<u64>)>,
+    /// An image that cannot be written to is one that the guest may not write to.
+    pub auto_read_only: bool,
+    /// Other processes are kept from the file.
+    pub locking: bool,
+    /// What becomes of zeroes that the guest writes.
+    pub zeroes: Zeroes,
+    /// The most bytes in a second.
+    pub bytes_per_second: Rates,
+    /// The most requests in a second.
+    pub requests_per_second: Rates,
+    /// What becomes of a read that fails, and of a write.
+    pub on_error: (OnError, OnError),
+    /// The option that the disk is of, as typed.
+    pub option: String,
     /// What the guest sees as its serial number.
     pub serial: String,
     /// What monitors call the drive; empty for a name that follows from its place.
@@ -44,11 +58,66 @@ impl Disk {
             snapshot: false,
             cache: Cache::default(),
             discard: false,
-            bytes_per_second: 0,
-            requests_per_second: 0,
+            null: None,
+            range: None,
+            auto_read_only: false,
+            locking: true,
+            zeroes: Zeroes::AsTheyAre,
+            bytes_per_second: Rates::default(),
+            requests_per_second: Rates::default(),
+            on_error: (OnError::Report, OnError::Report),
+            option: "-drive".to_owned(),
             serial: String::new(),
             id: String::new(),
             plug: Plug::default(),
+        }
+    }
+}
+
+/// Limits of what is done in a second; 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Of reads and writes together.
+    pub total: u64,
+    /// Of reads.
+    pub read: u64,
+    /// Of writes.
+    pub write: u64,
+}
+
+/// What becomes of zeroes that the guest writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zeroes {
+    /// They are written like anything else.
+    AsTheyAre,
+    /// The host is told that they are zeroes.
+    Written,
+    /// The same, and it may free the space.
+    Unmapped,
+}
+
+/// What becomes of a request that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    /// The guest is told.
+    Report,
+    /// The guest is told that all went well.
+    Ignore,
+    /// The machine stops, and the request is done again when it goes on.
+    Stop,
+    /// The same if the host has no room for it; or else the guest is told.
+    StopWithoutSpace,
+}
+
+impl OnError {
+    /// As `rerror=` and `werror=` name it.
+    pub fn named(name: &str) -> Option<OnError> {
+        match name {
+            "report" => Some(OnError::Report),
+            "ignore" => Some(OnError::Ignore),
+            "stop" => Some(OnError::Stop),
+            "enospc" => Some(OnError::StopWithoutSpace),
+            _ => None,
         }
     }
 }

@@ -28,6 +28,7 @@ impl<B: Board> Runner<B> {
         self.clock.run(true);
         self.timer.look();
         self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
+        self.requests.disks.resume();
         self.control.tell(Notice::Resume);
     }
 

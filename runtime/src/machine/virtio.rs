@@ -87,8 +87,8 @@ pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unst
     let mem = parts.dma();
     Ok(match device {
         VirtioDevice::Block(disk) => {
-            let image = Image::open("-drive", disk)?;
-            let jobs = DiskQueue::new();
+            let image = Image::open(&disk.option, disk)?;
+            let jobs = parts.disk_queue();
             let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
             (device, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
         }

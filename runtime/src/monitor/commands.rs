@@ -450,6 +450,7 @@ fn status(c: &mut Context<'_>) -> Outcome {
         RunState::Paused => "paused",
         RunState::Prelaunch => "paused (prelaunch)",
         RunState::Debug => "paused (debug)",
+        RunState::IoError => "paused (io-error)",
         RunState::Shutdown => "paused (shutdown)",
     };
     let _ = writeln!(c.out, "VM status: {text}");

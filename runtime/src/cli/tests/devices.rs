@@ -88,6 +88,13 @@ fn disks_of_a_pc() {
         Some(IdeDrive::CdRom { medium, serial, id: String::new(), plug: Plug::default() })
     };
     let new = |file: &str| Disk::new(file);
+    let by = |option: &str, file: &str| Disk { option: option.into(), ..new(file) };
+    let cdrom = |mut drive: Option<IdeDrive>| {
+        if let Some(IdeDrive::CdRom { medium: Some(medium), .. }) = &mut drive {
+            medium.option = "-cdrom".into();
+        }
+        drive
+    };
     let named = |mut drive: Option<IdeDrive>| {
         if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
             (*id, *plug) = ("x".into(), Plug { id: "y".into(), ..Plug::default() });
@@ -97,11 +104,14 @@ fn disks_of_a_pc() {
     };
     let rows: Vec<(&str, Ide)> = vec![
         ("", [[None, None], [None, None]]),
-        ("a.img", [[hd(1, new("a.img")), None], [None, None]]),
-        ("-hda a -cdrom c", [[hd(1, new("a")), None], [cd(3, "c"), None]]),
+        ("a.img", [[hd(1, by("-hda", "a.img")), None], [None, None]]),
+        ("-hda a -cdrom c", [[hd(1, by("-hda", "a")), None], [cdrom(cd(3, "c")), None]]),
         (
             "-hdb a -hdd d -snapshot",
-            [[None, hd(2, Disk { snapshot: true, ..new("a") })], [None, hd(4, Disk { snapshot: true, ..new("d") })]],
+            [
+                [None, hd(2, Disk { snapshot: true, ..by("-hdb", "a") })],
+                [None, hd(4, Disk { snapshot: true, ..by("-hdd", "d") })],
+            ],
         ),
         (
             "-drive file=a,format=qcow2 -drive file=b,index=3",
@@ -132,8 +142,8 @@ fn disks_of_a_pc() {
                         Disk {
                             cache: Cache { direct: true, ..Cache::default() },
                             discard: true,
-                            bytes_per_second: 1000,
-                            requests_per_second: 20,
+                            bytes_per_second: Rates { total: 1000, ..Rates::default() },
+                            requests_per_second: Rates { total: 20, ..Rates::default() },
                             ..new("a")
                         },
                     ),
@@ -159,9 +169,8 @@ fn disks_of_a_pc() {
     let rows = [
         ("-hda a -hda b", "-hda: there is a drive at bus=0,unit=0 already"),
         ("-hdc a -cdrom b", "-cdrom: there is a drive at bus=1,unit=0 already"),
-        ("-drive file=a,index=4", "-drive: index: '4' is out of range: a number from 0 to 3"),
+        ("-drive file=a,index=4", "-drive: index, bus, unit: the IDE controller has two buses with two places each"),
         ("-drive file=a,index=1,unit=0", "-drive: index: cannot be combined with bus and unit"),
-        ("-drive file=a,if=virtio,index=1", "-drive: index: only disks with if=ide have a place"),
         ("-drive file=a,if=virtio,media=cdrom", "-drive: media=cdrom: a CD-ROM drive needs if=ide"),
         (
             "-drive file=a,readonly=on",
@@ -335,6 +344,102 @@ fn the_display_adapter_may_be_a_device() {
             "-M microvm -device virtio-blk-device,drive=x -drive file=a,if=none,id=x",
             "-machine: 'microvm' needs microvm, which is not supported yet: use -machine pc\n\
              -device: 'virtio-blk-device' needs microvm, which is not supported yet: use the device whose name ends in -pci",
+        ),
+    ]);
+}
+
+/// The first disk of a command line, which is virtio's.
+fn first(line: &str) -> Disk {
+    match config_of(line).virtio.into_iter().next() {
+        Some(VirtioDevice::Block(disk)) => disk,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn images_in_words_of_the_block_layer() {
+    let raw = |file: &str| Disk { format: Some(ImageFormat::Raw), ..Disk::new(file) };
+    let qcow2 = |file: &str| Disk { format: Some(ImageFormat::Qcow2), ..Disk::new(file) };
+    let node = |disk: Disk| Disk { id: "d".into(), option: "-blockdev".into(), ..disk };
+    let rows: Vec<(&str, Disk)> = vec![
+        (
+            "-drive file=a,if=virtio,index=1,media=disk,cache=none,aio=native",
+            Disk { cache: Cache { direct: true, ..Cache::default() }, ..Disk::new("a") },
+        ),
+        (
+            "-drive file=file:a,if=virtio,driver=raw,file.locking=off,auto-read-only=on,detect-zeroes=unmap",
+            Disk { locking: false, auto_read_only: true, zeroes: Zeroes::Unmapped, ..raw("a") },
+        ),
+        (
+            "-drive file=a,if=virtio,rerror=stop,werror=enospc,bps_rd=7,throttling.iops-write=8",
+            Disk {
+                on_error: (OnError::Stop, OnError::StopWithoutSpace),
+                bytes_per_second: Rates { read: 7, ..Rates::default() },
+                requests_per_second: Rates { write: 8, ..Rates::default() },
+                ..Disk::new("a")
+            },
+        ),
+        (
+            r#"-drive json:{"driver":"raw","offset":512,"size":1024,"file":{"driver":"file","filename":"a"},"if":"virtio"}"#,
+            Disk { range: Some((512, Some(1024))), ..raw("a") },
+        ),
+        (r#"-drive if=virtio,file=json:{"driver":"qcow2",,"file":{"driver":"file",,"filename":"a"}}"#, qcow2("a")),
+        (
+            "-drive file=a,if=virtio,format=qcow2,backing.driver=qcow2,backing.file.filename=/b,data-file.filename=/d",
+            Disk {
+                layers: Layers {
+                    backing: vec![("/b".into(), Some(ImageFormat::Qcow2))],
+                    end: false,
+                    data_file: Some("/d".into()),
+                },
+                ..qcow2("a")
+            },
+        ),
+        (
+            "-blockdev driver=file,filename=a,node-name=f,cache.direct=on -blockdev raw,node-name=d,file=f,read-only=on \
+          -device virtio-blk-pci,drive=d",
+            Disk { cache: Cache { direct: true, ..Cache::default() }, read_only: true, ..node(raw("a")) },
+        ),
+        (
+            "-blockdev file,filename=b,node-name=b -blockdev qcow2,node-name=d,file.driver=file,file.filename=a,backing=b \
+          -device virtio-blk-pci,drive=d",
+            Disk {
+                layers: Layers { backing: vec![("b".into(), Some(ImageFormat::Raw))], ..Layers::default() },
+                ..node(qcow2("a"))
+            },
+        ),
+        (
+            r#"-blockdev {"driver":"qcow2","node-name":"d","file":{"driver":"file","filename":"a"},"backing":null} -device virtio-blk-pci,drive=d"#,
+            Disk { layers: Layers { end: true, ..Layers::default() }, ..node(qcow2("a")) },
+        ),
+        (
+            "-blockdev null-co,node-name=d,size=1M -device virtio-blk-pci,drive=d",
+            Disk { null: Some(1 << 20), ..node(raw("null-co")) },
+        ),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(first(line), expected, "{line}");
+    }
+    let config = config_of("-blockdev file,filename=a,node-name=x");
+    assert_eq!(config.warnings, ["-blockdev: nothing uses the node 'x'"]);
+    assert!(printed("-blockdev help").contains("  node-name "));
+    assert!(printed("-drive help").contains("  detect-zeroes "));
+    refused(&[
+        ("-blockdev file,filename=a", "-blockdev: needs node-name=NAME"),
+        ("-blockdev qcow2,node-name=a", "-blockdev: file: is missing"),
+        ("-blockdev qcow2,node-name=a,file=b", "-blockdev: file: there is no -blockdev with node-name=b"),
+        (
+            "-blockdev null-co,node-name=a -blockdev raw,node-name=b,file=a -blockdev raw,node-name=c,file=a",
+            "-blockdev: file: the node 'a' is used twice",
+        ),
+        (
+            "-blockdev raw,node-name=a,file.driver=raw,file.file.filename=b",
+            "-blockdev: file: a format within a format is not supported",
+        ),
+        ("-drive file=a,copy-on-read=on", "-drive: copy-on-read: 'on' is not supported yet (it is always 'off')"),
+        (
+            "-drive file=a,if=floppy",
+            "-drive: if: 'floppy' needs floppy, which is not supported yet: use -hda or -cdrom",
         ),
     ]);
 }

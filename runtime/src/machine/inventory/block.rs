@@ -8,6 +8,7 @@ use mimus_hw::ide::{IdePlace, Tray};
 use serde_json::{Value, json};
 
 use super::{Device, Drive, Inventory, Medium, Place};
+use crate::config::Zeroes;
 
 /// As in the interface of `stat`.
 const STAT_BLOCK: u64 = 512;
@@ -55,15 +56,19 @@ impl Medium {
             "ro": self.disk.read_only,
             "drv": self.format,
             "encrypted": false,
-            "detect_zeroes": "off",
+            "detect_zeroes": match self.disk.zeroes {
+                Zeroes::AsTheyAre => "off",
+                Zeroes::Written => "on",
+                Zeroes::Unmapped => "unmap",
+            },
             "backing_file_depth": 0,
             "write_threshold": 0,
-            "bps": self.disk.bytes_per_second,
-            "bps_rd": 0,
-            "bps_wr": 0,
-            "iops": self.disk.requests_per_second,
-            "iops_rd": 0,
-            "iops_wr": 0,
+            "bps": self.disk.bytes_per_second.total,
+            "bps_rd": self.disk.bytes_per_second.read,
+            "bps_wr": self.disk.bytes_per_second.write,
+            "iops": self.disk.requests_per_second.total,
+            "iops_rd": self.disk.requests_per_second.read,
+            "iops_wr": self.disk.requests_per_second.write,
             "cache": { "writeback": !cache.writethrough, "direct": cache.direct, "no-flush": cache.no_flush },
             "image": self.image_json(),
         })
@@ -102,7 +107,7 @@ impl Inventory {
             if medium.disk.snapshot {
                 out.push_str("    Snapshot:         what is written is forgotten at the end\n");
             }
-            let (bytes, requests) = (medium.disk.bytes_per_second, medium.disk.requests_per_second);
+            let (bytes, requests) = (medium.disk.bytes_per_second.total, medium.disk.requests_per_second.total);
             if bytes != 0 || requests != 0 {
                 let _ = writeln!(out, "    I/O throttling:   bps={bytes} iops={requests}");
             }

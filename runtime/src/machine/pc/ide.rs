@@ -102,8 +102,8 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
             else {
                 continue;
             };
-            let image = medium.map(|disk| Image::open("-drive", disk)).transpose()?;
-            let queue = DiskQueue::new();
+            let image = medium.map(|disk| Image::open(&disk.option, disk)).transpose()?;
+            let queue = parts.disk_queue();
             let info = image.as_ref().map(|image| image.info(serial));
             if let (Some(by_block), Some(info)) = (by_block.get_mut(2 * channel + unit), &info) {
                 *by_block = info.sectors >= SECTORS_OF_A_CYLINDER;

@@ -1,0 +1,281 @@
+//! Images in the words of QEMU's block layer: nodes in each other, with dots, as JSON, or one by one by `-blockdev`.
+
+use super::error::CliError;
+use super::families;
+use super::keyval::{self, Item, Key, Kind, Values};
+use super::{Stop, subjects};
+use crate::config::{Disk, ImageFormat, Layers, Zeroes};
+
+const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+const fn accepted(name: &'static str) -> Key {
+    Key { name, kind: Kind::Accepted, help: "" }
+}
+
+/// On or off.
+const SWITCH: Kind = Kind::Word(&["on", "off"]);
+/// How deep nodes may be in each other.
+const DEPTH: usize = 100;
+
+/// The keys of a node.
+const NODE: &[Key] = &[
+    key(
+        "driver",
+        Kind::Word(&["raw", "qcow2", "vmdk", "file", "host_device", "host_cdrom", "null-co", "null-aio"]),
+        "what it is: a format, or where its bytes are",
+    ),
+    key("node-name", Kind::Text("a name"), "what others call it"),
+    key("filename", Kind::Text("a file name"), "of file and host_device"),
+    key("file", Kind::Text("the name of a node"), "where a format's bytes are"),
+    key("backing", Kind::Text("the name of a node, or nothing"), "what an image's unwritten parts are read from"),
+    key("data-file", Kind::Text("the name of a node"), "where the data of an image are"),
+    key("offset", Kind::Bytes, "of raw: the first byte of the disk"),
+    key("size", Kind::Bytes, "of raw and null-co: bytes of the disk"),
+    key("read-only", SWITCH, "the guest may not write"),
+    key("auto-read-only", SWITCH, "it may not if the file cannot be written to"),
+    key("locking", Kind::Word(&["auto", "on", "off"]), "others are kept from the file; default on"),
+    key("cache.direct", SWITCH, "past the host's page cache"),
+    key("cache.no-flush", SWITCH, "flushes are ignored"),
+    key("discard", Kind::Word(&["ignore", "off", "unmap", "on"]), "what the guest discards is given back to the host"),
+    key("detect-zeroes", Kind::Word(&["off", "on", "unmap"]), "zeroes that the guest writes take no space"),
+    Key { name: "aio", kind: Kind::Among(&["threads", "native", "io_uring"]), help: "" },
+    Key { name: "aio-max-batch", kind: Kind::Accepted, help: "" },
+    Key { name: "read-zeroes", kind: Kind::Fixed("on"), help: "" },
+    Key { name: "force-share", kind: Kind::Fixed("off"), help: "" },
+    Key { name: "copy-on-read", kind: Kind::Fixed("off"), help: "" },
+    Key { name: "overlap-check", kind: Kind::Among(&["none", "constant", "cached", "all"]), help: "" },
+    accepted("cache-size"),
+    accepted("cache-clean-interval"),
+    accepted("drop-cache"),
+    accepted("l2-cache-size"),
+    accepted("l2-cache-entry-size"),
+    accepted("latency-ns"),
+    accepted("lazy-refcounts"),
+    accepted("pass-discard-other"),
+    accepted("pass-discard-request"),
+    accepted("pass-discard-snapshot"),
+    accepted("refcount-cache-size"),
+    accepted("x-check-cache-dropped"),
+];
+
+/// The keys that have a node inside.
+const CHILDREN: [&str; 3] = ["file", "backing", "data-file"];
+
+/// A node that was read.
+#[derive(Debug, Clone)]
+struct Layer {
+    disk: Disk,
+    /// It says where bytes are, and not what they mean.
+    protocol: bool,
+}
+
+/// The nodes of `-blockdev`.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Vec<Named>);
+
+#[derive(Debug)]
+struct Named {
+    name: String,
+    layer: Layer,
+    used: bool,
+}
+
+/// Whether a key of `-drive` is one of its image's.
+pub(super) fn is_key(name: &str) -> bool {
+    let (first, nested) = name.split_once('.').map_or((name, false), |(first, _)| (first, true));
+    (nested && CHILDREN.contains(&first)) || NODE.iter().any(|key| key.name == name)
+}
+
+impl Nodes {
+    /// Reads a `-blockdev`.
+    pub(super) fn add(&mut self, text: &str) -> Result<(), Stop> {
+        const OPTION: &str = "-blockdev";
+        if families::is_help(text) {
+            return Err(Stop::Print(families::list_keys(OPTION, NODE)));
+        }
+        let mut items = keyval::split(OPTION, text)?;
+        if let Some(first) = items.first_mut().filter(|first| first.key.is_none()) {
+            first.key = Some("driver".to_owned());
+        }
+        let name = items.iter().find(|item| item.key.as_deref() == Some("node-name")).map(|item| item.value.clone());
+        let name = name.ok_or_else(|| CliError::new(OPTION, "needs node-name=NAME"))?;
+        if self.0.iter().any(|node| node.name == name) {
+            return Err(CliError::new(OPTION, format!("the name '{name}' is given twice")).into());
+        }
+        let layer = self.read(OPTION, &items, DEPTH)?;
+        self.0.push(Named { name, layer, used: false });
+        Ok(())
+    }
+
+    /// The disk that is `name`, if that is a node, for a device.
+    pub(super) fn take(&mut self, option: &str, name: &str) -> Result<Option<Disk>, CliError> {
+        if !self.0.iter().any(|node| node.name == name) {
+            return Ok(None);
+        }
+        let mut disk = self.named(option, name)?.disk;
+        name.clone_into(&mut disk.id);
+        // Where bytes are, and nothing else: they are the disk's.
+        disk.format = disk.format.or(Some(ImageFormat::Raw));
+        Ok(Some(disk))
+    }
+
+    /// A warning for each node that nothing uses.
+    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter(|node| !node.used).map(|node| format!("-blockdev: nothing uses the node '{}'", node.name))
+    }
+
+    fn named(&mut self, option: &str, name: &str) -> Result<Layer, CliError> {
+        let node = self.0.iter_mut().find(|node| node.name == name);
+        let node = node.ok_or_else(|| CliError::new(option, format!("there is no -blockdev with node-name={name}")))?;
+        if std::mem::replace(&mut node.used, true) {
+            return Err(CliError::new(option, format!("the node '{name}' is used twice")));
+        }
+        Ok(node.layer.clone())
+    }
+
+    /// The disk that the keys of a `-drive` about its image describe.
+    pub(super) fn image(&mut self, items: &[Item]) -> Result<Disk, CliError> {
+        Ok(self.read("-drive", items, DEPTH)?.disk)
+    }
+
+    /// Reads a node, and those in it.
+    fn read(&mut self, option: &str, items: &[Item], depth: usize) -> Result<Layer, CliError> {
+        let wrong = |message: String| CliError::new(option, message);
+        let depth = depth.checked_sub(1).ok_or_else(|| wrong("nodes are nested too deep".into()))?;
+        let inside = |item: &Item| CHILDREN.iter().any(|child| under(item, child).is_some());
+        let own: Vec<Item> = items.iter().filter(|item| !inside(item)).cloned().collect();
+        let values = keyval::typed(option, &own, NODE)?;
+        let driver = values.word("driver");
+        let layer = match driver {
+            Some("file" | "host_device" | "host_cdrom") => {
+                let file = values.text("filename").ok_or_else(|| wrong("filename=FILE is missing".into()))?;
+                Layer { disk: Disk::new(file), protocol: true }
+            }
+            Some("null-co" | "null-aio") => {
+                let size = values.number("size").unwrap_or(1 << 30);
+                Layer { disk: Disk { null: Some(size), ..Disk::new("null-co") }, protocol: true }
+            }
+            _ => {
+                let format = driver.and_then(ImageFormat::named);
+                self.format(option, format, (items, &values), depth)?
+            }
+        };
+        Ok(Layer { disk: with(layer.disk, &values), ..layer })
+    }
+
+    /// A format above where its bytes are.
+    fn format(
+        &mut self,
+        option: &str,
+        format: Option<ImageFormat>,
+        (items, values): (&[Item], &Values),
+        depth: usize,
+    ) -> Result<Layer, CliError> {
+        let wrong = |message: &str| CliError::new(option, message);
+        let bytes = self.child(option, "file", (items, values), depth)?.ok_or_else(|| wrong("file: is missing"))?;
+        if !bytes.protocol {
+            return Err(wrong("file: a format within a format is not supported"));
+        }
+        let mut disk = Disk { format, ..bytes.disk };
+        if let Some(offset) = values.number("offset").or(values.number("size").map(|_| 0)) {
+            if format != Some(ImageFormat::Raw) {
+                return Err(wrong("offset, size: only raw images have them"));
+            }
+            disk.range = Some((offset, values.number("size")));
+        }
+        let backing = match values.text("backing") {
+            Some("") => None,
+            _ => self.child(option, "backing", (items, values), depth)?,
+        };
+        let data = self.child(option, "data-file", (items, values), depth)?;
+        let plain = !matches!(format, None | Some(ImageFormat::Qcow2));
+        if plain && (backing.is_some() || data.is_some()) {
+            return Err(wrong("backing, data-file: only qcow2 images have them"));
+        }
+        disk.layers.end = values.text("backing") == Some("");
+        if let Some(Layer { disk: below, protocol }) = backing {
+            if below.null.is_some() || below.range.is_some() || below.layers.data_file.is_some() {
+                return Err(wrong("backing: it must be a file, as a whole"));
+            }
+            let format = if protocol { Some(ImageFormat::Raw) } else { below.format };
+            let deeper = below.layers.backing;
+            disk.layers = Layers {
+                backing: std::iter::once((below.file, format)).chain(deeper).collect(),
+                end: below.layers.end,
+                data_file: None,
+            };
+        }
+        if let Some(Layer { disk: data, protocol }) = data {
+            if !protocol || data.null.is_some() {
+                return Err(wrong("data-file: it must be a file"));
+            }
+            disk.layers.data_file = Some(data.file);
+        }
+        Ok(Layer { disk, protocol: false })
+    }
+
+    /// The node that is under `name`, with dots or by its name.
+    fn child(
+        &mut self,
+        option: &str,
+        name: &str,
+        (items, values): (&[Item], &Values),
+        depth: usize,
+    ) -> Result<Option<Layer>, CliError> {
+        if let Some(node) = values.text(name) {
+            return self.named(&format!("{option}: {name}"), node).map(Some);
+        }
+        let mut nested: Vec<Item> = items.iter().filter_map(|item| under(item, name)).collect();
+        if nested.is_empty() {
+            return Ok(None);
+        }
+        let has = |key: &str| nested.iter().any(|item| item.key.as_deref() == Some(key));
+        // As -drive has it: a name alone is a file's.
+        if !has("driver") && has("filename") {
+            nested.push(Item { key: Some("driver".into()), value: "file".into() });
+        }
+        self.read(&format!("{option}: {name}"), &nested, depth).map(Some)
+    }
+}
+
+/// `item` as it is in the node that is under `name`.
+fn under(item: &Item, name: &str) -> Option<Item> {
+    let key = item.key.as_deref()?.strip_prefix(name)?.strip_prefix('.')?;
+    Some(Item { key: Some(key.to_owned()), value: item.value.clone() })
+}
+
+/// A disk with what is said of any node.
+fn with(mut disk: Disk, values: &Values) -> Disk {
+    let on = |key: &str| values.word(key) == Some("on");
+    disk.read_only |= on("read-only");
+    disk.auto_read_only |= on("auto-read-only");
+    disk.cache.direct |= on("cache.direct");
+    disk.cache.no_flush |= on("cache.no-flush");
+    disk.locking &= values.word("locking") != Some("off");
+    if let Some(discard) = values.word("discard") {
+        disk.discard = matches!(discard, "unmap" | "on");
+    }
+    match values.word("detect-zeroes") {
+        Some("on") => disk.zeroes = Zeroes::Written,
+        Some("unmap") => disk.zeroes = Zeroes::Unmapped,
+        _ => {}
+    }
+    disk
+}
+
+/// What `-drive if=` names and mimus has not.
+pub(super) const INTERFACES: &[(&str, &subjects::Subject)] = &[
+    ("pflash", &subjects::PFLASH),
+    ("floppy", &subjects::FLOPPY),
+    ("scsi", &subjects::SCSI),
+    ("sd", &subjects::SD),
+    ("mtd", &subjects::PFLASH),
+    ("xen", &subjects::XEN),
+];
+
+/// The keys of `-drive` that are about its image, for its list of keys.
+pub(super) fn keys() -> &'static [Key] {
+    NODE
+}

@@ -9,8 +9,8 @@ mod settings;
 use super::*;
 use crate::config::{
     Accel, Bios, Boot, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat,
-    Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video, VncPlace,
-    VncTarget, Zeroes,
+    Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video,
+    VncPlace, VncTarget, Zeroes,
 };
 use crate::config::{Groups, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;

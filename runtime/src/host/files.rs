@@ -56,10 +56,13 @@ const FREE_TEXT: &[&str] = &["append", "name", "uuid", "cpu", "smp", "m"];
 const OUTPUTS: &[&str] = &["D", "stats", "pidfile"];
 
 /// What ends a name in an argument, and begins one.
-const DELIMITERS: &[u8] = b",=:\"'{}[]";
+const DELIMITERS: &[u8] = b" ,=:\"'{}[]";
 
 /// Parts of an argument that are looked at, at most.
 const PARTS: usize = 64;
+
+/// Lines of a file with options that are looked at, at most.
+const LINES: usize = 4096;
 
 /// What may be done to a file or below a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +202,10 @@ impl Named<'_> {
         let path = &self.path;
         let after = |words: &[&[u8]]| words.iter().any(|word| self.before.ends_with(word));
         let in_chardev = self.option == "chardev" && after(&[b"path="]);
-        if after(&[b"unix:"]) || in_chardev && self.argument.starts_with(b"socket") || after(&[b"addr.path="]) {
+        if after(&[b"unix:"])
+            || in_chardev && self.argument.starts_with(b"socket")
+            || after(&[b"addr.path=", b"local.path="])
+        {
             return vec![grant(folder(path), sockets())];
         }
         if after(&[b"pipe:"]) || in_chardev && self.argument.starts_with(b"pipe") {
@@ -247,14 +253,23 @@ fn options(args: &[OsString]) -> impl Iterator<Item = (String, &OsStr)> {
 fn named(args: &[OsString], home: &Home) -> Vec<Grant> {
     let mut all = Vec::new();
     for (option, value) in options(args).filter(|(option, _)| !FREE_TEXT.contains(&option.as_str())) {
-        let mut seen = HashSet::new();
-        for part in parts(&option, value.as_bytes()) {
-            if seen.insert((part.before.len(), part.path.clone())) {
-                all.extend(part.grants(home));
-            }
+        all.extend(named_in(&option, value.as_bytes(), home));
+        if option == "readconfig" {
+            // More options, one a line; whoever reads it tells what is wrong with it.
+            let text = std::fs::read(value).unwrap_or_default();
+            let lines = text.split(|byte| *byte == b'\n').take(LINES);
+            all.extend(lines.flat_map(|line| named_in("", line, home)));
         }
     }
     all
+}
+
+/// What one argument names.
+fn named_in(option: &str, argument: &[u8], home: &Home) -> Vec<Grant> {
+    let mut seen = HashSet::new();
+    let mut parts = parts(option, argument);
+    parts.retain(|part| seen.insert((part.before.len(), part.path.clone())));
+    parts.iter().flat_map(|part| part.grants(home)).collect()
 }
 
 /// What a monitor's commands may name later on: to read, what is not hidden where people keep images; to write, what is in the current

@@ -45,8 +45,11 @@ fn nothing_but_what_is_named_can_be_opened() {
     }
     let (images, secret) = folder("named");
     let (disk, base, log) = (images.join("disk"), images.join("base"), images.join("log"));
+    fs::write(images.join("more"), format!("[drive]\n  file = \"{}\"\n", images.join("listed").display())).unwrap();
+    fs::write(images.join("listed"), "").unwrap();
     let line = format!(
-        "-drive file={},format=qcow2 -append root={} -serial file:{} -qmp unix:{},server=on",
+        "-readconfig {} -drive file={},format=qcow2 -append root={} -serial file:{} -qmp unix:{},server=on",
+        images.join("more").display(),
         disk.display(),
         secret.display(),
         log.display(),
@@ -58,6 +61,7 @@ fn nothing_but_what_is_named_can_be_opened() {
     }
     fs::write(&disk, "other").unwrap();
     fs::write(&log, "text").unwrap();
+    fs::write(images.join("listed"), "text").unwrap();
     assert_eq!(fs::read_to_string(&base).unwrap(), "base", "what an image is based on lies beside it");
     assert!(fs::write(&base, "x").is_err() && fs::read(&secret).is_err());
     assert!(fs::write(images.join("new"), "x").is_err());

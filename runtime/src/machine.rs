@@ -518,6 +518,8 @@ impl<B: Board> Runner<B> {
         self.show_displays()?;
         if let Some(settling) = self.settling.take() {
             settling.settle()?;
+            // Before, while clients are waited for, there is nothing to be lost.
+            Signals::of_process().context("cannot start the signals' thread")?.run_machine(self.on_asked());
         }
         let result = self.run_loop();
         if let Ok(status) = &result {
@@ -718,7 +720,6 @@ impl Drop for PidFile<'_> {
 /// As for [`Machine::new`] and [`Machine::run`]; and a `-stats` file that cannot be written.
 pub fn run(config: &Config, settling: Settling) -> Result<ExitStatus> {
     signals::survive_file_limits().context("SIGXFSZ")?;
-    let signals = Signals::of_process().context("cannot start the signals' thread")?;
     let stats_file: Option<(PathBuf, std::fs::File)> = match &config.stats {
         Some(path) => Some((path.clone(), cli::open_output("-stats", path)?)),
         None => None,
@@ -729,10 +730,7 @@ pub fn run(config: &Config, settling: Settling) -> Result<ExitStatus> {
         let _ = writeln!(std::io::stderr(), "mimus: device tree written to {}", path.display());
         return Ok(ExitStatus::PowerOff);
     }
-    each!(&mut machine.0, runner => {
-        runner.settling = Some(settling);
-        signals.run_machine(runner.on_asked());
-    });
+    each!(&mut machine.0, runner => runner.settling = Some(settling));
     let status = machine.run()?;
     drop(pid_file);
     if config.runs_demo() {

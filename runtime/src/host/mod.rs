@@ -35,9 +35,6 @@ pub struct Settling {
 pub fn begin(config: &Config, args: &[OsString]) -> Result<Settling> {
     let process = &config.process;
     let daemon = if process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
-    if process.run_as.is_none() && is_everybody() {
-        tracing::warn!("running as root: -runas USER gives that up once the machine is set up");
-    }
     if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
         let told = process.sandbox != Sandbox::Auto;
         match files::restrict(args, is_monitored(config), keeps_to_itself(config)) {
@@ -88,8 +85,12 @@ impl Settling {
     ///
     /// What the host refuses.
     pub fn settle(self) -> Result<()> {
-        if let Some(user) = &self.run_as {
-            become_user(user)?;
+        match &self.run_as {
+            Some(user) => become_user(user)?,
+            None if is_everybody() => {
+                tracing::warn!("running as root: -runas USER gives that up once the machine is set up");
+            }
+            None => {}
         }
         let groups = match self.sandbox {
             Sandbox::Off => None,

@@ -291,6 +291,8 @@ fn monitored(home: &Home) -> Vec<Grant> {
 fn grants(args: &[OsString], is_monitored: bool) -> Vec<Grant> {
     let home = Home::of_user();
     let mut all: Vec<Grant> = SYSTEM.iter().map(|path| grant(*path, reading())).collect();
+    // A panic tells where it was.
+    all.extend(std::env::current_exe().ok().map(|program| grant(program, AccessFs::ReadFile)));
     all.extend(DEVICES.iter().map(|path| grant(*path, using())));
     let has = |text: &str| args.iter().any(|arg| arg.to_string_lossy().contains(text));
     if has("pty") {

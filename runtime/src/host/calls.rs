@@ -184,7 +184,7 @@ fn rules(groups: Groups) -> Result<Rules, Failed> {
     when(&mut rules, libc::SYS_socket, &other)?;
     // Keys typed at the terminal that this process was started from.
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
-        when(&mut rules, libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, request as u64)])?;
+        when(&mut rules, libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, request)])?;
     }
     // Code is written where it is not executed.
     let both = (libc::PROT_WRITE | libc::PROT_EXEC) as u64;

@@ -218,6 +218,17 @@ pub enum MachineKind {
     Spike,
 }
 
+impl MachineKind {
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MachineKind::Pc => "pc",
+            MachineKind::Virt => "virt",
+            MachineKind::Spike => "spike",
+        }
+    }
+}
+
 /// A display adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VgaKind {

@@ -2,6 +2,7 @@
 //! sender waits, and notices of what happens to the machine.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -13,6 +14,7 @@ use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::{Config, Disk};
+use crate::display::Console;
 use crate::kick::Kicker;
 use crate::stats::Stats;
 
@@ -175,6 +177,10 @@ pub trait Controlled {
     ///
     /// A sentence: no screen.
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String>;
+    /// Screen, keyboard and mouse, where there are any.
+    fn console(&self) -> Option<Console>;
+    /// Where the VNC server listens, if it does at a TCP port.
+    fn vnc_address(&self) -> Option<SocketAddr>;
     /// Sets the password of the VNC server.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ use crate::terminal::{InputThread, RawTerminal};
 use crate::throttle::Throttle;
 use crate::vcpu::{Jit, Regions, Stop, Vcpu};
 use input::{Input, Inputs};
+pub(crate) use inventory::board_drivers;
 use pc::PcBoard;
 use virt::VirtBoard;
 
@@ -604,7 +605,10 @@ impl<B: Board> Runner<B> {
     /// Does what others have asked for, and does not come back while the guest is stopped.
     fn obey(&mut self) -> Result<Option<ExitStatus>> {
         loop {
-            while let Some(command) = self.control.take() {
+            // A reset comes before what was asked for after it.
+            while !self.reset_wanted
+                && let Some(command) = self.control.take()
+            {
                 command(self);
             }
             if self.requests.quit.load(Ordering::Acquire) {
@@ -622,10 +626,11 @@ impl<B: Board> Runner<B> {
             if self.requests.disks.take() {
                 self.stop(RunState::IoError);
             }
-            if std::mem::take(&mut self.reset_wanted)
-                && let Some(status) = self.reset(false)?
-            {
-                return Ok(Some(status));
+            if std::mem::take(&mut self.reset_wanted) {
+                match self.reset(false)? {
+                    Some(status) => return Ok(Some(status)),
+                    None => continue,
+                }
             }
             if self.state == RunState::Running {
                 return Ok(None);

@@ -4,6 +4,7 @@
 //! Everything here is for tests: what goes wrong panics with a message that says what to do.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod engines;
 pub mod files;
 pub mod image;

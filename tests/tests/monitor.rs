@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use mimus_tests::client::{ANSWER, Qmp, connect};
 use mimus_tests::image::{BASE, FREE, exit, exit_code, kernel, multiboot};
 use mimus_tests::rng::Rng;
 use mimus_tests::{Folder, Session};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// How long a run may take in all.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// How long an answer may take.
-const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long a loop runs until it surely is compiled.
 const WARM: Duration = Duration::from_millis(150);
@@ -51,21 +49,6 @@ fn counting() -> (Vec<u8>, u32, u32) {
     };
     let (store, function) = (find(&[0x89, 0x73, 0x10]), find(&[0x90, 0xc3]));
     (multiboot(image), store, function)
-}
-
-/// Connects to a socket that is about to be there.
-fn connect(path: &str) -> UnixStream {
-    let until = Instant::now() + ANSWER;
-    loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(ANSWER)).expect("a socket has a timeout");
-                return stream;
-            }
-            Err(error) if Instant::now() > until => panic!("{path}: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
 }
 
 /// A debugger, as far as tests need one.
@@ -446,66 +429,6 @@ fn devices_are_told_and_media_changed() {
     assert_eq!(session.finish().code, Some(0));
 }
 
-/// A client of QMP.
-struct Qmp {
-    stream: UnixStream,
-    bytes: Vec<u8>,
-    events: Vec<String>,
-}
-
-impl Qmp {
-    fn new(path: &str) -> Qmp {
-        let mut qmp = Qmp { stream: connect(path), bytes: Vec::new(), events: Vec::new() };
-        assert!(qmp.message()["QMP"]["version"].is_object());
-        qmp
-    }
-
-    fn message(&mut self) -> Value {
-        loop {
-            if let Some(end) = self.bytes.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.bytes.drain(..=end).collect();
-                return serde_json::from_slice(&line).expect("an answer is JSON");
-            }
-            let mut part = [0; 4096];
-            let count = self.stream.read(&mut part).expect("QMP answers");
-            assert_ne!(count, 0, "QMP went away");
-            self.bytes.extend_from_slice(&part[..count]);
-        }
-    }
-
-    /// The next message that is no event; events are remembered.
-    fn answer(&mut self) -> Value {
-        loop {
-            let message = self.message();
-            match message["event"].as_str() {
-                Some(event) => self.events.push(event.to_owned()),
-                None => return message,
-            }
-        }
-    }
-
-    fn ask(&mut self, request: &Value) -> Value {
-        self.stream.write_all(format!("{request}\n").as_bytes()).expect("QMP reads");
-        self.answer()
-    }
-
-    fn execute(&mut self, name: &str) -> Value {
-        let answer = self.ask(&json!({ "execute": name, "id": name }));
-        assert_eq!(answer["id"], name, "{answer}");
-        answer["return"].clone()
-    }
-
-    /// Waits for an event.
-    fn event(&mut self, name: &str) -> Value {
-        loop {
-            let message = self.message();
-            if message["event"] == name {
-                return message;
-            }
-        }
-    }
-}
-
 #[test]
 fn qmp_is_what_harnesses_expect() {
     let folder = Folder::new();
@@ -531,7 +454,13 @@ fn qmp_is_what_harnesses_expect() {
     for name in commands.as_array().expect("a list").iter().map(|command| &command["name"]) {
         let name = name.as_str().expect("a name");
         if name.starts_with("query-") {
-            assert!(!q.execute(name).is_null(), "{name}");
+            let answer = q.ask(&json!({ "execute": name }));
+            let error = &answer["error"];
+            let wants_arguments = error["desc"].as_str().is_some_and(|desc| desc.ends_with("is missing"));
+            assert!(
+                answer.get("return").is_some() || wants_arguments || error["class"] == "DeviceNotActive",
+                "{answer}"
+            );
         }
     }
     let cd = folder.write("cd", &[0; 4096]);

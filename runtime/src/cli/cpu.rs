@@ -6,6 +6,7 @@ mod models;
 
 use mimus_frontend::x86::features::{FEATURES, Feature, FeatureSet};
 
+use super::catalogue::CpuModel;
 use super::error::CliError;
 use super::families::is_help;
 use super::keyval::{self, Item};
@@ -158,6 +159,24 @@ fn kept(hidden: &FeatureSet, off: &FeatureSet) -> FeatureSet {
     let kept = |feature: &Feature| KEPT.contains(&feature.name) && !off.has(feature);
     let hidden = hidden.iter().filter(|feature| feature.can_be_hidden() && !kept(feature));
     hidden.fold(FeatureSet::default(), FeatureSet::with)
+}
+
+/// Every model, for monitors.
+pub(super) fn models() -> Vec<CpuModel> {
+    let offered = FeatureSet::offered();
+    let one = |name: &'static str, alias_of| {
+        let wanted = model(name, &offered).unwrap_or_default();
+        let missing = wanted.except(&offered).iter().map(|feature| feature.name).collect();
+        let guest = wanted.common(&offered);
+        let features = FEATURES.iter().map(|feature| (feature.name, guest.has(feature))).collect();
+        CpuModel { name, alias_of, features, missing }
+    };
+    let named = MODELS.iter().flat_map(|model| {
+        let mut names = model.names.split(' ').filter(|name| !name.ends_with('*'));
+        let first = names.next();
+        first.into_iter().map(|name| (name, None)).chain(names.map(move |name| (name, first)))
+    });
+    GENERAL.iter().map(|(name, _)| (*name, None)).chain(named).map(|(name, alias)| one(name, alias)).collect()
 }
 
 /// What one item behind the model says.

@@ -6,6 +6,7 @@
 mod accel;
 mod argv;
 mod block;
+pub(crate) mod catalogue;
 mod chardev;
 mod cpu;
 mod disks;

@@ -58,7 +58,7 @@ const IO_THREAD: &[Key] = &[
 ];
 
 /// `-object`.
-const OBJECT: Family = Family {
+pub(super) const OBJECT: Family = Family {
     option: "-object",
     noun: "an object",
     implied: "qom-type",

@@ -7,7 +7,7 @@ mod curses;
 mod image;
 mod rfb;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -57,12 +57,14 @@ pub struct Console {
     kicker: Arc<Kicker>,
     vram: Option<Arc<Vram>>,
     harvest: Arc<Harvest>,
+    /// The buttons of the mouse that monitors hold down.
+    buttons: Arc<AtomicU8>,
 }
 
 impl Console {
     /// Those of `pc`, which has an adapter with this memory, or none.
     pub fn new(pc: SharedPc, clock: Clock, kicker: Arc<Kicker>, vram: Option<Arc<Vram>>) -> Console {
-        Console { pc, clock, kicker, vram, harvest: Arc::default() }
+        Console { pc, clock, kicker, vram, harvest: Arc::default(), buttons: Arc::default() }
     }
 
     /// The display memory.
@@ -94,6 +96,21 @@ impl Console {
     /// Moves the mouse or its buttons.
     pub fn mouse(&self, event: MouseEvent) {
         self.with(|pc, now| pc.mouse(now, event));
+    }
+
+    /// A monitor moves the mouse: counts to the right, down, and steps of the wheel towards the user.
+    pub fn move_mouse(&self, dx: i32, dy: i32, dz: i32) {
+        self.mouse(MouseEvent { dx, dy, dz, buttons: self.buttons.load(Ordering::Relaxed) });
+    }
+
+    /// A monitor presses or releases buttons of the mouse, which are bits as in [`MouseEvent`].
+    pub fn button(&self, bits: u8, down: bool) {
+        let buttons = if down {
+            self.buttons.fetch_or(bits, Ordering::Relaxed) | bits
+        } else {
+            self.buttons.fetch_and(!bits, Ordering::Relaxed) & !bits
+        };
+        self.mouse(MouseEvent { buttons, ..MouseEvent::default() });
     }
 
     /// What is on the screen now; `None` without an adapter.

@@ -1,5 +1,6 @@
 //! What monitors and debuggers do with a machine.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use mimus_softmmu::Watch;
 use super::{Board, Pace, Runner};
 use crate::config::{Config, Disk};
 use crate::control::{Controlled, Notice, RunState, Space, StopReason};
+use crate::display::Console;
 use crate::stats::Stats;
 
 impl<B: Board> Runner<B> {
@@ -201,6 +203,14 @@ impl<B: Board> Controlled for Runner<B> {
 
     fn screen(&mut self, ppm: bool) -> Result<Vec<u8>, String> {
         self.board.screen(ppm)
+    }
+
+    fn console(&self) -> Option<Console> {
+        self.board.console().cloned()
+    }
+
+    fn vnc_address(&self) -> Option<SocketAddr> {
+        self.displays.vnc.as_ref()?.address()
     }
 
     fn set_vnc_password(&mut self, password: &str) -> Result<(), String> {

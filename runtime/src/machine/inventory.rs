@@ -10,7 +10,7 @@ use mimus_hw::ide::{IdePlace, Tray};
 use mimus_hw::pci::DevFn;
 
 use crate::block::{Counters, Image};
-use crate::config::{Disk, Netdev, Plug};
+use crate::config::{Disk, MachineKind, Netdev, Plug};
 use crate::net::Watcher;
 pub(super) use tree::Pci;
 
@@ -164,6 +164,16 @@ const SPIKE: &[BoardDevice] = &[
     (Place::On(ROOT), "riscv.aclint.mtimer", &[], "mmio 0000000002004000/0000000000008000"),
 ];
 
+/// What every machine of this kind has.
+pub(crate) fn board_drivers(machine: MachineKind) -> impl Iterator<Item = &'static str> {
+    let rows = match machine {
+        MachineKind::Pc => PC,
+        MachineKind::Virt => VIRT,
+        MachineKind::Spike => SPIKE,
+    };
+    rows.iter().map(|(_, driver, ..)| *driver)
+}
+
 impl Inventory {
     /// A PC without what the configuration adds.
     pub fn pc() -> Inventory {
@@ -274,6 +284,7 @@ impl Inventory {
             "qtree" => self.tree_text(pci),
             "qmp-block" => self.block_json(tray).to_string(),
             "qmp-block-nodes" => self.nodes_json().to_string(),
+            "qmp-devices" => self.devices_json().to_string(),
             "qmp-blockstats" => self.blockstats_json().to_string(),
             _ => return None,
         })
@@ -299,7 +310,8 @@ impl Inventory {
             return format!("/machine/peripheral/{}", device.id);
         }
         let index = self.devices.iter().position(|other| std::ptr::eq(other, device)).unwrap_or(0);
-        format!("/machine/unattached/device[{index}]")
+        // The vCPU comes before all others.
+        format!("/machine/unattached/device[{}]", index + 1)
     }
 }
 

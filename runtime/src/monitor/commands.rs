@@ -58,6 +58,8 @@ static COMMANDS: &[Command] = commands! {
     ["i"] "/fmt addr" "I/O port read" port_in;
     ["info"] "[subcommand]" "show various information about the system state" info;
     ["memsave"] "addr size file" "save to disk virtual memory dump starting at 'addr' of size 'size'" memsave;
+    ["mouse_button"] "state" "hold down mouse buttons (1=L, 2=M, 4=R)" mouse_button;
+    ["mouse_move"] "dx dy [dz]" "send mouse move events" mouse_move;
     ["nmi"] "" "inject an NMI" nmi;
     ["o"] "/fmt addr value" "I/O port write" port_out;
     ["pmemsave"] "addr size file" "save to disk physical memory dump starting at 'addr' of size 'size'" pmemsave;
@@ -91,12 +93,14 @@ static TOPICS: &[Topic] = &[
     Topic { name: "jit", help: "show dynamic compiler info", run: jit },
     Topic { name: "kvm", help: "show KVM information", run: kvm },
     Topic { name: "mem", help: "show the active virtual memory mappings", run: mem },
-    Topic { name: "mice", help: "show which guest mouse is receiving events", run: |c| devices(c, "mice") },
+    Topic { name: "mice", help: "show which guest mouse is receiving events", run: mice },
     Topic { name: "mtree", help: "show memory tree", run: |c| devices(c, "mtree") },
     Topic { name: "name", help: "show the current VM name", run: name },
     Topic { name: "network", help: "show the network state", run: |c| devices(c, "network") },
     Topic { name: "pci", help: "show PCI info", run: |c| devices(c, "pci") },
     Topic { name: "pic", help: "show PIC state", run: |c| devices(c, "pic") },
+    Topic { name: "qmp", help: "show QMP's commands with their arguments and results", run: qmp },
+    Topic { name: "qom-tree", help: "show QOM composition tree", run: qom_tree },
     Topic { name: "qtree", help: "show device tree", run: |c| devices(c, "qtree") },
     Topic { name: "registers", help: "show the cpu registers", run: registers },
     Topic { name: "status", help: "show the current VM status (running|paused)", run: status },
@@ -104,7 +108,7 @@ static TOPICS: &[Topic] = &[
     Topic { name: "usernet", help: "show user network stack connection states", run: |c| devices(c, "usernet") },
     Topic { name: "uuid", help: "show the current VM UUID", run: uuid },
     Topic { name: "version", help: "show the version of mimus", run: version },
-    Topic { name: "vnc", help: "show the vnc server status", run: |c| devices(c, "vnc") },
+    Topic { name: "vnc", help: "show the vnc server status", run: vnc },
 ];
 
 /// Names of all commands, for QMP and tests.
@@ -416,6 +420,50 @@ fn set_password(c: &mut Context<'_>, args: &str) -> Outcome {
         ["vnc", _, _] => Err("who is connected stays so: 'keep' is all there is".to_owned()),
         _ => Err("a protocol, which is vnc, and a password are needed".to_owned()),
     }
+}
+
+fn mouse_move(c: &mut Context<'_>, args: &str) -> Outcome {
+    let counts: Option<Vec<i32>> = args.split_whitespace().map(|word| word.parse().ok()).collect();
+    let (dx, dy, dz) = match counts.as_deref() {
+        Some(&[dx, dy]) => (dx, dy, 0),
+        Some(&[dx, dy, dz]) => (dx, dy, dz),
+        _ => return Err("two or three whole numbers are needed".to_owned()),
+    };
+    c.machine.console().ok_or("this machine has no mouse")?.move_mouse(dx, dy, dz);
+    Ok(())
+}
+
+fn mouse_button(c: &mut Context<'_>, args: &str) -> Outcome {
+    let state = number(args).filter(|&state| state < 8).ok_or("the state is a number below 8")?;
+    let console = c.machine.console().ok_or("this machine has no mouse")?;
+    // The mouse has the right button before the middle one.
+    let held = state as u8 & 1 | (state as u8 & 2) << 1 | (state as u8 & 4) >> 1;
+    console.button(held, true);
+    console.button(!held, false);
+    Ok(())
+}
+
+fn mice(c: &mut Context<'_>) -> Outcome {
+    c.machine.console().ok_or("this machine has no mouse")?;
+    c.out.push_str("* Mouse #0: PS/2 Mouse\n");
+    Ok(())
+}
+
+fn qmp(c: &mut Context<'_>) -> Outcome {
+    c.out.push_str(&super::qmp::commands_text());
+    Ok(())
+}
+
+fn qom_tree(c: &mut Context<'_>) -> Outcome {
+    c.out.push_str(&super::qmp::tree_text(c.machine));
+    Ok(())
+}
+
+fn vnc(c: &mut Context<'_>) -> Outcome {
+    let target = c.machine.config().vnc.as_ref().ok_or("there is no VNC server")?;
+    let auth = if target.password { "vnc" } else { "none" };
+    let _ = writeln!(c.out, "default:\n  Server: {target} (Auth: {auth}, Sub: none)");
+    Ok(())
 }
 
 fn registers(c: &mut Context<'_>) -> Outcome {

@@ -37,6 +37,11 @@ const MODELS: &[(&str, &str)] = &[
     ("xiangshan-nanhu", "svpbmt zbkc zknd zkne zknh zksed zksh zkt"),
 ];
 
+/// The names of the models, for monitors.
+pub(in crate::cli) fn names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().map(|(name, _)| *name)
+}
+
 /// Models of other harts than those of 64 bits.
 const OTHERS: [&str; 6] = ["ibex", "rv32", "rv64e", "sifive-e", "sifive-u34", "x-rv128"];
 

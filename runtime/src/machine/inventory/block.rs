@@ -161,15 +161,23 @@ impl Inventory {
 
     pub(super) fn blockstats_json(&self) -> Value {
         let one = |(device, drive): (&Device, &Drive)| {
-            let mut stats = json!({});
+            // What is counted of requests that were merged, that were wrong, and in intervals: there is none.
+            let mut stats =
+                json!({ "wr_highest_offset": 0, "account_invalid": true, "account_failed": true, "timed_stats": [] });
             for (kind, requests) in drive.counters.iter() {
                 let mut set = |name: String, value: &std::sync::atomic::AtomicU64| {
                     stats[name] = value.load(Ordering::Relaxed).into();
                 };
-                set(format!("{kind}_bytes"), &requests.bytes);
+                if kind != "flush" {
+                    set(format!("{kind}_bytes"), &requests.bytes);
+                }
                 set(format!("{kind}_operations"), &requests.count);
                 set(format!("{kind}_total_time_ns"), &requests.time);
                 set(format!("failed_{kind}_operations"), &requests.failed);
+                stats[format!("invalid_{kind}_operations")] = 0.into();
+                if kind != "flush" {
+                    stats[format!("{kind}_merged")] = 0.into();
+                }
             }
             json!({
                 "device": drive.name,

@@ -37,6 +37,14 @@ impl Inventory {
         })
     }
 
+    /// What an adapter's network is called; empty if it is in none.
+    pub(super) fn network_of(&self, device: &Device) -> String {
+        let found = self.adapters().enumerate().find(|(_, (other, _))| std::ptr::eq(*other, device));
+        found
+            .and_then(|(number, (_, adapter))| Some(network_name(adapter.netdev.as_ref()?, number)))
+            .unwrap_or_default()
+    }
+
     pub(super) fn network_text(&self) -> String {
         let mut out = String::new();
         for (number, (device, adapter)) in self.adapters().enumerate() {

@@ -38,7 +38,7 @@ fn monitors_are_told_of_every_device() {
     let pci = [Pci::new(4 << 3, &Config::new(identity))];
     let text = all.info("block", &mut tray, &pci).unwrap();
     let expected = format!(
-        "ide1-cd0: [not inserted]\n    Attached to:      /machine/unattached/device[16]\n    \
+        "ide1-cd0: [not inserted]\n    Attached to:      /machine/unattached/device[17]\n    \
          Removable device: locked, tray open\n\n\
          virtio0 (#virtio0): {file} (raw)\n    Attached to:      /machine/peripheral/disk\n    \
          Cache mode:       writeback\n"
@@ -72,6 +72,20 @@ fn monitors_are_told_of_every_device() {
     assert!(all.info("blockstats", &mut tray, &pci).unwrap().starts_with("ide1-cd0: rd_bytes=0 rd_operations=0 "));
     assert_eq!(all.info("nonsense", &mut tray, &pci), None);
     std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn an_adapter_is_in_the_network_that_it_is_in() {
+    let mut all = Inventory::pc();
+    let unnamed = Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) };
+    for netdev in [None, Some(unnamed)] {
+        all.adapter(Place::On("pci.0"), "e1000", &Plug::default(), Adapter { mac: FIRST_MAC, netdev, watcher: None });
+    }
+    let tree = all.tree_text(&[]);
+    assert!(tree.contains("netdev = \"\"\n"), "{tree}");
+    // As 'info network' calls it.
+    assert!(tree.contains("netdev = \"#net1\"\n"), "{tree}");
+    assert!(all.network_text().contains("#net1: index=0,type=user"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mimus_hw::pci::{Config, DevFn, INTERRUPT_PIN, Space};
+use serde_json::{Value, json};
 
 use super::super::info::{self, Ids};
 use super::{Adapter, Device, Drive, Inventory, Part, Place, ROOT};
@@ -47,7 +48,7 @@ impl Inventory {
         for device in self.devices.iter().filter(|device| device.place.bus() == bus) {
             let (outer, inner) = ("  ".repeat(depth), "  ".repeat(depth + 1));
             let _ = writeln!(out, "{outer}dev: {}, id \"{}\"", device.driver, device.id);
-            for line in device.lines(pci) {
+            for line in self.lines(device, pci) {
                 let _ = writeln!(out, "{inner}{line}");
             }
             for (bus, kind) in device.buses {
@@ -58,10 +59,43 @@ impl Inventory {
     }
 }
 
-impl Device {
-    fn lines(&self, pci: &[Pci]) -> Vec<String> {
+impl Inventory {
+    /// Every device for QMP's object model: its path, what it is, and what is said of it.
+    pub(super) fn devices_json(&self) -> Value {
+        let one = |device: &Device| json!({ "path": self.path(device), "type": device.driver, "properties": self.properties(device) });
+        self.devices.iter().map(one).collect()
+    }
+
+    fn properties(&self, device: &Device) -> Value {
+        let mut all = json!({ "realized": true, "hotplugged": false, "parent_bus": device.place.bus() });
+        if let Place::Pci(devfn) = device.place {
+            all["addr"] = format!("{:02x}.{:x}", devfn >> 3, devfn & 7).into();
+        }
+        let facts = device.facts.iter().filter(|(name, _)| !name.is_empty()).cloned();
+        for (name, value) in self.contents(device).into_iter().chain(facts) {
+            all[name] = value.into();
+        }
+        all
+    }
+
+    /// What is in a device: names of properties, and their text.
+    fn contents(&self, device: &Device) -> Vec<(&'static str, String)> {
+        match &device.part {
+            Part::Nothing => Vec::new(),
+            Part::Drive(Drive { name, medium, .. }) => {
+                let serial = medium.as_ref().map(|medium| ("serial", medium.disk.serial.clone()));
+                std::iter::once(("drive", name.clone())).chain(serial).collect()
+            }
+            Part::Adapter(Adapter { mac, .. }) => {
+                let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+                vec![("mac", mac), ("netdev", self.network_of(device))]
+            }
+        }
+    }
+
+    fn lines(&self, device: &Device, pci: &[Pci]) -> Vec<String> {
         let mut lines = Vec::new();
-        match self.place {
+        match device.place {
             Place::On(_) => {}
             Place::Pci(devfn) => {
                 lines.push(format!("addr = {:02x}.{:x}", devfn >> 3, devfn & 7));
@@ -70,18 +104,8 @@ impl Device {
             Place::Ide(place) => lines.push(format!("unit = {}", place.unit)),
             Place::Slot(slot) => lines.push(format!("slot = {slot}")),
         }
-        match &self.part {
-            Part::Nothing => {}
-            Part::Drive(Drive { name, medium, .. }) => {
-                lines.push(format!("drive = \"{name}\""));
-                lines.extend(medium.iter().map(|medium| format!("serial = \"{}\"", medium.disk.serial)));
-            }
-            Part::Adapter(Adapter { mac, netdev, .. }) => {
-                lines.push(format!("mac = \"{}\"", mac.map(|byte| format!("{byte:02x}")).join(":")));
-                lines.extend(netdev.iter().map(|netdev| format!("netdev = \"{}\"", netdev.id)));
-            }
-        }
-        lines.extend(self.facts.iter().map(|(name, value)| match *name {
+        lines.extend(self.contents(device).iter().map(|(name, text)| format!("{name} = \"{text}\"")));
+        lines.extend(device.facts.iter().map(|(name, value)| match *name {
             "" => value.clone(),
             name => format!("{name} = {value}"),
         }));

@@ -101,6 +101,12 @@ impl FeatureSet {
         FEATURES.iter().filter(|feature| self.has(feature))
     }
 
+    /// The bits of a register that exist with features in the set only, by a table of those.
+    pub fn register_bits(&self, table: &[(Word, u8, u64)]) -> u64 {
+        let gone = table.iter().filter(|(word, bit, _)| self.word(*word) >> bit & 1 != 0);
+        gone.fold(0, |bits, (.., with_it)| bits | with_it)
+    }
+
     /// The bits of `word`.
     pub fn word(&self, word: Word) -> u32 {
         self.0[word as usize]

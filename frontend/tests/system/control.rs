@@ -464,3 +464,22 @@ fn x87_errors_without_ne() {
     m.cpu.state.cr0 |= cr0::NE;
     assert_eq!(m.run(&[0x9b]), Some((16, None)));
 }
+
+/// What is hidden from a guest is not there for it.
+#[test]
+fn features_that_are_hidden() {
+    use mimus_frontend::x86::features::{Feature, FeatureSet};
+    let hide = |names: &[&str]| {
+        let set = names.iter().map(|name| Feature::named(name).unwrap()).fold(FeatureSet::default(), FeatureSet::with);
+        Machine::long_with(0, Features { hidden: set, ..Features::default() })
+    };
+    let mut m = hide(&["pcid", "smep"]);
+    for bit in [cr4::PCIDE, cr4::SMEP] {
+        let value = m.cpu.state.cr4 | bit;
+        cr_fails(&mut m, 4, value);
+    }
+    let value = m.cpu.state.cr4 | cr4::UMIP;
+    write_cr(&mut m, 4, value);
+    m.call(Invpcid, [2, 0, 0], 0).unwrap();
+    assert_eq!(hide(&["invpcid"]).fails(Invpcid, [2, 0, 0], 0), (6, None));
+}

@@ -2,6 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::exception::{Exception, debug, vector};
+use super::super::features::Word;
 use super::super::paging::PHYSICAL_MASK;
 use super::super::state::{Seg, State, cr0, cr4, efer};
 use super::descriptor::kind;
@@ -31,6 +32,23 @@ const CR4_BITS: u64 = cr4::VME
     | cr4::PCIDE
     | cr4::SMEP
     | cr4::SMAP;
+
+/// Bits of CR4 that go with a feature which a guest may have been told is not there.
+const CR4_FEATURES: [(Word, u8, u64); 10] = [
+    (Word::Leaf1Edx, 1, cr4::VME | cr4::PVI),
+    (Word::Leaf1Edx, 2, cr4::DE),
+    (Word::Leaf1Edx, 3, cr4::PSE),
+    (Word::Leaf1Edx, 4, cr4::TSD),
+    (Word::Leaf1Edx, 13, cr4::PGE),
+    (Word::Leaf1Ecx, 17, cr4::PCIDE),
+    (Word::Leaf7Ebx, 0, cr4::FSGSBASE),
+    (Word::Leaf7Ebx, 7, cr4::SMEP),
+    (Word::Leaf7Ebx, 20, cr4::SMAP),
+    (Word::Leaf7Ecx, 2, cr4::UMIP),
+];
+
+/// INVPCID in CPUID leaf 7's EBX.
+const INVPCID: u32 = 1 << 10;
 
 /// Bits of CR4 on which translations depend.
 const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::LA57 | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
@@ -109,6 +127,7 @@ impl Cpu {
         let changed = old ^ new;
         let long = self.state.long_active();
         let exists = CR4_BITS | if self.features.la57 { cr4::LA57 } else { 0 };
+        let exists = exists & !self.features.hidden.register_bits(&CR4_FEATURES);
         let pcid_on = changed & new & cr4::PCIDE != 0;
         let bad = new & !exists != 0
             || long && (new & cr4::PAE == 0 || changed & cr4::LA57 != 0)
@@ -196,6 +215,9 @@ impl Cpu {
         const CONTEXT: u64 = 1;
         const ALL: u64 = 2;
         const ALL_NON_GLOBAL: u64 = 3;
+        if self.features.hidden.word(Word::Leaf7Ebx) & INVPCID != 0 {
+            return Err(self.ud());
+        }
         self.require_cpl0()?;
         let pcid = low & 0xfff;
         let pcid_off = self.state.cr4 & cr4::PCIDE == 0 && pcid != 0;

@@ -8,6 +8,10 @@ use vm_memory::{Bytes, GuestAddress};
 use super::{Htif, Virt, VirtEvent};
 use crate::htif;
 
+/// How often the words in memory are looked at, in nanoseconds.
+const PERIOD: u64 = 1_000_000;
+/// The same after a request, for one of the longer periods.
+const QUICK_PERIOD: u64 = 10_000;
 /// Characters that wait to be asked for.
 const INPUT: usize = 64;
 /// In an answer: there is a character.
@@ -25,6 +29,8 @@ pub(super) struct Port {
     /// A request for a character that was not answered yet.
     asked: Option<u64>,
     input: VecDeque<u8>,
+    /// Until when the words in memory are looked at more often, in guest nanoseconds.
+    busy_until: u64,
 }
 
 impl Port {
@@ -36,6 +42,13 @@ impl Port {
     /// Whether a restored state keeps to its bound.
     pub(super) fn is_well_formed(&self) -> bool {
         self.input.len() <= INPUT
+    }
+
+    /// When the words in memory are to be looked at next; never where they are registers. A program that has just asked for
+    /// something is likely to ask again.
+    pub(super) fn next_look(&self, now: u64) -> Option<u64> {
+        let period = if now < self.busy_until { QUICK_PERIOD } else { PERIOD };
+        self.memory.map(|_| now.saturating_add(period))
     }
 
     /// How many characters can be received now.
@@ -119,7 +132,11 @@ impl Virt {
     /// Does what a program asks for by the interface.
     pub(super) fn poll_htif(&mut self) {
         let word = self.tohost();
-        let reply = match htif::request(word) {
+        let request = htif::request(word);
+        if request != htif::Request::Nothing {
+            self.devices.htif.busy_until = self.devices.now.saturating_add(PERIOD);
+        }
+        let reply = match request {
             htif::Request::Nothing => None,
             htif::Request::Exit(0) => return self.devices.request(VirtEvent::PowerOff),
             htif::Request::Exit(code) => return self.devices.request(VirtEvent::Exit(code)),

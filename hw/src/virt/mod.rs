@@ -69,9 +69,6 @@ const MEIP: u64 = 1 << 11;
 /// Contexts of the interrupt controller that each hart has: machine mode, then supervisor mode.
 const CONTEXTS: usize = 2;
 
-/// How often the words of the host-target interface are looked at, in nanoseconds.
-const HTIF_PERIOD: u64 = 1_000_000;
-
 const SERIAL: UartConfig = UartConfig { base: 0, irq: UART_IRQ as u8 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -290,7 +287,7 @@ impl Virt {
         let busy = self.slots.iter().filter_map(mmio::Slot::device).any(Virtio::has_more);
         let soon = [
             busy.then_some(devices.now),
-            devices.htif.memory.map(|_| devices.now.saturating_add(HTIF_PERIOD)),
+            devices.htif.next_look(devices.now),
             devices.rtc.next_deadline(devices.now),
             devices.clint.next_deadline(devices.now),
         ];

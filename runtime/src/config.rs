@@ -568,6 +568,8 @@ bitflags::bitflags! {
         const GUEST_ERRORS = 1 << 10;
         /// No chaining of compiled blocks.
         const NOCHAIN = 1 << 11;
+        /// Each file that is opened for a disk.
+        const BLOCK = 1 << 12;
     }
 }
 
@@ -588,6 +590,7 @@ pub const LOG_ITEMS: &[LogItem] = &[
     (LogItems::CPU_RESET, "cpu_reset", "the registers before each reset"),
     (LogItems::GUEST_ERRORS, "guest_errors", "what the guest does to devices that has no meaning"),
     (LogItems::NOCHAIN, "nochain", "nothing, but blocks are not chained, so that exec has each"),
+    (LogItems::BLOCK, "block", "each file that is opened for a disk"),
 ];
 
 /// How a run ended.

@@ -413,11 +413,11 @@ fn bad_lines() {
         (
             "-d in_asn",
             "-d: 'in_asn' is not a log item; did you mean 'in_asm'? \
-             (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
+             (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain, block)",
         ),
         (
             "-d int,,mmu",
-            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
+            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain, block)",
         ),
     ];
     refused(&rows);
@@ -487,7 +487,7 @@ fn arguments_that_no_shell_would_split() {
         ),
         (
             &["-d", ""],
-            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain)",
+            "-d: '' is not a log item (items: in_asm, op, op_opt, clif, out_asm, int, exec, mmu, unimp, cpu_reset, guest_errors, nochain, block)",
         ),
         (&["-cpu", "a\nb\x1b[2J"], "-cpu: 'a\\nb\\u{1b}[2J' is not a CPU model (-cpu help lists all)"),
         (&["-a\nb"], "-a\\nb: unknown option (-help lists all)"),

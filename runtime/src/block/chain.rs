@@ -50,7 +50,7 @@ pub(super) fn open(
     match format {
         ImageFormat::Raw => {
             let len = length(&file)?;
-            if !read_only && len % SECTOR_SIZE != 0 {
+            if !read_only && !len.is_multiple_of(SECTOR_SIZE) {
                 // A sector that is written is written whole.
                 file.set_len(len.next_multiple_of(SECTOR_SIZE))?;
             }

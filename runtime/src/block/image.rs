@@ -147,7 +147,7 @@ fn part(option: &str, disk: &Disk, bytes: u64) -> Result<(u64, u64), CliError> {
     if disk.cache.direct {
         return wrong("cache=none and cache=directsync have no part");
     }
-    let Some(rest) = bytes.checked_sub(start).filter(|_| start % SECTOR_SIZE == 0) else {
+    let Some(rest) = bytes.checked_sub(start).filter(|_| start.is_multiple_of(SECTOR_SIZE)) else {
         return wrong("they are not a multiple of 512, or beyond the end");
     };
     match size.unwrap_or(rest) {

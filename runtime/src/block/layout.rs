@@ -237,7 +237,7 @@ impl Tables {
 
     /// Whether a table could begin at `at`.
     fn is_free(&self, at: u64) -> bool {
-        at % self.layout.cluster() == 0 && self.metadata_in(at, self.layout.cluster()).is_none()
+        at.is_multiple_of(self.layout.cluster()) && self.metadata_in(at, self.layout.cluster()).is_none()
     }
 
     /// The metadata that a range of the file has a part of.
@@ -289,7 +289,7 @@ impl Tables {
                 return Ok(changes.ok_or(what));
             }
         }
-        let aligned = offset % layout.cluster() == 0 && len == layout.cluster();
+        let aligned = offset.is_multiple_of(layout.cluster()) && len == layout.cluster();
         // A table that is written again.
         if aligned && self.tables.contains(&offset) {
             return Ok(Ok(Changes::new()));
@@ -301,7 +301,7 @@ impl Tables {
     fn changes(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<Option<Changes>> {
         let mut old = vec![0; bytes.len()];
         read_padded(file, &mut old, offset)?;
-        if offset % 8 != 0 || bytes.len() % 8 != 0 {
+        if !offset.is_multiple_of(8) || !bytes.len().is_multiple_of(8) {
             return Ok((old == bytes).then(Changes::new));
         }
         let pairs = numbers(&old).zip(numbers(bytes)).map(|(old, new)| (old & OFFSET, new & OFFSET));

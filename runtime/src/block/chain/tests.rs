@@ -62,7 +62,7 @@ struct Made {
 
 /// The offset of a cluster, with the flag of those whose refcount is 1.
 fn copied(cluster: u64) -> u64 {
-    cluster * CLUSTER as u64 | 1 << 63
+    (cluster * CLUSTER as u64) | (1 << 63)
 }
 
 impl Made {
@@ -232,7 +232,7 @@ fn a_header_that_was_freed_is_not_given_to_the_guest() {
     let place = Place::new("freed");
     let forged = Made::with_data_in(&place.decoy()).bytes();
     for cluster in 0..5u64 {
-        let image = Made { l2: [1 << 62 | cluster * CLUSTER as u64, 0], ..Made::new() };
+        let image = Made { l2: [(1 << 62) | (cluster * CLUSTER as u64), 0], ..Made::new() };
         let path = place.make("a", &image);
         // That it cannot be unpacked is an error; written as a whole it need not be.
         let mut opened = Image::open("-drive", &disk(&path)).unwrap();

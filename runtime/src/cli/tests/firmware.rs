@@ -10,16 +10,19 @@ fn firmware(line: &str) -> Firmware {
     config.firmware
 }
 
+/// What an option changes.
+type Change<'a> = &'a dyn Fn(&mut Firmware);
+
 #[test]
 fn what_is_told_to_guests() {
     let file = |name: &str, source| FwCfgFile { name: name.into(), source };
     let text = |text: &str| FwCfgSource::Text(text.into());
-    let told = |change: &dyn Fn(&mut Firmware)| {
+    let told = |change: Change| {
         let mut firmware = Firmware::default();
         change(&mut firmware);
         firmware
     };
-    let rows: &[(&str, &dyn Fn(&mut Firmware))] = &[
+    let rows: &[(&str, Change)] = &[
         ("-fw_cfg name=opt/a,file=f -fw_cfg opt/b,string=x=1,,2", &|f| {
             f.files = vec![file("opt/a", FwCfgSource::File("f".into())), file("opt/b", text("x=1,2"))];
         }),

@@ -135,7 +135,7 @@ fn firmware_boots_disks_of_a_sector() {
 fn real_mode_program() -> Vec<u8> {
     let mut image = vec![0; 1024];
     let code = [
-        0xeb, 0x1e, // jmp behind the header
+        0xeb, 0x66, // jmp behind the header
         b'H', b'd', b'r', b'S', 0x03, 0x02,
     ];
     image[0x200..0x200 + code.len()].copy_from_slice(&code);
@@ -144,7 +144,7 @@ fn real_mode_program() -> Vec<u8> {
         0xe6, 0xf4, // out 0xf4, al
         0xf4, // hlt
     ];
-    image[0x220..0x220 + code.len()].copy_from_slice(&code);
+    image[0x268..0x268 + code.len()].copy_from_slice(&code);
     (image[0x1f1], image[0x211]) = (1, 1);
     image.extend([0xf4; 64]);
     image

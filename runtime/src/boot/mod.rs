@@ -228,7 +228,12 @@ pub fn stage(config: &BootConfig) -> Result<Staged, BootError> {
         _ => pvh::load(loader)?,
     };
     let (mut items, mut jobs) = (Vec::new(), Vec::new());
-    for (key, piece) in (FIRST_ITEM..).zip(pieces.into_inner()) {
+    let pieces = pieces.into_inner();
+    if pieces.len() > rom::JOBS_MOST {
+        let reason = format!("{} pieces of memory to load are more than {}", pieces.len(), rom::JOBS_MOST);
+        return Err(BootError::Image { what: "kernel", path: config.kernel.into(), reason });
+    }
+    for (key, piece) in (FIRST_ITEM..).zip(pieces) {
         // In RAM below 4 GiB, so that nothing is lost.
         jobs.push(Job { key, len: piece.len as u32, address: piece.address });
         items.push((key, piece.bytes));

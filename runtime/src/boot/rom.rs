@@ -41,6 +41,9 @@ const DMA_SELECT: u32 = 1 << 3;
 /// The error bit as a little-endian word has it.
 const DMA_ERROR: u32 = 1 << 24;
 
+/// The most pieces, which leave room for the code in a ROM of less than 64 KiB.
+pub(super) const JOBS_MOST: usize = 2048;
+
 /// A piece of memory: `len` bytes of an item from its beginning, with zeros where it ends before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Job {

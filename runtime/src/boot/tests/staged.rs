@@ -85,6 +85,18 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_rom_has_room_for_so_many_pieces() {
+    let kernel = TempFile::new("staged-many", &elf32(false, Some(7)));
+    let module = TempFile::new("staged-one", b"x");
+    // Each module is a piece, and so is its text.
+    let list = |count: usize| PathBuf::from(vec![module.0.display().to_string(); count].join(","));
+    let stage = |list: &Path| stage(&BootConfig { initrd: Some(list), ..config(&kernel.0, 64 * MIB) });
+    assert!(stage(&list(100)).unwrap().rom.len() < 0x1_0000);
+    let error = stage(&list(rom::JOBS_MOST)).expect_err("too many").to_string();
+    assert!(error.contains("no room") || error.contains("pieces of memory"), "{error}");
+}
+
+#[test]
 fn modules_have_arguments_and_commas() {
     let kernel = TempFile::new("staged-mb", &elf32(false, Some(7)));
     let (one, two) = (TempFile::new("staged-mod,1", b"first"), TempFile::new("staged-mod2", b"second"));

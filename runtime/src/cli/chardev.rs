@@ -183,6 +183,16 @@ impl Chardevs {
         Ok(())
     }
 
+    /// What to say of logs of those that monitors are at.
+    pub(super) fn monitors_with_logs(&self) -> impl Iterator<Item = String> {
+        let monitors = ["-mon", "-monitor", "-qmp", "-qmp-pretty"];
+        let logged = self.0.iter().filter(move |named| {
+            let monitor = named.user.as_deref().is_some_and(|user| monitors.contains(&user));
+            monitor && matches!(named.chardev, Chardev::Logged { .. })
+        });
+        logged.map(|named| format!("-chardev id={}: logfile: what a monitor says is not logged", named.id))
+    }
+
     /// The character device `id` for `option`. With `mux` several may use it.
     pub(super) fn take(&mut self, option: &str, id: &str) -> Result<Chardev, CliError> {
         let named = self.0.iter_mut().find(|named| named.id == id);

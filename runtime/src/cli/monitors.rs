@@ -141,6 +141,7 @@ pub(super) fn place(option: &str, chardev: Chardev, control: bool) -> Result<Opt
         Chardev::Stdio { mux: true } if !control => Ok(None),
         Chardev::Stdio { mux: false } => Ok(Some(MonitorSocket::Stdio)),
         Chardev::Null => Ok(None),
+        Chardev::Logged { chardev, .. } => place(option, *chardev, control),
         other => Err(CliError::new(option, format!("a monitor cannot be at {other} yet"))),
     }
 }
@@ -167,6 +168,7 @@ pub(super) fn monitors(
     config.qmp_pretty = !pretty.is_empty();
     config.qmp.extend(pretty);
     chardev::mon(given, chardevs, config)?;
+    config.warnings.extend(chardevs.monitors_with_logs());
     config.gdb = match given.one("gdb") {
         Some(_) if given.flag("s") => return Err(CliError::new("-s", "cannot be combined with -gdb")),
         Some(value) => endpoint("gdb", value, DEBUGGER, chardevs)?,

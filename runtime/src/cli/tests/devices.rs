@@ -326,6 +326,13 @@ fn a_screen_that_nothing_shows_is_told_unless_it_was_asked_for() {
 }
 
 #[test]
+fn a_monitors_log_is_warned_of() {
+    let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off,logfile=l -qmp chardev:q");
+    assert_eq!(config.qmp.len(), 1);
+    assert_eq!(config.warnings, ["-chardev id=q: logfile: what a monitor says is not logged"]);
+}
+
+#[test]
 fn the_display_adapter_may_be_a_device() {
     let config = config_of("-nodefaults -device VGA,edid=on,xres=1024,yres=768,vgamem_mb=32 -vnc :1");
     assert_eq!((config.vga, config.video), (VgaKind::Std, Video { memory: 32 << 20, monitor: Some((1024, 768)) }));

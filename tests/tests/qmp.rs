@@ -124,7 +124,7 @@ macro_rules! read_all {
 fn answers_are_qemus(q: &mut Qmp) {
     read_all!(q;
         query_block query_block_jobs query_blockstats query_chardev query_command_line_options query_commands
-        query_cpu_definitions query_cpus_fast query_current_machine query_dump query_hotpluggable_cpus query_iothreads query_jobs
+        query_cpu_definitions query_current_machine query_dump query_hotpluggable_cpus query_iothreads query_jobs
         query_kvm query_machines query_memdev query_memory_devices query_memory_size_summary query_mice query_migrate
         query_migrate_capabilities query_migrate_parameters query_name query_named_block_nodes query_pci query_qmp_schema
         query_replay query_stats_schemas query_status query_target query_tpm_models query_tpm_types query_uuid query_version

@@ -31,7 +31,7 @@ fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     let terminal = debugcons.any(chardev::is_stdio)
         || isa::readers_of_stdio(config) != 0
         || config.monitors.iter().chain(&config.qmp).any(|place| *place == MonitorSocket::Stdio);
-    let user = match (config.nographic, config.curses, terminal) {
+    let user = match (config.nographic && !given.flag("nodefaults"), config.curses, terminal) {
         (true, ..) => "-nographic",
         (_, true, _) => "-display curses",
         (.., true) => "stdio",

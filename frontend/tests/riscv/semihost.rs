@@ -8,9 +8,11 @@ use crate::hart::{BASE, DATA, HANDLER, Hart};
 
 const MARK: [u32; 3] = [0x01f0_1013, 0x0010_0073, 0x4070_5013];
 
+type Printed = Vec<(Stream, Vec<u8>)>;
+
 #[derive(Clone, Default)]
 struct Console {
-    printed: Arc<Mutex<Vec<(Stream, Vec<u8>)>>>,
+    printed: Arc<Mutex<Printed>>,
     typed: Arc<Mutex<Vec<u8>>>,
     code: Arc<Mutex<Option<u8>>>,
     user_mode: bool,

@@ -73,8 +73,8 @@ impl Made {
         }
         made.put(cluster, block * cluster);
         (0..data + 8).for_each(|index| made.count(index, true));
-        (0..tables).for_each(|index| made.put(l1 * cluster + 8 * index, COPIED | (l2 + index) * cluster));
-        (0..4).for_each(|index| made.put(l2 * cluster + 8 * index, COPIED | (data + index) * cluster));
+        (0..tables).for_each(|index| made.put(l1 * cluster + 8 * index, COPIED | ((l2 + index) * cluster)));
+        (0..4).for_each(|index| made.put(l2 * cluster + 8 * index, COPIED | ((data + index) * cluster)));
         made
     }
 

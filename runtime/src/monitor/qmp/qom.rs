@@ -84,7 +84,7 @@ fn classes(m: &dyn Controlled) -> Vec<Class> {
 }
 
 /// Whether a type of this parent is a `wanted`.
-fn is_a<'a>(mut parent: &'a str, wanted: &str) -> bool {
+fn is_a(mut parent: &str, wanted: &str) -> bool {
     while !parent.is_empty() {
         if parent == wanted {
             return true;

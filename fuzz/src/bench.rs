@@ -12,7 +12,7 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
 use mimus_hw::pci::{DevFn, PciTestdev, Space};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
-use mimus_hw::virtio::{BlockInfo, BlockOp, Interface, Target, Virtio, VirtioPci};
+use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Target, Virtio, VirtioPci};
 use mimus_hw::{COM_PORTS, Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
@@ -45,6 +45,8 @@ pub enum Plug {
     Rng,
     /// A console on virtio.
     Console,
+    /// Ports of characters on virtio.
+    Ports,
     /// A network adapter with descriptor rings of its own.
     E1000,
     /// A screen.
@@ -137,6 +139,13 @@ impl Side {
             Plug::Net => Some(Virtio::net(mem.clone(), [2; 6], Some(Box::new(host.clone())))),
             Plug::Rng => Some(Virtio::rng(mem.clone(), Box::new(host.clone()))),
             Plug::Console => Some(Virtio::console(mem.clone(), Box::new(host.clone()))),
+            Plug::Ports => {
+                let port = |number, name: &str| {
+                    let sink = Box::new(host.clone());
+                    ConsolePort { number, name: name.to_owned(), console: number == 0, sink }
+                };
+                Some(Virtio::ports(mem.clone(), vec![port(0, ""), port(2, "org.port.2")]))
+            }
             _ => None,
         };
         let (mut vram, mut slot) = (None, 0);
@@ -547,7 +556,8 @@ impl Bench {
             _ => {
                 let bytes = input.bytes(300);
                 if self.plug == Plug::Console {
-                    self.each(|side, now| side.virtio(now, |device| device.console_receive(&bytes)));
+                    let port = u32::from(what / 10 % 3);
+                    self.each(|side, now| side.virtio(now, |device| device.console_receive(port, &bytes)));
                 }
             }
         }

@@ -88,6 +88,7 @@ pub const DEVICES: &[Device] = &[
     pc("virtio-net-pci", Plug::Net, &NONE, virtio::act),
     pc("virtio-rng-pci", Plug::Rng, &NONE, virtio::act),
     pc("virtio-console-pci", Plug::Console, &NONE, virtio::act),
+    pc("virtio-ports-pci", Plug::Ports, &NONE, virtio::act),
     riscv("virtio-blk-mmio", Plug::Block, &VIRTIO_MMIO, virtio::act),
     riscv("virtio-net-mmio", Plug::Net, &VIRTIO_MMIO, virtio::act),
     riscv("virtio-rng-mmio", Plug::Rng, &VIRTIO_MMIO, virtio::act),

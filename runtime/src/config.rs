@@ -319,6 +319,21 @@ pub enum PciModel {
     Testdev,
 }
 
+/// A port of a virtio console's controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsolePort {
+    /// What monitors call it; empty for nothing.
+    pub id: String,
+    /// Its number, one of its own; port 0 is the console of drivers that know of no others.
+    pub number: u32,
+    /// What the guest finds it by; empty for nothing.
+    pub name: String,
+    /// The guest is to use it as a console.
+    pub console: bool,
+    /// Where it is connected.
+    pub chardev: Chardev,
+}
+
 /// A virtio device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VirtioDevice {
@@ -335,8 +350,8 @@ pub enum VirtioDevice {
         /// What it is plugged into; nothing if none.
         netdev: Option<Netdev>,
     },
-    /// A console.
-    Console(Chardev, Plug),
+    /// The ports of a console's controller.
+    Console(Vec<ConsolePort>, Plug),
 }
 
 impl VirtioDevice {

@@ -29,8 +29,10 @@ pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, 
 pub use pci::{Interface, VirtioPci};
 pub use rng::Entropy;
 
+pub use console::{ConsolePort, MAX_PORTS};
+
 use block::Block;
-use console::Console;
+use console::{Console, ConsoleData};
 use net::Net;
 use queue::{Broken, QueueData, VirtQueue};
 use rng::Rng;
@@ -140,6 +142,7 @@ pub(crate) struct VirtioData {
     common: Common,
     queues: Vec<QueueData>,
     block: Option<block::BlockData>,
+    console: Option<ConsoleData>,
 }
 
 impl Virtio {
@@ -158,9 +161,14 @@ impl Virtio {
         Virtio::new(Model::Rng(Rng::new(entropy)), mem)
     }
 
-    /// A console of one port.
+    /// A console.
     pub fn console(mem: Dma, sink: Box<dyn CharSink>) -> Virtio {
         Virtio::new(Model::Console(Console::new(sink)), mem)
+    }
+
+    /// Ports of characters that a control queue tells of, each with a number of its own.
+    pub fn ports(mem: Dma, ports: Vec<ConsolePort>) -> Virtio {
+        Virtio::new(Model::Console(Console::of_ports(ports)), mem)
     }
 
     /// A network adapter with this hardware address, plugged into `peer` or into nothing.
@@ -401,13 +409,13 @@ impl Virtio {
         self.process(block::QUEUE);
     }
 
-    /// Bytes of console input, as many as the guest has buffers for; how many that were.
-    pub fn console_receive(&mut self, bytes: &[u8]) -> usize {
+    /// Bytes of input for port `port` of a console, as many as the guest has buffers for; how many that were.
+    pub fn console_receive(&mut self, port: u32, bytes: &[u8]) -> usize {
         if !self.runs() {
             return 0;
         }
         let Model::Console(console) = &mut self.model else { return 0 };
-        let result = console.receive(&mut self.queues, &self.mem, bytes);
+        let result = console.receive(&mut self.queues, &self.mem, self.common.features, (port, bytes));
         let taken = self.check(result).unwrap_or(0);
         self.signal();
         taken
@@ -420,6 +428,10 @@ impl Virtio {
             queues: self.queues.iter().map(VirtQueue::save).collect(),
             block: match &self.model {
                 Model::Block(block) => Some(block.save()),
+                _ => None,
+            },
+            console: match &self.model {
+                Model::Console(console) => Some(console.save()),
                 _ => None,
             },
         }
@@ -435,6 +447,10 @@ impl Virtio {
                 Model::Block(block) => data.block.as_ref().is_some_and(|data| block.fits(&self.mem, data)),
                 _ => data.block.is_none(),
             }
+            && match &self.model {
+                Model::Console(console) => data.console.as_ref().is_some_and(|data| console.fits(data)),
+                _ => data.console.is_none(),
+            }
     }
 
     /// Replaces the state by `data`, which fits. A disk's unfinished jobs are given to its backend again.
@@ -446,6 +462,9 @@ impl Virtio {
         self.model.device_mut().reset();
         if let (Model::Block(block), Some(data)) = (&mut self.model, data.block) {
             block.restore(data);
+        }
+        if let (Model::Console(console), Some(data)) = (&mut self.model, data.console) {
+            console.restore(data);
         }
     }
 }

@@ -61,6 +61,9 @@ mod common {
 /// No vector (4.1.5.1.2).
 const NO_VECTOR: u16 = 0xffff;
 
+/// Queues beyond which there are two vectors, as QEMU has it: one for the configuration, and one that queues share.
+const MANY_QUEUES: usize = 8;
+
 /// Device types that are there (5), what class of PCI device each is, and its number where it has a legacy interface.
 const TYPES: &[(u32, u32, u16)] =
     &[(1, 0x02_0000, 0x1000), (2, 0x01_0000, 0x1001), (3, 0x07_8000, 0x1003), (4, 0x00_ff00, 0x1005)];
@@ -97,6 +100,8 @@ pub struct VirtioPci {
     device: Virtio,
     msix: Option<Msix>,
     registers: Registers,
+    /// Vectors that the driver may choose of.
+    vectors: u8,
 }
 
 /// What it remembers besides its configuration space.
@@ -144,7 +149,7 @@ impl VirtioPci {
         if modern {
             config = config.with_bar(REGISTERS_BAR, BarKind::Prefetchable64, REGISTERS_SIZE);
         }
-        let vectors = u8::try_from(queues + 1).unwrap_or(u8::MAX);
+        let vectors = if queues > MANY_QUEUES { 2 } else { queues as u8 + 1 };
         let msix = Msix::add(&mut config, vectors, MSIX_BAR as u8, 0, MSIX_PENDING as u32);
         if modern {
             add_structure(&mut config, COMMON_TYPE, COMMON, common::LENGTH, &[]);
@@ -152,7 +157,7 @@ impl VirtioPci {
             add_structure(&mut config, DEVICE_TYPE, DEVICE, PART as u32, &[]);
             add_structure(&mut config, NOTIFY_TYPE, NOTIFY, PART as u32, &NOTIFY_MULTIPLIER.to_le_bytes());
         }
-        VirtioPci { config, device, msix, registers: Registers::new(queues) }
+        VirtioPci { config, device, msix, registers: Registers::new(queues), vectors }
     }
 
     /// The device.
@@ -171,7 +176,7 @@ impl VirtioPci {
 
     /// A vector that the driver may choose, or none.
     fn vector(&self, value: u16) -> u16 {
-        if usize::from(value) <= self.registers.vectors.len() { value } else { NO_VECTOR }
+        if value < self.vectors.into() { value } else { NO_VECTOR }
     }
 
     /// The driver chooses a queue's vector.

@@ -65,10 +65,11 @@ impl Driver {
         Driver { ram: ram.clone(), size, sides: vec![Side::default(); queues], buffer: BUFFERS, align: None }
     }
 
-    /// Takes a device from reset to DRIVER_OK, with all of its features and the largest queues up to 256.
+    /// Takes a device from reset to DRIVER_OK, with all of its features, up to 16 queues, and the largest size up to 256 that all
+    /// of them have.
     pub(super) fn start(device: &mut Virtio, ram: &Arc<Ram>) -> Driver {
-        let size = device.queue(0).unwrap().max_size().min(256);
-        let queues = (0..).take_while(|&index| device.queue(index).is_some()).count();
+        let sizes: Vec<u16> = (0..16).map_while(|index| Some(device.queue(index)?.max_size())).collect();
+        let (size, queues) = (sizes.iter().copied().fold(256, u16::min), sizes.len());
         let driver = Driver::new(ram, queues, size);
         device.set_status(0);
         device.set_status(3);

@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use mimus_hw::virtio::MAX_PORTS;
+
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, argv, monitors, utf8};
-use crate::config::{Chardev, Config, MonitorSocket, VirtioDevice};
+use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -284,27 +286,60 @@ fn socket(option: &str, values: &Values) -> Result<Chardev, CliError> {
     })
 }
 
-/// A port of a virtio console.
-pub(super) fn virtconsole(
+/// A port of a virtio console's controller, by `-device virtconsole` or `virtserialport`.
+pub(super) fn port(
     option: &str,
+    console: bool,
     values: &Values,
     chardevs: &mut Chardevs,
     config: &mut Config,
 ) -> Result<(), CliError> {
     let id = values.text("chardev").ok_or_else(|| CliError::new(option, "needs chardev=ID"))?;
     let chardev = chardevs.take(option, id)?;
-    let mut consoles = config.virtio.iter_mut().filter_map(|device| match device {
-        VirtioDevice::Console(chardev, _) => Some(chardev),
+    let mut controllers = config.virtio.iter_mut().filter_map(|device| match device {
+        VirtioDevice::Console(ports, plug) => Some((ports, &plug.id)),
         _ => None,
     });
-    let bus = consoles.next_back().ok_or_else(|| {
-        CliError::new(option, "needs a virtio-serial device before it").following("-device virtio-serial-pci")
-    })?;
-    if *bus != Chardev::Null {
-        return Err(CliError::new(option, "a virtio-serial device has one port so far: add another such device"));
-    }
-    *bus = chardev;
+    let ports = match values.text("bus") {
+        Some(bus) => {
+            let id = bus.strip_suffix(".0").unwrap_or(bus);
+            let found = controllers.find(|(_, controller)| **controller == id);
+            found.ok_or_else(|| {
+                CliError::new(option, format!("bus={bus}: no virtio-serial device before it is called so"))
+            })?
+        }
+        None => {
+            let mut any = false;
+            let free = controllers.find(|(ports, _)| {
+                any = true;
+                ports.len() < MAX_PORTS as usize
+            });
+            let missing = || match any {
+                true => CliError::new(option, format!("the virtio-serial device has its {MAX_PORTS} ports")),
+                false => CliError::new(option, "needs a virtio-serial device before it"),
+            };
+            free.ok_or_else(missing)?
+        }
+    };
+    let number = port_number(option, console, values, ports.0)?;
+    let text = |key: &str| values.text(key).unwrap_or_default().to_owned();
+    ports.0.push(ConsolePort { id: text("id"), number, name: text("name"), console, chardev });
     Ok(())
+}
+
+/// The number of a port to be: 0 is for a console, since drivers that know of no others use it as one.
+fn port_number(option: &str, console: bool, values: &Values, ports: &[ConsolePort]) -> Result<u32, CliError> {
+    let taken = |number: u32| ports.iter().any(|port| port.number == number);
+    let first = u32::from(!console);
+    match values.number("nr").and_then(|number| u32::try_from(number).ok()) {
+        Some(0) if !console => Err(CliError::new(option, "nr=0 is for a virtconsole")),
+        Some(number) if taken(number) => Err(CliError::new(option, format!("nr={number}: another port has it"))),
+        Some(number) => Ok(number),
+        None => {
+            let free = (first..MAX_PORTS).find(|number| !taken(*number));
+            free.ok_or_else(|| CliError::new(option, format!("the virtio-serial device has its {MAX_PORTS} ports")))
+        }
+    }
 }
 
 /// Whether it is standard input and output.

@@ -319,7 +319,8 @@ pub(super) const DEVICE: Family = Family {
         alias("virtio-blk", "virtio-blk-pci"),
         yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-pci"),
-        yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
+        yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
+        yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
         yes(
             "virtio-rng-pci",
             "a source of random numbers",
@@ -344,7 +345,8 @@ pub(super) const DEVICE_RISCV: Family = Family {
         alias("virtio-blk", "virtio-blk-device"),
         yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
         alias("virtio-serial", "virtio-serial-device"),
-        yes("virtconsole", "a console at the virtio-serial device before it", CONSOLE_KEYS),
+        yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
+        yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, RNG, MAX_BYTES, PERIOD]),
         alias("virtio-rng", "virtio-rng-device"),
         alias("virtio-net", "virtio-net-device"),
@@ -409,10 +411,10 @@ const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISA
 const SERIAL_KEYS: &[Key] = &[SERIAL_ID, SLOT, key_later("max_ports")];
 const CONSOLE_KEYS: &[Key] = &[
     key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
-    key("id", Kind::Text("a name"), "what the monitor calls it"),
-    key("name", Kind::Text("a name"), "not told to the guest"),
-    key_later("bus"),
-    key_later("nr"),
+    ID,
+    key("name", Kind::Text("a name"), "what the guest finds it by"),
+    key("bus", Kind::Text("the id of a virtio-serial device, with .0"), "default the first"),
+    key("nr", Kind::Number(0, 30), "its number there, default the first free one; 0 is for a virtconsole"),
 ];
 
 /// The keys of IDE drives.
@@ -430,7 +432,6 @@ const IDE_KEYS: &[Key] = &[
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
 pub(super) const DEVICES_LATER: &[Choice] = &[
-    lacks("virtserialport", &subjects::VIRTSERIALPORT),
     lacks("virtio-9p*", &subjects::NINE_P),
     lacks("virtio-scsi*", &subjects::VIRTIO_SCSI),
     lacks("virtio-balloon*", &subjects::VIRTIO_BALLOON),
@@ -543,7 +544,6 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     later("smbus-ipmi"),
     later("tpci200"),
     later("tulip"),
-    later("virtconsole"),
     later("vmbus-bridge"),
     later("vmmouse"),
     later("x-pci-proxy-dev"),

@@ -154,8 +154,11 @@ fn usual_serial(given: &Given, arch: Arch, config: &Config) -> Chardev {
 
 /// How many virtio consoles have the terminal.
 fn consoles_at_stdio(config: &Config) -> usize {
-    let console = |device: &&VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if is_stdio(chardev));
-    config.virtio.iter().filter(console).count()
+    let ports = config.virtio.iter().flat_map(|device| match device {
+        VirtioDevice::Console(ports, _) => &ports[..],
+        _ => &[],
+    });
+    ports.filter(|port| is_stdio(&port.chardev)).count()
 }
 
 /// How many devices read what is typed at the terminal.

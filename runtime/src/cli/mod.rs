@@ -523,7 +523,7 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
                 netdev: networks.device(&option, &values)?,
             },
             "virtio-serial-pci" | "virtio-serial-device" => {
-                VirtioDevice::Console(Chardev::Null, disks::plug(&option, &values)?)
+                VirtioDevice::Console(Vec::new(), disks::plug(&option, &values)?)
             }
             _ => {
                 if let Some(id) = values.text("rng") {
@@ -537,8 +537,8 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         });
         return Ok(());
     }
-    if name == "virtconsole" {
-        return Ok(chardev::virtconsole(&option, &values, chardevs, config)?);
+    if matches!(name, "virtconsole" | "virtserialport") {
+        return Ok(chardev::port(&option, name == "virtconsole", &values, chardevs, config)?);
     }
     Ok(isa::device(name, &option, &values, (serials, chardevs), config)?)
 }

@@ -36,7 +36,6 @@ pub(super) const AHCI: Subject = subject("AHCI", "use if=virtio or ide-hd");
 pub(super) const NVME: Subject = subject("NVMe", "use if=virtio or ide-hd");
 pub(super) const SD: Subject = subject("SD cards", "use if=virtio");
 pub(super) const FLOPPY: Subject = subject("floppy", "use -hda or -cdrom");
-pub(super) const VIRTSERIALPORT: Subject = subject("virtserialport", "leave it out, or use virtconsole");
 pub(super) const VIRTIO_INPUT: Subject =
     subject("virtio-input", "leave it out, a PC has a keyboard and a mouse without");
 pub(super) const VIRTIO_BALLOON: Subject = subject("virtio-balloon", "leave it out");

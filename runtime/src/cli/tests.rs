@@ -12,7 +12,7 @@ use crate::config::{
     Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video,
     VncPlace, VncTarget, Zeroes,
 };
-use crate::config::{Groups, RunAs, Sandbox};
+use crate::config::{Chardev, ConsolePort, Groups, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a message says of the names that a family offers.
@@ -379,6 +379,14 @@ fn bad_lines() {
         ("-chardev null,id=a,logappend=on", "-chardev null: logappend= is for logfile="),
         ("-chardev stdio,id=a,signal=off", "-chardev stdio: signal=off is not supported yet without mux=on"),
         ("-device virtio-serial-pci -device virtconsole", "-device virtconsole: needs chardev=ID"),
+        (
+            "-chardev pty,id=a -device virtio-serial -device virtserialport,chardev=a,nr=0",
+            "-device virtserialport: nr=0 is for a virtconsole",
+        ),
+        (
+            "-chardev pty,id=a -device virtio-serial -device virtserialport,chardev=a,bus=x.0",
+            "-device virtserialport: bus=x.0: no virtio-serial device before it is called so",
+        ),
         (
             "-chardev pty,id=a -device virtconsole,chardev=a",
             "-device virtconsole: needs a virtio-serial device before it",

@@ -63,7 +63,10 @@ fn is_everybody() -> bool {
 /// Whether somebody may name more files while the machine runs.
 fn is_monitored(config: &Config) -> bool {
     let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
-    let console = |device: &VirtioDevice| matches!(device, VirtioDevice::Console(chardev, _) if mux(chardev));
+    let console = |device: &VirtioDevice| match device {
+        VirtioDevice::Console(ports, _) => ports.iter().any(|port| mux(&port.chardev)),
+        _ => false,
+    };
     let serials = config.isa.serials.iter().map(|serial| &serial.chardev);
     !config.monitors.is_empty()
         || !config.qmp.is_empty()

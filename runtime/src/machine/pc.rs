@@ -68,6 +68,7 @@ impl Places {
 const FIRST_SERIAL: usize = 0;
 
 /// The way to a virtio device.
+#[derive(Clone)]
 struct Slot {
     outside: Outside,
     devfn: DevFn,

@@ -133,6 +133,7 @@ impl Bus for VirtBus {
 }
 
 /// The way to a virtio device.
+#[derive(Clone)]
 struct Slot {
     devices: Arc<Devices>,
     slot: usize,

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
-use mimus_hw::virtio::{Entropy, Virtio};
+use mimus_hw::virtio::{self, Entropy, Virtio};
 
 use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
 use crate::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use crate::chardev::Source;
-use crate::config::{Chardev, Disk, VirtioDevice};
+use crate::config::{Chardev, ConsolePort, Disk, VirtioDevice};
 use crate::net::{self, NetQueue, NetThread};
 
 /// The host's random numbers.
@@ -33,7 +33,7 @@ impl Entropy for HostEntropy {
 }
 
 /// What leads to a virtio device of a machine.
-pub(super) trait Access: Send + 'static {
+pub(super) trait Access: Clone + Send + 'static {
     /// Does something with the device at the present time, and passes on what it set off.
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T;
 }
@@ -79,7 +79,8 @@ pub(super) enum Unstarted {
     Nothing,
     Disk(Box<(DiskQueue, Image, Disk)>),
     Network(NetQueue),
-    Console(Chardev, Option<Source>),
+    /// Each port's number, what it is connected to, and where its input comes from.
+    Console(Vec<(u32, Chardev, Option<Source>)>),
 }
 
 /// Makes `device`, and the host's side of it.
@@ -98,11 +99,25 @@ pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unst
             let device = Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer));
             (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }
-        VirtioDevice::Console(chardev, _) => {
-            let (sink, source) = parts.open("-device virtconsole", chardev)?;
-            (Virtio::console(mem, sink), Unstarted::Console(chardev.clone(), source))
-        }
+        VirtioDevice::Console(ports, _) => console(parts, ports)?,
     })
+}
+
+/// Makes a console, or ports.
+fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Virtio, Unstarted)> {
+    let (mut made, mut inputs) = (Vec::new(), Vec::new());
+    for ConsolePort { number, name, console, chardev, .. } in ports {
+        let (sink, source) =
+            parts.open(if *console { "-device virtconsole" } else { "-device virtserialport" }, chardev)?;
+        made.push(virtio::ConsolePort { number: *number, name: name.clone(), console: *console, sink });
+        inputs.push((*number, chardev.clone(), source));
+    }
+    // A lone console needs no driver that knows of ports.
+    let device = match made.pop() {
+        Some(only) if made.is_empty() && only.console && only.number == 0 => Virtio::console(parts.dma(), only.sink),
+        last => Virtio::ports(parts.dma(), made.into_iter().chain(last).collect()),
+    };
+    Ok((device, Unstarted::Console(inputs)))
 }
 
 /// Tells monitors of a device that was made and is plugged in at `place`.
@@ -121,8 +136,8 @@ pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevic
             let row = AdapterRow { mac: *mac, netdev: netdev.clone(), watcher };
             inventory.adapter(place, driver("virtio-net-pci", "virtio-net-device"), plug, row);
         }
-        (VirtioDevice::Console(chardev, _), _) => {
-            let facts = [("chardev", chardev.to_string())];
+        (VirtioDevice::Console(ports, _), _) => {
+            let facts: Vec<_> = ports.iter().map(|port| ("chardev", port.chardev.to_string())).collect();
             inventory.plain(place, driver("virtio-serial-pci", "virtio-serial-device"), plug, &facts);
         }
         _ => inventory.plain(place, driver("virtio-rng-pci", "virtio-rng-device"), plug, &[]),
@@ -151,9 +166,12 @@ impl Started {
             Unstarted::Network(network) => {
                 self.networks.push(network.start(slot).context("cannot start a network's thread")?);
             }
-            Unstarted::Console(chardev, source) => {
-                let deliver = move |bytes: &[u8]| slot.0.access(|device| device.console_receive(bytes));
-                self.inputs.push(Input { chardev, source, deliver: Box::new(deliver) });
+            Unstarted::Console(inputs) => {
+                for (port, chardev, source) in inputs {
+                    let access = slot.0.clone();
+                    let deliver = move |bytes: &[u8]| access.access(|device| device.console_receive(port, bytes));
+                    self.inputs.push(Input { chardev, source, deliver: Box::new(deliver) });
+                }
             }
         }
         Ok(())

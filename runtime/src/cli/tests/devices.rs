@@ -8,7 +8,8 @@ fn character_devices() {
     let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port: 9, server: false, wait: false };
     let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
     let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
-    let is = |chardev: Chardev| vec![VirtioDevice::Console(chardev, Plug::default())];
+    let port = |chardev| ConsolePort { id: String::new(), number: 0, name: String::new(), console: true, chardev };
+    let is = |chardev: Chardev| vec![VirtioDevice::Console(vec![port(chardev)], Plug::default())];
     assert_eq!(consoles("pty,id=c"), is(Chardev::Pty));
     assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
     assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
@@ -24,6 +25,35 @@ fn character_devices() {
     assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
     assert!(printed("-chardev help").contains("\nsocket    "));
     assert!(printed("-chardev socket,help").contains("  path   "));
+}
+
+#[test]
+fn ports_of_virtio_consoles() {
+    let ports = |line: &str| -> Vec<Vec<(u32, String, bool)>> {
+        let line =
+            format!("-chardev null,id=a -chardev null,id=b -chardev null,id=c -device virtio-serial,id=s {line}");
+        let row = |port: ConsolePort| (port.number, port.name, port.console);
+        let all = config_of(&line).virtio.into_iter().filter_map(|device| match device {
+            VirtioDevice::Console(ports, _) => Some(ports.into_iter().map(row).collect()),
+            _ => None,
+        });
+        all.collect()
+    };
+    let row = |number, name: &str, console| (number, name.to_owned(), console);
+    assert_eq!(ports(""), [[]]);
+    assert_eq!(
+        ports(
+            "-device virtserialport,chardev=a,name=org.qemu.guest_agent.0 -device virtconsole,chardev=b \
+               -device virtconsole,chardev=c"
+        ),
+        [[row(1, "org.qemu.guest_agent.0", false), row(0, "", true), row(2, "", true)]]
+    );
+    assert_eq!(
+        ports(
+            "-device virtio-serial,id=t -device virtserialport,chardev=a,bus=t.0,nr=7 -device virtserialport,chardev=b"
+        ),
+        [[row(1, "", false)], [row(7, "", false)]]
+    );
 }
 
 #[test]

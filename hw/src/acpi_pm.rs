@@ -18,7 +18,11 @@ pub(crate) const GPE0_BASE: u16 = 0xafe0;
 pub(crate) const SMI_COMMAND: u16 = 0xb2;
 pub(crate) const ACPI_ENABLE: u8 = 0xf1;
 pub(crate) const ACPI_DISABLE: u8 = 0xf0;
-/// The sleep type of S5, in the DSDT's `\_S5` too.
+/// The sleep types, in the DSDT's `\_S3`, `\_S4` and `\_S5`, too.
+pub(crate) const S3_SLEEP_TYPE: u8 = 1;
+/// See [`S3_SLEEP_TYPE`].
+pub(crate) const S4_SLEEP_TYPE: u8 = 2;
+/// See [`S3_SLEEP_TYPE`].
 pub(crate) const S5_SLEEP_TYPE: u8 = 0;
 /// The system control interrupt.
 pub(crate) const SCI_IRQ: u8 = 9;
@@ -29,6 +33,9 @@ const TIMER_HALF: u64 = 1 << 31;
 
 const TIMER_EVENT: u16 = 1 << 0;
 const POWER_BUTTON: u16 = 1 << 8;
+/// Bits of the status and enable registers: the clock's alarm; and of the status register only, the machine has slept.
+pub(crate) const CLOCK_ALARM: u16 = 1 << 10;
+const WAKE: u16 = 1 << 15;
 /// Status bits: timer, bus master, global, power button, sleep button, RTC, wake.
 const STATUS_BITS: u16 = 0x8731;
 const ENABLE_BITS: u16 = 0x0721;
@@ -36,6 +43,17 @@ const SCI_ENABLE: u16 = 1 << 0;
 const SLEEP_ENABLE: u16 = 1 << 13;
 /// Control bits that keep what is written: BM_RLD and SLP_TYP.
 const CONTROL_BITS: u16 = 0x1c02;
+
+/// A sleep state that a guest has entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Sleep {
+    /// S3: RAM keeps its contents.
+    ToRam,
+    /// S4: the guest has written them to a disk.
+    ToDisk,
+    /// S5.
+    Off,
+}
 
 /// The fixed power management hardware.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,12 +65,27 @@ pub(crate) struct AcpiPm {
     smi_status: u8,
     /// The timer tick up to which changes of bit 31 are in `status`.
     checked: u64,
-    power_off: bool,
+    /// What the guest has entered, and nobody has taken yet.
+    entered: Option<Sleep>,
+    /// The machine sleeps in S3.
+    asleep: bool,
+    /// Status bits of what ends that.
+    causes: u16,
 }
 
 impl AcpiPm {
     pub(crate) fn new() -> Self {
-        AcpiPm { status: 0, enable: 0, control: 0, smi_command: 0, smi_status: 0, checked: 0, power_off: false }
+        AcpiPm {
+            status: 0,
+            enable: 0,
+            control: 0,
+            smi_command: 0,
+            smi_status: 0,
+            checked: 0,
+            entered: None,
+            asleep: false,
+            causes: 0,
+        }
     }
 
     /// Back to power-on values; the timer runs on.
@@ -70,15 +103,51 @@ impl AcpiPm {
         self.status |= POWER_BUTTON;
     }
 
-    /// Whether the guest entered S5 since the last call.
-    pub(crate) fn take_power_off(&mut self) -> bool {
-        std::mem::take(&mut self.power_off)
+    /// The sleep state that the guest entered since the last call.
+    pub(crate) fn take_sleep(&mut self) -> Option<Sleep> {
+        self.entered.take()
+    }
+
+    /// Whether the machine sleeps in S3.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.asleep
+    }
+
+    /// Something happens that ends the machine's sleep, if it sleeps. For who is awake it is a press of the power button.
+    pub(crate) fn wake(&mut self) {
+        self.wake_by(POWER_BUTTON);
+    }
+
+    /// The clock's alarm goes off, which ends the machine's sleep if the guest wants that.
+    pub(crate) fn wake_by_clock(&mut self) {
+        if self.enable & CLOCK_ALARM != 0 {
+            self.wake_by(CLOCK_ALARM);
+        }
+    }
+
+    fn wake_by(&mut self, cause: u16) {
+        if self.asleep {
+            self.causes |= cause;
+        }
+    }
+
+    /// Whether a sleeping machine is to go on.
+    pub(crate) fn wakes(&self) -> bool {
+        self.causes != 0
+    }
+
+    /// A sleeping machine goes on: as after a reset, but for the status, which says that it has slept and what ended that.
+    pub(crate) fn resume(&mut self) {
+        let status = WAKE | self.causes;
+        self.reset();
+        self.status = status;
     }
 
     pub(crate) fn advance(&mut self, now: u64) {
         let tick = ticks_at(now, PM_TIMER_HZ).max(self.checked);
         if tick / TIMER_HALF != self.checked / TIMER_HALF {
             self.status |= TIMER_EVENT;
+            self.wake_by(TIMER_EVENT & self.enable);
         }
         self.checked = tick;
     }
@@ -130,11 +199,16 @@ impl AcpiPm {
             return;
         }
         let sleep_type = ((self.control >> 10) & 7) as u8;
-        if sleep_type == S5_SLEEP_TYPE {
-            self.power_off = true;
-        } else {
-            tracing::warn!(sleep_type, "unsupported sleep state ignored");
-        }
+        self.entered = match sleep_type {
+            S3_SLEEP_TYPE => Some(Sleep::ToRam),
+            S4_SLEEP_TYPE => Some(Sleep::ToDisk),
+            S5_SLEEP_TYPE => Some(Sleep::Off),
+            _ => {
+                tracing::warn!(sleep_type, "unsupported sleep state ignored");
+                return;
+            }
+        };
+        (self.asleep, self.causes) = (self.entered == Some(Sleep::ToRam), 0);
     }
 
     /// Reads port [`SMI_COMMAND`] or the status port after it.
@@ -206,12 +280,45 @@ mod tests {
     fn soft_off() {
         let mut pm = AcpiPm::new();
         pm.write(0, PM1_CONTROL, 2, 5 << 10 | 1 << 13);
-        assert!(!pm.take_power_off(), "not S5");
+        assert_eq!(pm.take_sleep(), None, "there is no such state");
         pm.write(0, PM1_CONTROL, 2, u32::from(S5_SLEEP_TYPE) << 10);
-        assert!(!pm.take_power_off());
-        pm.write(0, PM1_CONTROL, 2, u32::from(S5_SLEEP_TYPE) << 10 | 1 << 13);
-        assert!(pm.take_power_off() && !pm.take_power_off());
+        assert_eq!(pm.take_sleep(), None);
+        for (sleep_type, sleep) in [(S5_SLEEP_TYPE, Sleep::Off), (S4_SLEEP_TYPE, Sleep::ToDisk)] {
+            pm.write(0, PM1_CONTROL, 2, u32::from(sleep_type) << 10 | 1 << 13);
+            assert_eq!((pm.take_sleep(), pm.take_sleep(), pm.is_asleep()), (Some(sleep), None, false));
+        }
         assert_eq!(pm.read(0, PM1_CONTROL, 2) & 1 << 13, 0, "SLP_EN reads as 0");
+    }
+
+    #[test]
+    fn sleep_ends_for_a_cause() {
+        let asleep = |enable: u32| {
+            let mut pm = AcpiPm::new();
+            pm.write_smi(0, ACPI_ENABLE);
+            pm.wake();
+            pm.write(0, PM1_EVENT + 2, 2, enable);
+            pm.write(0, PM1_CONTROL, 2, u32::from(S3_SLEEP_TYPE) << 10 | 1 << 13);
+            assert_eq!((pm.take_sleep(), pm.is_asleep(), pm.wakes()), (Some(Sleep::ToRam), true, false));
+            pm
+        };
+        let mut pm = asleep(0);
+        pm.wake_by_clock();
+        pm.advance(ns_of_tick(TIMER_HALF, PM_TIMER_HZ));
+        assert!(!pm.wakes(), "the guest does not want these");
+        pm.wake();
+        assert!(pm.wakes());
+        pm.resume();
+        assert_eq!((pm.read(0, PM1_EVENT, 4), pm.read(0, PM1_CONTROL, 2)), (0x8100, 0));
+        assert!(!pm.wakes() && !pm.is_asleep());
+        let mut pm = asleep(CLOCK_ALARM.into());
+        pm.wake_by_clock();
+        pm.resume();
+        assert_eq!(pm.read(0, PM1_EVENT, 2), 0x8400);
+        let mut pm = asleep(TIMER_EVENT.into());
+        pm.advance(ns_of_tick(TIMER_HALF, PM_TIMER_HZ));
+        assert!(pm.wakes());
+        pm.reset();
+        assert!(!pm.wakes() && !pm.is_asleep(), "a reset ends it, too");
     }
 
     #[test]

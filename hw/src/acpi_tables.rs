@@ -8,8 +8,8 @@ mod links;
 mod loader;
 
 use crate::acpi_pm::{
-    ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S5_SLEEP_TYPE, SCI_IRQ,
-    SMI_COMMAND,
+    ACPI_DISABLE, ACPI_ENABLE, GPE0_BASE, PM_BASE, PM_LENGTH, PM_TIMER, PM1_CONTROL, PM1_EVENT, S3_SLEEP_TYPE,
+    S4_SLEEP_TYPE, S5_SLEEP_TYPE, SCI_IRQ, SMI_COMMAND,
 };
 use crate::pc::COM_PORTS;
 use crate::{fw_cfg, hpet, ioapic, lapic, mp_table, rtc};
@@ -60,6 +60,8 @@ pub struct AcpiConfig {
     pub hpet: bool,
     /// Which of the four usual places have a serial port.
     pub serials: [bool; 4],
+    /// The guest may sleep with its state in RAM, and on a disk.
+    pub sleeps: [bool; 2],
     /// The first port of the power management registers; 0 stands for where they are without firmware.
     pub pm_base: u16,
     /// There are no ACPI tables at all.
@@ -205,7 +207,6 @@ fn fadt(facs: u64, dsdt: u64, config: &AcpiConfig) -> acpi_tables::fadt::FADT {
         .flag(Flags::Wbinvd)
         .flag(Flags::ProcC1)
         .flag(Flags::SlpButton)
-        .flag(Flags::FixRtc)
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup);
     fadt.firmware_ctrl = (facs as u32).into();
@@ -378,11 +379,19 @@ fn dsdt(config: &AcpiConfig) -> Sdt {
     for cpu in 0..config.cpus {
         system_bus.extend(processor(cpu));
     }
-    let s5 = Name::new("_S5_".into(), &Package::new(vec![&S5_SLEEP_TYPE, &S5_SLEEP_TYPE, &aml::ZERO, &aml::ZERO]));
     // Revision 2: integers are 64 bits wide.
     let mut dsdt = config.table(b"DSDT", 2);
     dsdt.append_slice(&Scope::raw("_SB_".into(), system_bus));
-    dsdt.append_slice(&bytes_of(&s5));
+    for (state, sleep_type, there) in [
+        ("_S3_", S3_SLEEP_TYPE, config.sleeps[0]),
+        ("_S4_", S4_SLEEP_TYPE, config.sleeps[1]),
+        ("_S5_", S5_SLEEP_TYPE, true),
+    ] {
+        let package = Package::new(vec![&sleep_type, &sleep_type, &aml::ZERO, &aml::ZERO]);
+        if there {
+            dsdt.append_slice(&bytes_of(&Name::new(state.into(), &package)));
+        }
+    }
     dsdt
 }
 
@@ -478,6 +487,16 @@ mod tests {
     #[test]
     fn no_device_names_an_overridden_interrupt() {
         assert!(ISA_DEVICES.iter().all(|device| !matches!(device.3, Some(0 | 2 | SCI_IRQ))));
+    }
+
+    #[test]
+    fn sleep_states_are_those_that_there_are() {
+        let named = |sleeps, name: &[u8]| {
+            let blobs = build(&AcpiConfig { sleeps, ..config(1) });
+            blobs.iter().any(|blob| blob.bytes.windows(4).any(|window| window == name))
+        };
+        assert!(!named([false; 2], b"_S3_") && named([true, false], b"_S3_") && !named([true, false], b"_S4_"));
+        assert!(named([false, true], b"_S4_") && named([false; 2], b"_S5_"));
     }
 
     #[test]

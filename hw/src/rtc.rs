@@ -94,6 +94,10 @@ fn weekday(unix: i64) -> i64 {
     (unix.div_euclid(DAY_SECONDS) + 4).rem_euclid(7)
 }
 
+/// The byte of the memory that says why the machine was shut down, and what it is while it sleeps in S3.
+const SHUTDOWN_STATUS: u8 = 0x0f;
+const SHUTDOWN_TO_RAM: u8 = 0xfe;
+
 /// The clock, its interrupts and 128 bytes of CMOS memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rtc {
@@ -185,6 +189,18 @@ impl Rtc {
     /// Whether a restored state has the memory that every access relies on and a day of the week.
     pub(crate) fn is_well_formed(&self) -> bool {
         self.cmos.len() == CMOS_SIZE && (0..7).contains(&self.weekday_offset)
+    }
+
+    /// The machine goes to sleep: the shutdown status tells firmware that RAM has its contents when it is woken, and the alarm is
+    /// one to come.
+    pub(crate) fn fall_asleep(&mut self) {
+        self.set(SHUTDOWN_STATUS, SHUTDOWN_TO_RAM);
+        self.set(REG_C, self.get(REG_C) & !ALARM);
+    }
+
+    /// Whether an alarm that is wanted has gone off.
+    pub(crate) fn alarm(&self) -> bool {
+        self.get(REG_C) & self.get(REG_B) & ALARM != 0
     }
 
     /// The level of the interrupt line.

@@ -85,6 +85,8 @@ pub struct Config {
     pub video: Video,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
+    /// How a guest may sleep; only [`MachineKind::Pc`] can.
+    pub sleep: SleepStates,
     /// The terminal shows the screen's text.
     pub curses: bool,
     /// Network adapters; only [`MachineKind::Pc`] has a bus for them.
@@ -157,6 +159,7 @@ impl Default for Config {
             hpet: None,
             video: Video::default(),
             vnc: None,
+            sleep: SleepStates::default(),
             curses: false,
             nics: vec![Nic {
                 model: NicModel::E1000,
@@ -204,6 +207,21 @@ impl Config {
         let disks = !self.virtio.is_empty() || self.ide.iter().flatten().any(Option::is_some);
         let firmware = self.boot != Boot::default() || self.firmware.before_kernel == Some(true);
         self.machine == MachineKind::Pc && nothing && !disks && !firmware
+    }
+}
+
+/// How a guest may sleep. It is told by the ACPI tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SleepStates {
+    /// With its state in RAM: S3.
+    pub to_ram: bool,
+    /// With its state on a disk: S4.
+    pub to_disk: bool,
+}
+
+impl Default for SleepStates {
+    fn default() -> Self {
+        SleepStates { to_ram: true, to_disk: true }
     }
 }
 

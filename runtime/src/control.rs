@@ -39,6 +39,8 @@ pub enum RunState {
     IoError,
     /// The guest powered the machine off, which has to be reset before it goes on.
     Shutdown,
+    /// The guest sleeps with its state in RAM.
+    Suspended,
 }
 
 impl RunState {
@@ -51,6 +53,7 @@ impl RunState {
             RunState::Debug => "debug",
             RunState::IoError => "io-error",
             RunState::Shutdown => "shutdown",
+            RunState::Suspended => "suspended",
         }
     }
 }
@@ -82,6 +85,12 @@ pub enum Notice {
     },
     /// The power button was pressed.
     Powerdown,
+    /// The guest sleeps with its state in RAM.
+    Suspend,
+    /// It has its state on a disk, and switches the machine off.
+    SuspendToDisk,
+    /// It was woken.
+    Wakeup,
     /// It ends.
     Shutdown {
         /// Because the guest wants it.
@@ -118,6 +127,10 @@ pub trait Controlled {
     fn quit(&mut self);
     /// Presses the power button; whether there is one.
     fn press_power_button(&mut self) -> bool;
+    /// Wakes a guest that sleeps; whether it did.
+    fn wake_up(&mut self) -> bool;
+    /// Whether the guest can sleep with its state in RAM.
+    fn can_sleep(&self) -> bool;
     /// Raises a non-maskable interrupt; whether the vCPU has one.
     fn raise_nmi(&mut self) -> bool;
 

@@ -205,6 +205,10 @@ impl CodeSink for DmaSink {
 /// What the guest asks of the machine.
 enum Event {
     PowerOff,
+    /// To sleep with its state in RAM.
+    Suspend,
+    /// To be switched off, with its state on a disk.
+    SuspendToDisk,
     Reset,
     Exit(u8),
 }
@@ -274,6 +278,21 @@ trait Board: Sized {
 
     /// Presses the power button; whether there is one.
     fn press_power_button(&mut self) -> bool {
+        false
+    }
+
+    /// Whether the sleeping machine is to go on, and when it may be to do so by itself, in guest nanoseconds.
+    fn wakes(&mut self) -> (bool, Option<u64>) {
+        (false, None)
+    }
+
+    /// Wakes the sleeping machine; whether it sleeps.
+    fn wake(&mut self) -> bool {
+        false
+    }
+
+    /// Lets the sleeping machine go on where the guest has left word to; false where it has not.
+    fn resume(&mut self, _: &mut Self::Cpu) -> bool {
         false
     }
 
@@ -597,6 +616,14 @@ impl<B: Board> Runner<B> {
         match event {
             None => Ok(None),
             Some(Event::PowerOff) => Ok(self.end(ExitStatus::PowerOff)),
+            Some(Event::Suspend) => {
+                self.suspend();
+                Ok(None)
+            }
+            Some(Event::SuspendToDisk) => {
+                self.control.tell(Notice::SuspendToDisk);
+                Ok(self.end(ExitStatus::PowerOff))
+            }
             Some(Event::Exit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
             Some(Event::Reset) => self.reset(true),
         }
@@ -632,11 +659,12 @@ impl<B: Board> Runner<B> {
                     None => continue,
                 }
             }
+            let wait = if self.state == RunState::Suspended { self.sleep_on()? } else { None };
             if self.state == RunState::Running {
                 return Ok(None);
             }
             self.vcpu.rest();
-            self.kicker.sleep(None);
+            self.kicker.sleep(wait);
             self.kicker.clear();
             self.vcpu.wake();
         }
@@ -654,6 +682,9 @@ impl<B: Board> Runner<B> {
         self.board.reset();
         self.load()?;
         self.control.tell(Notice::Reset { guest });
+        if self.state == RunState::Suspended {
+            self.state = RunState::Running;
+        }
         if self.state != RunState::Running {
             self.state = RunState::Prelaunch;
         }

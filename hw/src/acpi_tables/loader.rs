@@ -133,8 +133,14 @@ mod tests {
 
     #[test]
     fn the_script_makes_tables_that_hang_together() {
-        let mut files =
-            loadable(&AcpiConfig { cpus: 2, vga: true, hpet: true, serials: [true; 4], ..AcpiConfig::default() });
+        let mut files = loadable(&AcpiConfig {
+            cpus: 2,
+            vga: true,
+            hpet: true,
+            serials: [true; 4],
+            sleeps: [true; 2],
+            ..AcpiConfig::default()
+        });
         let base = 0x3ffe_0000;
         run(&mut files, base);
         let (rsdp, tables) = (&files[0].1, &files[1].1);

@@ -4,8 +4,8 @@ use mimus_softmmu::Dma;
 
 use super::FwCfg;
 use crate::acpi_tables::AcpiConfig;
-use crate::low_ram_size;
 use crate::smbios::{self, SmbiosConfig};
+use crate::{acpi_pm, low_ram_size};
 
 /// Numbers of items that have no name.
 const RAM_SIZE: u16 = 0x03;
@@ -53,8 +53,7 @@ pub fn fw_cfg(mem: Dma, config: &FirmwareConfig) -> FwCfg {
     let (anchor, structures) = smbios::build(&config.smbios);
     device.add_file("etc/smbios/smbios-anchor", anchor);
     device.add_file("etc/smbios/smbios-tables", structures);
-    // S3 and S4 are not there; S5 is by the first of the sleep types.
-    device.add_file("etc/system-states", vec![128, 0, 0, 1, 2, 128 | crate::acpi_pm::S5_SLEEP_TYPE]);
+    device.add_file("etc/system-states", sleep_states(config.acpi.sleeps));
     if let Some(wait) = config.boot_menu {
         device.add_file("etc/boot-menu-wait", wait.to_le_bytes().to_vec());
     }
@@ -62,6 +61,19 @@ pub fn fw_cfg(mem: Dma, config: &FirmwareConfig) -> FwCfg {
         device.add_file("etc/sercon-port", u64::from(COM1).to_le_bytes().to_vec());
     }
     device
+}
+
+/// The sleep states from S0 to S5, each with its sleep type, and bit 7 where it is there.
+fn sleep_states([to_ram, to_disk]: [bool; 2]) -> Vec<u8> {
+    let state = |sleep_type: u8, there: bool| sleep_type | if there { 0x80 } else { 0 };
+    vec![
+        state(0, true),
+        0,
+        0,
+        state(acpi_pm::S3_SLEEP_TYPE, to_ram),
+        state(acpi_pm::S4_SLEEP_TYPE, to_disk),
+        state(acpi_pm::S5_SLEEP_TYPE, true),
+    ]
 }
 
 /// The memory map: address, length and type of each piece of RAM.

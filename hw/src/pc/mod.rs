@@ -53,6 +53,10 @@ pub trait CharSink: Send {
 pub enum PcEvent {
     /// The guest entered soft-off.
     PowerOff,
+    /// The guest sleeps, and RAM keeps its contents: stop the processors until [`Pc::wakes`], then call [`Pc::resume`].
+    Suspend,
+    /// The guest has written RAM to a disk, and wants to be switched off.
+    SuspendToDisk,
     /// The guest asked for a reset: stop the processors, then call [`Pc::reset`].
     Reset,
     /// The guest wrote to the debug exit port: the exit code for the process.
@@ -310,6 +314,9 @@ impl Pc {
         }
         devices.rtc.advance(now);
         devices.pm.advance(now);
+        if devices.rtc.alarm() {
+            devices.pm.wake_by_clock();
+        }
         devices.i8042.advance(now);
         for lapic in &mut devices.lapics {
             lapic.advance(now);
@@ -433,6 +440,7 @@ impl Pc {
     /// A key of the keyboard is pressed or released.
     pub fn key(&mut self, now: u64, key: Key, down: bool) {
         let now = self.set_now(now);
+        self.devices.pm.wake();
         self.devices.i8042.key(now, key, down);
         self.settle_i8042();
         self.settle();
@@ -451,6 +459,7 @@ impl Pc {
     /// The mouse is moved, or its buttons are.
     pub fn mouse(&mut self, now: u64, event: MouseEvent) {
         self.set_now(now);
+        self.devices.pm.wake();
         self.devices.i8042.mouse(event);
         self.settle_i8042();
         self.settle();
@@ -503,8 +512,37 @@ impl Pc {
         self.devices.i8042.a20_enabled()
     }
 
+    /// Whether a sleeping machine is to go on, by its clock's alarm, its keyboard or mouse, or [`Pc::wake`].
+    pub fn wakes(&self) -> bool {
+        self.devices.pm.wakes()
+    }
+
+    /// The earliest guest nanosecond at which a sleeping machine may be to go on by itself.
+    pub fn wake_deadline(&self) -> Option<u64> {
+        earlier(self.devices.rtc.next_deadline(), self.devices.pm.next_deadline())
+    }
+
+    /// Wakes a sleeping machine; whether it is one.
+    pub fn wake(&mut self, now: u64) -> bool {
+        self.set_now(now);
+        self.devices.pm.wake();
+        self.devices.pm.is_asleep()
+    }
+
+    /// A sleeping machine goes on: every device as after a reset, but for what firmware finds its way back by.
+    pub fn resume(&mut self, now: u64) {
+        let mut pm = self.devices.pm.clone();
+        pm.resume();
+        self.reset_devices(now, true);
+        self.devices.pm = pm;
+    }
+
     /// The reset line: every device as at power-on, but for the clock and its battery-backed memory.
     pub fn reset(&mut self, now: u64) {
+        self.reset_devices(now, false);
+    }
+
+    fn reset_devices(&mut self, now: u64, resumes: bool) {
         let now = self.set_now(now);
         let devices = &mut self.devices;
         devices.uarts.iter_mut().for_each(Uart::reset);
@@ -529,7 +567,7 @@ impl Pc {
         devices.isa_lines = 0;
         devices.pci_irqs = 0;
         devices.event = None;
-        self.bus.reset();
+        self.bus.reset(resumes);
         if let Some(device) = &mut self.fw_cfg {
             device.reset();
         }

@@ -1,6 +1,7 @@
 //! Which device answers at which I/O port.
 
 use super::{Pc, PcEvent};
+use crate::acpi_pm::Sleep;
 use crate::debug::debug_exit_code;
 use crate::ferr::FERR_PORT;
 use crate::{acpi_pm, fw_cfg, testdev};
@@ -160,8 +161,14 @@ impl Pc {
         match device {
             PortDevice::Pm => {
                 devices.pm.write(now, offset, size, value);
-                if devices.pm.take_power_off() {
-                    devices.request(PcEvent::PowerOff);
+                match devices.pm.take_sleep() {
+                    Some(Sleep::ToRam) => {
+                        devices.rtc.fall_asleep();
+                        devices.request(PcEvent::Suspend);
+                    }
+                    Some(Sleep::ToDisk) => devices.request(PcEvent::SuspendToDisk),
+                    Some(Sleep::Off) => devices.request(PcEvent::PowerOff),
+                    None => {}
                 }
             }
             PortDevice::Pci => {

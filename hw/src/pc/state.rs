@@ -19,7 +19,7 @@ use crate::uart::{Uart, UartConfig};
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 8;
+const VERSION: u32 = 9;
 
 /// Everything on the board that is not a host handle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

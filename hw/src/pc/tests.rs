@@ -427,7 +427,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 8 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 9 }));
 }
 
 /// A xorshift generator: the same traffic on every run.
@@ -686,4 +686,45 @@ fn the_test_device_drives_lines_and_keeps_data() {
     assert_eq!(other.mmio_read(0, 0, 0xff00_1000, 4), 0x5566_7788);
     p.reset(0);
     assert_eq!(p.port_read(0, 0xe0, 4), 0);
+}
+
+#[test]
+fn a_sleeping_machine_wakes() {
+    let mut p = pc(1);
+    outb(&mut p, 0xb2, 0xf1);
+    // The alarm in 10 seconds is wanted, by the clock and by the power management.
+    for (index, value) in [(0x0b, 0x22), (0x05, 0xff), (0x03, 0xff), (0x01, 0x30)] {
+        outb(&mut p, 0x70, index);
+        outb(&mut p, 0x71, value);
+    }
+    p.port_write(0, 0x602, 2, 0x400);
+    p.port_write(0, 0xcf8, 4, 0x8000_0058);
+    p.port_write(0, 0xcfd, 1, 0x10);
+    p.port_write(0, 0x604, 2, 1 << 10 | 1 << 13);
+    assert_eq!((p.take_event(), p.wakes()), (Some(PcEvent::Suspend), false));
+    outb(&mut p, 0x70, 0x0f);
+    assert_eq!(inb(&mut p, 0x71), 0xfe, "firmware is told");
+    let due = p.wake_deadline().unwrap();
+    p.advance(due - 1);
+    assert!(!p.wakes());
+    let state = postcard::to_stdvec(&p.save()).unwrap();
+    p.restore(postcard::from_bytes(&state).unwrap()).unwrap();
+    p.advance(due);
+    assert!(p.wakes());
+    p.resume(due);
+    assert!(!p.wakes() && p.take_event().is_none());
+    p.port_write(due, 0xcf8, 4, 0x8000_0058);
+    assert_eq!(p.port_read(due, 0xcfd, 1), 0x10, "what is RAM");
+    p.port_write(due, 0xcf8, 4, 0x8000_0b40);
+    p.port_write(due, 0xcfc, 4, 0x601);
+    p.port_write(due, 0xcf8, 4, 0x8000_0b80);
+    p.port_write(due, 0xcfc, 1, 1);
+    assert_eq!(p.port_read(due, 0x600, 2), 0x8400, "the alarm");
+    // A key, and somebody who asks for it.
+    assert!(!p.wake(due), "it is awake");
+    p.port_write(due, 0x604, 2, 1 << 10 | 1 << 13);
+    p.key(due, Key::named("a").unwrap(), true);
+    assert!(p.wakes());
+    p.reset(due);
+    assert!(!p.wakes());
 }

@@ -192,6 +192,15 @@ impl Chipset {
         *self = Chipset::new();
     }
 
+    /// A reset that keeps the attributes of memory from 768 KiB to 1 MiB: firmware's code there is what it was.
+    pub(super) fn reset_but_memory(&mut self) {
+        let attributes: [u8; 7] = std::array::from_fn(|index| self.host_bridge.u8(PAM0 + index as u8));
+        self.reset();
+        for (register, value) in (PAM0..).zip(attributes) {
+            self.host_bridge.write(register, value);
+        }
+    }
+
     pub(super) fn save(&self) -> Vec<Vec<u8>> {
         [&self.host_bridge, &self.isa_bridge, &self.pm].map(Config::save).to_vec()
     }

@@ -400,10 +400,15 @@ impl Bus {
     }
 
     /// The bus's reset line.
-    pub(crate) fn reset(&mut self) {
+    /// The reset line. What the chipset knows of memory is kept when a sleeping machine goes on.
+    pub(crate) fn reset(&mut self, resumes: bool) {
         self.address = 0;
         self.reset_control = 0;
-        self.chipset.reset();
+        if resumes {
+            self.chipset.reset_but_memory();
+        } else {
+            self.chipset.reset();
+        }
         self.pam_changed = true;
         for function in self.functions.values_mut() {
             function.config_mut().reset();

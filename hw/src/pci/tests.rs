@@ -111,7 +111,7 @@ fn windows_move_with_their_registers() {
     // The fixed ports are there always.
     assert!(bus.access_write(0, Space::Io, 0x1f7, 1, 0xec));
     assert_eq!(probe(&mut bus, devfn).last, (100, 7, 1));
-    bus.reset();
+    bus.reset(false);
     assert_eq!(bus.access_read(0, Space::Memory, 0xfebf_1000, 4), None);
     assert_eq!(config(&mut bus, devfn, BAR0), 1);
 }

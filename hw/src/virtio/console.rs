@@ -356,7 +356,7 @@ mod tests {
         let mut config = [0; 4];
         device.read_config(4, &mut config);
         assert_eq!((u32::from_le_bytes(config), device.features() & MULTIPORT != 0), (31, true));
-        let mut heard = |device: &mut Virtio, driver: &mut Driver, said: &[u8], count: usize| {
+        let heard = |device: &mut Virtio, driver: &mut Driver, said: &[u8], count: usize| {
             driver.offer(3, &[said], &[]);
             device.notify(3);
             let buffers: Vec<_> = (0..count).map(|_| driver.offer(2, &[], &[40])).collect();

@@ -29,7 +29,6 @@ const ACCEPTED: &[(&str, &str, &[&str])] = &[
     ("ICH9-LPC", "disable_s3", &["1", "on"]),
     ("ICH9-LPC", "disable_s4", &["1", "on"]),
     ("ICH9-LPC", "*", &[]),
-    ("PIIX4_PM", "disable_s4", &["1", "on"]),
     ("PIIX4_PM", "acpi-*", &[]),
     ("cfi.pflash01", "*", &[]),
     ("driver.cfi.pflash01", "*", &[]),
@@ -45,6 +44,10 @@ const ACCEPTED: &[(&str, &str, &[&str])] = &[
 
 /// Devices that are there without a `-device`, whose other properties are named in a warning.
 const PRESENT: &[&str] = &["PIIX4_PM", "isa-fdc", "kvm-pit", "mc146818rtc", "virtio-mmio", "i8042", "isa-pit", "hpet"];
+
+/// The device of power management, and its properties that take sleep states away.
+const PM: &str = "PIIX4_PM";
+const SLEEPS: [&str; 2] = ["disable_s3", "disable_s4"];
 
 /// Those of `-global`.
 #[derive(Default)]
@@ -69,6 +72,23 @@ impl Globals {
         Ok(all)
     }
 
+    /// Says which sleep states there are.
+    pub(super) fn sleep(&self, config: &mut Config) -> Result<(), CliError> {
+        for Global { property, value, .. } in self.0.iter().filter(|global| global.driver == PM) {
+            let state = match SLEEPS.iter().position(|known| known == property) {
+                Some(0) => &mut config.sleep.to_ram,
+                Some(_) => &mut config.sleep.to_disk,
+                None => continue,
+            };
+            *state = match value.as_str() {
+                "0" | "off" | "false" => true,
+                "1" | "on" | "true" => false,
+                _ => return Err(CliError::new("-global", format!("{PM}.{property}={value}: not 0 or 1"))),
+            };
+        }
+        Ok(())
+    }
+
     /// What a `-device` of this name has besides its own items, as items that come before them.
     pub(super) fn items(&self, driver: &str) -> Vec<Item> {
         let own = self.0.iter().filter(|global| global.driver == driver);
@@ -83,6 +103,7 @@ impl Globals {
         for Global { driver, property, value, used } in &self.0 {
             // These have their own readers.
             let elsewhere = display::GLOBAL.strip_suffix('.') == Some(driver) || driver == "isa-debugcon";
+            let elsewhere = elsewhere || driver == PM && SLEEPS.contains(&property.as_str());
             if used.get() || elsewhere || accepted(driver, property, value) {
                 continue;
             }

@@ -299,6 +299,7 @@ fn devices(
         let mut hosts = Hosts { disks, networks, chardevs, serials: &mut serials, objects, globals: &globals };
         device(text, arch, family, &mut hosts, config)
     })?;
+    refused.note(globals.sleep(config))?;
     globals.warn(|name| family.offers(name), config);
     config.warnings.extend(disks.unused());
     config.ide = refused.note(disks.finish())?.unwrap_or_default();

@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use anyhow::Result;
 use mimus_frontend::debug::{DebugCpu, Description, Tables};
 use mimus_frontend::guest::GuestCpu;
 use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
-use crate::config::{Config, Disk};
+use crate::config::{Config, Disk, MachineKind};
 use crate::control::{Controlled, Notice, RunState, Space, StopReason};
 use crate::display::Console;
 use crate::stats::Stats;
@@ -32,6 +34,30 @@ impl<B: Board> Runner<B> {
         self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
         self.requests.disks.resume();
         self.control.tell(Notice::Resume);
+    }
+
+    /// The guest falls asleep. Its clock runs on: an alarm may wake it.
+    pub(super) fn suspend(&mut self) {
+        self.state = RunState::Suspended;
+        self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
+        self.control.tell(Notice::Suspend);
+    }
+
+    /// Lets a sleeping guest go on if something woke it; otherwise for how long nothing will.
+    pub(super) fn sleep_on(&mut self) -> Result<Option<Duration>> {
+        let (wakes, deadline) = self.board.wakes();
+        if !wakes {
+            return Ok(deadline.map(|due| Duration::from_nanos(due.saturating_sub(self.clock.now()))));
+        }
+        if !self.board.resume(&mut self.vcpu.cpu) {
+            // It has left no way back.
+            self.board.reset();
+            self.load()?;
+        }
+        self.vcpu.moved();
+        self.state = RunState::Running;
+        self.control.tell(Notice::Wakeup);
+        Ok(None)
     }
 
     /// Calls `f` with each byte's physical address while they are mapped; how many were.
@@ -73,14 +99,16 @@ impl<B: Board> Controlled for Runner<B> {
         if self.state == RunState::Shutdown || self.config.settings.no_machine {
             return false;
         }
-        if self.state != RunState::Running {
+        if !matches!(self.state, RunState::Running | RunState::Suspended) {
             self.unpause(Pace::Free);
         }
         true
     }
 
     fn step(&mut self) {
-        if !matches!(self.state, RunState::Running | RunState::Shutdown) && !self.config.settings.no_machine {
+        if !matches!(self.state, RunState::Running | RunState::Shutdown | RunState::Suspended)
+            && !self.config.settings.no_machine
+        {
             self.unpause(Pace::One);
         }
     }
@@ -99,6 +127,14 @@ impl<B: Board> Controlled for Runner<B> {
             self.control.tell(Notice::Powerdown);
         }
         pressed
+    }
+
+    fn wake_up(&mut self) -> bool {
+        self.state == RunState::Suspended && self.board.wake()
+    }
+
+    fn can_sleep(&self) -> bool {
+        self.config.machine == MachineKind::Pc && self.config.sleep.to_ram
     }
 
     fn raise_nmi(&mut self) -> bool {

@@ -240,6 +240,7 @@ fn acpi(config: &Config) -> Result<AcpiConfig> {
         vga: config.vga != VgaKind::None,
         hpet: has_hpet(config),
         serials: COM_PORTS.map(|port| ports.contains(&port.iobase)),
+        sleeps: [config.sleep.to_ram, config.sleep.to_disk],
         absent: !firmware.acpi,
         oem: (padded(&name(&firmware.oem.0, oem.0)), padded(&name(&firmware.oem.1, oem.1))),
         more: firmware.acpi_tables.iter().map(acpi_table).collect::<Result<_>>()?,

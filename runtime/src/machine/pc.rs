@@ -122,6 +122,14 @@ impl PcBoard {
 }
 
 impl PcBoard {
+    /// Where the guest goes on after a sleep, below 1 MiB in real mode, as the FACS has it (ACPI specification 6.5, 5.2.10).
+    fn waking_vector(&self, cpu: &Cpu) -> Option<u32> {
+        const VECTOR: u64 = 12;
+        let facs = self.acpi.iter().find(|(_, bytes)| bytes.starts_with(b"FACS"))?.0;
+        let vector: u32 = cpu.mmu.ram.memory().read_obj(GuestAddress(facs + VECTOR)).ok()?;
+        (1..0x10_0000).contains(&vector).then_some(vector)
+    }
+
     /// Tells a display what was written to its memory, if it has asked.
     fn hand_over_display_memory(&self, vcpu: &mut Vcpu<Cpu>) {
         let harvest = self.console.harvest();
@@ -289,6 +297,8 @@ impl Board for PcBoard {
         }
         let event = event.map(|event| match event {
             PcEvent::PowerOff => Event::PowerOff,
+            PcEvent::Suspend => Event::Suspend,
+            PcEvent::SuspendToDisk => Event::SuspendToDisk,
             PcEvent::DebugExit(code) => Event::Exit(code),
             PcEvent::Reset => Event::Reset,
         });
@@ -392,6 +402,39 @@ impl Board for PcBoard {
     fn press_power_button(&mut self) -> bool {
         bus::lock(&self.pc).press_power_button(self.clock.now());
         self.kicker.kick();
+        true
+    }
+
+    fn wakes(&mut self) -> (bool, Option<u64>) {
+        let mut pc = bus::lock(&self.pc);
+        pc.advance(self.clock.now());
+        (pc.wakes(), pc.wake_deadline())
+    }
+
+    fn wake(&mut self) -> bool {
+        bus::lock(&self.pc).wake(self.clock.now())
+    }
+
+    fn resume(&mut self, cpu: &mut Cpu) -> bool {
+        // With firmware it is firmware that finds the way back.
+        let vector = if self.rom.is_some() { Some(0) } else { self.waking_vector(cpu) };
+        let Some(vector) = vector else { return false };
+        cpu.reset();
+        let mut pc = bus::lock(&self.pc);
+        pc.resume(self.clock.now());
+        if self.rom.is_none() {
+            pc.set_up_as_firmware();
+            let cs = &mut cpu.state.seg[Seg::Cs as usize];
+            cs.selector = (vector >> 4) as u16;
+            cs.base = u64::from(vector & !0xf);
+            cpu.state.rip = u64::from(vector & 0xf);
+        }
+        let map = firmware::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
+        drop(pc);
+        cpu.set_backings(&map);
+        self.interrupt_pending = false;
+        cpu.update_mode();
+        cpu.flush_tlb(false);
         true
     }
 

@@ -72,6 +72,7 @@ static COMMANDS: &[Command] = commands! {
     ["sum"] "addr size" "compute the checksum of a memory region" sum;
     ["system_powerdown"] "" "send system power down event" system_powerdown;
     ["system_reset"] "" "reset the system" system_reset;
+    ["system_wakeup"] "" "wakeup guest from suspend" system_wakeup;
     ["x"] "/fmt addr" "virtual memory dump starting at 'addr'" examine;
     ["xp"] "/fmt addr" "physical memory dump starting at 'addr'" examine_physical;
 };
@@ -243,6 +244,18 @@ fn system_reset(c: &mut Context<'_>, _: &str) -> Outcome {
 
 fn system_powerdown(c: &mut Context<'_>, _: &str) -> Outcome {
     if c.machine.press_power_button() { Ok(()) } else { Err("this machine has no power button".to_owned()) }
+}
+
+fn system_wakeup(c: &mut Context<'_>, _: &str) -> Outcome {
+    wake_up(c.machine)
+}
+
+/// Wakes a guest that sleeps, or says why that cannot be.
+pub(super) fn wake_up(machine: &mut dyn Controlled) -> Outcome {
+    if !machine.can_sleep() {
+        return Err("wake-up from suspend is not supported by this guest".to_owned());
+    }
+    if machine.wake_up() { Ok(()) } else { Err("Unable to wake up: guest is not in suspended state".to_owned()) }
 }
 
 fn nmi(c: &mut Context<'_>, _: &str) -> Outcome {
@@ -500,6 +513,7 @@ fn status(c: &mut Context<'_>) -> Outcome {
         RunState::Debug => "paused (debug)",
         RunState::IoError => "paused (io-error)",
         RunState::Shutdown => "paused (shutdown)",
+        RunState::Suspended => "paused (suspended)",
     };
     let _ = writeln!(c.out, "VM status: {text}");
     Ok(())

@@ -182,6 +182,9 @@ fn event(notice: Notice) -> (&'static str, Option<Value>) {
         }
         Notice::Resume => ("RESUME", None),
         Notice::Powerdown => ("POWERDOWN", None),
+        Notice::Suspend => ("SUSPEND", None),
+        Notice::SuspendToDisk => ("SUSPEND_DISK", None),
+        Notice::Wakeup => ("WAKEUP", None),
         Notice::Reset { guest } => (
             "RESET",
             Some(json!({ "guest": guest, "reason": if guest { "guest-reset" } else { "host-qmp-system-reset" } })),

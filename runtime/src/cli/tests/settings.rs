@@ -127,11 +127,15 @@ fn properties_of_what_there_is() {
     for (line, expected) in [
         ("-global x.y=1", "-global x.y=1: there is no such device"),
         ("-global e1000.mac=x", "-global e1000.mac=x: there is no -device of this name"),
-        ("-global PIIX4_PM.disable_s3=1", "-global PIIX4_PM.disable_s3=1: it has no effect here"),
+        ("-global PIIX4_PM.smm-enabled=1", "-global PIIX4_PM.smm-enabled=1: it has no effect here"),
     ] {
         assert_eq!(warnings(line), expected, "{line}");
     }
+    let sleep = |line: &str| config_of(line).sleep;
+    assert_eq!(sleep("-global PIIX4_PM.disable_s3=1"), crate::config::SleepStates { to_ram: false, to_disk: true });
+    assert!(!sleep("-global PIIX4_PM.disable_s3=0 -global PIIX4_PM.disable_s4=on").to_disk);
     refused(&[
+        ("-global PIIX4_PM.disable_s3=x", "-global: PIIX4_PM.disable_s3=x: not 0 or 1"),
         ("-global e1000.mac=x -device e1000", "-device e1000: mac: 'x' is not six bytes"),
         ("-global e1000", "-global: 'e1000' is not of the form DRIVER.PROPERTY=VALUE"),
     ]);

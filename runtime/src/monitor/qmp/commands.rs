@@ -80,7 +80,7 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "query-cpu-model-expansion" ["type:CpuModelExpansionType model:CpuModelInfo"] [-> "CpuModelExpansionInfo"]
         Machine probe::cpu_model;
     "query-cpus-fast" [] [-> "[CpuInfoFast]"] Machine machine::cpus;
-    "query-current-machine" [] [-> "CurrentMachineParams"] Machine |_, _| Ok(json!({ "wakeup-suspend-support": false }));
+    "query-current-machine" [] [-> "CurrentMachineParams"] Machine |m, _| Ok(json!({ "wakeup-suspend-support": m.can_sleep() }));
     "query-dump" [] [-> "DumpQueryResult"] Machine |_, _| Ok(json!({ "status": "none", "completed": 0, "total": 0 }));
     "query-hotpluggable-cpus" [] [-> "[HotpluggableCPU]"] Machine machine::hotpluggable_cpus;
     "query-iothreads" [] [-> "[any]"] Machine |_, _| nothing();
@@ -118,7 +118,7 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "stop" [] Machine |m, _| { m.stop(crate::control::RunState::Paused); done() };
     "system_powerdown" [] Machine |m, _| { m.press_power_button(); done() };
     "system_reset" [] Machine |m, _| { m.reset(); done() };
-    "system_wakeup" [] Machine |_, _| Err(super::generic("wake-up from suspend is not supported by this guest"));
+    "system_wakeup" [] Machine control::wake_up;
     "x-exit-preconfig" [] Machine control::no_preconfig;
     "yank" ["instances:[YankInstance]"] Anybody control::yank;
 };
@@ -130,6 +130,9 @@ pub(super) const EVENTS: &[(&str, &str)] = &[
     ("RESUME", ""),
     ("SHUTDOWN", "guest:bool reason:ShutdownCause"),
     ("STOP", ""),
+    ("SUSPEND", ""),
+    ("SUSPEND_DISK", ""),
+    ("WAKEUP", ""),
 ];
 
 /// The result of a command that has none.

@@ -44,6 +44,11 @@ pub(super) fn set_password(machine: &mut dyn Controlled, args: &Map<String, Valu
     }
 }
 
+pub(super) fn wake_up(machine: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
+    commands::wake_up(machine).map_err(generic)?;
+    done()
+}
+
 pub(super) fn no_migration(_: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
     Err(generic("this machine cannot be migrated"))
 }

@@ -95,7 +95,7 @@ pub(super) const TYPES: &[Row] = &[
     ("QMPCapability", Enum, "oob"),
     ("ReplayInfo", Struct, "mode:ReplayMode filename?:str icount:int"),
     ("ReplayMode", Enum, "none"),
-    ("RunState", Enum, "debug io-error paused prelaunch running shutdown"),
+    ("RunState", Enum, "debug io-error paused prelaunch running shutdown suspended"),
     ("SchemaInfo", Struct, "name:str meta-type:SchemaMetaType ..."),
     ("SchemaMetaType", Enum, "builtin enum array object alternate command event"),
     ("SetPasswordAction", Enum, "keep fail disconnect"),

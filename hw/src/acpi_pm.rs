@@ -171,7 +171,7 @@ impl AcpiPm {
             2 | 3 => (u32::from(self.enable), 2),
             4 | 5 => (u32::from(self.control), 4),
             8..=11 => (self.checked as u32, 8),
-            _ => return 0,
+            _ => return 0xff,
         };
         register.to_le_bytes().get(usize::from(offset - first)).copied().unwrap_or(0)
     }
@@ -185,7 +185,7 @@ impl AcpiPm {
             let (word, mask) = if at & 1 == 0 { (u16::from(byte), 0x00ff) } else { (u16::from(byte) << 8, 0xff00) };
             match at {
                 0 | 1 => self.status &= !(word & STATUS_BITS),
-                2 | 3 => self.enable = self.enable & !mask | word & ENABLE_BITS & mask,
+                2 | 3 => self.enable = self.enable & !mask | word & mask,
                 4 | 5 => self.write_control(word, mask),
                 _ => {}
             }
@@ -248,7 +248,7 @@ mod tests {
     fn acpi_mode_and_timer_event() {
         let mut pm = AcpiPm::new();
         pm.write(0, PM1_EVENT + 2, 2, 0xffff);
-        assert_eq!(pm.read(0, PM1_EVENT, 4), u32::from(ENABLE_BITS) << 16);
+        assert_eq!(pm.read(0, PM1_EVENT, 4), 0xffff_0000);
         assert_eq!(pm.next_deadline(), None);
         pm.write_smi(0, ACPI_ENABLE);
         assert_eq!(pm.read(0, PM1_CONTROL, 2), 1);

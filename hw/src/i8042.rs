@@ -25,6 +25,8 @@ const MODE_AUX_OFF: u8 = 1 << 5;
 const MODE_TRANSLATE: u8 = 1 << 6;
 
 const OUTPUT_NO_RESET: u8 = 1 << 0;
+/// Lines of the output port that nothing pulls low: those of keyboard and mouse.
+const OUTPUT_ONES: u8 = 0xcc;
 const OUTPUT_A20: u8 = 1 << 1;
 const OUTPUT_IRQ1: u8 = 1 << 4;
 const OUTPUT_IRQ12: u8 = 1 << 5;
@@ -193,8 +195,8 @@ impl I8042 {
             }
             0xad => self.mode |= MODE_KEYBOARD_OFF,
             0xae => self.mode &= !MODE_KEYBOARD_OFF,
-            // Input port: keyboard unlocked, manufacturing jumper absent.
-            0xc0 => self.reply(0xa0),
+            // Input port: keyboard unlocked.
+            0xc0 => self.reply(0x80),
             0xd0 => {
                 let output = self.output_port();
                 self.reply(output);
@@ -243,7 +245,7 @@ impl I8042 {
     }
 
     fn output_port(&self) -> u8 {
-        let mut value = OUTPUT_NO_RESET;
+        let mut value = OUTPUT_NO_RESET | OUTPUT_ONES;
         for (bit, set) in [(OUTPUT_A20, self.a20), (OUTPUT_IRQ1, self.irq1()), (OUTPUT_IRQ12, self.irq12())] {
             if set {
                 value |= bit;
@@ -306,10 +308,10 @@ mod tests {
             (&[0xf2], &[0xfa, 0xab, 0x41]),
             (&[0xed, 0x07], &[0xfa, 0xfa]),
             (&[0xf3, 0x20], &[0xfa, 0xfa]),
-            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x02]),
+            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x41]),
             (&[0xf0, 0x03], &[0xfa, 0xfe]),
             (&[0xf0, 0x01], &[0xfa, 0xfa]),
-            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x01]),
+            (&[0xf0, 0x00], &[0xfa, 0xfa, 0x43]),
             (&[0xf4], &[0xfa]),
             (&[0xee], &[0xee]),
             (&[0xfe], &[0xee]),
@@ -487,7 +489,7 @@ mod tests {
         data(&mut k, 0x01);
         assert!(!k.a20_enabled());
         command(&mut k, 0xd0);
-        assert_eq!(drain(&mut k), [OUTPUT_NO_RESET]);
+        assert_eq!(drain(&mut k), [OUTPUT_ONES | OUTPUT_NO_RESET]);
         k.write_port_92(2);
         assert!(k.a20_enabled());
         assert_eq!(k.read_port_92(), 2);

@@ -41,6 +41,8 @@ const D_VALID: u8 = 0x80;
 const HOUR_PM: u8 = 0x80;
 const ALARM_ANY: u8 = 0xc0;
 
+/// Where else the century is.
+const PS2_CENTURY: u8 = 0x37;
 const CMOS_SIZE: usize = 128;
 const CRYSTAL_HZ: i128 = 32_768;
 const DAY_SECONDS: i64 = 86_400;
@@ -137,8 +139,8 @@ impl Rtc {
         let [m0, m1, ..] = above_1m.to_le_bytes();
         let [x0, x1, ..] = above_16m.to_le_bytes();
         let bytes = [
-            // Equipment: an FPU, no floppy drive.
-            (0x14, 0x02),
+            // Equipment: an FPU and a mouse, no floppy drive.
+            (0x14, 0x06),
             // Conventional memory: 640 KiB.
             (0x15, 0x80),
             (0x16, 0x02),
@@ -211,7 +213,11 @@ impl Rtc {
     /// Writes port 0x70.
     pub(crate) fn write_index(&mut self, value: u8) {
         // Bit 7 masks the chipset's NMI for errors of memory and bus, which there are none of.
-        self.index = value & 0x7f;
+        self.index = match value & 0x7f {
+            // The century has a second place, where a PS/2 has it.
+            PS2_CENTURY => CENTURY,
+            index => index,
+        };
     }
 
     /// Reads port 0x71.
@@ -500,6 +506,14 @@ mod tests {
         let mut r = rtc();
         assert_eq!(all(&mut r, 0), [0x58, 0x59, 0x23, 5, 0x29, 0x02, 0x24, 0x20]);
         assert_eq!(all(&mut r, 2 * SEC), [0x00, 0x00, 0x00, 6, 0x01, 0x03, 0x24, 0x20]);
+    }
+
+    #[test]
+    fn the_century_is_where_a_ps2_has_it_too() {
+        let mut rtc = rtc();
+        assert_eq!(read(&mut rtc, 0, PS2_CENTURY), 0x20);
+        write(&mut rtc, 0, PS2_CENTURY, 0x21);
+        assert_eq!(read(&mut rtc, 0, CENTURY), 0x21);
     }
 
     #[test]

@@ -292,6 +292,8 @@ impl Uart {
         }
         if enable != self.fifo_enabled || value & FCR_RESET_TX != 0 {
             self.tx = None;
+            // It is empty, which is told again, as on QEMU.
+            self.thre_interrupt = self.ier & IER_THRE != 0;
         }
         self.fifo_enabled = enable;
         self.trigger = [1, 4, 8, 14][usize::from(value >> 6)];

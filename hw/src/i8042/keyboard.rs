@@ -144,7 +144,13 @@ impl Keyboard {
         match (self.command.take(), value) {
             // Scan code set: 0 asks for the current one. Set 3 is not there.
             (Some(0xf0), 0) => {
-                let set = if self.scan_codes == ScanCodes::One { 1 } else { 2 };
+                // The controller translates this byte like a scan code.
+                let set = match (self.scan_codes, translated) {
+                    (ScanCodes::One, false) => 1,
+                    (ScanCodes::One, true) => 0x43,
+                    (ScanCodes::Two, false) => 2,
+                    (ScanCodes::Two, true) => 0x41,
+                };
                 self.answer(&[ACK, set]);
             }
             (Some(0xf0), 1 | 2) => {

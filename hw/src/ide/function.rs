@@ -1,14 +1,15 @@
 //! The controller as function 1 of the chipset (82371SB data sheet, 2.3).
 
 use super::{BUS_MASTER_SIZE, COMMAND_PORTS, CONTROL_PORTS, IRQS, Ide, IdeState};
-use crate::pci::{BarKind, COMMAND, COMMAND_IO, Config, DevFn, Fixed, Function, Identity, Space};
+use crate::pci::{BarKind, Config, DevFn, Fixed, Function, Identity, Space};
 
 /// Where it is.
 pub const IDE_DEVFN: DevFn = 1 << 3 | 1;
 
 /// The bus masters' base address register.
 const BUS_MASTER_BAR: usize = 4;
-/// Timing registers of the channels; the upper bit lets a channel decode its ports (2.3.9).
+/// Timing registers of the channels, the upper bit of which says that a channel decodes its ports (2.3.9). Here it always does,
+/// as on QEMU, whatever that and the command register say.
 const TIMING: [u8; 2] = [0x40, 0x42];
 const DECODE: u16 = 1 << 15;
 
@@ -57,11 +58,6 @@ impl IdeFunction {
         config.allow(0x4a, &[0x33, 0x33]);
         IdeFunction { config, ide }
     }
-
-    fn decodes(&self, channel: usize) -> bool {
-        let timing = TIMING.get(channel).map_or(0, |register| self.config.u16(*register));
-        self.config.u16(COMMAND) & COMMAND_IO != 0 && timing & DECODE != 0
-    }
 }
 
 impl Function for IdeFunction {
@@ -92,7 +88,7 @@ impl Function for IdeFunction {
                 Block::Control(channel) => (CONTROL_PORTS, *channel, 1),
             };
             let base = ports.get(channel).copied().unwrap_or(0).into();
-            Fixed { space: Space::Io, base, size: if self.decodes(channel) { size } else { 0 } }
+            Fixed { space: Space::Io, base, size }
         };
         BLOCKS.iter().map(range).collect()
     }

@@ -146,10 +146,10 @@ impl Config {
         config.set_u32(0x08, identity.class << 8 | u32::from(identity.revision));
         config.set_u16(0x2c, identity.subsystem.0);
         config.set_u16(0x2e, identity.subsystem.1);
-        let command = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE | 1 << 6 | 1 << 8;
+        let command = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE | 1 << 8;
         config.allow(COMMAND, &command.to_le_bytes());
-        // Cache line size, latency timer, interrupt line: kept for software.
-        config.allow(0x0c, &[0xff, 0xff]);
+        // Cache line size, interrupt line: kept for software. The latency timer is not: it is for buses with others on them.
+        config.allow(0x0c, &[0xff]);
         config.allow(INTERRUPT_LINE, &[0xff]);
         config
     }

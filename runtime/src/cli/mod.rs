@@ -47,9 +47,7 @@ pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
 
-use crate::config::{
-    Chardev, Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VgaKind, VirtioDevice,
-};
+use crate::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VgaKind, VirtioDevice};
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use options::{OPTIONS, Shape, Status};

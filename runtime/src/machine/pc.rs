@@ -125,7 +125,7 @@ impl PcBoard {
     /// Where the guest goes on after a sleep, below 1 MiB in real mode, as the FACS has it (ACPI specification 6.5, 5.2.10).
     fn waking_vector(&self, cpu: &Cpu) -> Option<u32> {
         const VECTOR: u64 = 12;
-        let facs = self.acpi.iter().find(|(_, bytes)| bytes.starts_with(b"FACS"))?.0;
+        let facs = self.left.tables.iter().find(|(_, bytes)| bytes.starts_with(b"FACS"))?.0;
         let vector: u32 = cpu.mmu.ram.memory().read_obj(GuestAddress(facs + VECTOR)).ok()?;
         (1..0x10_0000).contains(&vector).then_some(vector)
     }

@@ -38,7 +38,7 @@ fn monitors_are_told_of_every_device() {
     let pci = [Pci::new(4 << 3, &Config::new(identity))];
     let text = all.info("block", &mut tray, &pci).unwrap();
     let expected = format!(
-        "ide1-cd0: [not inserted]\n    Attached to:      /machine/unattached/device[17]\n    \
+        "ide1-cd0: [not inserted]\n    Attached to:      /machine/unattached/device[16]\n    \
          Removable device: locked, tray open\n\n\
          virtio0 (#virtio0): {file} (raw)\n    Attached to:      /machine/peripheral/disk\n    \
          Cache mode:       writeback\n"

@@ -122,6 +122,8 @@ macro_rules! read_all {
 }
 
 fn answers_are_qemus(q: &mut Qmp) {
+    let accelerators = q.ask(&json!({ "execute": "qom-list-types", "arguments": { "implements": "accel" } }));
+    assert_eq!(accelerators["return"], json!([{ "name": "tcg-accel", "parent": "accel" }]));
     read_all!(q;
         query_block query_block_jobs query_blockstats query_chardev query_command_line_options query_commands
         query_cpu_definitions query_current_machine query_dump query_hotpluggable_cpus query_iothreads query_jobs

@@ -95,6 +95,27 @@ impl Family {
         self.parse_with(items, default, |_| Vec::new())
     }
 
+    /// Where the name is among `items`, if they have one.
+    pub fn named(&self, items: &[Item]) -> Option<usize> {
+        let key = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
+        key.or_else(|| items.first().filter(|first| first.key.is_none()).map(|_| 0))
+    }
+
+    /// The items of all `texts` as QEMU takes them for one: only the last name counts, the others are left out unless they
+    /// ask for help.
+    pub fn merged(&self, texts: Vec<&str>) -> Result<Vec<Vec<Item>>, CliError> {
+        let mut values: Vec<Vec<Item>> =
+            texts.into_iter().map(|text| keyval::split(self.option, text)).collect::<Result<_, _>>()?;
+        let last = values.iter().rposition(|items| self.named(items).is_some()).unwrap_or(0);
+        for items in values.iter_mut().take(last) {
+            if let Some(position) = self.named(items).filter(|position| !is_help(&items[*position].value)) {
+                items.remove(position);
+            }
+        }
+        values.retain(|items| !items.is_empty());
+        Ok(values)
+    }
+
     /// Parses `items` behind those that `more` has for what is chosen.
     pub fn parse_with(
         &self,
@@ -102,11 +123,9 @@ impl Family {
         default: Option<&'static str>,
         more: impl Fn(&str) -> Vec<Item>,
     ) -> Result<Chosen, CliError> {
-        let named = items.iter().position(|item| item.key.as_deref() == Some(self.implied));
-        let name = match (named, items.first()) {
-            (Some(position), _) => items.remove(position).value,
-            (None, Some(first)) if first.key.is_none() => items.remove(0).value,
-            _ => default.map(str::to_owned).ok_or_else(|| {
+        let name = match self.named(&items) {
+            Some(position) => items.remove(position).value,
+            None => default.map(str::to_owned).ok_or_else(|| {
                 let message = match items.first() {
                     Some(Item { key: Some(key), value }) => format!("'{key}={value}' does not name"),
                     _ => "does not name".to_owned(),

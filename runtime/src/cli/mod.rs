@@ -345,7 +345,12 @@ fn drives(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config)
 
 /// Parses a choice by name; a request for a list ends the parsing.
 fn choose(family: &Family, text: &str, default: Option<&'static str>) -> Result<(&'static str, Values), Stop> {
-    match family.parse(text, default)? {
+    chosen(family.parse(text, default)?)
+}
+
+/// What was chosen, unless a list was asked for.
+fn chosen(what: Chosen) -> Result<(&'static str, Values), Stop> {
+    match what {
         Chosen::Help(text) => Err(Stop::Print(text)),
         Chosen::One(name, values) => Ok((name, values)),
     }
@@ -360,11 +365,11 @@ fn machine(
     config: &mut Config,
 ) -> Result<Option<String>, Stop> {
     let (mut accel, mut name) = (None, name);
-    for value in given.all("machine") {
-        let text = utf8("machine", value)?;
-        let (chosen, values) = choose(family, text, Some(name))?;
+    for items in family.merged(given.merged("machine")?.unwrap_or_default())? {
+        let named = family.named(&items).is_some();
+        let (chosen, values) = chosen(family.parse_items(items, Some(name))?)?;
         // One that only has keys leaves the choice of another as it is.
-        if chosen != name || text.split(',').next() == Some(name) {
+        if named {
             config.settings.no_machine = chosen == "none";
         }
         if chosen != "none" {

@@ -147,8 +147,10 @@ fn others(given: &Given, config: &mut Config) -> Result<(), CliError> {
     }
     for value in given.all("audiodev").chain(given.all("audio")) {
         let text = utf8("audiodev", value)?;
-        let driver = text.split(',').next().unwrap_or_default();
-        if !matches!(driver.strip_prefix("driver=").unwrap_or(driver), "none") {
+        let items = keyval::split("-audiodev", text)?;
+        let named = items.iter().find(|item| item.key.as_deref() == Some("driver")).or(items.first());
+        let driver = named.map_or("", |item| &item.value);
+        if driver != "none" {
             return Err(CliError::new("-audiodev", subjects::SOUND.lacking(&format!("'{driver}'"))));
         }
     }

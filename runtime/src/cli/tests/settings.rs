@@ -15,6 +15,11 @@ fn warnings(line: &str) -> String {
 }
 
 #[test]
+fn a_daemon_without_default_devices_has_no_terminal() {
+    assert!(config_of("-nographic -nodefaults -daemonize").process.daemonize);
+}
+
+#[test]
 fn how_it_is_run() {
     let default = Settings::default;
     assert_eq!(settings("-no-shutdown"), Settings { no_shutdown: true, ..default() });
@@ -35,6 +40,7 @@ fn how_it_is_run() {
     let config = config_of("-M none -accel kvm");
     assert!(config.settings.no_machine && config.start_stopped);
     assert_eq!(settings("-M pc-i440fx-7.2,usb=off,dump-guest-core=off -M accel=jit,smm=off,vmport=auto"), default());
+    assert_eq!(settings(r#"-audiodev {"id":"a","driver":"none"}"#), default());
     assert_eq!(settings("-audiodev none,id=a -audio driver=none -k de -echr 0x1 -compat x -win2k-hack"), default());
     refused(&[
         (

@@ -11,6 +11,7 @@ use crate::monitor::commands;
 
 /// Types that others are of: name and parent.
 const BASES: &[(&str, &str)] = &[
+    ("accel", "object"),
     ("bus", "object"),
     ("container", "object"),
     ("cpu", "device"),
@@ -75,6 +76,8 @@ fn classes(m: &dyn Controlled) -> Vec<Class> {
     });
     let objects = catalogue::objects().into_iter().map(|made| class(made.name.to_owned(), "object", made.properties));
     let mut all: Vec<Class> = devices.chain(machines).chain(cpus).chain(objects).collect();
+    // The one that there is; libvirt asks for it.
+    all.push(class("tcg-accel".to_owned(), "accel", Vec::new()));
     for name in board_drivers(kind) {
         if all.iter().all(|known| known.name != name) {
             all.push(class(name.to_owned(), parent_of(name), Vec::new()));

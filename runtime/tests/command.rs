@@ -21,7 +21,7 @@ fn texts_go_to_standard_output() {
 fn errors_are_one_line_on_standard_error() {
     let rows: &[(&[&str], &str)] = &[
         (&["-krenel", "x"], "mimus: -krenel: unknown option; did you mean -kernel? (-help lists all)\n"),
-        (&["-accel", "kvm"], "mimus: -accel: 'kvm' is not supported yet (supported: jit, interp)\n"),
+        (&["-accel", "qtest"], "mimus: -accel: 'qtest' is not supported yet (supported: jit, tcg, interp)\n"),
         (&["-D", "/nonexistent/log"], "mimus: -D: cannot create '/nonexistent/log': No such file or directory\n"),
     ];
     for (args, expected) in rows {

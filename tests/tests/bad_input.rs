@@ -24,12 +24,17 @@ fn run<S: AsRef<str>>(name: &str, args: &[S]) -> Ended {
     session.finish()
 }
 
+/// The lines that are no warnings: root gets one, and so does who sees no screen.
+fn lines(ended: &Ended) -> Vec<&str> {
+    ended.text.lines().filter(|line| !line.starts_with("mimus: warning: ")).collect()
+}
+
 /// Checks that mimus refuses these arguments with one line that says `message`.
 fn refused<S: AsRef<str>>(name: &str, args: &[S], message: &str) {
     let ended = run(name, args);
     assert_eq!(ended.code, Some(1), "{name}: {ended:?}");
-    assert!(ended.text.starts_with("mimus: ") && ended.text.contains(message), "{name}: {ended:?}");
-    assert_eq!(ended.text.lines().count(), 1, "{name}: {ended:?}");
+    let said = lines(&ended);
+    assert!(said.len() == 1 && said[0].starts_with("mimus: ") && said[0].contains(message), "{name}: {ended:?}");
 }
 
 #[test]
@@ -41,19 +46,18 @@ fn arguments_that_make_no_sense() {
         (&["-kernel"], "-kernel"),
         (&["-kernel", ""], "file name is empty"),
         (&["-initrd", &image], "needs -kernel"),
-        (&["-kernel", &image, "-kernel", &image], "given more than once"),
         (&["-kernel", &image, "-m", "0"], "out of range"),
         (&["-kernel", &image, "-m", "lots"], "-m"),
         (&["-kernel", &image, "-m", "99999999999999999999"], "-m"),
-        (&["-kernel", &image, "-smp", "2"], "not supported yet"),
-        (&["-kernel", &image, "-accel", "tcg"], "-accel"),
+        (&["-kernel", &image, "-smp", "4,maxcpus=2"], "-smp"),
+        (&["-kernel", &image, "-accel", "tgc"], "-accel"),
         (&["-kernel", &image, "-accel", "jit,tb-size=0"], "tb-size"),
         (&["-kernel", &image, "-accel", "jit,treshold=1"], "threshold"),
         (&["-kernel", &image, "-accel", "interp,tb-size=1"], "tb-size"),
         (&["-kernel", &image, "-machine", "q35"], "-machine"),
         (&["-kernel", &image, "-device", "isa-debug-exit,iobase=0xffff,iosize=4"], "0xffff"),
         (&["-kernel", &image, "-serial", "tcp:localhost:1"], "Connection refused"),
-        (&["-kernel", &image, "-serial", "telnet:localhost:1"], "not supported yet"),
+        (&["-kernel", &image, "-serial", "telnet:localhost:1"], "Connection refused"),
         (&["-kernel", &image, "-serial", "file:/nonexistent/log"], "cannot create"),
         (&["-kernel", &image, "-stats", "/nonexistent/stats"], "cannot create"),
         (&["-kernel", &image, "-drive", "file=disk.img"], "No such file"),
@@ -616,5 +620,6 @@ fn the_debug_console_is_lossless() {
     );
     let ended = run("debug console", &hostile(&image, &[]));
     assert_eq!(ended.code, Some(1), "{:?}", ended.code);
-    assert!(ended.text.bytes().all(|byte| byte == b'm') && ended.text.len() == COUNT as usize, "{}", ended.text.len());
+    let text = lines(&ended).concat();
+    assert!(text.bytes().all(|byte| byte == b'm') && text.len() == COUNT as usize, "{}", text.len());
 }

@@ -42,6 +42,7 @@ const TOP: &[&str] = &[
     "hw",
     "ir",
     "runtime",
+    "rust-toolchain.toml",
     "softmmu",
     "tests",
     "tools",

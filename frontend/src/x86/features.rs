@@ -130,7 +130,9 @@ impl Feature {
     /// The feature of this name. Underscores are as good as dashes.
     pub fn named(name: &str) -> Option<&'static Feature> {
         let name = name.replace('_', "-");
-        FEATURES.iter().find(|feature| feature.name == name || feature.aliases.split_ascii_whitespace().any(|alias| alias == name))
+        FEATURES
+            .iter()
+            .find(|feature| feature.name == name || feature.aliases.split_ascii_whitespace().any(|alias| alias == name))
     }
 
     /// Whether a guest that is not to see it does not: CPUID tells of it.

@@ -106,7 +106,9 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         return run_upwards(cpu, insn, mask);
     }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
-    let mut until_poll = POLL_INTERVAL;
+    // A trap may follow any element.
+    let interval = if traps { 1 } else { POLL_INTERVAL };
+    let mut until_poll = interval;
     while cpu.state.gpr[reg::RCX] & mask != 0 {
         let equal = element(cpu, insn, mask)?;
         let count = (cpu.state.gpr[reg::RCX] & mask) - 1;
@@ -114,12 +116,12 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         if compares && equal != (insn.repeat == Repeat::WhileEqual) {
             break;
         }
-        if traps && count != 0 {
-            stop_for_trap(cpu)?;
-        }
         until_poll -= 1;
         if until_poll == 0 {
-            until_poll = POLL_INTERVAL;
+            until_poll = interval;
+            if traps && count != 0 {
+                stop_for_trap(cpu)?;
+            }
             poll(cpu, count != 0)?;
         }
     }

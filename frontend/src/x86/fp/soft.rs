@@ -52,24 +52,21 @@ impl Rounding {
 /// A destination's precision in bits, the integer bit included, and exponent range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Format {
+    pub bits: u32,
     pub prec: u32,
     pub emin: i32,
     pub emax: i32,
 }
 
-pub(crate) const F16: Format = Format { prec: 11, emin: -14, emax: 15 };
-pub(crate) const F32: Format = Format { prec: 24, emin: -126, emax: 127 };
-pub(crate) const F64: Format = Format { prec: 53, emin: -1022, emax: 1023 };
-pub(crate) const X80: Format = Format { prec: 64, emin: -16382, emax: 16383 };
+pub(crate) const F16: Format = Format { bits: 16, prec: 11, emin: -14, emax: 15 };
+pub(crate) const F32: Format = Format { bits: 32, prec: 24, emin: -126, emax: 127 };
+pub(crate) const F64: Format = Format { bits: 64, prec: 53, emin: -1022, emax: 1023 };
+pub(crate) const X80: Format = Format { bits: 64, prec: 64, emin: -16382, emax: 16383 };
 
 impl Format {
     /// Width of the interchange format in bits; not for [`X80`].
     pub const fn bits(self) -> u32 {
-        match self.prec {
-            11 => 16,
-            24 => 32,
-            _ => 64,
-        }
+        self.bits
     }
 
     pub const fn sign_bit(self) -> u64 {

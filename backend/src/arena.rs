@@ -1,7 +1,6 @@
 //! Memory for code: one file mapped twice, writable at one place and executable at another.
 //!
-//! The file is cut into a permanent part, for thunks, and generations of equal size. Translations are allocated in
-//! the current generation; when it is full, [`Arena::rotate`] goes on in a free one and names the least recently
+//! The file is cut into generations of equal size. Translations are allocated in the current one; when it is full, [`Arena::rotate`] goes on in a free one and names the least recently
 //! used other to be evicted. The size given at the start is a hard bound.
 
 use std::collections::VecDeque;
@@ -21,9 +20,6 @@ use crate::icache;
 
 /// Unit of mapping, in bytes: the largest page size of the hosts.
 const GRANULE: usize = 64 << 10;
-
-/// Size of the permanent part in bytes.
-const PERMANENT: usize = GRANULE;
 
 /// Bytes written after which the writable mapping's pages are let go of.
 const RELEASE: usize = 1 << 20;
@@ -97,7 +93,6 @@ pub struct Arena {
     len: usize,
     /// Bytes written since the writable mapping was last let go of.
     unreleased: usize,
-    permanent_used: usize,
     part_len: usize,
     parts: Vec<Part>,
     current: u32,
@@ -113,7 +108,7 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`BackendError::ArenaTooSmall`] below 640 KiB; [`BackendError::Memory`] if the system refuses.
+    /// [`BackendError::ArenaTooSmall`] below 512 KiB; [`BackendError::Memory`] if the system refuses.
     pub fn new(bytes: usize) -> Result<Arena, BackendError> {
         Arena::with_generations(bytes, GENERATIONS)
     }
@@ -122,18 +117,18 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// As for [`Arena::new`]; each generation and the permanent part take a multiple of 64 KiB.
+    /// As for [`Arena::new`]; each generation takes a multiple of 64 KiB.
     pub fn with_generations(bytes: usize, generations: u32) -> Result<Arena, BackendError> {
         let generations = generations.max(3);
-        let part_len = bytes.saturating_sub(PERMANENT) / generations as usize / GRANULE * GRANULE;
+        let part_len = bytes / generations as usize / GRANULE * GRANULE;
         if part_len == 0 {
             return Err(BackendError::ArenaTooSmall(bytes));
         }
-        let len = PERMANENT + part_len * generations as usize;
+        let len = part_len * generations as usize;
         let (written, executed) = map_twice(len).map_err(|e| BackendError::Memory(e.into()))?;
         icache::register();
         let mut parts: Vec<Part> = (0..generations as usize)
-            .map(|i| Part { state: State::Free, epoch: 0, start: PERMANENT + i * part_len, used: 0 })
+            .map(|i| Part { state: State::Free, epoch: 0, start: i * part_len, used: 0 })
             .collect();
         parts[0].state = State::Current;
         Ok(Arena {
@@ -141,7 +136,6 @@ impl Arena {
             executed,
             len,
             unreleased: 0,
-            permanent_used: 0,
             part_len,
             parts,
             current: 0,
@@ -233,21 +227,6 @@ impl Arena {
         let available = self.parts.iter().filter(|p| matches!(p.state, State::Free | State::Evicting)).count();
         let oldest = self.order.front().filter(|_| available <= 1)?;
         Some(self.generation(*oldest))
-    }
-
-    /// Adds code that lives as long as the arena.
-    ///
-    /// # Errors
-    ///
-    /// [`BackendError::PermanentFull`].
-    pub fn publish_permanent(&mut self, code: &[u8]) -> Result<HostAddr, BackendError> {
-        let offset = self.permanent_used;
-        let end = offset + code.len().next_multiple_of(CODE_ALIGN as usize);
-        if end > PERMANENT {
-            return Err(BackendError::PermanentFull(code.len()));
-        }
-        self.permanent_used = end;
-        Ok(self.write(offset, code))
     }
 
     fn write(&mut self, offset: usize, code: &[u8]) -> HostAddr {

@@ -27,9 +27,9 @@ pub enum BackendError {
         /// Alignment asked for, in bytes.
         alignment: u32,
     },
-    /// The permanent part of the arena is full.
-    #[error("no room for {0} bytes of permanent code")]
-    PermanentFull(usize),
+    /// There is no memory for the code that lives as long as the machine.
+    #[error("memory for thunks: {0}")]
+    Permanent(String),
     /// The arena's size does not allow the parts it is to be cut into.
     #[error("a code arena of {0} bytes is too small")]
     ArenaTooSmall(usize),

@@ -22,6 +22,7 @@ mod lower;
 #[cfg(all(feature = "native-oracle", target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
 pub mod perf;
+mod permanent;
 mod quick;
 pub mod thunks;
 mod x87;

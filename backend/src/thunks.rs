@@ -9,6 +9,7 @@
 //! into Rust from here puts them back first; the functions for that are in [`EnvHeader::x87_rust`].
 
 use std::mem::offset_of;
+use std::sync::Arc;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -20,13 +21,13 @@ use mimus_softmmu::ram::{GRANULE_SHIFT, WATCH_CODE, WATCH_MIXED, WATCH_SIZE};
 use mimus_softmmu::tlb::{META_WRITABLE, PAGE_SIZE};
 use mimus_softmmu::{EnvHeader, ExitCode, TlbEntry};
 
-use crate::arena::Arena;
 use crate::compile::{block_signature, finish};
 use crate::error::BackendError;
 use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, TLB_SHIFT, slow_signature, stubs};
+use crate::permanent::{Permanent, PermanentBuilder};
 use crate::{quick, x87};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
@@ -50,8 +51,8 @@ pub type X87Step = unsafe extern "C" fn(*mut u8, u64, u64, u64);
 /// A guest's helper: `(env, a, b, c, arg)`.
 pub type Helper = unsafe extern "C" fn(*mut u8, u64, u64, u64, u32) -> u64;
 
-/// The permanent code of one arena, for envs with their header at one offset.
-#[derive(Clone, Copy, Debug)]
+/// The code around compiled code, for envs with their header at one offset. Clones share it.
+#[derive(Clone, Debug)]
 pub struct Thunks {
     entry: HostAddr,
     exit_stub: HostAddr,
@@ -62,6 +63,8 @@ pub struct Thunks {
     /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`]; `None` where there is no quick tier.
     quick: Option<[HostAddr; 3]>,
     header_offset: usize,
+    /// Keeps all of this in memory.
+    _code: Arc<Permanent>,
 }
 
 /// What there is on hosts that have the guest's MXCSR in their own.
@@ -73,51 +76,57 @@ struct Floats {
 }
 
 impl Thunks {
-    /// Compiles them into the permanent part of `arena`.
+    /// Compiles them.
     ///
     /// # Errors
     ///
-    /// [`BackendError::PermanentFull`], or what [`crate::Compiler::compile`] may fail with.
-    pub fn new(host: &HostIsa, arena: &mut Arena, header_offset: i32) -> Result<Thunks, BackendError> {
-        let x87 = match host.has_x87() {
-            true => Some(arena.publish_permanent(&x87::routines(header_offset))?),
-            false => None,
-        };
+    /// [`BackendError::Permanent`], or what [`crate::Compiler::compile`] may fail with.
+    pub fn new(host: &HostIsa, header_offset: i32) -> Result<Thunks, BackendError> {
+        let mut code = PermanentBuilder::new(host);
+        let x87 = host.has_x87().then(|| code.add(&x87::routines(header_offset))).transpose()?;
         let mut maker = Maker { host, header_offset, code: Vec::new() };
         maker.entry_trampoline()?;
-        let entry = arena.publish_permanent(&maker.code)?;
-        let offset = maker.exit_stub()?;
-        let exit_stub = HostAddr(arena.publish_permanent(&maker.code)?.0 + u64::from(offset));
+        let entry = code.add(&maker.code)?;
+        let exit_offset = maker.exit_stub()?;
+        let exit_stub = code.add(&maker.code)?;
         let mut slow = [entry; SLOW_PATHS.len()];
-        for (index, (path, address)) in SLOW_PATHS.iter().zip(&mut slow).enumerate() {
+        for (index, (path, id)) in SLOW_PATHS.iter().zip(&mut slow).enumerate() {
             match index {
                 _ if index == Slow::ProbeLoad as usize => maker.probe_thunk(Slow::Load)?,
                 _ if index == Slow::ProbeStore as usize => maker.probe_thunk(Slow::Store)?,
                 _ => maker.slow_thunk(index, path)?,
             }
-            *address = arena.publish_permanent(&maker.code)?;
+            *id = code.add(&maker.code)?;
         }
         let floats = if host.floats() {
-            Some(Floats {
-                stubs: arena.publish_permanent(&stubs::code())?,
-                float_call: arena.publish_permanent(&float_call(header_offset))?,
-                slow_vector: {
-                    maker.slow_vector()?;
-                    arena.publish_permanent(&maker.code)?
-                },
-            })
+            maker.slow_vector()?;
+            Some([code.add(&stubs::code())?, code.add(&float_call(header_offset))?, code.add(&maker.code)?])
         } else {
             None
         };
         let quick = match host.arch {
             Arch::X64 => Some([
-                arena.publish_permanent(&quick::indirect_stub(header_offset))?,
-                arena.publish_permanent(&quick::entry_shim())?,
-                arena.publish_permanent(&quick::checked_stub(header_offset))?,
+                code.add(&quick::indirect_stub(header_offset))?,
+                code.add(&quick::entry_shim())?,
+                code.add(&quick::checked_stub(header_offset))?,
             ]),
             _ => None,
         };
-        Ok(Thunks { entry, exit_stub, slow, floats, x87, quick, header_offset: header_offset as usize })
+        let code = code.finish()?;
+        let at = |id| code.address(id);
+        Ok(Thunks {
+            entry: at(entry),
+            exit_stub: HostAddr(at(exit_stub).0 + u64::from(exit_offset)),
+            slow: slow.map(at),
+            floats: floats.map(|ids| {
+                let [stubs, float_call, slow_vector] = ids.map(at);
+                Floats { stubs, float_call, slow_vector }
+            }),
+            x87: x87.map(at),
+            quick: quick.map(|ids| ids.map(at)),
+            header_offset: header_offset as usize,
+            _code: Arc::new(code),
+        })
     }
 
     /// `extern "C" fn(env, code) -> exit code`.

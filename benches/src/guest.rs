@@ -117,8 +117,8 @@ impl Guest {
         let ram = ram(code);
         let jit = (tier != Tier::Interpreter).then(|| {
             let host = HostIsa::native().expect("a host with a code generator");
-            let mut arena = Arena::new(ARENA).expect("memory for code");
-            let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32).expect("thunks that compile");
+            let arena = Arena::new(ARENA).expect("memory for code");
+            let thunks = Thunks::new(&host, HEADER_OFFSET as i32).expect("thunks that compile");
             let settings =
                 Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
             let compiling = Compiling::start(settings).expect("a host with a code generator");

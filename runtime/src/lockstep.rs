@@ -60,8 +60,8 @@ pub enum Left {
 
 impl Memory {
     fn new(host: &HostIsa, header_offset: usize) -> Result<Memory, BackendError> {
-        let mut arena = Arena::new(ARENA)?;
-        let thunks = Thunks::new(host, &mut arena, header_offset as i32)?;
+        let arena = Arena::new(ARENA)?;
+        let thunks = Thunks::new(host, header_offset as i32)?;
         let links = Box::new([thunks.exit_stub().0; 2]);
         Ok(Memory { arena, thunks, links })
     }

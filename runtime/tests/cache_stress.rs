@@ -196,8 +196,8 @@ impl Setup {
     fn new(bytes: usize, arena_bytes: usize, quick: u32, threshold: u32) -> Setup {
         let ram = guest();
         let host = HostIsa::native().unwrap();
-        let mut arena = Arena::with_generations(arena_bytes, 3).unwrap();
-        let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32).unwrap();
+        let arena = Arena::with_generations(arena_bytes, 3).unwrap();
+        let thunks = Thunks::new(&host, HEADER_OFFSET as i32).unwrap();
         let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: false, dump: false };
         let compiling = Compiling::start(settings).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));

@@ -100,8 +100,8 @@ fn run_as(turn: Emit, turns: u32, tiers: Option<(u32, u32)>) {
     let ram = Arc::new(Ram::with_display(memory, Some((HOME, vram.clone()))));
     assert!(ram.write_bytes(MAIN, &program(turn, turns)));
     let host = HostIsa::native().unwrap();
-    let mut arena = Arena::new(1 << 20).unwrap();
-    let thunks = Thunks::new(&host, &mut arena, HEADER_OFFSET as i32).unwrap();
+    let arena = Arena::new(1 << 20).unwrap();
+    let thunks = Thunks::new(&host, HEADER_OFFSET as i32).unwrap();
     let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));

@@ -45,8 +45,8 @@ type Tiers = Option<(u32, u32)>;
 fn run_as(program: Emit, function: &[u8], tiers: Tiers) -> Outcome {
     let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()));
     assert!(ram.write_bytes(MAIN.into(), &assemble(MAIN, program)) && ram.write_bytes(FUNCTION.into(), function));
-    let mut arena = Arena::new(1 << 20).unwrap();
-    let thunks = Thunks::new(&HostIsa::native().unwrap(), &mut arena, HEADER_OFFSET as i32).unwrap();
+    let arena = Arena::new(1 << 20).unwrap();
+    let thunks = Thunks::new(&HostIsa::native().unwrap(), HEADER_OFFSET as i32).unwrap();
     let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
     let compiling = Compiling::start(settings).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));

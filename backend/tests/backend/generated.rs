@@ -252,7 +252,7 @@ fn generated_blocks_agree_with_the_interpreter() {
     for chunk in 0..12u64 {
         // A fresh arena now and then, instead of evicting.
         let mut arena = Arena::new(16 << 20).unwrap();
-        let thunks = Thunks::new(&host, &mut arena, offset_of!(Env, header) as i32).unwrap();
+        let thunks = Thunks::new(&host, offset_of!(Env, header) as i32).unwrap();
         let mut compiler = Compiler::new(host.clone());
         for _ in 0..100 {
             let len = random.below(900);

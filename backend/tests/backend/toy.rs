@@ -425,8 +425,8 @@ pub struct Toy {
 impl Toy {
     pub fn new() -> Toy {
         let host = HostIsa::native().unwrap();
-        let mut arena = Arena::new(8 << 20).unwrap();
-        let thunks = Thunks::new(&host, &mut arena, HEADER as i32).unwrap();
+        let arena = Arena::new(8 << 20).unwrap();
+        let thunks = Thunks::new(&host, HEADER as i32).unwrap();
         let mut machine = Box::new(Machine::new());
         for link in machine.links.iter() {
             link.store(thunks.exit_stub().0, Ordering::Release);

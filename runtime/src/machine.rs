@@ -571,10 +571,14 @@ impl<B: Board> Runner<B> {
     fn run_loop(&mut self) -> Result<ExitStatus> {
         self.vcpu.cpu.header().exit_request.store(1, Ordering::Release);
         loop {
-            if self.vcpu.cpu.header().exit_request.load(Ordering::Acquire) != 0
-                && let Some(status) = self.service()?
-            {
-                return Ok(status);
+            if self.vcpu.cpu.header().exit_request.load(Ordering::Acquire) != 0 {
+                if let Some(status) = self.service()? {
+                    return Ok(status);
+                }
+                if self.state != RunState::Running {
+                    // Suspended or shut down just now: nothing is executed behind the access that did it.
+                    continue;
+                }
             }
             match self.board.turn(&mut self.vcpu, self.pace)? {
                 Turn::Again if self.pace == Pace::One => {

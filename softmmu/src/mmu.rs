@@ -52,6 +52,10 @@ pub trait MmioBus {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64;
     /// Writes the low `size` (1, 2, 4, 8) bytes of `value` at `gpa`.
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64);
+    /// Whether a write at `gpa` may end the run, or the machine's: nothing of the block behind that instruction is executed.
+    fn ends_block(&self, _gpa: u64) -> bool {
+        false
+    }
 }
 
 /// Counts of one vCPU's MMU.
@@ -77,7 +81,7 @@ pub enum CodePolicy {
     /// Do it, tell the sink, and report it.
     Write,
     /// The same, but for one that changes the code of the instruction at this guest PC, or what was translated together with
-    /// it: that is reported without doing it.
+    /// it, and one to a device that ends the block: that is reported without doing it.
     Refuse(u64),
 }
 
@@ -86,7 +90,8 @@ pub enum CodePolicy {
 pub enum Stored {
     /// Done.
     Done,
-    /// Done; translated code is not what it was.
+    /// Done; translated code is not what it was, or a device wants nothing more of the block executed
+    /// ([`MmioBus::ends_block`]).
     Code,
     /// Not done, by [`CodePolicy::Refuse`].
     Refused,
@@ -338,16 +343,18 @@ impl Mmu {
         if !self.watches.is_empty() && self.watches.access(addr, size.into(), true) {
             return Err(W::watched());
         }
+        let ends = |gpa| self.ram.writable(gpa, 1).is_none() && bus.ends_block(gpa);
+        let ends = ends(gpa) || rest != 0 && ends(next);
         if let CodePolicy::Refuse(pc) = policy {
             let reaches = |gpa, len| self.ram.hits_code(gpa, len) && self.ram.writable(gpa, len).is_some();
             let translates = |gpa, len| reaches(gpa, len) && self.sink.translates(gpa, len, pc);
-            if translates(gpa, first) || rest != 0 && translates(next, rest) {
+            if ends || translates(gpa, first) || rest != 0 && translates(next, rest) {
                 return Ok(Stored::Refused);
             }
         }
-        let mut code = false;
+        let mut code = ends;
         if rest == 0 {
-            code = self.phys_write(bus, gpa, size, value);
+            code |= self.phys_write(bus, gpa, size, value);
         } else {
             for i in 0..u64::from(size) {
                 let at = if i < first { gpa + i } else { next + (i - first) };

@@ -340,6 +340,7 @@ fn the_human_monitor_looks_at_a_machine_and_holds_it_up() {
     let registers = m.ask("info registers");
     assert!(registers.contains("EAX=") && registers.contains("CR0=00000011"), "{registers}");
     assert!(m.ask(&format!("x/3xb {store:#x}")).contains(": 0x89 0x73 0x10"));
+    assert!(m.ask(&format!("xp /i {store}")).contains("mov [ebx+10h],esi"));
     assert!(m.ask(&format!("xp/i {store}")).contains("mov [ebx+10h],esi"), "{}", m.ask(&format!("xp/i {store}")));
     assert!(m.ask("print (2+3)*4-0x10").contains("\r\n0x4\r\n"));
     assert!(m.ask("gva2gpa $pc").contains("gpa: 0x10"));

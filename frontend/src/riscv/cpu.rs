@@ -121,6 +121,10 @@ impl MmioBus for Port<'_> {
             self.missing = true;
         }
     }
+
+    fn ends_block(&self, gpa: u64) -> bool {
+        self.bus.ends_block(gpa)
+    }
 }
 
 impl Cpu {
@@ -269,7 +273,7 @@ impl Cpu {
         Err(Stop::Fault)
     }
 
-    /// A store hit translated code.
+    /// A store hit translated code, or a device that ends the block.
     #[cold]
     fn hit_code(&mut self, stored: Stored) -> std::result::Result<(), Stop> {
         if stored == Stored::Refused {

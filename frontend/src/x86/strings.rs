@@ -106,8 +106,8 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         return run_upwards(cpu, insn, mask);
     }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
-    // A trap may follow any element.
-    let interval = if traps { 1 } else { POLL_INTERVAL };
+    // A trap may follow any element, and what is told a device may end the run.
+    let interval = if traps || insn.kind == StringKind::Outs { 1 } else { POLL_INTERVAL };
     let mut until_poll = interval;
     while cpu.state.gpr[reg::RCX] & mask != 0 {
         let equal = element(cpu, insn, mask)?;

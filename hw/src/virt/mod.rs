@@ -194,6 +194,11 @@ impl Virt {
         route(model, gpa).is_some_and(|(target, _)| last.is_some_and(|(last, _)| last == target))
     }
 
+    /// Whether a write at `gpa` may power a machine of `model` off, reset it, or end its run.
+    pub fn ends_run(model: VirtModel, gpa: u64) -> bool {
+        matches!(route(model, gpa), Some((Target::Test | Target::Htif, _)))
+    }
+
     /// Reads `size` (1, 2, 4 or 8) bytes at guest-physical address `gpa`. 0 where nothing is.
     pub fn mmio_read(&mut self, now: u64, gpa: u64, size: u8) -> u64 {
         let now = self.set_now(now);

@@ -85,7 +85,7 @@ pub enum BootScreen {
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// A file cannot be opened.
-    #[error("cannot open the {what} {}", path.display())]
+    #[error("could not open {what} file '{}'", path.display())]
     Open {
         /// "kernel" or "initrd".
         what: &'static str,

@@ -440,7 +440,7 @@ fn other_files_are_named_and_refused() {
     let mem = ram(16 * MIB);
     for path in ["/", "/dev/zero", "/no/such/file"] {
         let text = message(load(&mem, &config(Path::new(path), 16 * MIB)));
-        assert!(text.contains("cannot open the kernel") && text.contains(path), "{text}");
+        assert!(text.contains("could not open kernel file") && text.contains(path), "{text}");
     }
     let kernel = TempFile::new("no-initrd", &bzimage());
     let initrd = Some(Path::new("/no/such/initrd"));

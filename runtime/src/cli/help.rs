@@ -12,7 +12,9 @@ const COLUMN: usize = 24;
 
 /// The text of `-help`.
 pub(super) fn help() -> String {
-    let mut text = String::from(
+    // Programs that run QEMU look for its version in the first line.
+    let mut text = version();
+    text.push_str(
         "usage: mimus [options]\n\n\
          Runs a whole x86 or RISC-V machine. The options are QEMU's. Without any, a\n\
          small built-in demo guest runs. To boot Linux in this terminal:\n\n  \

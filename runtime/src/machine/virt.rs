@@ -111,6 +111,10 @@ impl MmioBus for VirtBus {
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
         self.0.access(|virt, now| virt.mmio_write(now, gpa, size, value));
     }
+
+    fn ends_block(&self, gpa: u64) -> bool {
+        Virt::ends_run(self.1, gpa)
+    }
 }
 
 impl Bus for VirtBus {

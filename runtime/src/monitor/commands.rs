@@ -127,12 +127,14 @@ pub(super) fn execute(machine: &mut dyn Controlled, state: &mut State, line: &st
     if name.is_empty() {
         return out;
     }
-    let (format, args) = match rest.strip_prefix('/') {
-        Some(rest) => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-        None => ("", rest),
-    };
     let Some(command) = COMMANDS.iter().find(|command| command.names.contains(&name)) else {
         return format!("unknown command: '{name}'\n");
+    };
+    // "x/4i" or "x /4i"; another command's argument may be a file's name.
+    let format = if command.args.starts_with('/') { rest.trim_start() } else { rest };
+    let (format, args) = match format.strip_prefix('/') {
+        Some(rest) => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
+        None => ("", rest),
     };
     let wants_args = !command.args.is_empty() && !command.args.starts_with('[');
     let mut context = Context { machine, state, out: &mut out, format };

@@ -87,7 +87,12 @@ impl Lift {
         }
         let encoded = StringInsn { kind, log2: ty as u8, repeat, address_log2: address as u8, seg };
         self.call(Helper::StringOp, Type::I64, &[], encoded.encode());
-        self.end_after_helper_store();
+        if matches!(kind, StringKind::Ins | StringKind::Outs) {
+            // As IN and OUT.
+            self.end_to_dispatcher();
+        } else {
+            self.end_after_helper_store();
+        }
         Ok(())
     }
 

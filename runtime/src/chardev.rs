@@ -127,16 +127,28 @@ pub fn open(
     chardev: &Chardev,
     on_error: OnSinkError,
 ) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
+    open_as(option, option, chardev, on_error)
+}
+
+/// The same; `label` is how others are told of it.
+fn open_as(
+    option: &str,
+    label: &str,
+    chardev: &Chardev,
+    on_error: OnSinkError,
+) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
     let failed = |error: io::Error| CliError::new(option, format!("{chardev}: {error}"));
     let source = match chardev {
         Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Append(_) | Chardev::Null | Chardev::None => {
             return Ok((open_sink(option, chardev, on_error)?, None));
         }
         Chardev::Pipe(path) => pipe(path).map_err(failed)?,
-        Chardev::Pty => {
-            let (source, name) = pty().map_err(failed)?;
+        Chardev::Named { id, chardev } => return open_as(option, &format!("label {id}"), chardev, on_error),
+        Chardev::Pty(name) => {
+            let (source, made) = pty().map_err(failed)?;
+            name.set(&made);
             // As QEMU says it, so that what looks for the name finds it. Without a standard error there is nobody to tell.
-            let _ = writeln!(io::stderr(), "char device redirected to {name} ({option})");
+            let _ = writeln!(io::stderr(), "char device redirected to {made} ({label})");
             source
         }
         Chardev::Socket(place) => open_socket(option, place).map_err(failed)?,
@@ -144,7 +156,7 @@ pub fn open(
         Chardev::Udp { local, remote } => udp(local, remote).map_err(failed)?,
         Chardev::Logged { chardev, file, append } => {
             let log = if *append { append_output(option, file)? } else { open_output(option, file)? };
-            let (sink, source) = open(option, chardev, on_error)?;
+            let (sink, source) = open_as(option, label, chardev, on_error)?;
             return Ok((Box::new(Logged { sink, log: Some(log) }), source));
         }
     };

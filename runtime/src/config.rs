@@ -6,6 +6,7 @@ mod isa;
 mod loader;
 mod net;
 mod process;
+mod pty;
 mod riscv;
 mod settings;
 
@@ -23,6 +24,7 @@ pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
 pub use process::{Groups, OnSigterm, Process, RunAs, Sandbox};
+pub use pty::PtyName;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings};
 
@@ -464,7 +466,7 @@ pub enum Chardev {
     /// Named pipes of this name and `.in` and `.out`, or one for both directions.
     Pipe(PathBuf),
     /// A pseudo-terminal, whose name is told when it is made.
-    Pty,
+    Pty(PtyName),
     /// A socket, never [`MonitorSocket::Stdio`].
     Socket(MonitorSocket),
     /// A socket that somebody else listens at. It is connected to again after so many seconds when the connection is gone.
@@ -475,6 +477,13 @@ pub enum Chardev {
         local: String,
         /// There.
         remote: String,
+    },
+    /// Another one, which has a name.
+    Named {
+        /// What monitors call it.
+        id: String,
+        /// The other one.
+        chardev: Box<Chardev>,
     },
     /// Another one, of whose output a copy goes to a file, which is truncated unless it is told to `append`.
     Logged {
@@ -488,10 +497,10 @@ pub enum Chardev {
 }
 
 impl Chardev {
-    /// It without a log of its output.
+    /// It without its name and without a log of its output.
     pub fn plain(&self) -> &Chardev {
         match self {
-            Chardev::Logged { chardev, .. } => chardev.plain(),
+            Chardev::Logged { chardev, .. } | Chardev::Named { chardev, .. } => chardev.plain(),
             plain => plain,
         }
     }
@@ -503,13 +512,13 @@ impl fmt::Display for Chardev {
             Chardev::Stdio { mux: true } => f.write_str("mux"),
             Chardev::Stdio { mux: false } => f.write_str("stdio"),
             Chardev::File(path) | Chardev::Append(path) => write!(f, "file:{}", path.display()),
-            Chardev::Logged { chardev, .. } => chardev.fmt(f),
+            Chardev::Logged { chardev, .. } | Chardev::Named { chardev, .. } => chardev.fmt(f),
             Chardev::Udp { local, remote } => write!(f, "udp:{remote}@{local}"),
             Chardev::Reconnecting(place, seconds) => write!(f, "{place},reconnect={seconds}"),
             Chardev::Null => f.write_str("null"),
             Chardev::None => f.write_str("none"),
             Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
-            Chardev::Pty => f.write_str("pty"),
+            Chardev::Pty(name) => name.fmt(f),
             Chardev::Socket(place) => place.fmt(f),
         }
     }
@@ -543,7 +552,7 @@ pub enum MonitorSocket {
     /// A TCP port at whose other end the telnet protocol is spoken.
     Telnet(Box<MonitorSocket>),
     /// A pseudo-terminal, whose name is told when it is made.
-    Pty,
+    Pty(PtyName),
     /// A socket that the process was started with.
     Inherited {
         /// The number of its file descriptor.
@@ -567,7 +576,7 @@ impl fmt::Display for MonitorSocket {
                 write!(f, "tcp:{host}:{port}{}", server(*listens))
             }
             MonitorSocket::Telnet(place) => write!(f, "{place},telnet=on"),
-            MonitorSocket::Pty => f.write_str("pty"),
+            MonitorSocket::Pty(name) => name.fmt(f),
             MonitorSocket::Inherited { fd, server: listens, .. } => write!(f, "fd:{fd}{}", server(*listens)),
         }
     }

@@ -109,8 +109,17 @@ pub enum Space {
     Physical,
 }
 
+/// What monitors set, and what only they look at again.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Migrations are to be told of.
+    pub migration_events: bool,
+}
+
 /// A stopped or running machine in the hands of the vCPU's thread.
 pub trait Controlled {
+    /// What monitors keep in it.
+    fn kept(&mut self) -> &mut Kept;
     /// What it was made from.
     fn config(&self) -> &Config;
     /// Whether the guest runs.

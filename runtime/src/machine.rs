@@ -38,7 +38,7 @@ use crate::config::{
     Accel, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, OnSigterm,
     VirtioDevice,
 };
-use crate::control::{Closer, Control, Controlled, Notice, RunState, StopReason};
+use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::host::Settling;
 use crate::kick::Kicker;
@@ -369,6 +369,7 @@ struct Runner<B: Board> {
     /// The last reset was a user's.
     reset_by_user: bool,
     config: Config,
+    kept: Kept,
     /// What is done when all is set up.
     settling: Option<Settling>,
 }
@@ -480,6 +481,7 @@ impl<B: Board> Runner<B> {
             reset_wanted: false,
             reset_by_user: false,
             config: config.clone(),
+            kept: Kept::default(),
             settling: None,
         };
         runner.load()?;

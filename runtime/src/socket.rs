@@ -303,8 +303,9 @@ impl MonitorSocket {
             MonitorSocket::Stdio => Opened::Stdio,
             MonitorSocket::Telnet(place) => place.open()?,
             MonitorSocket::Inherited { fd, server, wait } => open_inherited(*fd, *server, *wait)?,
-            MonitorSocket::Pty => {
+            MonitorSocket::Pty(known) => {
                 let (main, side, name) = pty()?;
+                known.set(&name);
                 // As QEMU says it, so that what looks for the name finds it. Without a standard error there is nobody to tell.
                 let _ = writeln!(io::stderr(), "char device redirected to {name}");
                 Opened::Pty(main, side)

@@ -392,7 +392,7 @@ fn devices_are_told_and_media_changed() {
     let session = start("devices in a monitor", &folder, &image, &args);
     let mut m = Hmp::new(&socket);
     for (topic, wanted) in [
-        ("block", &*format!("d (#d): {disk} (raw)\r\n    Attached to:      /machine/peripheral/v\r\n")),
+        ("block", &*format!("d (#d): {disk} (raw)\r\n    Attached to:      /machine/peripheral/v/virtio-backend\r\n")),
         ("block", "ide1-cd0: [not inserted]"),
         ("blockstats", "d: rd_bytes=0"),
         ("network", "e1000.0: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56"),

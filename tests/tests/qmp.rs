@@ -176,10 +176,30 @@ fn a_pc_answers_as_qemu_does() {
         ("query-balloon", json!({}), "DeviceNotActive", "No balloon device has been activated"),
         ("eject", json!({ "device": "nonsense" }), "DeviceNotFound", "Device 'nonsense' not found"),
         ("input-send-event", json!({ "events": [] }), "GenericError", "VM not running"),
+        (
+            "migrate-set-capabilities",
+            json!({ "capabilities": [{ "capability": "events", "state": true }, { "capability": "block", "state": true }] }),
+            "GenericError",
+            "'block' cannot be switched on: this machine cannot be migrated",
+        ),
+        (
+            "migrate-set-parameters",
+            json!({ "max-bandwidth": 1 }),
+            "GenericError",
+            "'max-bandwidth' cannot be set: this machine cannot be migrated",
+        ),
     ];
     for (name, arguments, class, desc) in errors {
         let answer = q.ask(&json!({ "execute": name, "arguments": arguments }));
         assert_eq!((&answer["error"]["class"], &answer["error"]["desc"]), (&json!(class), &json!(desc)), "{name}");
+    }
+    for on in [true, false] {
+        let wanted = json!([{ "capability": "events", "state": on }, { "capability": "xbzrle", "state": false }]);
+        let set = json!({ "execute": "migrate-set-capabilities", "arguments": { "capabilities": wanted } });
+        assert_eq!(q.ask(&set)["return"], json!({}));
+        let all = q.execute("query-migrate-capabilities");
+        let is_on = |one: &Value| one["state"] == true;
+        assert_eq!(all.as_array().map(|all| all.iter().filter(|one| is_on(one)).count()), Some(usize::from(on)));
     }
     let oob = q.ask(&json!({ "exec-oob": "query-yank", "id": 7 }));
     assert_eq!((&oob["return"], &oob["id"]), (&json!([]), &json!(7)));

@@ -8,7 +8,7 @@ use mimus_hw::virtio::MAX_PORTS;
 use super::families::{Chosen, Family, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, argv, monitors, utf8};
-use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, VirtioDevice};
+use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, PtyName, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -204,7 +204,7 @@ impl Chardevs {
         if let Some(user) = named.user.replace(option.to_owned()).filter(|_| !shared) {
             return Err(CliError::new(option, format!("the character device '{id}' is in use by {user}")));
         }
-        Ok(named.chardev.clone())
+        Ok(Chardev::Named { id: id.to_owned(), chardev: named.chardev.clone().into() })
     }
 }
 
@@ -242,7 +242,7 @@ fn plain(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError>
         "file" if values.word("append") == Some("on") => Chardev::Append(path()?),
         "file" => Chardev::File(path()?),
         "pipe" => Chardev::Pipe(path()?),
-        "pty" => Chardev::Pty,
+        "pty" => Chardev::Pty(PtyName::default()),
         "udp" => {
             let port = values.number("port").ok_or_else(|| CliError::new(option, "needs port=PORT"))?;
             let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
@@ -410,7 +410,7 @@ pub(super) fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut C
         "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
         "null" | "mon:null" | "/dev/null" => Ok(Chardev::Null),
         "none" => Ok(Chardev::None),
-        "pty" => Ok(Chardev::Pty),
+        "pty" => Ok(Chardev::Pty(PtyName::default())),
         _ if let Some((kind @ ("unix" | "tcp" | "telnet"), address)) = utf8(name, value)?.split_once(':') => {
             Ok(match monitors::socket(&option, kind, address, monitors::MONITOR)? {
                 (place, 0) => Chardev::Socket(place),

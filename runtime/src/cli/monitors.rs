@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::chardev::{self, Chardevs};
 use super::keyval::{self, Item};
 use super::{CliError, Given, isa, utf8};
-use crate::config::{Chardev, Config, MonitorSocket};
+use crate::config::{Chardev, Config, MonitorSocket, PtyName};
 
 /// The port of `-s`.
 const GDB_PORT: u16 = 1234;
@@ -121,7 +121,7 @@ pub(super) fn endpoint(
     match text.split_once(':') {
         None if matches!(text, "none" | "null" | "/dev/null") => Ok(None),
         None if text == "stdio" => Ok(Some(MonitorSocket::Stdio)),
-        None if text == "pty" => Ok(Some(MonitorSocket::Pty)),
+        None if text == "pty" => Ok(Some(MonitorSocket::Pty(PtyName::default()))),
         Some(("mon", "stdio")) => Ok(Some(MonitorSocket::Stdio)),
         Some(("chardev", id)) => place(&option, chardevs.take(&option, id)?, name != "monitor"),
         Some((kind @ ("unix" | "tcp" | "telnet"), address)) => match socket(&option, kind, address, defaults)? {
@@ -136,12 +136,12 @@ pub(super) fn endpoint(
 pub(super) fn place(option: &str, chardev: Chardev, control: bool) -> Result<Option<MonitorSocket>, CliError> {
     match chardev {
         Chardev::Socket(place) => Ok(Some(place)),
-        Chardev::Pty => Ok(Some(MonitorSocket::Pty)),
+        Chardev::Pty(name) => Ok(Some(MonitorSocket::Pty(name))),
         // Ctrl-A c leads there.
         Chardev::Stdio { mux: true } if !control => Ok(None),
         Chardev::Stdio { mux: false } => Ok(Some(MonitorSocket::Stdio)),
         Chardev::Null => Ok(None),
-        Chardev::Logged { chardev, .. } => place(option, *chardev, control),
+        Chardev::Logged { chardev, .. } | Chardev::Named { chardev, .. } => place(option, *chardev, control),
         other => Err(CliError::new(option, format!("a monitor cannot be at {other} yet"))),
     }
 }
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(parse("tcp::1234", DEBUGGER), tcp("127.0.0.1", 1234, true, false));
         assert_eq!(parse("tcp:[::1]:4,server=off,nodelay", DEBUGGER), tcp("::1", 4, false, false));
         assert_eq!(parse("stdio", MONITOR), Ok(Some(MonitorSocket::Stdio)));
-        assert_eq!(parse("pty", MONITOR), Ok(Some(MonitorSocket::Pty)));
+        assert_eq!(parse("pty", MONITOR), Ok(Some(MonitorSocket::Pty(PtyName::default()))));
         assert!(["none", "null", "/dev/null"].iter().all(|none| parse(none, MONITOR) == Ok(None)));
         let telnet = tcp("h", 4, true, false).map(|place| place.map(|place| MonitorSocket::Telnet(place.into())));
         assert_eq!(parse("telnet:h:4,server,nowait", MONITOR), telnet);

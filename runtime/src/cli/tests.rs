@@ -12,7 +12,7 @@ use crate::config::{
     Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video,
     VncPlace, VncTarget, Zeroes,
 };
-use crate::config::{Chardev, ConsolePort, Groups, RunAs, Sandbox};
+use crate::config::{Chardev, ConsolePort, Groups, PtyName, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a message says of the names that a family offers.
@@ -205,10 +205,12 @@ fn good_lines() {
         }),
         ("-chardev file,id=c,path=o,append=on,logfile=l -serial chardev:c", |c| {
             let chardev = Chardev::Append("o".into()).into();
-            c.serial = Chardev::Logged { chardev, file: "l".into(), append: false };
+            let chardev = Chardev::Logged { chardev, file: "l".into(), append: false }.into();
+            c.serial = Chardev::Named { id: "c".into(), chardev };
         }),
         ("-chardev ringbuf,id=c,logfile=l,logappend=on -serial chardev:c", |c| {
-            c.serial = Chardev::Logged { chardev: Chardev::Null.into(), file: "l".into(), append: true };
+            let chardev = Chardev::Logged { chardev: Chardev::Null.into(), file: "l".into(), append: true }.into();
+            c.serial = Chardev::Named { id: "c".into(), chardev };
         }),
         ("-chardev socket,id=c,path=m,server,nowait -mon chardev=c,id=monitor,mode=control", |c| {
             c.qmp.push(MonitorSocket::Unix { path: "m".into(), server: true, wait: false });

@@ -12,7 +12,7 @@ use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
 use crate::config::{Config, Disk, MachineKind};
-use crate::control::{Controlled, Notice, RunState, Space, StopReason};
+use crate::control::{Controlled, Kept, Notice, RunState, Space, StopReason};
 use crate::display::Console;
 use crate::stats::Stats;
 
@@ -81,6 +81,10 @@ impl<B: Board> Runner<B> {
 }
 
 impl<B: Board> Controlled for Runner<B> {
+    fn kept(&mut self) -> &mut Kept {
+        &mut self.kept
+    }
+
     fn config(&self) -> &Config {
         &self.config
     }

@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use mimus_frontend::debug::Tables;
 
+use super::chardevs;
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{Chardev, Disk, ImageFormat, MonitorSocket};
+use crate::config::{Disk, ImageFormat};
 use crate::control::{Controlled, RunState, Space};
 
 /// Bytes of memory written to a file, or summed, by one command.
@@ -552,29 +553,8 @@ fn uuid(c: &mut Context<'_>) -> Outcome {
     Ok(())
 }
 
-/// Character devices: name and where they lead.
-pub(super) fn chardevs(machine: &dyn Controlled) -> Vec<(String, String)> {
-    let config = machine.config();
-    let serials = config.isa.serials.iter().map(|serial| &serial.chardev);
-    let serials = [&config.serial].into_iter().chain(serials).enumerate();
-    let serials = serials.filter(|(_, chardev)| **chardev != Chardev::None);
-    let mut all: Vec<_> = serials.map(|(index, chardev)| (format!("serial{index}"), chardev.to_string())).collect();
-    all.extend(config.isa.debugcons.iter().map(|console| ("debugcon".to_owned(), console.chardev.to_string())));
-    let mut add = |kind: &str, endpoints: &[MonitorSocket]| {
-        let named =
-            endpoints.iter().enumerate().map(|(i, endpoint)| (format!("compat_{kind}{i}"), endpoint.to_string()));
-        all.extend(named);
-    };
-    add("monitor", &config.monitors);
-    add("qmp", &config.qmp);
-    if let Some(gdb) = &config.gdb {
-        add("gdb", std::slice::from_ref(gdb));
-    }
-    all
-}
-
 fn chardev(c: &mut Context<'_>) -> Outcome {
-    for (name, place) in chardevs(c.machine) {
+    for (name, place) in chardevs::all(c.machine.config()) {
         let _ = writeln!(c.out, "{name}: filename={place}");
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Each place is a thread ([`server`]) that reads and writes; what it is asked to do the vCPU's thread does
 //! ([`crate::control`]).
 
+mod chardevs;
 mod commands;
 mod expression;
 mod gdb;

@@ -7,6 +7,7 @@ mod control;
 mod input;
 mod machine;
 mod media;
+mod migrate;
 mod probe;
 mod qom;
 mod schema;

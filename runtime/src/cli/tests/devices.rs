@@ -9,8 +9,9 @@ fn character_devices() {
     let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
     let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
     let port = |chardev| ConsolePort { id: String::new(), number: 0, name: String::new(), console: true, chardev };
-    let is = |chardev: Chardev| vec![VirtioDevice::Console(vec![port(chardev)], Plug::default())];
-    assert_eq!(consoles("pty,id=c"), is(Chardev::Pty));
+    let named = |id: &str, chardev: Chardev| Chardev::Named { id: id.into(), chardev: chardev.into() };
+    let is = |chardev: Chardev| vec![VirtioDevice::Console(vec![port(named("c", chardev))], Plug::default())];
+    assert_eq!(consoles("pty,id=c"), is(Chardev::Pty(PtyName::default())));
     assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
     assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
     assert_eq!(consoles("socket,id=c,path=/s,server=on"), is(Chardev::Socket(unix(true))));
@@ -20,7 +21,7 @@ fn character_devices() {
     assert_eq!(config_of("-serial tcp::9").serial, Chardev::Socket(tcp));
     assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
     let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
-    assert_eq!((config.serial, config.monitors.len()), (Chardev::Stdio { mux: true }, 0));
+    assert_eq!((config.serial, config.monitors.len()), (named("a", Chardev::Stdio { mux: true }), 0));
     let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
     assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
     assert!(printed("-chardev help").contains("\nsocket    "));

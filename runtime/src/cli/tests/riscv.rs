@@ -84,12 +84,13 @@ fn harts_and_what_they_lack() {
 
 #[test]
 fn calls_to_the_host() {
+    let named = Chardev::Named { id: "c".into(), chardev: Chardev::Null.into() };
     let of = |line: &str| config_of(&format!("-arch riscv64 {line}")).riscv.semihosting;
     assert_eq!((of(""), of("-semihosting")), (None, Some(Semihosting::default())));
     assert_eq!(of("-semihosting -semihosting-config enable=off"), None);
     assert_eq!(
         of("-chardev null,id=c -semihosting-config enable=on,target=native,chardev=c,userspace=on,arg=a,arg=b"),
-        Some(Semihosting { chardev: Some(Chardev::Null), user_mode: true, arguments: vec!["a".into(), "b".into()] })
+        Some(Semihosting { chardev: Some(named), user_mode: true, arguments: vec!["a".into(), "b".into()] })
     );
     assert!(refused("-arch riscv64 -semihosting-config target=gdb").starts_with("-semihosting-config: target"));
     assert!(refused("-semihosting").starts_with("-semihosting: "));

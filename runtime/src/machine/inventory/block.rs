@@ -81,6 +81,12 @@ fn node_name(drive: &Drive) -> String {
 }
 
 impl Inventory {
+    /// The path of what has the drive: in QEMU that is a device within the one that is on the PCI bus.
+    fn drive_path(&self, device: &Device) -> String {
+        let within = if matches!(device.place, Place::Pci(_)) { "/virtio-backend" } else { "" };
+        self.path(device) + within
+    }
+
     pub(super) fn block_text(&self, tray: &mut dyn FnMut(IdePlace) -> Option<Tray>) -> String {
         let mut out = String::new();
         for (device, drive) in self.drives() {
@@ -95,7 +101,7 @@ impl Inventory {
                     writeln!(out, "{} ({name}): {file} ({format}{read_only})", drive.name)
                 }
             };
-            let _ = writeln!(out, "    Attached to:      {}", self.path(device));
+            let _ = writeln!(out, "    Attached to:      {}", self.drive_path(device));
             if drive.removable {
                 let Tray { open, locked } = tray_of(device, tray);
                 let (locked, open) =
@@ -136,7 +142,7 @@ impl Inventory {
             let Tray { open, locked } = tray_of(device, tray);
             let mut all = json!({
                 "device": drive.name,
-                "qdev": self.path(device),
+                "qdev": self.drive_path(device),
                 "type": "unknown",
                 "removable": drive.removable,
                 "locked": locked,
@@ -181,7 +187,7 @@ impl Inventory {
             }
             json!({
                 "device": drive.name,
-                "qdev": self.path(device),
+                "qdev": self.drive_path(device),
                 "node-name": node_name(drive),
                 "stats": stats,
             })

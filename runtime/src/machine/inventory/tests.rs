@@ -40,7 +40,7 @@ fn monitors_are_told_of_every_device() {
     let expected = format!(
         "ide1-cd0: [not inserted]\n    Attached to:      /machine/unattached/device[16]\n    \
          Removable device: locked, tray open\n\n\
-         virtio0 (#virtio0): {file} (raw)\n    Attached to:      /machine/peripheral/disk\n    \
+         virtio0 (#virtio0): {file} (raw)\n    Attached to:      /machine/peripheral/disk/virtio-backend\n    \
          Cache mode:       writeback\n"
     );
     assert_eq!(text, expected);

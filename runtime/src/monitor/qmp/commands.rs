@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, Qmp, control, input, machine, media, probe, qom};
+use super::{Failure, Qmp, control, input, machine, media, migrate, probe, qom};
 use crate::control::Controlled;
 use crate::monitor::commands::CANNOT_GO_ON;
 
@@ -60,7 +60,9 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "inject-nmi" [] Machine control::inject_nmi;
     "input-send-event" ["device?:str head?:int events:[InputEvent]"] Machine input::send_event;
     "memsave" ["val:int size:int filename:str cpu-index?:int"] Machine |m, args| control::save(m, args, "memsave");
-    "migrate" ["uri:str blk?:bool inc?:bool detach?:bool resume?:bool"] Machine control::no_migration;
+    "migrate" ["uri:str blk?:bool inc?:bool detach?:bool resume?:bool"] Machine migrate::refused;
+    "migrate-set-capabilities" ["capabilities:[MigrationCapabilityStatus]"] Machine migrate::set_capabilities;
+    "migrate-set-parameters" ["..."] Machine migrate::set_parameters;
     "migrate_cancel" [] Machine |_, _| done();
     "pmemsave" ["val:int size:int filename:str"] Machine |m, args| control::save(m, args, "pmemsave");
     "qmp_capabilities" ["enable?:[QMPCapability]"] Session Qmp::negotiate;
@@ -92,7 +94,7 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "query-memory-size-summary" [] [-> "MemoryInfo"] Machine machine::memory_size;
     "query-mice" [] [-> "[MouseInfo]"] Machine input::mice;
     "query-migrate" [] [-> "MigrationInfo"] Machine |_, _| done();
-    "query-migrate-capabilities" [] [-> "[any]"] Machine |_, _| nothing();
+    "query-migrate-capabilities" [] [-> "[MigrationCapabilityStatus]"] Machine migrate::capabilities;
     "query-migrate-parameters" [] [-> "MigrationInfo"] Machine |_, _| done();
     "query-name" [] [-> "NameInfo"] Machine machine::name;
     "query-named-block-nodes" ["flat?:bool"] [-> "[BlockDeviceInfo]"] Machine |m, _| Ok(listed(m, "qmp-block-nodes"));

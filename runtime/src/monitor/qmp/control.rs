@@ -49,10 +49,6 @@ pub(super) fn wake_up(machine: &mut dyn Controlled, _: &Map<String, Value>) -> R
     done()
 }
 
-pub(super) fn no_migration(_: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
-    Err(generic("this machine cannot be migrated"))
-}
-
 pub(super) fn no_preconfig(_: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
     Err(generic("The command is permitted only before machine initialization"))
 }

@@ -6,7 +6,7 @@ use super::{Failure, generic};
 use crate::config::MachineKind;
 use crate::control::{Controlled, RunState};
 use crate::display::{VncPlace, VncTarget};
-use crate::monitor::commands;
+use crate::monitor::chardevs;
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 
@@ -105,7 +105,7 @@ pub(super) fn uuid(machine: &mut dyn Controlled, _: &Map<String, Value>) -> Resu
 }
 
 pub(super) fn chardevs(machine: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
-    let all = commands::chardevs(machine).into_iter();
+    let all = chardevs::all(machine.config()).into_iter();
     Ok(all.map(|(label, place)| json!({ "label": label, "filename": place, "frontend-open": true })).collect())
 }
 

@@ -7,7 +7,7 @@ use super::{Failure, generic, machine, probe, text};
 use crate::cli::catalogue::{self, Property, ValueKind};
 use crate::control::Controlled;
 use crate::machine::board_drivers;
-use crate::monitor::commands;
+use crate::monitor::chardevs;
 
 /// Types that others are of: name and parent.
 const BASES: &[(&str, &str)] = &[
@@ -204,7 +204,7 @@ fn tree(m: &mut dyn Controlled) -> Vec<Node> {
         all.push(Node::new("/machine", class, memory));
         all.push(Node::new(machine::CPU_PATH, machine::cpu_type(m, &config.cpu), cpu));
     }
-    for (label, place) in commands::chardevs(m) {
+    for (label, place) in chardevs::all(m.config()) {
         all.push(Node::new(format!("/chardevs/{label}"), "chardev", json!({ "filename": place })));
     }
     if let Value::Array(devices) = listed(m, "qmp-devices") {

@@ -74,6 +74,8 @@ pub(super) const TYPES: &[Row] = &[
         "id?:str size:int merge:bool dump:bool prealloc:bool share:bool reserve?:bool host-nodes:[int] policy:HostMemPolicy",
     ),
     ("MemoryInfo", Struct, "base-memory:int plugged-memory?:int"),
+    ("MigrationCapability", Enum, MIGRATION_CAPABILITY),
+    ("MigrationCapabilityStatus", Struct, "capability:MigrationCapability state:bool"),
     ("MigrationInfo", Struct, ""),
     ("MouseInfo", Struct, "name:str index:int current:bool absolute:bool"),
     ("NameInfo", Struct, "name?:str"),
@@ -137,6 +139,11 @@ const BLOCK_DEVICE_STATS: &str = "rd_bytes:int wr_bytes:int unmap_bytes:int rd_o
      failed_rd_operations:int failed_wr_operations:int failed_flush_operations:int failed_unmap_operations:int \
      invalid_rd_operations:int invalid_wr_operations:int invalid_flush_operations:int invalid_unmap_operations:int \
      account_invalid:bool account_failed:bool timed_stats:[BlockDeviceTimedStats]";
+
+/// What a migration may be told to do.
+pub(super) const MIGRATION_CAPABILITY: &str = "xbzrle rdma-pin-all auto-converge zero-blocks compress events postcopy-ram x-colo \
+     release-ram block return-path pause-before-switchover multifd dirty-bitmaps postcopy-blocktime late-block-activate \
+     x-ignore-shared validate-uuid background-snapshot zero-copy-send postcopy-preempt";
 
 /// The keys that the keyboard has.
 const Q_KEY_CODE: &str = "esc 1 2 3 4 5 6 7 8 9 0 minus equal backspace tab q w e r t y u i o p bracket_left bracket_right ret \

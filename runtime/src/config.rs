@@ -18,7 +18,7 @@ use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 pub use mimus_hw::virtio::Interface;
 
 pub use crate::display::{VncPlace, VncTarget};
-pub use disk::{Cache, Disk, ImageFormat, Layers, OnError, Rates, Zeroes};
+pub use disk::{Cache, Disk, ImageFormat, Layers, Limit, Limits, OnError, Zeroes};
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};

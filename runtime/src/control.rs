@@ -13,6 +13,7 @@ use mimus_frontend::debug::{Description, Tables};
 use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::block::Fault;
 use crate::config::{Config, Disk};
 use crate::display::Console;
 use crate::kick::Kicker;
@@ -72,8 +73,10 @@ pub enum StopReason {
 }
 
 /// Something that happened to the machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Notice {
+    /// A disk could not do what it should.
+    Disk(Fault),
     /// It stopped.
     Stop(StopReason),
     /// It goes on.
@@ -333,7 +336,7 @@ impl Control {
 
     /// Tells every listener.
     pub(crate) fn tell(&self, notice: Notice) {
-        self.lock().listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.push(notice));
+        self.lock().listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.push(notice.clone()));
     }
 
     /// The machine ends: whoever waits for it, now or later, gets [`Gone`].
@@ -397,7 +400,7 @@ mod tests {
         control.close();
         assert!(senders.into_iter().all(|sender| sender.join().unwrap() == Err(Gone)));
         assert_eq!(control.call(|machine| machine.state()), Err(Gone));
-        assert_eq!(listener.take().iter().map(|(notice, _)| *notice).collect::<Vec<_>>(), [Notice::Resume]);
+        assert!(matches!(&*listener.take(), [(Notice::Resume, _)]));
     }
 
     #[test]

@@ -656,6 +656,9 @@ impl<B: Board> Runner<B> {
             if self.requests.output_closed.load(Ordering::Acquire) {
                 return Ok(Some(ExitStatus::OutputClosed));
             }
+            while let Some(fault) = self.requests.disks.take_fault() {
+                self.control.tell(Notice::Disk(fault));
+            }
             if self.requests.disks.take() {
                 self.stop(RunState::IoError);
             }

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mimus_runtime::block::Image;
+use mimus_runtime::block::{Image, Store};
 use mimus_runtime::config::{Disk, ImageFormat};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 

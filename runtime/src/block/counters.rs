@@ -1,6 +1,7 @@
 //! What a disk's thread has done.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mimus_hw::virtio::BlockOp;
@@ -21,11 +22,59 @@ pub struct Requests {
     pub time: AtomicU64,
 }
 
-/// Counters of a disk, by [`KINDS`].
+/// Whether a disk has stopped its machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IoStatus {
+    /// It has not.
+    #[default]
+    Ok,
+    /// For an error of the host's.
+    Failed,
+    /// Because the host has no room.
+    NoSpace,
+}
+
+impl IoStatus {
+    /// QMP's word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            IoStatus::Ok => "ok",
+            IoStatus::Failed => "failed",
+            IoStatus::NoSpace => "nospace",
+        }
+    }
+}
+
+/// Counters of a disk, by [`KINDS`], and how it is.
 #[derive(Debug, Default)]
-pub struct Counters([Requests; 4]);
+pub struct Counters {
+    requests: [Requests; 4],
+    status: Mutex<IoStatus>,
+    /// What monitors call the drive, and its image.
+    names: OnceLock<(String, String)>,
+}
 
 impl Counters {
+    /// Whether the disk has stopped its machine.
+    pub fn status(&self) -> IoStatus {
+        // Nothing is behind the lock that a panic could have spoilt.
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_status(&self, status: IoStatus) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Says what monitors call the drive and its image; the first time counts.
+    pub fn name(&self, drive: &str, image: &str) {
+        let _ = self.names.set((drive.to_owned(), image.to_owned()));
+    }
+
+    /// What monitors call the drive, and its image; empty before they know of them.
+    pub fn names(&self) -> (&str, &str) {
+        self.names.get().map_or(("", ""), |(drive, image)| (drive, image))
+    }
+
     /// Counts a request that took `time`.
     pub(super) fn count(&self, op: BlockOp, ok: bool, time: Duration) {
         let (kind, bytes) = match op {
@@ -34,7 +83,7 @@ impl Counters {
             BlockOp::Flush => (2, 0),
             BlockOp::Discard { len, .. } => (3, len),
         };
-        let Some(requests) = self.0.get(kind) else { return };
+        let Some(requests) = self.requests.get(kind) else { return };
         // Read by nobody who depends on their order.
         let add = |counter: &AtomicU64, by| {
             counter.fetch_add(by, Ordering::Relaxed);
@@ -50,6 +99,6 @@ impl Counters {
 
     /// The counters with their kinds' names.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Requests)> {
-        KINDS.into_iter().zip(&self.0)
+        KINDS.into_iter().zip(&self.requests)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -34,12 +35,50 @@ pub(super) fn open_file(path: &Path, read_only: bool, locking: bool) -> io::Resu
         false => FlockOperation::NonBlockingLockExclusive,
     };
     // Errors but one are those of file systems that have no locks.
-    if locking && flock(&file, lock) == Err(Errno::WOULDBLOCK) {
+    if locking && (flock(&file, lock) == Err(Errno::WOULDBLOCK) || !lock_bytes(&file, read_only)) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
     let access = if read_only { "reading" } else { "reading and writing" };
     tracing::info!(target: "block", "opened '{}' for {access}", path.display());
     Ok(file)
+}
+
+/// What a user of an image does, or keeps others from doing, bit by bit, as QEMU's block layer has it ("Permissions" in
+/// include/block/block-common.h): reading, writing, resizing.
+const READS: u8 = 1 << 0;
+const WRITES: u8 = 1 << 1;
+const RESIZES: u8 = 1 << 3;
+/// The bytes of a file that QEMU locks: from here on one for each thing that somebody does, and one for each that nobody else may.
+const DONE: i64 = 100;
+const FORBIDDEN: i64 = 200;
+
+/// Locks a file against QEMU and its tools, as they do against each other; false if one of them uses it. Where such locks cannot
+/// be had, as without the right to write, nobody is kept away.
+fn lock_bytes(file: &File, read_only: bool) -> bool {
+    let does = if read_only { READS } else { READS | WRITES | RESIZES };
+    let forbids = WRITES | RESIZES;
+    let bytes = |bits: u8, from: i64| (0..8).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| from + bit);
+    let own = bytes(does, DONE).chain(bytes(forbids, FORBIDDEN));
+    let others = bytes(does, FORBIDDEN).chain(bytes(forbids, DONE));
+    for at in own {
+        byte_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, at);
+    }
+    others.into_iter().all(|at| byte_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, at) != Some(libc::F_RDLCK))
+}
+
+/// Asks for a lock of one byte; the kind of lock that the host answers with, unless it has none.
+fn byte_lock(file: &File, command: libc::c_int, kind: libc::c_int, at: i64) -> Option<libc::c_int> {
+    let mut lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: at,
+        l_len: 1,
+        // Must be 0 for locks of a file's opening.
+        l_pid: 0,
+    };
+    // SAFETY: both commands take a pointer to such a struct, which they read and write while the call lasts.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, &mut lock) };
+    (result == 0).then_some(lock.l_type.into())
 }
 
 /// Has a file go past the host's cache.
@@ -83,6 +122,10 @@ pub(super) fn named_inside(image: &Path, name: &str, what: &str, allowed_by: Opt
         return Err(refused("is not a file's name"));
     }
     let whole = std::fs::canonicalize(image)?;
+    // Beside a device are all others.
+    if !std::fs::metadata(&whole)?.is_file() {
+        return Err(refused("is a name beside a device"));
+    }
     let folder = whole.parent().unwrap_or(Path::new("/"));
     let target = std::fs::canonicalize(folder.join(relative))
         .map_err(|error| io::Error::new(error.kind(), format!("its {what} '{}': {error}", name.escape_debug())))?;

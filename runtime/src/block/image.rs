@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
-use imago::FormatAccess;
+use imago::{FormatAccess, ShallowMapping};
 use mimus_hw::virtio::{BlockInfo, SECTOR_SIZE};
 use rustc_hash::FxHashSet;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -13,9 +13,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use super::file::{length, open_file, read_padded};
 use super::guarded::Guarded;
 use super::layout::Layout;
-use super::overlay::Overlay;
+use super::overlay::{self, Overlay};
 use super::vmdk::Vmdk;
-use super::{PIECE, chain, for_pieces, qcow2};
+use super::{PIECE, Store, chain, for_pieces, qcow2};
 use crate::cli::CliError;
 use crate::config::{Disk, ImageFormat, Zeroes};
 
@@ -75,6 +75,35 @@ impl Formatted {
         self.access.read(inside, offset)
     }
 
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.for_tables(offset, bytes.len() as u64, |access, at, count| {
+            let from = (at - offset) as usize;
+            access.write(bytes.get(from..from + count as usize).unwrap_or_default(), at)
+        })
+    }
+
+    /// Writes what of `bytes`, which were read from `offset` on, is from a backing image.
+    fn copy_up(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let (mut at, end) = (offset, (offset + bytes.len() as u64).min(self.access.size()));
+        while at < end {
+            let (mapping, count) = self.access.get_shallow_mapping(at, end - at)?;
+            let below = matches!(mapping, ShallowMapping::Indirect { .. });
+            let count = count.min(end - at);
+            if count == 0 {
+                break;
+            }
+            let from = (at - offset) as usize;
+            let part = bytes.get(from..from + count as usize).filter(|_| below).unwrap_or_default();
+            if part.iter().any(|byte| *byte != 0) {
+                self.write(part, at)?;
+            } else if below {
+                self.for_tables(at, count, |access, at, count| access.write_zeroes(at, count))?;
+            }
+            at += count;
+        }
+        Ok(())
+    }
+
     /// Calls `f` for each part of a range with an L2 table of its own. A table that has to be made is made when nothing waits
     /// to be written: it may take the place of a cluster that the file's tables still refer to.
     fn for_tables(
@@ -105,8 +134,6 @@ impl Formatted {
 #[derive(Debug)]
 pub(super) struct RawFile {
     file: File,
-    /// Nobody has said that it is raw: the guest must not make it look like something else.
-    guessed: bool,
     /// Where the disk's first byte is.
     start: u64,
 }
@@ -130,9 +157,13 @@ pub struct Image {
     format: ImageFormat,
     bytes: u64,
     read_only: bool,
+    /// Nobody has said that it is raw: the guest must not make it look like something else.
+    guessed: bool,
     /// What the guest discards is given back to the host.
     discard: bool,
     zeroes: Zeroes,
+    /// What is read from a backing image is written above it.
+    copy_on_read: bool,
 }
 
 /// Whether a file can be read and not written to.
@@ -169,22 +200,25 @@ impl Image {
         }
         let (format, bytes) = (base.format, base.bytes);
         let overlay = Overlay::new(base).map_err(|error| {
-            let place = std::env::temp_dir();
+            let place = overlay::folder();
             CliError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
         })?;
         let contents = Contents::Overlay(Box::new(overlay));
-        Ok(Image { contents, format, bytes, read_only: disk.read_only, discard: disk.discard, zeroes: disk.zeroes })
+        Ok(Image::new(contents, (format, bytes), disk.read_only, disk))
+    }
+
+    fn new(contents: Contents, (format, bytes): (ImageFormat, u64), read_only: bool, disk: &Disk) -> Image {
+        let (discard, zeroes, copy_on_read) = (disk.discard, disk.zeroes, disk.copy_on_read && !read_only);
+        Image { contents, format, bytes, read_only, guessed: false, discard, zeroes, copy_on_read }
     }
 
     /// The image without what is written above it.
     fn base(option: &str, disk: &Disk) -> Result<Image, CliError> {
-        let (discard, zeroes) = (disk.discard, disk.zeroes);
+        let mut read_only = disk.read_only || disk.snapshot;
         if let Some(bytes) = disk.null {
             let bytes = bytes / SECTOR_SIZE * SECTOR_SIZE;
-            let read_only = disk.read_only || disk.snapshot;
-            return Ok(Image { contents: Contents::Null, format: ImageFormat::Raw, bytes, read_only, discard, zeroes });
+            return Ok(Image::new(Contents::Null, (ImageFormat::Raw, bytes), read_only, disk));
         }
-        let mut read_only = disk.read_only || disk.snapshot;
         let failed = |error: io::Error| refused(option, disk, &error);
         let file = match open_file(&disk.file, read_only, disk.locking) {
             Err(error) if disk.auto_read_only && !read_only && is_unwritable(&error) => {
@@ -199,8 +233,7 @@ impl Image {
         let (contents, bytes, writable) = match format {
             ImageFormat::Raw if !disk.cache.direct || disk.range.is_some() => {
                 let (start, bytes) = part(option, disk, bytes)?;
-                let guessed = disk.format.is_none();
-                (Contents::Raw(RawFile { file, guessed, start }), bytes, !read_only)
+                (Contents::Raw(RawFile { file, start }), bytes, !read_only)
             }
             ImageFormat::Vmdk => {
                 let image = Vmdk::open(file, &disk.file, disk.locking).map_err(failed)?;
@@ -222,7 +255,8 @@ impl Image {
         // format has of a sector that is not whole can only be read.
         let whole = format == ImageFormat::Raw && disk.range.is_none() || !writable;
         let bytes = if whole { bytes.next_multiple_of(SECTOR_SIZE) } else { bytes / SECTOR_SIZE * SECTOR_SIZE };
-        Ok(Image { contents, format, bytes, read_only, discard, zeroes })
+        let guessed = format == ImageFormat::Raw && disk.format.is_none();
+        Ok(Image { guessed, ..Image::new(contents, (format, bytes), read_only, disk) })
     }
 
     /// What the guest sees.
@@ -248,11 +282,37 @@ impl Image {
     /// Fails for a range that is not within the image.
     fn check(&self, offset: u64, len: u64) -> io::Result<()> {
         let within = offset.checked_add(len).is_some_and(|end| end <= self.bytes);
-        if within { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+        if within { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
-    /// The file that has bytes `offset..offset + len` of the disk at the same place, if there is one.
-    pub(super) fn file(&self, offset: u64, len: u64) -> Option<&File> {
+    /// Writes bytes as they are.
+    fn put(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.check(offset, bytes.len() as u64)?;
+        if self.guessed && offset < SECTOR_SIZE {
+            self.check_head(bytes, offset)?;
+        }
+        match &mut self.contents {
+            Contents::Null => Ok(()),
+            Contents::Raw(raw) => raw.file.write_all_at(bytes, raw.start + offset),
+            Contents::Formatted(formatted) => formatted.write(bytes, offset),
+            Contents::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Contents::Overlay(overlay) => overlay.write(bytes, offset),
+        }
+    }
+
+    /// Fails if the first sector would look like another format with these bytes in it: the next start would believe it.
+    fn check_head(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut head = [0; SECTOR_SIZE as usize];
+        self.read(&mut head, 0)?;
+        head.iter_mut().skip(offset as usize).zip(bytes).for_each(|(to, from)| *to = *from);
+        let Some((_, _, name, _)) = other_format(&head) else { return Ok(()) };
+        tracing::warn!("the guest may not make a raw image look like {name}: format=raw would allow it");
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+impl Store for Image {
+    fn file(&self, offset: u64, len: u64) -> Option<&File> {
         match &self.contents {
             Contents::Raw(raw) if raw.start == 0 => self.check(offset, len).is_ok().then_some(&raw.file),
             Contents::Null | Contents::Raw(_) | Contents::Formatted(_) | Contents::Vmdk(_) | Contents::Overlay(_) => {
@@ -261,12 +321,7 @@ impl Image {
         }
     }
 
-    /// Reads all of `out` from byte `offset` on.
-    ///
-    /// # Errors
-    ///
-    /// A range that is not within the image; whatever the host says, and what of a format is wrong.
-    pub fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+    fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
         self.check(offset, out.len() as u64)?;
         match &mut self.contents {
             Contents::Null => {
@@ -274,18 +329,16 @@ impl Image {
                 Ok(())
             }
             Contents::Raw(raw) => read_padded(&raw.file, out, raw.start + offset),
-            Contents::Formatted(formatted) => formatted.read(out, offset),
+            Contents::Formatted(formatted) => {
+                formatted.read(out, offset)?;
+                if self.copy_on_read { formatted.copy_up(out, offset) } else { Ok(()) }
+            }
             Contents::Vmdk(image) => image.read(out, offset),
             Contents::Overlay(overlay) => overlay.read(out, offset),
         }
     }
 
-    /// Writes `bytes` from byte `offset` on.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Image::read`].
-    pub fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         if self.zeroes != Zeroes::AsTheyAre && bytes.iter().all(|byte| *byte == 0) {
             let unmap = self.zeroes == Zeroes::Unmapped;
             return self.write_zeroes(offset, bytes.len() as u64, unmap, &AtomicBool::new(false));
@@ -293,27 +346,7 @@ impl Image {
         self.put(bytes, offset)
     }
 
-    /// Writes bytes as they are.
-    fn put(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.check(offset, bytes.len() as u64)?;
-        match &mut self.contents {
-            Contents::Null => Ok(()),
-            Contents::Raw(raw) => raw.write(bytes, offset),
-            Contents::Formatted(formatted) => formatted.for_tables(offset, bytes.len() as u64, |access, at, count| {
-                let from = (at - offset) as usize;
-                access.write(bytes.get(from..from + count as usize).unwrap_or_default(), at)
-            }),
-            Contents::Vmdk(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-            Contents::Overlay(overlay) => overlay.write(bytes, offset),
-        }
-    }
-
-    /// Makes what was written last.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the host says.
-    pub fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         match &mut self.contents {
             Contents::Raw(raw) => raw.file.sync_data(),
             Contents::Formatted(formatted) => {
@@ -325,12 +358,7 @@ impl Image {
         }
     }
 
-    /// Frees space, where that is wanted; that the host cannot is no failure, since what is read afterwards is anybody's guess.
-    ///
-    /// # Errors
-    ///
-    /// Whatever else the host says.
-    pub fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
         self.check(offset, len)?;
         if !self.discard {
             return Ok(());
@@ -347,12 +375,7 @@ impl Image {
         }
     }
 
-    /// Writes zeroes; with `unmap` the host may free the space. `stop` makes it fail.
-    ///
-    /// # Errors
-    ///
-    /// As of [`Image::read`].
-    pub fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()> {
         self.check(offset, len)?;
         let done = match &mut self.contents {
             Contents::Raw(raw) => raw.zero(offset, len, unmap),
@@ -372,19 +395,6 @@ impl Image {
 }
 
 impl RawFile {
-    fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        if self.guessed && offset < SECTOR_SIZE {
-            let mut head = [0; SECTOR_SIZE as usize];
-            read_padded(&self.file, &mut head, self.start)?;
-            head.iter_mut().skip(offset as usize).zip(bytes).for_each(|(to, from)| *to = *from);
-            if let Some((_, _, name, _)) = other_format(&head) {
-                tracing::warn!("the guest may not make a raw image look like {name}: format=raw would allow it");
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-        }
-        self.file.write_all_at(bytes, self.start + offset)
-    }
-
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.file, how, self.start + offset, len)?)

@@ -24,6 +24,8 @@ const POINTERS: std::ops::Range<u64> = 36..60;
 const GROWTH: u64 = 64 << 20;
 /// Most bytes of the table of internal snapshots.
 const MAX_SNAPSHOT_TABLE: usize = 64 << 20;
+/// Most bytes of the L1 tables of all snapshots: each of their clusters is looked at.
+const MAX_SNAPSHOT_L1: u64 = 256 << 20;
 
 /// Offset and bytes of something in the file.
 pub(super) type Place = (u64, u64);
@@ -344,7 +346,7 @@ fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Place>> {
         return Ok(Vec::new());
     }
     let damaged = || wrong("it is damaged: its table of snapshots cannot be where it is said to be");
-    let (mut places, mut at) = (Vec::new(), start);
+    let (mut places, mut at, mut in_all) = (Vec::new(), start, 0u64);
     for _ in 0..count {
         let mut head = [0; 40];
         read_padded(file, &mut head, at)?;
@@ -360,6 +362,10 @@ fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Place>> {
             .ok_or_else(damaged)?;
         if l1 % header.layout.cluster() != 0 || l1.checked_add(entries * 8).is_none_or(|end| end > len) {
             return Err(damaged());
+        }
+        in_all += entries * 8;
+        if in_all > MAX_SNAPSHOT_L1 {
+            return Err(wrong("its snapshots have too large tables"));
         }
         if entries != 0 {
             places.push((l1, entries * 8));

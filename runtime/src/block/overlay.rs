@@ -2,8 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
+use rustc_hash::FxHashMap;
+
+use super::Store;
 use super::file::read_padded;
 use super::image::Image;
 
@@ -15,8 +19,9 @@ const BLOCK: u64 = 4096;
 pub(super) struct Overlay {
     base: Image,
     file: File,
-    /// The blocks that are in the file, bit by number.
-    written: Vec<u64>,
+    /// The blocks that are in the file: 64 of them, bit by number, by the number of the first divided by 64. It grows with the
+    /// file, since an image may say that it has any size.
+    written: FxHashMap<u64, u64>,
 }
 
 /// A range cut into parts that begin in one block and end in the same or a later one.
@@ -29,13 +34,11 @@ struct Part {
 impl Overlay {
     pub(super) fn new(base: Image) -> io::Result<Overlay> {
         let file = unnamed_file()?;
-        let blocks = base.bytes().div_ceil(BLOCK);
-        file.set_len(base.bytes())?;
-        Ok(Overlay { base, file, written: vec![0; blocks.div_ceil(64) as usize] })
+        Ok(Overlay { base, file, written: FxHashMap::default() })
     }
 
     fn is_written(&self, block: u64) -> bool {
-        self.written.get((block / 64) as usize).is_some_and(|word| word >> (block % 64) & 1 != 0)
+        self.written.get(&(block / 64)).is_some_and(|word| word >> (block % 64) & 1 != 0)
     }
 
     /// The first part of `at..end` whose blocks are all in the file, or all not.
@@ -85,23 +88,28 @@ impl Overlay {
     }
 
     fn mark(&mut self, block: u64) {
-        if let Some(word) = self.written.get_mut((block / 64) as usize) {
-            *word |= 1 << (block % 64);
-        }
+        *self.written.entry(block / 64).or_default() |= 1 << (block % 64);
     }
 }
 
-/// A file without a name in the directory for temporary ones.
+/// Where temporary files are that may be large: as QEMU has it, not where they are in memory, unless the user says so.
+pub(super) fn folder() -> PathBuf {
+    let place = std::env::temp_dir();
+    let large = Path::new("/var/tmp");
+    if place == Path::new("/tmp") && large.is_dir() { large.to_owned() } else { place }
+}
+
+/// A file without a name there.
 fn unnamed_file() -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
-    let place = std::env::temp_dir();
+    let place = folder();
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(&place, flags, Mode::RUSR | Mode::WUSR) {
         return Ok(file.into());
     }
     // File systems without such files: one that is removed at once.
     let path = place.join(format!("mimus-snapshot-{}-{:p}", std::process::id(), &place));
-    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     std::fs::remove_file(&path)?;
     Ok(file)
 }

@@ -81,6 +81,8 @@ struct Extent {
 #[derive(Debug)]
 pub(super) struct Vmdk {
     extents: Vec<Extent>,
+    /// The extent that was read last: no other keeps what it has unpacked.
+    last: usize,
 }
 
 /// A line of a descriptor about an extent: `RW 4192256 SPARSE "disk-s001.vmdk"`.
@@ -243,7 +245,10 @@ impl Vmdk {
             // What the descriptor in it says of extents is about itself.
             lines(&extent.descriptor()?)?;
             let end = extent.capacity * SECTOR;
-            return Ok(Vmdk { extents: vec![Extent { start: 0, end, source: Source::Sparse(Box::new(extent)) }] });
+            return Ok(Vmdk {
+                extents: vec![Extent { start: 0, end, source: Source::Sparse(Box::new(extent)) }],
+                last: 0,
+            });
         }
         if head == COWD {
             return Err(wrong(
@@ -256,7 +261,7 @@ impl Vmdk {
         }
         let mut text = vec![0; len as usize];
         read_padded(&file, &mut text, 0)?;
-        let mut image = Vmdk { extents: Vec::new() };
+        let mut image = Vmdk { extents: Vec::new(), last: 0 };
         for line in lines(&text)? {
             image.add(&Line::parse(&line)?, path, locking)?;
         }
@@ -308,6 +313,12 @@ impl Vmdk {
     pub(super) fn read(&mut self, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !out.is_empty() {
             let index = self.extents.partition_point(|extent| extent.end <= offset);
+            let before = std::mem::replace(&mut self.last, index);
+            if before != index
+                && let Some(Extent { source: Source::Sparse(sparse), .. }) = self.extents.get_mut(before)
+            {
+                (sparse.table, sparse.last) = (None, None);
+            }
             let extent = self.extents.get_mut(index).ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
             let count = usize::try_from(extent.end - offset).map_or(out.len(), |left| left.min(out.len()));
             let (part, rest) = out.split_at_mut(count);

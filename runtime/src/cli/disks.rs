@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use super::Stop;
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Kind, Values};
-use super::{block, families};
-use crate::config::{Cache, Disk, IdeDrive, Interface as VirtioInterface, OnError, Plug, Rates};
+use super::{block, families, throttling};
+use crate::config::{Cache, Disk, IdeDrive, Interface as VirtioInterface, Limits, OnError, Plug};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -18,11 +18,6 @@ const fn later(name: &'static str) -> Key {
 
 /// On or off.
 const SWITCH: Kind = Kind::Word(&["on", "off"]);
-
-/// A limit.
-const fn limit(name: &'static str, help: &'static str) -> Key {
-    key(name, Kind::Number(0, MOST), help)
-}
 
 /// The keys of `-drive` that are not about its image: see [`block`] for those.
 const DRIVE: &[Key] = &[
@@ -55,36 +50,17 @@ const DRIVE: &[Key] = &[
     key(
         "werror",
         Kind::Word(&["report", "ignore", "stop", "enospc"]),
-        "the same of a write; enospc: it stops where there is no room; default report",
+        "the same of a write; enospc, the default: it stops where there is no room, and the guest is told of the rest",
     ),
-    limit("throttling.bps-total", "most bytes a second; 0, the default: no limit"),
-    limit("throttling.bps-read", "of reads"),
-    limit("throttling.bps-write", "of writes"),
-    limit("throttling.iops-total", "most requests a second; 0, the default: no limit"),
-    limit("throttling.iops-read", "of reads"),
-    limit("throttling.iops-write", "of writes"),
-    limit("bps", ""),
-    limit("bps_rd", ""),
-    limit("bps_wr", ""),
-    limit("iops", ""),
-    limit("iops_rd", ""),
-    limit("iops_wr", ""),
     later("cyls"),
     later("heads"),
     later("secs"),
 ];
 
-/// Limits by their names, and by the names that they had before.
-fn rates(values: &Values, what: &str) -> Rates {
-    let of = |direction: &str, before: &str| {
-        let number = values.number(&format!("throttling.{what}-{direction}"));
-        number.or_else(|| values.number(&format!("{what}{before}"))).unwrap_or(0)
-    };
-    Rates { total: of("total", ""), read: of("read", "_rd"), write: of("write", "_wr") }
+/// All keys of `-drive` that are not about its image.
+fn drive_keys() -> Vec<Key> {
+    [DRIVE, throttling::DRIVE, &[throttling::GROUP]].concat()
 }
-
-/// The largest limit that is one.
-const MOST: u64 = 1 << 50;
 
 /// How the host treats what is written, by name.
 const CACHES: &[(&str, Cache)] = &[
@@ -169,14 +145,15 @@ fn virtio_interface(option: &str, values: &Values) -> Result<VirtioInterface, Cl
 }
 
 impl Disks {
-    pub(super) fn new(default: Interface, snapshot: bool) -> Disks {
+    /// Disks of a machine with these groups of limits.
+    pub(super) fn new(default: Interface, snapshot: bool, groups: Vec<Limits>) -> Disks {
         Disks {
             default,
             snapshot,
             waiting: Vec::new(),
             ids: Vec::new(),
             ide: Default::default(),
-            nodes: block::Nodes::default(),
+            nodes: block::Nodes::new(groups),
         }
     }
 
@@ -185,17 +162,19 @@ impl Disks {
         const OPTION: &str = "-drive";
         let wrong = |message: String| Stop::from(CliError::new(OPTION, message));
         if families::is_help(text) {
-            let keys: Vec<Key> = DRIVE.iter().chain(block::keys()).copied().collect();
+            let keys = [&drive_keys(), block::keys()].concat();
             return Err(Stop::Print(families::list_keys(OPTION, &keys)));
         }
-        let items = keyval::split(OPTION, text.strip_prefix("json:").unwrap_or(text))?;
+        let mut items = keyval::split(OPTION, text.strip_prefix("json:").unwrap_or(text))?;
+        throttling::rename(&mut items);
+        let keys = drive_keys();
         let of_image = |item: &&Item| {
             let name = item.key.as_deref().unwrap_or(&item.value);
-            !DRIVE.iter().any(|key| key.name == name) && block::is_key(name)
+            !keys.iter().any(|key| key.name == name) && block::is_key(name)
         };
         let own: Vec<Item> = items.iter().filter(|item| !of_image(item)).cloned().collect();
         interface(&own)?;
-        let values = keyval::typed(OPTION, &own, DRIVE)?;
+        let values = keyval::typed(OPTION, &own, &keys)?;
         let drive = self.parse(&values, items.iter().filter(of_image).cloned().collect())?;
         if let Some(id) = values.text("id") {
             if self.ids.iter().any(|known| known == id) {
@@ -240,20 +219,20 @@ impl Disks {
             };
         }
         let image = self.nodes.image(&image(file, values.word("format"), items)?)?;
+        let limits = self.nodes.limits(throttling::of_drive("-drive", values)?, &image)?;
         let mut cache = value_of(CACHES, values.word("cache")).unwrap_or_default();
         cache.direct |= image.cache.direct;
         cache.no_flush |= image.cache.no_flush;
         if let Some(writeback) = values.word("cache.writeback") {
             cache.writethrough = writeback == "off";
         }
-        let on_error = |key: &str| values.word(key).and_then(OnError::named).unwrap_or(OnError::Report);
+        let on_error = |key: &str, default| values.word(key).and_then(OnError::named).unwrap_or(default);
         let disk = Disk {
             read_only: cd_rom || image.read_only || on("readonly"),
             snapshot: self.snapshot && values.word("snapshot") != Some("off") || on("snapshot"),
             cache,
-            bytes_per_second: rates(values, "bps"),
-            requests_per_second: rates(values, "iops"),
-            on_error: (on_error("rerror"), on_error("werror")),
+            limits,
+            on_error: (on_error("rerror", image.on_error.0), on_error("werror", image.on_error.1)),
             serial: serial.clone(),
             id: id.clone(),
             ..image
@@ -404,7 +383,7 @@ fn image(file: Option<&str>, format: Option<&str>, mut items: Vec<Item>) -> Resu
     let item = |key: &str, value: &str| Item { key: Some(key.to_owned()), value: value.to_owned() };
     match file {
         Some(file) if file.starts_with("json:") => items.extend(keyval::split("-drive: file", &file["json:".len()..])?),
-        Some(file) => items.push(item("file.filename", file.strip_prefix("file:").unwrap_or(file))),
+        Some(file) => items.extend(block::named(file)),
         None => {}
     }
     // What looks like one of these is a format by another name.

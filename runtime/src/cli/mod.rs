@@ -36,6 +36,7 @@ mod suggest;
 mod surface;
 #[cfg(test)]
 mod tests;
+mod throttling;
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -286,7 +287,7 @@ fn devices(
     config: &mut Config,
 ) -> Result<(), Stop> {
     let globals = globals::Globals::parse(given, refused)?;
-    let mut disks = drives(given, arch, refused, config)?;
+    let mut disks = drives(given, arch, objects, refused, config)?;
     let mut networks = networks(given, refused)?;
     (config.nics, config.vga) = (Vec::new(), VgaKind::None);
     refused.note(adapters(arch, &mut networks, config))?;
@@ -319,12 +320,18 @@ fn devices(
 }
 
 /// What is said of disks.
-fn drives(given: &Given, arch: Arch, refused: &mut Refused, config: &mut Config) -> Result<disks::Disks, Stop> {
+fn drives(
+    given: &Given,
+    arch: Arch,
+    objects: &objects::Objects,
+    refused: &mut Refused,
+    config: &mut Config,
+) -> Result<disks::Disks, Stop> {
     let default = match arch {
         Arch::X86 => disks::Interface::Ide,
         Arch::Riscv => disks::Interface::Virtio,
     };
-    let mut disks = disks::Disks::new(default, given.flag("snapshot"));
+    let mut disks = disks::Disks::new(default, given.flag("snapshot"), objects.throttle_groups());
     // Those with a place come first, and leave the others the rest.
     for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
         for file in given.all(name) {

@@ -3,8 +3,8 @@
 use super::error::CliError;
 use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{Key, Kind, Values};
-use super::{Given, Refused, Stop, subjects};
-use crate::config::Config;
+use super::{Given, Refused, Stop, subjects, throttling};
+use crate::config::{Config, Limits};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -57,6 +57,18 @@ const IO_THREAD: &[Key] = &[
     accepted("thread-pool-max"),
 ];
 
+/// The keys of a group of disks that share their limits.
+const THROTTLE_GROUP: &[Key] = &{
+    let [now, before] = throttling::OBJECT;
+    let mut keys = [ID; 1 + 2 * 19];
+    let mut index = 0;
+    while index < 19 {
+        (keys[1 + index], keys[20 + index]) = (now[index], before[index]);
+        index += 1;
+    }
+    keys
+};
+
 /// `-object`.
 pub(super) const OBJECT: Family = Family {
     option: "-object",
@@ -90,6 +102,7 @@ pub(super) const OBJECT: Family = Family {
         yes("memory-backend-file", "the guest's RAM; not in a file, though", MEMORY),
         yes("memory-backend-memfd", "the guest's RAM", MEMORY),
         yes("secret", "a password; nothing asks for one", SECRET),
+        yes("throttle-group", "limits that disks share", THROTTLE_GROUP),
         yes("iothread", "a thread; each disk has one", IO_THREAD),
     ],
 };
@@ -104,6 +117,8 @@ struct Object {
     id: String,
     /// Of memory, in bytes.
     size: Option<u64>,
+    /// Of a group of disks.
+    limits: Limits,
 }
 
 impl Objects {
@@ -127,8 +142,17 @@ impl Objects {
         if kind.starts_with("memory-") {
             memory(&option, &values, config)?;
         }
-        self.0.push(Object { kind, id, size: values.number("size") });
+        let limits = match kind {
+            "throttle-group" => throttling::of_object(&option, &values, &id)?,
+            _ => Limits::default(),
+        };
+        self.0.push(Object { kind, id, size: values.number("size"), limits });
         Ok(())
+    }
+
+    /// The limits of every group of disks, which have its id.
+    pub(super) fn throttle_groups(&self) -> Vec<Limits> {
+        self.0.iter().filter(|object| object.kind == "throttle-group").map(|object| object.limits.clone()).collect()
     }
 
     /// Checks that `id`, which `key` of `option` names, is an object whose kind begins so. The size of memory.

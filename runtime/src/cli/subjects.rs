@@ -34,6 +34,14 @@ pub(super) const VIRTIO_SCSI: Subject = subject("virtio-scsi", "use if=virtio or
 pub(super) const SCSI: Subject = subject("SCSI", "use if=virtio or ide-hd");
 pub(super) const AHCI: Subject = subject("AHCI", "use if=virtio or ide-hd");
 pub(super) const NVME: Subject = subject("NVMe", "use if=virtio or ide-hd");
+pub(super) const BLOCK_TEST: Subject = subject("a driver for tests of QEMU itself", "leave the node out");
+pub(super) const VVFAT: Subject = subject("vvfat", "make an image of the folder (`mformat`, `mcopy`)");
+pub(super) const REMOTE: Subject =
+    subject("a disk that is reached by a network", "attach it to the host, and name its device");
+pub(super) const PREALLOCATE: Subject = subject("preallocate", "leave the node out");
+pub(super) const QUORUM: Subject = subject("several disks behind one", "use a RAID of the host's, or of the guest's");
+pub(super) const LUKS: Subject = subject("LUKS", "let the guest or the host encrypt the disk");
+pub(super) const IMAGE_FORMATS: Subject = subject("this format", "`qemu-img convert -O qcow2` makes another");
 pub(super) const SD: Subject = subject("SD cards", "use if=virtio");
 pub(super) const FLOPPY: Subject = subject("floppy", "use -hda or -cdrom");
 pub(super) const VIRTIO_INPUT: Subject =

@@ -9,8 +9,8 @@ mod settings;
 use super::*;
 use crate::config::{
     Accel, Bios, Boot, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat,
-    Interface, JitConfig, Layers, Link, MonitorSocket, NetBackend, OnError, Protocol, Rates, UserNet, VgaKind, Video,
-    VncPlace, VncTarget, Zeroes,
+    Interface, JitConfig, Layers, Limit, Limits, Link, MonitorSocket, NetBackend, OnError, Protocol, UserNet, VgaKind,
+    Video, VncPlace, VncTarget, Zeroes,
 };
 use crate::config::{Chardev, ConsolePort, Groups, PtyName, RunAs, Sandbox};
 use std::os::unix::ffi::OsStrExt;
@@ -672,8 +672,9 @@ fn bad_lines_of_riscv() {
             "-drive a.img",
             "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
              cache, cache.writeback, rerror, werror, throttling.bps-total, throttling.bps-read, throttling.bps-write, \
-             throttling.iops-total, throttling.iops-read, throttling.iops-write, bps, bps_rd, bps_wr, iops, iops_rd, \
-             iops_wr)",
+             throttling.iops-total, throttling.iops-read, throttling.iops-write, throttling.bps-total-max, throttling.bps-read-max, throttling.bps-write-max, throttling.iops-total-max, throttling.iops-read-max, throttling.iops-write-max, throttling.bps-total-max-length, throttling.bps-read-max-length, throttling.bps-write-max-length, \
+             throttling.iops-total-max-length, throttling.iops-read-max-length, throttling.iops-write-max-length, \
+             throttling.iops-size, throttling.group)",
         ),
         ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
         ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),

@@ -31,10 +31,10 @@ pub struct Disk {
     pub locking: bool,
     /// What becomes of zeroes that the guest writes.
     pub zeroes: Zeroes,
-    /// The most bytes in a second.
-    pub bytes_per_second: Rates,
-    /// The most requests in a second.
-    pub requests_per_second: Rates,
+    /// What is read is written into the image above its backing image.
+    pub copy_on_read: bool,
+    /// How much may be done.
+    pub limits: Limits,
     /// What becomes of a read that fails, and of a write.
     pub on_error: (OnError, OnError),
     /// The option that the disk is of, as typed.
@@ -43,6 +43,8 @@ pub struct Disk {
     pub serial: String,
     /// What monitors call the drive; empty for a name that follows from its place.
     pub id: String,
+    /// What monitors call its image; empty for a name that follows from the drive's.
+    pub node: String,
     /// The device that it is in.
     pub plug: Plug,
 }
@@ -63,26 +65,46 @@ impl Disk {
             auto_read_only: false,
             locking: true,
             zeroes: Zeroes::AsTheyAre,
-            bytes_per_second: Rates::default(),
-            requests_per_second: Rates::default(),
-            on_error: (OnError::Report, OnError::Report),
+            copy_on_read: false,
+            limits: Limits::default(),
+            on_error: (OnError::Report, OnError::StopWithoutSpace),
             option: "-drive".to_owned(),
             serial: String::new(),
             id: String::new(),
+            node: String::new(),
             plug: Plug::default(),
         }
     }
 }
 
-/// Limits of what is done in a second; 0 is no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rates {
-    /// Of reads and writes together.
-    pub total: u64,
-    /// Of reads.
-    pub read: u64,
-    /// Of writes.
-    pub write: u64,
+/// How much a disk, or all of a group of disks together, may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of bytes: of reads and writes together, of reads, of writes.
+    pub bytes: [Limit; 3],
+    /// Of requests, the same.
+    pub requests: [Limit; 3],
+    /// A request of more bytes than this counts as several; 0: as one.
+    pub request_bytes: u64,
+    /// The disks with which it shares the limits; empty: none.
+    pub group: String,
+}
+
+/// A limit of what is done in a second; the default is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// How much is done in a second in the long run; 0: any amount.
+    pub average: u64,
+    /// How much is done in a second of a burst; 0: bursts are short.
+    pub burst: u64,
+    /// Seconds that a burst may last.
+    pub seconds: u64,
+}
+
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit { average: 0, burst: 0, seconds: 1 }
+    }
 }
 
 /// What becomes of zeroes that the guest writes.

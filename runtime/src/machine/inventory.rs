@@ -224,6 +224,7 @@ impl Inventory {
 
     /// Adds a disk or a drive for media.
     pub fn drive(&mut self, place: Place, driver: &'static str, plug: &Plug, drive: Drive) {
+        drive.counters.name(&drive.name, &block::node_name(&drive));
         self.add(place, driver, plug.clone(), Part::Drive(drive));
     }
 

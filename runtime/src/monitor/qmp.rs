@@ -20,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::server::{Flow, Session};
+use crate::block::Fault;
 use crate::control::{Control, Gone, Notice, StopReason};
 use commands::{By, COMMANDS, Command};
 pub(super) use probe::commands_text;
@@ -175,9 +176,23 @@ impl Qmp {
     }
 }
 
+/// The data of BLOCK_IO_ERROR.
+fn fault_data(fault: &Fault) -> Value {
+    let (device, node) = fault.counters.names();
+    json!({
+        "device": device,
+        "node-name": node,
+        "operation": if fault.writes { "write" } else { "read" },
+        "action": fault.action.name(),
+        "nospace": fault.no_space,
+        "reason": fault.reason,
+    })
+}
+
 /// An event's name and data.
-fn event(notice: Notice) -> (&'static str, Option<Value>) {
+fn event(notice: &Notice) -> (&'static str, Option<Value>) {
     match notice {
+        Notice::Disk(fault) => ("BLOCK_IO_ERROR", Some(fault_data(fault))),
         Notice::Stop(StopReason::User | StopReason::Breakpoint | StopReason::Watchpoint(_) | StopReason::Step) => {
             ("STOP", None)
         }
@@ -188,7 +203,7 @@ fn event(notice: Notice) -> (&'static str, Option<Value>) {
         Notice::Wakeup => ("WAKEUP", None),
         Notice::Reset { guest } => (
             "RESET",
-            Some(json!({ "guest": guest, "reason": if guest { "guest-reset" } else { "host-qmp-system-reset" } })),
+            Some(json!({ "guest": guest, "reason": if *guest { "guest-reset" } else { "host-qmp-system-reset" } })),
         ),
         Notice::Shutdown { guest, reason } => ("SHUTDOWN", Some(json!({ "guest": guest, "reason": reason }))),
     }
@@ -214,7 +229,7 @@ impl Session for Qmp {
 
     fn notices(&mut self, notices: &[(Notice, SystemTime)], out: &mut Vec<u8>) -> Flow {
         for (notice, time) in notices.iter().filter(|_| self.negotiated) {
-            let (name, data) = event(*notice);
+            let (name, data) = event(notice);
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             let timestamp = json!({ "seconds": since.as_secs(), "microseconds": since.subsec_micros() });
             let mut message = json!({ "event": name, "timestamp": timestamp });
@@ -230,6 +245,7 @@ impl Session for Qmp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::{Action, Counters};
     use crate::kick::Kicker;
 
     fn session() -> Qmp {
@@ -285,5 +301,23 @@ mod tests {
         qmp.notices(&notices, &mut out);
         let event: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!((&event["event"], &event["data"]["reason"]), (&json!("SHUTDOWN"), &json!("guest-shutdown")));
+    }
+
+    #[test]
+    fn a_disks_fault_is_told_as_qemu_tells_it() {
+        let mut qmp = session();
+        ask(&mut qmp, r#"{"execute":"qmp_capabilities"}"#);
+        let counters = Arc::new(Counters::default());
+        counters.name("virtio0", "#virtio0");
+        let (writes, no_space, reason) = (true, true, "No space left on device".to_owned());
+        let fault = Fault { counters, writes, action: Action::Stop, no_space, reason };
+        let mut out = Vec::new();
+        qmp.notices(&[(Notice::Disk(fault), UNIX_EPOCH)], &mut out);
+        let event: Value = serde_json::from_slice(&out).unwrap();
+        let data = json!({
+            "device": "virtio0", "node-name": "#virtio0", "operation": "write", "action": "stop", "nospace": true,
+            "reason": "No space left on device",
+        });
+        assert_eq!((&event["event"], &event["data"]), (&json!("BLOCK_IO_ERROR"), &data));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::block::Image;
+use crate::block::{Image, Store};
 use crate::config::{Disk, ImageFormat, Layers};
 
 const CLUSTER: usize = 1 << 16;
@@ -336,4 +337,33 @@ fn names_on_the_command_line_go_anywhere() {
     image.write(&[0x44; 512], 512).unwrap();
     image.flush().unwrap();
     assert_eq!(fs::read(&data).unwrap()[512..1024], [0x44; 512]);
+}
+
+#[test]
+fn what_is_read_from_a_backing_image_is_copied_if_that_is_wanted() {
+    let place = Place::new("copy");
+    let raw = place.file("raw");
+    let mut below = vec![0; 1 << 20];
+    below[..1 << 16].fill(5);
+    fs::write(&raw, &below).unwrap();
+    let path = place.file("0");
+    let create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw"];
+    let made = Command::new("qemu-img").args(create).arg(&path).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let mut bytes = vec![0; 4096];
+    for (copy_on_read, offset) in [(false, 1 << 18), (true, 1 << 19), (true, 4096)] {
+        let mut image = Image::open("-drive", &Disk { copy_on_read, ..disk(&path) }).unwrap();
+        image.read(&mut bytes, offset).unwrap();
+        assert!(bytes == below[offset as usize..][..4096]);
+        image.flush().unwrap();
+    }
+    // What was read is the image's own now, a cluster of it.
+    fs::write(&raw, vec![9; 1 << 20]).unwrap();
+    let mut image = Image::open("-drive", &disk(&path)).unwrap();
+    for (offset, contents) in [(0, 5), (1 << 16, 9), (1 << 18, 9), (1 << 19, 0)] {
+        image.read(&mut bytes, offset).unwrap();
+        assert!(bytes == [contents; 4096], "{offset}");
+    }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use imago::io_buffers::IoVector;
 
-use crate::block::Image;
+use crate::block::{Image, Store};
 use crate::config::{Disk, ImageFormat};
 
 thread_local! {

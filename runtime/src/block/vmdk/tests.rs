@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::block::Image;
+use crate::block::{Image, Store};
 use crate::config::{Disk, ImageFormat};
 
 const LEN: usize = 3 << 20;

@@ -111,7 +111,7 @@ fn objects() {
         (
             "-object rng-egd,id=a -device virtio-rng-pci,rng=a",
             "-object: 'rng-egd' is not supported yet (supported: rng-random, rng-builtin, memory-backend-ram, memory-backend-file, \
-             memory-backend-memfd, secret, iothread)",
+             memory-backend-memfd, secret, throttle-group, iothread)",
         ),
     ]);
 }

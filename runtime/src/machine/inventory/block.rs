@@ -8,7 +8,8 @@ use mimus_hw::ide::{IdePlace, Tray};
 use serde_json::{Value, json};
 
 use super::{Device, Drive, Inventory, Medium, Place};
-use crate::config::Zeroes;
+use crate::block::IoStatus;
+use crate::config::{Limit, Limits, OnError, Zeroes};
 
 /// As in the interface of `stat`.
 const STAT_BLOCK: u64 = 512;
@@ -50,7 +51,7 @@ impl Medium {
     /// QMP's `BlockDeviceInfo` of the node `name`.
     fn json(&self, name: &str) -> Value {
         let cache = self.disk.cache;
-        json!({
+        let mut all = json!({
             "file": self.file(),
             "node-name": name,
             "ro": self.disk.read_only,
@@ -63,21 +64,59 @@ impl Medium {
             },
             "backing_file_depth": 0,
             "write_threshold": 0,
-            "bps": self.disk.bytes_per_second.total,
-            "bps_rd": self.disk.bytes_per_second.read,
-            "bps_wr": self.disk.bytes_per_second.write,
-            "iops": self.disk.requests_per_second.total,
-            "iops_rd": self.disk.requests_per_second.read,
-            "iops_wr": self.disk.requests_per_second.write,
             "cache": { "writeback": !cache.writethrough, "direct": cache.direct, "no-flush": cache.no_flush },
             "image": self.image_json(),
-        })
+        });
+        let limits = &self.disk.limits;
+        for (name, limit) in named(limits) {
+            all[name] = limit.average.into();
+            if limit.burst != 0 {
+                all[format!("{name}_max")] = limit.burst.into();
+                all[format!("{name}_max_length")] = limit.seconds.into();
+            }
+        }
+        if limits.request_bytes != 0 {
+            all["iops_size"] = limits.request_bytes.into();
+        }
+        if !limits.group.is_empty() {
+            all["group"] = limits.group.as_str().into();
+        }
+        all
     }
 }
 
+/// Limits by QMP's names.
+fn named(limits: &Limits) -> impl Iterator<Item = (&'static str, Limit)> {
+    let names = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    names.into_iter().zip(limits.bytes.into_iter().chain(limits.requests))
+}
+
+/// The limits of a disk as a line, if it has any.
+fn limits_text(limits: &Limits) -> String {
+    if named(limits).all(|(_, limit)| limit.average == 0) {
+        return String::new();
+    }
+    let mut text = "    I/O throttling:  ".to_owned();
+    for (name, limit) in named(limits) {
+        let _ = write!(text, " {name}={}", limit.average);
+    }
+    for (name, limit) in named(limits).filter(|(_, limit)| limit.burst != 0) {
+        let _ = write!(text, " {name}_max={}", limit.burst);
+    }
+    let _ = writeln!(text, " iops_size={} group={}", limits.request_bytes, limits.group);
+    text
+}
+
+/// Whether an error can stop the machine.
+fn stops(medium: &Medium) -> bool {
+    let stops = |on_error| matches!(on_error, OnError::Stop | OnError::StopWithoutSpace);
+    stops(medium.disk.on_error.0) || stops(medium.disk.on_error.1)
+}
+
 /// What the host's side of a drive's image is called.
-fn node_name(drive: &Drive) -> String {
-    format!("#{}", drive.name)
+pub(super) fn node_name(drive: &Drive) -> String {
+    let named = drive.medium.as_ref().map(|medium| medium.disk.node.as_str()).filter(|name| !name.is_empty());
+    named.map_or_else(|| format!("#{}", drive.name), str::to_owned)
 }
 
 impl Inventory {
@@ -113,10 +152,10 @@ impl Inventory {
             if medium.disk.snapshot {
                 out.push_str("    Snapshot:         what is written is forgotten at the end\n");
             }
-            let (bytes, requests) = (medium.disk.bytes_per_second.total, medium.disk.requests_per_second.total);
-            if bytes != 0 || requests != 0 {
-                let _ = writeln!(out, "    I/O throttling:   bps={bytes} iops={requests}");
+            if drive.counters.status() != IoStatus::Ok {
+                let _ = writeln!(out, "    I/O status:       {}", drive.counters.status().name());
             }
+            out.push_str(&limits_text(&medium.disk.limits));
         }
         out
     }
@@ -150,8 +189,8 @@ impl Inventory {
             if drive.removable {
                 all["tray_open"] = open.into();
             }
-            if drive.medium.is_some() || !drive.removable {
-                all["io-status"] = "ok".into();
+            if drive.medium.as_ref().is_none_or(stops) {
+                all["io-status"] = drive.counters.status().name().into();
             }
             if let Some(medium) = &drive.medium {
                 all["inserted"] = medium.json(&node_name(drive));

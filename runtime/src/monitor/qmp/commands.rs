@@ -127,6 +127,10 @@ pub(super) static COMMANDS: &[Command] = commands! {
 
 /// The events that are sent, and their data.
 pub(super) const EVENTS: &[(&str, &str)] = &[
+    (
+        "BLOCK_IO_ERROR",
+        "device:str node-name?:str operation:IoOperationType action:BlockErrorAction nospace?:bool reason:str",
+    ),
     ("POWERDOWN", ""),
     ("RESET", "guest:bool reason:ShutdownCause"),
     ("RESUME", ""),

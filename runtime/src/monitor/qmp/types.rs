@@ -10,6 +10,7 @@ pub(super) const TYPES: &[Row] = &[
     ("BlockDeviceInfo", Struct, BLOCK_DEVICE_INFO),
     ("BlockDeviceStats", Struct, BLOCK_DEVICE_STATS),
     ("BlockDeviceTimedStats", Struct, ""),
+    ("BlockErrorAction", Enum, "ignore report stop"),
     ("BlockInfo", Struct, BLOCK_INFO),
     ("BlockStats", Struct, "device?:str qdev?:str node-name?:str stats:BlockDeviceStats"),
     ("BlockdevCacheInfo", Struct, "writeback:bool direct:bool no-flush:bool"),
@@ -58,6 +59,7 @@ pub(super) const TYPES: &[Row] = &[
     ("InputMoveEvent", Struct, "axis:InputAxis value:int"),
     ("InputMoveEventWrapper", Struct, "data:InputMoveEvent"),
     ("IntWrapper", Struct, "data:int"),
+    ("IoOperationType", Enum, "read write"),
     ("IoStatus", Enum, "ok failed nospace"),
     ("KeyValue", Union, "type:KeyValueKind / number:IntWrapper qcode:QKeyCodeWrapper"),
     ("KeyValueKind", Enum, "number qcode"),
@@ -129,6 +131,9 @@ const BLOCK_INFO: &str = "device:str qdev?:str type:str removable:bool locked:bo
 
 const BLOCK_DEVICE_INFO: &str = "file:str node-name?:str ro:bool drv:str backing_file?:str backing_file_depth:int \
      encrypted:bool detect_zeroes:BlockdevDetectZeroesOptions bps:int bps_rd:int bps_wr:int iops:int iops_rd:int iops_wr:int \
+     bps_max?:int bps_rd_max?:int bps_wr_max?:int iops_max?:int iops_rd_max?:int iops_wr_max?:int bps_max_length?:int \
+     bps_rd_max_length?:int bps_wr_max_length?:int iops_max_length?:int iops_rd_max_length?:int iops_wr_max_length?:int \
+     iops_size?:int group?:str \
      image:ImageInfo cache:BlockdevCacheInfo write_threshold:int";
 
 const IMAGE_INFO: &str = "filename:str format:str dirty-flag?:bool actual-size?:int virtual-size:int";

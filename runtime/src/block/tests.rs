@@ -1,0 +1,516 @@
+use std::path::PathBuf;
+use std::sync::Condvar;
+use std::time::Instant;
+
+use mimus_hw::virtio::BlockOp;
+use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::*;
+use crate::config::{Cache, ImageFormat, Limit, Limits, OnError, Zeroes};
+use crate::kick::Kicker;
+
+/// A file that goes with the value.
+struct TempFile(PathBuf);
+
+impl TempFile {
+    fn new(name: &str, contents: &[u8]) -> Self {
+        let path = std::env::temp_dir().join(format!("mimus-disk-{}-{name}", std::process::id()));
+        std::fs::write(&path, contents).unwrap();
+        TempFile(path)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // What is left behind in the temporary directory harms nobody.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn disk(file: &TempFile) -> Disk {
+    Disk { discard: true, ..Disk::new(&file.0) }
+}
+
+/// The memory of a guest that wants everything at the beginning of it.
+#[derive(Default)]
+struct Guest {
+    memory: Mutex<Vec<u8>>,
+    done: Mutex<Vec<(u64, bool)>>,
+    changed: Condvar,
+    refuses: AtomicBool,
+    /// Where reads go straight to.
+    direct: Option<Dma>,
+}
+
+#[derive(Clone)]
+struct Handle(Arc<Guest>);
+
+impl Exchange for Handle {
+    fn fill(&self, _: u64, at: u64, bytes: &[u8]) -> bool {
+        let at = at as usize;
+        self.0.memory.lock().unwrap()[at..at + bytes.len()].copy_from_slice(bytes);
+        !self.0.refuses.load(Ordering::Acquire)
+    }
+
+    fn target<'a>(&self, _: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
+        let dma = self.0.direct.as_ref()?;
+        let half = count / 2;
+        let parts = vec![(at, half), (at + half as u64, count - half)];
+        Some((Target::new(dma, parts), reading.lock()))
+    }
+
+    fn take(&self, _: u64, at: u64, bytes: &mut [u8]) -> bool {
+        let at = at as usize;
+        bytes.copy_from_slice(&self.0.memory.lock().unwrap()[at..at + bytes.len()]);
+        !self.0.refuses.load(Ordering::Acquire)
+    }
+
+    fn done(&self, token: u64, ok: bool) {
+        self.0.done.lock().unwrap().push((token, ok));
+        self.0.changed.notify_all();
+    }
+}
+
+struct Setup {
+    guest: Arc<Guest>,
+    backend: Box<dyn BlockBackend>,
+    thread: DiskThread,
+    token: u64,
+}
+
+impl Setup {
+    fn new(file: &TempFile) -> Setup {
+        Setup::with(&disk(file))
+    }
+
+    fn with(disk: &Disk) -> Setup {
+        Setup::of(disk, |_| None)
+    }
+
+    /// `direct` makes the memory that reads go straight to.
+    fn of(disk: &Disk, direct: impl FnOnce(Reading) -> Option<Dma>) -> Setup {
+        let image = Image::open("-drive", disk).unwrap();
+        let queue = DiskQueue::new();
+        let direct = direct(queue.reading.clone());
+        let guest = Arc::new(Guest { memory: Mutex::new(vec![0; 1 << 20]), direct, ..Guest::default() });
+        let backend = queue.backend();
+        let thread = queue.start(image, disk, Handle(guest.clone())).unwrap();
+        Setup { guest, backend, thread, token: 0 }
+    }
+
+    /// Does a job and waits for it; whether it went well.
+    fn run(&mut self, op: BlockOp) -> bool {
+        self.token += 1;
+        self.backend.submit(BlockJob { token: self.token, op });
+        let done = self.guest.done.lock().unwrap();
+        let waits = |done: &mut Vec<(u64, bool)>| done.is_empty();
+        let (mut done, timeout) = self.guest.changed.wait_timeout_while(done, Duration::from_secs(60), waits).unwrap();
+        assert!(!timeout.timed_out());
+        let (token, ok) = done.remove(0);
+        assert_eq!(token, self.token);
+        ok
+    }
+}
+
+#[test]
+fn jobs_reach_the_file() {
+    let size = 3 * PIECE + 512;
+    let file = TempFile::new("jobs", &vec![1; size + 100]);
+    let mut s = Setup::new(&file);
+    s.guest.memory.lock().unwrap().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8);
+    assert!(s.run(BlockOp::Write { offset: 512, len: 2 * PIECE as u64 + 512 }));
+    assert!(s.run(BlockOp::Flush));
+    let contents = std::fs::read(&file.0).unwrap();
+    assert_eq!((contents[511], contents[512 + PIECE], contents[512 + 2 * PIECE + 512]), (1, (PIECE % 251) as u8, 1));
+    assert!(s.run(BlockOp::WriteZeroes { offset: 1024, len: 512, unmap: false }));
+    assert!(s.run(BlockOp::WriteZeroes { offset: 2048, len: 512, unmap: true }));
+    assert!(s.run(BlockOp::Discard { offset: 4096, len: 4096 }));
+    assert!(s.run(BlockOp::Read { offset: 0, len: size as u64 }));
+    let memory = s.guest.memory.lock().unwrap().clone();
+    assert_eq!((memory[0], memory[1024], memory[1535], memory[1536]), (1, 0, 0, (1024 % 251) as u8));
+    assert_eq!((memory[2048], memory[2560]), (0, (2048 % 251) as u8));
+    assert_eq!(memory[size - 1], 1);
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), size as u64 + 100, "the file keeps its size");
+}
+
+#[test]
+fn a_last_sector_that_the_file_has_in_part_is_whole_for_the_guest() {
+    for direct in [false, true] {
+        let file = TempFile::new("part", &[1; 1024 + 100]);
+        let cache = Cache { direct, ..Cache::default() };
+        let Ok(mut image) = Image::open("-drive", &Disk { format: Some(ImageFormat::Raw), cache, ..disk(&file) })
+        else {
+            assert!(direct, "only what a file system has no room for may be missing");
+            continue;
+        };
+        assert_eq!(image.info("").sectors, 3);
+        let mut sector = [7; 512];
+        image.read(&mut sector, 1024).unwrap();
+        assert_eq!((sector[99], &sector[100..]), (1, &[0; 412][..]));
+        image.write(&[9; 512], 1024).unwrap();
+        image.flush().unwrap();
+        // Past the host's cache the file ends where a block of its device does.
+        let contents = std::fs::read(&file.0).unwrap();
+        assert!(contents[..1024] == [1; 1024] && contents[1024..1536] == [9; 512]);
+        assert!(contents[1536..].iter().all(|byte| *byte == 0) && (direct || contents.len() == 1536));
+    }
+}
+
+#[test]
+fn a_failure_stops_the_machine_and_is_tried_again() {
+    let file = TempFile::new("stop", &[0; 4096]);
+    let disk = Disk { on_error: (OnError::Report, OnError::Stop), ..disk(&file) };
+    let halt = Arc::new(Halt::default());
+    let guest = Arc::new(Guest { memory: Mutex::new(vec![7; 1 << 20]), ..Guest::default() });
+    let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
+    let mut backend = queue.backend();
+    // Without a medium each request fails; with one the write is done.
+    let thread = queue.start(None, &disk, Handle(guest.clone())).unwrap();
+    backend.submit(BlockJob { token: 1, op: BlockOp::Read { offset: 0, len: 512 } });
+    backend.submit(BlockJob { token: 2, op: BlockOp::Write { offset: 0, len: 512 } });
+    for _ in 0..3 {
+        while !halt.take() {
+            std::thread::yield_now();
+        }
+        assert_eq!(*guest.done.lock().unwrap(), [(1, false)], "the write waits");
+        halt.resume();
+    }
+    drop(thread);
+    assert_eq!(*guest.done.lock().unwrap(), [(1, false), (2, false)], "the end of the thread is its end");
+}
+
+/// A disk that fails with an error until somebody mends it.
+#[derive(Clone)]
+struct Failing(Arc<Mutex<Option<i32>>>);
+
+impl Failing {
+    fn answer(&self) -> io::Result<()> {
+        self.0.lock().unwrap().map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)))
+    }
+}
+
+impl Store for Failing {
+    fn file(&self, _: u64, _: u64) -> Option<&File> {
+        None
+    }
+
+    fn read(&mut self, _: &mut [u8], _: u64) -> io::Result<()> {
+        self.answer()
+    }
+
+    fn write(&mut self, _: &[u8], _: u64) -> io::Result<()> {
+        self.answer()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.answer()
+    }
+
+    fn discard(&mut self, _: u64, _: u64) -> io::Result<()> {
+        self.answer()
+    }
+
+    fn write_zeroes(&mut self, _: u64, _: u64, _: bool, _: &AtomicBool) -> io::Result<()> {
+        self.answer()
+    }
+}
+
+const READ: BlockOp = BlockOp::Read { offset: 0, len: 512 };
+const WRITE: BlockOp = BlockOp::Write { offset: 0, len: 512 };
+
+/// A disk with this error, its request, and what its machine hears of it.
+struct Broken {
+    error: Arc<Mutex<Option<i32>>>,
+    halt: Arc<Halt>,
+    counters: Arc<Counters>,
+    guest: Arc<Guest>,
+    thread: DiskThread,
+}
+
+impl Broken {
+    fn new(error: i32, on_error: (OnError, OnError), op: BlockOp) -> Broken {
+        let (error, halt) = (Arc::new(Mutex::new(Some(error))), Arc::new(Halt::default()));
+        let guest = Arc::new(Guest { memory: Mutex::new(vec![7; 1 << 20]), ..Guest::default() });
+        let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
+        let (counters, mut backend) = (queue.counters(), queue.backend());
+        counters.name("drive", "#image");
+        let disk = Disk { on_error, ..Disk::new("") };
+        let store: Box<dyn Store> = Box::new(Failing(error.clone()));
+        let thread = queue.start_with(Some(store), &disk, Handle(guest.clone())).unwrap();
+        backend.submit(BlockJob { token: 1, op });
+        Broken { error, halt, counters, guest, thread }
+    }
+
+    /// What the machine hears of next.
+    fn fault(&self) -> Fault {
+        loop {
+            match self.halt.take_fault() {
+                Some(fault) => return fault,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// What came of the request.
+    fn end(self) -> Vec<(u64, bool)> {
+        while self.guest.done.lock().unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        drop(self.thread);
+        std::mem::take(&mut *self.guest.done.lock().unwrap())
+    }
+}
+
+#[test]
+fn each_action_is_what_it_says() {
+    use OnError::{Ignore, Report, Stop, StopWithoutSpace};
+    let default = Disk::new("").on_error;
+    assert_eq!(default, (Report, StopWithoutSpace), "as QEMU has it");
+    let (flush, discard) = (BlockOp::Flush, BlockOp::Discard { offset: 0, len: 512 });
+    let rows = [
+        (READ, libc::EIO, default, Action::Report),
+        (READ, libc::EIO, (Ignore, Report), Action::Ignore),
+        (READ, libc::EIO, (Stop, Report), Action::Stop),
+        (READ, libc::ENOSPC, default, Action::Report),
+        (WRITE, libc::EIO, default, Action::Report),
+        (WRITE, libc::ENOSPC, default, Action::Stop),
+        (WRITE, libc::ENOSPC, (Stop, Report), Action::Report),
+        (WRITE, libc::EIO, (Stop, Ignore), Action::Ignore),
+        (WRITE, libc::EIO, (Report, Stop), Action::Stop),
+        (flush, libc::EIO, (Report, Stop), Action::Stop),
+        (flush, libc::EIO, default, Action::Report),
+        (discard, libc::ENOSPC, default, Action::Stop),
+    ];
+    for (op, error, on_error, action) in rows {
+        let broken = Broken::new(error, on_error, op);
+        let fault = broken.fault();
+        let seen = (fault.action, fault.writes, fault.no_space, fault.counters.names());
+        assert_eq!(seen, (action, op != READ, error == libc::ENOSPC, ("drive", "#image")), "{op:?} {error}");
+        let reason = if error == libc::EIO { "Input/output error" } else { "No space left on device" };
+        assert_eq!(fault.reason, reason);
+        if action != Action::Stop {
+            assert_eq!(broken.counters.status(), IoStatus::Ok);
+            assert!(!broken.halt.take());
+            assert_eq!(broken.end(), [(1, action == Action::Ignore)], "{op:?} {error}");
+            continue;
+        }
+        while !broken.halt.take() {
+            std::thread::yield_now();
+        }
+        let status = if error == libc::EIO { IoStatus::Failed } else { IoStatus::NoSpace };
+        assert_eq!((broken.counters.status(), broken.guest.done.lock().unwrap().len()), (status, 0), "it waits");
+        // It goes on too early once.
+        broken.halt.resume();
+        assert_eq!(broken.fault().action, Action::Stop);
+        *broken.error.lock().unwrap() = None;
+        broken.halt.resume();
+        assert_eq!(broken.counters.status(), IoStatus::Ok);
+        assert_eq!(broken.end(), [(1, true)], "{op:?} {error}");
+    }
+}
+
+#[test]
+fn what_is_not_on_the_disk_stops_nothing() {
+    let file = TempFile::new("beyond", &[0; 4096]);
+    let mut s = Setup::with(&Disk { on_error: (OnError::Stop, OnError::Ignore), ..disk(&file) });
+    assert!(!s.run(BlockOp::Write { offset: 4096, len: 512 }));
+    assert!(!s.run(BlockOp::Read { offset: 4096, len: 512 }));
+}
+
+#[test]
+fn the_guest_does_not_choose_the_format_of_a_raw_image() {
+    for direct in [false, true] {
+        let file = TempFile::new("guessed", &[0; 1 << 16]);
+        let cache = Cache { direct, ..Cache::default() };
+        let probed = Disk { format: None, cache, ..disk(&file) };
+        let Ok(mut image) = Image::open("-drive", &probed) else {
+            assert!(direct, "only what a file system has no room for may be missing");
+            continue;
+        };
+        let mut sector = [0; 512];
+        for magic in [&b"QFI\xfb"[..], b"KDMV", b"vhdxfile", b"# Disk DescriptorFile"] {
+            sector[..magic.len()].copy_from_slice(magic);
+            let error = image.write(&sector, 0).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{magic:?}");
+            image.write(&sector, 512).unwrap();
+            // Nor part by part.
+            assert!(direct || image.write(&magic[..2], 0).is_ok());
+            assert!(direct || image.write(&magic[2..], 2).is_err());
+            image.write(&[0; 512], 0).unwrap();
+            sector.fill(0);
+        }
+        image.flush().unwrap();
+        drop(image);
+        assert_eq!(Image::open("-drive", &probed).unwrap().format(), ImageFormat::Raw, "the same line, once more");
+        sector[..4].copy_from_slice(b"QFI\xfb");
+        Image::open("-drive", &Disk { format: Some(ImageFormat::Raw), ..probed }).unwrap().write(&sector, 0).unwrap();
+    }
+}
+
+#[test]
+fn qemus_tools_and_mimus_keep_off_each_others_images() {
+    use std::process::Command;
+    let file = TempFile::new("locks", &[0; 1 << 16]);
+    let writes = || {
+        let io = Command::new("qemu-io").args(["-f", "raw", "-c", "write 0 512"]).arg(&file.0).output();
+        io.is_ok_and(|output| output.status.success())
+    };
+    if !writes() {
+        // No such program here.
+        return;
+    }
+    for read_only in [false, true] {
+        let image = Image::open("-drive", &Disk { read_only, ..disk(&file) }).unwrap();
+        assert!(!writes(), "{read_only}");
+        drop(image);
+    }
+    let image = Image::open("-drive", &Disk { locking: false, ..disk(&file) }).unwrap();
+    assert!(writes());
+    drop(image);
+    // And the other way round: it waits for more commands while it has the image.
+    let mut io = Command::new("qemu-io")
+        .args(["-f", "raw"])
+        .arg(&file.0)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It prompts when it has opened the image.
+    io::Read::read_exact(io.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let refused = [false, true].map(|read_only| Image::open("-drive", &Disk { read_only, ..disk(&file) }).is_err());
+    io.kill().unwrap();
+    io.wait().unwrap();
+    assert_eq!(refused, [true, true]);
+}
+
+#[test]
+fn a_snapshot_costs_what_is_written_whatever_the_image_says_it_has() {
+    let disk = Disk { null: Some(1 << 60), snapshot: true, ..Disk::new("null-co") };
+    let mut image = Image::open("-drive", &disk).unwrap();
+    for offset in [0, 1 << 30, (1 << 40) - 1024] {
+        image.write(&[7; 1024], offset).unwrap();
+        let mut bytes = [1; 2048];
+        image.read(&mut bytes, offset).unwrap();
+        assert!(bytes[..1024] == [7; 1024] && bytes[1024..] == [0; 1024], "{offset}");
+    }
+}
+
+#[test]
+fn a_part_of_a_file_is_a_disk() {
+    let file = TempFile::new("range", &[1; 8192]);
+    let disk = Disk { range: Some((1024, Some(2048))), format: Some(ImageFormat::Raw), ..disk(&file) };
+    let mut image = Image::open("-drive", &disk).unwrap();
+    assert_eq!(image.info("").sectors, 4);
+    image.write(&[2; 512], 1536).unwrap();
+    assert!(image.write(&[2; 512], 2048).is_err());
+    image.write_zeroes(0, 512, false, &AtomicBool::new(false)).unwrap();
+    let contents = std::fs::read(&file.0).unwrap();
+    assert!(contents[1024..1536] == [0; 512] && contents[2560..3072] == [2; 512] && contents[3072] == 1);
+    for range in [(8704, None), (100, None), (1024, Some(8192))] {
+        assert!(Image::open("-drive", &Disk { range: Some(range), ..disk.clone() }).is_err(), "{range:?}");
+    }
+}
+
+#[test]
+fn zeroes_are_found_and_nothing_is_a_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let file = TempFile::new("zeroes", &vec![1; 1 << 20]);
+    let mut image = Image::open("-drive", &Disk { zeroes: Zeroes::Unmapped, ..disk(&file) }).unwrap();
+    image.write(&vec![0; 1 << 19], 0).unwrap();
+    image.write(&[0, 1].repeat(256), 1 << 19).unwrap();
+    let contents = std::fs::read(&file.0).unwrap();
+    assert!(contents[..1 << 19].iter().all(|byte| *byte == 0) && contents[(1 << 19) + 1] == 1);
+    assert!(std::fs::metadata(&file.0).unwrap().blocks() <= 1 << 10, "half of it is a hole, where files have them");
+    let mut image = Image::open("-drive", &Disk { null: Some(1 << 40), ..Disk::new("null-co") }).unwrap();
+    let mut sector = [7; 512];
+    image.write(&sector, 0).unwrap();
+    image.read(&mut sector, 0).unwrap();
+    assert_eq!((sector, image.info("").sectors), ([0; 512], 1 << 31));
+}
+
+#[test]
+fn failures_are_reported() {
+    let file = TempFile::new("failures", &[0; 4096]);
+    let mut s = Setup::new(&file);
+    for offset in [4096, !511] {
+        assert!(!s.run(BlockOp::Read { offset, len: 512 }));
+        assert!(!s.run(BlockOp::Write { offset, len: 512 }));
+        assert!(!s.run(BlockOp::Discard { offset, len: 512 }));
+        assert!(!s.run(BlockOp::WriteZeroes { offset, len: 512, unmap: true }));
+    }
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 4096);
+    s.guest.refuses.store(true, Ordering::Release);
+    assert!(!s.run(BlockOp::Write { offset: 0, len: 512 }));
+    drop(s.thread);
+    s.backend.submit(BlockJob { token: 0, op: BlockOp::Flush });
+}
+
+/// Whether the disk's thread was reading at each write to code, which is told while it goes on.
+struct Sink(Reading, Mutex<Vec<(u64, bool)>>);
+
+impl CodeSink for Sink {
+    fn code_written(&self, gpa: u64, _: u64) -> Dropped {
+        self.1.lock().unwrap().push((gpa, self.0.0.try_lock().is_err()));
+        Dropped::UNKNOWN
+    }
+}
+
+#[test]
+fn reads_go_straight_to_memory() {
+    const RAM: usize = 2 * DIRECT_PIECE;
+    let contents: Vec<u8> = (0..DIRECT_PIECE + 3072 + 100).map(|i| (i % 253) as u8).collect();
+    let file = TempFile::new("direct", &contents);
+    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
+    let ram = Arc::new(Ram::new(memory));
+    ram.mark_code(0x2000, Ram::granules(0, 1));
+    let (mut sink, of_sink) = (None, ram.clone());
+    let disk = Disk { read_only: true, ..disk(&file) };
+    let mut s = Setup::of(&disk, |reading| {
+        let sink = sink.insert(Arc::new(Sink(reading, Mutex::default())));
+        Some(Dma::new(of_sink, sink.clone()))
+    });
+    let read = |at: usize, len: usize| {
+        let mut bytes = vec![0; len];
+        ram.memory().read_slice(&mut bytes, GuestAddress(at as u64)).unwrap();
+        bytes
+    };
+    // Two pieces, of two parts each.
+    assert!(s.run(BlockOp::Read { offset: 512, len: DIRECT_PIECE as u64 + 2048 }));
+    assert!(read(0, DIRECT_PIECE + 2048) == contents[512..DIRECT_PIECE + 2560]);
+    assert!(s.guest.memory.lock().unwrap().iter().all(|byte| *byte == 0), "nothing went the other way");
+    assert_eq!(*sink.unwrap().1.lock().unwrap(), [(0x2000, true)]);
+    s.backend.settle();
+
+    // A last sector that the file has in part comes the other way.
+    let last = (contents.len() / 512 * 512) as u64;
+    assert!(s.run(BlockOp::Read { offset: last, len: 512 }));
+    assert_eq!(s.guest.memory.lock().unwrap()[..101], [&contents[last as usize..], &[0]].concat());
+}
+
+fn limit(average: u64) -> Limit {
+    Limit { average, ..Limit::default() }
+}
+
+#[test]
+fn limits_slow_a_disk_down_and_hold_up_no_end() {
+    let file = TempFile::new("limits", &[0; 65536]);
+    let mut s = Setup::with(&Disk {
+        limits: Limits { bytes: [limit(1 << 20), limit(0), limit(0)], ..Limits::default() },
+        ..disk(&file)
+    });
+    let start = Instant::now();
+    for _ in 0..5 {
+        assert!(s.run(BlockOp::Read { offset: 0, len: 65536 }));
+    }
+    assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
+    drop(s.thread);
+    let mut s = Setup::with(&Disk {
+        limits: Limits { requests: [limit(1), limit(0), limit(0)], ..Limits::default() },
+        ..disk(&file)
+    });
+    (0..100).for_each(|token| s.backend.submit(BlockJob { token, op: BlockOp::Flush }));
+    let start = Instant::now();
+    drop(s.thread);
+    assert!(start.elapsed() < Duration::from_secs(10));
+}

@@ -13,7 +13,7 @@ use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::header::jump_cache_offset;
-use mimus_softmmu::{ExitCode, JumpCacheEntry, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
+use mimus_softmmu::{ExitCode, JumpCacheEntry, Member, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages};
@@ -112,6 +112,7 @@ pub struct Vcpu<C: GuestCpu> {
     helpers: Vec<u64>,
     passage: Arc<Passage>,
     seen: Seen,
+    member: Arc<Member>,
     kicker: Arc<Kicker>,
     /// Link slot that compiled code left by, to be linked to the block found next.
     link_from: Option<u64>,
@@ -166,6 +167,8 @@ impl<C: GuestCpu> Vcpu<C> {
             jit.thunks.install(header);
         }
         cpu.update_mode();
+        let (member, kick) = (cpu.mmu().member().clone(), kicker.clone());
+        member.set_kick(Arc::new(move || kick.kick()));
         let quick = jit.as_ref().filter(|jit| jit.quick > 0).and_then(|jit| jit.compiling.quick());
         Vcpu {
             cpu,
@@ -180,6 +183,7 @@ impl<C: GuestCpu> Vcpu<C> {
             helpers,
             passage,
             seen: Seen::default(),
+            member,
             kicker,
             link_from: None,
             indirect: false,
@@ -253,6 +257,7 @@ impl<C: GuestCpu> Vcpu<C> {
 
     /// Says that the vCPU is about to sleep.
     pub fn rest(&self) {
+        self.member.leave();
         self.cache.rest(&self.passage);
     }
 
@@ -262,8 +267,9 @@ impl<C: GuestCpu> Vcpu<C> {
         self.pass();
     }
 
-    /// Tells the cache that no compiled code is running, and hears its news.
+    /// Lets others have their exclusive sections, tells the cache that no compiled code is running, and hears its news.
     fn pass(&mut self) {
+        self.member.attend();
         if let Some(news) = self.cache.pass(&self.passage, &mut self.seen) {
             self.heed(&news);
         }

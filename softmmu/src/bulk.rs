@@ -1,7 +1,7 @@
 //! Accesses of many bytes at once, for repeated string instructions: a page at a time where both pages are plain RAM.
 
 use crate::mmu::{Access, Mmu, Walker};
-use crate::tlb::PAGE_SIZE;
+use crate::tlb::{PAGE_SIZE, probe};
 
 impl Mmu {
     /// Host address of `addr`, and how many bytes of its page follow, if that page is RAM that may be accessed directly:
@@ -16,7 +16,7 @@ impl Mmu {
         for translated in [false, true] {
             let entry = self.tlb.entry(bank, addr);
             let tag = if write { entry.write } else { entry.read };
-            if (addr ^ tag) < PAGE_SIZE {
+            if probe::hits(tag, addr, 1) {
                 return Ok(Some((addr.wrapping_add(entry.addend), PAGE_SIZE - (addr & (PAGE_SIZE - 1)))));
             }
             if !translated {

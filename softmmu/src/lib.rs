@@ -3,23 +3,29 @@
 // Runs with the guest's rounding and flags in the host's register when compiled code calls it.
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 
+mod access;
 mod backing;
 pub mod bulk;
 pub mod dma;
+mod exclusive;
 pub mod filter;
 pub mod header;
 pub mod mmu;
+mod page_tables;
 pub mod ram;
 mod space;
 pub mod tlb;
+mod update;
 mod vram;
 pub mod watch;
 
 pub use backing::{Backing, Place};
 pub use dma::{Dma, DmaWatch};
+pub use exclusive::Member;
 pub use filter::PageFilter;
 pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
+pub use page_tables::PageTables;
 pub use ram::{CodeSink, Dropped, Marked, Ram};
 pub use tlb::{PAGE_SIZE, Tlb, TlbEntry};
 pub use vram::{DirtyPages, Vram};

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use crate::access;
 use crate::backing::Backing;
-use crate::ram::{CodeSink, Dropped, Ram, Stores, exchange, read_raw, write_raw};
+use crate::exclusive::Member;
+use crate::page_tables::PageTables;
+use crate::ram::{CodeSink, Dropped, Ram, Stores};
 use crate::space::Spaces;
-use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb};
+use crate::tlb::{META_GLOBAL, META_SIZE, META_WRITABLE, PAGE_SIZE, Tlb, probe};
 use crate::watch::{Watch, WatchOwner, Watches};
 
 /// Kind of a guest access.
@@ -39,7 +42,7 @@ pub trait Walker {
     type Fault;
 
     /// Translates the page of `addr` for `access` in MMU mode `bank`, setting accessed and dirty bits.
-    fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Self::Fault>;
+    fn walk(&self, tables: &PageTables<'_>, addr: u64, access: Access, bank: usize) -> Result<Mapping, Self::Fault>;
 
     /// What stands for an access that was refused for a watchpoint ([`Watches::refuse`]): the instruction is to be executed by
     /// itself.
@@ -113,14 +116,20 @@ pub struct Mmu {
     spaces: Spaces,
     sink: Arc<dyn CodeSink>,
     dropped: Dropped,
+    member: Arc<Member>,
 }
 
 impl Mmu {
     /// An MMU with `modes` modes, of which `private` is the one that address spaces differ in most.
     pub fn new(ram: Arc<Ram>, modes: usize, private: usize, sink: Arc<dyn CodeSink>) -> Mmu {
         let tlb = Tlb::with_spaces(modes, private, SPACES);
-        let (stats, watches) = (MmuStats::default(), Watches::default());
-        Mmu { ram, tlb, stats, watches, spaces: Spaces::default(), sink, dropped: Dropped::NONE }
+        let (stats, watches, member) = (MmuStats::default(), Watches::default(), ram.exclusive().join());
+        Mmu { ram, tlb, stats, watches, spaces: Spaces::default(), sink, dropped: Dropped::NONE, member }
+    }
+
+    /// The vCPU's part in the exclusive sections of all that have the same RAM.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
     }
 
     /// Watches these ranges, all `owner`'s, instead of those that it had before.
@@ -186,7 +195,7 @@ impl Mmu {
     /// Translates the page of `addr`, leaving the TLB alone.
     pub fn walk<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, access: Access) -> Result<Mapping, W::Fault> {
         self.stats.refills += 1;
-        let walked = walker.walk(&self.ram, addr, access, bank);
+        let walked = walker.walk(&PageTables::new(&self.ram, &*self.sink), addr, access, bank);
         match &walked {
             Ok(map) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: {map:x?}"),
             Err(_) => tracing::info!(target: "mmu", "{access:?} of {addr:#x} in mode {bank}: fault"),
@@ -232,9 +241,9 @@ impl Mmu {
 
     /// Guest-physical address of the `size` bytes at `addr`, if they are in a page of RAM that could be stored to but for
     /// watches, and the TLB has it.
-    fn writable(&self, bank: usize, addr: u64, size: u64) -> Option<u64> {
+    pub(crate) fn writable(&self, bank: usize, addr: u64, size: u64) -> Option<u64> {
         let entry = self.tlb.entry(bank, addr);
-        let found = (addr ^ entry.read) < PAGE_SIZE + 1 - size && entry.meta & META_WRITABLE != 0;
+        let found = probe::hits(entry.read, addr, size) && entry.meta & META_WRITABLE != 0;
         found.then_some(entry.meta & !(PAGE_SIZE - 1) | addr & (PAGE_SIZE - 1))
     }
 
@@ -251,12 +260,12 @@ impl Mmu {
     ) -> Result<u64, W::Fault> {
         let entry = self.tlb.entry(bank, addr);
         let tag = if for_write { entry.write } else { entry.read };
-        if (addr ^ tag) < 4097 - u64::from(size) {
+        if probe::hits(tag, addr, size.into()) {
             self.stats.hits += 1;
             let p = addr.wrapping_add(entry.addend) as *const u8;
             // SAFETY: a matching tag says that `addend` maps this page into RAM that `self.ram` keeps mapped, and
             // the compare also says that the access stays within the page.
-            return Ok(unsafe { read_sized(p, size) });
+            return Ok(unsafe { access::load(p, size) });
         }
         self.read_slow(walker, bus, bank, addr, size, for_write)
     }
@@ -311,11 +320,11 @@ impl Mmu {
         policy: CodePolicy,
     ) -> Result<Stored, W::Fault> {
         let entry = self.tlb.entry(bank, addr);
-        if (addr ^ entry.write) < 4097 - u64::from(size) {
+        if probe::hits(entry.write, addr, size.into()) {
             self.stats.hits += 1;
             let p = addr.wrapping_add(entry.addend) as *mut u8;
             // SAFETY: as in `read`; the write tag also says that nobody watches the page.
-            unsafe { write_sized(p, size, value) };
+            unsafe { access::store(p, size, value) };
             return Ok(Stored::Done);
         }
         self.write_slow(walker, bus, bank, (addr, size, value), policy)
@@ -343,14 +352,10 @@ impl Mmu {
         if !self.watches.is_empty() && self.watches.access(addr, size.into(), true) {
             return Err(W::watched());
         }
-        let ends = |gpa| self.ram.writable(gpa, 1).is_none() && bus.ends_block(gpa);
-        let ends = ends(gpa) || rest != 0 && ends(next);
-        if let CodePolicy::Refuse(pc) = policy {
-            let reaches = |gpa, len| self.ram.hits_code(gpa, len) && self.ram.writable(gpa, len).is_some();
-            let translates = |gpa, len| reaches(gpa, len) && self.sink.translates(gpa, len, pc);
-            if ends || translates(gpa, first) || rest != 0 && translates(next, rest) {
-                return Ok(Stored::Refused);
-            }
+        let ends = self.ends_block(bus, gpa) || rest != 0 && self.ends_block(bus, next);
+        let refused = self.refuses(gpa, first, policy) || rest != 0 && self.refuses(next, rest, policy);
+        if refused || ends && policy != CodePolicy::Write {
+            return Ok(Stored::Refused);
         }
         let mut code = ends;
         if rest == 0 {
@@ -395,7 +400,7 @@ impl Mmu {
     pub fn phys_read(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8) -> u64 {
         match self.ram.readable(gpa, u64::from(size)) {
             // SAFETY: `readable` checked that the bytes are RAM.
-            Some(p) => unsafe { read_sized(p, size) },
+            Some(p) => unsafe { access::load(p, size) },
             None => {
                 self.stats.mmio += 1;
                 bus.mmio_read(gpa, size)
@@ -413,56 +418,53 @@ impl Mmu {
             return false;
         };
         let changed = if self.ram.hits_code(gpa, len) {
+            // Which bytes are others now is known only if nobody else comes between.
             // SAFETY: `writable` checked that the bytes are RAM.
-            unsafe { exchange(p, size, value) }
+            match unsafe { access::update(p, size, &mut |_| Some(value.into())) } {
+                Some((old, new)) => access::changed_bytes(old, new, size),
+                None => {
+                    // SAFETY: as above.
+                    unsafe { access::store(p, size, value) };
+                    Some((0, len))
+                }
+            }
         } else {
             // SAFETY: as above.
-            unsafe { write_sized(p, size, value) };
-            self.ram.record(gpa, len);
+            unsafe { access::store(p, size, value) };
             Some((0, len))
         };
+        self.ram.record(gpa, len);
         // Between writing and looking at the mark: whoever marks first and then reads (a translation being made by
         // another vCPU) either sees these bytes or is seen here.
         fence(Ordering::SeqCst);
-        let Some((at, len)) = changed.filter(|&(at, len)| self.ram.hits_code(gpa + at, len)) else { return false };
-        let dropped = self.sink.code_written(gpa + at, len);
+        changed.is_some_and(|(at, len)| self.tell_written(gpa + at, len))
+    }
+
+    /// Tells the sink of `len` bytes at `gpa`, within one page, that were written, if they hit code; whether translations were
+    /// dropped.
+    pub(crate) fn tell_written(&mut self, gpa: u64, len: u64) -> bool {
+        if !self.ram.hits_code(gpa, len) {
+            return false;
+        }
+        let dropped = self.sink.code_written(gpa, len);
         self.dropped.add(&dropped);
         dropped.any()
+    }
+
+    /// Whether nothing may be executed behind a store at `gpa`, which is to a device.
+    pub(crate) fn ends_block(&self, bus: &mut (impl MmioBus + ?Sized), gpa: u64) -> bool {
+        self.ram.writable(gpa, 1).is_none() && bus.ends_block(gpa)
+    }
+
+    /// Whether a store of `len` bytes at `gpa`, within one page, is to be refused by `policy`.
+    pub(crate) fn refuses(&self, gpa: u64, len: u64, policy: CodePolicy) -> bool {
+        let CodePolicy::Refuse(pc) = policy else { return false };
+        self.ram.hits_code(gpa, len) && self.ram.writable(gpa, len).is_some() && self.sink.translates(gpa, len, pc)
     }
 }
 
 impl std::fmt::Debug for Mmu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mmu").field("ram", &self.ram).field("stats", &self.stats).finish_non_exhaustive()
-    }
-}
-
-/// # Safety
-/// `p` points at `size` readable bytes of guest RAM.
-#[inline(always)]
-unsafe fn read_sized(p: *const u8, size: u8) -> u64 {
-    // SAFETY: by the caller's promise, in every arm.
-    unsafe {
-        match size {
-            1 => u64::from(read_raw::<u8>(p)),
-            2 => u64::from(read_raw::<u16>(p)),
-            4 => u64::from(read_raw::<u32>(p)),
-            _ => read_raw::<u64>(p),
-        }
-    }
-}
-
-/// # Safety
-/// `p` points at `size` writable bytes of guest RAM.
-#[inline(always)]
-unsafe fn write_sized(p: *mut u8, size: u8, value: u64) {
-    // SAFETY: by the caller's promise, in every arm.
-    unsafe {
-        match size {
-            1 => write_raw::<u8>(p, value as u8),
-            2 => write_raw::<u16>(p, value as u16),
-            4 => write_raw::<u32>(p, value as u32),
-            _ => write_raw::<u64>(p, value),
-        }
     }
 }

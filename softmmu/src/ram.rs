@@ -1,11 +1,13 @@
 //! Guest-physical RAM and the record of which parts of it hold translated code.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::access::{self, Int};
 use crate::backing::{Backing, Backings};
+use crate::exclusive::Exclusive;
 use crate::mmu::Access;
 use crate::tlb::PAGE_SIZE;
 use crate::vram::Vram;
@@ -17,6 +19,12 @@ pub const GRANULE_SHIFT: u32 = 6;
 pub trait CodeSink: Send + Sync {
     /// `len` bytes at guest-physical `gpa`, within one page, were just written: translations of any of them are dropped.
     fn code_written(&self, gpa: u64, len: u64) -> Dropped;
+
+    /// The same, for accessed and dirty bits that a page walk has set in the middle of an instruction: vCPUs that may run the code,
+    /// the walking one included, must leave for their dispatchers.
+    fn table_written(&self, gpa: u64, len: u64) {
+        self.code_written(gpa, len);
+    }
 
     /// Whether a write of `len` bytes at guest-physical `gpa`, within one page, would drop a translation that has the
     /// instruction at guest PC `pc`. It may say so wrongly.
@@ -132,7 +140,7 @@ pub(crate) enum Stores {
     Refused,
 }
 
-/// Guest RAM. Every access is a raw or atomic one: other threads may access the same bytes.
+/// Guest RAM. Every access is a raw or atomic one by the contract of `access.rs`: other threads may access the same bytes.
 pub struct Ram {
     regions: Vec<Region>,
     /// By page number, those that are not RAM included: zeroed memory, which the host gives as it is written.
@@ -140,6 +148,7 @@ pub struct Ram {
     backings: Backings,
     memory: GuestMemoryMmap<()>,
     display: Option<Display>,
+    exclusive: Arc<Exclusive>,
 }
 
 // SAFETY: `host` points into mappings that `memory` and `display` own for as long as `Ram` lives, and every access through it is
@@ -154,8 +163,8 @@ macro_rules! raw_access {
         #[inline]
         pub fn $read(&self, gpa: u64) -> Option<$int> {
             let p = self.readable(gpa, size_of::<$int>() as u64)?;
-            // SAFETY: `readable` checked that the bytes are inside a live mapping; no reference to them exists.
-            Some(unsafe { read_raw::<$int>(p) })
+            // SAFETY: `readable` checked that the bytes are inside a live mapping.
+            Some(unsafe { <$int>::read(p) })
         }
 
         /// Writes at `gpa`, unaligned too; `None` outside RAM. Does not look at code watches.
@@ -163,75 +172,11 @@ macro_rules! raw_access {
         pub fn $write(&self, gpa: u64, value: $int) -> Option<()> {
             let p = self.writable(gpa, size_of::<$int>() as u64)?;
             // SAFETY: as for the read.
-            unsafe { write_raw::<$int>(p, value) };
+            unsafe { value.write(p) };
             self.record(gpa, size_of::<$int>() as u64);
             Some(())
         }
     };
-}
-
-/// Reads a possibly unaligned value.
-///
-/// # Safety
-/// `p` points at `size_of::<T>()` readable bytes of guest RAM.
-#[inline(always)]
-pub(crate) unsafe fn read_raw<T: Copy>(p: *const u8) -> T {
-    if (p as usize).is_multiple_of(align_of::<T>()) {
-        // SAFETY: aligned, readable by the caller's promise.
-        unsafe { p.cast::<T>().read_volatile() }
-    } else {
-        // SAFETY: readable by the caller's promise.
-        unsafe { p.cast::<T>().read_unaligned() }
-    }
-}
-
-/// Writes a possibly unaligned value.
-///
-/// # Safety
-/// `p` points at `size_of::<T>()` writable bytes of guest RAM.
-#[inline(always)]
-pub(crate) unsafe fn write_raw<T: Copy>(p: *mut u8, value: T) {
-    if (p as usize).is_multiple_of(align_of::<T>()) {
-        // SAFETY: aligned, writable by the caller's promise.
-        unsafe { p.cast::<T>().write_volatile(value) }
-    } else {
-        // SAFETY: writable by the caller's promise.
-        unsafe { p.cast::<T>().write_unaligned(value) }
-    }
-}
-
-/// Writes the low `size` (1, 2, 4, 8) bytes of `value`; which bytes are others now, as an offset and a count. Where the write
-/// is not atomic, all of them: another thread may have written meanwhile.
-///
-/// # Safety
-/// `p` points at `size` writable bytes of guest RAM.
-pub(crate) unsafe fn exchange(p: *mut u8, size: u8, value: u64) -> Option<(u64, u64)> {
-    // Which bytes differ is worked out as they lie on little-endian hosts.
-    let aligned = cfg!(target_endian = "little") && (p as usize).is_multiple_of(usize::from(size));
-    // SAFETY: inside guest RAM by the caller's promise, and aligned; atomics are the only kind of reference made.
-    let old = unsafe {
-        match size {
-            1 if aligned => AtomicU8::from_ptr(p).swap(value as u8, Ordering::SeqCst).into(),
-            2 if aligned => AtomicU16::from_ptr(p.cast()).swap(value as u16, Ordering::SeqCst).into(),
-            4 if aligned => AtomicU32::from_ptr(p.cast()).swap(value as u32, Ordering::SeqCst).into(),
-            8 if aligned => AtomicU64::from_ptr(p.cast()).swap(value, Ordering::SeqCst),
-            1 => return write_all::<u8>(p, value as u8),
-            2 => return write_all::<u16>(p, value as u16),
-            4 => return write_all::<u32>(p, value as u32),
-            _ => return write_all::<u64>(p, value),
-        }
-    };
-    let changed = (old ^ value) & u64::MAX >> (64 - 8 * u32::from(size));
-    let first = u64::from(changed.trailing_zeros() / 8);
-    (changed != 0).then(|| (first, u64::from(8 - changed.leading_zeros() / 8) - first))
-}
-
-/// # Safety
-/// As for [`write_raw`].
-unsafe fn write_all<T: Copy>(p: *mut u8, value: T) -> Option<(u64, u64)> {
-    // SAFETY: by the caller's promise.
-    unsafe { write_raw::<T>(p, value) };
-    Some((0, size_of::<T>() as u64))
 }
 
 impl Ram {
@@ -262,7 +207,8 @@ impl Ram {
                 backings.set(home.saturating_add(page), Backing::DEVICE);
             });
         }
-        Ram { regions, watches: bytemuck::zeroed_slice_box(pages), backings, memory, display }
+        let watches = bytemuck::zeroed_slice_box(pages);
+        Ram { regions, watches, backings, memory, display, exclusive: Arc::default() }
     }
 
     /// The display memory.
@@ -381,23 +327,33 @@ impl Ram {
         true
     }
 
-    /// Atomic compare-and-swap of an aligned 32-bit word, sequentially consistent: whether it held `old`.
-    /// `None` outside RAM or unaligned.
+    /// Stores `new` in the `size` (1, 2, 4, 8) bytes at `gpa`, a multiple of that, if `old` is there, in one step and
+    /// sequentially consistent: whether it was. `None` outside RAM or unaligned. Does not look at code watches.
+    pub(crate) fn compare_and_swap(&self, gpa: u64, size: u8, old: u64, new: u64) -> Option<bool> {
+        let p = self.writable(gpa, size.into()).filter(|_| gpa.is_multiple_of(size.into()))?;
+        // SAFETY: `writable` checked that the bytes are inside a live mapping.
+        let seen = unsafe { access::compare_and_swap(p, size, old.into(), new.into()) }?;
+        let swapped = seen == old.into();
+        if swapped {
+            self.record(gpa, size.into());
+        }
+        Some(swapped)
+    }
+
+    /// Atomic compare-and-swap of an aligned 32-bit word, sequentially consistent: whether it held `old`. `None` outside RAM or
+    /// unaligned. Does not look at code watches.
     pub fn cas_u32(&self, gpa: u64, old: u32, new: u32) -> Option<bool> {
-        let p = self.writable(gpa, 4).filter(|_| gpa.is_multiple_of(4))?;
-        // SAFETY: inside a live mapping and aligned; atomics of this size are the only kind of reference made.
-        let word = unsafe { AtomicU32::from_ptr(p.cast()) };
-        self.record(gpa, 4);
-        Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
+        self.compare_and_swap(gpa, 4, old.into(), new.into())
     }
 
     /// Atomic compare-and-swap of an aligned 64-bit word, as [`Ram::cas_u32`].
     pub fn cas_u64(&self, gpa: u64, old: u64, new: u64) -> Option<bool> {
-        let p = self.writable(gpa, 8).filter(|_| gpa.is_multiple_of(8))?;
-        // SAFETY: as in `cas_u32`.
-        let word = unsafe { AtomicU64::from_ptr(p.cast()) };
-        self.record(gpa, 8);
-        Some(word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok())
+        self.compare_and_swap(gpa, 8, old, new)
+    }
+
+    /// The exclusive sections of the vCPUs that this is the RAM of.
+    pub(crate) fn exclusive(&self) -> &Arc<Exclusive> {
+        &self.exclusive
     }
 
     #[inline(always)]

@@ -14,10 +14,8 @@ use crate::filter::PageFilter;
 /// Guest page size in bytes.
 pub const PAGE_SIZE: u64 = 4096;
 
-/// One guest page of one bank.
-///
-/// The probe is `(addr ^ tag) < 4097 - size`, which checks page, permission and page-crossing in one
-/// compare. A tag that must not match belongs to another set of the bank ([`invalid_tag`]).
+/// One guest page of one bank, found by [`probe`]. A tag that must not match belongs to another set of the bank
+/// ([`invalid_tag`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlbEntry {
@@ -32,6 +30,49 @@ pub struct TlbEntry {
 }
 
 const _: () = assert!(size_of::<TlbEntry>() == 32);
+
+/// The probe: how an address is looked up, here and in code that is generated. [`probe::hits`] is what such code computes.
+pub mod probe {
+    use std::mem::{offset_of, size_of};
+
+    use super::{PAGE_SIZE, TlbEntry};
+    use crate::header::EnvHeader;
+
+    /// Byte offset of the bank's first entry's address in the header.
+    pub const BANK: usize = offset_of!(EnvHeader, tlb);
+    /// Byte offset in the header of the mask for an entry's byte offset into the bank.
+    pub const MASK: usize = offset_of!(EnvHeader, tlb_mask);
+    /// An address shifted right by so many bits and masked is the byte offset of its page's entry: page number times the
+    /// entry's size.
+    pub const SHIFT: u32 = PAGE_SIZE.trailing_zeros() - size_of::<TlbEntry>().trailing_zeros();
+    /// Byte offset of the addend in an entry.
+    pub const ADDEND: usize = offset_of!(TlbEntry, addend);
+    /// Byte offset of the physical page and its flags in an entry.
+    pub const META: usize = offset_of!(TlbEntry, meta);
+
+    /// Byte offset in an entry of the tag for stores, or for loads.
+    pub const fn tag(write: bool) -> usize {
+        if write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) }
+    }
+
+    /// An access of `size` bytes is a hit if its address exclusive-ored with the tag is below this: that checks page,
+    /// permission and page-crossing in one compare.
+    pub const fn limit(size: u64) -> u64 {
+        PAGE_SIZE + 1 - size
+    }
+
+    /// An access of `size` bytes, a power of two, is a hit and a multiple of its size if its address exclusive-ored with the tag
+    /// has none of these bits.
+    pub const fn aligned(size: u64) -> u64 {
+        !(PAGE_SIZE - 1) | (size - 1)
+    }
+
+    /// Whether an access of `size` bytes at `addr` is to the page of `tag`, and to no other.
+    #[inline(always)]
+    pub const fn hits(tag: u64, addr: u64, size: u64) -> bool {
+        (addr ^ tag) < limit(size)
+    }
+}
 
 /// In [`TlbEntry::meta`]: the page is global.
 pub const META_GLOBAL: u64 = 1;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mimus_softmmu::{
-    Access, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, Place,
-    Ram, Stored, Vram, Walker,
+    Access, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE,
+    PageTables, Place, Ram, Stored, Vram, Walker,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -21,7 +21,7 @@ const ALIAS: u64 = 1 << 40;
 impl Walker for Flat {
     type Fault = ();
 
-    fn walk(&self, _: &Ram, addr: u64, _: Access, _: usize) -> Result<Mapping, ()> {
+    fn walk(&self, _: &PageTables<'_>, addr: u64, _: Access, _: usize) -> Result<Mapping, ()> {
         let gpa = addr & (ALIAS - 1) & !(PAGE_SIZE - 1);
         Ok(Mapping { gpa, writable: true, global: true, shift: 12 })
     }

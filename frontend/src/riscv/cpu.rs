@@ -1,7 +1,6 @@
 //! One RISC-V vCPU: its env, MMU and bus, and how helpers reach memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
@@ -258,10 +257,40 @@ impl Cpu {
         }
     }
 
+    /// What is to become of an instruction's own store that hits translated code.
+    fn code_policy(&self) -> CodePolicy {
+        if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write }
+    }
+
+    /// Replaces an operand by what `new` makes of it, as an atomic instruction does; the old value, and whether code changed.
+    /// Never weaker than with both aq and rl.
+    fn update(
+        &mut self,
+        addr: u64,
+        ty: Type,
+        new: impl FnMut(u128) -> Option<u128>,
+    ) -> std::result::Result<(u64, bool), Stop> {
+        let (policy, operand) = (self.code_policy(), (addr, ty.bytes() as u8));
+        let mut port = Port { bus: &mut *self.bus, missing: false };
+        let trap = match self.mmu.update(&self.state, &mut port, self.bank, operand, policy, new) {
+            Ok(_) if port.missing => Trap { cause: cause::STORE_ACCESS_FAULT, tval: addr },
+            Ok((old, Stored::Done)) => return Ok((old as u64, false)),
+            Ok((old, stored)) => {
+                return match self.hit_code(stored) {
+                    Err(Stop::Fault) => Err(Stop::Fault),
+                    other => Ok((old as u64, other.is_err())),
+                };
+            }
+            Err(trap) => trap,
+        };
+        self.raise(trap);
+        Err(Stop::Fault)
+    }
+
     #[inline(always)]
     pub(crate) fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
+        let policy = self.code_policy();
         let mut port = Port { bus: &mut *self.bus, missing: false };
-        let policy = if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write };
         let result = self.mmu.write(&self.state, &mut port, self.bank, (addr, size, value), policy);
         let trap = match result {
             Ok(_) if port.missing => Trap { cause: cause::STORE_ACCESS_FAULT, tval: addr },
@@ -360,27 +389,13 @@ impl Guest for Cpu {
     }
 
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
-        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
-        let changed = self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE);
-        // Of ordinary accesses of the host, and never weaker than with both aq and rl.
-        fence(Ordering::SeqCst);
-        match changed {
-            Err(Stop::Fault) => Err(Stop::Fault),
-            other => Ok((old, other.is_err())),
-        }
+        let new = |old| Some(kind.apply(old as u64, operand).into());
+        self.update(addr, ty, new)
     }
 
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
-        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
-        if old != expected & ty.mask() {
-            return Ok((old, false));
-        }
-        let changed = self.store(addr, ty, [new & ty.mask(), 0], MemFlags::NONE);
-        fence(Ordering::SeqCst);
-        match changed {
-            Err(Stop::Fault) => Err(Stop::Fault),
-            other => Ok((old, other.is_err())),
-        }
+        let expected = u128::from(expected & ty.mask());
+        self.update(addr, ty, |old| (old == expected).then_some(new.into()))
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Virtual to physical translation: Sv39, Sv48 and Sv57 (vol. II, "Supervisor-Level ISA"), with Svade and Svadu.
 
-use mimus_softmmu::{Access, Mapping, PAGE_SIZE, Ram, Walker};
+use mimus_softmmu::{Access, Mapping, PAGE_SIZE, PageTables, Ram, Walker};
 
 use super::cpu::bank;
 use super::state::{State, envcfg, mstatus, privilege};
@@ -61,7 +61,7 @@ struct Changed;
 
 struct Walk<'a> {
     state: &'a State,
-    ram: &'a Ram,
+    tables: &'a PageTables<'a>,
     addr: u64,
     access: Access,
     bank: usize,
@@ -92,7 +92,7 @@ impl Walk<'_> {
             if !s.pmp_allows(at, Access::Read, privilege::SUPERVISOR) {
                 return Err(self.access_fault());
             }
-            let Some(entry) = self.ram.read_u64(at) else { return Err(self.access_fault()) };
+            let Some(entry) = self.tables.read_u64(at) else { return Err(self.access_fault()) };
             let reserved = entry & pte::RESERVED != 0 || entry & (pte::R | pte::W) == pte::W;
             if entry & pte::V == 0 || reserved {
                 return Err(self.page_fault());
@@ -119,7 +119,7 @@ impl Walk<'_> {
             if !s.pmp_allows(at, Access::Write, privilege::SUPERVISOR) {
                 return Err(self.access_fault());
             }
-            match self.ram.cas_u64(at, entry, entry | needed) {
+            match self.tables.replace(at, 8, entry, entry | needed) {
                 Some(true) => {}
                 Some(false) => return Ok(Err(Changed)),
                 // It was read from memory that cannot be written.
@@ -173,9 +173,9 @@ impl Walker for State {
         Trap::WATCHED
     }
 
-    fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, Trap> {
+    fn walk(&self, tables: &PageTables<'_>, addr: u64, access: Access, bank: usize) -> Result<Mapping, Trap> {
         let mode = self.satp >> satp::MODE_SHIFT;
-        let walk = |levels| Walk { state: self, ram, addr, access, bank, levels };
+        let walk = |levels| Walk { state: self, tables, addr, access, bank, levels };
         if mode == satp::BARE || bank == bank::MACHINE {
             return walk(0).physical(Mapping { gpa: addr & !(PAGE_SIZE - 1), writable: true, global: true, shift: 12 });
         }

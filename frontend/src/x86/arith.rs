@@ -132,21 +132,17 @@ fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
     if bytes == 16 && addr & 15 != 0 {
         return Err(cpu.raise(Exception::gp(0)));
     }
-    let half = (bytes / 2) as u8;
-    let mask = mask_of(half.into());
-    let high_addr = addr.wrapping_add(half.into());
-    cpu.probe_write(addr, bytes.into())?;
-    let low = cpu.read(addr, half)?;
-    let high = cpu.read(high_addr, half)?;
-    let gpr = &cpu.state.gpr;
-    let equal = low == gpr[reg::RAX] & mask && high == gpr[reg::RDX] & mask;
-    // A failed comparison writes the old value back.
-    let (new_low, new_high) = if equal { (gpr[reg::RBX], gpr[reg::RCX]) } else { (low, high) };
-    cpu.write(addr, half, new_low)?;
-    cpu.write(high_addr, half, new_high)?;
+    let half = bytes / 2;
+    let mask = mask_of(half);
+    let gpr = cpu.state.gpr;
+    let pair = |low: usize, high: usize| u128::from(gpr[low] & mask) | u128::from(gpr[high] & mask) << (8 * half);
+    let (expected, new) = (pair(reg::RAX, reg::RDX), pair(reg::RBX, reg::RCX));
+    // A failed comparison writes the old value back. Without LOCK it is one step, too: nobody can tell.
+    let old = cpu.update_as(cpu.bank, addr, bytes as u8, |old| Some(if old == expected { new } else { old }))?;
+    let equal = old == expected;
     if !equal {
-        cpu.state.gpr[reg::RAX] = low;
-        cpu.state.gpr[reg::RDX] = high;
+        cpu.state.gpr[reg::RAX] = old as u64 & mask;
+        cpu.state.gpr[reg::RDX] = (old >> (8 * half)) as u64;
     }
     let flags = cpu.state.arith_flags() & !rflags::ZF;
     cpu.state.set_arith_flags(flags | when(equal, rflags::ZF));

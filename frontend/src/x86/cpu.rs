@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
@@ -401,6 +401,12 @@ impl Cpu {
         self.unrefused(|cpu| cpu.write_as(cpu.system_bank(), addr, size, value))
     }
 
+    /// Sets or clears bits of a byte of a descriptor, as the processor itself does: in one step.
+    pub fn update_system(&mut self, addr: u64, set: u8, clear: u8) -> Result<()> {
+        let new = |old| Some((old | u128::from(set)) & !u128::from(clear));
+        self.unrefused(|cpu| cpu.update_as(cpu.system_bank(), addr, 1, new)).map(drop)
+    }
+
     /// Makes accesses that watchpoints note but do not refuse: they are not the instruction's own.
     fn unrefused<T>(&mut self, f: impl FnOnce(&mut Cpu) -> T) -> T {
         let refuse = std::mem::take(&mut self.mmu.watches.refuse);
@@ -455,24 +461,73 @@ impl Cpu {
         })
     }
 
+    /// What is to become of an instruction's own store that hits translated code.
+    fn code_policy(&self) -> CodePolicy {
+        if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write }
+    }
+
     fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
-        let policy = if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write };
-        let result = self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), policy);
-        match result {
+        let policy = self.code_policy();
+        match self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), policy) {
             Ok(Stored::Done) => Ok(()),
-            Ok(Stored::Refused) => {
-                self.header.verdict = Verdict::Interpret as u32;
-                Err(Stop::Fault)
-            }
-            Ok(Stored::Code) => {
-                self.forget_dropped();
-                // Not the code that runs, if it is compiled: that would have been refused.
-                if self.in_compiled_code { Ok(()) } else { Err(Stop::CodeChanged) }
-            }
+            Ok(stored) => self.hit_code(stored),
             Err(fault) => {
                 self.raise_page_fault(fault);
                 Err(Stop::Fault)
             }
+        }
+    }
+
+    /// A store hit translated code.
+    #[cold]
+    fn hit_code(&mut self, stored: Stored) -> std::result::Result<(), Stop> {
+        if stored == Stored::Refused {
+            self.header.verdict = Verdict::Interpret as u32;
+            return Err(Stop::Fault);
+        }
+        self.forget_dropped();
+        // Not the code that runs, if it is compiled: that would have been refused.
+        if self.in_compiled_code { Ok(()) } else { Err(Stop::CodeChanged) }
+    }
+
+    /// Replaces an operand by what `new` makes of it, as an instruction's own atomic operation; the old value, and whether code
+    /// changed.
+    fn update(
+        &mut self,
+        addr: u64,
+        size: u32,
+        new: impl FnMut(u128) -> Option<u128>,
+    ) -> std::result::Result<(u128, bool), Stop> {
+        let policy = self.code_policy();
+        match self.mmu.update(&self.state, &mut *self.bus, self.bank, (addr, size as u8), policy, new) {
+            Ok((old, Stored::Done)) => Ok((old, false)),
+            Ok((old, stored)) => match self.hit_code(stored) {
+                Err(Stop::Fault) => Err(Stop::Fault),
+                other => Ok((old, other.is_err())),
+            },
+            Err(fault) => {
+                self.raise_page_fault(fault);
+                Err(Stop::Fault)
+            }
+        }
+    }
+
+    /// The same in MMU mode `bank`, for a helper whose block ends with its instruction: translated code that is hit is dropped.
+    pub(crate) fn update_as(
+        &mut self,
+        bank: usize,
+        addr: u64,
+        size: u8,
+        new: impl FnMut(u128) -> Option<u128>,
+    ) -> Result<u128> {
+        match self.mmu.update(&self.state, &mut *self.bus, bank, (addr, size), CodePolicy::Write, new) {
+            Ok((old, stored)) => {
+                if stored == Stored::Code {
+                    self.forget_dropped();
+                }
+                Ok(old)
+            }
+            Err(fault) => Err(self.raise_page_fault(fault)),
         }
     }
 }
@@ -517,26 +572,15 @@ impl Guest for Cpu {
     }
 
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
-        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
-        let changed = self.store(addr, ty, [kind.apply(old, operand) & ty.mask(), 0], MemFlags::NONE);
-        // Of ordinary accesses of the host; LOCK orders as MFENCE does.
-        fence(Ordering::SeqCst);
-        match changed {
-            Err(Stop::Fault) => Err(Stop::Fault),
-            other => Ok((old, other.is_err())),
-        }
+        let new = |old| Some(kind.apply(old as u64, operand).into());
+        self.update(addr, ty.bytes(), new).map(|(old, changed)| (old as u64, changed))
     }
 
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
-        let [old, _] = self.load(addr, ty, MemFlags::FOR_WRITE)?;
+        let expected = u128::from(expected & ty.mask());
         // A failed CMPXCHG writes the old value back (SDM vol. 2A, CMPXCHG).
-        let value = if old == expected & ty.mask() { new } else { old };
-        let changed = self.store(addr, ty, [value & ty.mask(), 0], MemFlags::NONE);
-        fence(Ordering::SeqCst);
-        match changed {
-            Err(Stop::Fault) => Err(Stop::Fault),
-            other => Ok((old, other.is_err())),
-        }
+        let new = |old| Some(if old == expected { new.into() } else { old });
+        self.update(addr, ty.bytes(), new).map(|(old, changed)| (old as u64, changed))
     }
 
     #[inline(always)]

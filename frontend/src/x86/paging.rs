@@ -1,6 +1,6 @@
 //! Linear to physical translation (SDM vol. 3A, chapter 4).
 
-use mimus_softmmu::{Access, Mapping, Ram, Walker};
+use mimus_softmmu::{Access, Mapping, PageTables, Ram, Walker};
 
 use super::cpu::bank;
 use super::state::{State, cr0, cr4, efer};
@@ -144,13 +144,11 @@ const fn reserved_at(entry_bytes: u64, level: u32, leaf: bool) -> u64 {
 
 struct Walk<'a> {
     state: &'a State,
-    ram: &'a Ram,
+    tables: &'a PageTables<'a>,
     addr: u64,
     access: Access,
     bank: usize,
     format: Format,
-    /// Accessed and dirty bits are set.
-    marks: bool,
 }
 
 /// Another agent changed an entry between its reading and the setting of its accessed bit.
@@ -170,7 +168,7 @@ impl Walk<'_> {
     /// Sets accessed and dirty bits of the entries of a walk, the last of which is the leaf.
     #[cold]
     fn mark(&self, visited: &[Visited], leaf_bits: u64) -> Result<(), Changed> {
-        let Some((last, upper)) = visited.split_last().filter(|_| self.marks) else { return Ok(()) };
+        let Some((last, upper)) = visited.split_last() else { return Ok(()) };
         upper.iter().try_for_each(|&entry| self.set_bits(entry, pte::A))?;
         self.set_bits(*last, leaf_bits)
     }
@@ -180,11 +178,9 @@ impl Walk<'_> {
             return Ok(());
         }
         let new = at.value | bits;
-        let done = match self.format {
-            Format::Bits32 => self.ram.cas_u32(at.gpa, at.value as u32, new as u32),
-            _ => self.ram.cas_u64(at.gpa, at.value, new),
-        };
-        // Entries are aligned and were just read from RAM: `None` cannot be.
+        let size = if self.format == Format::Bits32 { 4 } else { 8 };
+        // Entries are aligned. Those in memory that cannot be written stay as they are.
+        let done = self.tables.replace(at.gpa, size, at.value, new);
         if done == Some(false) { Err(Changed) } else { Ok(()) }
     }
 
@@ -222,7 +218,8 @@ impl Walk<'_> {
             let shift = 12 + index_bits * (level - 1);
             let index = self.addr >> shift & ((1 << index_bits) - 1);
             let gpa = table + index * ENTRY_BYTES;
-            let value = if ENTRY_BYTES == 4 { self.ram.read_u32(gpa).map(u64::from) } else { self.ram.read_u64(gpa) };
+            let tables = self.tables;
+            let value = if ENTRY_BYTES == 4 { tables.read_u32(gpa).map(u64::from) } else { tables.read_u64(gpa) };
             let value = value.unwrap_or(0);
             if value & pte::P == 0 {
                 return Err(self.fault(0));
@@ -285,7 +282,7 @@ impl Walker for State {
         PageFault::Watched
     }
 
-    fn walk(&self, ram: &Ram, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
+    fn walk(&self, tables: &PageTables<'_>, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
         if self.cr0 & cr0::PG == 0 {
             return Ok(Mapping { gpa: addr & 0xffff_f000, writable: true, global: false, shift: 12 });
         }
@@ -293,7 +290,7 @@ impl Walker for State {
             return Err(PageFault::NonCanonical);
         }
         let addr = self.linear(addr);
-        let walk = Walk { state: self, ram, addr, access, bank, format: Format::of(self), marks: true };
+        let walk = Walk { state: self, tables, addr, access, bank, format: Format::of(self) };
         loop {
             // A lost race with another agent is another agent's progress: walk again.
             if let Ok(mapping) = walk.run()? {
@@ -314,7 +311,8 @@ impl State {
             return None;
         }
         let format = Format::of(self);
-        let walk = Walk { state: self, ram, addr, access: Access::Read, bank: bank::KERNEL, format, marks: false };
+        let tables = &PageTables::read_only(ram);
+        let walk = Walk { state: self, tables, addr, access: Access::Read, bank: bank::KERNEL, format };
         match walk.run() {
             Ok(Ok(mapping)) => Some(mapping.gpa | addr & 0xfff),
             _ => None,

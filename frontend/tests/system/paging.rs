@@ -1,7 +1,8 @@
+use mimus_frontend::x86::NoDevices;
 use mimus_frontend::x86::cpu::bank::{KERNEL, KERNEL_SMAP, USER};
 use mimus_frontend::x86::paging::PageFault;
 use mimus_frontend::x86::state::{State, cr0, cr4, efer};
-use mimus_softmmu::{Access, Access::*, Mapping, Walker};
+use mimus_softmmu::{Access, Access::*, Mapping, PageTables, Walker};
 
 use super::fixture::{Machine, TABLES};
 
@@ -38,7 +39,7 @@ fn long4(m: &Machine) -> State {
 }
 
 fn walk(m: &Machine, s: &State, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
-    s.walk(&m.cpu.mmu.ram, addr, access, bank)
+    s.walk(&PageTables::new(&m.cpu.mmu.ram, &NoDevices), addr, access, bank)
 }
 
 fn code(result: Result<Mapping, PageFault>) -> u32 {

@@ -202,6 +202,12 @@ impl Cache {
 }
 
 impl CodeSink for Cache {
+    fn table_written(&self, gpa: u64, len: u64) {
+        if self.code_written(gpa, len).any() {
+            self.lock().passages.iter().for_each(|p| p.kicker.kick());
+        }
+    }
+
     fn code_written(&self, gpa: u64, len: u64) -> Dropped {
         let mut dropped = Dropped::NONE;
         let page = gpa & !(PAGE_SIZE - 1);

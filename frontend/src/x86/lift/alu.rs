@@ -329,9 +329,6 @@ impl Lift {
         let addr = self.linear(insn, bytes, true);
         let addr = self.flatten(addr);
         self.call(Helper::CompareExchangePair, Type::I64, &[addr], bytes);
-        if insn.has_lock_prefix() {
-            self.b.fence();
-        }
         // The helper may have written translated code, this block's included.
         self.end_after_helper_store();
         Ok(())

@@ -52,11 +52,6 @@ impl Descriptor {
         (self.raw >> 40) as u16 & 0xf0ff
     }
 
-    /// Byte 5: type, S, DPL, P.
-    const fn access_byte(&self) -> u64 {
-        self.raw >> 40 & 0xff
-    }
-
     /// As a segment register's hidden part.
     pub const fn segment(&self, selector: u16) -> Segment {
         let raw = self.raw;
@@ -161,15 +156,14 @@ impl Cpu {
         if descriptor.is_system() || descriptor.access() & 1 != 0 {
             return Ok(());
         }
-        self.write_system(descriptor.address.wrapping_add(5), 1, descriptor.access_byte() | 1)
+        self.update_system(descriptor.address.wrapping_add(5), 1, 0)
     }
 
     /// Sets or clears the busy bit of a TSS descriptor.
     pub fn mark_busy(&mut self, descriptor: &Descriptor, busy: bool) -> Result<()> {
-        let access = descriptor.access_byte();
-        let bit = u64::from(kind::BUSY);
-        let access = if busy { access | bit } else { access & !bit };
-        self.write_system(descriptor.address.wrapping_add(5), 1, access)
+        let bit = kind::BUSY as u8;
+        let (set, clear) = if busy { (bit, 0) } else { (0, bit) };
+        self.update_system(descriptor.address.wrapping_add(5), set, clear)
     }
 
     /// The segment for SS that `selector` names at privilege level `cpl` (SDM vol. 2B, MOV). `fault` is #GP or #TS.

@@ -32,7 +32,6 @@ use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
 use again::Again;
-pub(crate) use memory::TLB_SHIFT;
 use pages::Pages;
 use pending::{Pending, Source};
 use region::Region;

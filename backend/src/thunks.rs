@@ -18,15 +18,15 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use mimus_ir::MemFlags;
 use mimus_softmmu::ram::{GRANULE_SHIFT, WATCH_CODE, WATCH_MIXED, WATCH_SIZE};
-use mimus_softmmu::tlb::{META_WRITABLE, PAGE_SIZE};
-use mimus_softmmu::{EnvHeader, ExitCode, TlbEntry};
+use mimus_softmmu::tlb::{META_WRITABLE, PAGE_SIZE, probe};
+use mimus_softmmu::{EnvHeader, ExitCode};
 
 use crate::compile::{block_signature, finish};
 use crate::error::BackendError;
 use crate::exec::HostAddr;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
-use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, TLB_SHIFT, slow_signature, stubs};
+use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, slow_signature, stubs};
 use crate::permanent::{Permanent, PermanentBuilder};
 use crate::{quick, x87};
 
@@ -261,11 +261,11 @@ impl Maker<'_> {
             let (env, addr, info) = (params[0], params[1], params[params.len() - 1]);
             let size = b.ins().band_imm_s(info, 0xff);
             let entry = tlb_entry(b, flags, env, addr, header);
-            let write = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, write) as i32);
+            let write = b.ins().load(types::I64, flags, entry, probe::tag(true) as i32);
             let tag = if store {
                 write
             } else {
-                let read = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, read) as i32);
+                let read = b.ins().load(types::I64, flags, entry, probe::tag(false) as i32);
                 let for_write = b.ins().band_imm_s(info, i64::from(MemFlags::FOR_WRITE.0) << 8);
                 b.ins().select(for_write, write, read)
             };
@@ -284,7 +284,7 @@ impl Maker<'_> {
             b.ins().call_indirect(callee, thunk, params);
             b.ins().return_(&[]);
             b.switch_to_block(found);
-            let addend = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, addend) as i32);
+            let addend = b.ins().load(types::I64, flags, entry, probe::ADDEND as i32);
             let host = b.ins().iadd(addr, addend);
             let stash = field(offset_of!(EnvHeader, slow_value));
             for (bytes, ty) in [(8, types::I64), (4, types::I32), (2, types::I16), (1, types::I8), (16, types::I64)] {
@@ -375,8 +375,8 @@ fn beside_code(
     [found, miss]: [Block; 2],
 ) {
     let flags = MemFlagsData::trusted();
-    let read = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, read) as i32);
-    let meta = b.ins().load(types::I64, flags, entry, offset_of!(TlbEntry, meta) as i32);
+    let read = b.ins().load(types::I64, flags, entry, probe::tag(false) as i32);
+    let meta = b.ins().load(types::I64, flags, entry, probe::META as i32);
     let difference = b.ins().bxor(addr, read);
     let last = b.ins().iadd(addr, size);
     let last = b.ins().iadd_imm_s(last, -1);
@@ -455,10 +455,10 @@ pub(crate) fn tlb_entry(
     header: i32,
 ) -> Value {
     let field = |offset: usize| header + offset as i32;
-    let mask = b.ins().load(types::I64, flags, env, field(offset_of!(EnvHeader, tlb_mask)));
-    let offset = b.ins().ushr_imm_u(addr, TLB_SHIFT);
+    let mask = b.ins().load(types::I64, flags, env, field(probe::MASK));
+    let offset = b.ins().ushr_imm_u(addr, i64::from(probe::SHIFT));
     let offset = b.ins().band(offset, mask);
-    let bank = b.ins().load(types::I64, flags, env, field(offset_of!(EnvHeader, tlb)));
+    let bank = b.ins().load(types::I64, flags, env, field(probe::BANK));
     b.ins().iadd(offset, bank)
 }
 

@@ -6,17 +6,14 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, Block, BlockArg, Endianness, InstBuilder, MemFlagsData, Value, types};
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Inst, MemFlags, Type};
+use mimus_softmmu::EnvHeader;
 use mimus_softmmu::header::KeptPage;
-use mimus_softmmu::tlb::PAGE_SIZE;
-use mimus_softmmu::{EnvHeader, TlbEntry};
+use mimus_softmmu::tlb::probe;
 
 use super::share::Plan;
 use super::{Lowering, Slow, pages};
 use crate::error::BackendError;
 use crate::thunks::tlb_entry;
-
-/// `addr >> TLB_SHIFT` masked is the byte offset of a page's entry: page number times the entry's size.
-pub(crate) const TLB_SHIFT: i64 = PAGE_SIZE.trailing_zeros() as i64 - size_of::<TlbEntry>().trailing_zeros() as i64;
 
 /// What the probe of an access has to find out.
 #[derive(Clone, Copy)]
@@ -77,7 +74,7 @@ impl Lowering<'_, '_> {
             Some((fill, page)) => {
                 self.b.ins().brif(hit, fill, &[], miss, &[]);
                 self.b.switch_to_block(fill);
-                let limit = self.const64(PAGE_SIZE + 1 - u64::from(access.size));
+                let limit = self.const64(probe::limit(access.size.into()));
                 self.store_header(tag, page + offset_of!(KeptPage, tag));
                 self.store_header(limit, page + offset_of!(KeptPage, limit));
                 self.store_header(addend, page + offset_of!(KeptPage, addend));
@@ -89,18 +86,17 @@ impl Lowering<'_, '_> {
 
     /// Looks for the page of `addr` in the TLB: whether it is there, its addend and its tag.
     pub(super) fn look_up(&mut self, addr: Value, access: Access) -> (Value, Value, Value) {
-        let size = i64::from(access.size);
+        let size = u64::from(access.size);
         let entry = tlb_entry(&mut self.b, self.flags.env, self.env, addr, self.request.header_offset);
-        let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
-        let tag = self.b.ins().load(types::I64, self.flags.env, entry, tag as i32);
+        let tag = self.b.ins().load(types::I64, self.flags.env, entry, probe::tag(access.write) as i32);
         let difference = self.b.ins().bxor(addr, tag);
         let hit = if access.aligned {
-            let wrong = self.b.ins().band_imm_s(difference, -(PAGE_SIZE as i64) | (size - 1));
+            let wrong = self.b.ins().band_imm_s(difference, probe::aligned(size) as i64);
             self.b.ins().icmp_imm_u(IntCC::Equal, wrong, 0)
         } else {
-            self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, PAGE_SIZE as i64 + 1 - size)
+            self.b.ins().icmp_imm_u(IntCC::UnsignedLessThan, difference, probe::limit(size) as i64)
         };
-        let addend = self.b.ins().load(types::I64, self.flags.env, entry, offset_of!(TlbEntry, addend) as i32);
+        let addend = self.b.ins().load(types::I64, self.flags.env, entry, probe::ADDEND as i32);
         (hit, addend, tag)
     }
 

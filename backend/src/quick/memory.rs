@@ -4,13 +4,12 @@ use std::mem::offset_of;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Inst, MemFlags, Type};
-use mimus_softmmu::tlb::PAGE_SIZE;
-use mimus_softmmu::{EnvHeader, TlbEntry};
+use mimus_softmmu::EnvHeader;
+use mimus_softmmu::tlb::probe;
 
 use super::alloc::Loc;
 use super::emit::{Alu, Cond, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
 use super::{Cold, Quick, Refused, vector};
-use crate::lower::TLB_SHIFT;
 
 /// An access that the TLB does not serve: its address is in RAX, and its value is found there again.
 #[derive(Clone, Copy)]
@@ -53,26 +52,25 @@ impl Quick<'_> {
             0 => self.e.mov(Width::Wide, RAX, Rm::Reg(base)),
             _ => self.e.inst(Width::Wide, op(0x8d), RAX, Rm::Mem(base, disp)),
         }
-        let [bank, mask] = [offset_of!(EnvHeader, tlb), offset_of!(EnvHeader, tlb_mask)].map(|f| self.header(f));
+        let [bank, mask] = [probe::BANK, probe::MASK].map(|f| self.header(f));
         self.e.mov(Width::Wide, RCX, Rm::Reg(RAX));
-        self.e.shift_imm(Width::Wide, Shift::Shr, RCX, TLB_SHIFT as u8);
+        self.e.shift_imm(Width::Wide, Shift::Shr, RCX, probe::SHIFT as u8);
         self.e.alu(Width::Wide, Alu::And, RCX, mask);
         self.e.inst(Width::Wide, ADD_BANK, RCX, bank);
-        let tag = if access.write { offset_of!(TlbEntry, write) } else { offset_of!(TlbEntry, read) };
-        self.e.mov(Width::Wide, RDX, Rm::Mem(RCX, tag as i32));
+        self.e.mov(Width::Wide, RDX, Rm::Mem(RCX, probe::tag(access.write) as i32));
         self.e.alu(Width::Wide, Alu::Xor, RDX, Rm::Reg(RAX));
         let miss = self.e.label();
         if access.aligned {
             self.e.inst(Width::Wide, op(0xf7), 0, Rm::Reg(RDX));
-            let wrong = -(PAGE_SIZE as i32) | (access.size as i32 - 1);
+            let wrong = probe::aligned(access.size.into()) as i32;
             self.e.code.extend_from_slice(&wrong.to_le_bytes());
             self.e.jump_if(Cond::NE, miss);
         } else {
-            let limit = PAGE_SIZE as i32 + 1 - access.size as i32;
+            let limit = probe::limit(access.size.into()) as i32;
             self.e.alu_imm(Width::Wide, Alu::Cmp, Rm::Reg(RDX), limit);
             self.e.jump_if(Cond::AE, miss);
         }
-        self.e.inst(Width::Wide, ADD_BANK, RAX, Rm::Mem(RCX, offset_of!(TlbEntry, addend) as i32));
+        self.e.inst(Width::Wide, ADD_BANK, RAX, Rm::Mem(RCX, probe::ADDEND as i32));
         slow.back = self.e.label();
         self.e.place(slow.back);
         self.cold.push((miss, Cold::Slow(slow)));

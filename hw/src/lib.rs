@@ -37,6 +37,7 @@ mod pic;
 mod pit;
 mod plic;
 mod rtc;
+pub mod share;
 mod sifive_test;
 pub mod smbios;
 mod testdev;

@@ -13,6 +13,7 @@ mod net;
 mod pci;
 mod queue;
 mod rng;
+mod share;
 #[cfg(test)]
 mod testing;
 
@@ -26,6 +27,7 @@ use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
+pub use crate::share::{MAX_MESSAGE, ShareBackend, ShareRequest};
 pub use pci::{Interface, VirtioPci};
 pub use rng::Entropy;
 
@@ -36,6 +38,7 @@ use console::{Console, ConsoleData};
 use net::Net;
 use queue::{Broken, QueueData, VirtQueue};
 use rng::Rng;
+use share::{Share, ShareData};
 
 use crate::CharSink;
 use crate::net::{Adapter, Batch, FrameQueue, NetPeer, Offloads};
@@ -82,6 +85,7 @@ enum Model {
     Rng(Rng),
     Console(Console),
     Net(Net),
+    Share(Share),
 }
 
 impl Model {
@@ -91,6 +95,7 @@ impl Model {
             Model::Rng(device) => device,
             Model::Console(device) => device,
             Model::Net(device) => device,
+            Model::Share(device) => device,
         }
     }
 
@@ -100,6 +105,7 @@ impl Model {
             Model::Rng(device) => device,
             Model::Console(device) => device,
             Model::Net(device) => device,
+            Model::Share(device) => device,
         }
     }
 }
@@ -143,6 +149,7 @@ pub(crate) struct VirtioData {
     queues: Vec<QueueData>,
     block: Option<block::BlockData>,
     console: Option<ConsoleData>,
+    share: Option<ShareData>,
 }
 
 impl Virtio {
@@ -174,6 +181,11 @@ impl Virtio {
     /// A network adapter with this hardware address, plugged into `peer` or into nothing.
     pub fn net(mem: Dma, mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> Virtio {
         Virtio::new(Model::Net(Net::new(mac, peer)), mem)
+    }
+
+    /// A folder that the guest mounts by `tag`, whose messages `backend` answers.
+    pub fn share(mem: Dma, tag: String, backend: Box<dyn ShareBackend>) -> Virtio {
+        Virtio::new(Model::Share(Share::new(tag, backend)), mem)
     }
 
     /// Device type (5).
@@ -409,6 +421,28 @@ impl Virtio {
         self.process(block::QUEUE);
     }
 
+    /// Message `token` of a shared folder's driver. `None` when nobody waits for an answer: the device was reset.
+    pub fn share_request(&mut self, token: u64) -> Option<ShareRequest> {
+        match &self.model {
+            Model::Share(share) if self.runs() => share.request(&self.mem, token),
+            _ => None,
+        }
+    }
+
+    /// The answer to message `token`.
+    pub fn share_answer(&mut self, token: u64, answer: &[u8]) {
+        let Model::Share(share) = &mut self.model else { return };
+        share.returned();
+        if !self.common.runs() {
+            share.forget(token);
+            return;
+        }
+        let result = share.answer(&mut self.queues, &self.mem, token, answer);
+        self.check(result);
+        // There is room for another message.
+        self.process(share::QUEUE);
+    }
+
     /// Bytes of input for port `port` of a console, as many as the guest has buffers for; how many that were.
     pub fn console_receive(&mut self, port: u32, bytes: &[u8]) -> usize {
         if !self.runs() {
@@ -434,6 +468,10 @@ impl Virtio {
                 Model::Console(console) => Some(console.save()),
                 _ => None,
             },
+            share: match &self.model {
+                Model::Share(share) => Some(share.save()),
+                _ => None,
+            },
         }
     }
 
@@ -451,6 +489,10 @@ impl Virtio {
                 Model::Console(console) => data.console.as_ref().is_some_and(|data| console.fits(data)),
                 _ => data.console.is_none(),
             }
+            && match &self.model {
+                Model::Share(share) => data.share.as_ref().is_some_and(|data| share.fits(&self.mem, data)),
+                _ => data.share.is_none(),
+            }
     }
 
     /// Replaces the state by `data`, which fits. A disk's unfinished jobs are given to its backend again.
@@ -465,6 +507,9 @@ impl Virtio {
         }
         if let (Model::Console(console), Some(data)) = (&mut self.model, data.console) {
             console.restore(data);
+        }
+        if let (Model::Share(share), Some(data)) = (&mut self.model, data.share) {
+            share.restore(data);
         }
     }
 }

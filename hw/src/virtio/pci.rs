@@ -65,8 +65,13 @@ const NO_VECTOR: u16 = 0xffff;
 const MANY_QUEUES: usize = 8;
 
 /// Device types that are there (5), what class of PCI device each is, and its number where it has a legacy interface.
-const TYPES: &[(u32, u32, u16)] =
-    &[(1, 0x02_0000, 0x1000), (2, 0x01_0000, 0x1001), (3, 0x07_8000, 0x1003), (4, 0x00_ff00, 0x1005)];
+const TYPES: &[(u32, u32, u16)] = &[
+    (1, 0x02_0000, 0x1000),
+    (2, 0x01_0000, 0x1001),
+    (3, 0x07_8000, 0x1003),
+    (4, 0x00_ff00, 0x1005),
+    (9, 0x00_0200, 0x1009),
+];
 const OTHER_CLASS: u32 = 0x00_ff00;
 
 /// How drivers reach a device.

@@ -9,6 +9,7 @@ mod process;
 mod pty;
 mod riscv;
 mod settings;
+mod share;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use process::{Groups, OnSigterm, Process, RunAs, Sandbox};
 pub use pty::PtyName;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings};
+pub use share::{OtherDevices, SecurityModel, Share, SharedFolder};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).
 pub const DEFAULT_RAM_SIZE: u64 = 128 << 20;
@@ -372,6 +374,8 @@ pub enum VirtioDevice {
     },
     /// The ports of a console's controller.
     Console(Vec<ConsolePort>, Plug),
+    /// A folder of the host's.
+    Share(Share),
 }
 
 impl VirtioDevice {
@@ -379,6 +383,7 @@ impl VirtioDevice {
     pub fn plug(&self) -> &Plug {
         match self {
             VirtioDevice::Block(disk) => &disk.plug,
+            VirtioDevice::Share(share) => &share.plug,
             VirtioDevice::Rng(plug) | VirtioDevice::Console(_, plug) | VirtioDevice::Net { plug, .. } => plug,
         }
     }

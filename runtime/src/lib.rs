@@ -20,6 +20,7 @@ pub mod machine;
 pub mod monitor;
 pub mod net;
 mod patience;
+pub mod share;
 pub mod signals;
 mod slow;
 mod socket;

@@ -182,7 +182,7 @@ impl Parts<'_> {
 
 /// Whether a machine has something to lose when it ends in the middle: a disk, or somebody who looks after it.
 fn keeps_data(config: &Config) -> bool {
-    let disk = |device: &VirtioDevice| matches!(device, VirtioDevice::Block(_));
+    let disk = |device: &VirtioDevice| matches!(device, VirtioDevice::Block(_) | VirtioDevice::Share(_));
     let ide = |drive: &IdeDrive| matches!(drive, IdeDrive::Disk(_));
     config.virtio.iter().any(disk) || config.ide.iter().flatten().flatten().any(ide) || !config.qmp.is_empty()
 }

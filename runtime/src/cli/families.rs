@@ -327,6 +327,12 @@ pub(super) const DEVICE: Family = Family {
             &[ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, RNG, MAX_BYTES, PERIOD],
         ),
         alias("virtio-rng", "virtio-rng-pci"),
+        yes(
+            "virtio-9p-pci",
+            "a folder of the host's",
+            &[FSDEV, MOUNT_TAG, ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, key_later("vectors")],
+        ),
+        alias("virtio-9p", "virtio-9p-pci"),
         yes("VGA", "the display adapter; -vga std", VGA_KEYS),
         LOADER,
     ],
@@ -349,6 +355,8 @@ pub(super) const DEVICE_RISCV: Family = Family {
         yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
         yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, RNG, MAX_BYTES, PERIOD]),
         alias("virtio-rng", "virtio-rng-device"),
+        yes("virtio-9p-device", "a folder of the host's", &[FSDEV, MOUNT_TAG, ID, SLOT]),
+        alias("virtio-9p", "virtio-9p-device"),
         alias("virtio-net", "virtio-net-device"),
         lacks("virtio-*-pci", &subjects::PCI),
         lacks("e1000", &subjects::PCI),
@@ -365,6 +373,10 @@ pub(super) const DEVICE_RISCV: Family = Family {
         LOADER,
     ],
 };
+
+/// The keys of a shared folder.
+const FSDEV: Key = key("fsdev", Kind::Text("the id of a -fsdev"), "the folder");
+const MOUNT_TAG: Key = key("mount_tag", Kind::Text("up to 32 bytes"), "what the guest mounts it by");
 
 /// The keys of a source of random numbers.
 const RNG: Key = key("rng", Kind::Text("the id of a -object"), "where they come from, which is the host in any case");
@@ -432,7 +444,6 @@ const IDE_KEYS: &[Key] = &[
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
 pub(super) const DEVICES_LATER: &[Choice] = &[
-    lacks("virtio-9p*", &subjects::NINE_P),
     lacks("virtio-scsi*", &subjects::VIRTIO_SCSI),
     lacks("virtio-balloon*", &subjects::VIRTIO_BALLOON),
     lacks("virtio-keyboard*", &subjects::VIRTIO_INPUT),

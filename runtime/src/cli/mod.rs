@@ -30,6 +30,7 @@ mod process;
 mod readconfig;
 mod riscv;
 mod settings;
+mod share;
 mod smp;
 mod subjects;
 mod suggest;
@@ -290,12 +291,14 @@ fn devices(
     let mut disks = drives(given, arch, objects, refused, config)?;
     let mut networks = networks(given, refused)?;
     (config.nics, config.vga) = (Vec::new(), VgaKind::None);
+    let folders = share::Folders::parse(given, arch, refused, config)?;
     refused.note(adapters(arch, &mut networks, config))?;
     let (mut chardevs, mut serials) = (chardev::Chardevs::parse(given, refused)?, isa::Serials::default());
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
         let (disks, networks, chardevs) = (&mut disks, &mut networks, &mut chardevs);
-        let mut hosts = Hosts { disks, networks, chardevs, serials: &mut serials, objects, globals: &globals };
+        let mut hosts =
+            Hosts { disks, networks, chardevs, serials: &mut serials, folders: &folders, objects, globals: &globals };
         device(text, arch, family, &mut hosts, config)
     })?;
     refused.note(globals.sleep(config))?;
@@ -496,12 +499,13 @@ struct Hosts<'a> {
     networks: &'a mut net::Networks,
     chardevs: &'a mut chardev::Chardevs,
     serials: &'a mut isa::Serials,
+    folders: &'a share::Folders,
     objects: &'a objects::Objects,
     globals: &'a globals::Globals,
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, networks, chardevs, serials, objects, globals } = hosts;
+    let Hosts { disks, networks, chardevs, serials, folders, objects, globals } = hosts;
     let items = keyval::split("-device", text)?;
     let (name, values) = match family.parse_with(items, None, |name| globals.items(name))? {
         Chosen::Help(text) => return Err(Stop::Print(text)),
@@ -533,6 +537,7 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
                 mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
                 netdev: networks.device(&option, &values)?,
             },
+            "virtio-9p-pci" | "virtio-9p-device" => VirtioDevice::Share(folders.device(&option, &values)?),
             "virtio-serial-pci" | "virtio-serial-device" => {
                 VirtioDevice::Console(Vec::new(), disks::plug(&option, &values)?)
             }

@@ -327,6 +327,18 @@ pub(super) const OPTIONS: &[Opt] = &[
         Machine,
         "a property of every -device of this name, isa-debugcon.iobase, or VGA.vgamem_mb, VGA.edid=on|off, VGA.xres, VGA.yres",
     ),
+    each(
+        "fsdev",
+        "local,id=ID,path=FOLDER,security_model=MODEL[,...]",
+        Machine,
+        "a folder for a -device virtio-9p-pci",
+    ),
+    each(
+        "virtfs",
+        "local,path=FOLDER,mount_tag=TAG,security_model=none|passthrough|mapped-xattr[,readonly=on][,...]",
+        Machine,
+        "a folder that the guest mounts: mount -t 9p -o trans=virtio TAG DIRECTORY; see -virtfs local,help",
+    ),
     each("object", "TYPE,id=ID[,KEY=VALUE...]", Machine, "what devices refer to; see -object help"),
     each(
         "rtc",
@@ -397,8 +409,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     later("mtdblock"),
     lacks("sd", &subjects::SD),
     lacks("pflash", &subjects::PFLASH),
-    lacks("fsdev", &subjects::NINE_P),
-    lacks("virtfs", &subjects::NINE_P),
     later("iscsi"),
     // USB.
     lacks_flag("usb", &subjects::USB),

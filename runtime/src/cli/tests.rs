@@ -5,6 +5,7 @@ mod devices;
 mod firmware;
 mod riscv;
 mod settings;
+mod share;
 
 use super::*;
 use crate::config::{

@@ -81,7 +81,6 @@ const ALWAYS: &[i64] = &[
     libc::SYS_keyctl,
     libc::SYS_name_to_handle_at,
     libc::SYS_open_by_handle_at,
-    libc::SYS_mknodat,
     libc::SYS_fanotify_init,
     libc::SYS_lookup_dcookie,
     libc::SYS_nfsservctl,
@@ -90,10 +89,15 @@ const ALWAYS: &[i64] = &[
 
 /// The same that only x86-64 has.
 #[cfg(target_arch = "x86_64")]
-const ALWAYS_HERE: &[i64] =
-    &[libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt, libc::SYS_mknod];
+const ALWAYS_HERE: &[i64] = &[libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_HERE: &[i64] = &[];
+
+/// What makes pipes, sockets and devices, and which argument says what. A shared folder may have all but devices.
+#[cfg(target_arch = "x86_64")]
+const MAKING: &[(i64, u8)] = &[(libc::SYS_mknodat, 2), (libc::SYS_mknod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const MAKING: &[(i64, u8)] = &[(libc::SYS_mknodat, 2)];
 
 #[cfg(target_arch = "x86_64")]
 const OBSOLETE: &[i64] = &[
@@ -182,6 +186,12 @@ fn rules(groups: Groups) -> Result<Rules, Failed> {
     }
     let other = FAMILIES.map(|family| (0, SeccompCmpOp::Ne, family as u64));
     when(&mut rules, libc::SYS_socket, &other)?;
+    for (call, mode) in MAKING {
+        for kind in [libc::S_IFCHR, libc::S_IFBLK] {
+            let is_kind = SeccompCmpOp::MaskedEq(libc::S_IFMT.into());
+            when(&mut rules, *call, &[(*mode, is_kind, kind.into())])?;
+        }
+    }
     // Keys typed at the terminal that this process was started from.
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         when(&mut rules, libc::SYS_ioctl, &[(1, SeccompCmpOp::Eq, request)])?;

@@ -88,6 +88,12 @@ fn making() -> BitFlags<AccessFs> {
     using() | AccessFs::ReadDir | AccessFs::MakeReg | AccessFs::RemoveFile
 }
 
+/// What a guest does in a shared folder.
+fn sharing() -> BitFlags<AccessFs> {
+    let made = AccessFs::MakeDir | AccessFs::MakeSym | AccessFs::MakeFifo | AccessFs::MakeSock;
+    making() | made | AccessFs::RemoveDir | AccessFs::Refer
+}
+
 fn sockets() -> BitFlags<AccessFs> {
     AccessFs::MakeSock | AccessFs::RemoveFile
 }
@@ -191,10 +197,15 @@ impl Named<'_> {
             return vec![grant(&self.path, reading())];
         }
         if ["virtfs", "fsdev"].contains(&self.option) && self.before.ends_with(b"path=") {
-            let access = making() | AccessFs::MakeDir | AccessFs::RemoveDir | AccessFs::MakeSym | AccessFs::Refer;
-            return vec![grant(&self.path, access)];
+            return vec![grant(&self.path, if self.is_read_only() { reading() } else { sharing() })];
         }
         Vec::new()
+    }
+
+    /// Whether the argument says that nothing is to be changed.
+    fn is_read_only(&self) -> bool {
+        let said = |item: &[u8]| [&b"readonly"[..], b"readonly=on", b"readonly=true"].contains(&item);
+        self.argument.split(|byte| *byte == b',').rfind(|item| item.starts_with(b"readonly")).is_some_and(said)
     }
 
     /// Something that does not exist yet.

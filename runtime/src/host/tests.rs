@@ -104,6 +104,42 @@ fn system_calls_that_no_machine_makes_fail() {
 }
 
 #[test]
+fn a_shared_folder_is_the_guests_and_no_more() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    if !is_child("a_shared_folder_is_the_guests_and_no_more") {
+        return;
+    }
+    let (shared, secret) = folder("shared");
+    let read_only = shared.parent().unwrap().join("read-only");
+    fs::create_dir_all(&read_only).unwrap();
+    fs::write(read_only.join("file"), "file").unwrap();
+    let line = format!(
+        "-fsdev local,id=a,path={},security_model=none,readonly=on -virtfs local,path={},mount_tag=t,security_model=none",
+        read_only.display(),
+        shared.display()
+    );
+    if !files::restrict(&args(&line), false, true).unwrap() {
+        println!("no landlock here");
+        return;
+    }
+    fs::create_dir_all(shared.join("a/b")).unwrap();
+    fs::write(shared.join("a/b/file"), "text").unwrap();
+    fs::rename(shared.join("a/b/file"), shared.join("file")).unwrap();
+    fs::hard_link(shared.join("file"), shared.join("a/link")).unwrap();
+    std::os::unix::fs::symlink("file", shared.join("symbolic")).unwrap();
+    fs::remove_dir(shared.join("a/b")).unwrap();
+    assert_eq!(fs::read_to_string(read_only.join("file")).unwrap(), "file");
+    assert!(fs::write(read_only.join("file"), "x").is_err() && fs::write(read_only.join("new"), "x").is_err());
+    assert!(fs::read(&secret).is_err());
+    calls::forbid(calls::Groups::default()).unwrap();
+    let make = |name: &str, kind, device| mknodat(CWD, shared.join(name), kind, Mode::RUSR, device);
+    make("pipe", FileType::Fifo, 0).unwrap();
+    make("socket", FileType::Socket, 0).unwrap();
+    assert_eq!(make("null", FileType::CharacterDevice, 0x103), Err(rustix::io::Errno::PERM));
+    assert_eq!(make("disk", FileType::BlockDevice, 0x800), Err(rustix::io::Errno::PERM));
+}
+
+#[test]
 fn a_machine_runs_with_all_that_given_up() {
     if !is_child("a_machine_runs_with_all_that_given_up") {
         return;

@@ -11,6 +11,7 @@ use crate::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use crate::chardev::Source;
 use crate::config::{Chardev, ConsolePort, Disk, VirtioDevice};
 use crate::net::{self, NetQueue, NetThread};
+use crate::share::{self, ShareQueue, ShareThread};
 
 /// The host's random numbers.
 pub(super) struct HostEntropy;
@@ -73,12 +74,23 @@ impl<A: Access> net::Exchange for Slot<A> {
     }
 }
 
+impl<A: Access> share::Exchange for Slot<A> {
+    fn request(&self, token: u64) -> Option<virtio::ShareRequest> {
+        self.0.access(|device| device.share_request(token))
+    }
+
+    fn answer(&self, token: u64, answer: &[u8]) {
+        self.0.access(|device| device.share_answer(token, answer));
+    }
+}
+
 /// The host's side of a device that is not plugged in yet.
 pub(super) enum Unstarted {
     /// Nothing that runs.
     Nothing,
     Disk(Box<(DiskQueue, Image, Disk)>),
     Network(NetQueue),
+    Share(Box<ShareQueue>),
     /// Each port's number, what it is connected to, and where its input comes from.
     Console(Vec<(u32, Chardev, Option<Source>)>),
 }
@@ -100,6 +112,11 @@ pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unst
             (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }
         VirtioDevice::Console(ports, _) => console(parts, ports)?,
+        VirtioDevice::Share(share) => {
+            let folder = ShareQueue::open(&share.folder)?;
+            let device = Virtio::share(mem, share.tag.clone(), folder.backend());
+            (device, Unstarted::Share(Box::new(folder)))
+        }
     })
 }
 
@@ -140,6 +157,10 @@ pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevic
             let facts: Vec<_> = ports.iter().map(|port| ("chardev", port.chardev.to_string())).collect();
             inventory.plain(place, driver("virtio-serial-pci", "virtio-serial-device"), plug, &facts);
         }
+        (VirtioDevice::Share(share), _) => {
+            let facts = [("mount_tag", share.tag.clone()), ("fsdev", share.folder.id.clone())];
+            inventory.plain(place, driver("virtio-9p-pci", "virtio-9p-device"), plug, &facts);
+        }
         _ => inventory.plain(place, driver("virtio-rng-pci", "virtio-rng-device"), plug, &[]),
     }
 }
@@ -149,6 +170,7 @@ pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevic
 pub(super) struct Started {
     pub(super) disks: Vec<DiskThread>,
     pub(super) networks: Vec<NetThread>,
+    pub(super) shares: Vec<ShareThread>,
     /// What is not read before the machine runs.
     pub(super) inputs: Vec<Input>,
 }
@@ -165,6 +187,9 @@ impl Started {
             }
             Unstarted::Network(network) => {
                 self.networks.push(network.start(slot).context("cannot start a network's thread")?);
+            }
+            Unstarted::Share(folder) => {
+                self.shares.push(folder.start(slot).context("cannot start a shared folder's thread")?);
             }
             Unstarted::Console(inputs) => {
                 for (port, chardev, source) in inputs {

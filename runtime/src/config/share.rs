@@ -1,0 +1,61 @@
+//! Folders that are shared with the guest.
+
+use std::path::PathBuf;
+
+use super::Plug;
+
+/// A folder of the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedFolder {
+    /// What devices call it.
+    pub id: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose its files are.
+    pub model: SecurityModel,
+    /// The guest may not change anything.
+    pub read_only: bool,
+    /// The host's disk has what the guest writes before the guest is told that it is written.
+    pub writes_through: bool,
+    /// Permissions of a new file on the host where the guest's are kept apart.
+    pub file_mode: u32,
+    /// The same of a new directory.
+    pub directory_mode: u32,
+    /// What becomes of files on another file system than the folder's.
+    pub devices: OtherDevices,
+    /// The option that it is of, as typed.
+    pub option: String,
+}
+
+/// How owner, permissions and kind of a file in the guest become the host's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityModel {
+    /// They are the host's, as far as this process may set them; owners need not.
+    None,
+    /// They are the host's.
+    Passthrough,
+    /// They are kept in extended attributes, with the names that QEMU gives them.
+    MappedXattr,
+}
+
+/// What becomes of files on another file system than the shared folder's, whose numbers may be the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherDevices {
+    /// They have their numbers, and the log has a warning.
+    Warn,
+    /// They are not there.
+    Forbid,
+    /// They have other numbers.
+    Remap,
+}
+
+/// A device by which a guest mounts a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What is mounted.
+    pub folder: SharedFolder,
+    /// What the guest mounts it by.
+    pub tag: String,
+    /// The device.
+    pub plug: Plug,
+}

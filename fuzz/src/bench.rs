@@ -47,6 +47,8 @@ pub enum Plug {
     Console,
     /// Ports of characters on virtio.
     Ports,
+    /// A shared folder on virtio.
+    Share,
     /// A network adapter with descriptor rings of its own.
     E1000,
     /// A screen.
@@ -139,6 +141,7 @@ impl Side {
             Plug::Net => Some(Virtio::net(mem.clone(), [2; 6], Some(Box::new(host.clone())))),
             Plug::Rng => Some(Virtio::rng(mem.clone(), Box::new(host.clone()))),
             Plug::Console => Some(Virtio::console(mem.clone(), Box::new(host.clone()))),
+            Plug::Share => Some(Virtio::share(mem.clone(), "tag".into(), Box::new(host.clone()))),
             Plug::Ports => {
                 let port = |number, name: &str| {
                     let sink = Box::new(host.clone());
@@ -257,6 +260,16 @@ impl Side {
             }
         }
         Some((op, taken))
+    }
+
+    /// Answers one of the messages of a shared folder's driver; what it was, and what there was room for.
+    fn message(&mut self, now: u64, nth: usize, answer: &[u8]) -> Option<(Vec<u8>, u64)> {
+        let host = self.host.clone();
+        let token = host.lock().messages.iter().nth(nth).copied()?;
+        host.lock().messages.remove(&token);
+        let request = self.virtio(now, |device| device.share_request(token)).flatten();
+        self.virtio(now, |device| device.share_answer(token, answer));
+        request.map(|request| (request.message, request.room))
     }
 
     fn piece(&mut self, now: u64, disk: u8, token: u64, write: bool, at: u64, piece: &mut [u8]) -> bool {
@@ -465,7 +478,7 @@ impl Bench {
             return;
         }
         let states: Vec<State> = self.sides.iter().map(|side| side.machine.save()).collect();
-        let jobs = matches!(self.plug, Plug::Block | Plug::Ide);
+        let jobs = matches!(self.plug, Plug::Block | Plug::Ide | Plug::Share);
         let states: Vec<State> =
             if jobs { states.iter().map(|state| self.renumbered(state)).collect() } else { states };
         let same = states.windows(2).all(|pair| pair[0] == pair[1]);
@@ -550,6 +563,8 @@ impl Bench {
             5 | 6 => {
                 let (nth, well, fill) = (input.below(4) as usize, !input.one_in(8), input.u8());
                 self.each(|side, now| side.job(now, nth, well, fill));
+                let answer = vec![fill; if well { 11 } else { usize::from(fill) * 100 }];
+                self.each(|side, now| side.message(now, nth, &answer));
             }
             7 => self.transmit(),
             8 => self.receive(input),

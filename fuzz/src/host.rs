@@ -1,16 +1,18 @@
 //! The host's side of the devices here: it remembers what they ask for, and does it when it is told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_hw::CharSink;
 use mimus_hw::net::NetPeer;
-use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp, Entropy};
+use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp, Entropy, ShareBackend};
 use mimus_softmmu::{CodeSink, Dropped};
 
 /// Jobs that a disk may have at once; see [`BlockBackend::submit`].
 const MOST_JOBS: usize = 256;
+/// The same of a shared folder's messages; see [`ShareBackend::submit`].
+const MOST_MESSAGES: usize = 128;
 
 /// What has happened on the host's side.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Host {
     pub notified: u64,
     /// Jobs that are not done, by disk and token.
     pub jobs: BTreeMap<(u8, u64), BlockOp>,
+    /// Messages that are not answered.
+    pub messages: BTreeSet<u64>,
 }
 
 /// A [`Host`] that a device's handles share.
@@ -32,7 +36,7 @@ pub struct Shared(Arc<Mutex<Host>>);
 impl Shared {
     /// The handles of a copy of a machine, which is to get its jobs again.
     pub fn copy(&self) -> Shared {
-        let host = Host { jobs: BTreeMap::new(), ..self.lock().clone() };
+        let host = Host { jobs: BTreeMap::new(), messages: BTreeSet::new(), ..self.lock().clone() };
         Shared(Arc::new(Mutex::new(host)))
     }
 
@@ -76,6 +80,17 @@ impl NetPeer for Shared {
     fn offloads(&self) -> bool {
         true
     }
+}
+
+impl ShareBackend for Shared {
+    fn submit(&mut self, token: u64) {
+        let mut host = self.lock();
+        assert!(host.messages.insert(token), "two messages have token {token}");
+        let count = host.messages.len();
+        assert!(count <= MOST_MESSAGES, "there are {count} messages");
+    }
+
+    fn reset(&mut self) {}
 }
 
 struct Disk(Shared, u8);

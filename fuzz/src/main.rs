@@ -24,7 +24,7 @@ const MEMORY: u64 = 1 << 30;
 const ADDRESS_SPACE: u64 = 16 << 30;
 
 /// Targets whose cases name files of the host.
-const IMAGES: &[&str] = &["qcow2", "vmdk"];
+const IMAGES: &[&str] = &["qcow2", "vmdk", "share"];
 /// Debian's and others' user and group that own nothing.
 const NOBODY: u32 = 65_534;
 
@@ -34,7 +34,7 @@ fn leave_root(chosen: &[Target], words: &[String]) -> bool {
     if !rustix::process::geteuid().is_root() || !chosen.iter().any(|target| IMAGES.contains(&target.name)) {
         return true;
     }
-    println!("images are not looked at as root: going on as user {NOBODY}");
+    println!("images and folders are not looked at as root: going on as user {NOBODY}");
     let error = Command::new("/proc/self/exe").args(words).uid(NOBODY).gid(NOBODY).exec();
     println!("that failed ({error}): run it as an ordinary user");
     false

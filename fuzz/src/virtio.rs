@@ -68,7 +68,7 @@ fn notify(bench: &mut Bench, queue: u64) {
 }
 
 fn queues(plug: Plug) -> u64 {
-    if plug == Plug::Block || plug == Plug::Rng { 1 } else { 2 }
+    if matches!(plug, Plug::Block | Plug::Rng | Plug::Share) { 1 } else { 2 }
 }
 
 /// The driver's side of the initialization (3.1.1), with a slip now and then.
@@ -80,6 +80,7 @@ fn start(bench: &mut Bench, input: &mut Input) {
     let wanted = match bench.plug {
         Plug::Block => 0x7644,
         Plug::Net => 0x0000_7fa3,
+        Plug::Share => 1,
         _ => 0,
     };
     let rings = input.pick(&[0, 1 << 28, 1 << 29, 3 << 28]);
@@ -194,9 +195,9 @@ fn offer(bench: &mut Bench, input: &mut Input) {
     let (count, head) = (1 + input.below(6) as u16, input.u8());
     let first = request(bench.plug, input);
     bench.put(base + BUFFERS, &first);
-    // Devices write what is in queue 0, but for the disk, whose requests have both.
+    // Devices write what is in queue 0, but for the disk and the shared folder, whose requests have both.
     let readable = match (bench.plug, queue) {
-        (Plug::Block, _) => 1 + input.below(u64::from(count)) as u16,
+        (Plug::Block | Plug::Share, _) => 1 + input.below(u64::from(count)) as u16,
         (_, 0) => 0,
         _ => count,
     };

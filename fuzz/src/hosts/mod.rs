@@ -7,6 +7,7 @@ mod gateway;
 mod image;
 mod monitors;
 mod rfb;
+mod share;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ pub const HOSTS: &[Host] = &[
     ("gdb", monitors::gdb),
     ("qcow2", image::qcow2),
     ("vmdk", image::vmdk),
+    ("share", share::run),
 ];
 
 /// How long an answer may take.

@@ -98,7 +98,7 @@ pub(super) fn identity(file: &File) -> io::Result<(u64, u64)> {
 }
 
 /// The file that the image at `image` calls `name`, as its `what` (such as "backing file"). An image may have been made by
-/// anybody, so this must be one of its own folder, wherever symbolic links lead to.
+/// anybody, so this must be one of its own folder, by an absolute name or not, wherever symbolic links lead to.
 ///
 /// # Errors
 ///
@@ -113,6 +113,12 @@ pub(super) fn named_inside(image: &Path, name: &str, what: &str, allowed_by: Opt
         ))
     };
     let relative = Path::new(name.strip_prefix("file:").unwrap_or(name));
+    let whole = std::fs::canonicalize(image)?;
+    let folder = whole.parent().unwrap_or(Path::new("/"));
+    // As it is, and as it was called.
+    let called = std::path::absolute(image)?;
+    let within = [Some(folder), called.parent()].into_iter().flatten().find_map(|own| relative.strip_prefix(own).ok());
+    let relative = within.unwrap_or(relative);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !plain || relative.as_os_str().is_empty() {
         return Err(refused("is not in the image's own folder"));
@@ -121,12 +127,10 @@ pub(super) fn named_inside(image: &Path, name: &str, what: &str, allowed_by: Opt
     if relative.to_str().is_some_and(|name| name.split('/').next().is_some_and(|first| first.contains(':'))) {
         return Err(refused("is not a file's name"));
     }
-    let whole = std::fs::canonicalize(image)?;
     // Beside a device are all others.
     if !std::fs::metadata(&whole)?.is_file() {
         return Err(refused("is a name beside a device"));
     }
-    let folder = whole.parent().unwrap_or(Path::new("/"));
     let target = std::fs::canonicalize(folder.join(relative))
         .map_err(|error| io::Error::new(error.kind(), format!("its {what} '{}': {error}", name.escape_debug())))?;
     if !target.starts_with(folder) {

@@ -273,6 +273,19 @@ fn names_from_inside_stay_inside() {
     assert!(told.contains("a name from inside an image must be"), "{told}");
 }
 
+/// As qemu-img writes them.
+#[test]
+fn absolute_names_are_of_the_same_folder() {
+    let place = Place::new("absolute");
+    fs::write(place.file("base"), [7; 4096]).unwrap();
+    let called = |name: &str| place.file(name).to_str().unwrap().to_owned();
+    Image::open("-drive", &disk(&place.make("a", &Made::backed_by(&called("base"))))).unwrap();
+    for name in [called("../decoy"), called("sub/../../decoy"), called("")] {
+        let told = error(&disk(&place.make("a", &Made::backed_by(&name))));
+        assert!(told.contains("a name from inside an image must be"), "{name}: {told}");
+    }
+}
+
 #[test]
 fn special_files_are_not_waited_for() {
     let place = Place::new("special");

@@ -118,7 +118,10 @@ impl Place {
                     bytes.extend(u16::from(count).to_le_bytes());
                     (0..count).for_each(|_| self.string(input, &mut bytes));
                 }
-                'o' => bytes.extend(input.pick(&[0, 3, input.below(FAR), u64::MAX]).to_le_bytes()),
+                'o' => {
+                    let somewhere = input.below(FAR);
+                    bytes.extend(input.pick(&[0, 3, somewhere, u64::MAX]).to_le_bytes());
+                }
                 'd' => bytes.extend(input.value().to_le_bytes()),
                 'm' => {
                     let kind =
@@ -126,7 +129,10 @@ impl Place {
                     // What cannot be removed by its owner would stay behind.
                     bytes.extend((kind | 0o700 | u32::from(input.u16() % 0o1000)).to_le_bytes());
                 }
-                _ => bytes.extend(input.pick(&[0, 1, 2, 0o101, 0o1102, 0x200, u32::MAX, input.length()]).to_le_bytes()),
+                _ => {
+                    let length = input.length();
+                    bytes.extend(input.pick(&[0, 1, 2, 0o101, 0o1102, 0x200, u32::MAX, length]).to_le_bytes());
+                }
             }
         }
         if input.one_in(20) {

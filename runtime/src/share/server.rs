@@ -534,6 +534,7 @@ fn time(change: Change, (is_set, is_given): (Change, Change), Time(seconds, nano
 }
 
 /// A file's attributes from the mode on. When it was made, and its generation, are not told.
+#[allow(clippy::unnecessary_cast, reason = "hosts differ in how wide these are")]
 fn put_stat(stat: &Stat, out: &mut Vec<u8>) {
     stat.st_mode.put(out);
     stat.st_uid.put(out);

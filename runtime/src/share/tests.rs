@@ -512,7 +512,8 @@ fn other_file_systems_have_numbers_of_their_own_if_told_so() {
 }
 
 /// A device without a machine: its messages, and the answers.
-struct Guest(Arc<Mutex<Vec<(u64, Vec<u8>)>>>);
+struct Guest(Answers);
+type Answers = Arc<Mutex<Vec<(u64, Vec<u8>)>>>;
 
 impl Exchange for Guest {
     fn request(&self, token: u64) -> Option<ShareRequest> {

@@ -1,6 +1,7 @@
 //! qcow2 (QEMU's docs/interop/qcow2.txt): images of all kinds of clusters and refcounts, with any part of them changed.
 
-use mimus_runtime::config::{Disk, ImageFormat};
+use mimus_runtime::block::Image;
+use mimus_runtime::config::{Cache, Disk, ImageFormat, Zeroes};
 
 use super::{Place, SIZE, disk, using};
 use crate::input::Input;
@@ -140,10 +141,26 @@ impl Made {
         }
     }
 
+    /// Adds a table of snapshots, in the last clusters of the data, with L1 tables that are somewhere.
+    fn snapshot(&mut self, input: &mut Input) {
+        let count = 1 + input.below(4);
+        let table = (self.l2 + self.tables + 6) * self.cluster;
+        for index in 0..count {
+            let at = table + 40 * index;
+            let l1 = if input.one_in(2) { self.l1 * self.cluster } else { self.entry(input) & !(3 << 62) };
+            let entries = if input.one_in(2) { self.tables } else { input.value() };
+            self.put(at, l1);
+            self.put32(at as usize + 8, entries as u32);
+        }
+        self.put32(60, count as u32);
+        self.put(64, table);
+    }
+
     /// Changes one thing.
     fn change(&mut self, input: &mut Input, place: &Place) {
         let cluster = self.cluster;
-        match input.u8() % 12 {
+        match input.u8() % 13 {
+            12 => self.snapshot(input),
             0 | 1 => {
                 let ((at, bytes), value) = (input.pick(FIELDS), self.entry(input));
                 let value = if input.one_in(2) { input.below(70) } else { value };
@@ -194,14 +211,35 @@ fn forged(place: &Place) -> Vec<u8> {
     made.bytes
 }
 
-/// Images of which up to six things are changed.
+/// An image that is taken for a raw one, whatever its guest does.
+fn guessed(input: &mut Input, place: &Place) {
+    let direct = input.one_in(2);
+    let cache = Cache { direct, ..Cache::default() };
+    let disk = Disk { format: None, cache, ..disk(&place.file("disk"), ImageFormat::Raw) };
+    using(input, place, &vec![0; SIZE as usize], &disk, &forged(place));
+    if let Ok(image) = Image::open("-drive", &disk) {
+        assert_eq!(image.format(), ImageFormat::Raw);
+    }
+}
+
+/// Images of which up to six things are changed, and some that have no format.
 pub fn run(input: &mut Input) {
     let place = Place::new();
+    if input.one_in(16) {
+        return guessed(input, &place);
+    }
     let mut made = Made::new(input.pick(&[9, 10, 12, 16, 16]), input.pick(&[4, 4, 0, 1, 2, 3, 5, 6]));
     for _ in 0..input.u8() % 7 {
         made.change(input, &place);
     }
     let read_only = input.one_in(6);
-    let disk = Disk { read_only, snapshot: input.one_in(6), ..disk(&place.file("disk"), ImageFormat::Qcow2) };
+    let zeroes = if input.one_in(4) { Zeroes::Unmapped } else { Zeroes::AsTheyAre };
+    let disk = Disk {
+        read_only,
+        snapshot: input.one_in(6),
+        copy_on_read: input.one_in(4),
+        zeroes,
+        ..disk(&place.file("disk"), ImageFormat::Qcow2)
+    };
     using(input, &place, &made.bytes, &disk, &forged(&place));
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::block::file::named_inside;
 use crate::block::{Image, Store};
 use crate::config::{Disk, ImageFormat, Layers};
 
@@ -350,6 +351,32 @@ fn names_on_the_command_line_go_anywhere() {
     image.write(&[0x44; 512], 512).unwrap();
     image.flush().unwrap();
     assert_eq!(fs::read(&data).unwrap()[512..1024], [0x44; 512]);
+}
+
+#[test]
+fn a_device_has_no_folder() {
+    // Whatever is in /dev: beside an image on a device are all others.
+    let error =
+        named_inside(Path::new("/dev/null"), "zero", "backing file", Some("backing.file.filename")).unwrap_err();
+    let expected = "its backing file 'zero' is a name beside a device: a name from inside an image must be that of a file \
+                    beside it; backing.file.filename=FILE names one on the command line";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn the_tables_of_snapshots_are_looked_at_within_limits() {
+    let place = Place::new("snapshots");
+    let path = place.file("0");
+    let mut bytes = Made::new().bytes();
+    bytes.resize(8 * CLUSTER, 0);
+    // A table of one snapshot in the last cluster, whose L1 table has 2^26 entries of a file that is long enough for them.
+    bytes[60..64].copy_from_slice(&1u32.to_be_bytes());
+    bytes[64..72].copy_from_slice(&(7 * CLUSTER as u64).to_be_bytes());
+    bytes[7 * CLUSTER..][..8].copy_from_slice(&(8 * CLUSTER as u64).to_be_bytes());
+    bytes[7 * CLUSTER + 8..][..4].copy_from_slice(&(1u32 << 26).to_be_bytes());
+    fs::write(&path, bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
+    assert!(error(&disk(&path)).ends_with("its snapshots have too large tables"));
 }
 
 #[test]

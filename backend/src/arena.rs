@@ -1,7 +1,8 @@
 //! Memory for code: one file mapped twice, writable at one place and executable at another.
 //!
-//! The file is cut into generations of equal size. Translations are allocated in the current one; when it is full, [`Arena::rotate`] goes on in a free one and names the least recently
-//! used other to be evicted. The size given at the start is a hard bound.
+//! The file is cut into generations of equal size. Translations are allocated in the current one; when it is full,
+//! [`Arena::rotate`] goes on in a free one and names the oldest other to be evicted. The size given at the start is a
+//! hard bound.
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
@@ -96,7 +97,7 @@ pub struct Arena {
     part_len: usize,
     parts: Vec<Part>,
     current: u32,
-    /// Full parts, least recently used first.
+    /// Full parts, the oldest first. What is in use is copied out of an evicted part, and is among the newest then.
     order: VecDeque<u32>,
 }
 
@@ -258,17 +259,6 @@ impl Arena {
         };
         // It only costs memory.
         let _ = released;
-    }
-
-    /// Says that code of `generation` is in use, so that others are evicted before it.
-    pub fn touch(&mut self, generation: Generation) {
-        if self.part(generation).is_none() {
-            return;
-        }
-        if let Some(position) = self.order.iter().position(|&i| i == generation.index) {
-            self.order.remove(position);
-            self.order.push_back(generation.index);
-        }
     }
 
     /// Goes on allocating in a free generation.

@@ -286,7 +286,7 @@ impl Cache {
         }
     }
 
-    /// Has blocks that straddle two pages linked by `stub`, an address in the arena's permanent part
+    /// Has blocks that straddle two pages linked by `stub`, an address in code that is never evicted
     /// ([`mimus_backend::Thunks::checked_stub`]).
     pub fn link_straddling_by(&self, stub: u64) {
         self.lock().checked_stub = Some(stub);

@@ -407,7 +407,7 @@ fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<
     let bytes = tb_size_mib.unwrap_or(DEFAULT_TB_SIZE_MIB) as usize * (1 << 20);
     let bytes = bytes.max(cache::MIN_BYTES);
     let host = HostIsa::native()?;
-    let arena = Arena::new((bytes / CODE_SHARE).max(cache::MIN_BYTES / 2))?;
+    let arena = Arena::new(bytes / CODE_SHARE)?;
     let thunks = Thunks::new(&host, header_offset as i32)?;
     let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
     let settings = Settings {

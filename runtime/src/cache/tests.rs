@@ -12,8 +12,8 @@ use super::*;
 
 const STUB: u64 = 0x5_7ab5;
 const RAM: usize = 16 << 20;
-/// Three generations of 64 KiB and the permanent part.
-const TINY_ARENA: usize = 256 << 10;
+/// Three generations of 64 KiB.
+const TINY_ARENA: usize = 192 << 10;
 
 pub(super) struct Vcpu {
     pub passage: Arc<Passage>,

@@ -23,8 +23,11 @@ pub use disk::{Cache, Disk, ImageFormat, Layers, Limit, Limits, OnError, Zeroes}
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
-pub use net::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Nic, NicModel, Protocol, UserNet};
-pub use process::{Groups, OnSigterm, Process, RunAs, Sandbox};
+pub use net::{
+    Endpoint, FIRST_MAC, Forward, GuestForward, Link, NetBackend, NetBoot, Netdev, Nic, NicModel, Protocol, Service,
+    UserNet,
+};
+pub use process::{Groups, OnSigterm, Process, RunAs, Runner, Sandbox};
 pub use pty::PtyName;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings};

@@ -45,7 +45,7 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
     }
 }
 
-fn start(config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
+fn start(mut config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
     // Files and sockets that are made are this user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
@@ -53,7 +53,7 @@ fn start(config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
     for warning in &config.warnings {
         tracing::warn!(target: ONCE, "{warning}");
     }
-    let settling = mimus_runtime::host::begin(&config, args.get(1..).unwrap_or_default())?;
+    let settling = mimus_runtime::host::begin(&mut config, args.get(1..).unwrap_or_default())?;
     settle(&config.settings)?;
     mimus_runtime::machine::run(&config, settling)
 }

@@ -289,11 +289,12 @@ fn devices(
 ) -> Result<(), Stop> {
     let globals = globals::Globals::parse(given, refused)?;
     let mut disks = drives(given, arch, objects, refused, config)?;
-    let mut networks = networks(given, refused)?;
+    let mut chardevs = chardev::Chardevs::parse(given, refused)?;
+    let mut networks = networks(given, &mut chardevs, refused)?;
     (config.nics, config.vga) = (Vec::new(), VgaKind::None);
     let folders = share::Folders::parse(given, arch, refused, config)?;
     refused.note(adapters(arch, &mut networks, config))?;
-    let (mut chardevs, mut serials) = (chardev::Chardevs::parse(given, refused)?, isa::Serials::default());
+    let mut serials = isa::Serials::default();
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
         let (disks, networks, chardevs) = (&mut disks, &mut networks, &mut chardevs);
@@ -305,7 +306,7 @@ fn devices(
     globals.warn(|name| family.offers(name), config);
     config.warnings.extend(disks.unused());
     config.ide = refused.note(disks.finish())?.unwrap_or_default();
-    config.warnings.extend(networks.unused());
+    config.warnings.extend(networks.warnings());
     refused.note(check_ids(config))?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
     let defaults = !given.flag("nodefaults");
@@ -427,11 +428,11 @@ fn ram_size(given: &Given, config: &mut Config) -> Result<(), CliError> {
 }
 
 /// What is said of networks.
-fn networks(given: &Given, refused: &mut Refused) -> Result<net::Networks, Stop> {
+fn networks(given: &Given, chardevs: &mut chardev::Chardevs, refused: &mut Refused) -> Result<net::Networks, Stop> {
     let mut networks = net::Networks::default();
-    refused.each(given, "netdev", |text| networks.netdev(text))?;
-    refused.each(given, "nic", |text| networks.nic(text))?;
-    refused.each(given, "net", |text| networks.net(text))?;
+    refused.each(given, "netdev", |text| networks.netdev(text, chardevs))?;
+    refused.each(given, "nic", |text| networks.nic(text, chardevs))?;
+    refused.each(given, "net", |text| networks.net(text, chardevs))?;
     Ok(networks)
 }
 

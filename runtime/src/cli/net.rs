@@ -1,13 +1,17 @@
 //! Networks: `-netdev`, `-nic`, `-net`, and what of `-device` goes with them.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use super::Stop;
+use super::chardev::Chardevs;
 use super::error::CliError;
 use super::families::{Chosen, DEVICES_LATER, Family, Offer, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
 use super::subjects;
-use crate::config::{Endpoint, FIRST_MAC, Forward, Link, NetBackend, Netdev, Protocol, UserNet};
+use crate::config::{Endpoint, FIRST_MAC, Link, NetBackend, Netdev};
+use user::USER;
+
+mod user;
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -24,36 +28,6 @@ const ADDRESS_TYPE: Kind = Kind::Word(&["unix", "inet"]);
 const PATH: Kind = Kind::Text("a file name");
 const HOST: Kind = Kind::Text("an address or a name");
 const PORT: Kind = Kind::Number(0, 65535);
-
-const USER: &[Key] = &[
-    ID,
-    key("net", Kind::Text("ADDRESS[/MASK]"), "the guest's network, default 10.0.2.0/24"),
-    key("host", ADDRESS, "the gateway, behind which the host's loopback interface is, default 10.0.2.2"),
-    key("dns", ADDRESS, "the name server, default 10.0.2.3"),
-    key("dhcpstart", ADDRESS, "the guest's address, default 10.0.2.15"),
-    key("hostname", Kind::Text("a name"), "what DHCP calls the guest"),
-    key("domainname", Kind::Text("a name"), "what DHCP says the domain is"),
-    key("dnssearch", Kind::Texts("a domain"), "where DHCP says names are looked for; may be repeated"),
-    key("restrict", ON_OFF, "on: the guest reaches nothing but what reaches it"),
-    key("host-loopback", ON_OFF, "off: it reaches neither the host's loopback interface nor link-local addresses"),
-    key(
-        "hostfwd",
-        Kind::Texts("[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT"),
-        "a port of the host that leads to the guest; may be repeated",
-    ),
-    key("ipv4", Kind::Fixed("on"), ""),
-    key("ipv6", Kind::Fixed("off"), ""),
-    not_yet("guestfwd"),
-    not_yet("ipv6-prefix"),
-    not_yet("ipv6-prefixlen"),
-    not_yet("ipv6-host"),
-    not_yet("ipv6-dns"),
-    not_yet("tftp"),
-    not_yet("tftp-server-name"),
-    not_yet("bootfile"),
-    not_yet("smb"),
-    not_yet("smbserver"),
-];
 
 const STREAM: &[Key] = &[
     ID,
@@ -159,14 +133,15 @@ pub(super) struct Networks {
     shared: Vec<Netdev>,
     /// There was an option about networks: the machine's own adapter is left out.
     any: bool,
+    warnings: Vec<String>,
 }
 
 impl Networks {
     /// Parses a `-netdev`.
-    pub(super) fn netdev(&mut self, text: &str) -> Result<(), Stop> {
+    pub(super) fn netdev(&mut self, text: &str, chardevs: &mut Chardevs) -> Result<(), Stop> {
         self.any = true;
         let items = keyval::split("-netdev", text)?;
-        let netdev = netdev(&NETDEV, items)?;
+        let netdev = self.network(&NETDEV, items, chardevs)?;
         if netdev.id.is_empty() {
             return Err(CliError::new("-netdev", "needs id=ID for a -device").into());
         }
@@ -179,27 +154,28 @@ impl Networks {
     }
 
     /// Parses a `-nic`.
-    pub(super) fn nic(&mut self, text: &str) -> Result<(), Stop> {
+    pub(super) fn nic(&mut self, text: &str, chardevs: &mut Chardevs) -> Result<(), Stop> {
         self.any = true;
         if text == "none" {
             return Ok(());
         }
         let mut items = keyval::split("-nic", text)?;
         let wanted = adapter("-nic", &mut items, "mac")?;
-        let netdev = netdev(&Family { option: "-nic", ..NETDEV }, items)?;
+        let netdev = self.network(&Family { option: "-nic", ..NETDEV }, items, chardevs)?;
         self.wanted.push(Wanted { netdev: Some(netdev), ..wanted });
         Ok(())
     }
 
     /// Parses a `-net`.
-    pub(super) fn net(&mut self, text: &str) -> Result<(), Stop> {
+    pub(super) fn net(&mut self, text: &str, chardevs: &mut Chardevs) -> Result<(), Stop> {
         self.any = true;
         let mut items = keyval::split("-net", text)?;
         match items.first() {
             Some(Item { key: None, value }) if value == "none" && items.len() == 1 => return Ok(()),
             Some(Item { key: None, value }) if value == "nic" => {}
             _ => {
-                self.shared.push(netdev(&Family { option: "-net", ..NETDEV }, items)?);
+                let netdev = self.network(&Family { option: "-net", ..NETDEV }, items, chardevs)?;
+                self.shared.push(netdev);
                 return Ok(());
             }
         }
@@ -210,6 +186,25 @@ impl Networks {
         let netdev = values.text("netdev").map(|id| self.take("-net nic", id)).transpose()?;
         self.wanted.push(Wanted { netdev, ..wanted });
         Ok(())
+    }
+
+    /// A network from its kind and the keys of that.
+    fn network(&mut self, family: &Family, items: Vec<Item>, chardevs: &mut Chardevs) -> Result<Netdev, Stop> {
+        let (name, values) = match family.parse_items(items, None)? {
+            Chosen::Help(text) => return Err(Stop::Print(text)),
+            Chosen::One(name, values) => (name, values),
+        };
+        let option = format!("{} {name}", family.option);
+        let backend = match name {
+            "user" => {
+                self.warnings.extend(user::lacking(&option, &values));
+                NetBackend::User(user::parse(&option, &values, chardevs)?)
+            }
+            "stream" => NetBackend::Link(stream(&option, &values)?),
+            "dgram" => NetBackend::Link(dgram(&option, &values)?),
+            _ => NetBackend::Link(socket(&option, &values)?),
+        };
+        Ok(Netdev { id: values.text("id").unwrap_or_default().to_owned(), backend })
     }
 
     fn take(&mut self, option: &str, id: &str) -> Result<Netdev, CliError> {
@@ -249,9 +244,10 @@ impl Networks {
         Ok(std::mem::take(&mut self.wanted))
     }
 
-    /// What is to be told of networks that no adapter is in.
-    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
-        self.waiting.iter().map(|netdev| format!("-netdev: no -device uses the network '{}'", netdev.id))
+    /// What is to be told of networks that no adapter is in, and of what is missing.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let unused = self.waiting.iter().map(|netdev| format!("-netdev: no -device uses the network '{}'", netdev.id));
+        self.warnings.iter().cloned().chain(unused)
     }
 }
 
@@ -274,105 +270,6 @@ fn adapter(option: &str, items: &mut Vec<Item>, mac: &str) -> Result<Wanted, Cli
         })
     });
     Ok(Wanted { option: option.to_owned(), model: model.transpose()?, mac, netdev: None })
-}
-
-/// A network from its kind and the keys of that.
-fn netdev(family: &Family, items: Vec<Item>) -> Result<Netdev, Stop> {
-    let (name, values) = match family.parse_items(items, None)? {
-        Chosen::Help(text) => return Err(Stop::Print(text)),
-        Chosen::One(name, values) => (name, values),
-    };
-    let option = format!("{} {name}", family.option);
-    let backend = match name {
-        "user" => NetBackend::User(user(&option, &values)?),
-        "stream" => NetBackend::Link(stream(&option, &values)?),
-        "dgram" => NetBackend::Link(dgram(&option, &values)?),
-        _ => NetBackend::Link(socket(&option, &values)?),
-    };
-    Ok(Netdev { id: values.text("id").unwrap_or_default().to_owned(), backend })
-}
-
-fn user(option: &str, values: &Values) -> Result<UserNet, CliError> {
-    let address = |name: &str, default: Ipv4Addr, net: &UserNet| match values.text(name) {
-        None => Ok(default),
-        Some(text) => {
-            let wrong = |what| CliError::new(option, format!("{name}: '{text}' is {what}"));
-            let address: Ipv4Addr = text.parse().map_err(|_| wrong("not an IPv4 address"))?;
-            if net.contains(address) { Ok(address) } else { Err(wrong("not in the guest's network")) }
-        }
-    };
-    let mut net = match values.text("net") {
-        Some(text) => network(text).ok_or_else(|| {
-            CliError::new(option, format!("net: '{text}' is not a network of 8 addresses or more, as in 10.0.2.0/24"))
-        })?,
-        None => UserNet::default(),
-    };
-    net.host = address("host", net.host, &net)?;
-    net.dns = address("dns", net.dns, &net)?;
-    net.dhcp_start = address("dhcpstart", net.dhcp_start, &net)?;
-    if net.host == net.dns || net.host == net.dhcp_start || net.dns == net.dhcp_start {
-        return Err(CliError::new(option, "host, dns and dhcpstart are not all different"));
-    }
-    for (key, field) in [("hostname", &mut net.hostname), ("domainname", &mut net.domain)] {
-        let text = values.text(key).unwrap_or_default();
-        // The length of an option of DHCP is one byte; what fits into the packet is less.
-        if text.len() > 64 {
-            return Err(CliError::new(option, format!("{key}: longer than 64 characters")));
-        }
-        text.clone_into(field);
-    }
-    net.search = values.texts("dnssearch").map(str::to_owned).collect();
-    let labels = net.search.iter().flat_map(|domain| domain.split('.'));
-    // A packet has room for that beside the rest; a label's length has six bits (RFC 1035, 2.3.4).
-    if labels.map(str::len).any(|len| len > 63) || net.search.iter().map(|domain| domain.len() + 2).sum::<usize>() > 128
-    {
-        return Err(CliError::new(option, "dnssearch: longer than 128 characters"));
-    }
-    net.restrict = values.word("restrict") == Some("on");
-    net.host_loopback = values.word("host-loopback") != Some("off");
-    for text in values.texts("hostfwd") {
-        let forward = forward(text, net.dhcp_start).ok_or_else(|| {
-            let form = "[tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT";
-            CliError::new(option, format!("hostfwd: '{text}' is not of the form {form}"))
-        })?;
-        net.forwards.push(forward);
-    }
-    Ok(net)
-}
-
-/// A network as `ADDRESS[/BITS]` or `ADDRESS/MASK`.
-fn network(text: &str) -> Option<UserNet> {
-    let (address, mask) = text.split_once('/').map_or((text, None), |(address, mask)| (address, Some(mask)));
-    let address: Ipv4Addr = address.parse().ok()?;
-    let prefix = match mask {
-        Some(mask) if mask.contains('.') => {
-            let mask = mask.parse::<Ipv4Addr>().ok()?.to_bits();
-            (mask.leading_ones() == mask.count_ones()).then_some(mask.leading_ones() as u8)?
-        }
-        Some(bits) => bits.parse().ok()?,
-        // The classes of before (RFC 791, 3.2), as QEMU does.
-        None if address.octets()[0] < 128 => 8,
-        None if address.octets()[0] < 192 => 16,
-        None => 24,
-    };
-    // DHCP gives away an address beside the gateway's and the name server's.
-    (8..=29).contains(&prefix).then(|| UserNet::new(address, prefix))
-}
-
-fn forward(text: &str, guest: Ipv4Addr) -> Option<Forward> {
-    let (protocol, rest) = text.split_once(':')?;
-    let protocol = match protocol {
-        "tcp" | "" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return None,
-    };
-    let (host, to) = rest.split_once('-')?;
-    let end = |text: &str, default: Ipv4Addr| -> Option<SocketAddrV4> {
-        let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
-        let address = if address.is_empty() { default } else { address.parse().ok()? };
-        Some(SocketAddrV4::new(address, port.parse().ok().filter(|&port| port != 0)?))
-    };
-    Some(Forward { protocol, host: end(host, Ipv4Addr::UNSPECIFIED)?, guest: end(to, guest)? })
 }
 
 /// The address of a host, whose name is looked up.

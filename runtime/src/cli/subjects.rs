@@ -62,6 +62,8 @@ pub(super) const VMXNET3: Subject = subject("vmxnet3", "use e1000 or virtio-net-
 pub(super) const E1000E: Subject = subject("e1000e", "use e1000 or virtio-net-pci");
 pub(super) const I8255X: Subject = subject("i8255x", "use e1000 or virtio-net-pci");
 pub(super) const IGB: Subject = subject("igb", "use e1000 or virtio-net-pci");
+pub(super) const SMB: Subject =
+    subject("a server of SMB", "have one of the host's listen, which the guest reaches at 10.0.2.2");
 pub(super) const TAP: Subject = subject("tap", "use -netdev user, stream or socket");
 pub(super) const PCIE: Subject = subject("PCI bridges", "leave it out, and put devices on pci.0");
 pub(super) const PCI: Subject = subject("PCI on this machine", "use the device whose name ends in -device");

@@ -53,6 +53,44 @@ pub struct UserNet {
     pub restrict: bool,
     /// Ports of the host that lead to the guest.
     pub forwards: Vec<Forward>,
+    /// Ports of the guest's network that lead elsewhere than the network does.
+    pub guest_forwards: Vec<GuestForward>,
+    /// What a guest boots that starts from the network.
+    pub boot: NetBoot,
+}
+
+/// What a guest boots that starts from the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetBoot {
+    /// The folder whose files the gateway serves by TFTP.
+    pub tftp: Option<PathBuf>,
+    /// The boot file that DHCP names, up to [`NetBoot::LONGEST`] bytes; empty for none.
+    pub file: String,
+    /// The name of the TFTP server that DHCP tells, empty for none.
+    pub server: String,
+}
+
+impl NetBoot {
+    /// What there is room for in a packet (RFC 2131, 2).
+    pub const LONGEST: usize = 127;
+}
+
+/// A port of an address in the guest's network where something else than the network answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestForward {
+    /// Where the guest connects to.
+    pub guest: SocketAddrV4,
+    /// What it reaches.
+    pub to: Service,
+}
+
+/// What a guest reaches at a port of its own network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    /// A connection of its own to this address, for each of the guest's.
+    Connect(Endpoint),
+    /// A program of its own, for each connection, whose standard input and output it is.
+    Run(Vec<String>),
 }
 
 impl UserNet {
@@ -73,6 +111,8 @@ impl UserNet {
             host_loopback: true,
             restrict: false,
             forwards: Vec::new(),
+            guest_forwards: Vec::new(),
+            boot: NetBoot::default(),
         }
     }
 
@@ -83,6 +123,11 @@ impl UserNet {
     /// The network's mask.
     pub fn mask(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(UserNet::mask_of(self.prefix))
+    }
+
+    /// Its address of this number.
+    pub fn address(&self, number: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network.to_bits() | number & !self.mask().to_bits())
     }
 
     /// Whether `address` is in the network, and not its first or last.

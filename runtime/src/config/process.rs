@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-pub use crate::host::Groups;
+pub use crate::host::{Groups, Runner};
 
 /// What the options about the process itself say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Process {
     pub run_as: Option<RunAs>,
     /// It goes on in the background then.
     pub daemonize: bool,
+    /// Who runs the programs that networks name, once the process has begun to give up rights.
+    pub runner: Option<Runner>,
 }
 
 /// What SIGTERM does.

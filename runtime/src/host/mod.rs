@@ -7,16 +7,18 @@
 mod calls;
 mod daemon;
 mod files;
+mod runner;
 
 use std::ffi::OsString;
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
 
-use crate::config::{Chardev, Config, RunAs, Sandbox, VirtioDevice};
+use crate::config::{Chardev, Config, NetBackend, RunAs, Sandbox, Service, VirtioDevice};
 use daemon::Daemon;
 
 pub use calls::Groups;
+pub use runner::Runner;
 
 /// What is left to do once the machine is set up.
 #[derive(Debug, Default)]
@@ -32,9 +34,10 @@ pub struct Settling {
 /// # Errors
 ///
 /// What the host refuses.
-pub fn begin(config: &Config, args: &[OsString]) -> Result<Settling> {
+pub fn begin(config: &mut Config, args: &[OsString]) -> Result<Settling> {
+    let daemon = if config.process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
+    config.process.runner = runner(config)?;
     let process = &config.process;
-    let daemon = if process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
     if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
         let told = process.sandbox != Sandbox::Auto;
         match files::restrict(args, is_monitored(config), keeps_to_itself(config)) {
@@ -44,6 +47,32 @@ pub fn begin(config: &Config, args: &[OsString]) -> Result<Settling> {
         }
     }
     Ok(Settling { daemon, run_as: process.run_as.clone(), sandbox: process.sandbox })
+}
+
+/// Starts a process for the programs that networks name, if they do.
+fn runner(config: &Config) -> Result<Option<Runner>> {
+    let virtio = config.virtio.iter().filter_map(|device| match device {
+        VirtioDevice::Net { netdev, .. } => netdev.as_ref(),
+        _ => None,
+    });
+    let netdevs = config.nics.iter().filter_map(|nic| nic.netdev.as_ref()).chain(virtio);
+    let forwards = netdevs.filter_map(|netdev| match &netdev.backend {
+        NetBackend::User(user) => Some(&user.guest_forwards),
+        NetBackend::Link(_) => None,
+    });
+    let commands: Vec<_> = forwards
+        .flatten()
+        .filter_map(|forward| match &forward.to {
+            Service::Run(command) => Some(command.clone()),
+            Service::Connect(_) => None,
+        })
+        .collect();
+    if commands.is_empty() {
+        return Ok(None);
+    }
+    let user = config.process.run_as.clone();
+    let settle = move || user.as_ref().map_or(Ok(()), become_user);
+    Ok(Some(Runner::start(commands, settle).context("-netdev user: guestfwd")?))
 }
 
 fn missing(told: bool, what: &str) {

@@ -1,6 +1,7 @@
 //! Each in a process of its own: what is given up is given up for good.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::process::Command;
 
 use super::*;
@@ -140,12 +141,35 @@ fn a_shared_folder_is_the_guests_and_no_more() {
 }
 
 #[test]
+fn named_programs_run_although_no_others_do() {
+    if !is_child("named_programs_run_although_no_others_do") {
+        return;
+    }
+    let echo = vec!["cat".to_owned()];
+    let runner = Runner::start(vec![vec!["/no/such/program".into()], echo.clone()], || Ok(())).unwrap();
+    files::restrict(&args("-nographic"), false, true).unwrap();
+    calls::forbid(calls::Groups::default()).unwrap();
+    let talk = |command: &[String]| {
+        let mut stream = std::os::unix::net::UnixStream::from(runner.run(command).unwrap());
+        stream.set_nonblocking(false).unwrap();
+        stream.write_all(b"hello").unwrap_or_default();
+        stream.shutdown(std::net::Shutdown::Write).unwrap_or_default();
+        let mut all = String::new();
+        stream.read_to_string(&mut all).unwrap_or_default();
+        all
+    };
+    assert_eq!((talk(&echo), talk(&echo)), ("hello".into(), "hello".into()));
+    assert_eq!(talk(&["/no/such/program".to_owned()]), "");
+    assert!(runner.run(&["true".to_owned()]).is_err(), "nobody has named it");
+}
+
+#[test]
 fn a_machine_runs_with_all_that_given_up() {
     if !is_child("a_machine_runs_with_all_that_given_up") {
         return;
     }
-    let config = Config { machine: MachineKind::Pc, serial: Chardev::Null, ..Config::default() };
-    let settling = begin(&config, &args("-serial null")).unwrap();
+    let mut config = Config { machine: MachineKind::Pc, serial: Chardev::Null, ..Config::default() };
+    let settling = begin(&mut config, &args("-serial null")).unwrap();
     // The demo guest compiles and runs code, and powers off.
     assert_eq!(crate::machine::run(&config, settling).unwrap(), crate::config::ExitStatus::PowerOff);
     assert!(Command::new("/bin/true").status().is_err());

@@ -181,7 +181,7 @@ impl Board for PcBoard {
             let place = places.plug(&mut pc, plug, None, function)?;
             inventory.plain(Place::Pci(place), driver, plug, &[]);
         }
-        let networks = nic::plug(&config.nics, &mut pc, &places, &parts.dma(), &mut inventory)?;
+        let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
         for device in &config.virtio {
             let (made, unstarted) = virtio::make(parts, device)?;

@@ -107,7 +107,8 @@ pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unst
         }
         VirtioDevice::Rng(_) => (Virtio::rng(mem, Box::new(HostEntropy)), Unstarted::Nothing),
         VirtioDevice::Net { mac, netdev, .. } => {
-            let network = netdev.as_ref().map(NetQueue::open).transpose()?;
+            let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
+            let network = netdev.as_ref().map(open).transpose()?;
             let device = Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer));
             (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::cli::CliError;
 use crate::config::{NetBackend, Netdev};
+use crate::host::Runner;
 use crate::patience::Patience;
 use crate::wake::Wake;
 
@@ -190,16 +191,16 @@ pub struct NetQueue {
 }
 
 impl NetQueue {
-    /// Opens what `netdev` describes.
+    /// Opens what `netdev` describes; `runner` runs the programs that it names.
     ///
     /// # Errors
     ///
     /// Addresses that cannot be bound or connected to.
-    pub fn open(netdev: &Netdev) -> Result<NetQueue, CliError> {
+    pub fn open(netdev: &Netdev, runner: Option<Runner>) -> Result<NetQueue, CliError> {
         let failed = |error: io::Error| CliError::new("-netdev", error.to_string());
         let told = Arc::new(Told { wake: Wake::new().map_err(failed)?, asked: Mutex::new(None) });
         let network: Box<dyn Network> = match &netdev.backend {
-            NetBackend::User(user) => Box::new(gateway::Gateway::open(user)?),
+            NetBackend::User(user) => Box::new(gateway::Gateway::open(user, runner)?),
             NetBackend::Link(config) => link::open(config)?,
         };
         Ok(NetQueue { told, network })

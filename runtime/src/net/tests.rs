@@ -15,6 +15,8 @@ use smoltcp::wire::*;
 use super::*;
 use crate::config::{Endpoint, Forward, Link, Protocol, UserNet};
 
+mod services;
+
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
@@ -144,7 +146,7 @@ fn user(change: impl FnOnce(&mut UserNet)) -> NetBackend {
 
 fn plug(backend: NetBackend, offloads: Offloads) -> (Adapter, NetThread) {
     let cable = Arc::new(Cable { offloads, ..Cable::default() });
-    let queue = NetQueue::open(&Netdev { id: String::new(), backend }).unwrap();
+    let queue = NetQueue::open(&Netdev { id: String::new(), backend }, None).unwrap();
     let peer = queue.peer();
     let thread = queue.start(cable.clone()).unwrap();
     (Adapter { cable, peer, largest: 0 }, thread)

@@ -1,6 +1,7 @@
 //! Command lines with disks, networks, character devices and other devices.
 
 use super::*;
+use crate::config::{GuestForward, NetBoot, Service};
 
 #[test]
 fn character_devices() {
@@ -333,7 +334,24 @@ fn networks() {
             "-nic user,hostfwd=tcp:80",
             "-nic user: hostfwd: 'tcp:80' is not of the form [tcp|udp]:[HOST-ADDRESS]:PORT-[GUEST-ADDRESS]:PORT",
         ),
-        ("-nic user,tftp=x", "-nic user: tftp: not supported yet"),
+        (
+            "-nic user,smb=x",
+            "-nic user: smb= needs a server of SMB, which is not supported yet: have one of the host's listen, which the guest \
+             reaches at 10.0.2.2",
+        ),
+        (
+            "-nic user,guestfwd=tcp:10.0.2.3:80-tcp:127.0.0.1:80",
+            "-netdev user: guestfwd: '10.0.2.3' is not a free address of the guest's network",
+        ),
+        ("-nic user,guestfwd=:10.0.2.9:80-cmd:", "-netdev user: guestfwd: '' is not a command"),
+        (
+            "-nic user,guestfwd=:10.0.2.9:80-cmd:a,guestfwd=:10.0.2.9:80-cmd:b",
+            "-netdev user: guestfwd: 10.0.2.9:80 is given twice",
+        ),
+        (
+            "-chardev null,id=n -nic user,guestfwd=:10.0.2.9:80-chardev:n",
+            "-netdev user: guestfwd: cannot lead to null yet, only to sockets",
+        ),
         ("-nic stream,addr.type=unix", "-nic stream: needs addr.path="),
         ("-nic socket,listen=:1,connect=:2", "-nic socket: needs one of listen=, connect=, mcast= and udp="),
         ("-nic socket,mcast=10.0.0.1:5", "-nic socket: mcast: not the address of a multicast group"),
@@ -341,6 +359,32 @@ fn networks() {
     ];
     refused(&wrong);
     assert_eq!(config_of("-netdev user,id=a").warnings, ["-netdev: no -device uses the network 'a'"]);
+    let missing = ["-nic user: ipv6: the guest's network has IPv4 only"];
+    assert_eq!(config_of("-nic user,ipv6=on").warnings, missing);
+    assert_eq!(config_of("-nic user,ipv6-prefix=fec0::,ipv6-prefixlen=64").warnings, missing);
+}
+
+#[test]
+fn what_a_guest_boots_and_reaches_in_its_network() {
+    let net = |line: &str| match config_of(line).nics.remove(0).netdev.map(|netdev| netdev.backend) {
+        Some(NetBackend::User(net)) => net,
+        other => panic!("{other:?}"),
+    };
+    let booted = net("-nic user,tftp=/srv/tftp,bootfile=/pxelinux.0,tftp-server-name=here").boot;
+    let expected = NetBoot { tftp: Some("/srv/tftp".into()), file: "/pxelinux.0".into(), server: "here".into() };
+    assert_eq!(booted, expected);
+    let long = format!("-nic user,bootfile={}", "x".repeat(128));
+    assert!(parsed(&long).unwrap_err().to_string().contains("bootfile: longer than 127 characters"));
+    let services = net("-chardev socket,id=s,path=/tmp/s -nic user,guestfwd=tcp:10.0.2.100:80-cmd:'nc',\
+         guestfwd=tcp:10.0.2.100:81-tcp:127.0.0.1:8080,guestfwd=tcp::82-chardev:s");
+    let at = |text: &str| text.parse().unwrap();
+    let expected = [
+        ("10.0.2.100:80", Service::Run(vec!["nc".into()])),
+        ("10.0.2.100:81", Service::Connect(Endpoint::Inet("127.0.0.1:8080".parse().unwrap()))),
+        ("10.0.2.4:82", Service::Connect(Endpoint::Unix("/tmp/s".into()))),
+    ];
+    let expected = expected.map(|(guest, to)| GuestForward { guest: at(guest), to });
+    assert_eq!(services.guest_forwards, expected);
 }
 
 #[test]

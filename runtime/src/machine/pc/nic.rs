@@ -6,12 +6,12 @@ use mimus_hw::e1000::E1000;
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_softmmu::Dma;
 
+use super::super::Parts;
 use super::super::inventory::{Adapter as Row, Inventory, Place};
 use super::Places;
 use crate::bus::Outside;
-use crate::config::{Nic, NicModel};
+use crate::config::NicModel;
 use crate::net::{self, NetQueue, NetThread};
 
 /// Where QEMU has the first adapter; programs know it by the name that follows from that.
@@ -21,17 +21,12 @@ const FIRST: DevFn = 3 << 3;
 pub(super) type Unstarted = Vec<(DevFn, NicModel, NetQueue)>;
 
 /// Plugs the adapters in; their networks.
-pub(super) fn plug(
-    nics: &[Nic],
-    pc: &mut Pc,
-    places: &Places,
-    mem: &Dma,
-    inventory: &mut Inventory,
-) -> Result<Unstarted> {
+pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut Inventory) -> Result<Unstarted> {
     let mut unstarted = Vec::new();
-    for nic in nics {
-        let network = nic.netdev.as_ref().map(NetQueue::open).transpose()?;
-        let (mem, peer) = (mem.clone(), network.as_ref().map(NetQueue::peer));
+    for nic in &parts.config.nics {
+        let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
+        let network = nic.netdev.as_ref().map(open).transpose()?;
+        let (mem, peer) = (parts.dma(), network.as_ref().map(NetQueue::peer));
         let (driver, function): (_, Box<dyn Function>) = match nic.model {
             NicModel::E1000 => ("e1000", Box::new(E1000::new(mem, nic.mac, peer))),
             NicModel::Virtio => {

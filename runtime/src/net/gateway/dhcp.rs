@@ -16,8 +16,12 @@ const LEASE_TIME: u32 = 24 * 3600;
 /// Options that smoltcp has no fields for (RFC 2132, 3.14 and 3.17).
 const OPTION_HOST_NAME: u8 = 12;
 const OPTION_DOMAIN_NAME: u8 = 15;
+/// RFC 2132, 9.4.
+const OPTION_TFTP_SERVER: u8 = 66;
 /// RFC 3397.
 const OPTION_DOMAIN_SEARCH: u8 = 119;
+/// Where the name of the boot file is in a packet (RFC 2131, 2); a zero is behind it.
+const BOOT_FILE: std::ops::Range<usize> = 108..235;
 
 /// Domains as the option has them: each label with its length before it, and an empty one at the end (RFC 1035, 3.1).
 pub(crate) fn encode_search(domains: &[String]) -> Vec<u8> {
@@ -102,6 +106,7 @@ impl Gateway {
         let texts = [
             (OPTION_HOST_NAME, self.config.hostname.as_bytes()),
             (OPTION_DOMAIN_NAME, self.config.domain.as_bytes()),
+            (OPTION_TFTP_SERVER, self.config.boot.server.as_bytes()),
             (OPTION_DOMAIN_SEARCH, &search),
         ];
         let given = texts.into_iter().filter(|(_, data)| settings && !data.is_empty());
@@ -132,6 +137,10 @@ impl Gateway {
         let mut bytes = vec![0; reply.buffer_len()];
         if reply.emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice())).is_err() {
             return;
+        }
+        if let Some(field) = bytes.get_mut(BOOT_FILE).filter(|_| settings) {
+            // A longer name is refused when it is given.
+            field.iter_mut().zip(self.config.boot.file.as_bytes()).for_each(|(to, from)| *to = *from);
         }
         // A client that has no address yet hears broadcasts only (4.1).
         let (to, hardware) = match kind != DhcpMessageType::Nak && !request.client_ip.is_unspecified() {

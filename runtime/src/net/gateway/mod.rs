@@ -2,14 +2,17 @@
 //!
 //! The guest sees a router with an address, a DHCP server and a name server. Its TCP connections end here, in one of smoltcp's
 //! sockets each, and go on as a socket of the host ([`tcp`]); its datagrams and its pings leave by sockets of the host, too
-//! ([`udp`], [`icmp`]). To the guest, the gateway's address is the host's loopback interface.
+//! ([`udp`], [`icmp`]). To the guest, the gateway's address is the host's loopback interface. A guest that starts from the network finds
+//! a DHCP server and a TFTP server ([`tftp`]) there.
 //!
 //! All tables are bounded, since a guest decides how much is in them.
 
 mod dhcp;
+mod fragments;
 mod icmp;
 mod packet;
 mod tcp;
+mod tftp;
 mod udp;
 
 use std::collections::HashMap;
@@ -26,6 +29,7 @@ use smoltcp::wire::{
 use super::{Connection, Context, Network, Poll};
 use crate::cli::CliError;
 use crate::config::UserNet;
+use crate::host::Runner;
 use packet::Link;
 
 /// Guests whose hardware addresses are known, at most.
@@ -73,12 +77,21 @@ pub(super) struct Gateway {
     tcp: tcp::Flows,
     udp: udp::Flows,
     pings: icmp::Pings,
+    fragments: fragments::Fragments,
+    tftp: Option<tftp::Server>,
+    /// Runs the programs that are services of the guest's network.
+    runner: Option<Runner>,
 }
 
 impl Gateway {
     /// Makes the gateway and binds the ports that are forwarded.
-    pub(super) fn open(config: &UserNet) -> Result<Gateway, CliError> {
+    pub(super) fn open(config: &UserNet, runner: Option<Runner>) -> Result<Gateway, CliError> {
         let [a, b, c, d] = config.host.octets();
+        let tftp = config.boot.tftp.as_deref().map(|folder| {
+            let failed =
+                |error| CliError::new("-netdev user: tftp", format!("cannot open '{}': {error}", folder.display()));
+            tftp::Server::open(folder).map_err(failed)
+        });
         Ok(Gateway {
             config: config.clone(),
             // A locally administered address (IEEE 802, 8.2.2) that tells whose it is.
@@ -88,7 +101,16 @@ impl Gateway {
             tcp: tcp::Flows::open(config)?,
             udp: udp::Flows::open(config)?,
             pings: icmp::Pings::default(),
+            fragments: fragments::Fragments::default(),
+            tftp: tftp.transpose()?,
+            runner,
         })
+    }
+
+    /// Whether the gateway answers for this address.
+    fn is_own(&self, address: Ipv4Addr) -> bool {
+        let mut services = self.config.guest_forwards.iter().map(|forward| *forward.guest.ip());
+        address == self.config.host || address == self.config.dns || services.any(|service| service == address)
     }
 
     fn link(&self, to: EthernetAddress) -> Link {
@@ -132,7 +154,7 @@ impl Gateway {
 
     /// Notes the hardware address of a guest.
     fn learn(&mut self, guest: Ipv4Addr, mac: EthernetAddress) {
-        let own = guest == self.config.host || guest == self.config.dns;
+        let own = self.is_own(guest);
         let known = self.guests.contains_key(&guest);
         if !own && self.config.contains(guest) && mac.is_unicast() && (known || self.guests.len() < GUESTS) {
             self.guests.insert(guest, mac);
@@ -148,8 +170,7 @@ impl Gateway {
             return;
         };
         self.learn(source_protocol_addr, source_hardware_addr);
-        let own = target_protocol_addr == self.config.host || target_protocol_addr == self.config.dns;
-        if operation == ArpOperation::Request && own {
+        if operation == ArpOperation::Request && self.is_own(target_protocol_addr) {
             let to = (source_hardware_addr, source_protocol_addr);
             self.send_arp(ArpOperation::Reply, target_protocol_addr, to, cx);
         }
@@ -186,11 +207,7 @@ impl Gateway {
         }
         // Frames shorter than Ethernet's minimum are filled up.
         let bytes = bytes.get(..packet.total_len().into()).unwrap_or_default();
-        if packet.more_frags() || packet.frag_offset() != 0 {
-            tracing::debug!("net: a fragment is dropped");
-            return;
-        }
-        let (from, to) = (packet.src_addr(), packet.dst_addr());
+        let from = packet.src_addr();
         let dhcp = packet.next_header() == IpProtocol::Udp && udp::is_dhcp(packet.payload());
         // Packets of others that the guest routes have no way back.
         let known = self.config.contains(from) || dhcp && from.is_unspecified();
@@ -198,6 +215,18 @@ impl Gateway {
             return;
         }
         self.learn(from, mac);
+        if !packet.more_frags() && packet.frag_offset() == 0 {
+            return self.whole(&packet, bytes, offload, cx);
+        }
+        if let Some(payload) = self.fragments.add(&packet, cx.now) {
+            let bytes = packet::rejoined(&packet, &payload);
+            self.whole(&Ipv4Packet::new_unchecked(&bytes), &bytes, Offload::default(), cx);
+        }
+    }
+
+    /// A packet that is no fragment; `bytes` is all of it.
+    fn whole(&mut self, packet: &Ipv4Packet<&[u8]>, bytes: &[u8], offload: Offload, cx: &mut Context) {
+        let (from, to) = (packet.src_addr(), packet.dst_addr());
         match packet.next_header() {
             IpProtocol::Tcp => self.tcp_packet((from, to), bytes, packet.payload(), offload, cx),
             IpProtocol::Udp => self.udp_packet((from, to), packet.payload(), offload, cx),

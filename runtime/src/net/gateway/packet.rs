@@ -75,6 +75,16 @@ pub(super) fn ipv4(
     }
 }
 
+/// The packet of which `fragment` is one, and `payload` all.
+pub(super) fn rejoined(fragment: &Ipv4Packet<&[u8]>, payload: &[u8]) -> Vec<u8> {
+    let repr = header(fragment.src_addr(), fragment.dst_addr(), fragment.next_header(), payload.len());
+    let mut bytes = vec![0; IPV4_HEADER + payload.len()];
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes);
+    repr.emit(&mut packet, &ChecksumCapabilities::default());
+    packet.payload_mut().copy_from_slice(payload);
+    bytes
+}
+
 /// A UDP datagram with its header.
 pub(super) fn udp((from, from_port): (Ipv4Addr, u16), (to, to_port): (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
     let repr = UdpRepr { src_port: from_port, dst_port: to_port };

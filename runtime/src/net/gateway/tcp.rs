@@ -9,12 +9,15 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mimus_hw::net::Offload;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socket_with, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, socket_with, sockopt,
+};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::phy::{Checksum, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -23,7 +26,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, TcpControl, 
 use super::packet::{self, MTU};
 use super::{Gateway, KINDS, TCP, TCP_LISTENER, Target};
 use crate::cli::CliError;
-use crate::config::{Forward, Protocol, UserNet};
+use crate::config::{Endpoint, Forward, GuestForward, Protocol, Service, UserNet};
 use crate::net::{Connection, Context, Poll};
 
 mod wire;
@@ -56,7 +59,8 @@ struct Flow {
     iface: Interface,
     sockets: SocketSet<'static>,
     handle: SocketHandle,
-    host: TcpStream,
+    /// A connection of the host's, or what is like one.
+    host: OwnedFd,
     /// The host's connection does not stand yet.
     connecting: bool,
     /// What the host's socket was last said to be; edges are told of.
@@ -259,7 +263,7 @@ fn capabilities(cx: &Context) -> DeviceCapabilities {
 
 impl Flow {
     /// A flow whose guest's end is closed yet.
-    fn new(ends: Ends, host: TcpStream, connecting: bool, time: smoltcp::time::Instant, cx: &mut Context) -> Flow {
+    fn new(ends: Ends, host: OwnedFd, connecting: bool, time: smoltcp::time::Instant, cx: &mut Context) -> Flow {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = super::random();
         let mut wire = Wire::new(capabilities(cx), None, None, cx.queue);
@@ -309,12 +313,12 @@ impl Flow {
         if !self.connecting || !self.writable {
             return;
         }
-        match self.host.take_error() {
-            Ok(None) => {
+        match sockopt::socket_error(&self.host) {
+            Ok(Ok(())) => {
                 self.connecting = false;
                 self.socket().pause_synack(false);
             }
-            Ok(Some(error)) | Err(error) => {
+            Ok(Err(error)) | Err(error) => {
                 tracing::debug!(ends = ?self.ends, "net: cannot connect: {error}");
                 self.abort();
             }
@@ -340,7 +344,7 @@ impl Flow {
         if finished && !socket.can_recv() && !self.guest_done {
             self.guest_done = true;
             // Fails when the host's peer has gone already.
-            let _ = self.host.shutdown(std::net::Shutdown::Write);
+            let _ = rustix::net::shutdown(&self.host, Shutdown::Write);
         }
     }
 
@@ -413,20 +417,37 @@ impl Flow {
 }
 
 /// Begins to connect to `to`.
-fn connect(to: SocketAddr) -> rustix::io::Result<TcpStream> {
+fn connect(to: SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket: OwnedFd = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
     match rustix::net::connect(&socket, &to) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(error),
     }
-    let stream = TcpStream::from(socket);
     // The guest decides what is sent together.
-    let _ = stream.set_nodelay(true);
-    Ok(stream)
+    let _ = sockopt::set_tcp_nodelay(&socket, true);
+    Ok(socket)
+}
+
+/// Begins to connect to a socket in the file system.
+fn connect_unix(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 impl Gateway {
+    /// Begins to connect to a service of the guest's network.
+    fn reach(&self, service: &Service) -> io::Result<OwnedFd> {
+        match (service, &self.runner) {
+            (Service::Connect(Endpoint::Inet(address)), _) => Ok(connect(*address)?),
+            (Service::Connect(Endpoint::Unix(path)), _) => Ok(connect_unix(path)?),
+            (Service::Run(command), Some(runner)) => runner.run(command),
+            (Service::Run(_), None) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// A segment of the guest's; `bytes` is the whole packet.
     pub(super) fn tcp_packet(
         &mut self,
@@ -475,12 +496,17 @@ impl Gateway {
 
     /// Makes a flow for a SYN of the guest, or says what becomes of it.
     fn open_flow(&mut self, ends: Ends, cx: &mut Context) -> Result<usize, Target> {
-        let Target::Host(host) = self.target(ends.1) else { return Err(self.target(ends.1)) };
         if ends.0.port() == 0 || ends.1.port() == 0 {
             return Err(Target::Lost);
         }
         self.tcp.admit(cx.now)?;
-        let stream = connect(host).map_err(|error| {
+        let service = self.config.guest_forwards.iter().find(|forward| forward.guest == ends.1);
+        let stream = match (service, self.target(ends.1)) {
+            (Some(GuestForward { to, .. }), _) => self.reach(to),
+            (None, Target::Host(host)) => connect(host).map_err(io::Error::from),
+            (None, other) => return Err(other),
+        };
+        let stream = stream.map_err(|error| {
             tracing::debug!(?ends, "net: cannot connect: {error}");
             Target::Unreachable
         })?;
@@ -565,7 +591,7 @@ impl Gateway {
     fn forward(&mut self, stream: TcpStream, peer: SocketAddrV4, guest: SocketAddrV4, cx: &mut Context) {
         let end = self.outer_end(peer, guest);
         let time = self.tcp.time(cx.now);
-        let mut flow = Flow::new((guest, end), stream, false, time, cx);
+        let mut flow = Flow::new((guest, end), stream.into(), false, time, cx);
         let remote = (IpAddress::from(*guest.ip()), guest.port());
         let local = (IpAddress::from(*end.ip()), end.port());
         let Flow { iface, sockets, handle, .. } = &mut flow;

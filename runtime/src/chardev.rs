@@ -14,13 +14,21 @@ use std::time::{Duration, Instant};
 
 use mimus_hw::CharSink;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::cli::{CliError, append_output, open_output};
 use crate::config::{Chardev, MonitorSocket};
 use crate::socket::{self, Listener, Opened, Telnet};
 use crate::terminal::{OnSinkError, open_sink};
 use crate::wake::Wake;
+
+mod mux;
+mod relay;
+
+pub use mux::Mux;
+pub(crate) use relay::Relay;
 
 /// How long somebody who does not read is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -112,6 +120,8 @@ pub struct Source {
     /// The peer speaks telnet.
     telnet: Option<Telnet>,
     peer: SharedPeer,
+    /// What is typed at a device that is shared, by one of this number.
+    mux: Option<(Mux, usize)>,
     /// A pseudo-terminal's other side, which is kept open so that it never hangs up.
     _side: Option<OwnedFd>,
 }
@@ -154,6 +164,8 @@ fn open_as(
         Chardev::Socket(place) => open_socket(option, place).map_err(failed)?,
         Chardev::Reconnecting(place, seconds) => reconnecting(place, *seconds),
         Chardev::Udp { local, remote } => udp(local, remote).map_err(failed)?,
+        Chardev::Device(path) => device(path).map_err(failed)?,
+        Chardev::Mux(mux) => return mux.attach(option, label, false, on_error).map(|(sink, source)| (sink, Some(source))),
         Chardev::Logged { chardev, file, append } => {
             let log = if *append { append_output(option, file)? } else { open_output(option, file)? };
             let (sink, source) = open_as(option, label, chardev, on_error)?;
@@ -186,6 +198,17 @@ fn of(input: OwnedFd, side: Option<OwnedFd>, output: OwnedFd) -> io::Result<Sour
     let peer = SharedPeer::default();
     peer.set(Some(output));
     Ok(Source { input: Some(input), peer, _side: side, ..Source::default() })
+}
+
+/// A device of the host's, such as a serial port. A terminal passes bytes as they are; its speed stays.
+fn device(path: &Path) -> io::Result<Source> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    if let Ok(mut modes) = tcgetattr(&file) {
+        modes.make_raw();
+        tcsetattr(&file, OptionalActions::Now, &modes)?;
+    }
+    of(file.try_clone()?, None, file)
 }
 
 /// Two pipes, PATH.in and PATH.out, or one for both directions.
@@ -228,7 +251,7 @@ fn reconnecting(place: &MonitorSocket, seconds: u32) -> Source {
 
 fn open_socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
     let (listener, waits) = match place.open()? {
-        Opened::Stdio => return Err(io::ErrorKind::Unsupported.into()),
+        Opened::Stdio | Opened::Relayed(..) => return Err(io::ErrorKind::Unsupported.into()),
         Opened::Stream(stream) => {
             let mut source = Source { telnet: place.telnet(), ..Source::default() };
             source.welcome(stream.into())?;
@@ -351,6 +374,8 @@ impl Source {
 pub struct CharThread {
     wake: Arc<Wake>,
     thread: Option<JoinHandle<()>>,
+    /// Reads for all who share a device with this one.
+    _shared: Option<Box<CharThread>>,
 }
 
 impl CharThread {
@@ -361,9 +386,13 @@ impl CharThread {
     /// When no thread can be made.
     pub fn start(source: Source, deliver: Deliver) -> io::Result<CharThread> {
         let wake = Arc::new(Wake::new()?);
+        if let Some((mux, number)) = &source.mux {
+            let shared = mux.connect(*number, deliver)?;
+            return Ok(CharThread { wake, thread: None, _shared: shared.map(Box::new) });
+        }
         let own = wake.clone();
         let thread = std::thread::Builder::new().name("chardev".into()).spawn(move || source.run(&own, deliver))?;
-        Ok(CharThread { wake, thread: Some(thread) })
+        Ok(CharThread { wake, thread: Some(thread), _shared: None })
     }
 }
 
@@ -506,6 +535,33 @@ mod tests {
         until(&taken, b"root");
         sink.write(b"\xff!");
         assert_eq!(read(&mut client, 3), b"\xff\xff!");
+    }
+
+    #[test]
+    fn a_terminal_of_the_host_passes_bytes_as_they_are() {
+        let (main, _side, name) = socket::pty().unwrap();
+        let (mut sink, source) = opened(&Chardev::Device(name.into()));
+        let (taken, deliver) = guest();
+        let _thread = CharThread::start(source, deliver).unwrap();
+        let mut main = File::from(main);
+        sink.write(b"AT\r\x03");
+        assert_eq!(read(&mut main, 4), b"AT\r\x03");
+        main.write_all(b"OK\r\n\x04").unwrap();
+        until(&taken, b"OK\r\n\x04");
+        assert!(open("-serial", &Chardev::Device("/dev/no-such-port".into()), Box::new(|_| {})).is_err());
+    }
+
+    #[test]
+    fn a_monitor_may_be_at_any_of_them() {
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let own = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let chardev = Chardev::Udp { local: own.to_string(), remote: peer.local_addr().unwrap().to_string() };
+        let (mut monitor, _relay) = Relay::open("-monitor", &chardev).unwrap();
+        peer.send_to(b"info status\n", own).unwrap();
+        assert_eq!(read(&mut monitor, 12), b"info status\n");
+        monitor.write_all(b"running").unwrap();
+        let mut bytes = [0; 8];
+        assert_eq!((peer.recv(&mut bytes).unwrap(), &bytes[..7]), (7, &b"running"[..]));
     }
 
     #[test]

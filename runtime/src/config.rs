@@ -18,6 +18,7 @@ use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 pub use mimus_hw::virtio::Interface;
 
+pub use crate::chardev::Mux;
 pub use crate::display::{VncPlace, VncTarget};
 pub use disk::{Cache, Disk, ImageFormat, Layers, Limit, Limits, OnError, Zeroes};
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
@@ -475,6 +476,10 @@ pub enum Chardev {
     Pipe(PathBuf),
     /// A pseudo-terminal, whose name is told when it is made.
     Pty(PtyName),
+    /// A device of the host's, such as a serial port.
+    Device(PathBuf),
+    /// One that several devices and monitors share.
+    Mux(Mux),
     /// A socket, never [`MonitorSocket::Stdio`].
     Socket(MonitorSocket),
     /// A socket that somebody else listens at. It is connected to again after so many seconds when the connection is gone.
@@ -527,6 +532,8 @@ impl fmt::Display for Chardev {
             Chardev::None => f.write_str("none"),
             Chardev::Pipe(path) => write!(f, "pipe:{}", path.display()),
             Chardev::Pty(name) => name.fmt(f),
+            Chardev::Device(path) => write!(f, "{}", path.display()),
+            Chardev::Mux(mux) => mux.fmt(f),
             Chardev::Socket(place) => place.fmt(f),
         }
     }
@@ -561,6 +568,8 @@ pub enum MonitorSocket {
     Telnet(Box<MonitorSocket>),
     /// A pseudo-terminal, whose name is told when it is made.
     Pty(PtyName),
+    /// Any other character device.
+    At(Box<Chardev>),
     /// A socket that the process was started with.
     Inherited {
         /// The number of its file descriptor.
@@ -585,6 +594,7 @@ impl fmt::Display for MonitorSocket {
             }
             MonitorSocket::Telnet(place) => write!(f, "{place},telnet=on"),
             MonitorSocket::Pty(name) => name.fmt(f),
+            MonitorSocket::At(chardev) => chardev.fmt(f),
             MonitorSocket::Inherited { fd, server: listens, .. } => write!(f, "fd:{fd}{}", server(*listens)),
         }
     }

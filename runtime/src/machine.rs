@@ -45,7 +45,7 @@ use crate::kick::Kicker;
 use crate::monitor::Monitors;
 use crate::signals::{self, OnAsked, Signals};
 use crate::stats::Stats;
-use crate::terminal::{InputThread, RawTerminal};
+use crate::terminal::{ESCAPE, InputThread, RawTerminal};
 use crate::throttle::Throttle;
 use crate::vcpu::{Jit, Regions, Stop, Vcpu};
 use input::{Input, Inputs};
@@ -521,9 +521,9 @@ impl<B: Board> Runner<B> {
                 kicker.kick();
             };
             let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
-            self.inputs.stdin = Some(
-                InputThread::spawn(fd, None, true, typing, self.board.send_break(), quit).context("standard input")?,
-            );
+            let escapes = Some(self.config.settings.escape_key.unwrap_or(ESCAPE));
+            let input = InputThread::spawn(fd, None, escapes, typing, self.board.send_break(), quit);
+            self.inputs.stdin = Some(input.context("standard input")?);
         }
         self.displays.view = Some(view);
         Ok(())

@@ -12,6 +12,7 @@ use rustix::net::{AddressFamily, sockopt};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use crate::chardev::Relay;
 use crate::config::MonitorSocket;
 
 /// Binds a socket in the file system by `bind`. One of before, which nobody listens at, is replaced.
@@ -193,6 +194,8 @@ pub(crate) enum Opened {
     Stream(Stream),
     /// Clients connect to it; whether the first one is to be waited for.
     Listener(Listener, bool),
+    /// A character device of another kind, by a connection of its own.
+    Relayed(Stream, Relay),
     /// A pseudo-terminal: this process's side, and the other, which is kept open so that it never hangs up.
     Pty(OwnedFd, OwnedFd),
 }
@@ -290,7 +293,8 @@ impl MonitorSocket {
 
     /// Whether strangers reach it, such as a program that runs in a browser on this host.
     pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, MonitorSocket::Tcp { .. } | MonitorSocket::Telnet(_) | MonitorSocket::Inherited { .. })
+        let known = matches!(self, MonitorSocket::Stdio | MonitorSocket::Pty(_) | MonitorSocket::Unix { .. });
+        !known
     }
 
     /// Connects to it, or listens there.
@@ -302,6 +306,10 @@ impl MonitorSocket {
         Ok(match self {
             MonitorSocket::Stdio => Opened::Stdio,
             MonitorSocket::Telnet(place) => place.open()?,
+            MonitorSocket::At(chardev) => {
+                let (stream, relay) = Relay::open("a monitor", chardev).map_err(io::Error::other)?;
+                Opened::Relayed(Stream::Unix(stream), relay)
+            }
             MonitorSocket::Inherited { fd, server, wait } => open_inherited(*fd, *server, *wait)?,
             MonitorSocket::Pty(known) => {
                 let (main, side, name) = pty()?;

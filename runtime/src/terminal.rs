@@ -143,8 +143,8 @@ fn restore_on_panic(modes: Arc<Modes>) {
     }));
 }
 
-/// The key that starts an escape: Ctrl-A.
-const ESCAPE: u8 = 0x01;
+/// The key that starts an escape unless another is chosen: Ctrl-A.
+pub const ESCAPE: u8 = 0x01;
 
 /// What an escape asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,24 +159,6 @@ pub enum EscapeAction {
     Monitor,
 }
 
-impl EscapeAction {
-    /// What the user is told, on standard error.
-    fn notice(self) -> &'static str {
-        match self {
-            EscapeAction::Quit => "\nmimus: terminated\n",
-            EscapeAction::Help => {
-                "\nCtrl-A h       show this help\n\
-                 Ctrl-A x       quit mimus\n\
-                 Ctrl-A b       send a break to the serial port\n\
-                 Ctrl-A c       switch between the guest and the monitor\n\
-                 Ctrl-A Ctrl-A  send Ctrl-A to the guest\n"
-            }
-            EscapeAction::Break => "",
-            EscapeAction::Monitor => "\nmimus: Ctrl-A c: there is no monitor here\n",
-        }
-    }
-}
-
 /// What one typed byte means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Typed {
@@ -189,20 +171,58 @@ pub enum Typed {
 }
 
 /// Separates a user's escapes from what the guest is to receive.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EscapeParser {
+    key: u8,
     escaped: bool,
 }
 
+impl Default for EscapeParser {
+    fn default() -> Self {
+        EscapeParser::new(ESCAPE)
+    }
+}
+
 impl EscapeParser {
+    /// One whose escapes `key` starts.
+    pub fn new(key: u8) -> EscapeParser {
+        EscapeParser { key, escaped: false }
+    }
+
+    /// What the escapes are.
+    pub fn help(&self) -> String {
+        let key = match self.key {
+            control @ 0..0x20 => format!("Ctrl-{}", char::from(control | 0x40)),
+            other => char::from(other).to_string(),
+        };
+        let rows = [
+            ("h", "show this help"),
+            ("x", "quit mimus"),
+            ("b", "send a break to the serial port"),
+            ("c", "switch between the guest and the monitor"),
+        ];
+        let rows = rows.map(|(letter, what)| format!("{:<15}{what}\n", format!("{key} {letter}")));
+        format!("\n{}{:<15}send {key} to the guest\n", rows.concat(), format!("{key} {key}"))
+    }
+
+    /// What the user is told of an action, on standard error.
+    fn notice(&self, action: EscapeAction) -> String {
+        match action {
+            EscapeAction::Quit => "\nmimus: terminated\n".to_owned(),
+            EscapeAction::Help => self.help(),
+            EscapeAction::Break => String::new(),
+            EscapeAction::Monitor => "\nmimus: there is no monitor here\n".to_owned(),
+        }
+    }
+
     /// Takes the next byte that was typed.
     pub fn step(&mut self, byte: u8) -> Typed {
         if !std::mem::replace(&mut self.escaped, false) {
-            self.escaped = byte == ESCAPE;
+            self.escaped = byte == self.key;
             return if self.escaped { Typed::Nothing } else { Typed::Guest(byte) };
         }
         match byte {
-            ESCAPE => Typed::Guest(ESCAPE),
+            key if key == self.key => Typed::Guest(key),
             b'x' => Typed::Action(EscapeAction::Quit),
             b'b' => Typed::Action(EscapeAction::Break),
             b'c' => Typed::Action(EscapeAction::Monitor),
@@ -233,7 +253,7 @@ pub struct InputThread {
 }
 
 impl InputThread {
-    /// Starts to read `input`. With `escapes`, Ctrl-A starts an [`EscapeAction`],
+    /// Starts to read `input`. The key `escapes`, if there is one, starts an [`EscapeAction`],
     /// of which one leads to `console` and back. `deliver` returns how many of the
     /// bytes the guest took, which may be none: they are offered again shortly, and at once after [`wake`](Self::wake).
     /// `send_break` is called for Ctrl-A b, and `quit` for Ctrl-A x, after which nothing more is read. The end of the input ends the thread, not the
@@ -241,7 +261,7 @@ impl InputThread {
     pub fn spawn(
         input: OwnedFd,
         console: Option<Box<dyn Console>>,
-        escapes: bool,
+        escapes: Option<u8>,
         deliver: impl FnMut(&[u8]) -> usize + Send + 'static,
         send_break: impl FnMut() + Send + 'static,
         quit: impl FnOnce() + Send + 'static,
@@ -250,7 +270,7 @@ impl InputThread {
         let pump = Pump {
             input,
             wake: Arc::clone(&wake),
-            parser: escapes.then(EscapeParser::default),
+            parser: escapes.map(EscapeParser::new),
             console,
             in_console: false,
             queue: VecDeque::with_capacity(QUEUE_LIMIT),
@@ -391,7 +411,8 @@ impl Pump {
                 }
                 Typed::Action(action) => {
                     // Without a standard error there is nobody to tell.
-                    let _ = io::stderr().write_all(action.notice().as_bytes());
+                    let notice = self.parser.as_ref().map(|parser| parser.notice(action)).unwrap_or_default();
+                    let _ = io::stderr().write_all(notice.as_bytes());
                     if action == EscapeAction::Quit {
                         return Some(action);
                     }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use mimus_hw::virtio::MAX_PORTS;
 
-use super::families::{Chosen, Family, later, yes};
+use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use super::{CliError, Given, Refused, Stop, argv, monitors, utf8};
-use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, PtyName, VirtioDevice};
+use super::{CliError, Given, Refused, Stop, argv, monitors, subjects, utf8};
+use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, Mux, PtyName, VirtioDevice};
+use crate::terminal::ESCAPE;
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -23,10 +24,13 @@ const ON_OFF: Kind = Kind::Word(&["on", "off"]);
 const PATH: Kind = Kind::Text("a file name");
 const LOG: Key = key("logfile", PATH, "a copy of the output goes there");
 const LOG_APPEND: Key = key("logappend", ON_OFF, "on: at its end");
-const MUX: Key = key("mux", Kind::Fixed("off"), "");
+const MUX: Key = key("mux", ON_OFF, "on: for several devices and monitors, the escape key and c lead to the next");
 
 /// The ring's contents cannot be read in a monitor.
 const RINGBUF: &[Key] = &[ID, key("size", Kind::Text("a power of two"), ""), MUX, LOG, LOG_APPEND];
+
+/// The port's speed is as it was set on the host.
+const DEVICE: &[Key] = &[ID, key("path", PATH, "the device's"), MUX, LOG, LOG_APPEND];
 
 /// `-chardev`.
 pub(super) const CHARDEV: Family = Family {
@@ -48,7 +52,7 @@ pub(super) const CHARDEV: Family = Family {
                 LOG_APPEND,
             ],
         ),
-        yes("null", "nothing", &[ID, key("mux", ON_OFF, ""), LOG, LOG_APPEND]),
+        yes("null", "nothing", &[ID, MUX, LOG, LOG_APPEND]),
         yes(
             "file",
             "output only",
@@ -67,7 +71,7 @@ pub(super) const CHARDEV: Family = Family {
             "two named pipes, or one",
             &[ID, key("path", PATH, "the name without .in and .out"), MUX, LOG, LOG_APPEND],
         ),
-        yes("pty", "a pseudo-terminal, whose name is told", &[ID, MUX, LOG, LOG_APPEND]),
+        yes("pty", "a pseudo-terminal, whose name is told", &[ID, not_yet("path"), MUX, LOG, LOG_APPEND]),
         yes(
             "socket",
             "a Unix or TCP socket",
@@ -118,10 +122,10 @@ pub(super) const CHARDEV: Family = Family {
         later("vc"),
         yes("ringbuf", "nowhere but to its logfile", RINGBUF),
         yes("memory", "the same", RINGBUF),
-        later("serial"),
-        later("tty"),
-        later("parallel"),
-        later("parport"),
+        yes("serial", "a serial port of the host's, or another device that is like one", DEVICE),
+        yes("tty", "the same", DEVICE),
+        lacks("parallel", &subjects::PARALLEL),
+        lacks("parport", &subjects::PARALLEL),
         later("console"),
         later("msmouse"),
         later("wctablet"),
@@ -144,7 +148,20 @@ struct Named {
 
 /// Those of `-chardev`.
 #[derive(Debug, Default)]
-pub(super) struct Chardevs(Vec<Named>);
+pub(super) struct Chardevs {
+    all: Vec<Named>,
+    /// The key that leads from one user of a shared one to the next.
+    escape: Option<u8>,
+}
+
+/// The key of `-echr`.
+pub(super) fn escape_key(given: &Given) -> Result<Option<u8>, CliError> {
+    let parse = |text: &str| {
+        let number = keyval::number(text).and_then(|number| u8::try_from(number).ok());
+        number.ok_or_else(|| CliError::new("-echr", format!("'{text}' is not a number from 0 to 255")))
+    };
+    given.text("echr")?.map(parse).transpose()
+}
 
 /// Words that stand for a key with a value, as older command lines have them.
 const WORDS: [(&str, &str, &str); 5] = [
@@ -158,7 +175,8 @@ const WORDS: [(&str, &str, &str); 5] = [
 impl Chardevs {
     /// Parses every `-chardev`.
     pub(super) fn parse(given: &Given, refused: &mut Refused) -> Result<Chardevs, Stop> {
-        let mut all = Chardevs::default();
+        let escape = refused.note(escape_key(given))?.flatten();
+        let mut all = Chardevs { all: Vec::new(), escape };
         refused.each(given, "chardev", |text| all.add(text))?;
         Ok(all)
     }
@@ -177,18 +195,23 @@ impl Chardevs {
         };
         let option = format!("-chardev {name}");
         let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
-        if self.0.iter().any(|named| named.id == id) {
+        if self.all.iter().any(|named| named.id == id) {
             return Err(CliError::new("-chardev", format!("the id '{id}' is given twice")).into());
         }
         let chardev = backend(&option, name, &values)?;
-        self.0.push(Named { id, chardev, user: None });
+        let shared = values.word("mux") == Some("on") && !is_stdio(&chardev);
+        let chardev = match shared {
+            true => Chardev::Mux(Mux::new(chardev, self.escape.unwrap_or(ESCAPE))),
+            false => chardev,
+        };
+        self.all.push(Named { id, chardev, user: None });
         Ok(())
     }
 
     /// What to say of logs of those that monitors are at.
     pub(super) fn monitors_with_logs(&self) -> impl Iterator<Item = String> {
         let monitors = ["-mon", "-monitor", "-qmp", "-qmp-pretty"];
-        let logged = self.0.iter().filter(move |named| {
+        let logged = self.all.iter().filter(move |named| {
             let monitor = named.user.as_deref().is_some_and(|user| monitors.contains(&user));
             monitor && matches!(named.chardev, Chardev::Logged { .. })
         });
@@ -197,10 +220,10 @@ impl Chardevs {
 
     /// The character device `id` for `option`. With `mux` several may use it.
     pub(super) fn take(&mut self, option: &str, id: &str) -> Result<Chardev, CliError> {
-        let named = self.0.iter_mut().find(|named| named.id == id);
+        let named = self.all.iter_mut().find(|named| named.id == id);
         let missing = || CliError::new(option, format!("there is no -chardev with id={id}")).following("-chardev");
         let named = named.ok_or_else(missing)?;
-        let shared = *named.chardev.plain() == Chardev::Stdio { mux: true };
+        let shared = matches!(named.chardev.plain(), Chardev::Stdio { mux: true } | Chardev::Mux(_));
         if let Some(user) = named.user.replace(option.to_owned()).filter(|_| !shared) {
             return Err(CliError::new(option, format!("the character device '{id}' is in use by {user}")));
         }
@@ -243,6 +266,7 @@ fn plain(option: &str, name: &str, values: &Values) -> Result<Chardev, CliError>
         "file" => Chardev::File(path()?),
         "pipe" => Chardev::Pipe(path()?),
         "pty" => Chardev::Pty(PtyName::default()),
+        "serial" | "tty" => Chardev::Device(path()?),
         "udp" => {
             let port = values.number("port").ok_or_else(|| CliError::new(option, "needs port=PORT"))?;
             let host = values.text("host").filter(|host| !host.is_empty()).unwrap_or(monitors::LOOPBACK);
@@ -371,9 +395,21 @@ pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -
     Ok(())
 }
 
-/// Character devices of QEMU that mimus does not have; a name that ends in `:` or `/` begins a value.
-const NOT_YET: &[&str] =
-    &["vc", "vc:", "con:", "COM", "/dev/", "parport", "websocket:", "msmouse", "wctablet", "braille", "fake", "mon:"];
+/// Character devices of QEMU that mimus does not have; a name that ends in `:` begins a value.
+const NOT_YET: &[&str] = &[
+    "vc",
+    "vc:",
+    "con:",
+    "COM",
+    "/dev/parport",
+    "parport",
+    "websocket:",
+    "msmouse",
+    "wctablet",
+    "braille",
+    "fake",
+    "mon:",
+];
 
 /// `udp:[HOST]:PORT[@[HOST]:PORT]`: where datagrams are sent to, and where they are received.
 fn udp(option: &str, address: &str) -> Result<Chardev, CliError> {
@@ -399,12 +435,12 @@ pub(super) fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut C
         }
     }
     let text = value.to_string_lossy();
-    let begins = |known: &&str| match known.ends_with([':', '/']) || *known == "COM" {
+    let begins = |known: &&str| match known.ends_with(':') || ["COM", "/dev/parport"].contains(known) {
         true => text.starts_with(*known),
         false => text == *known,
     };
     let supported = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
-         chardev:ID, null, none)";
+         /dev/PORT, chardev:ID, null, none)";
     match &*text {
         "stdio" => Ok(Chardev::Stdio { mux: nographic }),
         "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
@@ -419,6 +455,7 @@ pub(super) fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut C
         }
         _ if let Some(address) = text.strip_prefix("udp:") => udp(&option, address),
         _ if let Some(id) = text.strip_prefix("chardev:") => chardevs.take(&option, id),
+        _ if text.starts_with("/dev/") && !NOT_YET.iter().any(begins) => Ok(Chardev::Device(value.into())),
         _ if NOT_YET.iter().any(begins) => {
             Err(CliError::new(option, format!("'{text}' is not supported yet {supported}")))
         }

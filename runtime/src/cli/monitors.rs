@@ -14,7 +14,8 @@ const GDB_PORT: u16 = 1234;
 /// Where to listen unless another host is named: nobody else is to reach a machine's insides.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
-const SUPPORTED: &str = "(supported: stdio, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, chardev:ID, none)";
+const SUPPORTED: &str = "(supported: stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
+                         /dev/PORT, chardev:ID, none)";
 
 /// What an endpoint does unless it says otherwise.
 #[derive(Clone, Copy)]
@@ -126,8 +127,10 @@ pub(super) fn endpoint(
         Some(("chardev", id)) => place(&option, chardevs.take(&option, id)?, name != "monitor"),
         Some((kind @ ("unix" | "tcp" | "telnet"), address)) => match socket(&option, kind, address, defaults)? {
             (place, 0) => Ok(Some(place)),
-            _ => Err(CliError::new(option, "reconnect= is not supported for monitors yet")),
+            (socket, seconds) => place(&option, Chardev::Reconnecting(socket, seconds), true),
         },
+        Some(("file" | "pipe" | "udp", _)) => place(&option, chardev::parse(name, value, false, chardevs)?, true),
+        None if text.starts_with("/dev/") => place(&option, chardev::parse(name, value, false, chardevs)?, true),
         _ => Err(CliError::new(option, format!("'{text}' is not supported {SUPPORTED}"))),
     }
 }
@@ -142,7 +145,10 @@ pub(super) fn place(option: &str, chardev: Chardev, control: bool) -> Result<Opt
         Chardev::Stdio { mux: false } => Ok(Some(MonitorSocket::Stdio)),
         Chardev::Null => Ok(None),
         Chardev::Logged { chardev, .. } | Chardev::Named { chardev, .. } => place(option, *chardev, control),
-        other => Err(CliError::new(option, format!("a monitor cannot be at {other} yet"))),
+        Chardev::Stdio { mux: true } => {
+            Err(CliError::new(option, "QMP cannot share standard input and output with others yet"))
+        }
+        other => Ok(Some(MonitorSocket::At(other.into()))),
     }
 }
 
@@ -246,6 +252,14 @@ mod tests {
         assert_eq!(parse("stdio", MONITOR), Ok(Some(MonitorSocket::Stdio)));
         assert_eq!(parse("pty", MONITOR), Ok(Some(MonitorSocket::Pty(PtyName::default()))));
         assert!(["none", "null", "/dev/null"].iter().all(|none| parse(none, MONITOR) == Ok(None)));
+        let at = |chardev| Ok(Some(MonitorSocket::At(Box::new(chardev))));
+        assert_eq!(
+            parse("udp::7", MONITOR),
+            at(Chardev::Udp { local: "0.0.0.0:0".into(), remote: "127.0.0.1:7".into() })
+        );
+        assert_eq!(parse("/dev/ttyS9", MONITOR), at(Chardev::Device("/dev/ttyS9".into())));
+        let socket = MonitorSocket::Unix { path: "/x".into(), server: false, wait: false };
+        assert_eq!(parse("unix:/x,reconnect=1", MONITOR), at(Chardev::Reconnecting(socket, 1)));
         let telnet = tcp("h", 4, true, false).map(|place| place.map(|place| MonitorSocket::Telnet(place.into())));
         assert_eq!(parse("telnet:h:4,server,nowait", MONITOR), telnet);
         assert_eq!(parse("tcp:h:4,telnet=on,server=on,wait=off,ipv4", MONITOR), telnet);
@@ -256,7 +270,6 @@ mod tests {
         for wrong in [
             "vc",
             "chardev:x",
-            "unix:/x,reconnect=1",
             "tcp:1234",
             "tcp:a:b",
             "tcp::70000",

@@ -255,7 +255,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "DEV",
         Console,
         "a serial port, the first one first, up to four: stdio (Ctrl-C ends mimus; default), mon:stdio (Ctrl-C goes to the \
-         guest; default with -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, chardev:ID, null or none",
+         guest; default with -nographic), file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, /dev/PORT, chardev:ID, null or \
+         none",
     ),
     each(
         "chardev",
@@ -369,7 +370,12 @@ pub(super) const OPTIONS: &[Opt] = &[
     each("audiodev", "none[,KEY=VALUE...]", Machine, "no sound"),
     each("audio", "none[,KEY=VALUE...]", Machine, "no sound"),
     once("seed", "N", Machine, "accepted; random numbers are the host's"),
-    once("echr", "1", Console, "the escape key of a terminal, which is Ctrl-A"),
+    once(
+        "echr",
+        "NUMBER",
+        Console,
+        "the key that escapes of a terminal begin with, by its ASCII number, default 1 (Ctrl-A)",
+    ),
     once("watchdog-action", "ACTION", Machine, "accepted; there is no watchdog"),
     each("trace", "EVENTS", Logs, "accepted; there are no trace events"),
     once("dfilter", "RANGES", Logs, "accepted; log items are of all addresses"),
@@ -424,7 +430,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     lacks("tpmdev", &subjects::TPM),
     // Boot.
     // Debugging and the rest.
-    later("chroot"),
+    once("chroot", "DIR", General, "take DIR for the root of the file system once the machine is set up (root only)"),
+    each("run-with", "[chroot=DIR][,user=USER|UID:GID]", General, "the same as -chroot and -runas"),
     flag("daemonize", General, "go on in the background once the machine is set up"),
     later("dump-vmstate"),
     lacks("icount", &subjects::REPLAY),

@@ -14,7 +14,11 @@ pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> 
     if let Some(text) = given.text("sandbox")? {
         config.process.sandbox = sandbox(text)?;
     }
-    config.process.run_as = given.text("runas")?.map(run_as).transpose()?;
+    config.process.run_as = given.text("runas")?.map(|text| run_as("-runas", text)).transpose()?;
+    config.process.root = given.path("chroot")?;
+    for value in given.all("run-with") {
+        run_with(utf8("run-with", value)?, config)?;
+    }
     config.process.daemonize = given.flag("daemonize");
     if config.process.daemonize {
         daemonize(given, config)?;
@@ -40,13 +44,30 @@ fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     Err(CliError::new("-daemonize", format!("cannot be used with {user}")))
 }
 
+/// `-run-with`: newer QEMU's way to say the same. Nothing is left to be torn down behind the end.
+fn run_with(text: &str, config: &mut Config) -> Result<(), CliError> {
+    const KEYS: &[Key] = &[
+        Key { name: "async-teardown", kind: Kind::Among(&["on", "off"]), help: "" },
+        Key { name: "chroot", kind: Kind::Text("a folder"), help: "" },
+        Key { name: "user", kind: Kind::Text("USER or UID:GID"), help: "" },
+    ];
+    let values = keyval::parse("-run-with", text, "async-teardown", KEYS)?;
+    if let Some(user) = values.text("user") {
+        config.process.run_as = Some(run_as("-run-with: user", user)?);
+    }
+    if let Some(root) = values.text("chroot") {
+        config.process.root = Some(root.into());
+    }
+    Ok(())
+}
+
 /// `-runas`: a name, or two numbers.
-fn run_as(text: &str) -> Result<RunAs, CliError> {
+fn run_as(option: &str, text: &str) -> Result<RunAs, CliError> {
     let ids = text.split_once(':').map(|(uid, gid)| (uid.parse(), gid.parse()));
     match ids {
         Some((Ok(uid), Ok(gid))) => Ok(RunAs::Ids(uid, gid)),
         None if !text.is_empty() => Ok(RunAs::Name(text.to_owned())),
-        _ => Err(CliError::new("-runas", format!("'{text}' is neither USER nor UID:GID"))),
+        _ => Err(CliError::new(option, format!("'{text}' is neither USER nor UID:GID"))),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a machine is run: what its end and its clock mean, what happens to its memory and messages.
 
 use super::keyval::{self, Key, Kind, Values};
-use super::{CliError, Given, Refused, Stop, subjects, utf8};
+use super::{CliError, Given, Refused, Stop, chardev, subjects, utf8};
 use crate::config::{Config, LockMemory, RtcBase};
 
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
@@ -141,10 +141,7 @@ fn others(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if number("seed")?.is_some() {
         config.warnings.push("-seed: random numbers are the host's".to_owned());
     }
-    const CTRL_A: u64 = 1;
-    if number("echr")?.is_some_and(|key| key != CTRL_A) {
-        config.warnings.push("-echr: the escape key is Ctrl-A".to_owned());
-    }
+    config.settings.escape_key = chardev::escape_key(given)?;
     for value in given.all("audiodev").chain(given.all("audio")) {
         let text = utf8("audiodev", value)?;
         let items = keyval::split("-audiodev", text)?;

@@ -62,6 +62,7 @@ pub(super) const VMXNET3: Subject = subject("vmxnet3", "use e1000 or virtio-net-
 pub(super) const E1000E: Subject = subject("e1000e", "use e1000 or virtio-net-pci");
 pub(super) const I8255X: Subject = subject("i8255x", "use e1000 or virtio-net-pci");
 pub(super) const IGB: Subject = subject("igb", "use e1000 or virtio-net-pci");
+pub(super) const PARALLEL: Subject = subject("a parallel port", "leave it out");
 pub(super) const SMB: Subject =
     subject("a server of SMB", "have one of the host's listen, which the guest reaches at 10.0.2.2");
 pub(super) const TAP: Subject = subject("tap", "use -netdev user, stream or socket");

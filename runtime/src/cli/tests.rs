@@ -232,6 +232,11 @@ fn good_lines() {
             c.process.sandbox = Sandbox::On(Groups::OBSOLETE | Groups::ELEVATE | Groups::RESOURCES);
         }),
         ("-runas nobody", |c| c.process.run_as = Some(RunAs::Name("nobody".into()))),
+        ("-chroot /srv", |c| c.process.root = Some("/srv".into())),
+        ("-run-with async-teardown=on,chroot=/srv,user=1:2", |c| {
+            c.process.root = Some("/srv".into());
+            c.process.run_as = Some(RunAs::Ids(1, 2));
+        }),
         ("-runas 12:34", |c| c.process.run_as = Some(RunAs::Ids(12, 34))),
         ("-daemonize", |c| (c.process.daemonize, c.serial) = (true, Chardev::Null)),
         ("-no-hpet", |c| c.hpet = Some(false)),

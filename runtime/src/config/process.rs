@@ -1,6 +1,7 @@
 //! How the process behaves on the host.
 
 use std::fmt;
+use std::path::PathBuf;
 
 pub use crate::host::{Groups, Runner};
 
@@ -15,6 +16,8 @@ pub struct Process {
     pub sandbox: Sandbox,
     /// Who it becomes once the machine is set up.
     pub run_as: Option<RunAs>,
+    /// What it takes for the root of the file system then.
+    pub root: Option<PathBuf>,
     /// It goes on in the background then.
     pub daemonize: bool,
     /// Who runs the programs that networks name, once the process has begun to give up rights.

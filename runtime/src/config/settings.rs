@@ -17,6 +17,8 @@ pub struct Settings {
     pub message_time: bool,
     /// Messages begin with the machine's name.
     pub message_name: bool,
+    /// The key that escapes begin with at a terminal, instead of Ctrl-A.
+    pub escape_key: Option<u8>,
     /// What the host calls the process.
     pub process_name: Option<String>,
 }

@@ -11,6 +11,8 @@ use nix::unistd::{ForkResult, fork, setsid};
 pub(super) struct Daemon {
     /// Closed without a byte when it has failed.
     told: OwnedFd,
+    /// What takes the terminal's place, from before there is another root.
+    null: File,
 }
 
 impl Daemon {
@@ -19,7 +21,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the host has no room for another process.
+    /// When the host has no room for another process, or no `/dev/null`.
     pub(super) fn start() -> io::Result<Daemon> {
         let (heard, told) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // SAFETY: no thread was started yet, so the child has all that it needs.
@@ -27,7 +29,8 @@ impl Daemon {
             ForkResult::Child => {
                 drop(heard);
                 setsid()?;
-                Ok(Daemon { told })
+                let null = File::options().read(true).write(true).open("/dev/null")?;
+                Ok(Daemon { told, null })
             }
             ForkResult::Parent { .. } => {
                 drop(told);
@@ -41,12 +44,11 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When `/dev/null` cannot be opened, or nobody waits any more.
+    /// When nobody waits any more.
     pub(super) fn ready(self) -> io::Result<()> {
-        let null = File::options().read(true).write(true).open("/dev/null")?;
-        rustix::stdio::dup2_stdin(&null)?;
-        rustix::stdio::dup2_stdout(&null)?;
-        rustix::stdio::dup2_stderr(&null)?;
+        rustix::stdio::dup2_stdin(&self.null)?;
+        rustix::stdio::dup2_stdout(&self.null)?;
+        rustix::stdio::dup2_stderr(&self.null)?;
         rustix::io::write(&self.told, &[0])?;
         Ok(())
     }

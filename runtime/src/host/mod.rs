@@ -1,21 +1,22 @@
 //! What the process is allowed on the host, and how it runs there: `-sandbox`, `-runas`, `-daemonize`.
 //!
 //! A guest that gets out of its machine is in this process. So the process gives up what it does not need: first, while it has a single
-//! thread, files that nobody named ([`files`]); then, when the machine is set up, its user's rights (`-runas`) and the system calls
-//! that no machine makes ([`calls`]).
+//! thread, files that nobody named ([`files`]); then, when the machine is set up, the file system's root and its user's rights
+//! ([`identity`]), and the system calls that no machine makes ([`calls`]).
 
 mod calls;
 mod daemon;
 mod files;
+mod identity;
 mod runner;
 
 use std::ffi::OsString;
 
-use anyhow::{Context, Result, bail};
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setgroups, setuid};
+use anyhow::{Context, Result};
 
-use crate::config::{Chardev, Config, NetBackend, RunAs, Sandbox, Service, VirtioDevice};
+use crate::config::{Chardev, Config, NetBackend, Sandbox, Service, VirtioDevice};
 use daemon::Daemon;
+use identity::Identity;
 
 pub use calls::Groups;
 pub use runner::Runner;
@@ -24,7 +25,7 @@ pub use runner::Runner;
 #[derive(Debug, Default)]
 pub struct Settling {
     daemon: Option<Daemon>,
-    run_as: Option<RunAs>,
+    identity: Identity,
     sandbox: Sandbox,
 }
 
@@ -36,7 +37,8 @@ pub struct Settling {
 /// What the host refuses.
 pub fn begin(config: &mut Config, args: &[OsString]) -> Result<Settling> {
     let daemon = if config.process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
-    config.process.runner = runner(config)?;
+    let identity = Identity::look_up(&config.process)?;
+    config.process.runner = runner(config, &identity)?;
     let process = &config.process;
     if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
         let told = process.sandbox != Sandbox::Auto;
@@ -46,11 +48,11 @@ pub fn begin(config: &mut Config, args: &[OsString]) -> Result<Settling> {
             Err(error) => missing(told, &format!("any file of this user's can be opened: {error}")),
         }
     }
-    Ok(Settling { daemon, run_as: process.run_as.clone(), sandbox: process.sandbox })
+    Ok(Settling { daemon, identity, sandbox: process.sandbox })
 }
 
 /// Starts a process for the programs that networks name, if they do.
-fn runner(config: &Config) -> Result<Option<Runner>> {
+fn runner(config: &Config, identity: &Identity) -> Result<Option<Runner>> {
     let virtio = config.virtio.iter().filter_map(|device| match device {
         VirtioDevice::Net { netdev, .. } => netdev.as_ref(),
         _ => None,
@@ -70,9 +72,7 @@ fn runner(config: &Config) -> Result<Option<Runner>> {
     if commands.is_empty() {
         return Ok(None);
     }
-    let user = config.process.run_as.clone();
-    let settle = move || user.as_ref().map_or(Ok(()), become_user);
-    Ok(Some(Runner::start(commands, settle).context("-netdev user: guestfwd")?))
+    Ok(Some(Runner::start(commands, config.process.daemonize, || identity.assume()).context("-netdev user: guestfwd")?))
 }
 
 fn missing(told: bool, what: &str) {
@@ -117,12 +117,10 @@ impl Settling {
     ///
     /// What the host refuses.
     pub fn settle(self) -> Result<()> {
-        match &self.run_as {
-            Some(user) => become_user(user)?,
-            None if is_everybody() => {
-                tracing::warn!("running as root: -runas USER gives that up once the machine is set up");
-            }
-            None => {}
+        let is_everybody = is_everybody();
+        self.identity.assume()?;
+        if !self.identity.has_user() && is_everybody {
+            tracing::warn!("running as root: -runas USER gives that up once the machine is set up");
         }
         let groups = match self.sandbox {
             Sandbox::Off => None,
@@ -136,30 +134,6 @@ impl Settling {
         }
         self.daemon.map_or(Ok(()), |daemon| daemon.ready().context("-daemonize"))
     }
-}
-
-/// Becomes another user for good.
-fn become_user(user: &RunAs) -> Result<()> {
-    let option = || format!("-runas: cannot become {user}");
-    let uid = match user {
-        RunAs::Name(name) => {
-            let found = User::from_name(name).with_context(option)?;
-            let Some(found) = found else { bail!("-runas: there is no user '{name}'") };
-            let name = std::ffi::CString::new(name.as_str()).with_context(option)?;
-            initgroups(&name, found.gid).and_then(|()| setgid(found.gid)).with_context(option)?;
-            found.uid
-        }
-        RunAs::Ids(uid, gid) => {
-            let gid = Gid::from_raw(*gid);
-            setgroups(&[gid]).and_then(|()| setgid(gid)).with_context(option)?;
-            Uid::from_raw(*uid)
-        }
-    };
-    setuid(uid).with_context(option)?;
-    if !uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
-        bail!("-runas: the rights of root are still there");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

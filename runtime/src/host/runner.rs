@@ -3,6 +3,7 @@
 //! A process of their own starts them: it is made before this one gives up the right to do so, and files that programs may need. It is
 //! asked by the number of a command that the command line has, so whoever has taken over this process starts nothing else.
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,20 +44,26 @@ fn pair(kind: SocketType, flags: SocketFlags) -> io::Result<(OwnedFd, OwnedFd)> 
 }
 
 impl Runner {
-    /// Starts the process. `settle` is what it does first, such as to become another user. To be called before there are threads.
+    /// Starts the process; a `silent` one has no standard error. `settle` is what it does first, such as to become another user. To be
+    /// called before there are threads.
     ///
     /// # Errors
     ///
     /// When the host has no room for another process.
-    pub(super) fn start(commands: Vec<Vec<String>>, settle: impl FnOnce() -> anyhow::Result<()>) -> io::Result<Runner> {
+    pub(super) fn start(
+        commands: Vec<Vec<String>>,
+        silent: bool,
+        settle: impl FnOnce() -> anyhow::Result<()>,
+    ) -> io::Result<Runner> {
+        let null = File::options().read(true).write(true).open("/dev/null")?;
         let (socket, other) = pair(SocketType::SEQPACKET, SocketFlags::empty())?;
         // SAFETY: no thread was started yet, so the child has all that it needs.
         match unsafe { fork() }? {
             ForkResult::Parent { .. } => Ok(Runner(Arc::new(Way { socket, commands }))),
             ForkResult::Child => {
                 drop(socket);
-                let served = setsid().map_err(anyhow::Error::new).and_then(|_| settle());
-                match served.and_then(|()| Ok(serve(&other, &commands)?)) {
+                let apart = detach(&null, silent).map_err(anyhow::Error::new);
+                match apart.and_then(|()| settle()).and_then(|()| Ok(serve(&other, &commands)?)) {
                     Ok(()) => std::process::exit(0),
                     Err(error) => {
                         tracing::warn!("-netdev user: guestfwd: no commands can be run: {error:#}");
@@ -89,11 +96,19 @@ impl Runner {
     }
 }
 
+/// Leaves the terminal, and the pipes that somebody waits for the end of.
+fn detach(null: &File, silent: bool) -> io::Result<()> {
+    setsid()?;
+    rustix::stdio::dup2_stdin(null)?;
+    rustix::stdio::dup2_stdout(null)?;
+    if silent {
+        rustix::stdio::dup2_stderr(null)?;
+    }
+    Ok(())
+}
+
 /// Starts programs until nobody is left to ask for them.
 fn serve(socket: &OwnedFd, commands: &[Vec<String>]) -> io::Result<()> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
     let mut running: Vec<Child> = Vec::new();
     loop {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

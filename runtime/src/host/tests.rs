@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use super::*;
-use crate::config::MachineKind;
+use crate::config::{MachineKind, RunAs};
 
 /// Tells this test program, run again as a child, what to do.
 const CHILD: &str = "MIMUS_TEST_HOST_CHILD";
@@ -96,7 +96,7 @@ fn system_calls_that_no_machine_makes_fail() {
     let refused = |result: std::io::Result<()>| result.unwrap_err().kind() == std::io::ErrorKind::PermissionDenied;
     calls::forbid(calls::Groups::default()).unwrap();
     assert!(refused(Command::new("/bin/true").status().map(drop)));
-    assert_eq!(nix::unistd::setuid(Uid::current()), Err(nix::errno::Errno::EPERM));
+    assert_eq!(nix::unistd::setuid(nix::unistd::Uid::current()), Err(nix::errno::Errno::EPERM));
     assert_eq!(nix::unistd::chroot("/"), Err(nix::errno::Errno::EPERM));
     std::thread::spawn(|| fs::read("/dev/null").unwrap()).join().unwrap();
     std::os::unix::net::UnixStream::pair().unwrap();
@@ -141,12 +141,34 @@ fn a_shared_folder_is_the_guests_and_no_more() {
 }
 
 #[test]
+fn root_becomes_another_user_in_another_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("this is not root");
+        return;
+    }
+    if !is_child("root_becomes_another_user_in_another_root") {
+        return;
+    }
+    let (images, secret) = folder("root");
+    let mut config = Config::default();
+    config.process.run_as = Some(RunAs::Name("nobody".into()));
+    config.process.root = Some(images);
+    // Names of users are looked up before their file is out of sight, for one reason or the other.
+    let settling = begin(&mut config, &args("-serial null")).unwrap();
+    settling.settle().unwrap();
+    assert!(!nix::unistd::geteuid().is_root() && nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_err());
+    let groups = nix::unistd::getgroups().unwrap();
+    assert!(groups.iter().all(|group| group.as_raw() != 0), "{groups:?}");
+    assert!(!secret.exists() && std::path::Path::new("/disk").exists() && std::path::Path::new("disk").exists());
+}
+
+#[test]
 fn named_programs_run_although_no_others_do() {
     if !is_child("named_programs_run_although_no_others_do") {
         return;
     }
     let echo = vec!["cat".to_owned()];
-    let runner = Runner::start(vec![vec!["/no/such/program".into()], echo.clone()], || Ok(())).unwrap();
+    let runner = Runner::start(vec![vec!["/no/such/program".into()], echo.clone()], false, || Ok(())).unwrap();
     files::restrict(&args("-nographic"), false, true).unwrap();
     calls::forbid(calls::Groups::default()).unwrap();
     let talk = |command: &[String]| {

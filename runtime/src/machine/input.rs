@@ -9,7 +9,7 @@ use super::{Board, Runner};
 use crate::chardev::{CharThread, Deliver, Source};
 use crate::config::Chardev;
 use crate::monitor;
-use crate::terminal::{InputThread, RawTerminal};
+use crate::terminal::{ESCAPE, InputThread, RawTerminal};
 
 /// Where a device's input comes from, and how it gets it.
 pub(super) struct Input {
@@ -59,7 +59,8 @@ impl<B: Board> Runner<B> {
         };
         let fd = rustix::io::fcntl_dupfd_cloexec(&stdin, 3).context("standard input")?;
         let console = mux.then(|| monitor::console(self.control.clone()));
-        let input = InputThread::spawn(fd, console, mux, deliver, self.board.send_break(), quit);
+        let escapes = mux.then(|| self.config.settings.escape_key.unwrap_or(ESCAPE));
+        let input = InputThread::spawn(fd, console, escapes, deliver, self.board.send_break(), quit);
         self.inputs.stdin = Some(input.context("standard input")?);
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::chardev::Relay;
 use crate::cli::CliError;
 use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
@@ -94,12 +95,14 @@ struct Client {
     shared: bool,
     /// The other side of a pseudo-terminal, so that it never hangs up.
     _side: Option<OwnedFd>,
+    /// What is between it and a character device.
+    _relay: Option<Relay>,
 }
 
 impl Client {
     fn of_socket(socket: OwnedFd) -> io::Result<Client> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Client { input: socket.try_clone()?, output: socket, shared: false, _side: None })
+        Ok(Client { input: socket.try_clone()?, output: socket, shared: false, _side: None, _relay: None })
     }
 
     fn of_terminal(main: OwnedFd, side: OwnedFd) -> io::Result<Client> {
@@ -108,7 +111,13 @@ impl Client {
 
     fn stdio() -> io::Result<Client> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Client { input, output: io::stdout().as_fd().try_clone_to_owned()?, shared: true, _side: None })
+        Ok(Client {
+            input,
+            output: io::stdout().as_fd().try_clone_to_owned()?,
+            shared: true,
+            _side: None,
+            _relay: None,
+        })
     }
 
     /// Sends what the client takes at once.
@@ -163,6 +172,10 @@ impl Server {
         let (mut source, waits) = match endpoint.open().map_err(failed)? {
             Opened::Stdio => (Source::One(Some(Client::stdio().map_err(failed)?)), false),
             Opened::Stream(stream) => (Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?)), false),
+            Opened::Relayed(stream, relay) => {
+                let client = Client::of_socket(stream.into()).map_err(failed)?;
+                (Source::One(Some(Client { _relay: Some(relay), ..client })), false)
+            }
             Opened::Pty(main, side) => (Source::One(Some(Client::of_terminal(main, side).map_err(failed)?)), false),
             Opened::Listener(listener, waits) => (Source::Clients(listener), waits),
         };

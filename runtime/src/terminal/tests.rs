@@ -210,6 +210,7 @@ fn delivered(text: &[u8], escapes: bool, room: Vec<usize>) -> (Vec<u8>, bool) {
     };
     // A break shows as what nobody types.
     let send_break = move || drop(breaks.send(b"<break>".to_vec()));
+    let escapes = escapes.then_some(ESCAPE);
     let thread =
         InputThread::spawn(reader.into(), None, escapes, deliver, send_break, move || quitter.send(()).unwrap())
             .unwrap();
@@ -244,7 +245,7 @@ fn quit_ends_the_input() {
 fn a_guest_without_room_does_not_make_the_queue_grow() {
     let (reader, writer) = pipe().unwrap();
     rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-    let thread = InputThread::spawn(reader.into(), None, false, |_| 0, || (), || ()).unwrap();
+    let thread = InputThread::spawn(reader.into(), None, None, |_| 0, || (), || ()).unwrap();
     // Far more than the pipe's 64 KiB and the queue hold.
     let mut written = 0;
     let mut refused = 0;
@@ -271,7 +272,7 @@ fn stops_while_it_waits_and_wakes_at_once() {
         sender.send(calls).unwrap();
         if calls == 1 { 0 } else { bytes.len() }
     };
-    let thread = InputThread::spawn(reader.into(), None, false, deliver, || (), || ()).unwrap();
+    let thread = InputThread::spawn(reader.into(), None, None, deliver, || (), || ()).unwrap();
     writer.write_all(b"x").unwrap();
     assert_eq!(receiver.recv(), Ok(1));
     thread.wake();

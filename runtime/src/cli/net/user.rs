@@ -142,8 +142,8 @@ fn guest_forward(text: &str, net: &UserNet, chardevs: &mut Chardevs) -> Result<G
             let words = words.ok_or_else(|| CliError::new(GUESTFWD, format!("'{command}' is not a command")))?;
             return Ok(GuestForward { guest, to: Service::Run(words) });
         }
-        ("chardev", id) => match chardevs.take(GUESTFWD, id)? {
-            Chardev::Socket(place) => place,
+        ("chardev", id) => match chardevs.take(GUESTFWD, id)?.plain() {
+            Chardev::Socket(place) => place.clone(),
             other => return Err(CliError::new(GUESTFWD, format!("cannot lead to {other} yet, only to sockets"))),
         },
         (kind @ ("tcp" | "unix"), address) => monitors::socket(GUESTFWD, kind, address, monitors::MONITOR)?.0,

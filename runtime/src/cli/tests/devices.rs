@@ -1,7 +1,7 @@
 //! Command lines with disks, networks, character devices and other devices.
 
 use super::*;
-use crate::config::{GuestForward, NetBoot, Service};
+use crate::config::{GuestForward, Mux, NetBoot, Service};
 
 #[test]
 fn character_devices() {
@@ -23,6 +23,16 @@ fn character_devices() {
     assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
     let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
     assert_eq!((config.serial, config.monitors.len()), (named("a", Chardev::Stdio { mux: true }), 0));
+    let config = config_of(
+        "-echr 0x14 -chardev socket,id=a,path=/s,server=on,mux=on -serial chardev:a -mon a -qmp chardev:a -chardev tty,id=b,path=/t \
+         -serial chardev:b -serial /dev/ttyS0",
+    );
+    let mux = Chardev::Mux(Mux::new(Chardev::Socket(unix(true)), 0x14));
+    let at = MonitorSocket::At(mux.clone().into());
+    assert_eq!((config.serial, config.monitors, config.qmp), (named("a", mux), vec![at.clone()], vec![at]));
+    let ports: Vec<Chardev> = config.isa.serials.into_iter().map(|serial| serial.chardev).collect();
+    assert_eq!(ports, [named("b", Chardev::Device("/t".into())), Chardev::Device("/dev/ttyS0".into())]);
+    assert_eq!(config.settings.escape_key, Some(0x14));
     let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
     assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
     assert!(printed("-chardev help").contains("\nsocket    "));

@@ -41,7 +41,7 @@ fn how_it_is_run() {
     assert!(config.settings.no_machine && config.start_stopped);
     assert_eq!(settings("-M pc-i440fx-7.2,usb=off,dump-guest-core=off -M accel=jit,smm=off,vmport=auto"), default());
     assert_eq!(settings(r#"-audiodev {"id":"a","driver":"none"}"#), default());
-    assert_eq!(settings("-audiodev none,id=a -audio driver=none -k de -echr 0x1 -compat x -win2k-hack"), default());
+    assert_eq!(settings("-audiodev none,id=a -audio driver=none -k de -compat x -win2k-hack"), default());
     refused(&[
         (
             "-rtc base=now",
@@ -67,7 +67,6 @@ fn what_has_no_effect_is_told() {
         ("-mem-path /dev/hugepages", "-mem-path: the guest's RAM is not in '/dev/hugepages', but in memory of its own"),
         ("-mem-prealloc", "-mem-prealloc: the guest's RAM is allocated as it is used"),
         ("-seed 3", "-seed: random numbers are the host's"),
-        ("-echr 2", "-echr: the escape key is Ctrl-A"),
         ("-d cpu,int -d trace:x", "-d: nothing is logged of cpu\n-d: nothing is logged of trace:x"),
         ("-dfilter 0..10", "-dfilter: log items are of all addresses"),
     ] {

@@ -39,6 +39,9 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Gives a guest input; how much of it was taken.
 pub type Deliver = Box<dyn FnMut(&[u8]) -> usize + Send>;
 
+/// Is told when somebody comes, and when they go.
+pub type Attend = Box<dyn FnMut(bool) + Send>;
+
 /// Who is at the other end.
 #[derive(Debug, Default)]
 struct Peer {
@@ -112,7 +115,7 @@ struct Again {
 }
 
 /// Where input comes from.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Source {
     input: Option<OwnedFd>,
     listener: Option<Listener>,
@@ -122,8 +125,16 @@ pub struct Source {
     peer: SharedPeer,
     /// What is typed at a device that is shared, by one of this number.
     mux: Option<(Mux, usize)>,
+    /// Whom it concerns whether somebody is there.
+    attend: Option<Attend>,
     /// A pseudo-terminal's other side, which is kept open so that it never hangs up.
     _side: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("input", &self.input).finish_non_exhaustive()
+    }
 }
 
 /// Opens `chardev`, which `option` (as typed, such as `-serial`) names: where output goes, and where input comes from if it is not
@@ -278,6 +289,18 @@ fn open_socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
 }
 
 impl Source {
+    /// The same that tells `attend` when somebody comes and goes.
+    pub(crate) fn attended(self, attend: Attend) -> Source {
+        Source { attend: Some(attend), ..self }
+    }
+
+    fn tell(&mut self) {
+        let here = self.input.is_some();
+        if let Some(attend) = &mut self.attend {
+            attend(here);
+        }
+    }
+
     fn welcome(&mut self, client: OwnedFd) -> io::Result<()> {
         rustix::io::ioctl_fionbio(&client, true)?;
         self.input = Some(client.try_clone()?);
@@ -287,6 +310,7 @@ impl Source {
             self.peer.write(Telnet::CHARACTERS);
             self.peer.lock().telnet = true;
         }
+        self.tell();
         Ok(())
     }
 
@@ -314,6 +338,7 @@ impl Source {
 
     fn run(mut self, wake: &Wake, mut deliver: Deliver) {
         let mut pending = Vec::new();
+        self.tell();
         while !wake.is_stopped() {
             if !pending.is_empty() {
                 let taken = deliver(&pending).min(pending.len());
@@ -363,6 +388,7 @@ impl Source {
             _ => {
                 self.input = None;
                 self.peer.set(None);
+                self.tell();
             }
         }
     }
@@ -455,6 +481,8 @@ mod tests {
         let (mut sink, source) = opened(&Chardev::Socket(place));
         sink.write(b"to nobody");
         let (taken, deliver) = guest();
+        let (told, here) = std::sync::mpsc::channel();
+        let source = source.attended(Box::new(move |here| told.send(here).unwrap()));
         let thread = CharThread::start(source, deliver).unwrap();
         let mut first = UnixStream::connect(&path).unwrap();
         first.write_all(b"hello, guest").unwrap();
@@ -468,6 +496,7 @@ mod tests {
         sink.write(b"again");
         assert_eq!(read(&mut second, 5), b"again");
         drop(thread);
+        assert_eq!(here.iter().collect::<Vec<_>>(), [false, true, false, true]);
         assert!(!path.exists(), "the name goes with it");
     }
 

@@ -242,6 +242,13 @@ pub trait Console: Send {
     fn enter(&mut self);
     /// A byte was typed.
     fn typed(&mut self, byte: u8);
+    /// Ctrl-A c was typed, by who has spoken to it if `within`; whether it is spoken to from now on.
+    fn turn(&mut self, within: bool) -> bool {
+        if !within {
+            self.enter();
+        }
+        !within
+    }
 }
 
 /// A thread that delivers a host's input to a guest. Dropping it ends the thread and waits for it, so no lock that the
@@ -399,9 +406,10 @@ impl Pump {
                 Typed::Guest(byte) => self.queue.push_back(byte),
                 Typed::Nothing => {}
                 Typed::Action(EscapeAction::Monitor) if self.console.is_some() => {
-                    self.in_console = !self.in_console;
-                    if let Some(console) = self.console.as_mut().filter(|_| self.in_console) {
-                        console.enter();
+                    // What was typed before is for who was spoken to then, as far as there is room.
+                    self.hand_over(deliver);
+                    if let Some(console) = &mut self.console {
+                        self.in_console = console.turn(self.in_console);
                     }
                 }
                 Typed::Action(EscapeAction::Break) => {

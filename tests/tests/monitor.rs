@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -550,6 +552,65 @@ fn the_terminal_is_the_monitors_after_ctrl_a_c() {
     session.expect("VM status: paused");
     session.send("quit\r");
     assert_eq!(session.finish().code, Some(0));
+}
+
+/// A TCP port that nobody has at the moment.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("it has an address").port()
+}
+
+#[test]
+fn a_page_in_a_browser_is_no_client() {
+    let (folder, image) = (Folder::new(), counting().0);
+    let ports = [free_port(), free_port(), free_port()];
+    let at = ports.map(|port| format!("tcp:127.0.0.1:{port},server=on,wait=off"));
+    let gdb = format!("tcp:127.0.0.1:{}", ports[2]);
+    let socket = folder.path("qmp");
+    let own = format!("unix:{socket},server=on,wait=off");
+    let args = ["-monitor", &at[0], "-qmp", &at[1], "-gdb", &gdb, "-qmp", &own];
+    let session = start("browser", &folder, &image, &args);
+    let mut qmp = Qmp::new(&socket);
+    qmp.execute("qmp_capabilities");
+    for port in ports {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        stream.set_read_timeout(Some(ANSWER)).expect("a socket has a timeout");
+        let request = "POST / HTTP/1.1\r\nHost: localhost\r\n\r\nquit\n{\"execute\": \"quit\"}\n$k#6b";
+        stream.write_all(request.as_bytes()).expect("it reads");
+        // Ends, with or without an error.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(qmp.execute("query-status")["status"], "running");
+    qmp.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
+}
+
+#[test]
+fn what_the_process_makes_and_holds_is_nobody_elses() {
+    let (folder, image) = (Folder::new(), counting().0);
+    for (dumped, option) in [(false, "pc"), (true, "pc,dump-guest-core=on")] {
+        let made = ["qmp", "serial", "log", "pid", "stats"].map(|name| folder.path(name));
+        let [socket, serial, log, pid, stats] = &made;
+        let (place, chardev) = (format!("unix:{socket},server=on,wait=off"), format!("file:{serial}"));
+        let args = [
+            "-M", option, "-m", "48", "-qmp", &place, "-serial", &chardev, "-D", log, "-pidfile", pid, "-stats", stats,
+        ];
+        let session = start("made", &folder, &image, &args);
+        let mut qmp = Qmp::new(socket);
+        qmp.execute("qmp_capabilities");
+        for file in &made {
+            let mode = std::fs::metadata(file).expect("it is made").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{file}: {mode:o}");
+        }
+        // A mapping, its size, and more about it up to its flags, of which dd says that it is in no core dump.
+        let maps = std::fs::read_to_string(format!("/proc/{}/smaps", session.id())).expect("the process runs");
+        let ram = maps.split("VmFlags:").zip(maps.split("VmFlags:").skip(1));
+        let flags = ram.filter(|(about, _)| about.contains("49152 kB\nKernelPageSize")).map(|(_, rest)| rest);
+        let kept: Vec<bool> = flags.map(|rest| !rest.lines().next().unwrap_or_default().contains(" dd")).collect();
+        assert_eq!(kept, [dumped], "{option}");
+        qmp.execute("quit");
+        assert_eq!(session.finish().code, Some(0));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(super) const MULTIPORT: u64 = 1 << 1;
 /// The queues that there always are: those of port 0, each followed by the one for output; then the control queues.
 const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
-const CONTROL_RECEIVE: usize = 2;
+pub(super) const CONTROL_RECEIVE: usize = 2;
 const CONTROL_TRANSMIT: usize = 3;
 const QUEUE_SIZE: u16 = 128;
 const CONTROL_SIZE: u16 = 32;
@@ -84,6 +84,8 @@ impl Message {
 pub(super) struct ConsoleData {
     /// Those that somebody in the guest has opened, bit by number.
     open: u32,
+    /// Those that it knows of.
+    ready: u32,
     /// What the driver is to be told.
     pending: VecDeque<Message>,
 }
@@ -92,6 +94,8 @@ pub(super) struct ConsoleData {
 pub(super) struct Console {
     ports: Vec<ConsolePort>,
     many: bool,
+    /// Ports at whose other end nobody is, bit by number.
+    left: u32,
     state: ConsoleData,
 }
 
@@ -104,12 +108,12 @@ impl Console {
     /// One console, and nothing else.
     pub(super) fn new(sink: Box<dyn CharSink>) -> Self {
         let port = ConsolePort { number: 0, name: String::new(), console: true, sink };
-        Console { ports: vec![port], many: false, state: ConsoleData::default() }
+        Console { ports: vec![port], many: false, left: 0, state: ConsoleData::default() }
     }
 
     /// Ports with a control queue.
     pub(super) fn of_ports(ports: Vec<ConsolePort>) -> Self {
-        Console { ports, many: true, state: ConsoleData::default() }
+        Console { ports, many: true, left: 0, state: ConsoleData::default() }
     }
 
     /// Gives port `port` input for the driver's buffers; how many bytes they took. A driver that has accepted `features` with
@@ -141,6 +145,22 @@ impl Console {
             bytes = bytes.get(written..).unwrap_or_default();
         }
         Ok(all - bytes.len())
+    }
+
+    /// Somebody is at the other end of port `port`, or nobody is any more; whether there is something to tell the driver. A console is
+    /// always attended: its output does not wait for anybody.
+    pub(super) fn attend(&mut self, port: u32, here: bool) -> bool {
+        let known = self.many && self.ports.iter().any(|known| known.number == port && !known.console);
+        let bit = if known { 1 << (port & 31) } else { 0 };
+        if bit == 0 || here == (self.left & bit == 0) {
+            return false;
+        }
+        self.left ^= bit;
+        let told = self.state.ready & bit != 0;
+        if told {
+            self.tell(port, PORT_OPEN, here.into());
+        }
+        told
     }
 
     pub(super) fn save(&self) -> ConsoleData {
@@ -208,14 +228,16 @@ impl Console {
         match event {
             DEVICE_READY if value == 1 => {
                 let numbers: Vec<u32> = self.ports.iter().map(|port| port.number).collect();
-                numbers.into_iter().for_each(|port| self.tell(port, DEVICE_ADD));
+                numbers.into_iter().for_each(|port| self.tell(port, DEVICE_ADD, 1));
             }
             PORT_READY if value == 1 => {
                 let found = self.ports.iter().find(|known| known.number == port);
                 let Some((console, named)) = found.map(|found| (found.console, !found.name.is_empty())) else { return };
-                // That the host's side is there comes last.
-                let events = [(CONSOLE_PORT, console), (PORT_NAME, named), (PORT_OPEN, true)];
-                events.iter().filter(|(_, wanted)| *wanted).for_each(|(event, _)| self.tell(port, *event));
+                let bit = 1 << (port & 31);
+                self.state.ready |= bit;
+                // That somebody is at the host's side comes last.
+                let events = [(CONSOLE_PORT, console), (PORT_NAME, named), (PORT_OPEN, self.left & bit == 0)];
+                events.iter().filter(|(_, wanted)| *wanted).for_each(|(event, _)| self.tell(port, *event, 1));
             }
             PORT_OPEN if port < MAX_PORTS => {
                 let bit = 1 << port;
@@ -225,9 +247,9 @@ impl Console {
         }
     }
 
-    fn tell(&mut self, port: u32, event: u16) {
+    fn tell(&mut self, port: u32, event: u16, value: u16) {
         if self.state.pending.len() < MAX_PENDING {
-            self.state.pending.push_back(Message { port, event, value: 1 });
+            self.state.pending.push_back(Message { port, event, value });
         }
     }
 
@@ -397,6 +419,38 @@ mod tests {
         driver.offer(6, &[], &[8]);
         assert_eq!(device.console_receive(2, b"x"), 1, "it is open still");
         assert_eq!(device.console_receive(40, b"x"), 0, "there is no such port");
+    }
+
+    #[test]
+    fn a_port_tells_whether_somebody_is_at_its_other_end() {
+        let (ram, mem) = setup();
+        let port =
+            |number, console| ConsolePort { number, name: String::new(), console, sink: Box::new(Sink::default()) };
+        let mut device = Virtio::ports(mem, vec![port(0, true), port(1, false)]);
+        [0, 1, 5].into_iter().for_each(|port| device.console_attend(port, false));
+        let mut driver = Driver::start(&mut device, &ram);
+        let heard = |device: &mut Virtio, driver: &mut Driver| {
+            let buffers: Vec<_> = (0..8).map(|_| driver.offer(2, &[], &[40])).collect();
+            device.notify(2);
+            let of = |head| buffers.iter().find(|buffer| buffer.head == head).unwrap();
+            let used = driver.used(2).into_iter();
+            used.map(|(head, len)| driver.bytes(&of(head).writable)[..len as usize].to_vec()).collect::<Vec<_>>()
+        };
+        let say = |device: &mut Virtio, driver: &mut Driver, port, event| {
+            driver.offer(3, &[&message(port, event, 1)], &[]);
+            device.notify(3);
+        };
+        say(&mut device, &mut driver, 0, PORT_READY);
+        assert_eq!(heard(&mut device, &mut driver), [message(0, CONSOLE_PORT, 1), message(0, PORT_OPEN, 1)]);
+        device.console_attend(1, true);
+        device.console_attend(1, false);
+        say(&mut device, &mut driver, 1, PORT_READY);
+        assert!(driver.used(2).is_empty(), "nobody is there yet");
+        device.console_attend(1, true);
+        device.console_attend(1, true);
+        device.console_attend(1, false);
+        let used: Vec<_> = driver.used(2).into_iter().map(|(_, len)| len).collect();
+        assert_eq!(used, [8, 8], "somebody has come, and gone");
     }
 
     #[test]

@@ -455,6 +455,15 @@ impl Virtio {
         taken
     }
 
+    /// Somebody is at the other end of port `port` of a console, or nobody is any more.
+    pub fn console_attend(&mut self, port: u32, here: bool) {
+        if let Model::Console(console) = &mut self.model
+            && console.attend(port, here)
+        {
+            self.process(console::CONTROL_RECEIVE);
+        }
+    }
+
     pub(crate) fn save(&self) -> VirtioData {
         VirtioData {
             id: self.id(),

@@ -258,7 +258,7 @@ fn good_lines() {
 
 #[test]
 fn bad_lines() {
-    let devices = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, \
+    let devices = "(supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, /dev/PORT, \
          chardev:ID, null, none)";
     let rows = [
         ("-krenel x", "-krenel: unknown option; did you mean -kernel? (-help lists all)"),
@@ -409,7 +409,10 @@ fn bad_lines() {
             "-chardev stdio,id=a -device virtio-serial -device virtconsole,chardev=a -serial stdio",
             "-serial: cannot use stdio by multiple character devices",
         ),
-        ("-chardev file,id=a,path=p -mon a", "-mon: a monitor cannot be at file:p yet"),
+        (
+            "-chardev stdio,id=a,mux=on -mon a,mode=control",
+            "-mon: QMP cannot share standard input and output with others yet",
+        ),
         ("-serial file:", "-serial: 'file:' needs a file name: file:FILE"),
         (
             "-serial null -serial null -serial null -serial null -serial null",
@@ -502,7 +505,7 @@ fn arguments_that_no_shell_would_split() {
         (&["-m", ""], "-m: the value is empty"),
         (
             &["-serial", ""],
-            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, chardev:ID, null, none)",
+            "-serial: '' is not a character device (supported: stdio, mon:stdio, file:FILE, pipe:FILE, pty, unix:PATH, tcp:HOST:PORT, telnet:HOST:PORT, udp:HOST:PORT, /dev/PORT, chardev:ID, null, none)",
         ),
         (
             &["-d", ""],

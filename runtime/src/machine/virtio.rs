@@ -194,7 +194,9 @@ impl Started {
             }
             Unstarted::Console(inputs) => {
                 for (port, chardev, source) in inputs {
-                    let access = slot.0.clone();
+                    let (access, attended) = (slot.0.clone(), slot.0.clone());
+                    let attend = move |here| attended.access(|device| device.console_attend(port, here));
+                    let source = source.map(|source| source.attended(Box::new(attend)));
                     let deliver = move |bytes: &[u8]| access.access(|device| device.console_receive(port, bytes));
                     self.inputs.push(Input { chardev, source, deliver: Box::new(deliver) });
                 }

@@ -346,7 +346,7 @@ fn networks() {
         ),
         (
             "-nic user,smb=x",
-            "-nic user: smb= needs a server of SMB, which is not supported yet: have one of the host's listen, which the guest \
+            "-nic user: smb: it needs a server of SMB, which is not supported yet: have one of the host's listen, which the guest \
              reaches at 10.0.2.2",
         ),
         (

@@ -131,7 +131,7 @@ fn handshake(reader: &mut impl Read, mut stream: &Stream, viewer: &Viewer, secur
             // Whoever sets one meanwhile is not kept waiting.
             let password = *lock(password);
             let right = authenticate(reader, stream, password)?;
-            lock(penalty).tried(right, Instant::now());
+            let right = lock(penalty).tried(right, Instant::now());
             tell_result(stream, right, minor)?;
         }
     }

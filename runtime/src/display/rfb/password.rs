@@ -67,15 +67,17 @@ impl Penalty {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
-    /// Somebody tried a password at `now`.
-    pub fn tried(&mut self, right: bool, now: Instant) {
-        if right {
+    /// Somebody tried a password at `now`, which may be `right`; whether it counts. Of those who were let try at the same time it does
+    /// for the first only, until the wait is over: more connections are no more guesses.
+    pub fn tried(&mut self, right: bool, now: Instant) -> bool {
+        if right && self.left(now).is_zero() {
             *self = Penalty::default();
-            return;
+            return true;
         }
         let wait = Penalty::FIRST.saturating_mul(1 << self.failures.min(16)).min(Penalty::LONGEST);
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + wait);
+        false
     }
 }
 
@@ -95,8 +97,19 @@ mod tests {
             .collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 16000, 32000, 32000]);
         assert_eq!(penalty.left(now + Duration::from_secs(30)), Duration::from_secs(2));
-        penalty.tried(true, now);
-        assert_eq!(penalty.left(now), Duration::ZERO);
+        let later = now + Penalty::LONGEST;
+        assert!(penalty.tried(true, later));
+        assert_eq!(penalty.left(later), Duration::ZERO);
+    }
+
+    #[test]
+    fn guesses_at_the_same_time_are_one() {
+        let (mut penalty, now) = (Penalty::default(), Instant::now());
+        // All of them were asked before any had answered.
+        let counted: Vec<bool> = [false, true, false, true].map(|right| penalty.tried(right, now)).into();
+        assert_eq!(counted, [false; 4]);
+        assert_eq!(penalty.left(now), 8 * Penalty::FIRST);
+        assert!(!penalty.tried(true, now + Penalty::FIRST), "still too early");
     }
 
     #[test]

@@ -520,7 +520,11 @@ impl Gateway {
 
     /// Answers a segment of no connection by a reset (RFC 9293, 3.10.7.1).
     fn refuse(&mut self, (from, to): (Ipv4Addr, Ipv4Addr), packet: &TcpPacket<&[u8]>, cx: &mut Context) {
-        let Some(link) = self.link_to(from).filter(|_| !packet.rst() && !self.config.restrict) else { return };
+        // Who may reach nothing is told so where there would be something.
+        let place = SocketAddrV4::new(to, packet.dst_port());
+        let service = self.config.guest_forwards.iter().any(|forward| forward.guest == place);
+        let told = !packet.rst() && (service || !self.config.restrict);
+        let Some(link) = self.link_to(from).filter(|_| told) else { return };
         let ack = packet.seq_number() + packet.segment_len();
         let repr = TcpRepr {
             src_port: packet.dst_port(),

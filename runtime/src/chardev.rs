@@ -176,7 +176,9 @@ fn open_as(
         Chardev::Reconnecting(place, seconds) => reconnecting(place, *seconds),
         Chardev::Udp { local, remote } => udp(local, remote).map_err(failed)?,
         Chardev::Device(path) => device(path).map_err(failed)?,
-        Chardev::Mux(mux) => return mux.attach(option, label, false, on_error).map(|(sink, source)| (sink, Some(source))),
+        Chardev::Mux(mux) => {
+            return mux.attach(option, label, false, on_error).map(|(sink, source)| (sink, Some(source)));
+        }
         Chardev::Logged { chardev, file, append } => {
             let log = if *append { append_output(option, file)? } else { open_output(option, file)? };
             let (sink, source) = open_as(option, label, chardev, on_error)?;

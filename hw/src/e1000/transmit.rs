@@ -1,5 +1,7 @@
 //! Sending: legacy, context and data descriptors, checksums, segmentation (3.3, 3.4, 3.5).
 
+use std::sync::atomic::Ordering;
+
 use vm_memory::{Bytes, GuestAddress};
 
 use super::checksum::{add, sum};
@@ -266,7 +268,7 @@ impl E1000 {
         }
         let [.., status, _, _, _] = bytes;
         // It was read from there.
-        let _ = self.mem.write_obj(status | DONE, GuestAddress(gpa + 12));
+        let _ = self.mem.store(status | DONE, GuestAddress(gpa + 12), Ordering::Release);
         true
     }
 

@@ -496,7 +496,7 @@ fn limit(average: u64) -> Limit {
 fn limits_slow_a_disk_down_and_hold_up_no_end() {
     let file = TempFile::new("limits", &[0; 65536]);
     let mut s = Setup::with(&Disk {
-        limits: Limits { bytes: [limit(1 << 20), limit(0), limit(0)], ..Limits::default() },
+        limits: Box::new(Limits { bytes: [limit(1 << 20), limit(0), limit(0)], ..Limits::default() }),
         ..disk(&file)
     });
     let start = Instant::now();
@@ -506,7 +506,7 @@ fn limits_slow_a_disk_down_and_hold_up_no_end() {
     assert!(start.elapsed() > Duration::from_millis(100), "{:?}", start.elapsed());
     drop(s.thread);
     let mut s = Setup::with(&Disk {
-        limits: Limits { requests: [limit(1), limit(0), limit(0)], ..Limits::default() },
+        limits: Box::new(Limits { requests: [limit(1), limit(0), limit(0)], ..Limits::default() }),
         ..disk(&file)
     });
     (0..100).for_each(|token| s.backend.submit(BlockJob { token, op: BlockOp::Flush }));

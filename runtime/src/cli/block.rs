@@ -205,18 +205,18 @@ impl Nodes {
         let limits = self.groups.iter().find(|limits| limits.group == id).cloned();
         let missing = || wrong(format!("throttle-group: there is no -object throttle-group with id={id}"));
         let limits = limits.ok_or_else(|| missing().following("-object"))?;
-        if disk.limits != Limits::default() {
+        if *disk.limits != Limits::default() {
             return Err(wrong("a disk can be in one throttle-group only".into()));
         }
-        Ok(Layer { disk: Disk { limits, ..disk }, protocol })
+        Ok(Layer { disk: Disk { limits: Box::new(limits), ..disk }, protocol })
     }
 
     /// The limits of a `-drive` whose own are these: those of its group, which may be an object, if it has none.
     pub(super) fn limits(&self, own: Limits, image: &Disk) -> Result<Limits, CliError> {
         if own == Limits::default() {
-            return Ok(image.limits.clone());
+            return Ok(Limits::clone(&image.limits));
         }
-        if image.limits != Limits::default() {
+        if *image.limits != Limits::default() {
             return Err(CliError::new("-drive", "throttling: its image has a node with limits already"));
         }
         let none = own == Limits { group: own.group.clone(), ..Limits::default() };
@@ -255,7 +255,7 @@ impl Nodes {
         }
         disk.layers.end = values.text("backing") == Some("");
         if let Some(Layer { disk: below, protocol }) = backing {
-            let filtered = below.copy_on_read || below.limits != Limits::default();
+            let filtered = below.copy_on_read || *below.limits != Limits::default();
             if below.null.is_some() || below.range.is_some() || below.layers.data_file.is_some() || filtered {
                 return Err(wrong("backing: it must be a file, as a whole"));
             }

@@ -231,7 +231,7 @@ impl Disks {
             read_only: cd_rom || image.read_only || on("readonly"),
             snapshot: self.snapshot && values.word("snapshot") != Some("off") || on("snapshot"),
             cache,
-            limits,
+            limits: Box::new(limits),
             on_error: (on_error("rerror", image.on_error.0), on_error("werror", image.on_error.1)),
             serial: serial.clone(),
             id: id.clone(),

@@ -34,7 +34,7 @@ pub struct Disk {
     /// What is read is written into the image above its backing image.
     pub copy_on_read: bool,
     /// How much may be done.
-    pub limits: Limits,
+    pub limits: Box<Limits>,
     /// What becomes of a read that fails, and of a write.
     pub on_error: (OnError, OnError),
     /// The option that the disk is of, as typed.
@@ -66,7 +66,7 @@ impl Disk {
             locking: true,
             zeroes: Zeroes::AsTheyAre,
             copy_on_read: false,
-            limits: Limits::default(),
+            limits: Box::default(),
             on_error: (OnError::Report, OnError::StopWithoutSpace),
             option: "-drive".to_owned(),
             serial: String::new(),

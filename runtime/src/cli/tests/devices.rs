@@ -184,11 +184,11 @@ fn disks_of_a_pc() {
                         Disk {
                             cache: Cache { direct: true, ..Cache::default() },
                             discard: true,
-                            limits: Limits {
+                            limits: Box::new(Limits {
                                 bytes: limits(1000, 0, 0),
                                 requests: limits(20, 0, 0),
                                 ..Limits::default()
-                            },
+                            }),
                             ..new("a")
                         },
                     ),
@@ -473,25 +473,25 @@ fn limits_of_disks_and_of_groups() {
              group=h"
                 .to_owned(),
             Disk {
-                limits: Limits {
+                limits: Box::new(Limits {
                     bytes: [burst(9, 20, 60), Limit::default(), Limit::default()],
                     requests: limits(0, 0, 5),
                     request_bytes: 4096,
                     group: "h".into(),
-                },
+                }),
                 ..raw.clone()
             },
         ),
         (
             format!("{group}-drive file=a,format=raw,if=virtio,throttling.group=g"),
-            Disk { limits: of_group.clone(), ..raw.clone() },
+            Disk { limits: Box::new(of_group.clone()), ..raw.clone() },
         ),
         (
             format!(
                 "{group}-blockdev file,filename=a,node-name=f -blockdev throttle,node-name=t,throttle-group=g,file=f \
                  -blockdev raw,node-name=d,file=t -device virtio-blk-pci,drive=d"
             ),
-            Disk { limits: of_group.clone(), id: "d".into(), node: "d".into(), option: "-blockdev".into(), ..raw.clone() },
+            Disk { limits: Box::new(of_group.clone()), id: "d".into(), node: "d".into(), option: "-blockdev".into(), ..raw.clone() },
         ),
     ];
     for (line, expected) in rows {
@@ -549,7 +549,7 @@ fn images_in_words_of_the_block_layer() {
             "-drive file=a,if=virtio,rerror=stop,werror=enospc,bps_rd=7,throttling.iops-write=8",
             Disk {
                 on_error: (OnError::Stop, OnError::StopWithoutSpace),
-                limits: Limits { bytes: limits(0, 7, 0), requests: limits(0, 0, 8), ..Limits::default() },
+                limits: Box::new(Limits { bytes: limits(0, 7, 0), requests: limits(0, 0, 8), ..Limits::default() }),
                 ..Disk::new("a")
             },
         ),

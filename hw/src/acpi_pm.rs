@@ -1,4 +1,4 @@
-//! The ACPI fixed hardware: PM1a event and control blocks, PM timer, an empty GPE block and the SMI command port
+//! The ACPI fixed hardware: PM1a event and control blocks, PM timer, a GPE block without events and the SMI command port
 //! (ACPI specification 6.5, 4.8.3 and 4.8.4).
 
 use crate::time::{ns_of_tick, ticks_at};
@@ -41,8 +41,6 @@ const STATUS_BITS: u16 = 0x8731;
 const ENABLE_BITS: u16 = 0x0721;
 const SCI_ENABLE: u16 = 1 << 0;
 const SLEEP_ENABLE: u16 = 1 << 13;
-/// Control bits that keep what is written: BM_RLD and SLP_TYP.
-const CONTROL_BITS: u16 = 0x1c02;
 
 /// A sleep state that a guest has entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +59,8 @@ pub(crate) struct AcpiPm {
     status: u16,
     enable: u16,
     control: u16,
+    /// The enable half of GPE0. No event ever sets the status half.
+    gpe_enable: [u8; 2],
     smi_command: u8,
     smi_status: u8,
     /// The timer tick up to which changes of bit 31 are in `status`.
@@ -79,6 +79,7 @@ impl AcpiPm {
             status: 0,
             enable: 0,
             control: 0,
+            gpe_enable: [0; 2],
             smi_command: 0,
             smi_status: 0,
             checked: 0,
@@ -193,7 +194,8 @@ impl AcpiPm {
     }
 
     fn write_control(&mut self, word: u16, mask: u16) {
-        let mask = mask & CONTROL_BITS;
+        // SCI_EN included (82371AB data sheet, 7.2.3): ACPI mode can be left without the SMI command.
+        let mask = mask & !SLEEP_ENABLE;
         self.control = self.control & !mask | word & mask;
         if word & SLEEP_ENABLE == 0 {
             return;
@@ -209,6 +211,18 @@ impl AcpiPm {
             }
         };
         (self.asleep, self.causes) = (self.entered == Some(Sleep::ToRam), 0);
+    }
+
+    /// Reads port [`GPE0_BASE`] + `offset`.
+    pub(crate) fn read_gpe(&self, offset: u16) -> u8 {
+        offset.checked_sub(2).and_then(|at| self.gpe_enable.get(usize::from(at)).copied()).unwrap_or(0)
+    }
+
+    /// Writes port [`GPE0_BASE`] + `offset`.
+    pub(crate) fn write_gpe(&mut self, offset: u16, value: u8) {
+        if let Some(enable) = offset.checked_sub(2).and_then(|at| self.gpe_enable.get_mut(usize::from(at))) {
+            *enable = value;
+        }
     }
 
     /// Reads port [`SMI_COMMAND`] or the status port after it.
@@ -263,6 +277,25 @@ mod tests {
         assert_eq!(pm.next_deadline(), Some(ns_of_tick(2 * TIMER_HALF, PM_TIMER_HZ)));
         pm.write_smi(0, ACPI_DISABLE);
         assert_eq!(pm.read(due, PM1_CONTROL, 2), 0);
+    }
+
+    #[test]
+    fn control_and_gpe_enables_keep_what_is_written() {
+        let mut pm = AcpiPm::new();
+        pm.write(0, PM1_CONTROL, 2, 0x1c03);
+        assert_eq!(pm.read(0, PM1_CONTROL, 2), 0x1c03);
+        pm.write(0, PM1_EVENT + 2, 2, POWER_BUTTON.into());
+        pm.press_power_button();
+        assert!(pm.sci());
+        pm.write(0, PM1_CONTROL, 1, 0);
+        assert!(!pm.sci());
+        assert_eq!(pm.read(0, PM1_CONTROL, 2), 0x1c00);
+        for offset in 0..4 {
+            pm.write_gpe(offset, 0xa0 | offset as u8);
+        }
+        assert_eq!([0, 1, 2, 3, 4].map(|offset| pm.read_gpe(offset)), [0, 0, 0xa2, 0xa3, 0]);
+        pm.reset();
+        assert_eq!(pm.read_gpe(2), 0);
     }
 
     #[test]

@@ -49,7 +49,6 @@ struct Answer {
 pub(crate) struct I8042 {
     mode: u8,
     ram: [u8; 32],
-    last_was_command: bool,
     output: Option<Answer>,
     last_data: u8,
     queue: VecDeque<Answer>,
@@ -68,7 +67,6 @@ impl I8042 {
         I8042 {
             mode: MODE_IRQ1 | MODE_SYSTEM | MODE_AUX_OFF | MODE_TRANSLATE,
             ram: [0; 32],
-            last_was_command: false,
             output: None,
             last_data: 0,
             queue: VecDeque::new(),
@@ -164,22 +162,19 @@ impl I8042 {
 
     /// Reads port 0x64.
     pub(crate) fn read_status(&self) -> u8 {
-        let mut status = STATUS_UNLOCKED;
+        // The last write was a command: so it always was on QEMU.
+        let mut status = STATUS_UNLOCKED | STATUS_COMMAND;
         if let Some(answer) = self.output {
             status |= STATUS_OUTPUT_FULL | answer.status;
         }
         if self.mode & MODE_SYSTEM != 0 {
             status |= STATUS_SYSTEM;
         }
-        if self.last_was_command {
-            status |= STATUS_COMMAND;
-        }
         status
     }
 
     /// Writes port 0x64.
     pub(crate) fn write_command(&mut self, value: u8) {
-        self.last_was_command = true;
         self.command = None;
         match value {
             0x20 => self.reply(self.mode),
@@ -211,7 +206,6 @@ impl I8042 {
 
     /// Writes port 0x60.
     pub(crate) fn write_data(&mut self, value: u8) {
-        self.last_was_command = false;
         match self.command.take() {
             None => {
                 self.mode &= !MODE_KEYBOARD_OFF;

@@ -100,6 +100,9 @@ fn weekday(unix: i64) -> i64 {
 const SHUTDOWN_STATUS: u8 = 0x0f;
 const SHUTDOWN_TO_RAM: u8 = 0xfe;
 
+/// What a disk must have to be translated by block.
+const SECTORS_OF_A_CYLINDER: u64 = 16 * 63;
+
 /// The clock, its interrupts and 128 bytes of CMOS memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rtc {
@@ -168,10 +171,28 @@ impl Rtc {
         self.set(0x38, third << 4 | 1);
     }
 
-    /// How the BIOS interface translates the geometry of the first four hard disks, as [`crate::Pc::set_translations`] has it.
-    pub(crate) fn set_translations(&mut self, by_block: [bool; 4]) {
-        // Two bits for each: 0 is the drive's own geometry, 1 translation by logical block.
-        self.set(0x39, by_block.iter().rev().fold(0, |bits, by_block| bits << 2 | u8::from(*by_block)));
+    /// The hard disks, as [`crate::Pc::set_disks`] has them: geometry and type of the first two, and how the BIOS interface
+    /// translates the geometry of all.
+    pub(crate) fn set_disks(&mut self, sectors: [Option<u64>; 4]) {
+        for (place, sectors) in sectors.iter().take(2).enumerate() {
+            let Some(sectors) = sectors else { continue };
+            let (cylinders, heads, track) = crate::ide::geometry(*sectors);
+            let [low, high, ..] = cylinders.to_le_bytes();
+            // Type 47, which the other bytes describe; 15 stands for all types above it.
+            self.set(0x12, self.get(0x12) | [0xf0, 0x0f][place]);
+            self.set(0x19 + place as u8, 47);
+            // Of no meaning for these disks: where writes are compensated for, and where heads are parked.
+            let control = 0xc0 | if heads > 8 { 8 } else { 0 };
+            let bytes = [low, high, heads as u8, 0xff, 0xff, control, low, high, track as u8];
+            for (index, value) in ([0x1b, 0x24][place]..).zip(bytes) {
+                self.set(index, value);
+            }
+        }
+        // Two bits for each: 0 is the drive's own geometry, 1 translation by logical block. A disk of less than a cylinder would
+        // have none to translate.
+        let by_block = |sectors: &Option<u64>| sectors.is_none_or(|sectors| sectors >= SECTORS_OF_A_CYLINDER);
+        self.set(0x39, sectors.iter().rev().fold(0, |bits, sectors| bits << 2 | u8::from(by_block(sectors))));
+        self.sum_up();
     }
 
     fn sum_up(&mut self) {
@@ -633,6 +654,17 @@ mod tests {
         write(&mut r, 0, 0x0f, 0x0a);
         r.reset();
         assert_eq!(read(&mut r, 0, 0x0f), 0x0a, "memory survives a reset");
+    }
+
+    #[test]
+    fn disks_have_types_and_translations() {
+        let mut r = rtc();
+        r.set_disks([Some(16384), Some(1000), None, Some(1 << 30)]);
+        let drives: Vec<u8> = (0x19..=0x2c).map(|index| read(&mut r, 0, index)).collect();
+        assert_eq!(drives, [47, 47, 16, 0, 16, 0xff, 0xff, 0xc8, 16, 0, 63, 2, 0, 16, 0xff, 0xff, 0xc8, 2, 0, 63]);
+        assert_eq!([0x12, 0x39].map(|index| read(&mut r, 0, index)), [0xff, 0b01_01_00_01]);
+        let sum: u16 = (0x10..=0x2d).map(|index| u16::from(read(&mut r, 0, index))).sum();
+        assert_eq!([0x2e, 0x2f].map(|index| read(&mut r, 0, index)), sum.to_be_bytes());
     }
 
     #[test]

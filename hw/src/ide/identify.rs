@@ -74,11 +74,16 @@ pub(super) fn identify(drive: &Drive) -> [u16; 256] {
     words
 }
 
+/// Cylinders, heads, and sectors of a track of a disk of `sectors`.
+pub(crate) fn geometry(sectors: u64) -> (u64, u64, u64) {
+    let (max_cylinders, heads, track) = GEOMETRY;
+    ((sectors / (heads * track)).clamp(MIN_CYLINDERS, max_cylinders), heads, track)
+}
+
 fn disk(drive: &Drive, words: &mut [u16; 256]) {
     let sectors = drive.bytes() / 512;
     let state = &drive.state;
-    let (max_cylinders, heads, track) = GEOMETRY;
-    let cylinders = (sectors / (heads * track)).clamp(MIN_CYLINDERS, max_cylinders);
+    let (cylinders, heads, track) = geometry(sectors);
     text(&mut words[27..47], &format!("{} HARDDISK", drive.maker));
     // Not removable.
     words[0] = 1 << 6;

@@ -22,6 +22,7 @@ use crate::block::{BlockBackend, BlockInfo, Target};
 use channel::{Channel, ChannelState};
 use drive::{Drive, Kind};
 pub use function::{IDE_DEVFN, IdeFunction};
+pub(crate) use identify::geometry;
 
 /// The command block's first port of each channel (82371SB, 3.2.1, compatibility mode); there are eight.
 pub const COMMAND_PORTS: [u16; 2] = [0x1f0, 0x170];

@@ -143,10 +143,9 @@ impl Pc {
         self.devices.rtc.set_boot_order(order);
     }
 
-    /// Says in the CMOS which of the places on the IDE controller have a disk whose geometry is translated by logical block for
-    /// the BIOS interface; that of the others is used as it is.
-    pub fn set_translations(&mut self, by_block: [bool; 4]) {
-        self.devices.rtc.set_translations(by_block);
+    /// Says in the CMOS what hard disks there are: for each place on the IDE controller the disk's sectors.
+    pub fn set_disks(&mut self, sectors: [Option<u64>; 4]) {
+        self.devices.rtc.set_disks(sectors);
     }
 
     /// Does something with the PCI function at `devfn`, at `now`; `None` if it is no `T`.

@@ -147,7 +147,7 @@ impl Pc {
             PortDevice::RtcData => devices.rtc.read(now),
             PortDevice::PostCode => devices.post_code.read(),
             PortDevice::Smi => devices.pm.read_smi(offset),
-            PortDevice::Gpe => 0,
+            PortDevice::Gpe => devices.pm.read_gpe(offset),
             PortDevice::Ferr => 0xff,
             PortDevice::Serial(index) => devices.uarts.get_mut(usize::from(index)).map_or(0xff, |uart| uart.read(low)),
         };
@@ -221,8 +221,7 @@ impl Pc {
             PortDevice::Ferr => devices.ferr.write(),
             PortDevice::PostCode => devices.post_code.write(byte),
             PortDevice::Smi => devices.pm.write_smi(offset, byte),
-            // No event, so no status to clear and nothing to enable.
-            PortDevice::Gpe => {}
+            PortDevice::Gpe => devices.pm.write_gpe(offset, byte),
             PortDevice::Serial(index) => self.write_serial(index.into(), low, byte),
         }
     }

@@ -47,6 +47,11 @@ pub trait Function: Any + Send {
     /// Its configuration space.
     fn config_mut(&mut self) -> &mut Config;
 
+    /// Software is about to read from `offset` of the configuration space on.
+    fn config_reading(&mut self, offset: u8) {
+        let _ = offset;
+    }
+
     /// Software has written the byte at `offset` of the configuration space.
     fn config_written(&mut self, offset: u8) {
         let _ = offset;
@@ -254,11 +259,16 @@ impl Bus {
     }
 
     /// Reads `size` bytes at port 0xcf8 + `offset`, offset 0-7.
-    pub(crate) fn read(&self, offset: u8, size: u8) -> u32 {
+    pub(crate) fn read(&mut self, offset: u8, size: u8) -> u32 {
+        if let Some((devfn, register)) = self.selected(offset, 0)
+            && let Some(function) = self.functions.get_mut(&devfn)
+        {
+            function.config_reading(register);
+        }
         match (offset, size) {
             (0, 4) => self.address,
             (1, 1) => u32::from(self.reset_control),
-            (4..=7, _) => (0..size).rev().fold(0, |value, byte| value << 8 | u32::from(self.read_byte(offset + byte))),
+            (4..=7, _) => (0..size).rev().fold(0, |value, byte| value << 8 | u32::from(self.read_byte(offset, byte))),
             _ => u32::MAX,
         }
     }
@@ -268,7 +278,7 @@ impl Bus {
     pub(crate) fn write(&mut self, offset: u8, size: u8, value: u32) -> bool {
         match (offset, size) {
             // Only a double word selects an address; anything smaller belongs to other devices.
-            (0, 4) => self.address = value & 0x80ff_fffc,
+            (0, 4) => self.address = value,
             (1, 1) => {
                 let [value, ..] = value.to_le_bytes();
                 let reset = value & !self.reset_control & 4 != 0;
@@ -276,8 +286,8 @@ impl Bus {
                 return reset;
             }
             (4..=7, _) => {
-                for (offset, byte) in (offset..offset.saturating_add(size)).zip(value.to_le_bytes()) {
-                    self.write_byte(offset, byte);
+                for (index, byte) in (0..size).zip(value.to_le_bytes()) {
+                    self.write_byte(offset, index, byte);
                 }
                 self.reroute();
             }
@@ -286,23 +296,25 @@ impl Bus {
         false
     }
 
-    /// The register that the address and a data port select. An access that runs past the data ports reaches nothing.
-    fn selected(&self, offset: u8) -> Option<(DevFn, u8)> {
+    /// The register of byte `index` of an access to data port `offset`. As on QEMU, and unlike the data sheet (82441FX, 3.1.1),
+    /// the address register keeps its low bits and they count: kernels that were tried there only select a byte or word by them. An
+    /// access that runs past the data ports reaches nothing.
+    fn selected(&self, offset: u8, index: u8) -> Option<(DevFn, u8)> {
         let [register, devfn, bus, _] = self.address.to_le_bytes();
-        let selected = self.address & ENABLE != 0 && bus == 0 && (4..8).contains(&offset);
-        selected.then_some((devfn, register | offset & 3))
+        let selected = self.address & ENABLE != 0 && bus == 0 && (4..8).contains(&(offset + index));
+        (register | offset & 3).checked_add(index).filter(|_| selected).map(|register| (devfn, register))
     }
 
-    fn read_byte(&self, offset: u8) -> u8 {
-        let Some((devfn, register)) = self.selected(offset) else { return 0xff };
+    fn read_byte(&self, offset: u8, index: u8) -> u8 {
+        let Some((devfn, register)) = self.selected(offset, index) else { return 0xff };
         if let Some(function) = self.functions.get(&devfn) {
             return function.config().read(register, function.intx());
         }
         self.chipset.config(devfn).map_or(0xff, |config| config.u8(register))
     }
 
-    fn write_byte(&mut self, offset: u8, value: u8) {
-        let Some((devfn, register)) = self.selected(offset) else { return };
+    fn write_byte(&mut self, offset: u8, index: u8, value: u8) {
+        let Some((devfn, register)) = self.selected(offset, index) else { return };
         if let Some(function) = self.functions.get_mut(&devfn) {
             function.config_mut().write(register, value);
             function.config_written(register);

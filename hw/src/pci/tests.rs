@@ -56,6 +56,25 @@ fn the_address_register_takes_double_words_only() {
 }
 
 #[test]
+fn low_bits_of_the_address_select_a_byte() {
+    let mut bus = Bus::new();
+    for (address, offset, size, expected) in [
+        (0x8000_0002, 4, 2, 0x1237),
+        (0x8000_0002, 4, 4, 0x6_1237),
+        (0x8000_0003, 4, 1, 0x12),
+        (0x8000_0001, 6, 2, 0x612),
+        (0x80ff_ffff, 4, 4, u32::MAX),
+        (0x8000_00ff, 4, 4, 0xffff_ff00),
+    ] {
+        bus.write(0, 4, address);
+        assert_eq!((bus.read(0, 4), bus.read(offset, size)), (address, expected), "{address:#x}");
+    }
+    bus.write(0, 4, 0x8000_005a);
+    bus.write(4, 1, 0x33);
+    assert_eq!(config(&mut bus, 0, 0x58), 0x0033_0010);
+}
+
+#[test]
 fn parts_of_a_register() {
     let mut bus = Bus::new();
     config(&mut bus, 0, 0);

@@ -32,8 +32,8 @@ pub const VRAM_SIZE: u64 = 16 << 20;
 /// The monitor's native mode, if nobody says: width and height in pixels.
 pub const NATIVE_MODE: (u16, u16) = (1280, 800);
 
-/// The largest mode: width and height in pixels.
-pub const LARGEST_MODE: (u16, u16) = (vbe::MAX_XRES, vbe::MAX_YRES);
+/// The largest mode that a monitor has for its native one: width and height in pixels.
+pub const LARGEST_MODE: (u16, u16) = (2560, 1600);
 
 /// Display memory is saved in pieces of as many bytes, those of zeroes left out.
 const PIECE: u64 = 4096;

@@ -27,10 +27,11 @@ const WIDE_DAC: u16 = 1 << 5;
 pub(super) const LINEAR: u16 = 1 << 6;
 pub(super) const NO_CLEAR: u16 = 1 << 7;
 
-/// The largest mode, in pixels and bits a pixel.
-pub(super) const MAX_XRES: u16 = 2560;
-pub(super) const MAX_YRES: u16 = 1600;
+/// The largest mode, in pixels and bits a pixel, as QEMU's adapter has it; and how many pixels of it a picture is made of.
+const MAX_XRES: u16 = 16_000;
+const MAX_YRES: u16 = 12_000;
 const MAX_BPP: u16 = 32;
+const MAX_PIXELS: u32 = 1 << 25;
 
 /// Bytes in a bank of the window at 0xa0000.
 pub(super) const BANK: u64 = 0x1_0000;
@@ -132,10 +133,9 @@ impl Vbe {
     pub fn write(&mut self, index: u16, value: u16) -> Option<u64> {
         match index {
             INDEX_ID if (OLDEST_VERSION..=VERSION).contains(&value) => self.id = value,
-            // Size and depth are set while the mode is off, or nobody could tell what is displayed in between.
-            INDEX_XRES if !self.is_on() => self.xres = value,
-            INDEX_YRES if !self.is_on() => self.yres = value,
-            INDEX_BPP if !self.is_on() => self.bpp = value,
+            INDEX_XRES => self.xres = value,
+            INDEX_YRES => self.yres = value,
+            INDEX_BPP => self.bpp = value,
             INDEX_BANK => self.bank = value,
             INDEX_VIRT_WIDTH => self.virt_width = value,
             INDEX_X_OFFSET => self.x_offset = value,
@@ -165,23 +165,24 @@ impl Vbe {
         (value & NO_CLEAR == 0).then(|| self.pitch() * u64::from(self.yres) * planes)
     }
 
-    /// Makes the registers name something that there is memory for.
+    /// Makes the registers name something that there is memory for, once it is displayed. Until then they keep what is written.
     fn fit(&mut self) {
+        if self.is_on() {
+            self.fit_mode();
+        }
+        self.bank = self.bank.min((self.vram_size / BANK).saturating_sub(1) as u16);
+    }
+
+    fn fit_mode(&mut self) {
         if !matches!(self.bpp, 4 | 8 | 15 | 16 | 24 | 32) {
             // 0 stands for 8, says the interface.
             self.bpp = 8;
         }
-        self.xres = self.xres.min(MAX_XRES) & !7;
-        self.yres = self.yres.min(MAX_YRES);
-        if self.is_on() {
-            self.virt_width = self.virt_width.max(self.xres) & !7;
-            // A line of all of the memory at most.
-            let longest = (self.vram_size * 8 / u64::from(self.bpp.next_multiple_of(4))).min(0xfff8) as u16;
-            self.virt_width = self.virt_width.min(longest & !7);
-            self.yres = self.yres.min(self.virt_height());
-            self.x_offset = self.x_offset.min(self.virt_width.saturating_sub(self.xres));
-            self.y_offset = self.y_offset.min(self.virt_height().saturating_sub(self.yres));
-        }
-        self.bank = self.bank.min((self.vram_size / BANK).saturating_sub(1) as u16);
+        self.xres = (self.xres.min(MAX_XRES) & !7).max(8);
+        self.virt_width = self.virt_width.clamp(self.xres, MAX_XRES) & !7;
+        let lines = (MAX_PIXELS / u32::from(self.xres)).min(MAX_YRES.into()) as u16;
+        self.yres = self.yres.max(1).min(lines).min(self.virt_height());
+        self.x_offset = self.x_offset.min(self.virt_width.saturating_sub(self.xres));
+        self.y_offset = self.y_offset.min(self.virt_height().saturating_sub(self.yres));
     }
 }

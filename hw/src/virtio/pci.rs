@@ -36,6 +36,16 @@ const COMMON_TYPE: u8 = 1;
 const NOTIFY_TYPE: u8 = 2;
 const ISR_TYPE: u8 = 3;
 const DEVICE_TYPE: u8 = 4;
+const WINDOW_TYPE: u8 = 5;
+
+/// Offsets in the capability by which registers are reached in configuration space (4.1.4.9): base address register, offset,
+/// length, data.
+mod window {
+    pub(super) const BAR: u8 = 4;
+    pub(super) const OFFSET: u8 = 8;
+    pub(super) const LENGTH: u8 = 12;
+    pub(super) const DATA: u8 = 16;
+}
 
 /// Fields of the common configuration (4.1.4.3).
 mod common {
@@ -107,6 +117,8 @@ pub struct VirtioPci {
     registers: Registers,
     /// Vectors that the driver may choose of.
     vectors: u8,
+    /// Where the capability is that registers are reached by.
+    window: Option<u8>,
 }
 
 /// What it remembers besides its configuration space.
@@ -131,6 +143,17 @@ fn add_structure(config: &mut Config, kind: u8, part: u64, length: u32, extra: &
     body.extend(length.to_le_bytes());
     body.extend(extra);
     config.add_capability(VENDOR_CAPABILITY, &body, &[]);
+}
+
+/// Adds the capability by which registers are reached in configuration space, for drivers that do not map them; its offset.
+fn add_window(config: &mut Config) -> Option<u8> {
+    let (mut body, mut writable) = ([0; 18], [0xff; 18]);
+    body[..2].copy_from_slice(&[20, WINDOW_TYPE]);
+    // The capability's length and type, and its padding.
+    for at in [0, 1, 3, 4, 5] {
+        writable[at] = 0;
+    }
+    config.add_capability(VENDOR_CAPABILITY, &body, &writable)
 }
 
 impl VirtioPci {
@@ -162,7 +185,8 @@ impl VirtioPci {
             add_structure(&mut config, DEVICE_TYPE, DEVICE, PART as u32, &[]);
             add_structure(&mut config, NOTIFY_TYPE, NOTIFY, PART as u32, &NOTIFY_MULTIPLIER.to_le_bytes());
         }
-        VirtioPci { config, device, msix, registers: Registers::new(queues), vectors }
+        let window = if modern { add_window(&mut config) } else { None };
+        VirtioPci { config, device, msix, registers: Registers::new(queues), vectors, window }
     }
 
     /// The device.
@@ -290,6 +314,16 @@ impl VirtioPci {
         }
     }
 
+    /// What the driver reaches by configuration space: where its data are there, and offset and size of the register.
+    fn windowed(&self) -> Option<(u8, u64, u8)> {
+        let at = self.window?;
+        let field = |offset| self.config.u32(at + offset);
+        let (offset, size) = (u64::from(field(window::OFFSET)), field(window::LENGTH));
+        let is_one = matches!(size, 1 | 2 | 4) && offset.is_multiple_of(size.into()) && offset < REGISTERS_SIZE;
+        let bar = usize::from(self.config.u8(at + window::BAR));
+        (is_one && bar == REGISTERS_BAR).then_some((at + window::DATA, offset, size as u8))
+    }
+
     /// Makes messages of what the device has signalled.
     fn signal(&mut self) {
         let signals = self.device.take_signals();
@@ -328,6 +362,27 @@ impl Function for VirtioPci {
 
     fn config_mut(&mut self) -> &mut Config {
         &mut self.config
+    }
+
+    fn config_reading(&mut self, offset: u8) {
+        if let Some((data, register, size)) = self.windowed()
+            && offset == data
+        {
+            let value = self.read_register(register, size);
+            for (at, byte) in (data..data + size).zip(value.to_le_bytes()) {
+                self.config.put(at, byte);
+            }
+        }
+    }
+
+    fn config_written(&mut self, offset: u8) {
+        // The last of the bytes.
+        if let Some((data, register, size)) = self.windowed()
+            && offset == data + size - 1
+        {
+            let value = self.config.u32(data) & u32::MAX >> (32 - 8 * u32::from(size));
+            self.write_register(register, size, value.into());
+        }
     }
 
     fn bar_read(&mut self, _now: u64, bar: usize, offset: u64, size: u8) -> u64 {
@@ -407,7 +462,7 @@ impl Function for VirtioPci {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pci::{CAPABILITIES, COMMAND};
+    use crate::pci::{Bus, CAPABILITIES, COMMAND};
     use crate::virtio::Entropy;
     use crate::virtio::testing::{Driver, setup};
 
@@ -467,11 +522,75 @@ mod tests {
             at = f.config.u8(at + 1);
         }
         let kinds: Vec<_> = found.iter().map(|row| (row.0, row.1)).collect();
-        assert_eq!(kinds, [(9, 2), (9, 4), (9, 3), (9, 1), (0x11, 0)]);
-        assert_eq!(found[0].2, 0x3000);
+        assert_eq!(kinds, [(9, 5), (9, 2), (9, 4), (9, 3), (9, 1), (0x11, 0)]);
+        assert_eq!(found[1].2, 0x3000);
         set(&mut f, common::DEVICE_FEATURE_SELECT, 4, 1);
         assert_eq!(get(&mut f, common::DEVICE_FEATURE, 4), 1);
         assert_eq!((get(&mut f, common::NUM_QUEUES, 2), get(&mut f, common::QUEUE_VECTOR, 2)), (1, 0xffff));
+    }
+
+    #[test]
+    fn registers_are_reached_by_configuration_space() {
+        let (ram, mem) = setup();
+        let mut bus = Bus::new();
+        let device = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)), Interface::Modern);
+        let at = device.window.expect("it has the capability");
+        let place = bus.plug(None, Box::new(device)).expect("there is room");
+        let select = |bus: &mut Bus, offset: u8| {
+            bus.write(0, 4, 1 << 31 | u32::from(place) << 8 | u32::from(at + offset));
+        };
+        let aim = |bus: &mut Bus, bar: u8, register: u64, size: u8| {
+            for (offset, value) in
+                [(window::BAR, bar.into()), (window::OFFSET, register as u32), (window::LENGTH, size.into())]
+            {
+                select(bus, offset);
+                bus.write(4, if offset == window::BAR { 1 } else { 4 }, value);
+            }
+            select(bus, window::DATA);
+        };
+        let bar = REGISTERS_BAR as u8;
+        for (status, size) in [(1, 1), (3, 1)] {
+            aim(&mut bus, bar, common::STATUS, size);
+            bus.write(4, size, status);
+            assert_eq!(bus.read(4, size), status);
+        }
+        aim(&mut bus, bar, common::DRIVER_FEATURE_SELECT, 4);
+        bus.write(4, 4, 1);
+        aim(&mut bus, bar, common::DRIVER_FEATURE, 4);
+        bus.write(4, 4, 1);
+        assert_eq!(bus.read(4, 4), 1, "VIRTIO_F_VERSION_1");
+        aim(&mut bus, bar, common::STATUS, 1);
+        bus.write(4, 1, 11);
+        let mut driver = Driver::new(&ram, 1, 8);
+        let set = |bus: &mut Bus, register: u64, size: u8, value: u64| {
+            aim(bus, bar, register, size);
+            bus.write(4, size, value as u32);
+        };
+        let [descriptors, available, used] = driver.rings(0);
+        set(&mut bus, common::QUEUE_SIZE, 2, 8);
+        for (register, value) in
+            [(common::QUEUE_DESCRIPTORS, descriptors), (common::QUEUE_AVAILABLE, available), (common::QUEUE_USED, used)]
+        {
+            set(&mut bus, register, 4, value);
+            set(&mut bus, register + 4, 4, value >> 32);
+        }
+        set(&mut bus, common::QUEUE_ENABLE, 2, 1);
+        set(&mut bus, common::STATUS, 1, 15);
+        let chain = driver.offer(0, &[], &[4]);
+        set(&mut bus, NOTIFY * PART, 2, 0);
+        assert_eq!(driver.used(0), [(chain.head, 4)]);
+        aim(&mut bus, bar, ISR * PART, 1);
+        assert_eq!((bus.read(4, 1), bus.read(4, 1)), (1, 0), "a read acknowledges");
+        // What names no register reaches nothing.
+        for (bar, register, size) in
+            [(1, 0, 4), (bar, 2, 4), (bar, REGISTERS_SIZE, 4), (bar, 0, 3), (bar, 0, 0), (9, 0, 1)]
+        {
+            aim(&mut bus, bar, register, size);
+            bus.write(4, 4, 0);
+            bus.read(4, 4);
+        }
+        aim(&mut bus, bar, common::STATUS, 1);
+        assert_eq!(bus.read(4, 1), 15);
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) const MACHINE: Family = Family {
                 accepted("mem-merge"),
                 always("nvdimm", "off"),
                 always("pic", "on"),
-                always("pit", "on"),
+                key("pit", Kind::Word(&["on", "off"]), ""),
                 always("sata", "off"),
                 always("smbus", "off"),
                 among("smm", &["off", "auto"]),
@@ -200,6 +200,9 @@ const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
 const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
 const BOOT_INDEX: Key =
     key("bootindex", Kind::Number(0, 0x7fff_ffff), "its place among what firmware boots, the lowest first");
+/// Devices have no expansion ROM: an empty name, or no place for one, is what they have.
+const ROM_FILE: Key = always("romfile", "");
+const ROM_BAR: Key = among("rombar", &["0", "off"]);
 const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
 
 /// Which drivers a virtio device on the PCI bus is for.
@@ -252,7 +255,8 @@ const PCI_ADAPTER: &[Key] = &[
     ADDR,
     PCI_BUS,
     BOOT_INDEX,
-    key_later("romfile"),
+    ROM_FILE,
+    ROM_BAR,
 ];
 const VIRTIO_ADAPTER: &[Key] = &[
     key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
@@ -261,7 +265,8 @@ const VIRTIO_ADAPTER: &[Key] = &[
     ADDR,
     PCI_BUS,
     BOOT_INDEX,
-    key_later("romfile"),
+    ROM_FILE,
+    ROM_BAR,
     DISABLE_LEGACY,
     DISABLE_MODERN,
     key_later("mq"),
@@ -391,6 +396,8 @@ const VGA_KEYS: &[Key] = &[
     key("xres", Kind::Number(64, 2560), "its width"),
     key("yres", Kind::Number(64, 1600), "its height"),
     PCI_BUS,
+    ROM_FILE,
+    ROM_BAR,
     accepted("addr"),
 ];
 
@@ -404,6 +411,8 @@ const PCI_BLOCK_KEYS: &[Key] = &[
     DISABLE_LEGACY,
     DISABLE_MODERN,
     BOOT_INDEX,
+    ROM_FILE,
+    ROM_BAR,
     key_later("num-queues"),
     key_later("queue-size"),
 ];

@@ -14,6 +14,9 @@ pub(super) fn machine(values: &Values, config: &mut Config) -> Result<(), CliErr
         Some(file) => config.bios = Bios::File(file.into()),
         None => {}
     }
+    if values.word("pit") == Some("off") {
+        config.warnings.push("-machine pit=off: the interval timer is there all the same".to_owned());
+    }
     let firmware = &mut config.firmware;
     if let Some(acpi) = values.word("acpi") {
         firmware.acpi = acpi != "off";

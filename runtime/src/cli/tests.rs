@@ -320,7 +320,7 @@ fn bad_lines() {
         ("-machine pc,usb=on", "-machine pc: usb: 'on' is not supported yet (it is always 'off')"),
         (
             "-machine pc,smp.cpus=2",
-            "-machine pc: unknown key 'smp.cpus' (keys: accel, acpi, hpet, firmware, identity, dump-guest-core, memory-backend, smbios-entry-point-type, x-oem-id, x-oem-table-id)",
+            "-machine pc: unknown key 'smp.cpus' (keys: accel, acpi, hpet, firmware, identity, pit, dump-guest-core, memory-backend, smbios-entry-point-type, x-oem-id, x-oem-table-id)",
         ),
         ("-M pc,accel=jit -accel jit", "-accel: cannot be combined with -machine accel="),
         ("-accel git", "-accel: 'git' is not an accelerator; did you mean 'jit'? (supported: jit, tcg, interp)"),

@@ -101,3 +101,18 @@ fn what_cannot_be_told() {
         }
     }
 }
+
+#[test]
+fn devices_have_no_expansion_rom_and_the_timer_stays() {
+    for line in ["e1000", "virtio-net-pci", "VGA", "virtio-blk-pci,drive=d -drive if=none,id=d,file=x"] {
+        let (device, rest) = line.split_once(',').unwrap_or((line, "id=x"));
+        let line = |key: &str| format!("-device {device},{key},{rest}");
+        for none in ["romfile=", "rombar=0"] {
+            config_of(&line(none));
+        }
+        let expected = format!("-device {device}: romfile: 'x' is not known here: only '' is supported yet");
+        refused(&[(&line("romfile=x"), &expected)]);
+    }
+    assert_eq!(config_of("-machine pit=off").warnings, ["-machine pit=off: the interval timer is there all the same"]);
+    assert_eq!(config_of("-machine pit=on").warnings, [""; 0]);
+}

@@ -59,9 +59,6 @@ struct Unstarted {
     disk: Disk,
 }
 
-/// What a disk must have to be translated by block: with less the BIOS interface would have no cylinder.
-const SECTORS_OF_A_CYLINDER: u64 = 16 * 63;
-
 /// Drives that have their places and not their threads.
 pub(super) struct Drives(Vec<Unstarted>);
 
@@ -88,7 +85,7 @@ fn wanted(drive: &IdeDrive) -> Wanted<'_> {
 /// Plugs in the controller with the drives that the configuration names, and an empty CD-ROM drive where QEMU has one.
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Drives> {
     let (mut ide, mut drives) = (Ide::new(parts.dma()), Vec::new());
-    let mut by_block = [true; 4];
+    let mut sectors = [None; 4];
     if parts.config.firmware.qemu_identity {
         ide = ide.made_by("QEMU");
     }
@@ -105,8 +102,8 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
             let image = medium.map(|disk| Image::open(&disk.option, disk)).transpose()?;
             let queue = parts.disk_queue();
             let info = image.as_ref().map(|image| image.info(serial));
-            if let (Some(by_block), Some(info)) = (by_block.get_mut(2 * channel + unit), &info) {
-                *by_block = info.sectors >= SECTORS_OF_A_CYLINDER;
+            if let Some(sectors) = sectors.get_mut(2 * channel + unit) {
+                *sectors = info.as_ref().filter(|_| !removable).map(|info| info.sectors);
             }
             let device = match (info, removable) {
                 (Some(info), false) => IdeDevice::Disk { info, backend: queue.backend() },
@@ -128,7 +125,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
             drives.push(Unstarted { place, removable, queue, image, disk });
         }
     }
-    pc.set_translations(by_block);
+    pc.set_disks(sectors);
     pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide))).context("no room for the IDE controller")?;
     Ok(Drives(drives))
 }

@@ -368,6 +368,10 @@ fn contents(rng: &mut Rng, insn: &Instruction, registers: &Registers) -> Vec<u8>
     match insn.mnemonic() {
         Mnemonic::Fxrstor | Mnemonic::Fxrstor64 => values::fx(rng).to_vec(),
         Mnemonic::Fldenv | Mnemonic::Frstor => (0..14).flat_map(|_| rng.next_u64().to_le_bytes()).collect(),
+        // Digits beyond 9 have no defined value (SDM vol. 2A, FBLD).
+        Mnemonic::Fbld => (0..10)
+            .map(|at| if at < 9 { (rng.below(10) << 4 | rng.below(10)) as u8 } else { (rng.below(2) << 7) as u8 })
+            .collect(),
         Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => (rng.next_u64() & !0x100).to_le_bytes().to_vec(),
         Mnemonic::Cmpxchg if rng.one_in(2) => rax.to_le_bytes().to_vec(),
         Mnemonic::Cmpxchg8b if rng.one_in(2) => (rax & 0xffff_ffff | rdx << 32).to_le_bytes().to_vec(),

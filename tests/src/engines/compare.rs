@@ -18,10 +18,11 @@ fn list<T: PartialEq + std::fmt::LowerHex>(out: &mut Vec<String>, name: &str, wa
     }
 }
 
-/// Whether two 32-bit floats are the same or within 2^-11 of each other.
+/// Whether two 32-bit floats are the same or within 2^-11 of each other. What is tiny, or nearly so, may be 0 (SDM vol. 2B, RCPPS).
 fn close32(a: u32, b: u32) -> bool {
     let (x, y) = (f64::from(f32::from_bits(a)), f64::from(f32::from_bits(b)));
-    a == b || (x - y).abs() <= y.abs() / 2048.0
+    let tiny = |bits: u32| bits >> 23 & 0xff <= 1;
+    a == b || a >> 31 == b >> 31 && tiny(a) && tiny(b) || (x - y).abs() <= y.abs() / 2048.0
 }
 
 /// Whether two 80-bit floats differ by at most `units` of the last place.
@@ -184,6 +185,7 @@ mod tests {
     #[test]
     fn tolerances() {
         assert!(close32(1f32.to_bits(), 1.0002f32.to_bits()) && !close32(1f32.to_bits(), 1.001f32.to_bits()));
+        assert!(close32(0x0080_0001, 0) && !close32(0x0080_0001, 1 << 31) && !close32(0x0100_0000, 0));
         let one = 0x3fff_8000_0000_0000_0000u128;
         assert!(close80(one, one + 4, 4) && !close80(one, one + 5, 4) && !close80(one, one | 1 << 79, 4));
         assert!(close80(one, 0x3ffe_ffff_ffff_ffff_ffff, 4), "across a power of two");

@@ -94,3 +94,55 @@ pub fn lifted(bits: u32) -> impl Iterator<Item = Code> {
 pub fn compared(bits: u32) -> impl Iterator<Item = Code> {
     lifted(bits).filter(|&code| excluded(code).is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use iced_x86::CpuidFeature;
+
+    use super::*;
+
+    /// What x86-64-v2 has (System V ABI, AMD64 supplement, 3.1.1), older extensions, and hints that do nothing elsewhere.
+    fn has_v2(feature: CpuidFeature) -> bool {
+        use CpuidFeature::*;
+        matches!(
+            feature,
+            INTEL8086_ONLY
+                | INTEL8086
+                | INTEL186
+                | INTEL286
+                | INTEL386
+                | INTEL486
+                | X64
+                | CMOV
+                | FPU
+                | FPU287
+                | FPU387
+                | FXSR
+                | MMX
+                | SSE
+                | SSE2
+                | SSE3
+                | SSSE3
+                | SSE4_1
+                | SSE4_2
+                | POPCNT
+                | CX8
+                | CMPXCHG16B
+                | CLFSH
+                | PAUSE
+                | MULTIBYTENOP
+                | PREFETCHW
+                | CET_IBT
+                | CET_SS
+        )
+    }
+
+    #[test]
+    fn any_host_of_x86_64_v2_has_what_is_compared() {
+        for bits in [32, 64] {
+            let beyond: Vec<Code> =
+                compared(bits).filter(|code| !code.cpuid_features().iter().all(|feature| has_v2(*feature))).collect();
+            assert!(beyond.is_empty(), "{beyond:?}");
+        }
+    }
+}

@@ -261,10 +261,11 @@ fn beyond_width(insn: &Instruction, before: &Registers) -> bool {
     shift_count(insn, 2, before) > operand_bits(insn)
 }
 
-/// A 32-bit scan of a register that is 0: what is in memory is not known here, and hardly ever 0.
+/// A 32-bit scan of what is 0, or may be: what is in memory is not known here.
 fn scans_nothing(insn: &Instruction, before: &Registers) -> bool {
     let source = insn.op1_register();
-    operand_bits(insn) == 32 && source.is_gpr32() && before.gpr[source.full_register().number()] as u32 == 0
+    let may_be_zero = !source.is_gpr32() || before.gpr[source.full_register().number()] as u32 == 0;
+    operand_bits(insn) == 32 && may_be_zero
 }
 
 fn masks_all(insn: &Instruction, before: &Registers) -> bool {
@@ -384,6 +385,15 @@ mod tests {
         assert_eq!(undefined_status(&decode(&[0x90])), 0);
         assert_eq!(undefined_memory(&decode(&[0xd9, 0x30])), [(12, 16)], "FNSTENV");
         assert!(undefined_form(Code::Bswap_r16).is_some() && undefined_form(Code::Bswap_r32).is_none());
+    }
+
+    #[test]
+    fn scans_of_zero() {
+        let mut before = registers(&mut Rng::new(1));
+        before.gpr[1] = 1 << 32;
+        let bsf = |bytes: &[u8]| undefined_result(&decode(bytes), &before).is_some();
+        assert!(bsf(&[0x0f, 0xbc, 0xc1]) && bsf(&[0x0f, 0xbc, 0x01]), "a register's low half, memory");
+        assert!(!bsf(&[0x48, 0x0f, 0xbc, 0xc1]) && !bsf(&[0x66, 0x0f, 0xbc, 0x01]), "64 and 16 bits");
     }
 
     #[test]

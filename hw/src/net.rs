@@ -181,6 +181,9 @@ pub trait Adapter {
 
     /// What the guest's driver takes at present.
     fn offloads(&self) -> Offloads;
+
+    /// The cable is plugged in, or pulled out, which the guest is told. Without it frames are lost, both ways.
+    fn set_link(&mut self, up: bool);
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub use net::{
 pub use process::{Groups, OnSigterm, Process, RunAs, Runner, Sandbox};
 pub use pty::PtyName;
 pub use riscv::{RiscvConfig, Semihosting};
-pub use settings::{LockMemory, RtcBase, Settings};
+pub use settings::{LockMemory, RtcBase, Settings, UserObject};
 pub use share::{OtherDevices, SecurityModel, Share, SharedFolder};
 
 /// Size in bytes of the guest's RAM when nothing else is asked for (QEMU's default for `pc`).

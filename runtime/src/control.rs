@@ -14,9 +14,10 @@ use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::block::Fault;
-use crate::config::{Config, Disk};
+use crate::config::{Config, Disk, UserObject};
 use crate::display::Console;
 use crate::kick::Kicker;
+use crate::monitor::descriptors::Descriptors;
 use crate::stats::Stats;
 
 /// Commands that wait for the vCPU's thread; senders of more wait for room.
@@ -117,6 +118,10 @@ pub enum Space {
 pub struct Kept {
     /// Migrations are to be told of.
     pub migration_events: bool,
+    /// File descriptors that clients have handed over.
+    pub descriptors: Descriptors,
+    /// What options and devices may refer to by id.
+    pub objects: Vec<UserObject>,
 }
 
 /// A stopped or running machine in the hands of the vCPU's thread.
@@ -188,6 +193,20 @@ pub trait Controlled {
     ///
     /// A sentence: there is no such drive, its medium cannot be changed, the image cannot be opened, the guest has locked it.
     fn change_medium(&mut self, drive: &str, disk: Option<Disk>, force: bool) -> Result<(), String>;
+    /// Plugs or unplugs the cable of a network adapter, which its name or its network's says.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is none of that name, or nothing that it is plugged into.
+    fn set_link(&mut self, name: &str, up: bool) -> Result<(), String>;
+    /// Adds or removes a forwarded port of the user-mode network of this name, or of the only one: `rule` is as `hostfwd=` has it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is no such network, or the rule is wrong or cannot be.
+    fn forward(&mut self, network: Option<&str>, rule: &str, add: bool) -> Result<(), String>;
+    /// What the machine does when the guest resets it (end if `reboot` is false) or switches it off (stop if `end` is false).
+    fn set_actions(&mut self, reboot: Option<bool>, end: Option<bool>);
     /// Counters.
     fn stats(&mut self) -> Stats;
     /// Presses keys, named as in QEMU's `sendkey`, one after another, and lets go of them all after `hold` milliseconds.

@@ -316,6 +316,9 @@ trait Board: Sized {
         None
     }
 
+    /// What the machine is made of.
+    fn inventory(&self) -> &inventory::Inventory;
+
     /// As `Controlled::change_medium`.
     fn change_medium(&mut self, drive: &str, _: Option<Disk>, _: bool) -> Result<(), String> {
         Err(format!("Device '{drive}' not found"))
@@ -481,7 +484,7 @@ impl<B: Board> Runner<B> {
             reset_wanted: false,
             reset_by_user: false,
             config: config.clone(),
-            kept: Kept::default(),
+            kept: Kept { objects: config.settings.objects.clone(), ..Kept::default() },
             settling: None,
         };
         runner.load()?;

@@ -1,9 +1,12 @@
 //! Clients of monitors.
 
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 
 /// How long an answer may take.
@@ -68,6 +71,18 @@ impl Qmp {
     /// The answer to a request.
     pub fn ask(&mut self, request: &Value) -> Value {
         self.stream.write_all(format!("{request}\n").as_bytes()).expect("QMP reads");
+        self.answer()
+    }
+
+    /// The answer to a request with which file descriptors are handed over.
+    pub fn hand_over(&mut self, request: &Value, fds: &[BorrowedFd<'_>]) -> Value {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        assert!(control.push(SendAncillaryMessage::ScmRights(fds)));
+        let text = format!("{request}\n");
+        let bytes = [IoSlice::new(text.as_bytes())];
+        let sent = sendmsg(&self.stream, &bytes, &mut control, SendFlags::empty()).expect("QMP reads");
+        assert_eq!(sent, text.len());
         self.answer()
     }
 

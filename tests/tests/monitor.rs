@@ -384,6 +384,57 @@ fn the_human_monitor_looks_at_a_machine_and_holds_it_up() {
 }
 
 #[test]
+fn what_is_not_there_is_told_and_networks_are_changed() {
+    let folder = Folder::new();
+    let socket = folder.path("monitor");
+    let (image, ..) = counting();
+    let hmp = format!("unix:{socket},server=on,wait=off");
+    let session = start("nothing in a monitor", &folder, &image, &["-monitor", &hmp, "-object", "iothread,id=t"]);
+    let mut m = Hmp::new(&socket);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a free port");
+    let (add, remove) = (format!("hostfwd_add tcp:{port}-:22"), format!("hostfwd_remove tcp:{port}"));
+    let removed = format!("host forwarding rule for tcp:{port} removed");
+    for (line, wanted) in [
+        ("info snapshots", "no block device can store vmstate"),
+        ("info usb", "Error: USB support not enabled"),
+        ("info migrate_capabilities", "xbzrle: off\r\nrdma-pin-all: off"),
+        ("info iothreads", "t:\r\n  thread_id="),
+        ("info hotpluggable-cpus", "type: \"max-x86_64-cpu\""),
+        ("info memory_size_summary", "base memory: 134217728"),
+        ("info memdev", "memory backend: pc.ram\r\n  size:      134217728"),
+        ("info virtio", "No VirtIO devices"),
+        ("info", "info balloon -- "),
+        ("savevm x", "Error: the state of a whole machine cannot be saved yet"),
+        ("help savevm", "not supported"),
+        ("device_add e1000,id=x", "name it on the command line"),
+        ("device_add nonsense", "not a valid device model name"),
+        ("netdev_del x", "Device 'x' not found"),
+        ("object_add secret,id=s,data=x", ""),
+        ("object_add secret,id=s", "duplicate property"),
+        ("object_del s", ""),
+        ("object_del s", "object 's' not found"),
+        ("closefd x", "File descriptor named 'x' not found"),
+        ("cpu 1", "invalid CPU index"),
+        ("set_link e1000.0 off", ""),
+        ("set_link #net0 on", ""),
+        ("set_link nonsense on", "Device 'nonsense' not found"),
+        ("set_link e1000.0 maybe", "'on' or 'off'"),
+        (&*add, ""),
+        ("info usernet", &*port.port().to_string()),
+        (&*add, "Could not set up host forwarding rule"),
+        (&*remove, &*removed),
+        (&*remove, "not found"),
+        ("hostfwd_add net9 tcp::1-:2", "unrecognized netdev id 'net9'"),
+        ("hostfwd_add nonsense", "Invalid host forwarding rule 'nonsense'"),
+    ] {
+        let answer = m.ask(line);
+        assert!(answer.contains(wanted) && (!wanted.is_empty() || !answer.contains("Error")), "{line}: {answer}");
+    }
+    m.0.write_all(b"quit\n").expect("the monitor reads");
+    assert_eq!(session.finish().code, Some(0));
+}
+
+#[test]
 fn devices_are_told_and_media_changed() {
     let folder = Folder::new();
     let socket = folder.path("monitor");

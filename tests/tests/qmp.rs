@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use mimus_tests::client::Qmp;
@@ -77,6 +78,16 @@ fn wrong(schema: &HashMap<&str, &Value>, name: &str, value: &Value) -> Option<St
     }
 }
 
+/// Queries that are refused where there is nothing to be told.
+const ABSENT: [&str; 6] = [
+    "query-balloon",
+    "query-hotpluggable-cpus",
+    "query-sev-capabilities",
+    "query-sgx",
+    "query-sgx-capabilities",
+    "query-vm-generation-id",
+];
+
 /// Asks for everything that takes no arguments, and compares it with what the schema says.
 fn answers_fit_the_schema(q: &mut Qmp) {
     let all = q.execute("query-qmp-schema");
@@ -101,8 +112,8 @@ fn answers_fit_the_schema(q: &mut Qmp) {
             Some(value) => {
                 assert_eq!(wrong(&schema, query["ret-type"].as_str().expect("a type"), value), None, "{name}")
             }
-            // A balloon, processors to be plugged in.
-            None => assert!(["query-balloon", "query-hotpluggable-cpus"].contains(&name), "{name}: {answer}"),
+            // As QEMU has it where there is no such device.
+            None => assert!(ABSENT.contains(&name), "{name}: {answer}"),
         }
     }
     assert!(count > 30, "{count} queries");
@@ -126,10 +137,10 @@ fn answers_are_qemus(q: &mut Qmp) {
     assert_eq!(accelerators["return"], json!([{ "name": "tcg-accel", "parent": "accel" }]));
     read_all!(q;
         query_block query_block_jobs query_blockstats query_chardev query_command_line_options query_commands
-        query_cpu_definitions query_current_machine query_dump query_hotpluggable_cpus query_iothreads query_jobs
+        query_cpu_definitions query_current_machine query_dump query_fdsets query_hotpluggable_cpus query_iothreads query_jobs
         query_kvm query_machines query_memdev query_memory_devices query_memory_size_summary query_mice query_migrate
         query_migrate_capabilities query_migrate_parameters query_name query_named_block_nodes query_pci query_qmp_schema
-        query_replay query_stats_schemas query_status query_target query_tpm_models query_tpm_types query_uuid query_version
+        query_replay query_rx_filter query_spice query_stats_schemas query_status query_target query_tpm query_tpm_models query_tpm_types query_uuid query_version
         query_vnc query_vnc_servers query_yank qom_list_types
     );
     read::<qapi_qmp::query_stats>(q, json!({ "target": "vm" }));
@@ -253,5 +264,79 @@ fn a_risc_v_board_answers_as_qemu_does() {
     answers_fit_the_schema(&mut q);
     answers_are_qemus(&mut q);
     q.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
+}
+
+/// The class and the description of an error.
+fn error(answer: &Value) -> (&str, &str) {
+    let word = |name: &str| answer["error"][name].as_str().unwrap_or_default();
+    (word("class"), word("desc"))
+}
+
+#[test]
+fn clients_hand_over_file_descriptors() {
+    let folder = Folder::new();
+    let (session, mut q) = machine("QMP, descriptors", &folder, &[]);
+    let cd = std::fs::File::open(folder.write("cd", &[0; 8192])).expect("the file is there");
+    let getfd = json!({ "execute": "getfd", "arguments": { "fdname": "x" } });
+    let missing = ("GenericError", "No file descriptor supplied via SCM_RIGHTS");
+    assert_eq!(error(&q.ask(&getfd)), missing);
+    assert_eq!(q.hand_over(&getfd, &[cd.as_fd()])["return"], json!({}));
+    assert_eq!(error(&q.ask(&getfd)), missing, "one is used once");
+    let closefd = json!({ "execute": "closefd", "arguments": { "fdname": "x" } });
+    assert_eq!(q.ask(&closefd)["return"], json!({}));
+    assert_eq!(error(&q.ask(&closefd)).1, "File descriptor named 'x' not found");
+    let add = json!({ "execute": "add-fd", "arguments": { "fdset-id": 3, "opaque": "the cd" } });
+    let added = q.hand_over(&add, &[cd.as_fd()])["return"].clone();
+    assert_eq!(added["fdset-id"], 3);
+    assert_eq!(
+        q.execute("query-fdsets"),
+        json!([{ "fdset-id": 3, "fds": [{ "fd": added["fd"], "opaque": "the cd" }] }])
+    );
+    let change = json!({ "device": "ide1-cd0", "filename": "/dev/fdset/3", "format": "raw" });
+    let change = json!({ "execute": "blockdev-change-medium", "arguments": change });
+    assert_eq!(q.ask(&change)["return"], json!({}));
+    let remove = json!({ "execute": "remove-fd", "arguments": { "fdset-id": 3 } });
+    assert_eq!(q.ask(&remove)["return"], json!({}));
+    assert_eq!(error(&q.ask(&remove)).1, "File descriptor named 'fdset-id:3' not found");
+    assert!(q.ask(&change)["error"].is_object());
+    // More than are kept: the rest is refused, and nothing else happens.
+    for _ in 0..80 {
+        q.hand_over(&add, &[cd.as_fd(); 8]);
+    }
+    assert_eq!(q.execute("query-fdsets")[0]["fds"].as_array().map(Vec::len), Some(64));
+    q.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
+}
+
+#[test]
+fn links_objects_and_actions_are_changed() {
+    let folder = Folder::new();
+    let net = ["-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,id=nic", "-object", "iothread,id=t"];
+    let (session, mut q) = machine("QMP, links and objects", &folder, &net);
+    let mut ask = |name: &str, arguments: Value| q.ask(&json!({ "execute": name, "arguments": arguments }));
+    for (name, up) in [("nic", false), ("n", true)] {
+        assert_eq!(ask("set_link", json!({ "name": name, "up": up }))["return"], json!({}));
+    }
+    let missing = ask("set_link", json!({ "name": "x", "up": true }));
+    assert_eq!(error(&missing), ("DeviceNotFound", "Device 'x' not found"));
+    let filter = ask("query-rx-filter", json!({ "name": "nic" }));
+    assert_eq!((&filter["return"][0]["name"], &filter["return"][0]["promiscuous"]), (&json!("nic"), &json!(true)));
+    assert_eq!(error(&ask("query-rx-filter", json!({ "name": "x" }))).1, "invalid net client name: x");
+    assert_eq!(error(&ask("netdev_del", json!({ "id": "x" }))).0, "DeviceNotFound");
+    assert!(error(&ask("netdev_del", json!({ "id": "n" }))).1.contains("in use"));
+    let add = json!({ "qom-type": "iothread", "id": "u", "poll-max-ns": 5 });
+    assert_eq!(ask("object-add", add.clone())["return"], json!({}));
+    assert!(error(&ask("object-add", add)).1.contains("duplicate property 'u'"));
+    assert!(error(&ask("object-add", json!({ "qom-type": "nonsense", "id": "v" }))).1.contains("nonsense"));
+    let threads = ask("query-iothreads", json!({}));
+    assert_eq!((&threads["return"][0]["id"], &threads["return"][1]["id"]), (&json!("t"), &json!("u")));
+    assert_eq!(ask("qom-list", json!({ "path": "/objects" }))["return"][2]["type"], "child<iothread>");
+    assert_eq!(ask("object-del", json!({ "id": "u" }))["return"], json!({}));
+    assert_eq!(error(&ask("object-del", json!({ "id": "u" }))).1, "object 'u' not found");
+    assert!(error(&ask("set-action", json!({ "reboot": "never" }))).1.contains("does not accept"));
+    assert_eq!(ask("set-action", json!({ "reboot": "shutdown", "panic": "none" }))["return"], json!({}));
+    ask("system_reset", json!({}));
+    assert_eq!(q.event("SHUTDOWN")["data"]["reason"], "host-qmp-system-reset");
     assert_eq!(session.finish().code, Some(0));
 }

@@ -86,6 +86,8 @@ impl Exchange for Guest {
     fn offloads(&self) -> Offloads {
         self.with(|state| state.takes)
     }
+
+    fn set_link(&self, _: bool) {}
 }
 
 /// The internet checksum (RFC 1071).

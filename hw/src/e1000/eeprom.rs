@@ -100,6 +100,7 @@ impl Microwire {
 /// PHY registers.
 pub(super) const PHY_REGISTERS: usize = 32;
 const PHY_CONTROL: usize = 0;
+const PHY_STATUS: usize = 1;
 const PHY_RESET: u16 = 1 << 15;
 const PHY_RESTART: u16 = 1 << 9;
 
@@ -108,7 +109,7 @@ pub(super) fn phy() -> [u16; PHY_REGISTERS] {
     let mut registers = [0; PHY_REGISTERS];
     let values = [
         (PHY_CONTROL, 0x1140),
-        (1, 0x796d),
+        (PHY_STATUS, 0x796d),
         (2, 0x0141),
         (3, 0x0c20),
         (4, 0x0de1),
@@ -123,6 +124,12 @@ pub(super) fn phy() -> [u16; PHY_REGISTERS] {
     ];
     values.iter().for_each(|&(index, value): &(usize, u16)| registers[index] = value);
     registers
+}
+
+/// Has the status say whether there is a link: that it stands, and that it was negotiated (IEEE 802.3, 22.2.4.2).
+pub(super) fn show_link(registers: &mut [u16; PHY_REGISTERS], up: bool) {
+    const LINK: u16 = 1 << 5 | 1 << 2;
+    registers[PHY_STATUS] = registers[PHY_STATUS] & !LINK | if up { LINK } else { 0 };
 }
 
 /// Software writes a register of the PHY; whether the link comes up again.

@@ -49,6 +49,8 @@ pub struct E1000 {
     config: Config,
     mem: Dma,
     peer: Option<Box<dyn NetPeer>>,
+    /// The cable is plugged in.
+    up: bool,
     eeprom: [u16; eeprom::WORDS],
     regs: Regs,
     phy: [u16; eeprom::PHY_REGISTERS],
@@ -75,6 +77,7 @@ impl E1000 {
             config,
             mem,
             peer,
+            up: true,
             eeprom: eeprom::contents(mac, (VENDOR, DEVICE), SUBSYSTEM),
             regs: Regs::new(),
             phy: eeprom::phy(),
@@ -93,6 +96,7 @@ impl E1000 {
     /// What software asks for by CTRL, and part of a reset of the bus.
     fn reset_registers(&mut self) {
         self.regs = Regs::new();
+        self.show_link();
         // The first receive address comes from the EEPROM (13.5.2).
         let [a, b, c, ..] = self.eeprom;
         self.regs.set(RAL, u32::from(a) | u32::from(b) << 16);
@@ -102,6 +106,13 @@ impl E1000 {
         self.starved = false;
         self.raised = false;
         self.next_interrupt = 0;
+    }
+
+    /// Has the registers say whether there is a link.
+    fn show_link(&mut self) {
+        let up = if self.up { STATUS_LINK } else { 0 };
+        self.regs.set(STATUS, self.regs.get(STATUS) & !STATUS_LINK | up);
+        eeprom::show_link(&mut self.phy, self.up);
     }
 
     fn notify(&mut self) {
@@ -154,6 +165,7 @@ impl E1000 {
                 self.regs.keep(CTRL, value);
                 if value & CTRL_PHY_RESET != 0 {
                     self.phy = eeprom::phy();
+                    self.show_link();
                     self.cause(LINK_CHANGED);
                 }
             }
@@ -207,7 +219,8 @@ impl E1000 {
             _ if address != PHY => self.regs.get(MDIC) & !MDIC_OPERATION | MDIC_ERROR,
             MDIC_READ => value & !0xffff | u32::from(self.phy.get(index).copied().unwrap_or(0)),
             MDIC_WRITE => {
-                link = eeprom::write_phy(&mut self.phy, index, value as u16);
+                link = eeprom::write_phy(&mut self.phy, index, value as u16) && self.up;
+                self.show_link();
                 value
             }
             _ => value | MDIC_ERROR,
@@ -224,11 +237,25 @@ impl E1000 {
 
 impl Adapter for E1000 {
     fn transmit(&mut self, batch: &mut Batch) -> bool {
-        self.transmit_to(batch)
+        let more = self.transmit_to(batch);
+        if !self.up {
+            batch.clear();
+        }
+        more
     }
 
     fn receive(&mut self, queue: &mut FrameQueue) -> bool {
+        if !self.up {
+            queue.clear();
+        }
         self.receive_from(queue)
+    }
+
+    fn set_link(&mut self, up: bool) {
+        if std::mem::replace(&mut self.up, up) != up {
+            self.show_link();
+            self.cause(LINK_CHANGED);
+        }
     }
 
     fn offloads(&self) -> Offloads {
@@ -321,6 +348,7 @@ impl Function for E1000 {
         (self.regs, self.phy, self.microwire, self.io_address) = (saved.regs, saved.phy, saved.microwire, saved.io);
         (self.raised, self.now, self.next_interrupt) = (saved.raised, saved.now, saved.next_interrupt);
         self.transmitter = saved.transmitter;
+        self.show_link();
         self.starved = true;
         self.notify();
     }

@@ -54,6 +54,8 @@ pub(super) const CTRL_PHY_RESET: u32 = 1 << 31;
 /// Full duplex, link up, 1000 Mb/s as found and as negotiated, and two bits that QEMU sets.
 pub(super) const STATUS_VALUE: u32 = 1 << 31 | 1 << 19 | 1 << 10 | 3 << 8 | 2 << 6 | 1 << 1 | 1 << 0;
 
+pub(super) const STATUS_LINK: u32 = 1 << 1;
+
 /// Causes of interrupts (13.4.17).
 pub(super) const TX_WRITTEN_BACK: u32 = 1 << 0;
 pub(super) const TX_EMPTY: u32 = 1 << 1;

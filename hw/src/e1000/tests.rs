@@ -267,6 +267,31 @@ fn a_frame_without_descriptors_waits_for_them() {
 }
 
 #[test]
+fn without_its_cable_it_loses_frames_and_tells_the_guest() {
+    let mut s = Setup::new(false);
+    let phy_status = |s: &mut Setup| {
+        s.set(MDIC, MDIC_READ | PHY << 21 | 1 << 16);
+        s.get(MDIC) & 0xffff
+    };
+    assert_eq!((s.get(STATUS), phy_status(&mut s)), (STATUS_VALUE, 0x796d));
+    s.get(ICR);
+    s.adapter.set_link(false);
+    assert_eq!((s.get(STATUS), phy_status(&mut s)), (STATUS_VALUE & !STATUS_LINK, 0x7949));
+    assert_ne!(s.get(ICR) & LINK_CHANGED, 0);
+    s.adapter.set_link(false);
+    assert_eq!(s.get(ICR) & LINK_CHANGED, 0, "nothing has changed");
+    // Nor does a reset by software bring it up.
+    s.set(CTRL, CTRL_RESET);
+    assert_eq!((s.get(STATUS) & STATUS_LINK, phy_status(&mut s)), (0, 0x7949));
+    s.set(RCTL, RCTL_ENABLE);
+    s.offer(3);
+    assert!(s.receive(&[&[0xff; 60]]).is_empty());
+    assert_eq!(s.get(RDH), 0);
+    s.adapter.set_link(true);
+    assert_eq!((s.get(STATUS), phy_status(&mut s)), (STATUS_VALUE, 0x796d));
+}
+
+#[test]
 fn interrupts_are_throttled() {
     let mut s = Setup::new(false);
     s.set(ITR, 1000);

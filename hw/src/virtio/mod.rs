@@ -340,6 +340,11 @@ impl Virtio {
         self.common.runs()
     }
 
+    /// Whether what a network adapter sends goes anywhere.
+    fn is_up(&self) -> bool {
+        matches!(&self.model, Model::Net(net) if net.is_up())
+    }
+
     fn process(&mut self, index: usize) {
         if self.runs() {
             let result = self.model.device_mut().process(index, &mut self.queues, &self.mem);
@@ -533,13 +538,18 @@ impl Adapter for Virtio {
         };
         let more = self.check(result).unwrap_or(false);
         self.signal();
+        if !self.is_up() {
+            batch.clear();
+        }
         more
     }
 
     fn receive(&mut self, queue: &mut FrameQueue) -> bool {
         let features = self.common.features;
         let result = match &mut self.model {
-            Model::Net(net) if self.common.runs() => net.receive(&mut self.queues, &self.mem, features, queue),
+            Model::Net(net) if self.common.runs() && net.is_up() => {
+                net.receive(&mut self.queues, &self.mem, features, queue)
+            }
             _ => {
                 // Nobody listens.
                 queue.clear();
@@ -555,6 +565,13 @@ impl Adapter for Virtio {
         match self.model {
             Model::Net(_) if self.runs() => Net::offloads(self.common.features),
             _ => Offloads::default(),
+        }
+    }
+
+    fn set_link(&mut self, up: bool) {
+        let changed = if let Model::Net(net) = &mut self.model { net.set_link(up) } else { false };
+        if changed && self.common.status & DRIVER_OK != 0 {
+            self.common.isr |= ISR_CONFIG;
         }
     }
 }

@@ -85,13 +85,25 @@ impl Header {
 pub(super) struct Net {
     mac: [u8; 6],
     peer: Option<Box<dyn NetPeer>>,
+    /// The cable is plugged in.
+    up: bool,
     /// The peer has frames for which there were no buffers.
     starved: bool,
 }
 
 impl Net {
     pub(super) fn new(mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> Self {
-        Net { mac, peer, starved: false }
+        Net { mac, peer, up: true, starved: false }
+    }
+
+    /// Plugs the cable in, or pulls it out; whether that changes anything.
+    pub(super) fn set_link(&mut self, up: bool) -> bool {
+        std::mem::replace(&mut self.up, up) != up
+    }
+
+    /// Whether the cable is plugged in.
+    pub(super) fn is_up(&self) -> bool {
+        self.up
     }
 
     /// What a driver that has accepted `features` takes.
@@ -219,7 +231,8 @@ impl Device for Net {
 
     /// Hardware address, then the link's status (5.1.4).
     fn config(&self) -> Vec<u8> {
-        let [low, high] = (VIRTIO_NET_S_LINK_UP as u16).to_le_bytes();
+        let status = if self.up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        let [low, high] = status.to_le_bytes();
         self.mac.into_iter().chain([low, high]).collect()
     }
 
@@ -314,6 +327,35 @@ mod tests {
         driver.offer(0, &[], &[64]);
         device.notify(0);
         assert_eq!(peer.0.load(Ordering::Relaxed), before + 2, "nothing waits");
+    }
+
+    #[test]
+    fn without_its_cable_an_adapter_loses_frames_and_tells_the_guest() {
+        let (ram, mem) = setup();
+        let mut device = Virtio::net(mem, [2, 0, 0, 0, 0, 1], Some(Box::new(Peer::default())));
+        let mut driver = Driver::start(&mut device, &ram);
+        let status = |device: &Virtio| {
+            let mut bytes = [0; 2];
+            device.read_config(6, &mut bytes);
+            (u16::from_le_bytes(bytes), device.isr() & 2)
+        };
+        assert_eq!(status(&device), (1, 0));
+        device.set_link(false);
+        assert_eq!(status(&device), (0, 2));
+        device.acknowledge(2);
+        device.set_link(false);
+        assert_eq!(status(&device), (0, 0), "nothing has changed");
+        driver.offer(1, &[&frame(b"lost")], &[]);
+        driver.offer(0, &[], &[12, 100]);
+        assert_eq!((sent(&mut device), driver.used(1).len()), (vec![], 1));
+        let mut queue = FrameQueue::default();
+        queue.push(plain(b"lost"));
+        assert!(!device.receive(&mut queue) && queue.is_empty() && driver.used(0).is_empty());
+        device.set_link(true);
+        assert_eq!(status(&device), (1, 2));
+        queue.push(plain(b"pong"));
+        assert!(!device.receive(&mut queue) && queue.is_empty());
+        assert_eq!(driver.used(0).len(), 1);
     }
 
     #[test]

@@ -45,6 +45,8 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub use error::{CliError, append_output, open_input, open_output};
+pub(crate) use net::{forward, forwarded};
+pub(crate) use objects::described as described_object;
 pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;

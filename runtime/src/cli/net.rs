@@ -10,6 +10,7 @@ use super::keyval::{self, Item, Key, Kind, Values};
 use super::subjects;
 use crate::config::{Endpoint, FIRST_MAC, Link, NetBackend, Netdev};
 use user::USER;
+pub(crate) use user::{forward, forwarded};
 
 mod user;
 

@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{Key, Kind, Values};
 use super::{Given, Refused, Stop, subjects, throttling};
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, UserObject};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -142,6 +142,7 @@ impl Objects {
         if kind.starts_with("memory-") {
             memory(&option, &values, config)?;
         }
+        config.settings.objects.push(UserObject { id: id.clone(), kind });
         let limits = match kind {
             "throttle-group" => throttling::of_object(&option, &values, &id)?,
             _ => Limits::default(),
@@ -161,6 +162,18 @@ impl Objects {
         let missing =
             || CliError::new(option, format!("{key}: there is no -object {kind}... with id={id}")).following("-object");
         found.map(|object| object.size).ok_or_else(missing)
+    }
+}
+
+/// An object that a monitor describes, in JSON as `-object` has it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn described(text: &str) -> Result<UserObject, CliError> {
+    match OBJECT.parse(text, None)? {
+        Chosen::Help(_) => Err(CliError::new("object-add", "'help' is not an object")),
+        Chosen::One(kind, values) => Ok(UserObject { id: values.text("id").unwrap_or_default().to_owned(), kind }),
     }
 }
 

@@ -21,6 +21,17 @@ pub struct Settings {
     pub escape_key: Option<u8>,
     /// What the host calls the process.
     pub process_name: Option<String>,
+    /// What `-object` has made.
+    pub objects: Vec<UserObject>,
+}
+
+/// What devices and options refer to by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserObject {
+    /// How they do.
+    pub id: String,
+    /// What it is, as `-object` calls it.
+    pub kind: &'static str,
 }
 
 /// What the real-time clock shows at the start.

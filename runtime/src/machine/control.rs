@@ -233,6 +233,20 @@ impl<B: Board> Controlled for Runner<B> {
         self.board.change_medium(drive, disk, force)
     }
 
+    fn set_link(&mut self, name: &str, up: bool) -> Result<(), String> {
+        self.board.inventory().set_link(name, up)
+    }
+
+    fn forward(&mut self, network: Option<&str>, rule: &str, add: bool) -> Result<(), String> {
+        self.board.inventory().forward(network, rule, add)
+    }
+
+    fn set_actions(&mut self, reboot: Option<bool>, end: Option<bool>) {
+        self.config.no_reboot = reboot.map_or(self.config.no_reboot, |reboot| !reboot);
+        let settings = &mut self.config.settings;
+        settings.no_shutdown = end.map_or(settings.no_shutdown, |end| !end);
+    }
+
     fn stats(&mut self) -> Stats {
         Runner::stats(self)
     }

@@ -118,6 +118,12 @@ impl Rom {
     pub(super) fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
+
+    /// What `info roms` tells of it.
+    pub(super) fn text(&self) -> String {
+        let size = self.size();
+        format!("addr={:016x} size={size:#08x} mem=rom name=\"pc.bios\"\n", (1u64 << 32) - size)
+    }
 }
 
 /// What guest-physical memory that may be RAM or not reaches at present; with a ROM of `rom` bytes, if there is one.

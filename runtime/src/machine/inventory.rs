@@ -286,6 +286,8 @@ impl Inventory {
             "qmp-block" => self.block_json(tray).to_string(),
             "qmp-block-nodes" => self.nodes_json().to_string(),
             "qmp-devices" => self.devices_json().to_string(),
+            "qmp-rx-filters" => self.filters_json().to_string(),
+            "networks" => self.network_names(),
             "qmp-blockstats" => self.blockstats_json().to_string(),
             _ => return None,
         })

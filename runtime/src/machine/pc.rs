@@ -371,6 +371,10 @@ impl Board for PcBoard {
         screen::image(&self.console, ppm)
     }
 
+    fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
     fn info(&mut self, topic: &str) -> Option<String> {
         if topic == "usernet" {
             // The network's thread answers, and may wait for the devices itself.
@@ -382,6 +386,7 @@ impl Board for PcBoard {
             "pci" => return Some(info::pci_text(pc.pci_configs(), id)),
             "qmp-pci" => return Some(info::pci_json(pc.pci_configs(), id).to_string()),
             "pic" => return Some(pc.pic_text()),
+            "roms" => return Some(self.rom.as_ref().map(Rom::text).unwrap_or_default()),
             "mtree" => {
                 let pieces = firmware::chipset_map(&pc, self.rom.as_ref().map(Rom::size));
                 return Some(info::address_text(&pc, &self.ram, &pieces, |devfn| self.inventory.pci_name(devfn)));

@@ -315,6 +315,10 @@ impl Board for VirtBoard {
         self.devices.access(|virt, now| virt.reset(now));
     }
 
+    fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
     fn info(&mut self, topic: &str) -> Option<String> {
         self.inventory.info(topic, &mut |_| None, &[])
     }

@@ -72,6 +72,10 @@ impl<A: Access> net::Exchange for Slot<A> {
     fn offloads(&self) -> Offloads {
         self.0.access(|device| device.offloads())
     }
+
+    fn set_link(&self, up: bool) {
+        self.0.access(|device| device.set_link(up));
+    }
 }
 
 impl<A: Access> share::Exchange for Slot<A> {

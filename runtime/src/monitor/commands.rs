@@ -1,5 +1,8 @@
 //! The human monitor's commands: a row each, as QEMU names them.
 
+mod devices;
+mod topics;
+
 use std::fmt::Write;
 
 use mimus_frontend::debug::Tables;
@@ -51,23 +54,33 @@ macro_rules! commands {
 /// All commands.
 static COMMANDS: &[Command] = commands! {
     ["change"] "device filename [format]|vnc password text" "change a removable medium, or the password of the VNC server" change;
+    ["closefd"] "name" "close a file descriptor previously passed via SCM_RIGHTS" devices::closefd;
     ["cont", "c"] "" "resume emulation" cont;
+    ["cpu"] "index" "set the default CPU" devices::cpu;
+    ["device_add"] "driver[,prop=value][,...]" "say why devices cannot be added" devices::device_add;
+    ["device_del"] "device" "say why devices cannot be removed" devices::device_del;
     ["eject"] "[-f] device" "eject a removable medium (use -f to force it)" eject;
     ["gpa2hva"] "addr" "say that host addresses are not told" no_host_address;
     ["gva2gpa"] "addr" "print the guest physical address of a guest virtual one" gva2gpa;
     ["help", "?"] "[cmd]" "show the help" help;
+    ["hostfwd_add"] "[netdev_id] [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport" "redirect TCP or UDP connections from host to guest" devices::hostfwd_add;
+    ["hostfwd_remove"] "[netdev_id] [tcp|udp]:[hostaddr]:hostport" "remove host-to-guest TCP or UDP redirection" devices::hostfwd_remove;
     ["i"] "/fmt addr" "I/O port read" port_in;
     ["info"] "[subcommand]" "show various information about the system state" info;
     ["memsave"] "addr size file" "save to disk virtual memory dump starting at 'addr' of size 'size'" memsave;
     ["mouse_button"] "state" "hold down mouse buttons (1=L, 2=M, 4=R)" mouse_button;
     ["mouse_move"] "dx dy [dz]" "send mouse move events" mouse_move;
+    ["netdev_del"] "id" "say why networks cannot be removed" devices::netdev_del;
     ["nmi"] "" "inject an NMI" nmi;
     ["o"] "/fmt addr value" "I/O port write" port_out;
+    ["object_add"] "type,id=name[,prop=value][,...]" "create an object" devices::object_add;
+    ["object_del"] "id" "remove an object" devices::object_del;
     ["pmemsave"] "addr size file" "save to disk physical memory dump starting at 'addr' of size 'size'" pmemsave;
     ["print", "p"] "/fmt expr" "print expression value (use $reg for CPU register access)" print;
     ["quit", "q"] "" "quit the emulator" quit;
     ["screendump"] "filename [-f format]" "save screen as an image; format is png (default) or ppm" screendump;
     ["sendkey"] "keys [hold_ms]" "send keys to the VM (e.g. 'sendkey ctrl-alt-f1', default hold time=100 ms)" sendkey;
+    ["set_link"] "name on|off" "change the link status of a network adapter" devices::set_link;
     ["set_password"] "vnc text [keep]" "set the password of the VNC server" set_password;
     ["stop", "s"] "" "stop emulation" stop;
     ["sum"] "addr size" "compute the checksum of a memory region" sum;
@@ -92,10 +105,19 @@ static TOPICS: &[Topic] = &[
     Topic { name: "chardev", help: "show the character devices", run: chardev },
     Topic { name: "cpus", help: "show infos for each CPU", run: cpus },
     Topic { name: "history", help: "show the command line history", run: history },
+    Topic {
+        name: "hotpluggable-cpus",
+        help: "show information about hotpluggable CPUs",
+        run: topics::hotpluggable_cpus,
+    },
+    Topic { name: "iothreads", help: "show iothreads", run: topics::iothreads },
     Topic { name: "jit", help: "show dynamic compiler info", run: jit },
     Topic { name: "kvm", help: "show KVM information", run: kvm },
     Topic { name: "mem", help: "show the active virtual memory mappings", run: mem },
+    Topic { name: "memdev", help: "show memory backends", run: topics::memdev },
+    Topic { name: "memory_size_summary", help: "show the amount of memory", run: topics::memory_size },
     Topic { name: "mice", help: "show which guest mouse is receiving events", run: mice },
+    Topic { name: "migrate_capabilities", help: "show current migration capabilities", run: topics::capabilities },
     Topic { name: "mtree", help: "show memory tree", run: |c| devices(c, "mtree") },
     Topic { name: "name", help: "show the current VM name", run: name },
     Topic { name: "network", help: "show the network state", run: |c| devices(c, "network") },
@@ -105,11 +127,13 @@ static TOPICS: &[Topic] = &[
     Topic { name: "qom-tree", help: "show QOM composition tree", run: qom_tree },
     Topic { name: "qtree", help: "show device tree", run: |c| devices(c, "qtree") },
     Topic { name: "registers", help: "show the cpu registers", run: registers },
+    Topic { name: "roms", help: "show roms", run: |c| devices(c, "roms") },
     Topic { name: "status", help: "show the current VM status (running|paused)", run: status },
     Topic { name: "tlb", help: "show virtual to physical memory mappings", run: tlb },
     Topic { name: "usernet", help: "show user network stack connection states", run: |c| devices(c, "usernet") },
     Topic { name: "uuid", help: "show the current VM UUID", run: uuid },
     Topic { name: "version", help: "show the version of mimus", run: version },
+    Topic { name: "virtio", help: "show virtio devices", run: topics::virtio },
     Topic { name: "vnc", help: "show the vnc server status", run: vnc },
 ];
 
@@ -129,7 +153,8 @@ pub(super) fn execute(machine: &mut dyn Controlled, state: &mut State, line: &st
         return out;
     }
     let Some(command) = COMMANDS.iter().find(|command| command.names.contains(&name)) else {
-        return format!("unknown command: '{name}'\n");
+        let why = devices::REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, why)| *why);
+        return why.map_or_else(|| format!("unknown command: '{name}'\n"), |why| format!("Error: {why}\n"));
     };
     // "x/4i" or "x /4i"; another command's argument may be a file's name.
     let format = if command.args.starts_with('/') { rest.trim_start() } else { rest };
@@ -161,12 +186,19 @@ fn help(c: &mut Context<'_>, args: &str) -> Outcome {
     if args == "info" {
         return topics(c);
     }
+    if let Some((name, why)) = devices::REFUSED.iter().find(|(name, _)| *name == args) {
+        let _ = writeln!(c.out, "{name} -- not supported: {why}");
+        return Ok(());
+    }
     if any { Ok(()) } else { Err(format!("no help for '{args}'")) }
 }
 
 fn topics(c: &mut Context<'_>) -> Outcome {
-    for topic in TOPICS {
-        let _ = writeln!(c.out, "info {} -- {}", topic.name, topic.help);
+    let here = TOPICS.iter().map(|topic| (topic.name, topic.help));
+    let mut all: Vec<_> = here.chain(topics::NOTHING.iter().map(|topic| (topic.name, topic.help))).collect();
+    all.sort_unstable();
+    for (name, help) in all {
+        let _ = writeln!(c.out, "info {name} -- {help}");
     }
     Ok(())
 }
@@ -178,7 +210,12 @@ fn info(c: &mut Context<'_>, args: &str) -> Outcome {
     }
     match TOPICS.iter().find(|topic| topic.name == name) {
         Some(topic) => (topic.run)(c),
-        None => Err(format!("unknown command: 'info {name}'")),
+        None => {
+            let nothing = topics::NOTHING.iter().find(|topic| topic.name == name);
+            let says = nothing.ok_or_else(|| format!("unknown command: 'info {name}'"))?.says?;
+            c.out.push_str(says);
+            Ok(())
+        }
     }
 }
 
@@ -197,7 +234,7 @@ fn change(c: &mut Context<'_>, args: &str) -> Outcome {
         Some((file, format)) if ImageFormat::named(format).is_some() => (file.trim(), ImageFormat::named(format)),
         _ => (rest, None),
     };
-    let disk = medium(file_name(file)?, format);
+    let disk = medium(c.machine, file_name(file)?, format)?;
     c.machine.change_medium(device, Some(disk), false)
 }
 
@@ -210,8 +247,13 @@ fn change_vnc(c: &mut Context<'_>, args: &str) -> Outcome {
 }
 
 /// An image as a medium: nothing writes to it.
-pub(super) fn medium(file: &str, format: Option<ImageFormat>) -> Disk {
-    Disk { format, read_only: true, ..Disk::new(file) }
+///
+/// # Errors
+///
+/// A sentence: a file of a set that has none.
+pub(super) fn medium(machine: &mut dyn Controlled, file: &str, format: Option<ImageFormat>) -> Result<Disk, String> {
+    let file = machine.kept().descriptors.host_name(file)?;
+    Ok(Disk { format, read_only: true, ..Disk::new(file) })
 }
 
 fn eject(c: &mut Context<'_>, args: &str) -> Outcome {

@@ -5,6 +5,7 @@
 
 mod chardevs;
 mod commands;
+pub(crate) mod descriptors;
 mod expression;
 mod gdb;
 mod hmp;

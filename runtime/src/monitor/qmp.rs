@@ -4,16 +4,21 @@
 
 mod commands;
 mod control;
+mod descriptors;
 mod input;
 mod machine;
 mod media;
 mod migrate;
+mod network;
+mod objects;
 mod probe;
 mod qom;
 mod schema;
 mod splitter;
 mod types;
 
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 use super::server::{Flow, Session};
 use crate::block::Fault;
-use crate::control::{Control, Gone, Notice, StopReason};
+use crate::control::{Control, Controlled, Gone, Notice, StopReason};
 use commands::{By, COMMANDS, Command};
 pub(super) use probe::commands_text;
 pub(super) use qom::tree_text;
@@ -67,6 +72,8 @@ pub(super) struct Qmp {
     oob: bool,
     /// Answers are written over several lines.
     pretty: bool,
+    /// File descriptors that came with the last message that had any.
+    handed: VecDeque<OwnedFd>,
     /// What preceded was no JSON: it is told once, not for each byte.
     in_garbage: bool,
 }
@@ -74,8 +81,8 @@ pub(super) struct Qmp {
 impl Qmp {
     /// A session that greets its client.
     pub(super) fn new(control: Arc<Control>, pretty: bool, out: &mut Vec<u8>) -> Qmp {
-        let qmp =
-            Qmp { control, splitter: Splitter::default(), negotiated: false, oob: false, pretty, in_garbage: false };
+        let (splitter, handed) = (Splitter::default(), VecDeque::new());
+        let qmp = Qmp { control, splitter, negotiated: false, oob: false, pretty, handed, in_garbage: false };
         qmp.write(&json!({ "QMP": { "version": version(), "capabilities": ["oob"] } }), out);
         qmp
     }
@@ -209,6 +216,34 @@ fn event(notice: &Notice) -> (&'static str, Option<Value>) {
     }
 }
 
+/// What a command answers that the machine executes, for other monitors.
+///
+/// # Errors
+///
+/// What it says is wrong.
+pub(super) fn perform(machine: &mut dyn Controlled, name: &str, args: &Map<String, Value>) -> Result<Value, String> {
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    let missing = || format!("The command {name} has not been found");
+    let Command { args: members, by: By::Machine(run), .. } = command.ok_or_else(missing)? else {
+        return Err(missing());
+    };
+    schema::check_arguments(members, args).and_then(|()| run(machine, args)).map_err(|(_, text)| text)
+}
+
+/// What a query without arguments answers.
+///
+/// # Errors
+///
+/// As for [`perform`].
+pub(super) fn query(machine: &mut dyn Controlled, name: &str) -> Result<Value, String> {
+    perform(machine, name, &Map::new())
+}
+
+/// The machine's devices: path and type of each.
+pub(super) fn devices(machine: &mut dyn Controlled) -> Value {
+    commands::listed(machine, "qmp-devices")
+}
+
 impl Session for Qmp {
     fn input(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Flow {
         for &byte in bytes {
@@ -225,6 +260,10 @@ impl Session for Qmp {
             self.in_garbage = garbage || self.in_garbage && byte != b'\n' && self.splitter.is_idle();
         }
         Flow::Go
+    }
+
+    fn handed(&mut self, fds: Vec<OwnedFd>) {
+        self.handed = fds.into();
     }
 
     fn notices(&mut self, notices: &[(Notice, SystemTime)], out: &mut Vec<u8>) -> Flow {

@@ -1,6 +1,7 @@
 //! Where monitors and debuggers connect: a thread for each place, one client at a time.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use crate::chardev::Relay;
 use crate::cli::CliError;
@@ -20,6 +22,9 @@ const BACKLOG: usize = 64 << 10;
 
 /// Bytes of answers at which notices are dropped instead.
 const NOTICE_BACKLOG: usize = 1 << 20;
+
+/// File descriptors that come with one message at most; the host closes the others.
+const HANDED: usize = 16;
 
 /// How long a client that does not read has for the last answers when the machine ends.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -42,6 +47,11 @@ pub(super) trait Session: Send {
     fn notices(&mut self, notices: &[(Notice, SystemTime)], out: &mut Vec<u8>) -> Flow {
         let _ = (notices, out);
         Flow::Go
+    }
+
+    /// The client has handed over file descriptors, with the bytes that come next.
+    fn handed(&mut self, fds: Vec<OwnedFd>) {
+        drop(fds);
     }
 
     /// The client is gone.
@@ -93,6 +103,8 @@ struct Client {
     output: OwnedFd,
     /// Standard output, which others may share, is not made non-blocking.
     shared: bool,
+    /// It is a socket, by which file descriptors may come.
+    socket: bool,
     /// The other side of a pseudo-terminal, so that it never hangs up.
     _side: Option<OwnedFd>,
     /// What is between it and a character device.
@@ -102,22 +114,40 @@ struct Client {
 impl Client {
     fn of_socket(socket: OwnedFd) -> io::Result<Client> {
         rustix::io::ioctl_fionbio(&socket, true)?;
-        Ok(Client { input: socket.try_clone()?, output: socket, shared: false, _side: None, _relay: None })
+        Ok(Client {
+            input: socket.try_clone()?,
+            output: socket,
+            shared: false,
+            socket: true,
+            _side: None,
+            _relay: None,
+        })
     }
 
     fn of_terminal(main: OwnedFd, side: OwnedFd) -> io::Result<Client> {
-        Ok(Client { _side: Some(side), ..Client::of_socket(main)? })
+        Ok(Client { socket: false, _side: Some(side), ..Client::of_socket(main)? })
     }
 
     fn stdio() -> io::Result<Client> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
-        Ok(Client {
-            input,
-            output: io::stdout().as_fd().try_clone_to_owned()?,
-            shared: true,
-            _side: None,
-            _relay: None,
-        })
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Client { input, output, shared: true, socket: false, _side: None, _relay: None })
+    }
+
+    /// Reads what there is, and adds the file descriptors that have come with it to `handed`.
+    fn receive(&self, bytes: &mut [u8], handed: &mut Vec<OwnedFd>) -> rustix::io::Result<usize> {
+        if !self.socket {
+            return rustix::io::read(&self.input, bytes);
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(HANDED))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(&self.input, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                handed.extend(fds);
+            }
+        }
+        Ok(received.bytes)
     }
 
     /// Sends what the client takes at once.
@@ -315,8 +345,8 @@ impl Place {
                 client.send(out)?;
             }
             if readable {
-                let mut bytes = [0; 4096];
-                match rustix::io::read(&client.input, &mut bytes) {
+                let (mut bytes, mut handed) = ([0; 4096], Vec::new());
+                match client.receive(&mut bytes, &mut handed) {
                     // What it was not told yet it may still read.
                     Ok(0) if out.is_empty() => return Ok(()),
                     Ok(0) => flow = Flow::End,
@@ -325,6 +355,9 @@ impl Place {
                         if guard.as_mut().is_some_and(|guard| guard.is_http(bytes)) {
                             tracing::warn!("{}: a client that speaks HTTP is disconnected", self.option);
                             return Ok(());
+                        }
+                        if !handed.is_empty() {
+                            session.handed(handed);
                         }
                         flow = match &mut telnet {
                             Some(telnet) => session.input(&typed(telnet, bytes), out),

@@ -70,13 +70,48 @@ impl Connection {
 pub struct Watcher(Arc<Told>);
 
 impl Watcher {
-    /// The present connections; none when the thread does not answer in half a second.
-    pub fn connections(&self) -> Vec<Connection> {
+    /// Asks the thread; nothing when it does not answer in half a second.
+    fn ask<T>(&self, asked: impl FnOnce(SyncSender<T>) -> Asked) -> Option<T> {
         let (sender, receiver) = sync_channel(1);
-        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.0.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked(sender));
         self.0.wake.signal();
-        receiver.recv_timeout(PATIENCE).unwrap_or_default()
+        receiver.recv_timeout(PATIENCE).ok()
     }
+
+    /// The present connections.
+    pub fn connections(&self) -> Vec<Connection> {
+        self.ask(Asked::Connections).unwrap_or_default()
+    }
+
+    /// Plugs the cable in, or pulls it out.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when the thread does not answer.
+    pub fn set_link(&self, up: bool) -> Result<(), String> {
+        self.ask(|sender| Asked::SetLink(up, sender)).ok_or_else(|| BUSY.to_owned())
+    }
+
+    /// Adds a forwarded port as `hostfwd=` has it, or removes it.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: what is wrong with the rule.
+    pub fn forward(&self, rule: &str, add: bool) -> Result<(), String> {
+        let rule = rule.to_owned();
+        self.ask(|sender| Asked::Forward(rule, add, sender)).unwrap_or_else(|| Err(BUSY.to_owned()))
+    }
+}
+
+/// What to say when the thread does not answer.
+const BUSY: &str = "the network's thread does not answer";
+
+/// What the thread is asked, and where the answer goes.
+#[derive(Debug)]
+enum Asked {
+    Connections(SyncSender<Vec<Connection>>),
+    SetLink(bool, SyncSender<()>),
+    Forward(String, bool, SyncSender<Result<(), String>>),
 }
 
 /// What the thread needs of the machine. None of it is called with a lock held that a machine needs to stop.
@@ -87,6 +122,8 @@ pub trait Exchange: Send {
     fn receive(&self, queue: &mut FrameQueue) -> bool;
     /// See [`Adapter::offloads`](mimus_hw::net::Adapter::offloads).
     fn offloads(&self) -> Offloads;
+    /// See [`Adapter::set_link`](mimus_hw::net::Adapter::set_link).
+    fn set_link(&self, up: bool);
 }
 
 /// Where a network registers its files.
@@ -158,14 +195,20 @@ trait Network: Send {
     fn connections(&self) -> Vec<Connection> {
         Vec::new()
     }
+
+    /// Adds a forwarded port as `hostfwd=` has it, or removes it; what is wrong with that.
+    fn forward(&mut self, rule: &str, add: bool, poll: &Poll) -> Result<(), String> {
+        let _ = (rule, add, poll);
+        Err("this network forwards no ports".to_owned())
+    }
 }
 
 /// How the thread is told something.
 #[derive(Debug)]
 struct Told {
     wake: Wake,
-    /// Somebody waits for the connections.
-    asked: Mutex<Option<SyncSender<Vec<Connection>>>>,
+    /// Somebody waits for the answer.
+    asked: Mutex<Option<Asked>>,
 }
 
 /// The adapter's way to the thread.
@@ -308,10 +351,19 @@ impl<E: Exchange> Server<E> {
                     token => self.network.event(token, event.flags, &mut cx),
                 }
             }
-            if let Some(asker) = self.told.asked.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                // Who does not wait any longer is not told.
-                let _ = asker.try_send(self.network.connections());
-            }
+            let asked = self.told.asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // Who does not wait any longer is not told.
+            let _ = match asked {
+                None => true,
+                Some(Asked::Connections(asker)) => asker.try_send(self.network.connections()).is_ok(),
+                Some(Asked::SetLink(up, asker)) => {
+                    self.exchange.set_link(up);
+                    asker.try_send(()).is_ok()
+                }
+                Some(Asked::Forward(rule, add, asker)) => {
+                    asker.try_send(self.network.forward(&rule, add, &self.poll)).is_ok()
+                }
+            };
             if self.told.wake.is_stopped() {
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ struct Cable {
     sent: Mutex<VecDeque<(Vec<u8>, Offload)>>,
     got: Mutex<VecDeque<Frame>>,
     offloads: Offloads,
+    unplugged: AtomicBool,
 }
 
 impl Exchange for Arc<Cable> {
@@ -50,6 +52,10 @@ impl Exchange for Arc<Cable> {
 
     fn offloads(&self) -> Offloads {
         self.offloads
+    }
+
+    fn set_link(&self, up: bool) {
+        self.unplugged.store(!up, Ordering::Release);
     }
 }
 
@@ -289,6 +295,36 @@ fn forwarded_ports_lead_to_the_guest() {
     assert!(guest.exchange(handle, b"served") == pattern(500_000));
     guest.until(handle, |socket| socket.state() == State::Closed || socket.state() == State::TimeWait);
     assert_eq!(client.join().unwrap(), b"served");
+}
+
+#[test]
+fn ports_are_forwarded_and_the_cable_is_pulled_while_the_network_runs() {
+    let mut guest = Guest::new(user(|_| ()), Offloads::default());
+    let watcher = Watcher(guest._thread.told.clone());
+    let host = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port());
+    let (port, udp) = (format!("tcp:{host}"), format!("udp:127.0.0.1:{}", free_port()));
+    for (rule, udp) in [(&port, false), (&udp, true)] {
+        assert_eq!(watcher.forward(&format!("{rule}-:80"), true), Ok(()));
+        assert!(watcher.forward(&format!("{rule}-:80"), true).unwrap_err().starts_with("Could not set up"));
+        assert_eq!(watcher.connections().len(), 1 + usize::from(udp));
+    }
+    let handle = guest.tcp();
+    guest.sockets.get_mut::<Socket>(handle).listen(80).unwrap();
+    let client = std::thread::spawn(move || TcpStream::connect(host));
+    guest.until(handle, |socket| socket.state() == State::Established);
+    drop(client.join().unwrap().unwrap());
+    for rule in [&port, &udp] {
+        assert_eq!(watcher.forward(rule, false), Ok(()));
+        assert_eq!(watcher.forward(rule, false), Err(format!("host forwarding rule for {rule} not found")));
+    }
+    assert!(TcpStream::connect(host).is_err());
+    for rule in ["nonsense", "tcp::0-:1", "sctp::1-:1"] {
+        assert_eq!(watcher.forward(rule, true), Err(format!("Invalid host forwarding rule '{rule}'")));
+    }
+    for up in [false, true] {
+        assert_eq!(watcher.set_link(up), Ok(()));
+        assert_eq!(guest.adapter.cable.unplugged.load(Ordering::Acquire), !up);
+    }
 }
 
 /// A frame with an IPv4 packet from the guest.

@@ -176,20 +176,29 @@ fn network(text: &str) -> Option<UserNet> {
     (8..=29).contains(&prefix).then(|| UserNet::new(address, prefix))
 }
 
-fn forward(text: &str, guest: Ipv4Addr) -> Option<Forward> {
+/// An address and a port as `[ADDRESS:]PORT`.
+fn address(text: &str, default: Ipv4Addr) -> Option<SocketAddrV4> {
+    let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let address = if address.is_empty() { default } else { address.parse().ok()? };
+    Some(SocketAddrV4::new(address, port.parse().ok().filter(|&port| port != 0)?))
+}
+
+/// A port of the host as `[tcp|udp]:[ADDRESS]:PORT`.
+pub(crate) fn forwarded(text: &str) -> Option<(Protocol, SocketAddrV4)> {
     let (protocol, rest) = text.split_once(':')?;
     let protocol = match protocol {
         "tcp" | "" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         _ => return None,
     };
-    let (host, to) = rest.split_once('-')?;
-    let end = |text: &str, default: Ipv4Addr| -> Option<SocketAddrV4> {
-        let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
-        let address = if address.is_empty() { default } else { address.parse().ok()? };
-        Some(SocketAddrV4::new(address, port.parse().ok().filter(|&port| port != 0)?))
-    };
-    Some(Forward { protocol, host: end(host, Ipv4Addr::UNSPECIFIED)?, guest: end(to, guest)? })
+    Some((protocol, address(rest, Ipv4Addr::UNSPECIFIED)?))
+}
+
+/// What `hostfwd=` says; `guest` is the guest's address unless it is named.
+pub(crate) fn forward(text: &str, guest: Ipv4Addr) -> Option<Forward> {
+    let (from, to) = text.split_once('-')?;
+    let (protocol, host) = forwarded(from)?;
+    Some(Forward { protocol, host, guest: address(to, guest)? })
 }
 
 /// The keys of what is not there, among those given.

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use serde_json::{Value, json};
+
 use super::{Adapter, Device, Inventory, Part};
 use crate::config::{Link, NetBackend, Netdev};
 
@@ -45,11 +47,81 @@ impl Inventory {
             .unwrap_or_default()
     }
 
+    /// What monitors call an adapter that is the one of this number.
+    fn adapter_name(&self, device: &Device, number: usize) -> String {
+        let same = self.adapters().take(number).filter(|(other, _)| other.driver == device.driver).count();
+        if device.id.is_empty() { format!("{}.{same}", device.driver) } else { device.id.clone() }
+    }
+
+    /// Every network's name, a line each.
+    pub(super) fn network_names(&self) -> String {
+        let names = self.adapters().map(|(device, _)| self.network_of(device));
+        names.filter(|name| !name.is_empty()).map(|name| name + "\n").collect()
+    }
+
+    /// Plugs or unplugs the cable of the adapter that is called `name`, or whose network is.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is none, or nothing at its other end.
+    pub fn set_link(&self, name: &str, up: bool) -> Result<(), String> {
+        let is = |(number, (device, _)): &(usize, (&Device, &Adapter))| {
+            self.adapter_name(device, *number) == name || self.network_of(device) == name
+        };
+        let found = self.adapters().enumerate().find(is).filter(|_| !name.is_empty());
+        let (_, (_, adapter)) = found.ok_or_else(|| format!("Device '{name}' not found"))?;
+        let watcher = adapter.watcher.as_ref().ok_or_else(|| format!("'{name}' is plugged into nothing"))?;
+        watcher.set_link(up)
+    }
+
+    /// Adds or removes a forwarded port of the network of this name, or of the first.
+    ///
+    /// # Errors
+    ///
+    /// A sentence: there is no such network, or the rule is wrong or cannot be.
+    pub fn forward(&self, network: Option<&str>, rule: &str, add: bool) -> Result<(), String> {
+        let is_user = |adapter: &Adapter| {
+            adapter.netdev.as_ref().is_some_and(|netdev| matches!(netdev.backend, NetBackend::User(_)))
+        };
+        let mut users = self.adapters().filter(|(_, adapter)| is_user(adapter));
+        let found = match network {
+            Some(name) => users.find(|(device, _)| self.network_of(device) == name),
+            None => users.next(),
+        };
+        let missing = || match network {
+            Some(name) => format!("unrecognized netdev id '{name}'"),
+            None => "invalid parameter: there is no user-mode network".to_owned(),
+        };
+        let watcher = found.and_then(|(_, adapter)| adapter.watcher.as_ref()).ok_or_else(missing)?;
+        watcher.forward(rule, add)
+    }
+
+    /// What of a network reaches the guest, of adapters that can tell: everything, since the drivers cannot ask for less.
+    pub(super) fn filters_json(&self) -> Value {
+        let virtio = self.adapters().enumerate().filter(|(_, (device, _))| device.driver.starts_with("virtio-"));
+        let one = |(number, (device, adapter)): (usize, (&Device, &Adapter))| {
+            json!({
+                "name": self.adapter_name(device, number),
+                "promiscuous": true,
+                "multicast": "all",
+                "unicast": "all",
+                "vlan": "all",
+                "broadcast-allowed": true,
+                "multicast-overflow": false,
+                "unicast-overflow": false,
+                "main-mac": adapter.mac.map(|byte| format!("{byte:02x}")).join(":"),
+                "vlan-table": [],
+                "unicast-table": [],
+                "multicast-table": [],
+            })
+        };
+        virtio.map(one).collect()
+    }
+
     pub(super) fn network_text(&self) -> String {
         let mut out = String::new();
         for (number, (device, adapter)) in self.adapters().enumerate() {
-            let same = self.adapters().take(number).filter(|(other, _)| other.driver == device.driver).count();
-            let name = if device.id.is_empty() { format!("{}.{same}", device.driver) } else { device.id.clone() };
+            let name = self.adapter_name(device, number);
             let mac = adapter.mac.map(|byte| format!("{byte:02x}")).join(":");
             let _ = writeln!(out, "{name}: index=0,type=nic,model={},macaddr={mac}", device.driver);
             if let Some(netdev) = &adapter.netdev {

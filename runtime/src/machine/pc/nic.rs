@@ -85,4 +85,8 @@ impl net::Exchange for Slot {
     fn offloads(&self) -> Offloads {
         self.access(|adapter| adapter.offloads())
     }
+
+    fn set_link(&self, up: bool) {
+        self.access(|adapter| adapter.set_link(up));
+    }
 }

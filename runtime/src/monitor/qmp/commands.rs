@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Failure, Qmp, control, input, machine, media, migrate, probe, qom};
+use super::{Failure, Qmp, control, descriptors, input, machine, media, migrate, network, objects, probe, qom};
 use crate::control::Controlled;
 use crate::monitor::commands::CANNOT_GO_ON;
 
@@ -46,16 +46,19 @@ macro_rules! commands {
 
 /// Every command, by name.
 pub(super) static COMMANDS: &[Command] = commands! {
+    "add-fd" ["fdset-id?:int opaque?:str"] [-> "AddfdInfo"] Session descriptors::add;
     "balloon" ["value:int"] Machine |_, _| Err(machine::no_balloon());
     "blockdev-change-medium" [
         "device?:str id?:str filename:str format?:str force?:bool read-only-mode?:BlockdevChangeReadOnlyMode"
     ] Machine media::change_medium;
     "change-vnc-password" ["password:str"] Machine control::change_vnc_password;
+    "closefd" ["fdname:str"] Machine descriptors::close;
     "cont" [] Machine |m, _| if m.resume() { done() } else { Err(super::generic(CANNOT_GO_ON)) };
     "device-list-properties" ["typename:str"] [-> "[ObjectPropertyInfo]"] Machine qom::device_properties;
     "device_add" ["driver:str bus?:str id?:str ..."] Machine qom::device_add;
     "device_del" ["id:str"] Machine qom::device_del;
     "eject" ["device?:str id?:str force?:bool"] Machine media::eject;
+    "getfd" ["fdname:str"] Session descriptors::get;
     "human-monitor-command" ["command-line:str cpu-index?:int"] [-> "str"] Machine control::human;
     "inject-nmi" [] Machine control::inject_nmi;
     "input-send-event" ["device?:str head?:int events:[InputEvent]"] Machine input::send_event;
@@ -64,6 +67,10 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "migrate-set-capabilities" ["capabilities:[MigrationCapabilityStatus]"] Machine migrate::set_capabilities;
     "migrate-set-parameters" ["..."] Machine migrate::set_parameters;
     "migrate_cancel" [] Machine |_, _| done();
+    "netdev_add" ["type:str id:str ..."] Machine network::add;
+    "netdev_del" ["id:str"] Machine network::remove;
+    "object-add" ["qom-type:str id:str ..."] Machine objects::add;
+    "object-del" ["id:str"] Machine objects::remove;
     "pmemsave" ["val:int size:int filename:str"] Machine |m, args| control::save(m, args, "pmemsave");
     "qmp_capabilities" ["enable?:[QMPCapability]"] Session Qmp::negotiate;
     "qom-get" ["path:str property:str"] [-> "any"] Machine qom::get;
@@ -71,8 +78,10 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "qom-list-properties" ["typename:str"] [-> "[ObjectPropertyInfo]"] Machine qom::class_properties;
     "qom-list-types" ["implements?:str abstract?:bool"] [-> "[ObjectTypeInfo]"] Machine qom::types;
     "qom-set" ["path:str property:str value:any"] Machine qom::set;
+    "query-acpi-ospm-status" [] [-> "[any]"] Machine |_, _| nothing();
     "query-balloon" [] [-> "BalloonInfo"] Machine |_, _| Err(machine::no_balloon());
     "query-block" [] [-> "[BlockInfo]"] Machine |m, _| Ok(listed(m, "qmp-block"));
+    "query-block-exports" [] [-> "[any]"] Machine |_, _| nothing();
     "query-block-jobs" [] [-> "[any]"] Machine |_, _| nothing();
     "query-blockstats" ["query-nodes?:bool"] [-> "[BlockStats]"] Machine |m, _| Ok(listed(m, "qmp-blockstats"));
     "query-chardev" [] [-> "[ChardevInfo]"] Machine machine::chardevs;
@@ -84,8 +93,9 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "query-cpus-fast" [] [-> "[CpuInfoFast]"] Machine machine::cpus;
     "query-current-machine" [] [-> "CurrentMachineParams"] Machine |m, _| Ok(json!({ "wakeup-suspend-support": m.can_sleep() }));
     "query-dump" [] [-> "DumpQueryResult"] Machine |_, _| Ok(json!({ "status": "none", "completed": 0, "total": 0 }));
+    "query-fdsets" [] [-> "[FdsetInfo]"] Machine descriptors::sets;
     "query-hotpluggable-cpus" [] [-> "[HotpluggableCPU]"] Machine machine::hotpluggable_cpus;
-    "query-iothreads" [] [-> "[any]"] Machine |_, _| nothing();
+    "query-iothreads" [] [-> "[IOThreadInfo]"] Machine objects::threads;
     "query-jobs" [] [-> "[any]"] Machine |_, _| nothing();
     "query-kvm" [] [-> "KvmInfo"] Machine |_, _| Ok(json!({ "enabled": false, "present": false }));
     "query-machines" [] [-> "[MachineInfo]"] Machine probe::machines;
@@ -99,22 +109,36 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "query-name" [] [-> "NameInfo"] Machine machine::name;
     "query-named-block-nodes" ["flat?:bool"] [-> "[BlockDeviceInfo]"] Machine |m, _| Ok(listed(m, "qmp-block-nodes"));
     "query-pci" [] [-> "[PciInfo]"] Machine |m, _| Ok(listed(m, "qmp-pci"));
+    "query-pr-managers" [] [-> "[any]"] Machine |_, _| nothing();
     "query-qmp-schema" [] [-> "[SchemaInfo]"] Machine |_, _| Ok(probe::schema());
     "query-replay" [] [-> "ReplayInfo"] Machine |_, _| Ok(json!({ "mode": "none", "icount": 0 }));
+    "query-rx-filter" ["name?:str"] [-> "[RxFilterInfo]"] Machine network::filters;
+    "query-sev" [] [-> "SevInfo"] Machine machine::no_sev;
+    "query-sev-capabilities" [] [-> "any"] Machine |_, _| Err(super::generic("KVM not enabled"));
+    "query-sgx" [] [-> "any"] Machine |_, _| Err(super::generic("No EPC regions defined, SGX not available"));
+    "query-sgx-capabilities" [] [-> "any"] Machine |_, _| Err(super::generic("SGX is not enabled in KVM"));
+    "query-spice" [] [-> "SpiceInfo"]
+        Machine |_, _| Ok(json!({ "enabled": false, "migrated": false, "mouse-mode": "client" }));
     "query-stats" ["target:StatsTarget ..."] [-> "[any]"] Machine |_, _| nothing();
     "query-stats-schemas" ["provider?:str"] [-> "[any]"] Machine |_, _| nothing();
     "query-status" [] [-> "StatusInfo"] Machine machine::status;
     "query-target" [] [-> "TargetInfo"] Machine |m, _| Ok(json!({ "arch": machine::arch(m) }));
+    "query-tpm" [] [-> "[any]"] Machine |_, _| nothing();
     "query-tpm-models" [] [-> "[str]"] Machine |_, _| nothing();
     "query-tpm-types" [] [-> "[str]"] Machine |_, _| nothing();
     "query-uuid" [] [-> "UuidInfo"] Machine machine::uuid;
     "query-version" [] [-> "VersionInfo"] Machine |_, _| Ok(super::version());
+    "query-vm-generation-id" [] [-> "any"] Machine |_, _| Err(super::generic("VM Generation ID device not found"));
     "query-vnc" [] [-> "VncInfo"] Machine machine::vnc;
     "query-vnc-servers" [] [-> "[VncInfo2]"] Machine machine::vnc_servers;
     "query-yank" [] [-> "[YankInstance]"] Anybody |_| nothing();
     "quit" [] Machine |m, _| { m.quit(); done() };
+    "remove-fd" ["fdset-id:int fd?:int"] Machine descriptors::remove;
     "screendump" ["filename:str device?:str head?:int format?:ImageFormat"] Machine control::screendump;
     "send-key" ["keys:[KeyValue] hold-time?:int"] Machine input::send_key;
+    "set-action" ["reboot?:RebootAction shutdown?:ShutdownAction panic?:PanicAction watchdog?:WatchdogAction"]
+        Machine control::set_action;
+    "set_link" ["name:str up:bool"] Machine network::set_link;
     "set_password" ["protocol:DisplayProtocol password:str connected?:SetPasswordAction display?:str"]
         Machine control::set_password;
     "stop" [] Machine |m, _| { m.stop(crate::control::RunState::Paused); done() };

@@ -49,6 +49,13 @@ pub(super) fn wake_up(machine: &mut dyn Controlled, _: &Map<String, Value>) -> R
     done()
 }
 
+/// What the guest's panic and a watchdog do is taken as it comes: there is no device that tells of them.
+pub(super) fn set_action(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    let is = |name: &str, word: &str| args.get(name).map(|given| given == word);
+    machine.set_actions(is("reboot", "reset"), is("shutdown", "poweroff"));
+    done()
+}
+
 pub(super) fn no_preconfig(_: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
     Err(generic("The command is permitted only before machine initialization"))
 }

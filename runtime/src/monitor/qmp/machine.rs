@@ -109,6 +109,19 @@ pub(super) fn chardevs(machine: &mut dyn Controlled, _: &Map<String, Value>) -> 
     Ok(all.map(|(label, place)| json!({ "label": label, "filename": place, "frontend-open": true })).collect())
 }
 
+/// No guest's memory is encrypted.
+pub(super) fn no_sev(_: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
+    Ok(json!({
+        "enabled": false,
+        "api-major": 0,
+        "api-minor": 0,
+        "build-id": 0,
+        "policy": 0,
+        "state": "uninit",
+        "handle": 0,
+    }))
+}
+
 /// No machine has a balloon yet.
 pub(super) fn no_balloon() -> Failure {
     ("DeviceNotActive", "No balloon device has been activated".to_owned())

@@ -31,7 +31,8 @@ pub(super) fn change_medium(machine: &mut dyn Controlled, args: &Map<String, Val
     if known.is_none() && !format.is_empty() {
         return Err(generic(format!("Unknown driver '{format}'")));
     }
-    machine.change_medium(name, Some(commands::medium(file, known)), force).map_err(failed)?;
+    let disk = commands::medium(machine, file, known).map_err(generic)?;
+    machine.change_medium(name, Some(disk), force).map_err(failed)?;
     done()
 }
 

@@ -204,6 +204,9 @@ fn tree(m: &mut dyn Controlled) -> Vec<Node> {
         all.push(Node::new("/machine", class, memory));
         all.push(Node::new(machine::CPU_PATH, machine::cpu_type(m, &config.cpu), cpu));
     }
+    for object in &m.kept().objects {
+        all.push(Node::new(format!("/objects/{}", object.id), object.kind, Value::Null));
+    }
     for (label, place) in chardevs::all(m.config()) {
         all.push(Node::new(format!("/chardevs/{label}"), "chardev", json!({ "filename": place })));
     }

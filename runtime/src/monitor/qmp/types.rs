@@ -6,6 +6,7 @@ use super::schema::Row;
 
 /// Every type, by name.
 pub(super) const TYPES: &[Row] = &[
+    ("AddfdInfo", Struct, "fdset-id:int fd:int"),
     ("BalloonInfo", Struct, "actual:int"),
     ("BlockDeviceInfo", Struct, BLOCK_DEVICE_INFO),
     ("BlockDeviceStats", Struct, BLOCK_DEVICE_STATS),
@@ -39,8 +40,11 @@ pub(super) const TYPES: &[Row] = &[
     ("DisplayProtocol", Enum, "vnc spice"),
     ("DumpQueryResult", Struct, "status:DumpStatus completed:int total:int"),
     ("DumpStatus", Enum, "none"),
+    ("FdsetFdInfo", Struct, "fd:int opaque?:str"),
+    ("FdsetInfo", Struct, "fdset-id:int fds:[FdsetFdInfo]"),
     ("HostMemPolicy", Enum, "default"),
     ("HotpluggableCPU", Struct, "type:str vcpus-count:int props:CpuInstanceProperties qom-path?:str"),
+    ("IOThreadInfo", Struct, "id:str thread-id:int poll-max-ns:int poll-grow:int poll-shrink:int aio-max-batch:int"),
     ("ImageFormat", Enum, "ppm png"),
     ("ImageInfo", Struct, IMAGE_INFO),
     ("InputAxis", Enum, "x y"),
@@ -84,6 +88,7 @@ pub(super) const TYPES: &[Row] = &[
     ("NetworkAddressFamily", Enum, "ipv4 ipv6 unix vsock unknown"),
     ("ObjectPropertyInfo", Struct, "name:str type:str description?:str default-value?:any"),
     ("ObjectTypeInfo", Struct, "name:str abstract?:bool parent?:str"),
+    ("PanicAction", Enum, "pause shutdown exit-failure none"),
     ("PciDeviceClass", Struct, "desc?:str class:int"),
     ("PciDeviceId", Struct, "device:int vendor:int subsystem?:int subsystem-vendor?:int"),
     (
@@ -97,18 +102,31 @@ pub(super) const TYPES: &[Row] = &[
     ("QKeyCode", Enum, Q_KEY_CODE),
     ("QKeyCodeWrapper", Struct, "data:QKeyCode"),
     ("QMPCapability", Enum, "oob"),
+    ("RebootAction", Enum, "reset shutdown"),
     ("ReplayInfo", Struct, "mode:ReplayMode filename?:str icount:int"),
     ("ReplayMode", Enum, "none"),
     ("RunState", Enum, "debug io-error paused prelaunch running shutdown suspended"),
+    (
+        "RxFilterInfo",
+        Struct,
+        "name:str promiscuous:bool multicast:RxState unicast:RxState vlan:RxState broadcast-allowed:bool \
+         multicast-overflow:bool unicast-overflow:bool main-mac:str vlan-table:[int] unicast-table:[str] multicast-table:[str]",
+    ),
+    ("RxState", Enum, "normal none all"),
     ("SchemaInfo", Struct, "name:str meta-type:SchemaMetaType ..."),
     ("SchemaMetaType", Enum, "builtin enum array object alternate command event"),
     ("SetPasswordAction", Enum, "keep fail disconnect"),
+    ("SevInfo", Struct, "enabled:bool api-major:int api-minor:int build-id:int policy:int state:SevState handle:int"),
+    ("SevState", Enum, "uninit"),
+    ("ShutdownAction", Enum, "poweroff pause"),
     (
         "ShutdownCause",
         Enum,
         "none host-error host-qmp-quit host-qmp-system-reset host-signal host-ui guest-shutdown guest-reset guest-panic \
          subsystem-reset snapshot-load",
     ),
+    ("SpiceInfo", Struct, "enabled:bool migrated:bool mouse-mode:SpiceQueryMouseMode"),
+    ("SpiceQueryMouseMode", Enum, "client server unknown"),
     ("StatsTarget", Enum, "vm vcpu"),
     ("StatusInfo", Struct, "running:bool singlestep:bool status:RunState"),
     ("SysEmuTarget", Enum, "i386 riscv32 riscv64 x86_64"),
@@ -120,6 +138,7 @@ pub(super) const TYPES: &[Row] = &[
     ("VncInfo2", Struct, "id:str server:[VncServerInfo2] clients:[any] auth:VncPrimaryAuth"),
     ("VncPrimaryAuth", Enum, "none vnc"),
     ("VncServerInfo2", Struct, "host:str service:str family:NetworkAddressFamily websocket:bool auth:VncPrimaryAuth"),
+    ("WatchdogAction", Enum, "reset shutdown poweroff pause debug none inject-nmi"),
     ("YankInstance", Union, "type:YankInstanceType / block-node:YankInstanceBlockNode chardev:YankInstanceChardev"),
     ("YankInstanceBlockNode", Struct, "node-name:str"),
     ("YankInstanceChardev", Struct, "id:str"),

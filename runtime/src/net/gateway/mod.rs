@@ -28,12 +28,15 @@ use smoltcp::wire::{
 
 use super::{Connection, Context, Network, Poll};
 use crate::cli::CliError;
-use crate::config::UserNet;
+use crate::config::{Protocol, UserNet};
 use crate::host::Runner;
 use packet::Link;
 
 /// Guests whose hardware addresses are known, at most.
 const GUESTS: usize = 64;
+
+/// Ports that are forwarded of each protocol, at most, those counted that no longer are.
+const FORWARDS: usize = 256;
 
 /// Which table the rest of an event's number is for.
 const KINDS: u32 = 60;
@@ -279,6 +282,24 @@ impl Network for Gateway {
 
     fn deadline(&self) -> Option<Instant> {
         [self.tcp.deadline(), self.udp.deadline(), self.pings.deadline()].into_iter().flatten().min()
+    }
+
+    fn forward(&mut self, rule: &str, add: bool, poll: &Poll) -> Result<(), String> {
+        if !add {
+            let (protocol, host) = crate::cli::forwarded(rule).ok_or_else(|| format!("invalid format '{rule}'"))?;
+            let found = match protocol {
+                Protocol::Tcp => self.tcp.unforward(host),
+                Protocol::Udp => self.udp.unforward(host),
+            };
+            return found.then_some(()).ok_or_else(|| format!("host forwarding rule for {rule} not found"));
+        }
+        let forward = crate::cli::forward(rule, self.config.dhcp_start);
+        let forward = forward.ok_or_else(|| format!("Invalid host forwarding rule '{rule}'"))?;
+        let added = match forward.protocol {
+            Protocol::Tcp => self.tcp.add_forward(forward, poll),
+            Protocol::Udp => self.udp.add_forward(forward, poll),
+        };
+        added.map_err(|error| format!("Could not set up host forwarding rule '{rule}': {error}"))
     }
 
     fn connections(&self) -> Vec<Connection> {

@@ -24,7 +24,7 @@ use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, TcpControl, TcpPacket, TcpRepr};
 
 use super::packet::{self, MTU};
-use super::{Gateway, KINDS, TCP, TCP_LISTENER, Target};
+use super::{FORWARDS, Gateway, KINDS, TCP, TCP_LISTENER, Target};
 use crate::cli::CliError;
 use crate::config::{Endpoint, Forward, GuestForward, Protocol, Service, UserNet};
 use crate::net::{Connection, Context, Poll};
@@ -92,7 +92,8 @@ pub(super) struct Flows {
     generations: Vec<u32>,
     index: HashMap<Ends, usize>,
     dirty: Vec<usize>,
-    listeners: Vec<Listener>,
+    /// By number; none where a port is forwarded no longer.
+    listeners: Vec<Option<Listener>>,
     started: Instant,
     /// The port for a connection from the host whose own is in use.
     next_port: u16,
@@ -103,15 +104,26 @@ fn token(index: usize, generation: u32) -> u64 {
     TCP << KINDS | u64::from(generation) << 16 | index as u64
 }
 
+impl Listener {
+    fn bind(forward: Forward) -> io::Result<Listener> {
+        let socket = TcpListener::bind(forward.host)?;
+        socket.set_nonblocking(true)?;
+        Ok(Listener { socket, guest: forward.guest, ready: false })
+    }
+
+    /// Has `poll` tell of it as the listener of this number.
+    fn tell(&self, poll: &Poll, number: usize) -> io::Result<()> {
+        poll.add(&self.socket, TCP_LISTENER << KINDS | number as u64, EventFlags::IN | EventFlags::ET)
+    }
+}
+
 impl Flows {
     pub(super) fn open(config: &UserNet) -> Result<Flows, CliError> {
         let mut listeners = Vec::new();
         for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp) {
-            let Forward { host, guest, .. } = *forward;
-            let socket = TcpListener::bind(host).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-            let socket = socket
-                .map_err(|error| CliError::new("-netdev user: hostfwd", format!("cannot bind tcp:{host}: {error}")))?;
-            listeners.push(Listener { socket, guest, ready: false });
+            let failed =
+                |error| CliError::new("-netdev user: hostfwd", format!("cannot bind tcp:{}: {error}", forward.host));
+            listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
         }
         Ok(Flows {
             slots: Vec::new(),
@@ -124,12 +136,28 @@ impl Flows {
         })
     }
 
-    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            let token = TCP_LISTENER << KINDS | index as u64;
-            poll.add(&listener.socket, token, EventFlags::IN | EventFlags::ET)?;
+    /// Forwards another port.
+    pub(super) fn add_forward(&mut self, forward: Forward, poll: &Poll) -> io::Result<()> {
+        // A number is never used again: flows remember it.
+        if self.listeners.len() >= FORWARDS {
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        let listener = Listener::bind(forward)?;
+        listener.tell(poll, self.listeners.len())?;
+        self.listeners.push(Some(listener));
         Ok(())
+    }
+
+    /// Forwards a port no longer; whether it was.
+    pub(super) fn unforward(&mut self, host: SocketAddrV4) -> bool {
+        let is = |listener: &Listener| listener.socket.local_addr().is_ok_and(|own| own == SocketAddr::V4(host));
+        let found = self.listeners.iter_mut().find(|listener| listener.as_ref().is_some_and(is));
+        found.is_some_and(|listener| listener.take().is_some())
+    }
+
+    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
+        let mut all = self.listeners.iter().enumerate();
+        all.try_for_each(|(index, listener)| listener.as_ref().map_or(Ok(()), |listener| listener.tell(poll, index)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -138,7 +166,7 @@ impl Flows {
 
     /// Forwarded ports and connections, for a monitor.
     pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
-        let listening = self.listeners.iter().filter_map(|listener| {
+        let listening = self.listeners.iter().flatten().filter_map(|listener| {
             Some(Connection::forwarded("TCP", listener.socket.local_addr().ok()?, listener.guest))
         });
         let flows = self.slots.iter().flatten().map(|flow| {
@@ -177,7 +205,7 @@ impl Flows {
     }
 
     pub(super) fn listener_event(&mut self, index: u64) {
-        if let Some(listener) = self.listeners.get_mut(index as usize) {
+        if let Some(Some(listener)) = self.listeners.get_mut(index as usize) {
             listener.ready = true;
         }
     }
@@ -550,7 +578,8 @@ impl Gateway {
     fn accept(&mut self, cx: &mut Context) {
         for number in 0..self.tcp.listeners.len() {
             for _ in 0..ACCEPT_AT_ONCE {
-                let Some(listener) = self.tcp.listeners.get_mut(number).filter(|listener| listener.ready) else {
+                let listener = self.tcp.listeners.get_mut(number).and_then(Option::as_mut);
+                let Some(listener) = listener.filter(|listener| listener.ready) else {
                     break;
                 };
                 let guest = listener.guest;
@@ -627,6 +656,6 @@ impl Gateway {
                 self.tcp.remove(index);
             }
         }
-        !self.tcp.dirty.is_empty() || self.tcp.listeners.iter().any(|listener| listener.ready)
+        !self.tcp.dirty.is_empty() || self.tcp.listeners.iter().flatten().any(|listener| listener.ready)
     }
 }

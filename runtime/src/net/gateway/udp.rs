@@ -16,7 +16,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use rustix::event::epoll::EventFlags;
 use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacket};
 
-use super::{Gateway, KINDS, Target, UDP, UDP_LISTENER, packet, tftp};
+use super::{FORWARDS, Gateway, KINDS, Target, UDP, UDP_LISTENER, packet, tftp};
 use crate::cli::CliError;
 use crate::config::{Forward, Protocol, UserNet};
 use crate::net::{Connection, Context, Poll};
@@ -120,22 +120,34 @@ struct Listener {
 pub(super) struct Flows {
     slots: Vec<Option<Flow>>,
     index: HashMap<Key, usize>,
-    listeners: Vec<Listener>,
+    /// By number; none where a port is forwarded no longer.
+    listeners: Vec<Option<Listener>>,
     buffer: Vec<u8>,
     ident: u16,
     /// When to look for sockets that nobody uses.
     sweep: Option<Instant>,
 }
 
+impl Listener {
+    fn bind(forward: Forward) -> io::Result<Listener> {
+        let socket = UdpSocket::bind(forward.host)?;
+        socket.set_nonblocking(true)?;
+        Ok(Listener { socket, guest: forward.guest })
+    }
+
+    /// Has `poll` tell of it as the listener of this number.
+    fn tell(&self, poll: &Poll, number: usize) -> io::Result<()> {
+        poll.add(&self.socket, UDP_LISTENER << KINDS | number as u64, EventFlags::IN)
+    }
+}
+
 impl Flows {
     pub(super) fn open(config: &UserNet) -> Result<Flows, CliError> {
         let mut listeners = Vec::new();
         for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Udp) {
-            let Forward { host, guest, .. } = *forward;
-            let socket = UdpSocket::bind(host).and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-            let socket = socket
-                .map_err(|error| CliError::new("-netdev user: hostfwd", format!("cannot bind udp:{host}: {error}")))?;
-            listeners.push(Listener { socket, guest });
+            let failed =
+                |error| CliError::new("-netdev user: hostfwd", format!("cannot bind udp:{}: {error}", forward.host));
+            listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
         }
         Ok(Flows {
             slots: Vec::new(),
@@ -147,11 +159,28 @@ impl Flows {
         })
     }
 
-    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter().enumerate() {
-            poll.add(&listener.socket, UDP_LISTENER << KINDS | index as u64, EventFlags::IN)?;
+    /// Forwards another port.
+    pub(super) fn add_forward(&mut self, forward: Forward, poll: &Poll) -> io::Result<()> {
+        // A number is never used again: flows remember it.
+        if self.listeners.len() >= FORWARDS {
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
+        let listener = Listener::bind(forward)?;
+        listener.tell(poll, self.listeners.len())?;
+        self.listeners.push(Some(listener));
         Ok(())
+    }
+
+    /// Forwards a port no longer; whether it was.
+    pub(super) fn unforward(&mut self, host: SocketAddrV4) -> bool {
+        let is = |listener: &Listener| listener.socket.local_addr().is_ok_and(|own| own == SocketAddr::V4(host));
+        let found = self.listeners.iter_mut().find(|listener| listener.as_ref().is_some_and(is));
+        found.is_some_and(|listener| listener.take().is_some())
+    }
+
+    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
+        let mut all = self.listeners.iter().enumerate();
+        all.try_for_each(|(index, listener)| listener.as_ref().map_or(Ok(()), |listener| listener.tell(poll, index)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -160,7 +189,7 @@ impl Flows {
 
     /// Forwarded ports and sockets, for a monitor.
     pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
-        let listening = self.listeners.iter().filter_map(|listener| {
+        let listening = self.listeners.iter().flatten().filter_map(|listener| {
             Some(Connection::forwarded("UDP", listener.socket.local_addr().ok()?, listener.guest))
         });
         let flows = self.slots.iter().flatten().map(|flow| {
@@ -273,8 +302,8 @@ impl Flows {
                 .map(drop)
             }
             Way::Forwarded(listener, peer) => match self.listeners.get(*listener) {
-                Some(listener) => listener.socket.send_to(payload, *peer).map(drop),
-                None => Ok(()),
+                Some(Some(listener)) => listener.socket.send_to(payload, *peer).map(drop),
+                _ => Ok(()),
             },
         }
     }
@@ -423,7 +452,7 @@ impl Gateway {
     pub(super) fn udp_listener_event(&mut self, number: usize, cx: &mut Context) {
         let mut buffer = std::mem::take(&mut self.udp.buffer);
         for _ in 0..AT_ONCE {
-            let Some(listener) = self.udp.listeners.get(number) else { break };
+            let Some(Some(listener)) = self.udp.listeners.get(number) else { break };
             let guest = listener.guest;
             match listener.socket.recv_from(&mut buffer) {
                 Ok((len, SocketAddr::V4(peer))) => {

@@ -1,7 +1,7 @@
 //! The soft MMU with a toy page table: routing, page crossing and code watches.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
@@ -516,14 +516,17 @@ fn an_update_of_a_device_is_a_read_and_a_write_of_it() {
 /// A vCPU that runs beside others adds to operands of which some are in two pages that are not neighbours.
 #[test]
 fn no_update_of_two_vcpus_is_lost() {
-    const ROUNDS: u64 = 1000;
+    const ROUNDS: u64 = 60_000;
     let one = Setup::new(&[0x5000, 0x3000]);
     let offsets = [0, 60, PAGE_SIZE - 4];
+    let barrier = Barrier::new(2);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             let mut s = Setup::new(&[0x5000, 0x3000]);
             s.mmu = Mmu::new(one.mmu.ram.clone(), 1, 0, s.sink.clone());
+            let barrier = &barrier;
             scope.spawn(move || {
+                barrier.wait();
                 for round in 0..ROUNDS {
                     s.mmu.member().attend();
                     let at = VIRT + offsets[round as usize % offsets.len()];

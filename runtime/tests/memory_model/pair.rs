@@ -82,11 +82,14 @@ fn run<C: Guest>(vcpu: &mut Vcpu<C>, kicker: &Kicker, (pc, registers): &Start, f
     }
 }
 
+/// Looks at what two vCPUs have left.
+pub type Check<'a, C> = Box<dyn Fn(&Ram, [&C; 2]) + Sync + 'a>;
+
 /// A run of both vCPUs, from what is in RAM before to the look at what is there afterwards.
 pub struct Run<'a, C> {
     pub prepare: Box<dyn Fn(&Ram) + Sync + 'a>,
     pub starts: [Start; 2],
-    pub check: Box<dyn Fn(&Ram, [&C; 2]) + Sync + 'a>,
+    pub check: Check<'a, C>,
 }
 
 /// Has two vCPUs in these tiers do the runs, one after the other.

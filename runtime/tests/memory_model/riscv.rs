@@ -103,7 +103,7 @@ fn rows() -> Vec<Row> {
     let reserved = |load, store| [r(load, A4, A0, 0), i(Addi, A4, A4, 1), r(store, A5, A0, A4), s(Bne, 0, A5, -12)];
     vec![
         row("amoadd.d", &[r(AmoaddD, A4, A0, A1)], |rounds| [3 * rounds, 0]),
-        row("amoadd.w", &[r(AmoaddW, A4, A0, A1)], |rounds| [3 * rounds & 0xffff_ffff, 0]),
+        row("amoadd.w", &[r(AmoaddW, A4, A0, A1)], |rounds| [(3 * rounds) & 0xffff_ffff, 0]),
         // Each vCPU flips its own bit an even number of times.
         row("amoxor.d", &[r(AmoxorD, A4, A0, A1)], |_| [0, 0]),
         row("amoor.d", &[r(AmoorD, A4, A0, A1)], |_| [3, 0]),

@@ -206,8 +206,11 @@ fn spinlock(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(dword_ptr(rdi), 0)
 }
 
-/// Where an operand is, and how many rounds are made there.
-const PLACES: [(&str, fn(u64) -> u64, u64); 4] = [
+/// A place's name, the offset of an operand of some size, and rounds.
+type Place = (&'static str, fn(u64) -> u64, u64);
+
+/// The places of operands: where one of some size is among the pages, and how many rounds are made there.
+const PLACES: [Place; 4] = [
     ("aligned", |_| 0x100, 4000),
     ("across cache lines", |size| 0x140 - size / 2, 500),
     ("across pages that are neighbours", |size| 0x2000 - size / 2, 200),
@@ -230,7 +233,7 @@ fn set_operand(ram: &Ram, at: u64, size: u64, value: u128) {
     }
 }
 
-fn atomic_run<'a>(row: &'a Row, number: u64, (place, offset, rounds): (&'a str, fn(u64) -> u64, u64)) -> Run<'a, Cpu> {
+fn atomic_run<'a>(row: &'a Row, number: u64, (place, offset, rounds): Place) -> Run<'a, Cpu> {
     let (at, size) = (offset(row.size), row.size);
     let code = move |vcpu: u64| at::CODE + 0x1000 * (2 * number + vcpu);
     let start = |vcpu: u64| -> Start {
@@ -250,7 +253,7 @@ fn atomic_run<'a>(row: &'a Row, number: u64, (place, offset, rounds): (&'a str, 
             let sum = u128::from(2 * rounds) * row.adds;
             let (guarded, free) = if row.guarded { (sum, 0) } else { (0, sum) };
             let mask = u128::MAX >> (128 - 8 * size);
-            assert_eq!(operand(ram, at, size), row.before + free & mask, "{what}");
+            assert_eq!(operand(ram, at, size), (row.before + free) & mask, "{what}");
             assert_eq!(u128::from(ram.read_u64(at::GUARDED).unwrap()), guarded, "{what}");
             assert_eq!(cpus.map(|cpu| cpu.state.gpr[R14]), [0; 2], "{what}");
         }),

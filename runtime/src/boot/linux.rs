@@ -6,28 +6,17 @@ use linux_loader::loader::bootparam::{
 };
 use vm_memory::ByteValued;
 
+use super::header::{self, HAS_INIT_SIZE, KEEP_SEGMENTS, LOADED_HIGH, LOADER_UNDEFINED, SETUP_SECTORS, VIDEO_NORMAL};
 use super::layout::EXTENDED_RAM;
 use super::{BootError, BootMode, BootScreen, BootState, Loader};
 
-/// Offset of the setup header in the file and in the zero page.
-const HEADER: usize = 0x1f1;
-/// The header ends this far after offset 0x202, in the byte at 0x201.
-const HEADER_LENGTH: usize = 0x201;
-const HEADER_LENGTH_BASE: usize = 0x202;
 /// The first end of a header that has all fields of version 2.06.
 const HEADER_END_2_06: usize = 0x23c;
 
 const VERSION_2_06: u16 = 0x206;
-const VERSION_2_10: u16 = 0x20a;
 const VERSION_2_12: u16 = 0x20c;
 
-const LOADFLAGS_LOADED_HIGH: u8 = 1 << 0;
-const LOADFLAGS_KEEP_SEGMENTS: u8 = 1 << 6;
 const XLF_KERNEL_64: u16 = 1 << 0;
-/// A boot loader without a number of its own.
-const LOADER_UNDEFINED: u8 = 0xff;
-/// "normal" video mode.
-const VIDEO_NORMAL: u16 = 0xffff;
 /// Kinds of screens: a VGA in a text mode; a linear mode that VBE has set.
 const VIDEO_VGA: u8 = 0x01;
 const VIDEO_LINEAR: u8 = 0x23;
@@ -51,11 +40,10 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
         let (major, minor) = (version >> 8, version & 0xff);
         return Err(kernel.error(format!("boot protocol {major}.{minor:02} is too old: 2.06 is the oldest supported")));
     }
-    if flags & LOADFLAGS_LOADED_HIGH == 0 {
+    if flags & LOADED_HIGH == 0 {
         return Err(kernel.error("a zImage (a kernel loaded below 1 MiB) is not supported, only a bzImage"));
     }
-    let setup_sectors = if header.setup_sects == 0 { 4 } else { u64::from(header.setup_sects) };
-    let setup = (setup_sectors + 1) * 512;
+    let setup = header::setup_size(header.setup_sects);
     let payload = u64::from(header.syssize) * PARAGRAPH;
     if payload <= ENTRY_64 {
         return Err(kernel.error(format!("its protected-mode part has only {payload} bytes")));
@@ -86,7 +74,7 @@ pub(super) fn load(mut loader: Loader<'_>) -> Result<BootState, BootError> {
 
     header.vid_mode = VIDEO_NORMAL;
     header.type_of_loader = LOADER_UNDEFINED;
-    header.loadflags = flags & !LOADFLAGS_KEEP_SEGMENTS;
+    header.loadflags = flags & !KEEP_SEGMENTS;
     header.ext_loader_ver = 0;
     header.ext_loader_type = 0;
     header.setup_data = 0;
@@ -160,12 +148,12 @@ fn screen(screen: BootScreen) -> screen_info {
 /// The header's fields up to the end that it states itself, the others 0.
 fn setup_header(loader: &Loader<'_>) -> Result<setup_header, BootError> {
     let truncated = || loader.kernel.error("the setup header of the bzImage is truncated");
-    let length = usize::from(*loader.head.get(HEADER_LENGTH).ok_or_else(truncated)?);
-    let end = HEADER_LENGTH_BASE + length;
+    let length = usize::from(*loader.head.get(header::LENGTH).ok_or_else(truncated)?);
+    let end = header::MAGIC + length;
     let mut header = setup_header::default();
     let fields = header.as_mut_slice();
-    let present = (end - HEADER).min(fields.len());
-    let source = loader.head.get(HEADER..HEADER + present).ok_or_else(truncated)?;
+    let present = (end - SETUP_SECTORS).min(fields.len());
+    let source = loader.head.get(SETUP_SECTORS..SETUP_SECTORS + present).ok_or_else(truncated)?;
     fields[..present].copy_from_slice(source);
     if header.version >= VERSION_2_06 && end < HEADER_END_2_06 {
         return Err(loader.kernel.error(format!("the setup header says that it ends at {end:#x}, before its fields")));
@@ -176,7 +164,7 @@ fn setup_header(loader: &Loader<'_>) -> Result<setup_header, BootError> {
 /// Bytes from the load address `start` that the kernel writes before it has
 /// read the memory map: `init_size` from where it moves itself to.
 fn working_memory(loader: &Loader<'_>, header: &setup_header, start: u64) -> Result<u64, BootError> {
-    if header.version < VERSION_2_10 {
+    if header.version < HAS_INIT_SIZE {
         return Ok(0);
     }
     let preferred = header.pref_address;

@@ -9,6 +9,7 @@ mod bios_data;
 mod chosen;
 mod elf;
 mod fdt;
+mod header;
 mod image;
 mod layout;
 #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
@@ -32,7 +33,7 @@ use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 
 pub use bios_data::{HANDLERS, bios_data};
 pub use fdt::{TreeConfig, device_tree};
-use image::{Image, le_u32};
+use image::Image;
 use layout::Space;
 pub use layout::{CONVENTIONAL_END, E820Entry, E820Kind, EXTENDED_RAM, HIGH_RAM, e820, ram_ranges};
 pub use loader::load_pieces;
@@ -249,11 +250,8 @@ pub fn starts_without_firmware(kernel: &Path) -> Result<bool, BootError> {
     let config =
         BootConfig { kernel, initrd: None, cmdline: "", ram_size: 0, acpi: &[], rsdp: 0, screen: BootScreen::None };
     let loader = Loader::new(&pieces, &config)?;
-    const HAS_INIT_SIZE: u16 = 0x20a;
-    const LOADED_HIGH: u8 = 1 << 0;
-    let version = image::le_u16(&loader.head, 0x206).unwrap_or(0);
-    let high = loader.head.get(0x211).is_some_and(|flags| flags & LOADED_HIGH != 0);
-    Ok(loader.is_bzimage() && version >= HAS_INIT_SIZE && high)
+    let high = loader.head.get(header::LOAD_FLAGS).is_some_and(|flags| flags & header::LOADED_HIGH != 0);
+    Ok(header::is_there(&loader.head) && header::version(&loader.head) >= header::HAS_INIT_SIZE && high)
 }
 
 /// What a kernel's file is.
@@ -289,7 +287,7 @@ impl<'a> Loader<'a> {
     }
 
     fn format(&self) -> Result<Format, BootError> {
-        if self.is_bzimage() {
+        if header::is_there(&self.head) {
             return Ok(Format::Linux);
         }
         if let Some(header) = multiboot::find(&self.head) {
@@ -300,13 +298,6 @@ impl<'a> Loader<'a> {
         }
         let found = if self.kernel.len == 0 { "the file is empty" } else { "not a kernel that mimus can boot" };
         Err(self.kernel.error(format!("{found} ({SUPPORTED})")))
-    }
-
-    /// Whether the setup header's magic number is there (Linux boot protocol,
-    /// "The Real-Mode Kernel Header").
-    fn is_bzimage(&self) -> bool {
-        const HDRS: u32 = u32::from_le_bytes(*b"HdrS");
-        le_u32(&self.head, 0x202) == Some(HDRS)
     }
 
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]

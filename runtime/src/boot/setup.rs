@@ -1,30 +1,12 @@
 //! Linux by its real-mode entry (Documentation/arch/x86/boot.rst, "Loading The Rest of The Kernel" to "Running the Kernel"): the
 //! set-up code runs and asks the BIOS. So old kernels start, and other programs that look like one.
 
-use super::image::{le_u16, le_u32};
+use super::header::*;
+use super::image::le_u32;
 use super::layout::{EXTENDED_RAM, low_ram_size};
 use super::rom::{self, Job, Start};
 use super::{BootConfig, BootError, Image, Staged};
 
-/// Offsets in the set-up header.
-const SETUP_SECTORS: usize = 0x1f1;
-const VIDEO_MODE: usize = 0x1fa;
-const VERSION: usize = 0x206;
-const LOADER_TYPE: usize = 0x210;
-const LOAD_FLAGS: usize = 0x211;
-const RAMDISK: usize = 0x218;
-const HEAP_END: usize = 0x224;
-const COMMAND_LINE: usize = 0x228;
-const RAMDISK_MOST: usize = 0x22c;
-const COMMAND_LINE_SIZE: usize = 0x238;
-/// Where kernels before protocol 2.02 look for their command line: a magic number and its offset from the set-up code.
-const OLD_COMMAND_LINE: usize = 0x20;
-const OLD_COMMAND_LINE_MAGIC: u16 = 0xa33f;
-
-const LOADED_HIGH: u8 = 1 << 0;
-const CAN_USE_HEAP: u8 = 1 << 7;
-/// A boot loader without a number of its own.
-const LOADER_UNDEFINED: u8 = 0xff;
 /// The highest address of an initrd before protocol 2.03, and the longest command line before 2.06.
 const OLD_RAMDISK_MOST: u32 = 0x37ff_ffff;
 const OLD_COMMAND_LINE_MOST: u32 = 255;
@@ -37,14 +19,17 @@ const FIRMWARE_MEMORY: u64 = 1 << 20;
 
 /// Numbers of the firmware configuration device's items (QEMU documentation, "QEMU Firmware Configuration (fw_cfg) Device", and
 /// EDK II's `QemuFwCfgItem`): firmware that loads the kernel by itself asks for these.
-const KERNEL_SIZE: u16 = 0x08;
-const KERNEL_DATA: u16 = 0x11;
-const INITRD_SIZE: u16 = 0x0b;
-const INITRD_DATA: u16 = 0x12;
-const COMMAND_LINE_LENGTH: u16 = 0x14;
-const COMMAND_LINE_DATA: u16 = 0x15;
-const SETUP_SIZE: u16 = 0x17;
-const SETUP_DATA: u16 = 0x18;
+const KERNEL: Items = Items { address: 0x07, size: 0x08, data: 0x11 };
+const INITRD: Items = Items { address: 0x0a, size: 0x0b, data: 0x12 };
+const COMMAND_LINE_TEXT: Items = Items { address: 0x13, size: 0x14, data: 0x15 };
+const SETUP: Items = Items { address: 0x16, size: 0x17, data: 0x18 };
+
+/// The numbers of one part's items. Some firmware (qboot) loads it to the address that it finds.
+struct Items {
+    address: u16,
+    size: u16,
+    data: u16,
+}
 
 /// Where the parts go.
 struct Places {
@@ -74,7 +59,7 @@ struct Setup<'a> {
 
 impl Setup<'_> {
     fn version(&self) -> u16 {
-        le_u16(&self.bytes, VERSION).unwrap_or(0)
+        version(&self.bytes)
     }
 
     fn put(&mut self, at: usize, value: &[u8]) {
@@ -120,11 +105,7 @@ impl Setup<'_> {
 
 /// What firmware needs to start the kernel of `config`, whose file is `image` and begins with `head`.
 pub(super) fn stage(image: &Image, head: &[u8], config: &BootConfig) -> Result<Staged, BootError> {
-    let sectors = match head.get(SETUP_SECTORS).copied().unwrap_or(0) {
-        0 => 4,
-        sectors => u64::from(sectors),
-    };
-    let size = (sectors + 1) * 512;
+    let size = setup_size(head.get(SETUP_SECTORS).copied().unwrap_or(0));
     if size > SETUP_MOST {
         return Err(image.error(format!("its set-up code has {size} bytes, and there is room for {SETUP_MOST}")));
     }
@@ -153,20 +134,21 @@ pub(super) fn stage(image: &Image, head: &[u8], config: &BootConfig) -> Result<S
         size => setup.place_initrd(size, config.ram_size, end)?,
     };
     let parts = [
-        (SETUP_SIZE, SETUP_DATA, setup.bytes, places.setup),
-        (KERNEL_SIZE, KERNEL_DATA, kernel, places.kernel),
-        (INITRD_SIZE, INITRD_DATA, initrd, initrd_at),
-        (COMMAND_LINE_LENGTH, COMMAND_LINE_DATA, command_line, places.command_line),
+        (SETUP, setup.bytes, places.setup),
+        (KERNEL, kernel, places.kernel),
+        (INITRD, initrd, initrd_at),
+        (COMMAND_LINE_TEXT, command_line, places.command_line),
     ];
-    let loaded = || parts.iter().filter(|(_, _, bytes, _)| !bytes.is_empty());
+    let loaded = || parts.iter().filter(|(_, bytes, _)| !bytes.is_empty());
     let jobs: Vec<Job> = loaded()
-        .map(|(_, key, bytes, address)| Job { key: *key, len: bytes.len() as u32, address: *address })
+        .map(|(items, bytes, address)| Job { key: items.data, len: bytes.len() as u32, address: *address })
         .collect();
     let stack = (places.command_line - places.setup - 16) as u16;
     let rom = rom::build(&jobs, &Start::Real { segment: (places.setup >> 4) as u16, stack })?;
-    let items = parts
-        .into_iter()
-        .flat_map(|(size, data, bytes, _)| [(size, (bytes.len() as u32).to_le_bytes().to_vec()), (data, bytes)]);
+    let word = |value: u64| (value as u32).to_le_bytes().to_vec();
+    let items = parts.into_iter().flat_map(|(items, bytes, address)| {
+        [(items.address, word(address)), (items.size, word(bytes.len() as u64)), (items.data, bytes)]
+    });
     Ok(Staged { items: items.collect(), rom })
 }
 
@@ -190,7 +172,7 @@ fn command_line(setup: &Setup, config: &BootConfig) -> Result<Vec<u8>, BootError
 fn video_mode(cmdline: &str) -> Option<u16> {
     let value = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("vga=")).next_back()?;
     match value {
-        "normal" => Some(0xffff),
+        "normal" => Some(VIDEO_NORMAL),
         "ext" => Some(0xfffe),
         "ask" => Some(0xfffd),
         number => match number.strip_prefix("0x") {

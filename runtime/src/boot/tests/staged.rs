@@ -43,6 +43,8 @@ fn set_up_code_is_told_where_everything_is() {
     // Firmware that loads kernels by itself asks for sizes.
     let size = |key| staged.items.iter().find(|item| item.0 == key).unwrap().1.clone();
     assert_eq!([0x17, 0x08, 0x0b].map(size), [1024u32, 1024, 5000].map(|size| size.to_le_bytes().to_vec()));
+    let places = [0x1_0000, MIB as u32, field(0x218), field(0x228)].map(|at| at.to_le_bytes().to_vec());
+    assert_eq!([0x16, 0x07, 0x0a, 0x13].map(size), places, "and some for places");
 }
 
 #[test]

@@ -91,6 +91,11 @@ impl FrameQueue {
         }
     }
 
+    /// The frames in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter()
+    }
+
     /// The first frame.
     pub fn front(&self) -> Option<&Frame> {
         self.frames.front()

@@ -4,6 +4,7 @@ mod disk;
 mod firmware;
 mod isa;
 mod loader;
+mod memory;
 mod net;
 mod process;
 mod pty;
@@ -14,7 +15,9 @@ mod share;
 use std::fmt;
 use std::path::PathBuf;
 
+use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
+use mimus_hw::ide::Names;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 pub use mimus_hw::virtio::Interface;
 
@@ -24,9 +27,10 @@ pub use disk::{Cache, Disk, ImageFormat, Layers, Limit, Limits, OnError, Zeroes}
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
+pub use memory::{GuestMemory, RamFile};
 pub use net::{
-    Endpoint, FIRST_MAC, Forward, GuestForward, Link, NetBackend, NetBoot, Netdev, Nic, NicModel, Protocol, Service,
-    UserNet,
+    Capture, Endpoint, FIRST_MAC, Forward, GuestForward, Link, NetBackend, NetBoot, Netdev, Nic, NicModel, Protocol,
+    Service, UserNet,
 };
 pub use process::{Groups, OnSigterm, Process, RunAs, Runner, Sandbox};
 pub use pty::PtyName;
@@ -47,6 +51,8 @@ pub struct Config {
     pub machine: MachineKind,
     /// RAM in bytes: a multiple of 4096, between 1 MiB and 1 TiB.
     pub ram_size: u64,
+    /// Where the host has it.
+    pub memory: GuestMemory,
     /// Number of vCPUs; only 1 is offered today.
     pub smp: u8,
     /// Name of the CPU model; always a name that `-cpu help` lists.
@@ -145,6 +151,7 @@ impl Default for Config {
         Config {
             machine: MachineKind::Pc,
             ram_size: DEFAULT_RAM_SIZE,
+            memory: GuestMemory::default(),
             smp: 1,
             cpu: DEFAULT_CPU.to_owned(),
             cpu_features: CpuFeatures::default(),
@@ -173,7 +180,7 @@ impl Default for Config {
                 model: NicModel::E1000,
                 plug: Plug::default(),
                 mac: FIRST_MAC,
-                netdev: Some(Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) }),
+                netdev: Some(Netdev::of(NetBackend::User(UserNet::default()))),
             }],
             ide: Default::default(),
             default_cd_rom: true,
@@ -205,6 +212,8 @@ pub struct CpuFeatures {
     pub hidden: FeatureSet,
     /// Linear addresses may have 57 bits.
     pub la57: bool,
+    /// What CPUID says that it is.
+    pub identity: Identity,
 }
 
 impl Config {
@@ -305,12 +314,22 @@ pub struct Boot {
     pub menu: bool,
     /// How long, in milliseconds.
     pub splash_time: u32,
+    /// A picture that it shows meanwhile, JPEG or BMP.
+    pub splash: Option<PathBuf>,
 }
 
 impl Default for Boot {
     /// QEMU's `cad`.
     fn default() -> Self {
-        Boot { order: [2, 1, 3], once: None, strict: false, reboot_timeout: None, menu: false, splash_time: 2_500 }
+        Boot {
+            order: [2, 1, 3],
+            once: None,
+            strict: false,
+            reboot_timeout: None,
+            menu: false,
+            splash_time: 2_500,
+            splash: None,
+        }
     }
 }
 
@@ -327,6 +346,8 @@ pub struct Plug {
     pub interface: Interface,
     /// Its place in the order in which firmware tries to boot devices, the lowest first.
     pub boot_index: Option<u32>,
+    /// What an IDE drive is called.
+    pub names: Names,
 }
 
 /// A function on the PCI bus that needs nothing of the host.

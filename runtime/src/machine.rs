@@ -8,6 +8,7 @@ mod info;
 mod input;
 mod inventory;
 mod pc;
+mod ram;
 mod screen;
 mod virt;
 mod virtio;
@@ -24,9 +25,8 @@ use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
-use rustix::mm::{Advice, madvise};
 use signal_hook::consts::SIGTERM;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::GuestAddress;
 
 use crate::block::{DiskQueue, Halt};
 use crate::cache::{self, Cache};
@@ -247,6 +247,9 @@ trait Board: Sized {
     /// Where RAM is: addresses and sizes in bytes.
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)>;
 
+    /// Whether what begins there is RAM, rather than a ROM.
+    fn is_ram(config: &Config, address: GuestAddress) -> bool;
+
     /// Display memory that the vCPU accesses directly, and where backings find it.
     fn display_memory(_: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
         Ok(None)
@@ -377,30 +380,6 @@ struct Runner<B: Board> {
     settling: Option<Settling>,
 }
 
-/// Allocates what the board has of memory.
-fn allocate_ram<B: Board>(config: &Config) -> Result<Arc<Ram>> {
-    let ranges = B::ram_ranges(config);
-    let memory = GuestMemoryMmap::from_ranges(&ranges)
-        .with_context(|| format!("-m: cannot allocate {} MiB of guest RAM", config.ram_size >> 20))?;
-    advise(&memory, Advice::LinuxHugepage, "no huge pages behind guest RAM");
-    if !config.process.dump_guest_ram {
-        advise(&memory, Advice::LinuxDontDump, "guest RAM is in core dumps");
-    }
-    Ok(Arc::new(Ram::with_display(memory, B::display_memory(config)?)))
-}
-
-/// Tells the host something about guest RAM: huge pages, with which a guest that touches much memory misses the host's TLB less, or
-/// that it stays out of core dumps. A host that does not take it is told of on the log.
-fn advise(memory: &GuestMemoryMmap<()>, advice: Advice, without: &str) {
-    for region in memory.iter() {
-        // SAFETY: the range is a mapping that `memory` owns, and neither advice changes what it holds.
-        let advised = unsafe { madvise(region.as_ptr().cast(), region.size(), advice) };
-        if let Err(error) = advised {
-            tracing::debug!("{without}: {error}");
-        }
-    }
-}
-
 /// Makes the compiling side and the cache, for a guest whose env has its header at `header_offset`.
 fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
     let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile, .. }) = &config.accel else {
@@ -444,7 +423,7 @@ impl<B: Board> Runner<B> {
     fn new(config: &Config) -> Result<Runner<B>> {
         let requests = Arc::new(Requests::default());
         let kicker = Kicker::new();
-        let ram = allocate_ram::<B>(config)?;
+        let ram = ram::allocate::<B>(config)?;
         let clock = Clock::start();
         let timer = Timer::start(clock.clone(), kicker.clone()).context("cannot start the timer thread")?;
         let (cache, jit) = translation(config, &ram, B::Cpu::HEADER_OFFSET)?;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::context::{Contexts, Place};
 use crate::guest::GuestCpu;
 
+use super::cpuid::Identity;
 use super::exception::{Exception, RETRY};
 use super::features::FeatureSet;
 use super::fp::{self, Mxcsr};
@@ -110,11 +111,19 @@ pub struct Features {
     pub hidden: FeatureSet,
     /// The hypervisor's name in CPUID.
     pub hypervisor: [u8; 12],
+    /// What CPUID says that the CPU is.
+    pub identity: Identity,
 }
 
 impl Default for Features {
     fn default() -> Self {
-        Features { la57: false, tsc_hz: 1_000_000_000, hidden: FeatureSet::default(), hypervisor: *b"mimusmimus  " }
+        Features {
+            la57: false,
+            tsc_hz: 1_000_000_000,
+            hidden: FeatureSet::default(),
+            hypervisor: *b"mimusmimus  ",
+            identity: Identity::default(),
+        }
     }
 }
 
@@ -193,6 +202,7 @@ impl Cpu {
     /// Back to the reset state; memory and devices are the machine's to reset.
     pub fn reset(&mut self) {
         self.start_from(State::default());
+        self.state.gpr[reg::RDX] = self.features.identity.signature.into();
     }
 
     /// INIT: back to the reset state, but for the x87 unit, SSE registers, time, and MSRs other than IA32_EFER (SDM vol. 3A, table
@@ -209,6 +219,7 @@ impl Cpu {
         (state.mtrr_def_type, state.mtrr_fixed, state.mtrr_var) = (old.mtrr_def_type, old.mtrr_fixed, old.mtrr_var);
         (state.misc_enable, state.spec_ctrl, state.xcr0) = (old.misc_enable, old.spec_ctrl, old.xcr0);
         self.start_from(state);
+        self.state.gpr[reg::RDX] = self.features.identity.signature.into();
     }
 
     /// Goes on from `state`, whatever was going on.

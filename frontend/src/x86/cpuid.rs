@@ -5,6 +5,8 @@
 //! speculatively and leave their costly mitigations off, and from leaf 0x15 the frequencies of TSC and APIC timer instead of
 //! measuring them.
 
+use serde::{Deserialize, Serialize};
+
 use super::cpu::Cpu;
 use super::features::Word;
 use super::paging::PHYSICAL_BITS;
@@ -30,6 +32,49 @@ pub(super) const ARCH_CAPABILITIES: u64 = {
 /// Frequency of the local APIC timer before its divider, in Hz.
 pub const APIC_TIMER_HZ: u64 = 1_000_000_000;
 
+/// What the CPU is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Identity {
+    /// Who made it.
+    pub vendor: [u8; 12],
+    /// Family, model and stepping, as leaf 1 has them in EAX.
+    pub signature: u32,
+    /// Its name, in three parts.
+    pub brand: [[u8; 16]; 3],
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { vendor: *b"GenuineIntel", signature: SIGNATURE, brand: Identity::brand("mimus virtual CPU") }
+    }
+}
+
+impl Identity {
+    /// A name, of which 48 bytes count.
+    pub fn brand(name: &str) -> [[u8; 16]; 3] {
+        let mut parts = [[0; 16]; 3];
+        parts.as_flattened_mut().iter_mut().zip(name.bytes()).for_each(|(place, byte)| *place = byte);
+        parts
+    }
+
+    /// The same of this family, the extended one included; 270 is the largest there is.
+    pub fn with_family(self, family: u32) -> Identity {
+        let (base, extended) = (family.min(15), family.saturating_sub(15).min(0xff));
+        Identity { signature: self.signature & !(0xff << 20 | 0xf << 8) | extended << 20 | base << 8, ..self }
+    }
+
+    /// The same of this model, the extended one included.
+    pub fn with_model(self, model: u8) -> Identity {
+        let (base, extended) = (u32::from(model & 0xf), u32::from(model >> 4));
+        Identity { signature: self.signature & !(0xf << 16 | 0xf << 4) | extended << 16 | base << 4, ..self }
+    }
+
+    /// The same of this stepping, up to 15.
+    pub fn with_stepping(self, stepping: u8) -> Identity {
+        Identity { signature: self.signature & !0xf | u32::from(stepping & 0xf), ..self }
+    }
+}
+
 /// `[EAX, EBX, ECX, EDX]`.
 type Regs = [u32; 4];
 
@@ -50,7 +95,7 @@ const fn row(leaf: u32, subleaf: Option<u32>, build: fn(&mut Cpu, u32) -> Regs) 
 
 /// Leaves that are not all zero.
 static LEAVES: &[Leaf] = &[
-    row(0, None, |_, _| text_leaf(LAST_BASIC, b"GenuineIntel", [0, 2, 1])),
+    row(0, None, |cpu, _| text_leaf(LAST_BASIC, &cpu.features.identity.vendor, [0, 2, 1])),
     row(1, None, features),
     // One byte per cache or TLB: 0xff refers to leaf 4.
     row(2, None, |_, _| [0x00ff_0001, 0, 0, 0]),
@@ -71,9 +116,9 @@ static LEAVES: &[Leaf] = &[
     row(0x4000_0000, None, |cpu, _| text_leaf(LAST_HYPERVISOR, &cpu.features.hypervisor, [0, 1, 2])),
     row(0x8000_0000, None, |_, _| [LAST_EXTENDED, 0, 0, 0]),
     row(0x8000_0001, None, extended_features),
-    row(0x8000_0002, None, |_, _| brand(0)),
-    row(0x8000_0003, None, |_, _| brand(16)),
-    row(0x8000_0004, None, |_, _| brand(32)),
+    row(0x8000_0002, None, |cpu, _| brand(cpu.features.identity.brand[0])),
+    row(0x8000_0003, None, |cpu, _| brand(cpu.features.identity.brand[1])),
+    row(0x8000_0004, None, |cpu, _| brand(cpu.features.identity.brand[2])),
     // L2: 1024 KiB, 16-way (code 8), 64-byte lines.
     row(0x8000_0006, None, |_, _| [0, 0, 1024 << 16 | 8 << 12 | 64, 0]),
     row(0x8000_0007, None, |_, _| [0, 0, 0, EXTENDED7_EDX]),
@@ -89,11 +134,9 @@ fn text_leaf(eax: u32, text: &[u8; 12], order: [usize; 3]) -> Regs {
     [eax, word(order[0]), word(order[1]), word(order[2])]
 }
 
-fn brand(from: usize) -> Regs {
-    const BRAND: &[u8] = b"mimus virtual CPU";
-    let word =
-        |i: usize| (0..4).rev().fold(0, |w, b| w << 8 | u32::from(BRAND.get(from + 4 * i + b).copied().unwrap_or(0)));
-    [word(0), word(1), word(2), word(3)]
+/// 16 characters of the name.
+fn brand(part: [u8; 16]) -> Regs {
+    bytemuck::cast::<_, Regs>(part).map(u32::from_le)
 }
 
 /// Feature bits, by number.
@@ -170,7 +213,7 @@ const PLACES: &[(Word, u32, u32, usize)] = &[
 fn features(cpu: &mut Cpu, _: u32) -> Regs {
     const CLFLUSH_QWORDS: u32 = 8;
     let apic = if cpu.bus.apic_base() & 1 << 11 != 0 { LEAF1_EDX_APIC } else { 0 };
-    [SIGNATURE, CLFLUSH_QWORDS << 8 | 1 << 16, LEAF1_ECX, LEAF1_EDX | apic]
+    [cpu.features.identity.signature, CLFLUSH_QWORDS << 8 | 1 << 16, LEAF1_ECX, LEAF1_EDX | apic]
 }
 
 fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
@@ -182,7 +225,7 @@ fn structured_features(cpu: &mut Cpu, _: u32) -> Regs {
 
 fn extended_features(cpu: &mut Cpu, _: u32) -> Regs {
     let syscall = if cpu.state.code64() { EXTENDED1_EDX_SYSCALL } else { 0 };
-    [SIGNATURE, 0, EXTENDED1_ECX, EXTENDED1_EDX | syscall]
+    [cpu.features.identity.signature, 0, EXTENDED1_ECX, EXTENDED1_EDX | syscall]
 }
 
 /// Leaf 4: a cache of `kib` KiB with 64-byte lines; `kind` 1 data, 2 code, 3 unified.

@@ -1,5 +1,5 @@
 use mimus_frontend::x86::Features;
-use mimus_frontend::x86::cpuid::SIGNATURE;
+use mimus_frontend::x86::cpuid::{Identity, SIGNATURE};
 use mimus_frontend::x86::helpers::Helper;
 use mimus_frontend::x86::state::reg;
 
@@ -68,6 +68,18 @@ fn address_widths_follow_la57() {
     let mut m = Machine::with(Features { la57: true, ..Features::default() });
     assert_eq!(query(&mut m, 0x8000_0008, 0)[0], 57 << 8 | 40);
     assert_ne!(query(&mut m, 7, 0)[2] & 1 << 16, 0);
+}
+
+#[test]
+fn a_cpu_may_be_called_otherwise() {
+    let identity = Identity { vendor: *b"AuthenticAMD", brand: Identity::brand("A name"), ..Identity::default() };
+    let identity = identity.with_family(25).with_model(0x61).with_stepping(2);
+    let mut m = Machine::with(Features { identity, ..Features::default() });
+    let [_, b, c, d] = query(&mut m, 0, 0);
+    assert_eq!(text(&[b, d, c]), "AuthenticAMD");
+    assert_eq!((query(&mut m, 1, 0)[0], query(&mut m, 0x8000_0001, 0)[0]), (0x00a6_0f12, 0x00a6_0f12));
+    assert_eq!(text(&query(&mut m, 0x8000_0002, 0)).trim_end_matches('\0'), "A name");
+    assert_eq!(Identity::default().with_family(6).with_model(0x1a).with_stepping(5), Identity::default());
 }
 
 #[test]

@@ -278,7 +278,7 @@ impl Echo {
 pub fn run(input: &mut Input) {
     let mut echo = Echo::new();
     let ports = Ports { open: echo.socket.local_addr().expect("it is bound").port() };
-    let netdev = Netdev { id: "fuzz".into(), backend: NetBackend::User(UserNet::default()) };
+    let netdev = Netdev { id: "fuzz".into(), ..Netdev::of(NetBackend::User(UserNet::default())) };
     let queue = NetQueue::open(&netdev, None).expect("a gateway");
     let mut peer = queue.peer();
     let guest = Guest::default();

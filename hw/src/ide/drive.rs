@@ -3,12 +3,12 @@
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
-use super::Medium;
 use super::ata::MAX_MULTIPLE;
 use super::atapi::PacketState;
 use super::regs::{
     ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, UNC, push,
 };
+use super::{Medium, Names};
 use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
 use crate::buffer::Buffer;
 
@@ -108,6 +108,7 @@ pub(super) struct Drive {
     /// What its name begins with.
     pub(super) maker: &'static str,
     pub(super) serial: String,
+    pub(super) names: Names,
     medium: Option<Medium>,
     /// Never used twice, not even after a reset: the backend may be late.
     next_token: u64,
@@ -133,7 +134,8 @@ impl Drive {
             ranges: Vec::new(),
             packet: PacketState::new(medium.is_some()),
         };
-        let mut drive = Drive { kind, maker: MAKER, serial, medium, next_token: 0, jobs: 0, state };
+        let mut drive =
+            Drive { kind, maker: MAKER, serial, names: Names::default(), medium, next_token: 0, jobs: 0, state };
         drive.reset();
         drive
     }

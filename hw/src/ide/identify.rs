@@ -61,7 +61,17 @@ pub(super) fn identify(drive: &Drive) -> [u16; 256] {
     }
     let mode = drive.state.mode;
     text(&mut words[10..20], &drive.serial);
-    text(&mut words[23..27], REVISION);
+    let names = &drive.names;
+    text(&mut words[23..27], if names.revision.is_empty() { REVISION } else { &names.revision });
+    if !names.model.is_empty() {
+        text(&mut words[27..47], &names.model);
+    }
+    if names.world_wide != 0 {
+        // The highest word first; such a name is supported, and enabled.
+        (0..4).for_each(|index| words[108 + index] = (names.world_wide >> (48 - 16 * index)) as u16);
+        words[84] |= 1 << 14 | 1 << 8;
+        words[87] |= 1 << 14 | 1 << 8;
+    }
     // Words 64 to 70 and 88 are valid.
     words[53] |= 6;
     words[63] = modes(MULTIWORD, 4, mode);

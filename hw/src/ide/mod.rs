@@ -60,6 +60,17 @@ impl std::fmt::Debug for IdeDevice {
     }
 }
 
+/// What a drive is called, where it is not as usual.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Its model; 40 characters of it at most. Empty: the usual one.
+    pub model: String,
+    /// Its firmware's revision; 8 characters of it at most. Empty: the usual one.
+    pub revision: String,
+    /// Its world wide name; 0 is none.
+    pub world_wide: u64,
+}
+
 /// A medium, and who does its jobs.
 pub type Medium = (BlockInfo, Box<dyn BlockBackend>);
 
@@ -115,6 +126,13 @@ impl Ide {
         };
         drive.maker = self.maker;
         channel.plug(place.unit, drive)
+    }
+
+    /// Calls the drive at `place` so.
+    pub fn name(&mut self, place: IdePlace, names: Names) {
+        if let Some(drive) = self.channels.get_mut(place.channel).and_then(|channel| channel.drive_mut(place.unit)) {
+            drive.names = names;
+        }
     }
 
     /// Whether something is plugged in at `place`.

@@ -207,6 +207,17 @@ fn a_disk_says_what_it_is() {
 }
 
 #[test]
+fn a_disk_may_have_other_names() {
+    let mut setup = Setup::new();
+    let names = Names { model: "Some disk".to_owned(), revision: "2.5+".to_owned(), world_wide: 0x5000_c500_1234_abcd };
+    setup.ide.name(MASTER, names);
+    setup.command(0, 0, 0xec);
+    let words = setup.words(0, 256);
+    assert_eq!((string(&words[27..47]).trim_end(), string(&words[23..27]).trim_end()), ("Some disk", "2.5+"));
+    assert_eq!((&words[108..112], words[84] & 1 << 8), (&[0x5000, 0xc500, 0x1234, 0xabcd][..], 1 << 8));
+}
+
+#[test]
 fn sectors_cross_by_the_port_in_jobs_of_64_kib() {
     let mut s = Setup::new();
     s.command(5, 130, 0x20);

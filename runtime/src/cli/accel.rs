@@ -66,7 +66,6 @@ const ACCEL: Family = Family {
     noun: "an accelerator",
     implied: "accel",
     heading: "Accelerators supported by mimus:",
-    unlisted: None,
     common: &[
         hardware("kvm"),
         hardware("hax"),

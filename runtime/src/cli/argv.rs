@@ -46,7 +46,7 @@ pub(super) fn normalise(args: impl IntoIterator<Item = OsString>) -> Normalised 
                 Err(error) => normalised.refused.push(error),
             },
             "set" => sets.push(value_of(&word)),
-            _ if matches!(option.status, Status::Only(_) | Status::Always) => {}
+            _ if option.status == Status::Always => {}
             _ => normalised.words.push(word),
         }
     }
@@ -116,13 +116,7 @@ fn value(option: &Opt, typed: &str, rest: &mut VecDeque<OsString>) -> Result<OsS
         };
         return Err(CliError::new(typed, message));
     };
-    match option.status {
-        Status::Only(accepted) if value != accepted => {
-            let value = value.to_string_lossy();
-            Err(CliError::new(typed, format!("'{value}' is not supported yet (only '{accepted}' is)")))
-        }
-        _ => Ok(value),
-    }
+    Ok(value)
 }
 
 /// What to say about an option nobody knows.

@@ -2,17 +2,9 @@
 
 use super::error::CliError;
 use super::families;
-use super::keyval::{self, Item, Key, Kind, Values};
+use super::keyval::{self, Item, Key, Kind, Values, accepted, among, fixed, key};
 use super::{Stop, subjects};
 use crate::config::{Disk, ImageFormat, Layers, Limits, Zeroes};
-
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
-}
-
-const fn accepted(name: &'static str) -> Key {
-    Key { name, kind: Kind::Accepted, help: "" }
-}
 
 /// On or off.
 const SWITCH: Kind = Kind::Word(&["on", "off"]);
@@ -53,11 +45,11 @@ const NODE: &[Key] = &[
     key("cache.no-flush", SWITCH, "flushes are ignored"),
     key("discard", Kind::Word(&["ignore", "off", "unmap", "on"]), "what the guest discards is given back to the host"),
     key("detect-zeroes", Kind::Word(&["off", "on", "unmap"]), "zeroes that the guest writes take no space"),
-    Key { name: "aio", kind: Kind::Among(&["threads", "native", "io_uring"]), help: "" },
-    Key { name: "aio-max-batch", kind: Kind::Accepted, help: "" },
-    Key { name: "read-zeroes", kind: Kind::Among(&["on", "off"]), help: "" },
-    Key { name: "force-share", kind: Kind::Fixed("off"), help: "" },
-    Key { name: "overlap-check", kind: Kind::Among(&["none", "constant", "cached", "all"]), help: "" },
+    among("aio", &["threads", "native", "io_uring"]),
+    accepted("aio-max-batch"),
+    among("read-zeroes", &["on", "off"]),
+    fixed("force-share", "off"),
+    among("overlap-check", &["none", "constant", "cached", "all"]),
     accepted("cache-size"),
     accepted("cache-clean-interval"),
     accepted("drop-cache"),

@@ -67,9 +67,13 @@ fn property(key: &Key) -> Option<Property> {
         Kind::MegaBytes | Kind::Bytes => ValueKind::Size,
         Kind::Word(words) | Kind::Among(words) if words.contains(&"on") => ValueKind::Switch,
         Kind::Fixed("on" | "off") => ValueKind::Switch,
-        Kind::Word(_) | Kind::Among(_) | Kind::Text(_) | Kind::Texts(_) | Kind::Fixed(_) | Kind::Accepted => {
-            ValueKind::Text
-        }
+        Kind::Word(_)
+        | Kind::Among(_)
+        | Kind::Text(_)
+        | Kind::Texts(_)
+        | Kind::Fixed(_)
+        | Kind::Accepted
+        | Kind::Without(_) => ValueKind::Text,
         Kind::NotYet | Kind::Lacks(_) => return None,
     };
     Some(Property { name: key.name, kind, help: key.help })
@@ -135,7 +139,7 @@ pub(crate) fn options(machine: MachineKind) -> Vec<Offered> {
 }
 
 fn is_there(status: Status) -> bool {
-    matches!(status, Status::Offered(..) | Status::Only(_) | Status::Always)
+    matches!(status, Status::Offered(..) | Status::Always)
 }
 
 #[cfg(test)]

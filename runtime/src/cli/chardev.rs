@@ -38,7 +38,6 @@ pub(super) const CHARDEV: Family = Family {
     noun: "a character device",
     implied: "backend",
     heading: "Available chardev backend types:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes(
@@ -396,20 +395,8 @@ pub(super) fn mon(given: &Given, chardevs: &mut Chardevs, config: &mut Config) -
 }
 
 /// Character devices of QEMU that mimus does not have; a name that ends in `:` begins a value.
-const NOT_YET: &[&str] = &[
-    "vc",
-    "vc:",
-    "con:",
-    "COM",
-    "/dev/parport",
-    "parport",
-    "websocket:",
-    "msmouse",
-    "wctablet",
-    "braille",
-    "fake",
-    "mon:",
-];
+const NOT_YET: &[&str] =
+    &["con:", "COM", "/dev/parport", "parport", "websocket:", "msmouse", "wctablet", "braille", "fake", "mon:"];
 
 /// `udp:[HOST]:PORT[@[HOST]:PORT]`: where datagrams are sent to, and where they are received.
 fn udp(option: &str, address: &str) -> Result<Chardev, CliError> {
@@ -421,6 +408,13 @@ fn udp(option: &str, address: &str) -> Result<Chardev, CliError> {
         _ => Err(CliError::new(option, format!("'{text}' is not HOST:PORT"))),
     };
     Ok(Chardev::Udp { local: end(local, "0.0.0.0")?, remote: end(remote, monitors::LOOPBACK)? })
+}
+
+/// Whether it is a console in the window that shows a screen, of which there is none.
+pub(super) fn is_virtual(value: &OsStr) -> bool {
+    let text = value.to_string_lossy();
+    let text = text.strip_prefix("mon:").unwrap_or(&text);
+    text == "vc" || text.starts_with("vc:")
 }
 
 /// Parses a character device as `-serial` and its kin have it.
@@ -445,6 +439,7 @@ pub(super) fn parse(name: &str, value: &OsStr, nographic: bool, chardevs: &mut C
         "stdio" => Ok(Chardev::Stdio { mux: nographic }),
         "mon:stdio" => Ok(Chardev::Stdio { mux: true }),
         "null" | "mon:null" | "/dev/null" => Ok(Chardev::Null),
+        _ if is_virtual(value) => Ok(Chardev::Null),
         "none" => Ok(Chardev::None),
         "pty" => Ok(Chardev::Pty(PtyName::default())),
         _ if let Some((kind @ ("unix" | "tcp" | "telnet"), address)) = utf8(name, value)?.split_once(':') => {

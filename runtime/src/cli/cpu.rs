@@ -4,6 +4,7 @@
 
 mod models;
 
+use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::{FEATURES, Feature, FeatureSet};
 
 use super::catalogue::CpuModel;
@@ -29,7 +30,7 @@ const GENERAL: &[(&str, &str)] = &[
 const KEPT: [&str; 4] = ["arat", "arch-capabilities", "invtsc", "spec-ctrl"];
 
 /// What a property of a CPU that is no feature does.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Does {
     /// Nothing, since it makes no difference here.
     Nothing,
@@ -37,6 +38,8 @@ enum Does {
     Missing,
     /// It is missing.
     Value,
+    /// The CPU is called otherwise; nothing if the value cannot be.
+    Name(fn(Identity, &str) -> Option<Identity>),
     /// The command line is refused when something is missing.
     Enforce,
 }
@@ -46,7 +49,7 @@ const PROPERTIES: &[(&str, Does)] = &[
     ("check", Does::Nothing),
     ("cpuid-0xb", Does::Nothing),
     ("enforce", Does::Enforce),
-    ("family", Does::Value),
+    ("family", Does::Name(family)),
     ("fill-mtrr-mask", Does::Nothing),
     ("full-cpuid-auto-level", Does::Nothing),
     ("guest-phys-bits*", Does::Nothing),
@@ -63,17 +66,17 @@ const PROPERTIES: &[(&str, Does)] = &[
     ("migratable", Does::Nothing),
     ("min-level*", Does::Nothing),
     ("min-xlevel*", Does::Nothing),
-    ("model", Does::Value),
-    ("model-id", Does::Value),
+    ("model", Does::Name(model_number)),
+    ("model-id", Does::Name(model_id)),
     ("phys-bits", Does::Nothing),
     ("pmu", Does::Missing),
     ("start-powered-off", Does::Nothing),
-    ("stepping", Does::Value),
+    ("stepping", Does::Name(stepping)),
     ("tcg-cpuid", Does::Nothing),
     ("tsc-frequency", Does::Value),
     ("tsc-freq", Does::Value),
     ("ucode-rev", Does::Nothing),
-    ("vendor", Does::Value),
+    ("vendor", Does::Name(vendor)),
     ("vmware-cpuid-freq", Does::Nothing),
     ("vmx-*", Does::Missing),
     ("x-*", Does::Nothing),
@@ -81,8 +84,34 @@ const PROPERTIES: &[(&str, Does)] = &[
     ("xlevel*", Does::Nothing),
 ];
 
+fn number(text: &str, most: u64) -> Option<u32> {
+    keyval::number(text).filter(|number| *number <= most).map(|number| number as u32)
+}
+
+fn family(identity: Identity, text: &str) -> Option<Identity> {
+    // What four bits and eight more can tell.
+    number(text, 0xf + 0xff).map(|family| identity.with_family(family))
+}
+
+fn model_number(identity: Identity, text: &str) -> Option<Identity> {
+    number(text, 0xff).map(|model| identity.with_model(model as u8))
+}
+
+fn stepping(identity: Identity, text: &str) -> Option<Identity> {
+    number(text, 0xf).map(|stepping| identity.with_stepping(stepping as u8))
+}
+
+fn vendor(identity: Identity, text: &str) -> Option<Identity> {
+    text.as_bytes().try_into().ok().map(|vendor| Identity { vendor, ..identity })
+}
+
+fn model_id(identity: Identity, text: &str) -> Option<Identity> {
+    (text.len() <= 48).then(|| Identity { brand: Identity::brand(text), ..identity })
+}
+
 /// The CPU that is wanted.
 struct Wanted {
+    identity: Identity,
     features: FeatureSet,
     /// Features that were switched off by name.
     off: FeatureSet,
@@ -106,7 +135,14 @@ pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
     }
     let offered = FeatureSet::offered();
     let features = model(&name, &offered)?;
-    let mut wanted = Wanted { features, off: FeatureSet::default(), missing: Vec::new(), enforce: false, la57: false };
+    let mut wanted = Wanted {
+        identity: Identity::default(),
+        features,
+        off: FeatureSet::default(),
+        missing: Vec::new(),
+        enforce: false,
+        la57: false,
+    };
     // Those with a sign count whatever stands behind them, as QEMU has it.
     let signed = |item: &Item| item.key.is_none() && item.value.starts_with(['+', '-']);
     let (last, first): (Vec<&Item>, Vec<&Item>) = items.iter().partition(|item| signed(item));
@@ -117,6 +153,7 @@ pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
     }
     config.cpu = name;
     config.cpu_features.la57 = wanted.la57;
+    config.cpu_features.identity = wanted.identity;
     config.cpu_features.hidden = kept(&offered.except(&wanted.features), &wanted.off);
     let cannot_hide = wanted.off.common(&offered);
     let cannot_hide = cannot_hide.iter().filter(|feature| !feature.can_be_hidden());
@@ -214,6 +251,15 @@ fn property(model: &str, item: &Item, wanted: &mut Wanted) -> Result<(), CliErro
         Some(Does::Missing) if matches!(value, "off" | "no" | "false" | "n") => {}
         Some(Does::Missing) => wanted.missing.push(name.to_owned()),
         Some(Does::Value) => wanted.missing.push(format!("{name}={value}")),
+        Some(Does::Name(name_it)) => {
+            let wrong = || {
+                CliError::new(
+                    option(),
+                    format!("{name}: '{value}' is not one (vendors have 12 characters, names up to 48)"),
+                )
+            };
+            wanted.identity = name_it(wanted.identity, value).ok_or_else(wrong)?;
+        }
         Some(Does::Enforce) => wanted.enforce = switch()?,
         None => {
             let mut message = format!("'{name}' is not a feature or property");

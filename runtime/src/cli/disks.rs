@@ -2,19 +2,16 @@
 
 use std::ffi::OsStr;
 
+use mimus_hw::ide::Names;
+
 use super::Stop;
 use super::error::CliError;
-use super::keyval::{self, Item, Key, Kind, Values};
+use super::keyval::{self, Item, Key, Kind, Values, accepted, key, without};
 use super::{block, families, throttling};
 use crate::config::{Cache, Disk, IdeDrive, Interface as VirtioInterface, Limits, OnError, Plug};
 
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
-}
-
-const fn later(name: &'static str) -> Key {
-    Key { name, kind: Kind::NotYet, help: "" }
-}
+/// What there is not.
+const GEOMETRY: &str = "a disk's geometry is that of its size";
 
 /// On or off.
 const SWITCH: Kind = Kind::Word(&["on", "off"]);
@@ -26,7 +23,7 @@ const DRIVE: &[Key] = &[
     key(
         "if",
         Kind::Word(&["ide", "virtio", "none"]),
-        "how the disk is connected, default ide on a PC and virtio elsewhere; none: by a -device",
+        "how the disk is connected, default ide on a PC, virtio elsewhere unless a -device has it; none: by a -device",
     ),
     key("media", Kind::Word(&["disk", "cdrom"]), "what it is, default disk"),
     key("index", Kind::Number(0, 255), "place on the IDE controller: bus * 2 + unit; default the first free one"),
@@ -52,9 +49,12 @@ const DRIVE: &[Key] = &[
         Kind::Word(&["report", "ignore", "stop", "enospc"]),
         "the same of a write; enospc, the default: it stops where there is no room, and the guest is told of the rest",
     ),
-    later("cyls"),
-    later("heads"),
-    later("secs"),
+    accepted("stats-account-failed"),
+    accepted("stats-account-invalid"),
+    without("cyls", GEOMETRY),
+    without("heads", GEOMETRY),
+    without("secs", GEOMETRY),
+    without("trans", GEOMETRY),
 ];
 
 /// All keys of `-drive` that are not about its image.
@@ -98,9 +98,12 @@ pub(super) struct Disks {
     /// `-snapshot`.
     snapshot: bool,
     waiting: Vec<(String, Drive)>,
+    /// Disks with an id that become virtio devices unless a `-device` takes them.
+    undecided: Vec<(String, Drive)>,
     ids: Vec<String>,
     ide: [[Option<Drive>; 2]; 2],
     nodes: block::Nodes,
+    warnings: Vec<String>,
 }
 
 fn value_of<T: Copy>(table: &[(&str, T)], word: Option<&str>) -> Option<T> {
@@ -130,7 +133,21 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
     let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
     let id = values.text("id").unwrap_or_default().to_owned();
     let boot_index = values.number("bootindex").and_then(|index| u32::try_from(index).ok());
-    Ok(Plug { id, addr: addr.transpose()?, slot, interface: virtio_interface(option, values)?, boot_index })
+    let (interface, names) = (virtio_interface(option, values)?, names(option, values)?);
+    Ok(Plug { id, addr: addr.transpose()?, slot, interface, boot_index, names })
+}
+
+/// What an IDE drive is called.
+fn names(option: &str, values: &Values) -> Result<Names, CliError> {
+    let text = |key: &str, most: usize| match values.text(key).unwrap_or_default() {
+        text if text.len() > most => Err(CliError::new(option, format!("{key}: longer than {most} characters"))),
+        text => Ok(text.to_owned()),
+    };
+    Ok(Names {
+        model: text("model", 40)?,
+        revision: text("ver", 8)?,
+        world_wide: values.number("wwn").unwrap_or_default(),
+    })
 }
 
 /// How drivers reach a virtio device on the PCI bus.
@@ -151,9 +168,11 @@ impl Disks {
             default,
             snapshot,
             waiting: Vec::new(),
+            undecided: Vec::new(),
             ids: Vec::new(),
             ide: Default::default(),
             nodes: block::Nodes::new(groups),
+            warnings: Vec::new(),
         }
     }
 
@@ -175,6 +194,7 @@ impl Disks {
         let own: Vec<Item> = items.iter().filter(|item| !of_image(item)).cloned().collect();
         interface(&own)?;
         let values = keyval::typed(OPTION, &own, &keys)?;
+        self.warnings.extend(values.warnings(OPTION));
         let drive = self.parse(&values, items.iter().filter(of_image).cloned().collect())?;
         if let Some(id) = values.text("id") {
             if self.ids.iter().any(|known| known == id) {
@@ -191,6 +211,10 @@ impl Disks {
             "none" => {
                 let id = values.text("id").ok_or_else(|| wrong("if=none needs id=ID for a -device".into()))?;
                 self.waiting.push((id.to_owned(), drive));
+                Ok(None)
+            }
+            "virtio" if values.word("if").is_none() && !drive.cd_rom && !drive.id.is_empty() => {
+                self.undecided.push((drive.id.clone(), drive));
                 Ok(None)
             }
             "virtio" if drive.cd_rom => Err(wrong("media=cdrom: a CD-ROM drive needs if=ide".into())),
@@ -245,9 +269,10 @@ impl Disks {
         self.nodes.add(text)
     }
 
-    /// Warnings of what nothing uses.
-    pub(super) fn unused(&self) -> impl Iterator<Item = String> {
-        self.nodes.unused()
+    /// Warnings of what nothing uses, and of what is not honoured.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let unused = self.waiting.iter().map(|(id, _)| format!("-drive: no -device uses the drive '{id}'"));
+        self.warnings.iter().cloned().chain(unused).chain(self.nodes.unused())
     }
 
     /// `-hda` and the like, and `-cdrom`: what is at a place of the IDE controller.
@@ -297,8 +322,11 @@ impl Disks {
     /// The drive that a `-device` with these keys names, if it names one.
     fn take(&mut self, option: &str, values: &Values) -> Result<Option<Drive>, CliError> {
         let Some(id) = values.text("drive") else { return Ok(None) };
-        let found = self.waiting.iter().position(|(known, _)| known == id);
-        let Some(index) = found else {
+        let from = |drives: &mut Vec<(String, Drive)>| {
+            let index = drives.iter().position(|(known, _)| known == id)?;
+            Some(drives.remove(index).1)
+        };
+        let Some(mut drive) = from(&mut self.waiting).or_else(|| from(&mut self.undecided)) else {
             if let Some(disk) = self.nodes.take(option, id)? {
                 return self.node(option, disk, values).map(Some);
             }
@@ -307,7 +335,6 @@ impl Disks {
                 false => CliError::new(option, format!("drive: there is no -drive with id={id}")).following("-drive"),
             });
         };
-        let (_, mut drive) = self.waiting.remove(index);
         if values.text("serial").is_some() {
             drive.serial = serial(option, values.text("serial"))?;
         }
@@ -315,6 +342,7 @@ impl Disks {
         if let Some(disk) = &mut drive.disk {
             disk.serial.clone_from(&drive.serial);
             disk.plug.clone_from(&drive.plug);
+            of_device(disk, values);
         }
         Ok(Some(drive))
     }
@@ -324,8 +352,14 @@ impl Disks {
         let (serial, plug) = (serial(option, values.text("serial"))?, plug(option, values)?);
         let (id, option) = (disk.id.clone(), "-blockdev".to_owned());
         let snapshot = self.snapshot;
-        let disk = Disk { serial: serial.clone(), plug: plug.clone(), option, snapshot, ..disk };
+        let mut disk = Disk { serial: serial.clone(), plug: plug.clone(), option, snapshot, ..disk };
+        of_device(&mut disk, values);
         Ok(Drive { cd_rom: false, disk: Some(disk), serial, id, plug })
+    }
+
+    /// The disks that are virtio devices since no `-device` has taken them.
+    pub(super) fn undecided(&mut self) -> impl Iterator<Item = Disk> {
+        self.undecided.drain(..).filter_map(|(_, drive)| drive.disk)
     }
 
     /// The disk that a `-device` of virtio with these keys names.
@@ -357,11 +391,8 @@ impl Disks {
         self.connect(option, Drive { cd_rom, disk, ..drive }, (bus, values.number("unit")))
     }
 
-    /// Every disk must have got its device. What is on the IDE controller then.
-    pub(super) fn finish(self) -> Result<[[Option<IdeDrive>; 2]; 2], CliError> {
-        if let Some((id, _)) = self.waiting.first() {
-            return Err(CliError::new("-drive", format!("no -device uses the drive '{id}'")).following("-device"));
-        }
+    /// What is on the IDE controller when each disk has got its device.
+    pub(super) fn finish(self) -> [[Option<IdeDrive>; 2]; 2] {
         let mut index = 0;
         let mut finished = |drive: Option<Drive>| {
             index += 1;
@@ -374,8 +405,17 @@ impl Disks {
                 medium => Some(IdeDrive::CdRom { medium, serial, id, plug }),
             }
         };
-        Ok(self.ide.map(|channel| channel.map(&mut finished)))
+        self.ide.map(|channel| channel.map(&mut finished))
     }
+}
+
+/// What a `-device` says of how its disk is written.
+fn of_device(disk: &mut Disk, values: &Values) {
+    if let Some(cached @ ("on" | "off")) = values.word("write-cache") {
+        disk.cache.writethrough = cached == "off";
+    }
+    let on_error = |key: &str, now| values.word(key).and_then(OnError::named).unwrap_or(now);
+    disk.on_error = (on_error("rerror", disk.on_error.0), on_error("werror", disk.on_error.1));
 }
 
 /// The keys of an image whose file and format are given as `-drive` has them.

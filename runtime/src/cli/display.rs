@@ -17,22 +17,23 @@ const VNC: &[Key] = &[
     key("vnc", Kind::Text("a host and the number of a display, as in 127.0.0.1:1")),
     key("password", Kind::Word(&["on", "off"])),
     key("sasl", Kind::Fixed("off")),
-    key("lossy", Kind::Fixed("off")),
-    key("non-adaptive", Kind::Fixed("on")),
+    // Every picture is sent whole and exact.
+    key("lossy", Kind::Accepted),
+    key("non-adaptive", Kind::Accepted),
     key("reverse", Kind::Fixed("off")),
     // Nobody is sent away for somebody who would be alone.
     key("share", Kind::Word(&["ignore", "force-shared"])),
     key("acl", Kind::NotYet),
     key("audiodev", Kind::NotYet),
-    key("connections", Kind::NotYet),
+    key("connections", Kind::Accepted),
     key("head", Kind::NotYet),
-    key("key-delay-ms", Kind::NotYet),
-    key("lock-key-sync", Kind::NotYet),
+    key("key-delay-ms", Kind::Accepted),
+    key("lock-key-sync", Kind::Accepted),
     key("password-secret", Kind::NotYet),
     key("power-control", Kind::Fixed("off")),
     key("tls-creds", Kind::NotYet),
     key("to", Kind::Number(0, 65_535)),
-    key("websocket", Kind::NotYet),
+    key("websocket", Kind::Without("there is no VNC by WebSocket")),
 ];
 
 /// The largest number of a display: its port is 5900 more.
@@ -93,8 +94,11 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
         None => {}
         Some(text) => match text.strip_prefix("vnc=") {
             Some(text) => {
-                config.vnc = vnc("-display vnc", text)?;
+                config.vnc = vnc("-display vnc", text, config)?;
                 shown = Some("-display");
+            }
+            None if let Some(window) = window(text) => {
+                config.warnings.push(format!("-display {window}: there is no window: {SHOWN}"));
             }
             None => {
                 config.curses = choose(&DISPLAY, text, None)?.0 == "curses";
@@ -106,7 +110,7 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
         if config.vnc.is_some() {
             return Err(CliError::new("-vnc", "given with -display vnc, which is the same").into());
         }
-        config.vnc = vnc("-vnc", text)?;
+        config.vnc = vnc("-vnc", text, config)?;
         shown = config.vnc.is_some().then_some("-vnc").or(shown);
     }
     if let Some(option) = shown
@@ -114,11 +118,24 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
     {
         return Err(CliError::new(option, "the machine has no display adapter").following("-device").into());
     }
+    if given.flag("full-screen") {
+        config.warnings.push("-full-screen: there is no window".to_owned());
+    }
     if config.curses && config.nographic {
         return Err(CliError::new("-display", "curses cannot be combined with -nographic").into());
     }
     Ok(())
 }
+
+/// The name of a display that would be a window of the host's, without its keys.
+fn window(text: &str) -> Option<&str> {
+    let name = text.split(',').next().unwrap_or_default();
+    let name = name.strip_prefix("type=").unwrap_or(name);
+    ["gtk", "sdl", "cocoa", "default", "egl-headless"].into_iter().find(|known| *known == name)
+}
+
+/// What shows a screen.
+const SHOWN: &str = "-vnc :0 shows the screen to VNC clients on this host, and -display curses its text";
 
 /// How that begins.
 pub(super) const HINT: &str = "nothing shows the guest's screen";
@@ -127,12 +144,7 @@ pub(super) const HINT: &str = "nothing shows the guest's screen";
 pub(super) fn hint(given: &Given, config: &Config) -> Option<String> {
     let asked = config.nographic || given.one("display").is_some() || given.one("vnc").is_some();
     let drawn = config.vga != VgaKind::None && !config.runs_demo();
-    (drawn && !asked).then(|| {
-        format!(
-            "{HINT}: -vnc :0 does, for VNC clients on this host, and -display curses its text; -nographic and -display none \
-             say that nothing has to"
-        )
-    })
+    (drawn && !asked).then(|| format!("{HINT}: {SHOWN}; -nographic and -display none say that nothing has to"))
 }
 
 /// What `-global` says of the adapter and its monitor.
@@ -164,8 +176,9 @@ fn video(given: &Given) -> Result<Video, CliError> {
 }
 
 /// Where a VNC server listens; nowhere for `none`.
-fn vnc(option: &str, text: &str) -> Result<Option<VncTarget>, CliError> {
+fn vnc(option: &str, text: &str, config: &mut Config) -> Result<Option<VncTarget>, CliError> {
     let values = keyval::parse(option, text, "vnc", VNC)?;
+    config.warnings.extend(values.warnings(option));
     let target = values.text("vnc").unwrap_or_default();
     if target == "none" {
         return Ok(None);

@@ -1,34 +1,10 @@
 //! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
 
+pub(super) use super::device_keys::SLOT_BUS;
+use super::device_keys::*;
 pub(super) use super::family::*;
-use super::keyval::{Key, Kind};
-use super::subjects::{self, Subject};
-
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
-}
-
-const fn key_later(name: &'static str) -> Key {
-    Key { name, kind: Kind::NotYet, help: "" }
-}
-
-/// Accepted with any of these values, because none makes a difference here.
-const fn among(name: &'static str, words: &'static [&'static str]) -> Key {
-    Key { name, kind: Kind::Among(words), help: "" }
-}
-
-/// Accepted with any value, because it makes no difference here.
-const fn accepted(name: &'static str) -> Key {
-    Key { name, kind: Kind::Accepted, help: "" }
-}
-
-const fn key_lacks(name: &'static str, subject: &'static Subject) -> Key {
-    Key { name, kind: Kind::Lacks(subject), help: "" }
-}
-
-const fn always(name: &'static str, word: &'static str) -> Key {
-    Key { name, kind: Kind::Fixed(word), help: "" }
-}
+use super::keyval::{Key, Kind, accepted, fixed, key, key_lacks, key_later, without};
+use super::subjects;
 
 /// The keys of no machine.
 const NO_MACHINE: &[Key] =
@@ -43,7 +19,6 @@ pub(super) const MACHINE: Family = Family {
     noun: "a machine",
     implied: "type",
     heading: "Supported machines are:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes(
@@ -58,8 +33,8 @@ pub(super) const MACHINE: Family = Family {
                     "a high precision event timer; default where there is firmware",
                 ),
                 accepted("bus-lock-ratelimit"),
-                always("default-bus-bypass-iommu", "off"),
-                always("enforce-config-section", "off"),
+                fixed("default-bus-bypass-iommu", "off"),
+                fixed("enforce-config-section", "off"),
                 key(
                     "firmware",
                     Kind::Text("on or off, or a file"),
@@ -72,21 +47,21 @@ pub(super) const MACHINE: Family = Family {
                     "whose names disks, SMBIOS and CPUID tell, for guests that look for them",
                 ),
                 accepted("graphics"),
-                always("hmat", "off"),
-                always("i8042", "on"),
-                always("igd-passthru", "off"),
+                fixed("hmat", "off"),
+                fixed("i8042", "on"),
+                fixed("igd-passthru", "off"),
                 accepted("kernel-irqchip"),
                 accepted("kernel_irqchip"),
                 accepted("mem-merge"),
-                always("nvdimm", "off"),
-                always("pic", "on"),
+                fixed("nvdimm", "off"),
+                fixed("pic", "on"),
                 key("pit", Kind::Word(&["on", "off"]), ""),
-                always("sata", "off"),
-                always("smbus", "off"),
-                among("smm", &["off", "auto"]),
+                fixed("sata", "off"),
+                fixed("smbus", "off"),
+                without("smm", "there is no system management mode"),
                 accepted("suppress-vmdesc"),
-                always("usb", "off"),
-                among("vmport", &["off", "auto"]),
+                fixed("usb", "off"),
+                without("vmport", "there are none of VMware's ports"),
                 key_later("append"),
                 key_later("boot"),
                 key_lacks("confidential-guest-support", &subjects::CONFIDENTIAL),
@@ -97,11 +72,12 @@ pub(super) const MACHINE: Family = Family {
                 key_later("initrd"),
                 key_later("kernel"),
                 key_later("max-fw-size"),
-                key_later("max-ram-below-4g"),
+                without("max-ram-below-4g", "RAM below 4 GiB ends at 3 GiB"),
                 key_later("memory"),
                 MEMORY_BACKEND,
                 key_lacks("memory-encryption", &subjects::CONFIDENTIAL),
-                key_lacks("pcspk-audiodev", &subjects::SOUND),
+                // Its -audiodev is none, and so is what is heard.
+                accepted("pcspk-audiodev"),
                 key_lacks("pflash0", &subjects::PFLASH),
                 key_lacks("pflash1", &subjects::PFLASH),
                 key_later("phandle-start"),
@@ -144,7 +120,6 @@ pub(super) const MACHINE_RISCV: Family = Family {
     noun: "a machine",
     implied: "type",
     heading: "Supported machines are:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes(
@@ -152,10 +127,10 @@ pub(super) const MACHINE_RISCV: Family = Family {
             "RISC-V board with a PLIC, a 16550A and slots for virtio devices (default)",
             &[
                 key("accel", Kind::Text("an accelerator, see -accel help"), "the accelerator"),
-                always("aclint", "off"),
-                always("acpi", "off"),
-                always("aia", "none"),
-                always("usb", "off"),
+                fixed("aclint", "off"),
+                fixed("acpi", "off"),
+                fixed("aia", "none"),
+                fixed("usb", "off"),
                 accepted("aia-guests"),
                 key_later("append"),
                 key_later("boot"),
@@ -195,42 +170,6 @@ pub(super) const MACHINE_RISCV: Family = Family {
     ],
 };
 
-/// Keys of all devices, and of those on the PCI bus.
-const ID: Key = key("id", Kind::Text("a name"), "what monitors call it");
-const ADDR: Key = key("addr", Kind::Text("SLOT, in hexadecimal"), "its place on the bus, default the first free one");
-const BOOT_INDEX: Key =
-    key("bootindex", Kind::Number(0, 0x7fff_ffff), "its place among what firmware boots, the lowest first");
-/// Devices have no expansion ROM: an empty name, or no place for one, is what they have.
-const ROM_FILE: Key = always("romfile", "");
-const ROM_BAR: Key = among("rombar", &["0", "off"]);
-const PCI_BUS: Key = key("bus", Kind::Word(&["pci.0"]), "the bus");
-
-/// Which drivers a virtio device on the PCI bus is for.
-const DISABLE_LEGACY: Key = key(
-    "disable-legacy",
-    Kind::Word(&["on", "off", "auto", "true", "false"]),
-    "on: no interface from before the standard, default off",
-);
-const DISABLE_MODERN: Key =
-    key("disable-modern", Kind::Word(&["on", "off", "true", "false"]), "on: nothing but that interface");
-
-/// What the names of the buses begin with that are slots of a board with virtio-mmio.
-pub(super) const SLOT_BUS: &str = "virtio-mmio-bus.";
-const SLOT: Key = key(
-    "bus",
-    Kind::Word(&[
-        "virtio-mmio-bus.0",
-        "virtio-mmio-bus.1",
-        "virtio-mmio-bus.2",
-        "virtio-mmio-bus.3",
-        "virtio-mmio-bus.4",
-        "virtio-mmio-bus.5",
-        "virtio-mmio-bus.6",
-        "virtio-mmio-bus.7",
-    ]),
-    "its slot, default the last free one",
-);
-
 /// QEMU's generic loader.
 const LOADER: Choice = yes(
     "loader",
@@ -247,39 +186,12 @@ const LOADER: Choice = yes(
     ],
 );
 
-/// Keys of a network adapter on the PCI bus.
-const PCI_ADAPTER: &[Key] = &[
-    key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-    key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-    ID,
-    ADDR,
-    PCI_BUS,
-    BOOT_INDEX,
-    ROM_FILE,
-    ROM_BAR,
-];
-const VIRTIO_ADAPTER: &[Key] = &[
-    key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-    key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-    ID,
-    ADDR,
-    PCI_BUS,
-    BOOT_INDEX,
-    ROM_FILE,
-    ROM_BAR,
-    DISABLE_LEGACY,
-    DISABLE_MODERN,
-    key_later("mq"),
-    key_later("vectors"),
-];
-
 /// `-device` of a PC.
 pub(super) const DEVICE: Family = Family {
     option: "-device",
     noun: "a device",
     implied: "driver",
     heading: "Supported devices are:",
-    unlisted: None,
     common: DEVICES_LATER,
     choices: &[
         yes(
@@ -313,9 +225,9 @@ pub(super) const DEVICE: Family = Family {
             ],
         ),
         yes("pc-testdev", "ports, memory and interrupt lines for tests of kernels", &[ID]),
-        yes("pci-testdev", "a PCI function for tests of single accesses", &[ID, ADDR, PCI_BUS, key_later("membar")]),
+        yes("pci-testdev", "a PCI function for tests of single accesses", PCI_TEST_KEYS),
         yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
-        yes("virtio-net-pci", "a network adapter, virtio", VIRTIO_ADAPTER),
+        yes("virtio-net-pci", "a network adapter, virtio", PCI_VIRTIO_ADAPTER),
         alias("virtio-net", "virtio-net-pci"),
         alias("e1000-82540em", "e1000"),
         yes("ide-hd", "an IDE disk", IDE_KEYS),
@@ -326,17 +238,9 @@ pub(super) const DEVICE: Family = Family {
         alias("virtio-serial", "virtio-serial-pci"),
         yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
         yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
-        yes(
-            "virtio-rng-pci",
-            "a source of random numbers",
-            &[ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, RNG, MAX_BYTES, PERIOD],
-        ),
+        yes("virtio-rng-pci", "a source of random numbers", PCI_RNG_KEYS),
         alias("virtio-rng", "virtio-rng-pci"),
-        yes(
-            "virtio-9p-pci",
-            "a folder of the host's",
-            &[FSDEV, MOUNT_TAG, ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, key_later("vectors")],
-        ),
+        yes("virtio-9p-pci", "a folder of the host's", PCI_FOLDER_KEYS),
         alias("virtio-9p", "virtio-9p-pci"),
         yes("VGA", "the display adapter; -vga std", VGA_KEYS),
         LOADER,
@@ -349,7 +253,6 @@ pub(super) const DEVICE_RISCV: Family = Family {
     noun: "a device",
     implied: "driver",
     heading: "Supported devices are:",
-    unlisted: None,
     common: DEVICES_LATER,
     choices: &[
         yes("virtio-blk-device", "a disk", BLOCK_KEYS),
@@ -358,98 +261,17 @@ pub(super) const DEVICE_RISCV: Family = Family {
         alias("virtio-serial", "virtio-serial-device"),
         yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
         yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-device", "a source of random numbers", &[ID, SLOT, RNG, MAX_BYTES, PERIOD]),
+        yes("virtio-rng-device", "a source of random numbers", RNG_KEYS),
         alias("virtio-rng", "virtio-rng-device"),
-        yes("virtio-9p-device", "a folder of the host's", &[FSDEV, MOUNT_TAG, ID, SLOT]),
+        yes("virtio-9p-device", "a folder of the host's", FOLDER_KEYS),
         alias("virtio-9p", "virtio-9p-device"),
         alias("virtio-net", "virtio-net-device"),
         lacks("virtio-*-pci", &subjects::PCI),
         lacks("e1000", &subjects::PCI),
-        yes(
-            "virtio-net-device",
-            "a network adapter",
-            &[
-                key("mac", Kind::Text("six bytes, as in 52:54:00:12:34:56"), "hardware address"),
-                key("netdev", Kind::Text("the id of a -netdev"), "what it is plugged into, default nothing"),
-                ID,
-                SLOT,
-            ],
-        ),
+        yes("virtio-net-device", "a network adapter", ADAPTER),
         LOADER,
     ],
 };
-
-/// The keys of a shared folder.
-const FSDEV: Key = key("fsdev", Kind::Text("the id of a -fsdev"), "the folder");
-const MOUNT_TAG: Key = key("mount_tag", Kind::Text("up to 32 bytes"), "what the guest mounts it by");
-
-/// The keys of a source of random numbers.
-const RNG: Key = key("rng", Kind::Text("the id of a -object"), "where they come from, which is the host in any case");
-const MAX_BYTES: Key = key("max-bytes", Kind::Number(0, u64::MAX), "");
-const PERIOD: Key = key("period", Kind::Number(0, u64::MAX), "");
-
-/// The keys of the display adapter.
-const VGA_KEYS: &[Key] = &[
-    ID,
-    key("vgamem_mb", Kind::Number(1, 256), "MiB of display memory, a power of two"),
-    key("edid", Kind::Word(&["on", "off"]), "whether the monitor tells of itself"),
-    key("xres", Kind::Number(64, 2560), "its width"),
-    key("yres", Kind::Number(64, 1600), "its height"),
-    PCI_BUS,
-    ROM_FILE,
-    ROM_BAR,
-    accepted("addr"),
-];
-
-/// The keys of virtio disks.
-const PCI_BLOCK_KEYS: &[Key] = &[
-    key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
-    key("serial", Kind::Text("up to 20 characters"), "serial number"),
-    ID,
-    ADDR,
-    PCI_BUS,
-    DISABLE_LEGACY,
-    DISABLE_MODERN,
-    BOOT_INDEX,
-    ROM_FILE,
-    ROM_BAR,
-    key_later("num-queues"),
-    key_later("queue-size"),
-];
-const BLOCK_KEYS: &[Key] = &[
-    key("drive", Kind::Text("the id of a -drive with if=none"), "the disk's image"),
-    key("serial", Kind::Text("up to 20 characters"), "serial number"),
-    ID,
-    SLOT,
-    key_later("bootindex"),
-    key_later("num-queues"),
-    key_later("queue-size"),
-];
-
-/// The keys of virtio consoles' controllers, and of consoles.
-const SERIAL_ID: Key = key("id", Kind::Text("a name"), "what a console's bus= calls it, with .0");
-const PCI_SERIAL_KEYS: &[Key] = &[SERIAL_ID, ADDR, PCI_BUS, DISABLE_LEGACY, DISABLE_MODERN, key_later("max_ports")];
-const SERIAL_KEYS: &[Key] = &[SERIAL_ID, SLOT, key_later("max_ports")];
-const CONSOLE_KEYS: &[Key] = &[
-    key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
-    ID,
-    key("name", Kind::Text("a name"), "what the guest finds it by"),
-    key("bus", Kind::Text("the id of a virtio-serial device, with .0"), "default the first"),
-    key("nr", Kind::Number(0, 30), "its number there, default the first free one; 0 is for a virtconsole"),
-];
-
-/// The keys of IDE drives.
-const IDE_KEYS: &[Key] = &[
-    key("drive", Kind::Text("the id of a -drive with if=none"), "the image"),
-    key("bus", Kind::Word(&["ide.0", "ide.1"]), "the cable, default the first with a free place"),
-    key("unit", Kind::Number(0, 1), "the place on it, default the first free one"),
-    key("serial", Kind::Text("up to 20 characters"), "serial number"),
-    ID,
-    BOOT_INDEX,
-    key_later("model"),
-    key_later("wwn"),
-    key_later("ver"),
-];
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.
 pub(super) const DEVICES_LATER: &[Choice] = &[
@@ -523,16 +345,17 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     lacks("gus", &subjects::SOUND),
     lacks("cs4231a", &subjects::SOUND),
     later("edu"),
-    lacks("pvpanic*", &subjects::PVPANIC),
+    left_out("pvpanic", "the host is not told that the guest panics"),
+    left_out("pvpanic-pci", "the host is not told that the guest panics"),
     later("ivshmem-*"),
-    lacks("i6300esb", &subjects::WATCHDOG),
-    lacks("ib700", &subjects::WATCHDOG),
+    left_out("i6300esb", "the guest has no watchdog"),
+    left_out("ib700", "the guest has no watchdog"),
     lacks("intel-iommu", &subjects::IOMMU),
     lacks("amd-iommu", &subjects::IOMMU),
     lacks("tpm-*", &subjects::TPM),
     lacks("vfio-*", &subjects::VFIO),
-    later("vmcoreinfo"),
-    later("vmgenid"),
+    left_out("vmcoreinfo", "the host has no notes on the guest's kernel"),
+    left_out("vmgenid", "the guest finds no identity of its machine that changes with copies"),
     later("guest-loader"),
     lacks("pc-dimm", &subjects::HOTPLUG),
     lacks("nvdimm", &subjects::HOTPLUG),
@@ -560,7 +383,7 @@ pub(super) const DEVICES_LATER: &[Choice] = &[
     later("pcm3680_pci"),
     later("pvrdma"),
     later("rocker"),
-    later("sga"),
+    left_out("sga", "firmware uses the serial port with -nographic"),
     later("smbus-ipmi"),
     later("tpci200"),
     later("tulip"),
@@ -577,17 +400,12 @@ pub(super) const DISPLAY: Family = Family {
     noun: "a display",
     implied: "type",
     heading: "Available display backend types:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes("none", "no display", &[]),
         yes("curses", "the screen's text in this terminal", &[key_later("charset")]),
-        lacks("gtk", &subjects::WINDOWS),
-        lacks("sdl", &subjects::WINDOWS),
         Choice { name: "vnc", help: "", offer: Offer::Instead("use -display vnc=HOST:N or -vnc HOST:N") },
-        lacks("cocoa", &subjects::WINDOWS),
         later("dbus"),
-        lacks("egl-headless", &subjects::WINDOWS),
         lacks("spice-app", &subjects::SPICE),
     ],
 };
@@ -598,7 +416,6 @@ pub(super) const VGA: Family = Family {
     noun: "a display adapter",
     implied: "type",
     heading: "Supported display adapters:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes("std", "VGA with the Bochs VBE extensions (default)", &[]),

@@ -15,8 +15,6 @@ pub(super) struct Family {
     pub implied: &'static str,
     /// First line of `help`.
     pub heading: &'static str,
-    /// What keys that no table lists are called, when there is an open-ended set of them.
-    pub unlisted: Option<&'static str>,
     /// What can be chosen. A `*` in a name stands for anything.
     pub choices: &'static [Choice],
     /// More of it, the same for all architectures.
@@ -52,6 +50,8 @@ pub(super) enum Offer {
     NotYet,
     /// The same, since this is missing.
     Lacks(&'static Subject),
+    /// It is left out, with a warning: a guest does without, and this is missing then.
+    LeftOut(&'static str),
     /// It is another name of this one.
     Same(&'static str),
     /// No, and this says what to use.
@@ -77,6 +77,11 @@ pub(super) const fn later(name: &'static str) -> Choice {
 /// Not supported yet for want of a subject.
 pub(super) const fn lacks(name: &'static str, subject: &'static Subject) -> Choice {
     Choice { name, help: "", offer: Offer::Lacks(subject) }
+}
+
+/// Left out with a warning that says what is missing.
+pub(super) const fn left_out(name: &'static str, what: &'static str) -> Choice {
+    Choice { name, help: "", offer: Offer::LeftOut(what) }
 }
 
 /// Another name of `other`.
@@ -140,16 +145,15 @@ impl Family {
             Choice { offer: Offer::Same(other), .. } => self.find(other)?,
             choice => choice,
         };
+        if let Offer::LeftOut(what) = choice.offer {
+            return Ok(Chosen::One(choice.name, Values::of_left_out(what)));
+        }
         let Offer::Yes(keys) = choice.offer else { return Err(self.refused(&name, choice)) };
         if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
             return Ok(Chosen::Help(list_keys(choice.name, keys)));
         }
         items.splice(0..0, more(choice.name));
         let option = format!("{} {}", self.option, choice.name);
-        if let (Some(unlisted), Some(item)) = (self.unlisted, items.first()) {
-            let name = item.key.as_deref().unwrap_or(&item.value);
-            return Err(CliError::new(option, format!("'{name}': {unlisted} are not supported yet")));
-        }
         let values = keyval::typed(&option, &items, keys)?;
         Ok(Chosen::One(choice.name, values))
     }
@@ -159,7 +163,7 @@ impl Family {
         match choice.offer {
             Offer::Instead(advice) => CliError::new(self.option, format!("'{name}': {advice}")),
             Offer::Lacks(subject) => CliError::new(self.option, subject.lacking(&format!("'{name}'"))),
-            Offer::Yes(_) | Offer::Same(_) | Offer::NotYet => {
+            Offer::Yes(_) | Offer::Same(_) | Offer::NotYet | Offer::LeftOut(_) => {
                 let mut message = format!("'{name}' is not supported yet");
                 if let Some(near) = nearest(name, self.offered()) {
                     message.push_str(&format!("; did you mean '{near}'?"));

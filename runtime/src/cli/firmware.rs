@@ -87,7 +87,7 @@ fn boot_order(texts: Vec<&str>) -> Result<Boot, CliError> {
         Key { name: "order", kind: Kind::Text("drives"), help: "" },
         Key { name: "once", kind: Kind::Text("drives"), help: "" },
         Key { name: "menu", kind: Kind::Word(&["on", "off"]), help: "" },
-        Key { name: "splash", kind: Kind::NotYet, help: "" },
+        Key { name: "splash", kind: Kind::Text("a file name"), help: "" },
         Key { name: "splash-time", kind: Kind::Number(0, 65_535), help: "" },
         Key { name: "reboot-timeout", kind: Kind::Number(0, 65_535), help: "" },
         Key { name: "strict", kind: Kind::Word(&["on", "off"]), help: "" },
@@ -101,6 +101,7 @@ fn boot_order(texts: Vec<&str>) -> Result<Boot, CliError> {
     boot.strict = values.word("strict") == Some("on");
     boot.reboot_timeout = values.number("reboot-timeout").and_then(|time| u32::try_from(time).ok());
     boot.menu = values.word("menu") == Some("on");
+    boot.splash = values.text("splash").map(PathBuf::from);
     if let Some(time) = values.number("splash-time").and_then(|time| u32::try_from(time).ok()) {
         boot.splash_time = time;
     }

@@ -33,7 +33,6 @@ pub(super) fn help() -> String {
     }
     text.push_str("\nAccepted, since mimus is always so:\n");
     let so = OPTIONS.iter().filter_map(|option| match (option.status, option.shape) {
-        (Status::Only(value), _) => Some(format!("-{} {value}", option.name)),
         (Status::Always, Shape::Value(value)) => Some(format!("-{} {value}", option.name)),
         (Status::Always, _) => Some(format!("-{}", option.name)),
         _ => None,
@@ -129,7 +128,7 @@ mod tests {
             let name = format!("-{}", option.name);
             match option.status {
                 Status::Offered(..) => assert!(text.lines().any(|line| starts_with_word(line, &name)), "{name}"),
-                Status::Only(_) | Status::Always => assert!(words.contains(&name.as_str()), "{name}"),
+                Status::Always => assert!(words.contains(&name.as_str()), "{name}"),
                 Status::NotYet | Status::Lacks(_) | Status::Gone(_) => {
                     assert!(!text.lines().any(|line| starts_with_word(line, &name)), "{name}");
                 }

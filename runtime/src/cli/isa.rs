@@ -98,6 +98,19 @@ fn take(option: &str, values: &Values, chardevs: &mut Chardevs) -> Result<Charde
     chardevs.take(option, id)
 }
 
+/// Warns of what is to be beside the screen, and of a parallel port: there is none.
+fn unseen(given: &Given, config: &mut Config) {
+    let named = ["serial", "debugcon", "monitor"].into_iter();
+    let virtual_ones = named.filter(|name| given.all(name).any(chardev::is_virtual));
+    let mut warnings: Vec<String> = virtual_ones
+        .map(|name| format!("-{name}: vc: there is no console beside the screen: nothing is seen of it"))
+        .collect();
+    if given.all("parallel").any(|value| value != "none" && value != "null") {
+        warnings.push("-parallel: there is no parallel port".to_owned());
+    }
+    config.warnings.append(&mut warnings);
+}
+
 /// Reads `-serial` and `-debugcon`, and gives all serial ports their places.
 pub(super) fn ports(
     given: &Given,
@@ -111,6 +124,7 @@ pub(super) fn ports(
         given.all(name).map(|value| chardev::parse(name, value, nographic, chardevs)).collect()
     };
     let (serials, debugcons) = (all("serial")?, all("debugcon")?);
+    unseen(given, config);
     let iobase = debugcon_port(given)?;
     if debugcons.is_empty() && config.isa.debugcons.is_empty() && iobase.is_some() {
         return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
@@ -126,10 +140,13 @@ pub(super) fn ports(
     let mut serials = serials.into_iter();
     config.serial = serials.next().unwrap_or(usual);
     for (index, chardev) in serials.enumerate() {
-        let port = COM_PORTS.get(index + 1).filter(|_| arch == Arch::X86).ok_or_else(|| match arch {
-            Arch::X86 => CliError::new("-serial", FULL),
-            Arch::Riscv => CliError::new("-serial", "this machine has one serial port"),
-        })?;
+        if arch == Arch::Riscv {
+            if !matches!(chardev, Chardev::None | Chardev::Null) {
+                config.warnings.push("-serial: this machine has one serial port: the others are left out".to_owned());
+            }
+            continue;
+        }
+        let port = COM_PORTS.get(index + 1).ok_or_else(|| CliError::new("-serial", FULL))?;
         if chardev != Chardev::None {
             let SerialPort { iobase, irq } = *port;
             config.isa.serials.push(IsaSerial { plug: Plug::default(), iobase, irq, chardev });

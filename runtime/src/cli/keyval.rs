@@ -20,6 +20,41 @@ pub(super) struct Key {
     pub help: &'static str,
 }
 
+/// A key with values of this kind.
+pub(super) const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
+    Key { name, kind, help }
+}
+
+/// Not supported yet.
+pub(super) const fn key_later(name: &'static str) -> Key {
+    key(name, Kind::NotYet, "")
+}
+
+/// Not supported yet for want of a subject.
+pub(super) const fn key_lacks(name: &'static str, subject: &'static Subject) -> Key {
+    key(name, Kind::Lacks(subject), "")
+}
+
+/// Accepted with any value, because it makes no difference here.
+pub(super) const fn accepted(name: &'static str) -> Key {
+    key(name, Kind::Accepted, "")
+}
+
+/// Accepted with any of these values, because none makes a difference here.
+pub(super) const fn among(name: &'static str, words: &'static [&'static str]) -> Key {
+    key(name, Kind::Among(words), "")
+}
+
+/// Accepted with this value, because mimus always behaves so.
+pub(super) const fn fixed(name: &'static str, word: &'static str) -> Key {
+    key(name, Kind::Fixed(word), "")
+}
+
+/// Accepted, with a warning that says what is missing.
+pub(super) const fn without(name: &'static str, what: &'static str) -> Key {
+    key(name, Kind::Without(what), "")
+}
+
 /// What a key's value may be.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
@@ -41,6 +76,8 @@ pub(super) enum Kind {
     Accepted,
     /// The same, with one of these words.
     Among(&'static [&'static str]),
+    /// The same, but anything that is not off, nothing or as it is by default leads to a warning, which says what is missing.
+    Without(&'static str),
     /// The key exists in QEMU and has no meaning here yet.
     NotYet,
     /// The same, since this is missing.
@@ -56,13 +93,39 @@ pub(super) enum Value {
     Word(&'static str),
     /// Of [`Kind::Text`].
     Text(String),
+    /// Of [`Kind::Without`].
+    Without(&'static str),
 }
 
 /// The accepted values of one option.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Values(Vec<(&'static str, Value)>);
 
+/// The name under which a list is that is left out as a whole.
+const LEFT_OUT: &str = "";
+
 impl Values {
+    /// No values of what is left out; `what` is missing then.
+    pub fn of_left_out(what: &'static str) -> Values {
+        Values(vec![(LEFT_OUT, Value::Without(what))])
+    }
+
+    /// What is missing since this is left out as a whole.
+    pub fn left_out(&self) -> Option<&'static str> {
+        self.0.iter().find_map(|(name, value)| match value {
+            Value::Without(what) if *name == LEFT_OUT => Some(*what),
+            _ => None,
+        })
+    }
+
+    /// What to say of values that were accepted and not honoured.
+    pub fn warnings(&self, option: &str) -> impl Iterator<Item = String> {
+        self.0.iter().filter_map(move |(name, value)| match value {
+            Value::Without(what) => Some(format!("{option}: {name}: {what}")),
+            _ => None,
+        })
+    }
+
     /// The number (or size in bytes) given for `key`.
     pub fn number(&self, key: &str) -> Option<u64> {
         self.0.iter().find_map(|(name, value)| match value {
@@ -204,7 +267,7 @@ fn one<'a>(option: &str, item: &Item, keys: &'a [Key]) -> Result<(&'a Key, Optio
         (_, Kind::Lacks(subject)) => return Err(CliError::new(option, subject.lacking("it"))),
         (Some(value), _) => value,
         (None, Kind::Word(words)) if words.contains(&"on") => "on",
-        (None, Kind::Fixed("on" | "off") | Kind::Accepted | Kind::Among(_)) => "on",
+        (None, Kind::Fixed("on" | "off") | Kind::Accepted | Kind::Among(_) | Kind::Without(_)) => "on",
         (None, kind) => {
             return Err(CliError::new(option, format!("needs a value ('{name}=...'): {}", allowed(kind))));
         }
@@ -253,7 +316,10 @@ fn find<'a>(option: &str, name: &str, keys: &'a [Key]) -> Result<&'a Key, CliErr
 
 /// Whether a user can achieve anything with a key of this kind.
 fn usable(kind: Kind) -> bool {
-    !matches!(kind, Kind::NotYet | Kind::Lacks(_) | Kind::Accepted | Kind::Among(_) | Kind::Fixed(_))
+    match kind {
+        Kind::NotYet | Kind::Lacks(_) | Kind::Accepted | Kind::Among(_) | Kind::Fixed(_) | Kind::Without(_) => false,
+        Kind::Number(..) | Kind::MegaBytes | Kind::Bytes | Kind::Word(_) | Kind::Text(_) | Kind::Texts(_) => true,
+    }
 }
 
 /// The check of one value; `None` when it is accepted and changes nothing.
@@ -276,6 +342,8 @@ fn check(option: &str, text: &str, kind: Kind) -> Result<Option<Value>, CliError
         },
         Kind::Text(_) | Kind::Texts(_) => Ok(Some(Value::Text(text.to_owned()))),
         Kind::Accepted => Ok(None),
+        Kind::Without(_) if matches!(on_or_off(text), "off" | "auto" | "" | "0" | "1") => Ok(None),
+        Kind::Without(what) => Ok(Some(Value::Without(what))),
         Kind::Among(words) if words.contains(&text) || words.contains(&on_or_off(text)) => Ok(None),
         Kind::Among(_) => Err(wrong("not supported yet")),
         Kind::Fixed(word) if word == text || word == on_or_off(text) => Ok(None),
@@ -297,7 +365,7 @@ pub(super) fn allowed(kind: Kind) -> String {
         Kind::Word(words) | Kind::Among(words) => words.join(" or "),
         Kind::Text(what) | Kind::Texts(what) => what.to_owned(),
         Kind::Fixed(word) => format!("only '{word}' is supported yet"),
-        Kind::Accepted => "anything, which makes no difference here".to_owned(),
+        Kind::Accepted | Kind::Without(_) => "anything, which makes no difference here".to_owned(),
         Kind::NotYet | Kind::Lacks(_) => "not supported yet".to_owned(),
     }
 }
@@ -313,8 +381,8 @@ pub(super) fn number(text: &str) -> Option<u64> {
 }
 
 /// A size in bytes: a number with an optional fraction and one suffix B, K, M, G, T, P or E (powers of 1024, any
-/// case); `unit` bytes when there is no suffix. `None` for anything else, a size over 2^64 - 1, and a fraction
-/// of a byte.
+/// case); `unit` bytes when there is no suffix. What is left of a byte is cut off, as QEMU does. `None` for anything else,
+/// a size over 2^64 - 1, and a fraction of bytes.
 pub(super) fn size(text: &str, unit: u64) -> Option<u64> {
     let (number, unit) = match text.chars().next_back()?.to_ascii_uppercase() {
         suffix @ ('B' | 'K' | 'M' | 'G' | 'T' | 'P' | 'E') => {
@@ -331,7 +399,7 @@ pub(super) fn size(text: &str, unit: u64) -> Option<u64> {
     let scale = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     let scaled = whole.parse::<u128>().ok()? * scale + fraction.parse::<u128>().ok()?;
     let bytes = scaled.checked_mul(u128::from(unit))?;
-    (bytes % scale == 0).then(|| u64::try_from(bytes / scale).ok()).flatten()
+    (unit != 1 || bytes % scale == 0).then(|| u64::try_from(bytes / scale).ok()).flatten()
 }
 
 #[cfg(test)]
@@ -431,6 +499,7 @@ mod tests {
             ("1G", Some(1 << 30)),
             ("1.5G", Some(1536 * mib)),
             ("0.5", Some(mib / 2)),
+            ("1.9G", Some(2_040_109_465)),
             ("4096B", Some(4096)),
             ("640k", Some(640 << 10)),
             ("2T", Some(2 << 40)),

@@ -9,6 +9,7 @@ mod block;
 pub(crate) mod catalogue;
 mod chardev;
 mod cpu;
+mod device_keys;
 mod disks;
 mod display;
 mod error;
@@ -246,6 +247,7 @@ fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Sto
     refused.note(board(given, arch, &objects, &mut config))?;
     refused.note(cpu(given, arch, &mut config))?;
     refused.note(smp::parse(given, arch, &mut config))?;
+    refused.note(smp::numa(given, &objects, &mut config))?;
     refused.note(ram_size(given, &mut config))?;
     devices(given, arch, &objects, &mut refused, &mut config)?;
     settings::parse(given, &mut refused, &mut config)?;
@@ -293,6 +295,7 @@ fn devices(
     let mut disks = drives(given, arch, objects, refused, config)?;
     let mut chardevs = chardev::Chardevs::parse(given, refused)?;
     let mut networks = networks(given, &mut chardevs, refused)?;
+    refused.note(networks.record(objects.captures()))?;
     (config.nics, config.vga) = (Vec::new(), VgaKind::None);
     let folders = share::Folders::parse(given, arch, refused, config)?;
     refused.note(adapters(arch, &mut networks, config))?;
@@ -306,8 +309,12 @@ fn devices(
     })?;
     refused.note(globals.sleep(config))?;
     globals.warn(|name| family.offers(name), config);
-    config.warnings.extend(disks.unused());
-    config.ide = refused.note(disks.finish())?.unwrap_or_default();
+    for disk in disks.undecided() {
+        refused.note(check_slots("-drive", arch, config))?;
+        config.virtio.push(VirtioDevice::Block(disk));
+    }
+    config.warnings.extend(disks.warnings());
+    config.ide = disks.finish();
     config.warnings.extend(networks.warnings());
     refused.note(check_ids(config))?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
@@ -388,10 +395,12 @@ fn machine(
         if chosen != "none" {
             name = chosen;
         }
+        config.warnings.extend(values.warnings(&format!("-machine {chosen}")));
         riscv::machine(chosen, &values, config);
         if let Some(id) = values.text("memory-backend") {
             let size = objects.check("-machine", "memory-backend", id, "memory-backend-")?;
             config.ram_size = size.unwrap_or(config.ram_size);
+            config.memory = objects.memory(id);
         }
         if let Some(word) = values.word("hpet") {
             config.hpet = Some(word == "on");
@@ -422,10 +431,8 @@ fn ram_size(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if !(1 << 20..=1 << 40).contains(&size) {
         return Err(CliError::new("-m", format!("'{text}' is out of range: 1M to 1T")));
     }
-    if !size.is_multiple_of(4096) {
-        return Err(CliError::new("-m", format!("'{text}' is not a multiple of 4K")));
-    }
-    config.ram_size = size;
+    // As QEMU does.
+    config.ram_size = size.next_multiple_of(8192);
     Ok(())
 }
 
@@ -448,14 +455,14 @@ fn adapter_count(config: &Config) -> usize {
 
 /// Plugs in the network adapters that have no `-device`.
 fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Result<(), CliError> {
-    for net::Wanted { option, model, mac, netdev } in networks.adapters()? {
+    for net::Wanted { option, model, mac, plug, netdev } in networks.adapters() {
         let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
         match (arch, model) {
             (Arch::X86, None | Some(net::Model::E1000)) => {
-                config.nics.push(Nic { model: NicModel::E1000, plug: Plug::default(), mac, netdev })
+                config.nics.push(Nic { model: NicModel::E1000, plug, mac, netdev })
             }
             (Arch::X86, Some(net::Model::Virtio)) => {
-                config.nics.push(Nic { model: NicModel::Virtio, plug: Plug::default(), mac, netdev })
+                config.nics.push(Nic { model: NicModel::Virtio, plug, mac, netdev })
             }
             (Arch::Riscv, Some(net::Model::E1000)) => {
                 return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
@@ -515,6 +522,14 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         Chosen::One(name, values) => (name, values),
     };
     let option = format!("-device {name}");
+    if let Some(what) = values.left_out() {
+        config.warnings.push(format!("{option}: it is left out: {what}"));
+        return Ok(());
+    }
+    config.warnings.extend(values.warnings(&option));
+    if let Some(id) = values.text("iothread") {
+        objects.check(&option, "iothread", id, "iothread")?;
+    }
     if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
         let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
         let netdev = networks.device(&option, &values)?;
@@ -547,9 +562,6 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
             _ => {
                 if let Some(id) = values.text("rng") {
                     objects.check(&option, "rng", id, "rng-")?;
-                }
-                if values.number("max-bytes").is_some() {
-                    config.warnings.push(format!("{option}: max-bytes: random numbers are not limited"));
                 }
                 VirtioDevice::Rng(disks::plug(&option, &values)?)
             }

@@ -120,6 +120,7 @@ pub(super) fn endpoint(
     let option = format!("-{name}");
     let text = utf8(name, value)?;
     match text.split_once(':') {
+        _ if chardev::is_virtual(value) => Ok(None),
         None if matches!(text, "none" | "null" | "/dev/null") => Ok(None),
         None if text == "stdio" => Ok(Some(MonitorSocket::Stdio)),
         None if text == "pty" => Ok(Some(MonitorSocket::Pty(PtyName::default()))),
@@ -267,16 +268,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_names_the_option() {
-        for wrong in [
-            "vc",
-            "chardev:x",
-            "tcp:1234",
-            "tcp:a:b",
-            "tcp::70000",
-            "unix:",
-            "unix:/x,server=maybe",
-            "unix:/x,telnet=on",
-        ] {
+        for wrong in
+            ["chardev:x", "tcp:1234", "tcp:a:b", "tcp::70000", "unix:", "unix:/x,server=maybe", "unix:/x,telnet=on"]
+        {
             let error = parse(wrong, MONITOR).unwrap_err();
             assert!(error.starts_with("-monitor"), "{wrong}: {error}");
         }

@@ -4,23 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use super::Stop;
 use super::chardev::Chardevs;
+use super::device_keys::ADDR as SLOT;
 use super::error::CliError;
-use super::families::{Chosen, DEVICES_LATER, Family, Offer, lacks, later, yes};
-use super::keyval::{self, Item, Key, Kind, Values};
-use super::subjects;
-use crate::config::{Endpoint, FIRST_MAC, Link, NetBackend, Netdev};
+use super::families::{DEVICES_LATER, Family, Offer, lacks, later, yes};
+use super::keyval::{self, Item, Key, Kind, Values, accepted, key, key_later as not_yet};
+use super::{disks, subjects};
+use crate::config::{Capture, Endpoint, FIRST_MAC, Link, NetBackend, Netdev, Plug};
 use user::USER;
 pub(crate) use user::{forward, forwarded};
 
 mod user;
-
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
-}
-
-const fn not_yet(name: &'static str) -> Key {
-    Key { name, kind: Kind::NotYet, help: "" }
-}
 
 const ID: Key = key("id", Kind::Text("a name"), "what -device calls it");
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
@@ -72,7 +65,6 @@ pub(super) const NETDEV: Family = Family {
     noun: "a network",
     implied: "type",
     heading: "Available netdev backend types:",
-    unlisted: None,
     common: &[],
     choices: &[
         yes("user", "a gateway with the host's sockets behind it", USER),
@@ -120,6 +112,8 @@ pub(super) struct Wanted {
     pub model: Option<Model>,
     /// As typed.
     pub mac: Option<String>,
+    /// Where it is.
+    pub plug: Plug,
     /// What it is plugged into.
     pub netdev: Option<Netdev>,
 }
@@ -182,19 +176,32 @@ impl Networks {
         }
         items.remove(0);
         let wanted = adapter("-net nic", &mut items, "macaddr")?;
-        const KEYS: &[Key] = &[ID, key("netdev", Kind::Text("the id of a -netdev"), ""), not_yet("addr")];
+        const KEYS: &[Key] =
+            &[ID, SLOT, key("netdev", Kind::Text("the id of a -netdev"), ""), accepted("name"), accepted("vectors")];
         let values = keyval::typed("-net nic", &items, KEYS)?;
         let netdev = values.text("netdev").map(|id| self.take("-net nic", id)).transpose()?;
-        self.wanted.push(Wanted { netdev, ..wanted });
+        let plug = Plug { addr: disks::plug("-net nic", &values)?.addr, ..Plug::default() };
+        self.wanted.push(Wanted { netdev, plug, ..wanted });
+        Ok(())
+    }
+
+    /// Has these records made, each of the network with its id.
+    pub(super) fn record(&mut self, captures: &[(String, Capture)]) -> Result<(), CliError> {
+        for (id, capture) in captures {
+            let adapters = self.wanted.iter_mut().filter_map(|wanted| wanted.netdev.as_mut());
+            let mut all = self.waiting.iter_mut().chain(adapters).chain(&mut self.shared);
+            let netdev = all.find(|netdev| netdev.id == *id).ok_or_else(|| {
+                CliError::new("-object filter-dump", format!("netdev: there is no network with id={id}"))
+                    .following("-netdev")
+            })?;
+            netdev.captures.push(capture.clone());
+        }
         Ok(())
     }
 
     /// A network from its kind and the keys of that.
     fn network(&mut self, family: &Family, items: Vec<Item>, chardevs: &mut Chardevs) -> Result<Netdev, Stop> {
-        let (name, values) = match family.parse_items(items, None)? {
-            Chosen::Help(text) => return Err(Stop::Print(text)),
-            Chosen::One(name, values) => (name, values),
-        };
+        let (name, values) = super::chosen(family.parse_items(items, None)?)?;
         let option = format!("{} {name}", family.option);
         let backend = match name {
             "user" => {
@@ -205,7 +212,7 @@ impl Networks {
             "dgram" => NetBackend::Link(dgram(&option, &values)?),
             _ => NetBackend::Link(socket(&option, &values)?),
         };
-        Ok(Netdev { id: values.text("id").unwrap_or_default().to_owned(), backend })
+        Ok(Netdev { id: values.text("id").unwrap_or_default().to_owned(), ..Netdev::of(backend) })
     }
 
     fn take(&mut self, option: &str, id: &str) -> Result<Netdev, CliError> {
@@ -231,18 +238,16 @@ impl Networks {
         !self.any
     }
 
-    /// The adapters that have no `-device`. Each `-net` network must have one of `-net nic`, and no two share one.
-    pub(super) fn adapters(&mut self) -> Result<Vec<Wanted>, CliError> {
+    /// The adapters that have no `-device`. Each has one `-net` network at most.
+    pub(super) fn adapters(&mut self) -> Vec<Wanted> {
         for netdev in std::mem::take(&mut self.shared) {
             let free = self.wanted.iter_mut().find(|wanted| wanted.option == "-net nic" && wanted.netdev.is_none());
             match free {
                 Some(wanted) => wanted.netdev = Some(netdev),
-                None => {
-                    return Err(CliError::new("-net", "needs a -net nic for each network").following("-net nic"));
-                }
+                None => self.warnings.push("-net: a network without a -net nic of its own is left out".to_owned()),
             }
         }
-        Ok(std::mem::take(&mut self.wanted))
+        std::mem::take(&mut self.wanted)
     }
 
     /// What is to be told of networks that no adapter is in, and of what is missing.
@@ -270,7 +275,7 @@ fn adapter(option: &str, items: &mut Vec<Item>, mac: &str) -> Result<Wanted, Cli
             CliError::new(option, format!("model: '{name}' is not supported yet (supported: {})", names.join(", ")))
         })
     });
-    Ok(Wanted { option: option.to_owned(), model: model.transpose()?, mac, netdev: None })
+    Ok(Wanted { option: option.to_owned(), model: model.transpose()?, mac, plug: Plug::default(), netdev: None })
 }
 
 /// The address of a host, whose name is looked up.

@@ -2,17 +2,9 @@
 
 use super::error::CliError;
 use super::families::{Chosen, Family, lacks, later, yes};
-use super::keyval::{Key, Kind, Values};
+use super::keyval::{Key, Kind, Values, accepted, fixed, key, without};
 use super::{Given, Refused, Stop, subjects, throttling};
-use crate::config::{Config, Limits, UserObject};
-
-const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
-    Key { name, kind, help }
-}
-
-const fn accepted(name: &'static str) -> Key {
-    Key { name, kind: Kind::Accepted, help: "" }
-}
+use crate::config::{Capture, Config, GuestMemory, Limits, RamFile, UserObject};
 
 const ID: Key = key("id", Kind::Text("a name"), "what others call it");
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
@@ -24,10 +16,10 @@ const RANDOM_FILES: &[&str] = &["/dev/random", "/dev/urandom", "/dev/hwrng"];
 const MEMORY: &[Key] = &[
     ID,
     key("size", Kind::Bytes, "its size"),
-    key("mem-path", Kind::Text("a file name"), ""),
-    key("prealloc", ON_OFF, ""),
-    key("share", ON_OFF, ""),
-    key("readonly", Kind::Fixed("off"), ""),
+    key("mem-path", Kind::Text("a file name"), "the file; in a folder one without a name is made"),
+    key("prealloc", ON_OFF, "on: all of it is allocated before the guest starts"),
+    key("share", ON_OFF, "on: what the guest writes is seen in the file"),
+    fixed("readonly", "off"),
     accepted("align"),
     accepted("discard-data"),
     accepted("dump"),
@@ -41,6 +33,21 @@ const MEMORY: &[Key] = &[
     accepted("reserve"),
     accepted("seal"),
     accepted("x-use-canonical-path-for-ramblock-id"),
+];
+
+/// Bytes of a packet that are recorded if nobody says.
+const CAPTURED: u64 = 65_536;
+
+/// The keys of a record of packets.
+const FILTER_DUMP: &[Key] = &[
+    ID,
+    key("netdev", Kind::Text("the id of a -netdev"), "the network"),
+    key("file", Kind::Text("a file name"), "the record"),
+    key("maxlen", Kind::Number(0, u32::MAX as u64), "the most bytes of a packet, default 65536"),
+    without("queue", "packets of both ways are recorded"),
+    fixed("status", "on"),
+    accepted("insert"),
+    accepted("position"),
 ];
 
 /// The keys of a secret, which nothing here asks for.
@@ -75,7 +82,6 @@ pub(super) const OBJECT: Family = Family {
     noun: "an object",
     implied: "qom-type",
     heading: "List of user creatable objects:",
-    unlisted: None,
     common: &[
         lacks("tls-*", &subjects::TLS),
         lacks("sev-*", &subjects::CONFIDENTIAL),
@@ -99,17 +105,22 @@ pub(super) const OBJECT: Family = Family {
         yes("rng-random", "random numbers of the host's", &[ID, key("filename", Kind::Word(RANDOM_FILES), "its file")]),
         yes("rng-builtin", "random numbers", &[ID]),
         yes("memory-backend-ram", "the guest's RAM", MEMORY),
-        yes("memory-backend-file", "the guest's RAM; not in a file, though", MEMORY),
+        yes("memory-backend-file", "the guest's RAM, in a file", MEMORY),
         yes("memory-backend-memfd", "the guest's RAM", MEMORY),
         yes("secret", "a password; nothing asks for one", SECRET),
         yes("throttle-group", "limits that disks share", THROTTLE_GROUP),
         yes("iothread", "a thread; each disk has one", IO_THREAD),
+        yes("filter-dump", "a record of what passes a network, for tcpdump and wireshark", FILTER_DUMP),
     ],
 };
 
 /// Those of `-object`.
 #[derive(Debug, Default)]
-pub(super) struct Objects(Vec<Object>);
+pub(super) struct Objects {
+    objects: Vec<Object>,
+    /// Records, and the networks that they are of.
+    captures: Vec<(String, Capture)>,
+}
 
 #[derive(Debug)]
 struct Object {
@@ -117,6 +128,7 @@ struct Object {
     id: String,
     /// Of memory, in bytes.
     size: Option<u64>,
+    memory: GuestMemory,
     /// Of a group of disks.
     limits: Limits,
 }
@@ -136,29 +148,45 @@ impl Objects {
         };
         let option = format!("-object {kind}");
         let id = values.text("id").ok_or_else(|| CliError::new(&option, "needs id=ID"))?.to_owned();
-        if self.0.iter().any(|object| object.id == id) {
+        if self.objects.iter().any(|object| object.id == id) {
             return Err(CliError::new(&option, format!("the id '{id}' is given twice")).into());
         }
-        if kind.starts_with("memory-") {
-            memory(&option, &values, config)?;
+        config.warnings.extend(values.warnings(&option));
+        let memory = if kind.starts_with("memory-") { memory(&option, &values)? } else { GuestMemory::default() };
+        if kind == "filter-dump" {
+            self.captures.push(capture(&option, &values)?);
         }
         config.settings.objects.push(UserObject { id: id.clone(), kind });
         let limits = match kind {
             "throttle-group" => throttling::of_object(&option, &values, &id)?,
             _ => Limits::default(),
         };
-        self.0.push(Object { kind, id, size: values.number("size"), limits });
+        self.objects.push(Object { kind, id, size: values.number("size"), memory, limits });
         Ok(())
+    }
+
+    /// How the memory `id` is kept.
+    pub(super) fn memory(&self, id: &str) -> GuestMemory {
+        self.objects.iter().find(|object| object.id == id).map(|object| object.memory.clone()).unwrap_or_default()
+    }
+
+    /// Records, and the networks that they are of.
+    pub(super) fn captures(&self) -> &[(String, Capture)] {
+        &self.captures
     }
 
     /// The limits of every group of disks, which have its id.
     pub(super) fn throttle_groups(&self) -> Vec<Limits> {
-        self.0.iter().filter(|object| object.kind == "throttle-group").map(|object| object.limits.clone()).collect()
+        self.objects
+            .iter()
+            .filter(|object| object.kind == "throttle-group")
+            .map(|object| object.limits.clone())
+            .collect()
     }
 
     /// Checks that `id`, which `key` of `option` names, is an object whose kind begins so. The size of memory.
     pub(super) fn check(&self, option: &str, key: &str, id: &str, kind: &str) -> Result<Option<u64>, CliError> {
-        let found = self.0.iter().find(|object| object.id == id && object.kind.starts_with(kind));
+        let found = self.objects.iter().find(|object| object.id == id && object.kind.starts_with(kind));
         let missing =
             || CliError::new(option, format!("{key}: there is no -object {kind}... with id={id}")).following("-object");
         found.map(|object| object.size).ok_or_else(missing)
@@ -177,16 +205,24 @@ pub(crate) fn described(text: &str) -> Result<UserObject, CliError> {
     }
 }
 
-/// What is different about memory than was asked for.
-fn memory(option: &str, values: &Values, config: &mut Config) -> Result<(), CliError> {
+/// How memory is kept.
+fn memory(option: &str, values: &Values) -> Result<GuestMemory, CliError> {
     if values.number("size").is_none() {
         return Err(CliError::new(option, "needs size=SIZE"));
     }
-    if let Some(path) = values.text("mem-path") {
-        config.warnings.push(format!("{option}: the guest's RAM is not in '{path}', but in memory of its own"));
+    let (file, on) = (values.text("mem-path"), |key: &str| values.word(key) == Some("on"));
+    let file = file.map(|path| RamFile { option: option.to_owned(), path: path.into(), shared: on("share") });
+    if file.is_none() && option.ends_with("-file") {
+        return Err(CliError::new(option, "needs mem-path=PATH"));
     }
-    if values.word("prealloc") == Some("on") {
-        config.warnings.push(format!("{option}: prealloc: the guest's RAM is allocated as it is used"));
-    }
-    Ok(())
+    Ok(GuestMemory { file, allocated: on("prealloc") })
+}
+
+/// A record of what passes a network.
+fn capture(option: &str, values: &Values) -> Result<(String, Capture), CliError> {
+    let text = |key: &str, what: &str| {
+        values.text(key).map(str::to_owned).ok_or_else(|| CliError::new(option, format!("needs {key}={what}")))
+    };
+    let limit = values.number("maxlen").unwrap_or(CAPTURED);
+    Ok((text("netdev", "ID")?, Capture { file: text("file", "FILE")?.into(), limit: limit as u32 }))
 }

@@ -31,8 +31,6 @@ pub(super) enum Shape {
 pub(super) enum Status {
     /// Yes: its section of the help, its lines there, and whether it may be repeated.
     Offered(Section, &'static str, Repeat),
-    /// Only this value is accepted, because mimus always behaves so.
-    Only(&'static str),
     /// Accepted, with any value if there is one, because mimus always behaves so.
     Always,
     /// QEMU has it and mimus does not, yet.
@@ -98,10 +96,6 @@ const fn free_text(option: Opt) -> Opt {
         shape => shape,
     };
     Opt { name: option.name, alias: option.alias, shape, status: option.status }
-}
-
-const fn only(name: &'static str, value: &'static str) -> Opt {
-    Opt { name, alias: None, shape: Shape::Value(value), status: Status::Only(value) }
 }
 
 const fn always(name: &'static str) -> Opt {
@@ -175,7 +169,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         "[order=]DRIVES[,KEY=VALUE...]",
         Boot,
         "what a PC's firmware boots, first choice first: a floppy, c hard disk, d CD-ROM, n network (default cad);\n\
-         menu=on offers its menu, for splash-time=MS; once=DRIVES until the first reset; strict=on: only devices with a \
+         menu=on offers its menu, for splash-time=MS, with the picture splash=FILE; once=DRIVES until the first reset; strict=on: only devices with a \
          bootindex; reboot-timeout=MS",
     ),
     each("option-rom", "FILE", Boot, "an option ROM that a PC's firmware runs"),
@@ -365,8 +359,13 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     each("msg", "[timestamp=on|off][,guest-name=on|off]", Logs, "begin messages with the time and the machine's name"),
     // Nothing but a warning, or a check of what is said.
-    once("mem-path", "PATH", Machine, "accepted; the guest's RAM is in memory of its own"),
-    flag("mem-prealloc", Machine, "accepted; the guest's RAM is allocated as it is used"),
+    once(
+        "mem-path",
+        "PATH",
+        Machine,
+        "the guest's RAM is in a file without a name in this folder, or a copy of this file's",
+    ),
+    flag("mem-prealloc", Machine, "the guest's RAM is allocated before it starts"),
     each("audiodev", "none[,KEY=VALUE...]", Machine, "no sound"),
     each("audio", "none[,KEY=VALUE...]", Machine, "no sound"),
     once("seed", "N", Machine, "accepted; random numbers are the host's"),
@@ -386,7 +385,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     always("enable-sync-profile"),
     always("nodefconfig"),
     always("win2k-hack"),
-    only("parallel", "none"),
+    each("parallel", "DEV", Console, "accepted; there is no parallel port"),
     always("no-user-config"),
     always("no-fd-bootchk"),
     // Of older command lines.
@@ -401,7 +400,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     gone("startdate", "-rtc base=DATE"),
     lacks("watchdog", &subjects::WATCHDOG),
     // Standard options.
-    lacks("numa", &subjects::NUMA),
+    each("numa", "node[,KEY=VALUE...]", Machine, "accepted; all memory is in one node"),
     each(
         "add-fd",
         "fd=FD,set=SET",
@@ -420,7 +419,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     lacks_flag("usb", &subjects::USB),
     lacks("usbdevice", &subjects::USB),
     // Display.
-    lacks_flag("full-screen", &subjects::WINDOWS),
+    flag("full-screen", Console, "accepted; there is no window"),
     later("g"),
     later_flag("portrait"),
     later("rotate"),
@@ -434,7 +433,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     each("run-with", "[chroot=DIR][,user=USER|UID:GID]", General, "the same as -chroot and -runas"),
     flag("daemonize", General, "go on in the background once the machine is set up"),
     later("dump-vmstate"),
-    lacks("icount", &subjects::REPLAY),
+    once("icount", "KEYS", Machine, "accepted; the guest's time is the host's"),
     lacks("incoming", &subjects::MIGRATION),
     lacks("loadvm", &subjects::MIGRATION),
     later_flag("old-param"),
@@ -486,7 +485,6 @@ mod tests {
     fn values_that_stand_for_what_mimus_does_follow_from_the_table() {
         for option in OPTIONS {
             match option.status {
-                Status::Only(value) => assert_eq!(option.shape, Shape::Value(value), "{}", option.name),
                 Status::Always => assert!(!matches!(option.shape, Shape::FreeText(_)), "{}", option.name),
                 Status::Offered(section, help, _) => {
                     assert!(SECTIONS.iter().any(|(known, _)| *known == section), "{}", option.name);

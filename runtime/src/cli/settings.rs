@@ -2,7 +2,7 @@
 
 use super::keyval::{self, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, chardev, subjects, utf8};
-use crate::config::{Config, LockMemory, RtcBase};
+use crate::config::{Config, LockMemory, RamFile, RtcBase};
 
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
 
@@ -119,14 +119,12 @@ fn name(given: &Given, config: &mut Config) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Where the host has the guest's RAM: in memory of its own, whatever is asked for.
+/// Where the host has the guest's RAM.
 fn host_memory(given: &Given, config: &mut Config) -> Result<(), CliError> {
-    if let Some(path) = given.text("mem-path")? {
-        config.warnings.push(format!("-mem-path: the guest's RAM is not in '{path}', but in memory of its own"));
+    if let Some(path) = given.path("mem-path")? {
+        config.memory.file = Some(RamFile { option: "-mem-path".to_owned(), path, shared: false });
     }
-    if given.flag("mem-prealloc") {
-        config.warnings.push("-mem-prealloc: the guest's RAM is allocated as it is used".to_owned());
-    }
+    config.memory.allocated |= given.flag("mem-prealloc");
     Ok(())
 }
 
@@ -150,6 +148,12 @@ fn others(given: &Given, config: &mut Config) -> Result<(), CliError> {
         if driver != "none" {
             return Err(CliError::new("-audiodev", subjects::SOUND.lacking(&format!("'{driver}'"))));
         }
+    }
+    if let Some(text) = given.text("icount")? {
+        if text.split(',').any(|item| item.starts_with("rr=")) {
+            return Err(CliError::new("-icount: rr", subjects::REPLAY.lacking("it")));
+        }
+        config.warnings.push("-icount: the guest's time is the host's".to_owned());
     }
     if given.one("trace").is_some() {
         config.warnings.push("-trace: there are no trace events; see -d help".to_owned());

@@ -61,7 +61,6 @@ pub(super) const FSDEV: Family = Family {
     noun: "a file system",
     implied: "fsdriver",
     heading: "Supported file systems are:",
-    unlisted: None,
     common: &[],
     choices: &[yes("local", "a folder of the host's", LOCAL), PROXY, SYNTH],
 };
@@ -72,7 +71,6 @@ pub(super) const VIRTFS: Family = Family {
     noun: "a file system",
     implied: "fsdriver",
     heading: "Supported file systems are:",
-    unlisted: None,
     common: &[],
     choices: &[yes("local", "a folder of the host's, and the device for it", LOCAL_MOUNTED), PROXY, SYNTH],
 };

@@ -1,7 +1,8 @@
-//! `-smp`: how many vCPUs there are, and what they are parts of.
+//! `-smp`: how many vCPUs there are, and what they are parts of; `-numa`: which memory is near to which.
 
 use super::keyval::{self, Key, Kind, Values};
-use super::{Arch, CliError, Given};
+use super::objects::Objects;
+use super::{Arch, CliError, Given, utf8};
 use crate::config::Config;
 
 const COUNT: Kind = Kind::Number(1, 4096);
@@ -41,6 +42,48 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
     }
     if cpus > 1 {
         config.warnings.push(format!("-smp: one vCPU instead of {cpus}: more are not supported yet"));
+    }
+    Ok(())
+}
+
+/// The keys of `-numa node`.
+const NODE: &[Key] = &[
+    key("nodeid", Kind::Number(0, 127)),
+    key("cpus", Kind::Texts("numbers of vCPUs, as in 0-3")),
+    key("mem", Kind::MegaBytes),
+    key("memdev", Kind::Text("the id of a -object memory-backend-...")),
+    key("initiator", Kind::Number(0, 127)),
+];
+
+/// Reads every `-numa`. There is one node, of which guests need not be told.
+pub(super) fn numa(given: &Given, objects: &Objects, config: &mut Config) -> Result<(), CliError> {
+    let (mut nodes, mut others) = (0, false);
+    for value in given.all("numa") {
+        let text = utf8("numa", value)?;
+        let (kind, keys) = text.split_once(',').unwrap_or((text, ""));
+        match kind.strip_prefix("type=").unwrap_or(kind) {
+            "node" => {
+                nodes += 1;
+                let values =
+                    if keys.is_empty() { Values::default() } else { keyval::parse("-numa", keys, "nodeid", NODE)? };
+                if let Some(id) = values.text("memdev") {
+                    objects.check("-numa", "memdev", id, "memory-backend-")?;
+                    if nodes == 1 {
+                        config.memory = objects.memory(id);
+                    }
+                }
+            }
+            "dist" | "cpu" | "hmat-lb" | "hmat-cache" => others = true,
+            _ => {
+                return Err(CliError::new(
+                    "-numa",
+                    format!("'{kind}' is none of node, dist, cpu, hmat-lb, hmat-cache"),
+                ));
+            }
+        }
+    }
+    if nodes > 1 || others {
+        config.warnings.push("-numa: all memory and the vCPU are in one node".to_owned());
     }
     Ok(())
 }

@@ -16,6 +16,24 @@ pub struct Netdev {
     pub id: String,
     /// What it is.
     pub backend: NetBackend,
+    /// Records of what passes it.
+    pub captures: Vec<Capture>,
+}
+
+impl Netdev {
+    /// One without a name and records.
+    pub fn of(backend: NetBackend) -> Netdev {
+        Netdev { id: String::new(), backend, captures: Vec::new() }
+    }
+}
+
+/// A record of what passes a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capture {
+    /// The file.
+    pub file: PathBuf,
+    /// The most bytes of a packet.
+    pub limit: u32,
 }
 
 /// The kinds of networks.

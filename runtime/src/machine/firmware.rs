@@ -185,6 +185,11 @@ pub(super) fn configure(config: &Config, mem: Dma, boot_paths: &[String]) -> Res
     if let Some(timeout) = config.boot.reboot_timeout {
         device.add_file("etc/boot-fail-wait", timeout.to_le_bytes().to_vec());
     }
+    if let Some(path) = &config.boot.splash {
+        let (name, picture) = picture(read("-boot: splash", path)?)
+            .with_context(|| format!("-boot: splash: {} is neither a JPEG nor a BMP picture", path.display()))?;
+        device.add_file(name, picture);
+    }
     if !first.is_empty() {
         device.add_file(BOOT_ORDER, [first.join("\n").as_bytes(), &[0]].concat());
     }
@@ -200,6 +205,13 @@ pub(super) fn configure(config: &Config, mem: Dma, boot_paths: &[String]) -> Res
         device.add_file(&file.name, bytes);
     }
     Ok(device)
+}
+
+/// A picture with the name that firmware looks for it by, which follows from its first bytes.
+fn picture(bytes: Vec<u8>) -> Option<(&'static str, Vec<u8>)> {
+    const KINDS: [(&[u8], &str); 2] = [(&[0xff, 0xd8], "bootsplash.jpg"), (b"BM", "bootsplash.bmp")];
+    let (_, name) = KINDS.into_iter().find(|(magic, _)| bytes.starts_with(magic))?;
+    Some((name, bytes))
 }
 
 /// The most bytes that a file named by an option may have.

@@ -26,7 +26,7 @@ use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
-use crate::config::{Config, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
+use crate::config::{Config, CpuFeatures, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
 use crate::display::Console;
 use crate::kick::Kicker;
 use crate::log;
@@ -147,6 +147,10 @@ impl Board for PcBoard {
 
     fn ram_ranges(config: &Config) -> Vec<(GuestAddress, usize)> {
         firmware::memory_ranges(config)
+    }
+
+    fn is_ram(config: &Config, address: GuestAddress) -> bool {
+        boot::ram_ranges(config.ram_size).iter().any(|(start, _)| *start == address)
     }
 
     fn display_memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
@@ -461,8 +465,8 @@ impl Board for PcBoard {
 
 /// What the CPU tells of itself.
 fn features(config: &Config) -> Features {
-    let (la57, hidden) = (config.cpu_features.la57, config.cpu_features.hidden);
-    let features = Features { tsc_hz: TSC_HZ, la57, hidden, ..Features::default() };
+    let CpuFeatures { la57, hidden, identity } = config.cpu_features;
+    let features = Features { tsc_hz: TSC_HZ, la57, hidden, identity, ..Features::default() };
     match config.firmware.qemu_identity {
         // What QEMU's translator calls itself.
         true => Features { hypervisor: *b"TCGTCGTCGTCG", ..features },

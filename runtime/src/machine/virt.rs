@@ -176,6 +176,10 @@ impl Board for VirtBoard {
         boot::riscv_ram_ranges(config.ram_size)
     }
 
+    fn is_ram(_: &Config, address: GuestAddress) -> bool {
+        address.0 != boot::ROM.0
+    }
+
     fn build(parts: &Parts) -> Result<(VirtBoard, Box<Cpu>)> {
         let config = parts.config;
         let mem = parts.dma();

@@ -4,6 +4,7 @@
 //! what the guest has sent from the adapter's rings, lets the network work, and gives the guest what has come. It sleeps
 //! when none of them has anything to do.
 
+mod capture;
 mod gateway;
 mod link;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::config::{NetBackend, Netdev};
 use crate::host::Runner;
 use crate::patience::Patience;
 use crate::wake::Wake;
+use capture::Recorder;
 
 /// The event that says that there is something for the thread to do.
 const WAKE: u64 = u64::MAX;
@@ -231,6 +233,7 @@ impl NetPeer for Notifier {
 pub struct NetQueue {
     told: Arc<Told>,
     network: Box<dyn Network>,
+    recorders: Vec<Recorder>,
 }
 
 impl NetQueue {
@@ -246,7 +249,8 @@ impl NetQueue {
             NetBackend::User(user) => Box::new(gateway::Gateway::open(user, runner)?),
             NetBackend::Link(config) => link::open(config)?,
         };
-        Ok(NetQueue { told, network })
+        let recorders = netdev.captures.iter().map(Recorder::open).collect::<Result<_, _>>()?;
+        Ok(NetQueue { told, network, recorders })
     }
 
     /// What to make the adapter with.
@@ -265,14 +269,14 @@ impl NetQueue {
     ///
     /// When no thread can be made.
     pub fn start(self, exchange: impl Exchange + 'static) -> io::Result<NetThread> {
-        let NetQueue { told, mut network } = self;
+        let NetQueue { told, mut network, recorders } = self;
         let poll = Poll::new()?;
         poll.add(&told.wake, WAKE, EventFlags::IN)?;
         network.start(&poll)?;
         let own = told.clone();
         let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
-            let mut server =
-                Server { told: own, network, exchange, poll, queue: FrameQueue::default(), patience: Patience::new() };
+            let (queue, patience) = (FrameQueue::default(), Patience::new());
+            let mut server = Server { told: own, network, exchange, poll, queue, patience, recorders, recorded: 0 };
             if let Err(error) = server.run() {
                 tracing::warn!("the network is down: {error}");
             }
@@ -312,9 +316,21 @@ struct Server<E> {
     poll: Poll,
     queue: FrameQueue,
     patience: Patience,
+    recorders: Vec<Recorder>,
+    /// Frames at the beginning of the queue that are in records already.
+    recorded: usize,
 }
 
 impl<E: Exchange> Server<E> {
+    /// Puts the frames for the guest that are new in the queue into the records.
+    fn record(&mut self) {
+        let Server { queue, recorders, recorded, .. } = self;
+        for frame in queue.iter().skip(*recorded) {
+            recorders.iter_mut().for_each(|recorder| recorder.packet(&frame.bytes));
+        }
+        recorders.iter_mut().for_each(Recorder::flush);
+    }
+
     /// Waits until there is something to do.
     fn rest(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let Server { poll, network, patience, .. } = self;
@@ -371,11 +387,16 @@ impl<E: Exchange> Server<E> {
                 batch.clear();
                 sent = self.exchange.transmit(&mut batch);
                 for (frame, offload) in batch.iter() {
+                    self.recorders.iter_mut().for_each(|recorder| recorder.packet(frame));
                     self.network.send(frame, offload, &mut cx);
                 }
             }
             busy = self.network.work(&mut cx);
+            if !self.recorders.is_empty() {
+                self.record();
+            }
             let more = !self.queue.is_empty() && self.exchange.receive(&mut self.queue);
+            self.recorded = self.queue.len();
             busy = more || busy && self.queue.has_room();
         }
     }

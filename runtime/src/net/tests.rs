@@ -152,7 +152,7 @@ fn user(change: impl FnOnce(&mut UserNet)) -> NetBackend {
 
 fn plug(backend: NetBackend, offloads: Offloads) -> (Adapter, NetThread) {
     let cable = Arc::new(Cable { offloads, ..Cable::default() });
-    let queue = NetQueue::open(&Netdev { id: String::new(), backend }, None).unwrap();
+    let queue = NetQueue::open(&Netdev::of(backend), None).unwrap();
     let peer = queue.peer();
     let thread = queue.start(cable.clone()).unwrap();
     (Adapter { cable, peer, largest: 0 }, thread)

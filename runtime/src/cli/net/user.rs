@@ -4,14 +4,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::super::chardev::Chardevs;
 use super::super::error::CliError;
-use super::super::keyval::{Key, Kind, Values};
+use super::super::keyval::{Key, Kind, Values, key, key_lacks};
 use super::super::{monitors, subjects};
-use super::{ADDRESS, ID, ON_OFF, PATH, key};
+use super::{ADDRESS, ID, ON_OFF, PATH};
 use crate::config::{Chardev, Endpoint, Forward, GuestForward, MonitorSocket, NetBoot, Protocol, Service, UserNet};
-
-const fn key_lacks(name: &'static str, subject: &'static subjects::Subject) -> Key {
-    Key { name, kind: Kind::Lacks(subject), help: "" }
-}
 
 pub(super) const USER: &[Key] = &[
     ID,

@@ -95,3 +95,122 @@ fn calls_to_the_host() {
     assert!(refused("-arch riscv64 -semihosting-config target=gdb").starts_with("-semihosting-config: target"));
     assert!(refused("-semihosting").starts_with("-semihosting: "));
 }
+
+/// What `-arch riscv64` gives, without anything else.
+fn virt() -> Config {
+    Config { machine: MachineKind::Virt, vga: VgaKind::None, nics: Vec::new(), ..Config::default() }
+}
+
+#[test]
+fn good_lines_of_riscv() {
+    type Change = fn(&mut Config);
+    let rows: &[(&str, Change)] = &[
+        ("", |_| ()),
+        ("-M virt -cpu rv64", |c| c.cpu = "rv64".into()),
+        ("-M virt,accel=interp,aclint=off", |c| c.accel = Accel::Interp),
+        ("-bios none -kernel k", |c| {
+            c.bios = Bios::None;
+            c.kernel = Some("k".into());
+        }),
+        ("-bios default", |_| ()),
+        ("-bios fw.bin", |c| c.bios = Bios::File("fw.bin".into())),
+        ("-drive file=a,format=raw,if=virtio", |c| c.virtio = vec![VirtioDevice::Block(disk("a"))]),
+        ("-drive file=a,,b,readonly=on", |c| {
+            c.virtio = vec![VirtioDevice::Block(Disk { read_only: true, ..Disk::new("a,b") })];
+        }),
+        (
+            "-device virtio-blk-device,drive=x,serial=s1 -drive if=none,id=x,file=a,format=raw -drive file=b,format=raw",
+            |c| {
+                let first = Disk { serial: "s1".into(), id: "x".into(), ..disk("a") };
+                c.virtio = vec![VirtioDevice::Block(disk("b")), VirtioDevice::Block(first)];
+            },
+        ),
+        ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
+            let net = |mac| VirtioDevice::Net { plug: Plug::default(), mac, netdev: None };
+            let first = net([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+            c.virtio = vec![VirtioDevice::Rng(Plug::default()), first, net([2, 0, 0, 0, 0, 0xaf])];
+        }),
+        ("-device virtio-net-device -device virtio-net-device", |c| {
+            let mac = |last| VirtioDevice::Net {
+                plug: Plug::default(),
+                mac: [0x52, 0x54, 0, 0x12, 0x34, last],
+                netdev: None,
+            };
+            c.virtio = vec![mac(0x56), mac(0x57)];
+        }),
+    ];
+    for (line, change) in rows {
+        let mut expected = virt();
+        change(&mut expected);
+        assert_eq!(config_of(&format!("-arch riscv64 {line}")), expected, "{line}");
+    }
+}
+
+#[test]
+fn bad_lines_of_riscv() {
+    let supported = offered(&DEVICE_RISCV);
+    let rng = "-device virtio-rng-device ".repeat(9);
+    let drives = "-drive file=x ".repeat(9);
+    let rows = [
+        ("-M pc", "-machine: 'pc': a machine of x86_64: use -arch x86_64"),
+        ("-M sifive_u", "-machine: 'sifive_u' needs this board, which is not supported yet: use -machine virt"),
+        (
+            "-M virt,accel=hvm",
+            "-machine virt: accel: 'hvm' is not an accelerator; did you mean 'kvm'? (supported: jit, tcg, interp)",
+        ),
+        ("-M virt,acpi=on", "-machine virt: acpi: 'on' is not supported yet (it is always 'off')"),
+        ("-device isa-debug-exit", &format!("-device: 'isa-debug-exit' is not supported yet {supported}")),
+        (
+            "-device e1000",
+            "-device: 'e1000' needs PCI on this machine, which is not supported yet: use the device whose name ends in -device",
+        ),
+        ("-device virtio-blk-device", "-device virtio-blk-device: needs drive=ID"),
+        ("-device virtio-blk-device,drive=x", "-device virtio-blk-device: drive: there is no -drive with id=x"),
+        (
+            "-drive file=a,id=x -device virtio-blk-device,drive=x -device virtio-blk-device,drive=x",
+            "-device virtio-blk-device: drive: 'x' has a device already",
+        ),
+        (
+            "-drive file=a,id=x,if=none -device virtio-blk-device,drive=x,serial=123456789012345678901",
+            "-device virtio-blk-device: serial: longer than 20 characters",
+        ),
+        ("-drive file=a,if=none", "-drive: if=none needs id=ID for a -device"),
+        ("-drive file=a,id=x -drive file=b,id=x", "-drive: the id 'x' is given twice"),
+        ("-drive format=raw", "-drive: needs file=FILE"),
+        ("-drive file=", "-drive: needs file=FILE"),
+        (
+            "-drive a.img",
+            "-drive: unknown key 'a.img' (keys: file, format, if, media, index, bus, unit, id, readonly, snapshot, serial, \
+             cache, cache.writeback, rerror, werror, throttling.bps-total, throttling.bps-read, throttling.bps-write, \
+             throttling.iops-total, throttling.iops-read, throttling.iops-write, throttling.bps-total-max, throttling.bps-read-max, throttling.bps-write-max, throttling.iops-total-max, throttling.iops-read-max, throttling.iops-write-max, throttling.bps-total-max-length, throttling.bps-read-max-length, throttling.bps-write-max-length, \
+             throttling.iops-total-max-length, throttling.iops-read-max-length, throttling.iops-write-max-length, \
+             throttling.iops-size, throttling.group)",
+        ),
+        ("-drive file=a,format=vhdx", "-drive: format: 'vhdx' is not known here: raw or qcow2 or vmdk"),
+        ("-drive file=a,if=ide", "-drive: if=ide: this machine has no IDE controller (supported: virtio, none)"),
+        ("-no-hpet", "-no-hpet: this machine never has an event timer"),
+        ("-hda a", "-hda: this machine has no IDE controller: use -drive if=virtio"),
+        ("-device virtio-net-device,mac=1", "-device virtio-net-device: mac: '1' is not six bytes"),
+        (
+            "-device virtio-net-device,mac=01:00:00:00:00:00",
+            "-device virtio-net-device: mac: '01:00:00:00:00:00' is an address of a group",
+        ),
+        ("-device virtio-net-device,netdev=x", "-device virtio-net-device: netdev: there is no -netdev with id=x"),
+        (&rng, "-device virtio-rng-device: there are no more than 8 slots"),
+        (&drives, "-drive: there are no more than 8 slots"),
+    ];
+    for (line, expected) in rows {
+        match parsed(&format!("-arch riscv64 {line}")) {
+            Err(error) => assert_eq!(error.to_string(), expected, "{line}"),
+            Ok(other) => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn texts_of_riscv() {
+    assert!(printed("-arch riscv64 -M help").contains("virt    "));
+    assert!(printed("-arch riscv64 -cpu help").contains("\nrv64\n"));
+    assert!(printed("-arch riscv64 -device help").contains("name \"virtio-blk-device\", "));
+    assert!(printed("-arch riscv64 -drive help").contains("  file   "));
+}

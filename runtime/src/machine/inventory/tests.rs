@@ -20,7 +20,7 @@ fn machine(image: &Path) -> Inventory {
     all.drive(Place::Ide(CD), "ide-cd", &Plug::default(), drive("ide1-cd0".into(), None));
     let plug = Plug { id: "disk".into(), ..Plug::default() };
     all.drive(Place::Pci(4 << 3), "virtio-blk-pci", &plug, drive(all.virtio_name(&disk), Some(())));
-    let netdev = Netdev { id: "n".into(), backend: NetBackend::User(UserNet::default()) };
+    let netdev = Netdev { id: "n".into(), ..Netdev::of(NetBackend::User(UserNet::default())) };
     let adapter = Adapter { mac: FIRST_MAC, netdev: Some(netdev), watcher: None };
     all.adapter(Place::Pci(3 << 3), "e1000", &Plug::default(), adapter);
     all
@@ -77,7 +77,7 @@ fn monitors_are_told_of_every_device() {
 #[test]
 fn an_adapter_is_in_the_network_that_it_is_in() {
     let mut all = Inventory::pc();
-    let unnamed = Netdev { id: String::new(), backend: NetBackend::User(UserNet::default()) };
+    let unnamed = Netdev::of(NetBackend::User(UserNet::default()));
     for netdev in [None, Some(unnamed)] {
         all.adapter(Place::On("pci.0"), "e1000", &Plug::default(), Adapter { mac: FIRST_MAC, netdev, watcher: None });
     }

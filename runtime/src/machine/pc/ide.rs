@@ -112,6 +112,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
                 }
             };
             ide.plug(place, device);
+            ide.name(place, plug.names.clone());
             let (kind, driver) = if removable { ("cd", "ide-cd") } else { ("hd", "ide-hd") };
             let name = if id.is_empty() { format!("ide{channel}-{kind}{unit}") } else { id.to_owned() };
             let medium = medium.zip(image.as_ref()).map(|(disk, image)| Medium::new(disk, image));

@@ -189,7 +189,7 @@ fn connections_in_the_making_are_bounded() {
     connect(&first, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
 
     let cable = Arc::new(Cable::default());
-    let queue = NetQueue::open(&Netdev { id: String::new(), backend: user(|_| ()) }, None).unwrap();
+    let queue = NetQueue::open(&Netdev::of(user(|_| ())), None).unwrap();
     let (peer, watcher) = (queue.peer(), queue.watcher());
     let _thread = queue.start(cable.clone()).unwrap();
     let mut guest = Adapter { cable, peer, largest: 0 };

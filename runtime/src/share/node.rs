@@ -179,6 +179,16 @@ fn path_of(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+/// One after another: a guest makes folders in folders as deep as it likes, and there is only so much stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut above = self.place.take();
+        while let Some((node, _)) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.place.take());
+        }
+    }
+}
+
 impl AsFd for Node {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

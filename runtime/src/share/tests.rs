@@ -422,6 +422,25 @@ fn a_client_has_no_more_than_its_share_of_descriptors() {
     assert_eq!(opened, 256);
 }
 
+/// Each directory is held by the one in it, so the last to be given up takes all others with it.
+#[test]
+fn folders_in_folders_need_no_stack() {
+    const DEPTH: u32 = 1000;
+    let place = Place::new("deep");
+    let config = place.config(SecurityModel::None);
+    let deep = move || {
+        let mut client = Client::new(&config, 10_000);
+        client.walk(1, &[]).unwrap();
+        for _ in 0..DEPTH {
+            client.ask(72, &[W(1), S(b"d"), W(0o755), W(rustix::process::getegid().as_raw())]).unwrap();
+            client.ask(110, &[W(1), W(1), H(1), S(b"d")]).unwrap();
+        }
+        client.ask(120, &[W(1)]).unwrap();
+        assert_eq!(client.walk(1, &[b"d", b"d", b".."]), Ok(3));
+    };
+    std::thread::Builder::new().stack_size(64 << 10).spawn(deep).unwrap().join().unwrap();
+}
+
 #[test]
 fn answers_fit_where_they_go() {
     let place = Place::new("sizes");

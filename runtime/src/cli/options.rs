@@ -330,7 +330,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     ),
     each(
         "virtfs",
-        "local,path=FOLDER,mount_tag=TAG,security_model=none|passthrough|mapped-xattr[,readonly=on][,...]",
+        "local,path=FOLDER,mount_tag=TAG,security_model=MODEL[,...]",
         Machine,
         "a folder that the guest mounts: mount -t 9p -o trans=virtio TAG DIRECTORY; see -virtfs local,help",
     ),

@@ -150,7 +150,9 @@ impl Opening<'_> {
             return Ok(None);
         }
         let option = format!("{}backing.file.filename", "backing.".repeat(depth));
-        let file = named_inside(path, name, "backing file", Some(&option))?;
+        // qemu-img writes the name that it was given, and has insisted on a format since 6.1. One that nobody says would be guessed.
+        let absolute = header.backing_format.is_some();
+        let file = named_inside(path, name, absolute, "backing file", Some(&option))?;
         let format = match header.backing_format.as_deref() {
             None => None,
             // Old images have the protocol's name there.
@@ -197,7 +199,7 @@ impl Opening<'_> {
         }
         let path = match (own, &header.data_file) {
             (Some(path), _) => path.clone(),
-            (None, Some(name)) => named_inside(&link.path, name, "data file", Some("data-file.filename"))?,
+            (None, Some(name)) => named_inside(&link.path, name, false, "data file", Some("data-file.filename"))?,
             (None, None) => return Err(wrong("its data are in another file: data-file.filename=FILE names it")),
         };
         let inside =

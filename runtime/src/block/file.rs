@@ -98,12 +98,19 @@ pub(super) fn identity(file: &File) -> io::Result<(u64, u64)> {
 }
 
 /// The file that the image at `image` calls `name`, as its `what` (such as "backing file"). An image may have been made by
-/// anybody, so this must be one of its own folder, by an absolute name or not, wherever symbolic links lead to.
+/// anybody, so this must be one of its own folder, wherever symbolic links lead to. It may be called by its absolute name only if
+/// `absolute`.
 ///
 /// # Errors
 ///
 /// Any other name, with the option that allows it all the same, if there is one.
-pub(super) fn named_inside(image: &Path, name: &str, what: &str, allowed_by: Option<&str>) -> io::Result<PathBuf> {
+pub(super) fn named_inside(
+    image: &Path,
+    name: &str,
+    absolute: bool,
+    what: &str,
+    allowed_by: Option<&str>,
+) -> io::Result<PathBuf> {
     let otherwise =
         allowed_by.map(|option| format!("; {option}=FILE names one on the command line")).unwrap_or_default();
     let refused = |why: &str| {
@@ -117,7 +124,8 @@ pub(super) fn named_inside(image: &Path, name: &str, what: &str, allowed_by: Opt
     let folder = whole.parent().unwrap_or(Path::new("/"));
     // As it is, and as it was called.
     let called = std::path::absolute(image)?;
-    let within = [Some(folder), called.parent()].into_iter().flatten().find_map(|own| relative.strip_prefix(own).ok());
+    let own = [Some(folder), called.parent()].into_iter().flatten().filter(|_| absolute);
+    let within = own.into_iter().find_map(|own| relative.strip_prefix(own).ok());
     let relative = within.unwrap_or(relative);
     let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !plain || relative.as_os_str().is_empty() {

@@ -277,7 +277,7 @@ impl Vmdk {
         if self.extents.len() == MAX_EXTENTS || end > MAX_SECTORS * SECTOR {
             return Err(wrong("it has too many extents"));
         }
-        let open = || open_file(&named_inside(path, line.file, "extent", None)?, true, locking);
+        let open = || open_file(&named_inside(path, line.file, false, "extent", None)?, true, locking);
         let source = match (line.access, line.kind) {
             ("NOACCESS", _) => Source::Nothing,
             (_, "ZERO") => Source::Zero,

@@ -274,16 +274,19 @@ fn names_from_inside_stay_inside() {
     assert!(told.contains("a name from inside an image must be"), "{told}");
 }
 
-/// As qemu-img writes them.
+/// As qemu-img writes them, which has their format said.
 #[test]
 fn absolute_names_are_of_the_same_folder() {
     let place = Place::new("absolute");
     fs::write(place.file("base"), [7; 4096]).unwrap();
     let called = |name: &str| place.file(name).to_str().unwrap().to_owned();
-    Image::open("-drive", &disk(&place.make("a", &Made::backed_by(&called("base"))))).unwrap();
-    for name in [called("../decoy"), called("sub/../../decoy"), called("")] {
-        let told = error(&disk(&place.make("a", &Made::backed_by(&name))));
-        assert!(told.contains("a name from inside an image must be"), "{name}: {told}");
+    let raw = |name: &str| Made { extensions: vec![(0xe279_2aca, "raw".to_owned())], ..Made::backed_by(name) };
+    Image::open("-drive", &disk(&place.make("a", &raw(&called("base"))))).unwrap();
+    for image in
+        [raw(&called("../decoy")), raw(&called("sub/../../decoy")), raw(&called("")), Made::backed_by(&called("base"))]
+    {
+        let told = error(&disk(&place.make("a", &image)));
+        assert!(told.contains("a name from inside an image must be"), "{}: {told}", image.backing);
     }
 }
 
@@ -357,7 +360,7 @@ fn names_on_the_command_line_go_anywhere() {
 fn a_device_has_no_folder() {
     // Whatever is in /dev: beside an image on a device are all others.
     let error =
-        named_inside(Path::new("/dev/null"), "zero", "backing file", Some("backing.file.filename")).unwrap_err();
+        named_inside(Path::new("/dev/null"), "zero", false, "backing file", Some("backing.file.filename")).unwrap_err();
     let expected = "its backing file 'zero' is a name beside a device: a name from inside an image must be that of a file \
                     beside it; backing.file.filename=FILE names one on the command line";
     assert_eq!(error.to_string(), expected);

@@ -200,7 +200,7 @@ impl Image {
         }
         let (format, bytes) = (base.format, base.bytes);
         let overlay = Overlay::new(base).map_err(|error| {
-            let place = overlay::folder();
+            let place = overlay::temporary_folder();
             CliError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
         })?;
         let contents = Contents::Overlay(Box::new(overlay));

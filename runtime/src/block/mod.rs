@@ -30,6 +30,7 @@ use crate::patience::Patience;
 pub use counters::{Counters, IoStatus};
 pub use halt::{Action, Fault, Halt};
 pub use image::Image;
+pub(crate) use overlay::temporary_folder;
 use throttle::{Groups, Throttle};
 use worker::Worker;
 

@@ -93,7 +93,7 @@ impl Overlay {
 }
 
 /// Where temporary files are that may be large: as QEMU has it, not where they are in memory, unless the user says so.
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn temporary_folder() -> PathBuf {
     let place = std::env::temp_dir();
     let large = Path::new("/var/tmp");
     if place == Path::new("/tmp") && large.is_dir() { large.to_owned() } else { place }
@@ -102,7 +102,7 @@ pub(super) fn folder() -> PathBuf {
 /// A file without a name there.
 fn unnamed_file() -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
-    let place = folder();
+    let place = temporary_folder();
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     if let Ok(file) = rustix::fs::open(&place, flags, Mode::RUSR | Mode::WUSR) {
         return Ok(file.into());

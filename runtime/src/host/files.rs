@@ -315,7 +315,7 @@ fn grants(args: &[OsString], is_monitored: bool) -> Vec<Grant> {
         all.extend(named.map(|path| grant(path, using())));
     }
     if has("snapshot") {
-        all.push(grant(std::env::temp_dir(), making()));
+        all.push(grant(crate::block::temporary_folder(), making()));
     }
     if has("perfmap") {
         all.push(grant("/tmp", making()));

@@ -40,6 +40,17 @@ fn args(text: &str) -> Vec<OsString> {
 }
 
 #[test]
+fn what_a_snapshot_takes_has_its_place() {
+    if !is_child("what_a_snapshot_takes_has_its_place") {
+        return;
+    }
+    files::restrict(&args("-hda disk -snapshot"), false, true).unwrap();
+    let file = crate::block::temporary_folder().join(format!("mimus-host-temporary-{}", std::process::id()));
+    fs::write(&file, "").unwrap();
+    fs::remove_file(&file).unwrap();
+}
+
+#[test]
 fn nothing_but_what_is_named_can_be_opened() {
     if !is_child("nothing_but_what_is_named_can_be_opened") {
         return;

@@ -427,6 +427,8 @@ type Machine = GdbStubStateMachine<'static, Guest, Answers>;
 /// A debugger's session. The guest stops when it begins, as in QEMU.
 pub(super) struct Gdb {
     guest: Guest,
+    /// The guest ran before.
+    ran: bool,
     /// `None` when the protocol was broken or the machine has ended.
     machine: Option<Machine>,
 }
@@ -435,16 +437,17 @@ impl Gdb {
     /// A session with a debugger.
     pub(super) fn new(control: Arc<Control>) -> Gdb {
         let begun = control.call(|machine| {
+            let ran = machine.state() == RunState::Running;
             machine.stop(RunState::Debug);
-            machine.description()
+            (ran, machine.description())
         });
         let empty = || Description { architecture: "", features: Vec::new(), general: 0, pc: "" };
-        let description = begun.clone().unwrap_or_else(|Gone| Arc::new(empty()));
+        let (ran, description) = begun.clone().unwrap_or_else(|Gone| (false, Arc::new(empty())));
         let xml = description_xml(&description);
         let (breakpoints, watches) = (Vec::new(), Vec::new());
         let mut guest = Guest { control, description, xml, breakpoints, watches, told: 0, applied: Default::default() };
         let machine = begun.ok().and_then(|_| GdbStub::new(Answers::default()).run_state_machine(&mut guest).ok());
-        Gdb { guest, machine }
+        Gdb { guest, ran, machine }
     }
 
     /// Gives the protocol a byte; `None` when the session is over.
@@ -539,6 +542,12 @@ impl Session for Gdb {
             }
         }
         Flow::Go
+    }
+
+    fn turned_away(&mut self) {
+        if self.ran {
+            let _ = self.guest.control.call(|machine| machine.resume());
+        }
     }
 
     fn closed(&mut self) {

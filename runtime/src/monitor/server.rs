@@ -54,6 +54,9 @@ pub(super) trait Session: Send {
         drop(fds);
     }
 
+    /// The client turned out to be none, before it was heard: what its coming has changed is undone.
+    fn turned_away(&mut self) {}
+
     /// The client is gone.
     fn closed(&mut self) {}
 }
@@ -354,6 +357,7 @@ impl Place {
                         let bytes = bytes.get(..count).unwrap_or_default();
                         if guard.as_mut().is_some_and(|guard| guard.is_http(bytes)) {
                             tracing::warn!("{}: a client that speaks HTTP is disconnected", self.option);
+                            session.turned_away();
                             return Ok(());
                         }
                         if !handed.is_empty() {

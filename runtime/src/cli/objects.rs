@@ -201,6 +201,10 @@ impl Objects {
 pub(crate) fn described(text: &str) -> Result<UserObject, CliError> {
     match OBJECT.parse(text, None)? {
         Chosen::Help(_) => Err(CliError::new("object-add", "'help' is not an object")),
+        Chosen::One(kind @ "filter-dump", _) => Err(CliError::new(
+            "object-add",
+            format!("{kind}: networks are recorded from the start: name it on the command line"),
+        )),
         Chosen::One(kind, values) => Ok(UserObject { id: values.text("id").unwrap_or_default().to_owned(), kind }),
     }
 }

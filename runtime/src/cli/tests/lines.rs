@@ -107,6 +107,9 @@ fn packets_are_recorded() {
         ("-object filter-dump,id=d,netdev=n,file=a", "-object filter-dump: netdev: there is no network with id=n"),
         ("-object filter-dump,id=d,file=a", "-object filter-dump: needs netdev=ID"),
     ]);
+    // A network that is there already has nobody who asks for one.
+    let late = crate::cli::described_object("filter-dump,id=d,netdev=n,file=a").unwrap_err();
+    assert!(late.to_string().contains("on the command line"), "{late}");
 }
 
 #[test]

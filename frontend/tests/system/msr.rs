@@ -1,3 +1,5 @@
+use mimus_frontend::x86::Features;
+use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::helpers::Helper::*;
 use mimus_frontend::x86::state::{Seg, cr4, efer, reg};
 
@@ -64,6 +66,18 @@ fn fields_hold_what_is_written_and_refuse_what_they_cannot_hold() {
         }
         assert_eq!(read(&mut m, number), value, "{number:#x}");
     }
+}
+
+#[test]
+fn who_is_called_amds_has_the_counters_that_they_always_have() {
+    let identity = Identity { vendor: *b"AuthenticAMD", ..Identity::default() };
+    let mut amd = Machine::with(Features { identity, ..Features::default() });
+    for number in 0xc001_0000..0xc001_0008 {
+        write(&mut amd, number, 0x41_0076);
+        assert_eq!(read(&mut amd, number), 0, "{number:#x}: nothing is counted");
+        refused(&mut Machine::long(0), number, 0);
+    }
+    refused(&mut amd, 0xc001_0008, 0);
 }
 
 #[test]

@@ -132,8 +132,13 @@ fn mtrr_var(s: &mut State, index: usize) -> Option<&mut u64> {
     s.mtrr_var.get_mut(index / 2)?.get_mut(index % 2)
 }
 
-fn find(number: u32) -> Option<(&'static Row, usize)> {
-    let row = TABLE.iter().find(|row| number.wrapping_sub(row.first) < row.count)?;
+/// What each processor has that calls itself AMD's (APM vol. 2, 13.2.1): kernels do not ask whether it is there. Nothing is counted.
+static AMD: &[Row] =
+    &[Row { first: 0xc001_0000, count: 8, name: "PerfEvtSel/PerfCtr", kind: Kind::Ignored(0, u64::MAX) }];
+
+fn find(number: u32, is_amd: bool) -> Option<(&'static Row, usize)> {
+    let others = AMD.iter().filter(|_| is_amd);
+    let row = TABLE.iter().chain(others).find(|row| number.wrapping_sub(row.first) < row.count)?;
     Some((row, (number - row.first) as usize))
 }
 
@@ -191,9 +196,13 @@ impl Cpu {
         valid
     }
 
+    fn is_amd(&self) -> bool {
+        self.features.identity.vendor == *b"AuthenticAMD"
+    }
+
     /// Reads an MSR; `None` is #GP.
     fn read_msr(&mut self, number: u32) -> Option<u64> {
-        let Some((row, index)) = find(number) else {
+        let Some((row, index)) = find(number, self.is_amd()) else {
             self.log_unknown(number, "read");
             return None;
         };
@@ -207,7 +216,7 @@ impl Cpu {
 
     /// Writes an MSR; false is #GP.
     fn write_msr(&mut self, number: u32, value: u64) -> bool {
-        let Some((row, index)) = find(number) else {
+        let Some((row, index)) = find(number, self.is_amd()) else {
             self.log_unknown(number, "write");
             return false;
         };

@@ -38,7 +38,11 @@ async def talk(path):
     while (await listener.get())["event"] != "SHUTDOWN":
         pass
     assert "RESET" in events, events
-    await client.disconnect()
+    try:
+        await client.disconnect()
+    except EOFError:
+        # The emulator has ended first.
+        pass
 
 
 async def main(emulator, path):

@@ -119,6 +119,11 @@ pub(super) fn node_name(drive: &Drive) -> String {
     named.map_or_else(|| format!("#{}", drive.name), str::to_owned)
 }
 
+/// What QMP calls a drive beside its node: nothing if `-blockdev` made it, which makes nodes alone.
+fn backend_name(drive: &Drive) -> &str {
+    if node_name(drive) == drive.name { "" } else { &drive.name }
+}
+
 impl Inventory {
     /// The path of what has the drive: in QEMU that is a device within the one that is on the PCI bus.
     fn drive_path(&self, device: &Device) -> String {
@@ -180,7 +185,7 @@ impl Inventory {
         let one = |(device, drive): (&Device, &Drive)| {
             let Tray { open, locked } = tray_of(device, tray);
             let mut all = json!({
-                "device": drive.name,
+                "device": backend_name(drive),
                 "qdev": self.drive_path(device),
                 "type": "unknown",
                 "removable": drive.removable,
@@ -225,7 +230,7 @@ impl Inventory {
                 }
             }
             json!({
-                "device": drive.name,
+                "device": backend_name(drive),
                 "qdev": self.drive_path(device),
                 "node-name": node_name(drive),
                 "stats": stats,

@@ -340,3 +340,21 @@ fn links_objects_and_actions_are_changed() {
     assert_eq!(q.event("SHUTDOWN")["data"]["reason"], "host-qmp-system-reset");
     assert_eq!(session.finish().code, Some(0));
 }
+
+/// As libvirt, which counts by device and by node, wants it.
+#[test]
+fn a_drive_is_its_node_or_has_one() {
+    let folder = Folder::new();
+    let node = ["-blockdev", "driver=null-co,node-name=n,size=1M", "-device", "virtio-blk-pci,drive=n"];
+    let (session, mut q) = machine("QMP, nodes", &folder, &node);
+    for command in ["query-block", "query-blockstats"] {
+        let all = q.ask(&json!({ "execute": command, "arguments": {} }));
+        let devices: Vec<&Value> = all["return"].as_array().expect("a list").iter().map(|one| &one["device"]).collect();
+        assert!(devices.contains(&&json!("")) && devices.contains(&&json!("d")), "{command}: {all}");
+    }
+    let stats = q.ask(&json!({ "execute": "query-blockstats", "arguments": {} }));
+    let nodes = stats["return"].as_array().expect("a list").iter().map(|one| &one["node-name"]);
+    assert_eq!(nodes.filter(|name| *name == "n").count(), 1, "{stats}");
+    q.ask(&json!({ "execute": "quit", "arguments": {} }));
+    assert_eq!(session.finish().code, Some(0));
+}

@@ -10,7 +10,7 @@
 //! * a machine made of what was saved gives what the first one gives: values, output, memory, and what is saved again.
 //!
 //! The same targets run on a seed (`cargo run -p mimus-fuzz`), for some seconds in the tests, and under cargo-fuzz
-//! (`fuzz/libfuzzer`).
+//! (`tests/fuzz/libfuzzer`).
 #![forbid(unsafe_code)]
 
 mod bench;

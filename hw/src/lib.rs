@@ -13,6 +13,7 @@
 
 mod acpi_pm;
 pub mod acpi_tables;
+pub mod ata;
 pub mod block;
 mod buffer;
 mod clint;

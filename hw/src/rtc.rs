@@ -176,7 +176,7 @@ impl Rtc {
     pub(crate) fn set_disks(&mut self, sectors: [Option<u64>; 4]) {
         for (place, sectors) in sectors.iter().take(2).enumerate() {
             let Some(sectors) = sectors else { continue };
-            let (cylinders, heads, track) = crate::ide::geometry(*sectors);
+            let (cylinders, heads, track) = crate::ata::geometry(*sectors);
             let [low, high, ..] = cylinders.to_le_bytes();
             // Type 47, which the other bytes describe; 15 stands for all types above it.
             self.set(0x12, self.get(0x12) | [0xf0, 0x0f][place]);

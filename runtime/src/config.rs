@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
-use mimus_hw::ide::Names;
+use mimus_hw::ata::Names;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 pub use mimus_hw::virtio::Interface;
 

@@ -1,7 +1,6 @@
 //! What drives say of themselves: IDENTIFY DEVICE and IDENTIFY PACKET DEVICE (ATA/ATAPI-7 volume 1, 6.16 and 6.17; ACS-2, 7.12).
 
-use super::ata::{MAX_MULTIPLE, MAX_RANGE_BLOCKS};
-use super::drive::{Drive, Kind};
+use super::disk::{Disk, Kind, MAX_MULTIPLE, MAX_RANGE_BLOCKS};
 
 /// The best modes: multiword DMA 2, Ultra DMA 5, PIO 4.
 const MULTIWORD: u8 = 2;
@@ -53,7 +52,7 @@ fn number(words: &mut [u16], value: u64) {
 }
 
 /// What a drive answers.
-pub(super) fn identify(drive: &Drive) -> [u16; 256] {
+pub(super) fn identify(drive: &Disk) -> [u16; 256] {
     let mut words = [0; 256];
     match drive.kind {
         Kind::Disk => disk(drive, &mut words),
@@ -90,7 +89,7 @@ pub(crate) fn geometry(sectors: u64) -> (u64, u64, u64) {
     ((sectors / (heads * track)).clamp(MIN_CYLINDERS, max_cylinders), heads, track)
 }
 
-fn disk(drive: &Drive, words: &mut [u16; 256]) {
+fn disk(drive: &Disk, words: &mut [u16; 256]) {
     let sectors = drive.bytes() / 512;
     let state = &drive.state;
     let (cylinders, heads, track) = geometry(sectors);
@@ -133,7 +132,7 @@ fn disk(drive: &Drive, words: &mut [u16; 256]) {
     }
 }
 
-fn cd_rom(drive: &Drive, words: &mut [u16; 256]) {
+fn cd_rom(drive: &Disk, words: &mut [u16; 256]) {
     text(&mut words[27..47], &format!("{} DVD-ROM", drive.maker));
     // A packet device, CD-ROM, removable, ready for the packet within 50 µs, packets of 12 bytes.
     words[0] = 2 << 14 | 5 << 8 | 1 << 7 | 2 << 5;

@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Tray;
-use super::drive::{CHUNK, Content, Drive, Transfer};
+use super::disk::{CHUNK, Disk, Move, Step};
 use super::identify::REVISION;
 use super::regs::ABRT;
 
 /// Bytes of a packet.
-const PACKET: usize = 12;
+pub(super) const PACKET: usize = 12;
+
 /// Bytes of a block of the medium.
 const BLOCK: u64 = 2048;
 /// Blocks of a CD of 80 minutes; what is longer is a DVD.
@@ -52,10 +53,10 @@ impl PacketState {
 }
 
 /// A packet's code, whether it needs a medium, and what it does.
-type Command = (u8, bool, fn(&mut Drive, &[u8; PACKET]));
+type Command = (u8, bool, fn(&mut Disk, &[u8; PACKET]) -> Step);
 
 const COMMANDS: &[Command] = &[
-    (0x00, true, |drive, _| drive.finish()),
+    (0x00, true, |_, _| Step::Done),
     (0x03, false, |drive, packet| drive.request_sense(packet)),
     (0x12, false, |drive, packet| drive.inquiry(packet)),
     (0x1a, false, |drive, packet| drive.mode_sense(packet, false)),
@@ -73,6 +74,12 @@ const COMMANDS: &[Command] = &[
     (0xbd, false, |drive, packet| drive.mechanism_status(packet)),
     (0xbe, true, |drive, packet| drive.read_cd(packet)),
 ];
+
+/// Gives back at most `room` of these bytes.
+fn reply(mut bytes: Vec<u8>, room: u64) -> Step {
+    bytes.truncate(room.min(CHUNK) as usize);
+    if bytes.is_empty() { Step::Done } else { Step::Answer(bytes) }
+}
 
 fn be16(bytes: &[u8], at: usize) -> u16 {
     let get = |index| bytes.get(index).copied().unwrap_or(0);
@@ -93,27 +100,14 @@ fn address(block: u64, msf: bool) -> [u8; 4] {
     [0, (frame / 75 / 60).min(255) as u8, (frame / 75 % 60) as u8, (frame % 75) as u8]
 }
 
-impl Drive {
-    /// PACKET: what to do comes through the data port.
-    pub(super) fn packet(&mut self) {
-        const DMA: u8 = 1;
-        // Overlapped commands are obsolete, and never were offered.
-        if self.state.regs.features[0] & 2 != 0 {
-            return self.fail(ABRT);
-        }
-        self.state.transfer.dma = self.state.regs.features[0] & DMA != 0;
-        self.await_packet(PACKET);
-    }
-
-    /// The packet has come.
-    pub(super) fn run_packet(&mut self) {
-        let mut packet = [0; PACKET];
-        packet.iter_mut().zip(&self.state.buffer).for_each(|(to, from)| *to = *from);
-        let [code, ..] = packet;
+impl Disk {
+    /// Executes the command of a packet.
+    pub(super) fn packet(&mut self, packet: &[u8; PACKET]) -> Step {
+        let [code, ..] = *packet;
         let found = COMMANDS.iter().find(|(known, ..)| *known == code);
         let Some((_, medium, run)) = found else {
             tracing::debug!(code, "cd-rom: a command that this drive does not have");
-            return self.fail_packet(INVALID_COMMAND);
+            return self.check(INVALID_COMMAND);
         };
         const REQUEST_SENSE: u8 = 0x03;
         if code != REQUEST_SENSE {
@@ -122,36 +116,23 @@ impl Drive {
         // Those that are executed whatever has happened (SPC-3, 4.5.7; MMC-3, 4.1.2).
         const UNAFFECTED: [u8; 4] = [REQUEST_SENSE, 0x12, 0x46, 0x4a];
         if !UNAFFECTED.contains(&code) && std::mem::take(&mut self.state.packet.attention) {
-            return self.fail_packet(MEDIUM_CHANGED);
+            return self.check(MEDIUM_CHANGED);
         }
         if *medium && !self.state.packet.loaded {
-            return self.fail_packet(NO_MEDIUM);
+            return self.check(NO_MEDIUM);
         }
-        run(self, &packet);
+        run(self, packet)
     }
 
     /// The packet's command has failed.
-    pub(super) fn fail_packet(&mut self, sense: Sense) {
+    fn check(&mut self, sense: Sense) -> Step {
+        Step::Failed(self.sense(sense))
+    }
+
+    /// Remembers why a packet's command has failed; what the error register says then.
+    pub(super) fn sense(&mut self, sense: Sense) -> u8 {
         self.state.packet.sense = sense;
-        self.fail(sense.0 << 4 | if sense.0 == INVALID_COMMAND.0 { ABRT } else { 0 });
-    }
-
-    /// The most bytes that the processor moves at once.
-    fn limit(&self) -> u64 {
-        match u64::from(self.state.regs.byte_count()) & !1 {
-            0 => 0xfffe,
-            limit => limit,
-        }
-    }
-
-    /// Gives back at most `room` of these bytes.
-    fn reply(&mut self, mut bytes: Vec<u8>, room: u64) {
-        bytes.truncate(room.min(CHUNK) as usize);
-        if bytes.is_empty() {
-            return self.finish();
-        }
-        let (limit, dma) = (self.limit(), self.state.transfer.dma);
-        self.answer(bytes, limit, dma);
+        sense.0 << 4 | if sense.0 == INVALID_COMMAND.0 { ABRT } else { 0 }
     }
 
     /// Blocks of the medium.
@@ -159,39 +140,38 @@ impl Drive {
         self.bytes() / BLOCK
     }
 
-    fn read(&mut self, packet: &[u8; PACKET], count: u32) {
+    fn read(&mut self, packet: &[u8; PACKET], count: u32) -> Step {
         let (first, count) = (u64::from(be32(packet, 2)), u64::from(count));
         if count == 0 {
-            return self.finish();
+            return Step::Done;
         }
         if first + count > self.blocks() {
-            return self.fail_packet(OUT_OF_RANGE);
+            return self.check(OUT_OF_RANGE);
         }
-        let (block, dma) = (self.limit(), self.state.transfer.dma);
-        let (next, left) = (first * BLOCK, count * BLOCK);
-        self.begin(Transfer { content: Content::Medium, to_host: true, dma, next, left, block });
+        // How the bytes cross is told by the registers, not by the packet.
+        Step::Move(Move { write: false, dma: false, offset: first * BLOCK, len: count * BLOCK, block: 0 })
     }
 
     /// READ CD, of which only user data can be had (MMC-3, 6.19).
-    fn read_cd(&mut self, packet: &[u8; PACKET]) {
+    fn read_cd(&mut self, packet: &[u8; PACKET]) -> Step {
         const USER_DATA: u8 = 0x10;
         match packet[9] & 0xf8 {
-            0 => self.finish(),
+            0 => Step::Done,
             USER_DATA => self.read(packet, be32(packet, 5) & 0x00ff_ffff),
-            _ => self.fail_packet(INVALID_FIELD),
+            _ => self.check(INVALID_FIELD),
         }
     }
 
-    fn seek(&mut self, packet: &[u8; PACKET]) {
-        if u64::from(be32(packet, 2)) < self.blocks() { self.finish() } else { self.fail_packet(OUT_OF_RANGE) }
+    fn seek(&mut self, packet: &[u8; PACKET]) -> Step {
+        if u64::from(be32(packet, 2)) < self.blocks() { Step::Done } else { self.check(OUT_OF_RANGE) }
     }
 
-    fn read_capacity(&mut self) {
+    fn read_capacity(&mut self) -> Step {
         let last = self.blocks().saturating_sub(1) as u32;
-        self.reply([last.to_be_bytes(), (BLOCK as u32).to_be_bytes()].concat(), 8);
+        reply([last.to_be_bytes(), (BLOCK as u32).to_be_bytes()].concat(), 8)
     }
 
-    fn request_sense(&mut self, packet: &[u8; PACKET]) {
+    fn request_sense(&mut self, packet: &[u8; PACKET]) -> Step {
         let (key, code, qualifier) = std::mem::replace(&mut self.state.packet.sense, NO_SENSE);
         let mut bytes = vec![0; 18];
         // Fixed format (SPC-3, 4.5.3): current error, ten more bytes.
@@ -200,26 +180,26 @@ impl Drive {
                 *to = byte;
             }
         }
-        self.reply(bytes, packet[4].into());
+        reply(bytes, packet[4].into())
     }
 
-    fn inquiry(&mut self, packet: &[u8; PACKET]) {
+    fn inquiry(&mut self, packet: &[u8; PACKET]) -> Step {
         // No pages of vital product data.
         if packet[1] & 1 != 0 {
-            return self.fail_packet(INVALID_FIELD);
+            return self.check(INVALID_FIELD);
         }
         // A CD-ROM, removable, ATAPI's response format.
         let mut bytes = vec![0x05, 0x80, 0x00, 0x21, 31, 0, 0, 0];
         let (maker, name) = (self.maker, format!("{} DVD-ROM", self.maker));
         bytes.extend(format!("{maker:<8.8}{name:<16.16}{REVISION:<4.4}").bytes());
-        self.reply(bytes, be16(packet, 3).into());
+        reply(bytes, be16(packet, 3).into())
     }
 
-    fn start_stop(&mut self, packet: &[u8; PACKET]) {
+    fn start_stop(&mut self, packet: &[u8; PACKET]) -> Step {
         let (eject, start) = (packet[4] & 2 != 0, packet[4] & 1 != 0);
         if eject {
             if self.state.packet.prevented && !start {
-                return self.fail_packet(PREVENTED);
+                return self.check(PREVENTED);
             }
             let before = self.state.packet.loaded;
             self.state.packet.loaded = start && self.info().is_some();
@@ -227,7 +207,7 @@ impl Drive {
                 self.state.packet.event = if before { 3 } else { 2 };
             }
         }
-        self.finish();
+        Step::Done
     }
 
     /// The medium that the host has put in is in the drive, or that it has taken away is gone.
@@ -242,22 +222,22 @@ impl Drive {
     }
 
     /// Asks the guest to give the medium back.
-    pub(super) fn want_medium(&mut self) {
+    pub(crate) fn want_medium(&mut self) {
         self.state.packet.event = 1;
     }
 
     /// The tray.
-    pub(super) fn tray(&self) -> Tray {
+    pub(crate) fn tray(&self) -> Tray {
         let packet = &self.state.packet;
         Tray { open: !packet.loaded && self.info().is_some(), locked: packet.prevented }
     }
 
-    fn prevent(&mut self, packet: &[u8; PACKET]) {
+    fn prevent(&mut self, packet: &[u8; PACKET]) -> Step {
         self.state.packet.prevented = packet[4] & 1 != 0;
-        self.finish();
+        Step::Done
     }
 
-    fn read_toc(&mut self, packet: &[u8; PACKET]) {
+    fn read_toc(&mut self, packet: &[u8; PACKET]) -> Step {
         const LEAD_OUT: u8 = 0xaa;
         // A data track that may be copied.
         const CONTROL: u8 = 0x14;
@@ -270,18 +250,18 @@ impl Drive {
             entry
         };
         let entries = match format {
-            0 if track > 1 && track != LEAD_OUT => return self.fail_packet(INVALID_FIELD),
+            0 if track > 1 && track != LEAD_OUT => return self.check(INVALID_FIELD),
             0 if track == LEAD_OUT => entry(LEAD_OUT, self.blocks()),
             0 => [entry(1, 0), entry(LEAD_OUT, self.blocks())].concat(),
             // The first track of the last session.
             1 => entry(1, 0),
-            _ => return self.fail_packet(INVALID_FIELD),
+            _ => return self.check(INVALID_FIELD),
         };
         let mut bytes = ((entries.len() + 2) as u16).to_be_bytes().to_vec();
         // First and last track, or session.
         bytes.extend([1, 1]);
         bytes.extend(entries);
-        self.reply(bytes, be16(packet, 7).into());
+        reply(bytes, be16(packet, 7).into())
     }
 
     fn profile(&self) -> u16 {
@@ -292,7 +272,7 @@ impl Drive {
         }
     }
 
-    fn get_configuration(&mut self, packet: &[u8; PACKET]) {
+    fn get_configuration(&mut self, packet: &[u8; PACKET]) -> Step {
         let profile = self.profile();
         let profile_entry = |number: u16| {
             let [high, low] = number.to_be_bytes();
@@ -321,14 +301,14 @@ impl Drive {
         }
         let length = (bytes.len() - 4) as u32;
         bytes.iter_mut().zip(length.to_be_bytes()).for_each(|(to, from)| *to = from);
-        self.reply(bytes, be16(packet, 7).into());
+        reply(bytes, be16(packet, 7).into())
     }
 
-    fn get_event_status(&mut self, packet: &[u8; PACKET]) {
+    fn get_event_status(&mut self, packet: &[u8; PACKET]) -> Step {
         const MEDIA: u8 = 4;
         if packet[1] & 1 == 0 {
             // Asynchronous notification is not there.
-            return self.fail_packet(INVALID_FIELD);
+            return self.check(INVALID_FIELD);
         }
         let bytes = if packet[4] & 1 << MEDIA != 0 {
             let event = std::mem::replace(&mut self.state.packet.event, 0);
@@ -338,21 +318,21 @@ impl Drive {
             // No event of the classes that were asked for.
             vec![0, 2, 0x80, 1 << MEDIA]
         };
-        self.reply(bytes, be16(packet, 7).into());
+        reply(bytes, be16(packet, 7).into())
     }
 
-    fn read_disc_information(&mut self, packet: &[u8; PACKET]) {
+    fn read_disc_information(&mut self, packet: &[u8; PACKET]) -> Step {
         let mut bytes = vec![0; 34];
         // 32 more bytes; complete, last session complete; one track, one session, its first and last track; unrestricted use.
         bytes.iter_mut().zip([0, 32, 0x0e, 1, 1, 1, 1, 0x20]).for_each(|(to, from)| *to = from);
-        self.reply(bytes, be16(packet, 7).into());
+        reply(bytes, be16(packet, 7).into())
     }
 
-    fn mechanism_status(&mut self, packet: &[u8; PACKET]) {
-        self.reply(vec![0, 0, 0, 0, 0, 1, 0, 0], be16(packet, 8).into());
+    fn mechanism_status(&mut self, packet: &[u8; PACKET]) -> Step {
+        reply(vec![0, 0, 0, 0, 0, 1, 0, 0], be16(packet, 8).into())
     }
 
-    fn mode_sense(&mut self, packet: &[u8; PACKET], long: bool) {
+    fn mode_sense(&mut self, packet: &[u8; PACKET], long: bool) -> Step {
         const ALL: u8 = 0x3f;
         // Error recovery (MMC-3, 5.5.2): nothing but the defaults.
         const RECOVERY: &[u8] = &[0x01, 6, 0, 0, 0, 0, 0, 0];
@@ -362,7 +342,7 @@ impl Drive {
         let (page, control) = (packet[2] & 0x3f, packet[2] >> 6);
         // Saved values do not exist.
         if control == 3 {
-            return self.fail_packet((5, 0x39, 0));
+            return self.check((5, 0x39, 0));
         }
         let mut capabilities = CAPABILITIES.to_vec();
         if let Some(byte) = capabilities.get_mut(6)
@@ -374,7 +354,7 @@ impl Drive {
             0x01 => RECOVERY.to_vec(),
             0x2a => capabilities,
             ALL => [RECOVERY.to_vec(), capabilities].concat(),
-            _ => return self.fail_packet(INVALID_FIELD),
+            _ => return self.check(INVALID_FIELD),
         };
         let header = if long { 8 } else { 4 };
         let mut bytes = vec![0; header];
@@ -386,6 +366,6 @@ impl Drive {
             *first = (length - 1) as u8;
         }
         let room = if long { be16(packet, 7).into() } else { packet[4].into() };
-        self.reply(bytes, room);
+        reply(bytes, room)
     }
 }

@@ -1,38 +1,19 @@
-//! A drive: its registers, and the protocols by which data cross (ATA/ATAPI-7 volume 2, 9).
+//! A drive's registers, and the protocols by which data cross (ATA/ATAPI-7 volume 2, 9). One command is under way at a time; what it
+//! needs of the medium is the [`Disk`]'s.
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
-use super::ata::MAX_MULTIPLE;
-use super::atapi::PacketState;
+use super::disk::{CHUNK, Data, Disk, DiskState, Ended, Kind, Move, Step};
+use super::packet::PACKET;
 use super::regs::{
-    ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, UNC, push,
+    ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, push,
 };
-use super::{Medium, Names};
-use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
+use crate::block::{BlockOp, SECTOR_SIZE};
 use crate::buffer::Buffer;
 
-/// Bytes that a drive keeps when the processor moves them: a job for the host side.
-pub(super) const CHUNK: u64 = 64 << 10;
-
-/// Jobs that a drive may have given to its backend, those included that a reset has made useless.
-const MAX_JOBS: u32 = 32;
-
-/// What a drive is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Disk,
-    CdRom,
-}
-
-/// A job that the backend has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Job {
-    token: u64,
-    op: BlockOp,
-    /// Where in RAM its data are; otherwise they are in the drive's buffer.
-    memory: Option<Buffer>,
-}
+/// The command that is under way, of which there is one.
+const TAG: u8 = 0;
 
 /// What a drive waits for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,13 +25,13 @@ enum Phase {
     Port { at: usize, end: usize },
     /// The bus master.
     Dma,
-    /// The host side.
-    Job(Job),
+    /// The medium.
+    Medium,
 }
 
 /// What the bytes that cross are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Content {
+enum Content {
     /// The medium's.
     #[default]
     Medium,
@@ -64,169 +45,109 @@ pub(super) enum Content {
 
 /// A command that moves data.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Transfer {
-    pub(super) content: Content,
-    pub(super) to_host: bool,
-    pub(super) dma: bool,
+struct Transfer {
+    content: Content,
+    to_host: bool,
+    dma: bool,
     /// Where on the medium it goes on, in bytes.
-    pub(super) next: u64,
+    next: u64,
     /// Bytes that it has not begun with; in the buffer they count as begun.
-    pub(super) left: u64,
+    left: u64,
     /// The most bytes that the processor moves between two looks at the status.
-    pub(super) block: u64,
+    block: u64,
 }
 
-/// A drive as data.
+/// A [`TaskFile`] as data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct DriveState {
-    pub(super) regs: Regs,
+pub(crate) struct TaskFileState {
+    registers: RegistersState,
+    disk: DiskState,
+}
+
+/// What of it is not the disk's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct RegistersState {
+    regs: Regs,
     interrupts: bool,
     phase: Phase,
-    pub(super) transfer: Transfer,
-    pub(super) buffer: Vec<u8>,
+    transfer: Transfer,
+    buffer: Vec<u8>,
     /// The bus master has moved all that there was.
     dma_done: bool,
-    /// Sectors of a block of READ MULTIPLE and WRITE MULTIPLE; 0 when they are off.
-    pub(super) multiple: u8,
-    /// The transfer mode as SET FEATURES puts it.
-    pub(super) mode: u8,
-    pub(super) write_cache: bool,
-    /// Heads and sectors of a track, for addresses by cylinder.
-    pub(super) heads: u8,
-    pub(super) track: u8,
-    /// Ranges that are to be discarded: offset and length in bytes.
-    pub(super) ranges: Vec<(u64, u64)>,
-    pub(super) packet: PacketState,
 }
 
-/// What drives' names begin with unless somebody says otherwise.
-pub(super) const MAKER: &str = "MIMUS";
-
-/// A drive.
-pub(super) struct Drive {
-    pub(super) kind: Kind,
-    /// What its name begins with.
-    pub(super) maker: &'static str,
-    pub(super) serial: String,
-    pub(super) names: Names,
-    medium: Option<Medium>,
-    /// Never used twice, not even after a reset: the backend may be late.
-    next_token: u64,
-    /// Jobs whose end the backend has not told.
-    jobs: u32,
-    pub(super) state: DriveState,
+/// A drive with its registers.
+pub(crate) struct TaskFile {
+    pub(crate) disk: Disk,
+    state: RegistersState,
 }
 
-impl Drive {
-    pub(super) fn new(kind: Kind, serial: String, medium: Option<Medium>) -> Drive {
-        let state = DriveState {
-            regs: Regs::default(),
-            interrupts: false,
-            phase: Phase::Idle,
-            transfer: Transfer::default(),
-            buffer: Vec::new(),
-            dma_done: false,
-            multiple: MAX_MULTIPLE,
-            mode: 0,
-            write_cache: true,
-            heads: 16,
-            track: 63,
-            ranges: Vec::new(),
-            packet: PacketState::new(medium.is_some()),
-        };
-        let mut drive =
-            Drive { kind, maker: MAKER, serial, names: Names::default(), medium, next_token: 0, jobs: 0, state };
+impl TaskFile {
+    pub(crate) fn new(disk: Disk) -> TaskFile {
+        let mut drive = TaskFile { disk, state: RegistersState::default() };
         drive.reset();
         drive
     }
 
-    /// The medium, if there is one in the drive.
-    pub(super) fn info(&self) -> Option<&BlockInfo> {
-        self.medium.as_ref().map(|(info, _)| info)
-    }
-
-    /// Bytes of the medium.
-    pub(super) fn bytes(&self) -> u64 {
-        self.info().map_or(0, |info| info.sectors.saturating_mul(SECTOR_SIZE))
-    }
-
-    /// Puts another medium in, or takes it out. What is under way is done with the one before.
-    pub(super) fn set_medium(&mut self, medium: Option<Medium>) {
-        self.settle();
-        self.medium = medium;
-        self.medium_changed();
+    /// Whether this is a CD-ROM drive.
+    fn is_cd_rom(&self) -> bool {
+        self.disk.kind() == Kind::CdRom
     }
 
     /// Power-on and the reset line.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.begin_reset();
-        self.state.multiple = MAX_MULTIPLE;
-        self.state.mode = 0;
-        self.state.write_cache = true;
-        (self.state.heads, self.state.track) = (16, 63);
-        self.state.packet = PacketState::new(self.medium.is_some());
+        self.disk.reset();
         self.end_reset();
-    }
-
-    /// Waits until what is under way has left RAM alone.
-    fn settle(&mut self) {
-        if let (Phase::Job(_), Some((_, backend))) = (&self.state.phase, &mut self.medium) {
-            backend.settle();
-        }
     }
 
     /// Stops whatever is under way.
     fn stop(&mut self) {
-        self.settle();
-        let state = &mut self.state;
-        state.phase = Phase::Idle;
-        state.transfer = Transfer::default();
-        state.buffer = Vec::new();
-        state.ranges = Vec::new();
-        state.dma_done = false;
-        state.interrupts = false;
+        self.disk.cancel(TAG);
+        let regs = std::mem::take(&mut self.state.regs);
+        self.state = RegistersState { regs, ..RegistersState::default() };
     }
 
     /// A software reset begins: it stops everything.
-    pub(super) fn begin_reset(&mut self) {
+    pub(crate) fn begin_reset(&mut self) {
         self.stop();
         self.state.regs.status = BSY;
     }
 
     /// A software reset ends.
-    pub(super) fn end_reset(&mut self) {
-        self.state.regs.set_signature(self.kind == Kind::CdRom);
+    pub(crate) fn end_reset(&mut self) {
+        self.state.regs.set_signature(self.is_cd_rom());
     }
 
     /// EXECUTE DEVICE DIAGNOSTIC: no error was found.
-    pub(super) fn diagnose(&mut self) {
+    pub(crate) fn diagnose(&mut self) {
         self.stop();
         self.end_reset();
     }
 
     /// DEVICE RESET, which a packet device obeys at any time; it keeps its place on the cable.
-    pub(super) fn device_reset(&mut self) {
+    fn device_reset(&mut self) {
         let device = self.state.regs.device & DEV;
         self.diagnose();
         self.state.regs.device = device;
     }
 
-    pub(super) fn status(&self) -> u8 {
+    pub(crate) fn status(&self) -> u8 {
         self.state.regs.status
     }
 
-    pub(super) fn error_register(&self) -> u8 {
+    pub(crate) fn error_register(&self) -> u8 {
         self.state.regs.error
     }
 
     /// The device register, whoever was selected.
-    pub(super) fn device_register(&self, second: bool) -> u8 {
+    pub(crate) fn device_register(&self, second: bool) -> u8 {
         // Bits 7 and 5 are obsolete and read as ones.
         self.state.regs.device & !DEV | 0xa0 | if second { DEV } else { 0 }
     }
 
     /// A register that keeps its previous contents.
-    pub(super) fn register(&self, offset: u16, previous: usize) -> u8 {
+    pub(crate) fn register(&self, offset: u16, previous: usize) -> u8 {
         let regs = &self.state.regs;
         let pair = match offset {
             COUNT => Some(&regs.count),
@@ -235,7 +156,7 @@ impl Drive {
         pair.and_then(|pair| pair.get(previous)).copied().unwrap_or(0)
     }
 
-    pub(super) fn write_register(&mut self, offset: u16, value: u8) {
+    pub(crate) fn write_register(&mut self, offset: u16, value: u8) {
         let regs = &mut self.state.regs;
         // While a command is under way its registers are its own.
         if regs.status & (BSY | DRQ) != 0 && offset != DEVICE {
@@ -253,22 +174,22 @@ impl Drive {
         }
     }
 
-    pub(super) fn interrupts(&self) -> bool {
+    pub(crate) fn interrupts(&self) -> bool {
         self.state.interrupts
     }
 
-    pub(super) fn interrupt(&mut self) {
+    pub(crate) fn interrupt(&mut self) {
         self.state.interrupts = true;
     }
 
-    pub(super) fn acknowledge(&mut self) {
+    pub(crate) fn acknowledge(&mut self) {
         self.state.interrupts = false;
     }
 
     /// A command was written.
-    pub(super) fn command(&mut self, command: u8) {
+    pub(crate) fn command(&mut self, command: u8) {
         const DEVICE_RESET: u8 = 0x08;
-        if self.kind == Kind::CdRom && command == DEVICE_RESET {
+        if self.is_cd_rom() && command == DEVICE_RESET {
             return self.device_reset();
         }
         if self.state.regs.status & (BSY | DRQ) != 0 {
@@ -276,44 +197,66 @@ impl Drive {
         }
         self.stop();
         self.state.regs.error = 0;
-        self.execute(command);
+        let step = self.disk.execute(command, &self.state.regs);
+        self.follow(step);
+    }
+
+    /// Goes on with a command as far as it was decoded.
+    fn follow(&mut self, step: Step) {
+        match step {
+            Step::Done => self.finish(),
+            Step::Count(count) => {
+                self.finish();
+                self.state.regs.count[0] = count;
+            }
+            Step::Failed(error) => self.fail(error),
+            Step::Signature => {
+                self.device_reset();
+                self.fail(ABRT);
+            }
+            Step::Answer(bytes) => self.answer(bytes, SECTOR_SIZE, false),
+            Step::Move(Move { write, dma, offset, len, block }) => {
+                let content = Content::Medium;
+                self.begin(Transfer { content, to_host: !write, dma, next: offset, left: len, block });
+            }
+            Step::Ranges(left) => {
+                self.begin(Transfer { content: Content::Ranges, dma: true, left, ..Transfer::default() })
+            }
+            Step::Packet => self.await_packet(),
+            Step::Run(ops) if ops.is_empty() => self.finish(),
+            Step::Run(ops) => self.submit(ops, Data::None),
+        }
     }
 
     /// The command is over.
-    pub(super) fn finish(&mut self) {
+    fn finish(&mut self) {
         self.state.phase = Phase::Idle;
         self.state.buffer = Vec::new();
         self.state.regs.status = READY;
-        if self.kind == Kind::CdRom {
+        if self.is_cd_rom() {
             self.state.regs.count[0] = REASON_COMMAND | REASON_TO_HOST;
         }
         self.interrupt();
     }
 
     /// The command has failed.
-    pub(super) fn fail(&mut self, error: u8) {
+    fn fail(&mut self, error: u8) {
         self.finish();
         self.state.regs.status |= ERR;
         self.state.regs.error = error;
     }
 
-    /// Gives the backend a job.
-    fn submit(&mut self, op: BlockOp, memory: Option<Buffer>) {
-        if self.jobs >= MAX_JOBS {
-            // Only a guest that resets again and again gets here.
-            return self.fail(ABRT);
-        }
-        let Some((_, backend)) = &mut self.medium else { return self.fail(ABRT) };
-        self.next_token += 1;
-        self.jobs += 1;
-        let token = self.next_token;
-        self.state.phase = Phase::Job(Job { token, op, memory });
+    /// Waits for what the medium has to do.
+    fn submit(&mut self, ops: Vec<BlockOp>, data: Data) {
+        self.state.phase = Phase::Medium;
         self.state.regs.status = BSY;
-        backend.submit(BlockJob { token, op });
+        if !self.disk.start(TAG, ops, data) {
+            self.fail(ABRT);
+        }
     }
 
     /// Begins a transfer that was checked.
-    pub(super) fn begin(&mut self, transfer: Transfer) {
+    fn begin(&mut self, transfer: Transfer) {
         self.state.transfer = transfer;
         let Transfer { dma, to_host, .. } = self.state.transfer;
         match (dma, to_host) {
@@ -332,8 +275,8 @@ impl Drive {
 
     fn read_chunk(&mut self) {
         let len = self.next_chunk();
-        self.state.buffer = vec![0; len as usize];
-        self.submit(BlockOp::Read { offset: self.state.transfer.next, len }, None);
+        let read = BlockOp::Read { offset: self.state.transfer.next, len };
+        self.submit(vec![read], Data::Bytes(vec![0; len as usize]));
     }
 
     /// Makes room for what the processor is to write.
@@ -343,7 +286,7 @@ impl Drive {
     }
 
     /// Hands `bytes` to the host as an answer.
-    pub(super) fn answer(&mut self, bytes: Vec<u8>, block: u64, dma: bool) {
+    fn answer(&mut self, bytes: Vec<u8>, block: u64, dma: bool) {
         self.state.transfer = Transfer { content: Content::Answer, to_host: true, dma, block, ..Transfer::default() };
         self.state.buffer = bytes;
         if dma {
@@ -355,16 +298,33 @@ impl Drive {
         }
     }
 
-    /// Waits for a command packet of `bytes` bytes.
-    pub(super) fn await_packet(&mut self, bytes: usize) {
-        self.state.transfer = Transfer {
-            content: Content::Packet,
-            block: bytes as u64,
-            dma: self.state.transfer.dma,
-            ..Transfer::default()
-        };
-        self.state.buffer = vec![0; bytes];
+    /// Waits for a command packet.
+    fn await_packet(&mut self) {
+        const DMA: u8 = 1;
+        let dma = self.state.regs.features[0] & DMA != 0;
+        self.state.transfer = Transfer { content: Content::Packet, block: PACKET as u64, dma, ..Transfer::default() };
+        self.state.buffer = vec![0; PACKET];
         self.open_port(0);
+    }
+
+    /// The packet has come. How its data cross is told by the registers.
+    fn run_packet(&mut self) {
+        let mut packet = [0; PACKET];
+        packet.iter_mut().zip(&self.state.buffer).for_each(|(to, from)| *to = *from);
+        let (block, dma) = (self.packet_limit(), self.state.transfer.dma);
+        match self.disk.packet(&packet) {
+            Step::Answer(bytes) => self.answer(bytes, block, dma),
+            Step::Move(sectors) => self.follow(Step::Move(Move { block, dma, ..sectors })),
+            step => self.follow(step),
+        }
+    }
+
+    /// The most bytes that the processor moves at once.
+    fn packet_limit(&self) -> u64 {
+        match u64::from(self.state.regs.byte_count()) & !1 {
+            0 => 0xfffe,
+            limit => limit,
+        }
     }
 
     /// Lets the processor move the block that begins at byte `at` of the buffer.
@@ -372,7 +332,7 @@ impl Drive {
         let end = at.saturating_add(self.state.transfer.block as usize).min(self.state.buffer.len());
         self.state.phase = Phase::Port { at, end };
         self.state.regs.status = READY | DRQ;
-        if self.kind == Kind::CdRom {
+        if self.is_cd_rom() {
             let to_host = self.state.transfer.to_host;
             self.state.regs.count[0] = if to_host { REASON_TO_HOST } else { REASON_COMMAND };
             if to_host {
@@ -381,7 +341,7 @@ impl Drive {
         }
     }
 
-    pub(super) fn data_read(&mut self, size: u8) -> u32 {
+    pub(crate) fn data_read(&mut self, size: u8) -> u32 {
         let Phase::Port { at, end } = self.state.phase else { return 0 };
         if !self.state.transfer.to_host {
             return 0;
@@ -393,7 +353,7 @@ impl Drive {
         value
     }
 
-    pub(super) fn data_write(&mut self, size: u8, value: u32) {
+    pub(crate) fn data_write(&mut self, size: u8, value: u32) {
         let Phase::Port { at, end } = self.state.phase else { return };
         if self.state.transfer.to_host {
             return;
@@ -419,7 +379,7 @@ impl Drive {
             return self.interrupt();
         }
         match (to_host, left) {
-            (true, 0) if self.kind == Kind::Disk => {
+            (true, 0) if !self.is_cd_rom() => {
                 // A disk's last block is the end of its command, and that makes no interrupt (PIO data-in).
                 self.state.phase = Phase::Idle;
                 self.state.buffer = Vec::new();
@@ -427,12 +387,16 @@ impl Drive {
             }
             (true, 0) => self.finish(),
             (true, _) => self.read_chunk(),
-            (false, _) => self.submit(BlockOp::Write { offset: next, len: self.state.buffer.len() as u64 }, None),
+            (false, left) => {
+                let bytes = std::mem::take(&mut self.state.buffer);
+                let len = bytes.len() as u64;
+                self.submit(self.disk.write(next, len, len >= left), Data::Bytes(bytes));
+            }
         }
     }
 
     /// Bytes that the bus master is to move, if the drive waits for it.
-    pub(super) fn awaits_dma(&self) -> Option<u64> {
+    pub(crate) fn awaits_dma(&self) -> Option<u64> {
         matches!(self.state.phase, Phase::Dma).then(|| match self.state.transfer.content {
             Content::Answer => self.state.buffer.len() as u64,
             _ => self.state.transfer.left,
@@ -440,7 +404,7 @@ impl Drive {
     }
 
     /// The bus master moves all of it, to or from `memory`.
-    pub(super) fn start_dma(&mut self, mem: &Dma, memory: Buffer) {
+    pub(crate) fn start_dma(&mut self, mem: &Dma, memory: Buffer) {
         let Transfer { content, to_host, next, left, .. } = self.state.transfer;
         match content {
             Content::Answer => {
@@ -452,24 +416,23 @@ impl Drive {
                 let mut ranges = vec![0; left as usize];
                 memory.read(mem, 0, &mut ranges);
                 self.state.dma_done = true;
-                self.discard(&ranges);
+                let step = self.disk.ranges(&ranges);
+                self.follow(step);
             }
-            _ if to_host => self.submit(BlockOp::Read { offset: next, len: left }, Some(memory)),
-            _ => self.submit(BlockOp::Write { offset: next, len: left }, Some(memory)),
+            _ if to_host => self.submit(vec![BlockOp::Read { offset: next, len: left }], Data::Memory(memory)),
+            _ => self.submit(self.disk.write(next, left, true), Data::Memory(memory)),
         }
     }
 
     /// The bus master found no RAM where it was sent.
-    pub(super) fn fail_dma(&mut self) {
-        match self.kind {
-            Kind::Disk => self.fail(ABRT),
-            Kind::CdRom => self.fail_packet(super::atapi::HARDWARE_ERROR),
-        }
+    pub(crate) fn fail_dma(&mut self) {
+        let error = self.disk.memory_failed();
+        self.fail(error);
     }
 
     /// The bus master was stopped: a job that moves data by it is off.
-    pub(super) fn cut_dma(&mut self) {
-        if matches!(&self.state.phase, Phase::Job(Job { memory: Some(_), .. })) {
+    pub(crate) fn cut_dma(&mut self) {
+        if self.disk.moves_memory(TAG) {
             self.stop();
             self.state.regs.status = READY | ERR;
             self.state.regs.error = ABRT;
@@ -477,88 +440,33 @@ impl Drive {
     }
 
     /// Whether the bus master has moved everything since the last call.
-    pub(super) fn take_dma_done(&mut self) -> bool {
+    pub(crate) fn take_dma_done(&mut self) -> bool {
         std::mem::take(&mut self.state.dma_done)
     }
 
-    fn job(&self, token: u64) -> Option<&Job> {
-        match &self.state.phase {
-            Phase::Job(job) if job.token == token => Some(job),
-            _ => None,
-        }
-    }
-
-    /// A job that reads, if its bytes `at..at + count` are as many.
-    fn read_job(&self, token: u64, at: u64, count: usize) -> Option<&Job> {
-        // No job is longer than what its buffer has.
-        self.job(token).filter(|job| match job.op {
-            BlockOp::Read { len, .. } => at.checked_add(count as u64).is_some_and(|end| end <= len),
-            _ => false,
-        })
-    }
-
-    /// Where in RAM a part of a job goes that the bus master has.
-    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<Target> {
-        // Without a medium there is nobody to settle with.
-        self.medium.as_ref()?;
-        self.read_job(token, at, count)?.memory.as_ref()?.target(mem, at, count)
-    }
-
-    pub(super) fn fill(&mut self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
-        let Some(Job { memory, .. }) = self.read_job(token, at, bytes.len()) else { return false };
-        if let Some(memory) = memory {
-            return memory.write(mem, at, bytes) == bytes.len();
-        }
-        let from = at as usize;
-        let room = self.state.buffer.get_mut(from..from + bytes.len());
-        room.map(|room| room.copy_from_slice(bytes)).is_some()
-    }
-
-    pub(super) fn take(&self, mem: &Dma, token: u64, at: u64, out: &mut [u8]) -> bool {
-        let Some(Job { op: BlockOp::Write { len, .. }, memory, .. }) = self.job(token) else { return false };
-        if at.checked_add(out.len() as u64).is_none_or(|end| end > *len) {
-            return false;
-        }
-        if let Some(memory) = memory {
-            return memory.read(mem, at, out) == out.len();
-        }
-        let from = at as usize;
-        let bytes = self.state.buffer.get(from..from + out.len());
-        bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
-    }
-
-    pub(super) fn done(&mut self, token: u64, ok: bool) {
-        self.jobs = self.jobs.saturating_sub(1);
-        let Some(Job { op, memory, .. }) = self.job(token) else { return };
-        let (op, dma) = (*op, memory.is_some());
+    /// The backend has done operation `token`, or has failed.
+    pub(crate) fn done(&mut self, token: u64, ok: bool) {
+        let Some(Ended { op, data, ok, last, .. }) = self.disk.done(token, ok) else { return };
         if !ok {
-            return match (self.kind, op) {
-                (Kind::CdRom, _) => self.fail_packet(super::atapi::MEDIUM_ERROR),
-                (Kind::Disk, BlockOp::Read { .. }) => self.fail(UNC),
-                (Kind::Disk, _) => self.fail(ABRT),
-            };
+            let error = self.disk.medium_failed(op);
+            return self.fail(error);
         }
-        self.state.dma_done |= dma;
-        match op {
-            BlockOp::Read { len, .. } if !dma => {
-                self.moved(len);
+        self.state.dma_done |= matches!(data, Data::Memory(_));
+        if let BlockOp::Read { len, .. } | BlockOp::Write { len, .. } = op {
+            self.moved(len);
+        }
+        match (op, data) {
+            _ if !last => {}
+            (BlockOp::Read { .. }, Data::Bytes(bytes)) => {
+                self.state.buffer = bytes;
                 self.open_port(0);
                 self.interrupt();
             }
-            BlockOp::Read { .. } => self.finish(),
-            BlockOp::Write { len, .. } => {
-                self.moved(len);
-                if self.state.transfer.left != 0 {
-                    self.make_room();
-                    self.interrupt();
-                } else if self.state.write_cache {
-                    self.finish();
-                } else {
-                    self.flush();
-                }
+            (BlockOp::Write { .. }, _) if self.state.transfer.left != 0 => {
+                self.make_room();
+                self.interrupt();
             }
-            BlockOp::Discard { .. } => self.discard_next(),
-            BlockOp::Flush | BlockOp::WriteZeroes { .. } => self.finish(),
+            _ => self.finish(),
         }
     }
 
@@ -568,56 +476,31 @@ impl Drive {
         transfer.left = transfer.left.saturating_sub(len);
     }
 
-    /// Makes what was written last.
-    pub(super) fn flush(&mut self) {
-        self.submit(BlockOp::Flush, None);
-    }
-
-    /// Goes on with the ranges to be discarded.
-    pub(super) fn discard_next(&mut self) {
-        match self.state.ranges.pop() {
-            Some((offset, len)) => self.submit(BlockOp::Discard { offset, len }, None),
-            None => self.finish(),
-        }
-    }
-
-    pub(super) fn save(&self) -> DriveState {
-        self.state.clone()
+    pub(crate) fn save(&self) -> TaskFileState {
+        TaskFileState { registers: self.state.clone(), disk: self.disk.save() }
     }
 
     /// Whether `state` is one that this drive can have.
-    pub(super) fn fits(&self, state: &DriveState, mem: &Dma) -> bool {
-        let Transfer { next, left, block, .. } = state.transfer;
-        let has = |offset: u64, len: u64| offset.checked_add(len).is_some_and(|end| end <= self.bytes());
-        let phase = match &state.phase {
-            Phase::Idle => true,
-            Phase::Port { at, end } => at <= end && *end <= state.buffer.len() && block != 0,
-            Phase::Dma => true,
-            Phase::Job(job) => match (job.op, &job.memory) {
-                (BlockOp::Read { offset, len } | BlockOp::Write { offset, len }, memory) => {
-                    let room = memory.as_ref().map_or(state.buffer.len() as u64, Buffer::len);
-                    has(offset, len) && len <= room && memory.as_ref().is_none_or(|memory| memory.is_in(mem))
-                }
-                (BlockOp::Discard { offset, len } | BlockOp::WriteZeroes { offset, len, .. }, None) => has(offset, len),
-                (BlockOp::Flush, None) => true,
-                _ => false,
-            },
+    pub(crate) fn fits(&self, state: &TaskFileState, mem: &Dma) -> bool {
+        let TaskFileState { registers, disk } = state;
+        let Transfer { content, next, left, block, .. } = registers.transfer;
+        let phase = match registers.phase {
+            Phase::Idle | Phase::Dma => !disk.waits(TAG),
+            Phase::Port { at, end } => at <= end && end <= registers.buffer.len() && block != 0 && !disk.waits(TAG),
+            Phase::Medium => disk.waits(TAG),
         };
         phase
-            && state.buffer.len() as u64 <= CHUNK
-            && (state.transfer.content != Content::Medium || has(next, left))
-            && (state.transfer.content != Content::Ranges || left <= CHUNK)
-            && state.ranges.iter().all(|(offset, len)| has(*offset, *len))
-            && state.heads != 0
-            && state.track != 0
+            && registers.buffer.len() as u64 <= CHUNK
+            && (content != Content::Medium || self.disk.has(next, left))
+            && (content != Content::Ranges || left <= CHUNK)
+            && self.disk.fits(disk, mem)
     }
 
-    pub(super) fn restore(&mut self, state: DriveState) {
-        self.settle();
-        self.state = state;
-        if let Phase::Job(Job { op, memory, .. }) = &self.state.phase {
-            let (op, memory) = (*op, memory.clone());
-            self.submit(op, memory);
+    /// Replaces the state by one that fits.
+    pub(crate) fn restore(&mut self, state: TaskFileState) {
+        self.state = state.registers;
+        if self.disk.restore(state.disk).contains(&TAG) {
+            self.fail(ABRT);
         }
     }
 }

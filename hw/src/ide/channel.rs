@@ -1,11 +1,10 @@
-//! A cable with its two drives, and the bus master that serves it (82371SB data sheet, 2.7).
+//! A channel: a cable with its two drives, and the bus master that serves it (82371SB data sheet, 2.7).
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::drive::{Drive, DriveState};
-use super::regs::{COMMAND, DEV, DEVICE, ERROR, HOB, NIEN, SRST, STATUS};
+use crate::ata::{COMMAND, DEV, DEVICE, ERROR, HOB, NIEN, SRST, STATUS, TaskFile, TaskFileState};
 use crate::buffer::{Buffer, Segment};
 
 /// The command that both drives obey.
@@ -53,13 +52,13 @@ struct Common {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct ChannelState {
     common: Common,
-    drives: [Option<DriveState>; 2],
+    drives: [Option<TaskFileState>; 2],
 }
 
 /// A channel.
 #[derive(Default)]
 pub(super) struct Channel {
-    drives: [Option<Drive>; 2],
+    drives: [Option<TaskFile>; 2],
     common: Common,
 }
 
@@ -94,7 +93,7 @@ fn read_table(mem: &Dma, table: u32, needed: u64) -> Option<Table> {
 }
 
 impl Channel {
-    pub(super) fn plug(&mut self, unit: usize, drive: Drive) -> bool {
+    pub(super) fn plug(&mut self, unit: usize, drive: TaskFile) -> bool {
         match self.drives.get_mut(unit) {
             Some(place @ None) => {
                 *place = Some(drive);
@@ -108,23 +107,23 @@ impl Channel {
         self.drives.get(unit).is_some_and(Option::is_some)
     }
 
-    pub(super) fn drive_mut(&mut self, unit: usize) -> Option<&mut Drive> {
+    pub(super) fn drive_mut(&mut self, unit: usize) -> Option<&mut TaskFile> {
         self.drives.get_mut(unit)?.as_mut()
     }
 
-    fn selected(&self) -> Option<&Drive> {
+    fn selected(&self) -> Option<&TaskFile> {
         let [first, second] = &self.drives;
         if self.common.selected { second.as_ref() } else { first.as_ref() }
     }
 
-    fn selected_mut(&mut self) -> Option<&mut Drive> {
+    fn selected_mut(&mut self) -> Option<&mut TaskFile> {
         let [first, second] = &mut self.drives;
         if self.common.selected { second.as_mut() } else { first.as_mut() }
     }
 
     /// Who answers reads: the first drive stands in for an absent second one (ATA/ATAPI-7 volume 2, 5.2.1), and nobody for an
     /// absent first one.
-    fn responder(&self) -> Option<&Drive> {
+    fn responder(&self) -> Option<&TaskFile> {
         self.selected().or(self.drives.first().and_then(Option::as_ref))
     }
 
@@ -153,13 +152,13 @@ impl Channel {
             // A register beyond the block is another device's.
             8.. => 0xff,
             DEVICE => self.responder().map_or(0, |drive| drive.device_register(self.common.selected)),
-            ERROR => self.responder().map_or(0, Drive::error_register),
+            ERROR => self.responder().map_or(0, TaskFile::error_register),
             _ => self.responder().map_or(0, |drive| drive.register(offset, previous)),
         }
     }
 
     pub(super) fn alternate_status(&self) -> u8 {
-        self.selected().map_or(0, Drive::status)
+        self.selected().map_or(0, TaskFile::status)
     }
 
     pub(super) fn write(&mut self, offset: u16, value: u8, mem: &Dma) {
@@ -168,7 +167,7 @@ impl Channel {
         match offset {
             COMMAND if value == EXECUTE_DEVICE_DIAGNOSTIC => {
                 self.common.selected = false;
-                self.drives.iter_mut().flatten().for_each(Drive::diagnose);
+                self.drives.iter_mut().flatten().for_each(TaskFile::diagnose);
                 // The first drive speaks for both.
                 if let Some(drive) = self.selected_mut() {
                     drive.interrupt();
@@ -196,16 +195,16 @@ impl Channel {
         let falls = before & !value & SRST != 0;
         if rises {
             self.common.selected = false;
-            self.drives.iter_mut().flatten().for_each(Drive::begin_reset);
+            self.drives.iter_mut().flatten().for_each(TaskFile::begin_reset);
         }
         if falls {
-            self.drives.iter_mut().flatten().for_each(Drive::end_reset);
+            self.drives.iter_mut().flatten().for_each(TaskFile::end_reset);
         }
         self.settle(mem);
     }
 
     pub(super) fn irq(&self) -> bool {
-        self.common.control & NIEN == 0 && self.selected().is_some_and(Drive::interrupts)
+        self.common.control & NIEN == 0 && self.selected().is_some_and(TaskFile::interrupts)
     }
 
     pub(super) fn lower_irq(&mut self) {
@@ -240,7 +239,7 @@ impl Channel {
                 } else if before & !value & START != 0 && bus_master.status & ACTIVE != 0 {
                     bus_master.status &= !ACTIVE;
                     // What is under way must not touch RAM any more.
-                    self.drives.iter_mut().flatten().for_each(Drive::cut_dma);
+                    self.drives.iter_mut().flatten().for_each(TaskFile::cut_dma);
                 }
             }
             2 => {
@@ -262,7 +261,7 @@ impl Channel {
         if self.common.bus_master.status & ACTIVE != 0 && !self.common.bus_master.held {
             self.start_dma(mem);
         }
-        let moved = self.drives.iter_mut().flatten().any(Drive::take_dma_done);
+        let moved = self.drives.iter_mut().flatten().any(TaskFile::take_dma_done);
         let irq = self.irq();
         let bus_master = &mut self.common.bus_master;
         // A table with more room than was used leaves the bus master active (82371SB, 2.7.2).
@@ -277,7 +276,7 @@ impl Channel {
 
     fn start_dma(&mut self, mem: &Dma) {
         let table = self.common.bus_master.table;
-        let Some(needed) = self.selected().and_then(Drive::awaits_dma) else { return };
+        let Some(needed) = self.selected().and_then(TaskFile::awaits_dma) else { return };
         let result = read_table(mem, table, needed).map(|table| (table.bytes, Buffer::new(table.pieces)));
         let bus_master = &mut self.common.bus_master;
         match result {
@@ -308,11 +307,11 @@ impl Channel {
 
     pub(super) fn reset(&mut self) {
         self.common = Common::default();
-        self.drives.iter_mut().flatten().for_each(Drive::reset);
+        self.drives.iter_mut().flatten().for_each(TaskFile::reset);
     }
 
     pub(super) fn save(&self) -> ChannelState {
-        let drives = self.drives.each_ref().map(|drive| drive.as_ref().map(Drive::save));
+        let drives = self.drives.each_ref().map(|drive| drive.as_ref().map(TaskFile::save));
         ChannelState { common: self.common.clone(), drives }
     }
 

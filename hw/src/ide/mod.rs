@@ -1,28 +1,21 @@
-//! The IDE controller of a PIIX3 with its drives (Intel 82371SB data sheet; "ATA/ATAPI Command Set - 2 (ACS-2)" and "ATA/ATAPI-7"
-//! volumes 1 and 2, where a rule is of the old parallel interface; "MultiMedia Commands - 3 (MMC-3)").
+//! The IDE controller of a PIIX3 (Intel 82371SB data sheet). Its drives are those of [`ata`](crate::ata).
 //!
 //! Two channels in compatibility mode, each with up to two drives, and a bus master for each. What touches a medium is a
 //! [`BlockJob`](crate::block::BlockJob) for the host side, one at a time for each drive: a whole command when the bus master moves
 //! the data, 64 KiB when the processor does.
 
-mod ata;
-mod atapi;
 mod channel;
-mod drive;
 mod function;
-mod identify;
-mod regs;
 #[cfg(test)]
 mod tests;
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
+use crate::ata::{Disk, Kind, MAKER, Medium, Names, TaskFile, Tray};
 use crate::block::{BlockBackend, BlockInfo, Target};
 use channel::{Channel, ChannelState};
-use drive::{Drive, Kind};
 pub use function::{IDE_DEVFN, IdeFunction};
-pub(crate) use identify::geometry;
 
 /// The command block's first port of each channel (82371SB, 3.2.1, compatibility mode); there are eight.
 pub const COMMAND_PORTS: [u16; 2] = [0x1f0, 0x170];
@@ -60,29 +53,6 @@ impl std::fmt::Debug for IdeDevice {
     }
 }
 
-/// What a drive is called, where it is not as usual.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Its model; 40 characters of it at most. Empty: the usual one.
-    pub model: String,
-    /// Its firmware's revision; 8 characters of it at most. Empty: the usual one.
-    pub revision: String,
-    /// Its world wide name; 0 is none.
-    pub world_wide: u64,
-}
-
-/// A medium, and who does its jobs.
-pub type Medium = (BlockInfo, Box<dyn BlockBackend>);
-
-/// How a drive's tray is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tray {
-    /// The guest has ejected the medium; the host has it in the drive still.
-    pub open: bool,
-    /// The guest does not want the medium to be taken out.
-    pub locked: bool,
-}
-
 /// Where a drive is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IdePlace {
@@ -109,7 +79,7 @@ pub(crate) struct IdeState {
 impl Ide {
     /// A controller without drives. They reach guest RAM by `mem`.
     pub fn new(mem: Dma) -> Ide {
-        Ide { mem, channels: [Channel::default(), Channel::default()], maker: drive::MAKER }
+        Ide { mem, channels: [Channel::default(), Channel::default()], maker: MAKER }
     }
 
     /// The same with drives whose names begin with `maker`.
@@ -120,18 +90,22 @@ impl Ide {
     /// Plugs `device` in; false if there is no such place, or something is there already.
     pub fn plug(&mut self, place: IdePlace, device: IdeDevice) -> bool {
         let Some(channel) = self.channels.get_mut(place.channel) else { return false };
-        let mut drive = match device {
-            IdeDevice::Disk { info, backend } => Drive::new(Kind::Disk, info.serial.clone(), Some((info, backend))),
-            IdeDevice::CdRom { medium, serial } => Drive::new(Kind::CdRom, serial, medium),
+        let mut disk = match device {
+            IdeDevice::Disk { info, backend } => Disk::new(Kind::Disk, info.serial.clone(), Some((info, backend))),
+            IdeDevice::CdRom { medium, serial } => Disk::new(Kind::CdRom, serial, medium),
         };
-        drive.maker = self.maker;
-        channel.plug(place.unit, drive)
+        disk.maker = self.maker;
+        channel.plug(place.unit, TaskFile::new(disk))
+    }
+
+    fn disk(&mut self, place: IdePlace) -> Option<&mut Disk> {
+        Some(&mut self.channels.get_mut(place.channel)?.drive_mut(place.unit)?.disk)
     }
 
     /// Calls the drive at `place` so.
     pub fn name(&mut self, place: IdePlace, names: Names) {
-        if let Some(drive) = self.channels.get_mut(place.channel).and_then(|channel| channel.drive_mut(place.unit)) {
-            drive.names = names;
+        if let Some(disk) = self.disk(place) {
+            disk.names = names;
         }
     }
 
@@ -140,9 +114,8 @@ impl Ide {
         self.channels.get(place.channel).is_some_and(|channel| channel.has(place.unit))
     }
 
-    fn cd_rom(&mut self, place: IdePlace) -> Option<&mut Drive> {
-        let drive = self.channels.get_mut(place.channel)?.drive_mut(place.unit)?;
-        (drive.kind == Kind::CdRom).then_some(drive)
+    fn cd_rom(&mut self, place: IdePlace) -> Option<&mut Disk> {
+        self.disk(place).filter(|disk| disk.kind() == Kind::CdRom)
     }
 
     /// The tray of the CD-ROM drive at `place`, if there is one.
@@ -234,22 +207,21 @@ impl Ide {
 
     /// Bytes `at..` of job `token`'s data were read from the medium. False when the job is off.
     pub fn block_fill(&mut self, place: IdePlace, token: u64, at: u64, bytes: &[u8]) -> bool {
-        let channel = self.channels.get_mut(place.channel);
-        let drive = channel.and_then(|channel| channel.drive_mut(place.unit));
-        drive.is_some_and(|drive| drive.fill(&self.mem, token, at, bytes))
+        let mem = self.mem.clone();
+        self.disk(place).is_some_and(|disk| disk.fill(&mem, token, at, bytes))
     }
 
     /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off, or
     /// the processor moves its data.
     pub fn block_target(&mut self, place: IdePlace, token: u64, at: u64, count: usize) -> Option<Target> {
-        self.channels.get_mut(place.channel)?.drive_mut(place.unit)?.target(&self.mem, token, at, count)
+        let mem = self.mem.clone();
+        self.disk(place)?.target(&mem, token, at, count)
     }
 
     /// Copies bytes `at..` of job `token`'s data, to be written to the medium. False when the job is off.
     pub fn block_take(&mut self, place: IdePlace, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        let channel = self.channels.get_mut(place.channel);
-        let drive = channel.and_then(|channel| channel.drive_mut(place.unit));
-        drive.is_some_and(|drive| drive.take(&self.mem, token, at, bytes))
+        let mem = self.mem.clone();
+        self.disk(place).is_some_and(|disk| disk.take(&mem, token, at, bytes))
     }
 
     /// Job `token` is done, or has failed.

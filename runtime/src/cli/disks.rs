@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use mimus_hw::ide::Names;
+use mimus_hw::ata::Names;
 
 use super::Stop;
 use super::error::CliError;

@@ -6,7 +6,8 @@ mod tree;
 
 use std::sync::Arc;
 
-use mimus_hw::ide::{IdePlace, Tray};
+use mimus_hw::ata::Tray;
+use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
 
 use crate::block::{Counters, Image};

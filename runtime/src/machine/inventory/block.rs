@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 
-use mimus_hw::ide::{IdePlace, Tray};
+use mimus_hw::ata::Tray;
+use mimus_hw::ide::IdePlace;
 use serde_json::{Value, json};
 
 use super::{Device, Drive, Inventory, Medium, Place};

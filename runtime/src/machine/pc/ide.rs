@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
-use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace, Tray};
+use mimus_hw::ata::Tray;
+use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};

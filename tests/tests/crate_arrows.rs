@@ -1,4 +1,4 @@
-//! The house keeps its shape: which crate may use which, what lies at the top,
+//! The house keeps its shape: which crate and which module may use which, what lies at the top,
 //! and where `unsafe` may be.
 
 #![forbid(unsafe_code)]
@@ -124,10 +124,52 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Whether `code` has a word.
+fn has_word(code: &str, word: &str) -> bool {
+    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|said| said == word)
+}
+
 /// Whether a line of code, its comment left out, has `unsafe` as a word.
 fn says_unsafe(line: &str) -> bool {
-    let code = line.split("//").next().unwrap_or_default();
-    code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == "unsafe")
+    has_word(line.split("//").next().unwrap_or_default(), "unsafe")
+}
+
+/// Whether a line of code, its comment and what it quotes left out, has a word.
+fn says(line: &str, word: &str) -> bool {
+    line.split("//").next().unwrap_or_default().split('"').step_by(2).any(|code| has_word(code, word))
+}
+
+/// The lines of the Rust files below a folder that say one of `words`.
+fn lines_that_say(folder: &Path, words: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in rust_files(folder) {
+        let code = fs::read_to_string(&file).expect("a source file");
+        for (number, line) in (1..).zip(code.lines()) {
+            let said = words.iter().filter(|word| says(line, word));
+            found.extend(said.map(|word| format!("{}:{number} says {word}", file.display())));
+        }
+    }
+    found
+}
+
+/// The folder of what all guests have; the other folders of the frontend are a guest each.
+const COMMON: &str = "common";
+
+#[test]
+fn no_guest_names_another_and_what_is_common_names_none() {
+    assert!(says("use crate::{riscv::isa, x86};", "x86") && says("    super::super::riscv::Cpu", "riscv"));
+    assert!(!says("let x86_64 = 1; // x86", "x86") && !says(r#"let name = "x86";"#, "x86"));
+    let frontend = root().join("frontend/src");
+    let folders = fs::read_dir(&frontend).expect("the frontend's folder").map(|entry| entry.expect("an entry").path());
+    let modules: Vec<String> =
+        folders.filter(|path| path.is_dir()).filter_map(|path| path.file_name()?.to_str().map(str::to_owned)).collect();
+    assert!(modules.iter().any(|module| module == COMMON) && modules.len() > 2, "{modules:?}");
+    let mut wrong = Vec::new();
+    for module in &modules {
+        let others: Vec<String> = modules.iter().filter(|&other| other != module && other != COMMON).cloned().collect();
+        wrong.extend(lines_that_say(&frontend.join(module), &others));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

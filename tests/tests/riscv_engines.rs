@@ -133,7 +133,7 @@ fn instruction(rng: &mut Rng) -> u32 {
         if !allowed(row.code) {
             continue;
         }
-        let Some(mut insn) = decode(row.value | rng.next_u64() as u32 & !row.mask) else { continue };
+        let Some(mut insn) = decode(row.pattern.value | rng.next_u64() as u32 & !row.pattern.mask) else { continue };
         if matches!(insn.rd, POINTER | ALIGNED) {
             continue;
         }

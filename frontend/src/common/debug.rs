@@ -1,6 +1,6 @@
 //! What a debugger or a monitor sees of a vCPU that is between two instructions.
 
-use crate::guest::GuestCpu;
+use crate::common::guest::GuestCpu;
 
 /// A register as a debugger sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,6 +6,7 @@
 //! it is signed; and what must not be 0.
 
 use super::isa::{Code, Insn};
+use crate::common::pattern::Pattern;
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +15,7 @@ pub struct Row {
     pub name: &'static str,
     /// The instruction that it stands for.
     pub code: Code,
-    mask: u16,
-    value: u16,
+    pattern: Pattern<16>,
     /// Destination, first and second source.
     registers: [u8; 3],
     /// For each bit of the word from the lowest on its place in the immediate.
@@ -36,22 +36,15 @@ const fn parse(
     imm: &[u8],
     rest: (bool, &'static str),
 ) -> Row {
-    let (text, regs) = (pattern.as_bytes(), registers.as_bytes());
     let (signed, nonzero) = rest;
+    let regs = registers.as_bytes();
     let registers = [regs[0], regs[1], regs[2]];
-    let mut row = Row { name, code, mask: 0, value: 0, registers, imm: [NO_BIT; 16], sign: None, nonzero };
-    let (mut at, mut bit, mut next) = (0, 16, 0);
-    while at < text.len() {
-        let c = text[at];
-        at += 1;
-        if c == b' ' {
-            continue;
-        }
+    let pattern = Pattern::parse(pattern);
+    let mut row = Row { name, code, pattern, registers, imm: [NO_BIT; 16], sign: None, nonzero };
+    let (mut bit, mut next) = (16, 0);
+    while bit > 0 {
         bit -= 1;
-        if c == b'0' || c == b'1' {
-            row.mask |= 1 << bit;
-            row.value |= ((c - b'0') as u16) << bit;
-        } else if c == b'i' {
+        if pattern.bits[bit] == b'i' {
             row.imm[bit] = imm[next];
             row.sign = match row.sign {
                 Some(sign) if sign > imm[next] => row.sign,
@@ -63,7 +56,7 @@ const fn parse(
     if !signed {
         row.sign = None;
     }
-    assert!(bit == 0 && next == imm.len());
+    assert!(next == imm.len());
     row
 }
 
@@ -135,7 +128,7 @@ impl Row {
     }
 
     fn expand(&self, half: u16) -> Option<Insn> {
-        if half & self.mask != self.value {
+        if !self.pattern.matches(half.into()) {
             return None;
         }
         let imm = self.immediate(half);

@@ -17,8 +17,8 @@ use super::paging::{access_fault, satp};
 use super::semihost::Semihosting;
 use super::state::{State, envcfg, mstatus, privilege};
 use super::trap::{Pending, Trap, TrapCode, cause};
-use crate::context::{Contexts, Place};
-use crate::guest::{GuestCpu, Raised};
+use crate::common::context::{Contexts, Place};
+use crate::common::guest::{GuestCpu, Raised};
 
 /// The result of what may raise an exception.
 pub type Result<T> = std::result::Result<T, Raised>;

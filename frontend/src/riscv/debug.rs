@@ -7,7 +7,7 @@ use super::csr::{self, Kind};
 use super::disasm::{F_NAMES, X_NAMES};
 use super::paging;
 use super::state::privilege;
-use crate::debug::{DebugCpu, Description, Feature, Register, Tables};
+use crate::common::debug::{DebugCpu, Description, Feature, Register, Tables};
 
 const FLOAT_TYPES: &str = concat!(
     r#"<union id="riscv_double"><field name="float" type="ieee_single"/>"#,
@@ -140,7 +140,7 @@ impl DebugCpu for Cpu {
     fn write_physical(&mut self, gpa: u64, value: u8) {
         let exists = self.mmu.ram.is_ram(gpa) || self.bus.exists(gpa, 1);
         if exists && self.mmu.phys_write(&mut *self.bus, gpa, 1, value.into()) {
-            crate::guest::GuestCpu::forget_dropped(self);
+            crate::common::guest::GuestCpu::forget_dropped(self);
         }
     }
 

@@ -131,7 +131,7 @@ mod tests {
         for row in isa::TABLE {
             for _ in 0..300 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let word = row.value | (state >> 32) as u32 & !row.mask;
+                let word = row.pattern.value | (state >> 32) as u32 & !row.pattern.mask;
                 let insn = isa::decode(word).unwrap();
                 let text = text(&insn, 0x8000_0000);
                 let again = assemble(&text, 0x8000_0000).unwrap_or_else(|| panic!("{text}"));

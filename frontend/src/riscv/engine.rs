@@ -9,7 +9,7 @@ use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 use super::cpu::{self, Cpu};
 use super::state::{State, f_slot, slot};
 use super::{disasm, helpers, lift};
-use crate::guest::{self, GuestCpu, Raised, Truncated};
+use crate::common::guest::{self, GuestCpu, Raised, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct RiscvNames;

@@ -1,4 +1,4 @@
-//! Floating point, exact on every host (vol. I, "F", "D" and "Zfh" extensions): the arithmetic core that x86 has too, with RISC-V's
+//! Floating point, exact on every host (vol. I, "F", "D" and "Zfh" extensions): the arithmetic of [`crate::common::fp`], with RISC-V's
 //! NaNs, flags and boxing.
 //!
 //! fflags and the rounding mode are kept as an x86 MXCSR has them, so that hosts which have one can round and raise flags for the
@@ -6,12 +6,13 @@
 
 use std::cmp::Ordering;
 
-use mimus_ir::{VecInfo, VecKind};
+use mimus_ir::VecInfo;
 
 use super::isa::{Code, Insn};
 use super::state::State;
-use crate::x86::fp::soft::{self, Arith, Class, F16, F32, F64, Format, IE, OE, PE, Range, Rounding, UE, Val, ZE};
-use crate::x86::fp::{Mxcsr, inline};
+use crate::common::fp::element::{arith, compare, convert, finish, multiply_add, sqrt};
+use crate::common::fp::soft::{self, Arith, Class, DE, F16, F32, F64, Format, IE, OE, PE, UE, Val, ZE};
+use crate::common::fp::{Env, Nans, Rounding, vector};
 
 /// [`State::mxcsr`] after reset: every exception masked.
 pub const MXCSR_RESET: u64 = 0x1f80;
@@ -20,6 +21,9 @@ const RC_SHIFT: u32 = 13;
 
 /// fflags' bits from the lowest on, as flags of MXCSR: NX, UF, OF, DZ, NV.
 const FLAGS: [u32; 5] = [PE, UE, OE, ZE, IE];
+
+/// The flags of MXCSR, that of denormal operands included.
+const ALL_FLAGS: u64 = 0x3f;
 
 /// Rounding mode `rm` to nearest, ties away from zero, which no host has.
 pub const RMM: u8 = 4;
@@ -34,7 +38,7 @@ pub fn fflags(state: &State) -> u64 {
 pub fn set_fflags(state: &mut State, value: u64) {
     let set = FLAGS.iter().zip(0..).filter(|&(_, bit)| value >> bit & 1 != 0);
     let flags = set.fold(0, |flags, (&flag, _)| flags | u64::from(flag));
-    state.mxcsr = state.mxcsr & !u64::from(Mxcsr::FLAGS) | flags;
+    state.mxcsr = state.mxcsr & !ALL_FLAGS | flags;
 }
 
 /// Takes frm into MXCSR. Where there is no such mode there, no operation asks for it.
@@ -56,28 +60,16 @@ pub const fn rounding(rm: u8) -> Rounding {
 
 /// An operation of the IR's vector table, by the rounding mode in MXCSR, where its flags go.
 pub fn operation(state: &mut State, info: VecInfo, operands: [u128; 3]) -> u128 {
-    let [a, b, _] = operands;
-    let multiply_add = match info.kind {
-        VecKind::MulAddF32 => Some((F32, 0xffff_ffff)),
-        VecKind::MulAddF64 => Some((F64, u64::MAX)),
-        _ => None,
-    };
-    if let Some((fmt, mask)) = multiply_add {
-        let mut unit = Unit { rc: Mxcsr(state.mxcsr as u32).rounding(), flags: 0 };
-        let value = unit.multiply_add(fmt, operands.map(|x| x as u64 & mask), (false, false));
-        state.mxcsr |= u64::from(unit.flags);
-        return a & !u128::from(mask) | u128::from(value);
-    }
-    let mut mxcsr = Mxcsr(state.mxcsr as u32);
-    let value = inline::float(info, a, b, &mut mxcsr);
-    state.mxcsr = mxcsr.0.into();
+    let mut env = Env::new(Rounding::from_rc(state.mxcsr as u32 >> RC_SHIFT), Nans::Default);
+    let value = vector::float(&mut env, info, operands);
+    state.mxcsr |= u64::from(env.finish());
     value
 }
 
 /// A number of format `fmt` in a register: what is not boxed is the canonical NaN.
 const fn unbox(fmt: Format, register: u64) -> u64 {
     let value = low(fmt);
-    if register & !value == !value { register & value } else { canonical(fmt) }
+    if register & !value == !value { register & value } else { fmt.default_nan() }
 }
 
 /// The bits that a number of format `fmt` has.
@@ -95,166 +87,56 @@ pub const fn boxed_half(bits: u64) -> u64 {
     bits | !low(F16)
 }
 
-/// The canonical NaN.
-const fn canonical(fmt: Format) -> u64 {
-    fmt.quiet(fmt.infinity())
+/// Notes that an operand is a NaN that signals.
+fn signal(e: &mut Env, classes: &[Class]) {
+    if classes.contains(&Class::SNan) {
+        e.raise(IE);
+    }
 }
 
-/// One operation: its rounding mode, and the flags that it has raised.
-struct Unit {
-    rc: Rounding,
-    flags: u32,
+/// FMIN and FMAX: a NaN gives way to a number, and -0 is less than +0.
+fn extreme(e: &mut Env, fmt: Format, wanted: Ordering, a: u64, b: u64) -> u64 {
+    let ((ca, va), (cb, vb)) = (fmt.decode(a), fmt.decode(b));
+    signal(e, &[ca, cb]);
+    match (ca.is_nan(), cb.is_nan()) {
+        (true, true) => fmt.default_nan(),
+        (true, false) => b,
+        (false, true) => a,
+        _ => {
+            // Of two zeros the one with a sign is less.
+            let order = va.compare(vb).then(vb.sign().cmp(&va.sign()));
+            if order == wanted { a } else { b }
+        }
+    }
 }
 
-impl Unit {
-    fn invalid(&mut self, fmt: Format) -> u64 {
-        self.flags |= IE;
-        canonical(fmt)
+/// To an integer from `least` to `most`, the ends standing for what is beyond, and `most` for NaNs.
+fn integer_of(e: &mut Env, fmt: Format, a: u64, (least, most): (i128, i128)) -> u64 {
+    let (class, v) = fmt.decode(a);
+    let integer = match v {
+        _ if class.is_nan() => None,
+        Val::Zero(_) => return 0,
+        Val::Inf(sign) => Some((if sign { i128::MIN } else { i128::MAX }, false)),
+        Val::Finite(f) => {
+            let r = soft::to_int(f, e.rounding);
+            let magnitude = i128::try_from(r.int).unwrap_or(i128::MAX);
+            Some((if f.sign { -magnitude } else { magnitude }, r.inexact))
+        }
+    };
+    let Some((value, inexact)) = integer else {
+        e.raise(IE);
+        return most as u64;
+    };
+    if !(least..=most).contains(&value) {
+        e.raise(IE);
+    } else if inexact {
+        e.raise(PE);
     }
+    value.clamp(least, most) as u64
+}
 
-    /// The canonical NaN if there is a NaN among `classes`; a signalling one is invalid.
-    fn nan(&mut self, fmt: Format, classes: &[Class]) -> Option<u64> {
-        if classes.contains(&Class::SNan) {
-            self.flags |= IE;
-        }
-        classes.iter().any(|c| c.is_nan()).then_some(canonical(fmt))
-    }
-
-    /// Rounds and encodes a result.
-    fn finish(&mut self, fmt: Format, v: Val) -> u64 {
-        let f = match v {
-            Val::Zero(sign) => return fmt.encode(sign, 0, 0),
-            Val::Inf(sign) => return fmt.infinity() | if sign { fmt.sign_bit() } else { 0 },
-            Val::Finite(f) => f,
-        };
-        let (unbounded, range) = soft::round(f, fmt, self.rc);
-        match range {
-            Range::Normal => {
-                self.flags |= if unbounded.inexact { PE } else { 0 };
-                fmt.encode(f.sign, unbounded.sig, unbounded.exp)
-            }
-            Range::Huge => {
-                self.flags |= OE | PE;
-                fmt.overflow(f.sign, self.rc)
-            }
-            Range::Tiny(denormal) => {
-                self.flags |= if denormal.inexact { UE | PE } else { 0 };
-                fmt.encode(f.sign, denormal.sig, denormal.exp)
-            }
-        }
-    }
-
-    fn arith(&mut self, fmt: Format, op: Arith, a: u64, b: u64) -> u64 {
-        let ((ca, va), (cb, vb)) = (fmt.decode(a), fmt.decode(b));
-        if let Some(nan) = self.nan(fmt, &[ca, cb]) {
-            return nan;
-        }
-        match soft::arith(op, va, vb, self.rc) {
-            Err(_) => self.invalid(fmt),
-            Ok((v, by_zero)) => {
-                self.flags |= if by_zero { ZE } else { 0 };
-                self.finish(fmt, v)
-            }
-        }
-    }
-
-    /// `±(a * b) ± c`, rounded once: the product of two significands is exact in the core's format.
-    fn multiply_add(&mut self, fmt: Format, [a, b, c]: [u64; 3], negate: (bool, bool)) -> u64 {
-        let [(ca, va), (cb, vb), (cc, vc)] = [a, b, c].map(|x| fmt.decode(x));
-        // Infinity times zero is invalid even when a quiet NaN is added.
-        let undefined = matches!((ca, cb), (Class::Inf, Class::Zero) | (Class::Zero, Class::Inf));
-        if undefined {
-            self.flags |= IE;
-        }
-        if let Some(nan) = self.nan(fmt, &[ca, cb, cc]) {
-            return nan;
-        }
-        let product = match soft::arith(Arith::Mul, va, vb, self.rc) {
-            Ok((product, _)) if !undefined => product,
-            _ => return self.invalid(fmt),
-        };
-        let product = if negate.0 { product.neg() } else { product };
-        let addend = if negate.1 { vc.neg() } else { vc };
-        match soft::arith(Arith::Add, product, addend, self.rc) {
-            Err(_) => self.invalid(fmt),
-            Ok((v, _)) => self.finish(fmt, v),
-        }
-    }
-
-    fn sqrt(&mut self, fmt: Format, a: u64) -> u64 {
-        let (class, v) = fmt.decode(a);
-        if let Some(nan) = self.nan(fmt, &[class]) {
-            return nan;
-        }
-        match v {
-            Val::Zero(_) | Val::Inf(false) => a,
-            Val::Finite(f) if !f.sign => self.finish(fmt, Val::Finite(soft::sqrt(f))),
-            _ => self.invalid(fmt),
-        }
-    }
-
-    /// FMIN and FMAX: a NaN gives way to a number, and -0 is less than +0.
-    fn extreme(&mut self, fmt: Format, wanted: Ordering, a: u64, b: u64) -> u64 {
-        let ((ca, va), (cb, vb)) = (fmt.decode(a), fmt.decode(b));
-        self.nan(fmt, &[ca, cb]);
-        match (ca.is_nan(), cb.is_nan()) {
-            (true, true) => canonical(fmt),
-            (true, false) => b,
-            (false, true) => a,
-            _ => {
-                // Of two zeros the one with a sign is less.
-                let order = va.compare(vb).then(vb.sign().cmp(&va.sign()));
-                if order == wanted { a } else { b }
-            }
-        }
-    }
-
-    /// The order of two numbers; `None` if one is a NaN, which a quiet comparison objects to only if it is a signalling one.
-    fn compare(&mut self, fmt: Format, quiet: bool, a: u64, b: u64) -> Option<Ordering> {
-        let ((ca, va), (cb, vb)) = (fmt.decode(a), fmt.decode(b));
-        if self.nan(fmt, &[ca, cb]).is_some() {
-            self.flags |= if quiet { 0 } else { IE };
-            return None;
-        }
-        Some(va.compare(vb))
-    }
-
-    /// To an integer from `least` to `most`, the ends standing for what is beyond, and `most` for NaNs.
-    fn integer_of(&mut self, fmt: Format, a: u64, (least, most): (i128, i128)) -> u64 {
-        let (class, v) = fmt.decode(a);
-        let integer = match v {
-            _ if class.is_nan() => None,
-            Val::Zero(_) => return 0,
-            Val::Inf(sign) => Some((if sign { i128::MIN } else { i128::MAX }, false)),
-            Val::Finite(f) => {
-                let r = soft::to_int(f, self.rc);
-                let magnitude = i128::try_from(r.int).unwrap_or(i128::MAX);
-                Some((if f.sign { -magnitude } else { magnitude }, r.inexact))
-            }
-        };
-        let Some((value, inexact)) = integer else {
-            self.flags |= IE;
-            return most as u64;
-        };
-        if !(least..=most).contains(&value) {
-            self.flags |= IE;
-        } else if inexact {
-            self.flags |= PE;
-        }
-        value.clamp(least, most) as u64
-    }
-
-    fn of_integer(&mut self, fmt: Format, value: i128) -> u64 {
-        self.finish(fmt, soft::from_int(value < 0, value.unsigned_abs()))
-    }
-
-    fn convert(&mut self, from: Format, to: Format, a: u64) -> u64 {
-        let (class, v) = from.decode(a);
-        match self.nan(to, &[class]) {
-            Some(nan) => nan,
-            None => self.finish(to, v),
-        }
-    }
+fn of_integer(e: &mut Env, fmt: Format, value: i128) -> u64 {
+    finish(e, fmt, soft::from_int(value < 0, value.unsigned_abs()))
 }
 
 /// FCLASS: one bit of ten.
@@ -272,7 +154,7 @@ fn classify(fmt: Format, a: u64) -> u64 {
 }
 
 /// What an instruction does with its operands, in the format of what it computes.
-type Operation = fn(&mut Unit, Format, [u64; 3]) -> u64;
+type Operation = fn(&mut Env, Format, [u64; 3]) -> u64;
 
 /// The semantics of an instruction: the format that it works in, those of its floating-point operands and of its result, where an
 /// integer counts as a double, and what it does; `None` if it has none here.
@@ -304,37 +186,37 @@ fn semantics(code: Code) -> Option<(Format, Format, Format, Operation)> {
         _ => (F64, F64, F64),
     };
     let operation: Operation = match code {
-        FaddS | FaddD | FaddH => |u, f, [a, b, _]| u.arith(f, Arith::Add, a, b),
-        FsubS | FsubD | FsubH => |u, f, [a, b, _]| u.arith(f, Arith::Sub, a, b),
-        FmulS | FmulD | FmulH => |u, f, [a, b, _]| u.arith(f, Arith::Mul, a, b),
-        FdivS | FdivD | FdivH => |u, f, [a, b, _]| u.arith(f, Arith::Div, a, b),
-        FsqrtS | FsqrtD | FsqrtH => |u, f, [a, _, _]| u.sqrt(f, a),
-        FmaddS | FmaddD | FmaddH => |u, f, operands| u.multiply_add(f, operands, (false, false)),
-        FmsubS | FmsubD | FmsubH => |u, f, operands| u.multiply_add(f, operands, (false, true)),
-        FnmsubS | FnmsubD | FnmsubH => |u, f, operands| u.multiply_add(f, operands, (true, false)),
-        FnmaddS | FnmaddD | FnmaddH => |u, f, operands| u.multiply_add(f, operands, (true, true)),
-        FminS | FminD | FminH => |u, f, [a, b, _]| u.extreme(f, Ordering::Less, a, b),
-        FmaxS | FmaxD | FmaxH => |u, f, [a, b, _]| u.extreme(f, Ordering::Greater, a, b),
+        FaddS | FaddD | FaddH => |e, f, [a, b, _]| arith(e, f, Arith::Add, a, b),
+        FsubS | FsubD | FsubH => |e, f, [a, b, _]| arith(e, f, Arith::Sub, a, b),
+        FmulS | FmulD | FmulH => |e, f, [a, b, _]| arith(e, f, Arith::Mul, a, b),
+        FdivS | FdivD | FdivH => |e, f, [a, b, _]| arith(e, f, Arith::Div, a, b),
+        FsqrtS | FsqrtD | FsqrtH => |e, f, [a, _, _]| sqrt(e, f, a),
+        FmaddS | FmaddD | FmaddH => |e, f, operands| multiply_add(e, f, operands, (false, false)),
+        FmsubS | FmsubD | FmsubH => |e, f, operands| multiply_add(e, f, operands, (false, true)),
+        FnmsubS | FnmsubD | FnmsubH => |e, f, operands| multiply_add(e, f, operands, (true, false)),
+        FnmaddS | FnmaddD | FnmaddH => |e, f, operands| multiply_add(e, f, operands, (true, true)),
+        FminS | FminD | FminH => |e, f, [a, b, _]| extreme(e, f, Ordering::Less, a, b),
+        FmaxS | FmaxD | FmaxH => |e, f, [a, b, _]| extreme(e, f, Ordering::Greater, a, b),
         FsgnjS | FsgnjD | FsgnjH => |_, f, [a, b, _]| a & !f.sign_bit() | b & f.sign_bit(),
         FsgnjnS | FsgnjnD | FsgnjnH => |_, f, [a, b, _]| a & !f.sign_bit() | !b & f.sign_bit(),
         FsgnjxS | FsgnjxD | FsgnjxH => |_, f, [a, b, _]| a ^ b & f.sign_bit(),
-        FeqS | FeqD | FeqH => |u, f, [a, b, _]| (u.compare(f, true, a, b) == Some(Ordering::Equal)).into(),
-        FltS | FltD | FltH => |u, f, [a, b, _]| (u.compare(f, false, a, b) == Some(Ordering::Less)).into(),
+        FeqS | FeqD | FeqH => |e, f, [a, b, _]| (compare(e, f, false, a, b) == Some(Ordering::Equal)).into(),
+        FltS | FltD | FltH => |e, f, [a, b, _]| (compare(e, f, true, a, b) == Some(Ordering::Less)).into(),
         FleS | FleD | FleH => {
-            |u, f, [a, b, _]| u.compare(f, false, a, b).is_some_and(|o| o != Ordering::Greater).into()
+            |e, f, [a, b, _]| compare(e, f, true, a, b).is_some_and(|o| o != Ordering::Greater).into()
         }
         FclassS | FclassD | FclassH => |_, f, [a, _, _]| classify(f, a),
-        FcvtWS | FcvtWD | FcvtWH => |u, f, [a, _, _]| word(u.integer_of(f, a, W)),
-        FcvtWuS | FcvtWuD | FcvtWuH => |u, f, [a, _, _]| word(u.integer_of(f, a, WU)),
-        FcvtLS | FcvtLD | FcvtLH => |u, f, [a, _, _]| u.integer_of(f, a, L),
-        FcvtLuS | FcvtLuD | FcvtLuH => |u, f, [a, _, _]| u.integer_of(f, a, LU),
-        FcvtSW | FcvtDW | FcvtHW => |u, f, [a, _, _]| u.of_integer(f, (a as i32).into()),
-        FcvtSWu | FcvtDWu | FcvtHWu => |u, f, [a, _, _]| u.of_integer(f, (a as u32).into()),
-        FcvtSL | FcvtDL | FcvtHL => |u, f, [a, _, _]| u.of_integer(f, (a as i64).into()),
-        FcvtSLu | FcvtDLu | FcvtHLu => |u, f, [a, _, _]| u.of_integer(f, a.into()),
-        FcvtDS | FcvtHS => |u, f, [a, _, _]| u.convert(F32, f, a),
-        FcvtSD | FcvtHD => |u, f, [a, _, _]| u.convert(F64, f, a),
-        FcvtSH | FcvtDH => |u, f, [a, _, _]| u.convert(F16, f, a),
+        FcvtWS | FcvtWD | FcvtWH => |e, f, [a, _, _]| word(integer_of(e, f, a, W)),
+        FcvtWuS | FcvtWuD | FcvtWuH => |e, f, [a, _, _]| word(integer_of(e, f, a, WU)),
+        FcvtLS | FcvtLD | FcvtLH => |e, f, [a, _, _]| integer_of(e, f, a, L),
+        FcvtLuS | FcvtLuD | FcvtLuH => |e, f, [a, _, _]| integer_of(e, f, a, LU),
+        FcvtSW | FcvtDW | FcvtHW => |e, f, [a, _, _]| of_integer(e, f, (a as i32).into()),
+        FcvtSWu | FcvtDWu | FcvtHWu => |e, f, [a, _, _]| of_integer(e, f, (a as u32).into()),
+        FcvtSL | FcvtDL | FcvtHL => |e, f, [a, _, _]| of_integer(e, f, (a as i64).into()),
+        FcvtSLu | FcvtDLu | FcvtHLu => |e, f, [a, _, _]| of_integer(e, f, a.into()),
+        FcvtDS | FcvtHS => |e, f, [a, _, _]| convert(e, F32, f, a),
+        FcvtSD | FcvtHD => |e, f, [a, _, _]| convert(e, F64, f, a),
+        FcvtSH | FcvtDH => |e, f, [a, _, _]| convert(e, F16, f, a),
         _ => return None,
     };
     Some((fmt, operand, result, operation))
@@ -368,8 +250,8 @@ pub(super) const SOURCES: &[u8] = b"STUs";
 /// or-ed into `mxcsr`.
 pub fn compute(code: Code, rm: u8, operands: [u64; 3], mxcsr: &mut u64) -> u64 {
     let Some((fmt, operand, result, operation)) = semantics(code) else { return 0 };
-    let mut unit = Unit { rc: rounding(rm), flags: 0 };
-    let value = operation(&mut unit, fmt, operands.map(|register| unbox(operand, register)));
-    *mxcsr |= u64::from(unit.flags);
+    let mut env = Env::new(rounding(rm), Nans::Default);
+    let value = operation(&mut env, fmt, operands.map(|register| unbox(operand, register)));
+    *mxcsr |= u64::from(env.finish() & !DE);
     if result == F64 { value } else { value | !low(result) }
 }

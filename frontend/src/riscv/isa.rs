@@ -3,7 +3,9 @@
 //! A line has the mnemonic, the operands as they are written, and the 32 bits from the highest on. A digit is a bit of the
 //! opcode; a letter is a bit of an operand ([`Field`]), the same letter that stands for it among the operands, where a capital
 //! is a floating-point register. The bits of immediates are in their places of the formats of vol. I, "Base Instruction
-//! Formats". Patterns exclude each other (a test tries), so the order does not matter.
+//! Formats". Patterns ([`crate::common::pattern`]) exclude each other (a test tries), so the order does not matter.
+
+use crate::common::pattern::{Index, Pattern};
 
 /// What is implemented, as a device tree's `riscv,isa-extensions` names it.
 pub const EXTENSIONS: &[&str] = &[
@@ -84,12 +86,8 @@ pub struct Row {
     pub name: &'static str,
     /// Operands as written.
     pub syntax: &'static str,
-    /// Bits of the opcode.
-    pub mask: u32,
-    /// Their values.
-    pub value: u32,
-    /// For each bit from the lowest on its letter or digit.
-    pub bits: [u8; 32],
+    /// Its word.
+    pub pattern: Pattern<32>,
     /// The kind of immediate, if it has one.
     pub imm: Option<Field>,
 }
@@ -114,22 +112,11 @@ pub struct Insn {
 }
 
 const fn parse(code: Code, name: &'static str, syntax: &'static str, pattern: &str) -> Row {
-    let text = pattern.as_bytes();
-    let mut row = Row { code, name, syntax, mask: 0, value: 0, bits: [0; 32], imm: None };
-    let (mut at, mut bit) = (0, 32);
-    while at < text.len() {
-        let c = text[at];
-        at += 1;
-        if c == b' ' {
-            continue;
-        }
+    let mut row = Row { code, name, syntax, pattern: Pattern::parse(pattern), imm: None };
+    let mut bit = 32;
+    while bit > 0 {
         bit -= 1;
-        row.bits[bit] = c;
-        match c {
-            b'0' | b'1' => {
-                row.mask |= 1 << bit;
-                row.value |= ((c - b'0') as u32) << bit;
-            }
+        match row.pattern.bits[bit] {
             b'i' => row.imm = Some(Field::ImmI),
             b'v' => row.imm = Some(Field::ImmS),
             b'b' => row.imm = Some(Field::ImmB),
@@ -140,7 +127,6 @@ const fn parse(code: Code, name: &'static str, syntax: &'static str, pattern: &s
             _ => {}
         }
     }
-    assert!(bit == 0, "32 bits");
     row
 }
 
@@ -437,25 +423,17 @@ impl Code {
     }
 }
 
-/// Most rows with one major opcode.
-const BUCKET: usize = 96;
-
-/// Rows by major opcode (bits 2 to 6 of the word), each list ended by [`NO_ROW`].
-static BUCKETS: [[u8; BUCKET]; 32] = {
-    let mut buckets = [[NO_ROW; BUCKET]; 32];
-    let mut counts = [0; 32];
+/// Rows by major opcode, bits 2 to 6 of the word.
+static INDEX: Index<32, 96> = {
+    let mut index = Index::new(2);
     let mut i = 0;
     while i < ROWS.len() {
-        let opcode = (ROWS[i].value >> 2 & 31) as usize;
-        assert!(ROWS[i].mask & 0x7f == 0x7f && counts[opcode] + 1 < BUCKET && i < NO_ROW as usize);
-        buckets[opcode][counts[opcode]] = i as u8;
-        counts[opcode] += 1;
+        assert!(ROWS[i].pattern.mask & 3 == 3);
+        index = index.with(i, &ROWS[i].pattern);
         i += 1;
     }
-    buckets
+    index
 };
-
-const NO_ROW: u8 = u8::MAX;
 
 /// The immediate of `kind` in a word (vol. I, "Immediate Encoding Variants").
 const fn immediate(kind: Field, word: u32) -> i64 {
@@ -492,7 +470,7 @@ const fn place_immediate(kind: Field, value: i64) -> u32 {
 impl Row {
     /// Whether the instruction has an operand.
     pub fn has(&self, field: Field) -> bool {
-        self.bits.contains(&(field as u8))
+        self.pattern.has(field as u8)
     }
 
     /// The instruction in a word that is this row's.
@@ -524,8 +502,8 @@ impl Insn {
             | u32::from(self.rm & 7) << 12;
         let registers = [Field::Rd, Field::Rs1, Field::Rs2, Field::Rs3, Field::Rm, Field::Zimm];
         let imm = row.imm.map_or(0, |kind| place_immediate(kind, self.imm));
-        let mut result = row.value;
-        for (i, &c) in row.bits.iter().enumerate() {
+        let mut result = row.pattern.value;
+        for (i, &c) in row.pattern.bits.iter().enumerate() {
             let from = if registers.iter().any(|&f| f as u8 == c) { word } else { imm };
             if !matches!(c, b'0' | b'1') {
                 result |= from & 1 << i;
@@ -540,9 +518,7 @@ pub fn decode(word: u32) -> Option<Insn> {
     if word & 3 != 3 {
         return None;
     }
-    let bucket = &BUCKETS[(word >> 2 & 31) as usize];
-    let rows = bucket.iter().map_while(|&row| TABLE.get(usize::from(row)));
-    rows.into_iter().find(|row| word & row.mask == row.value).map(|row| row.operands(word))
+    INDEX.find(TABLE, word, |row| &row.pattern).map(|row| row.operands(word))
 }
 
 #[cfg(test)]
@@ -553,8 +529,7 @@ mod tests {
     fn no_word_is_of_two_rows() {
         for (i, a) in TABLE.iter().enumerate() {
             for b in &TABLE[..i] {
-                let both = a.mask & b.mask;
-                assert_ne!(a.value & both, b.value & both, "{} and {}", a.name, b.name);
+                assert!(!a.pattern.overlaps(&b.pattern), "{} and {}", a.name, b.name);
             }
         }
     }
@@ -564,7 +539,7 @@ mod tests {
         for row in TABLE {
             for field in *b"dstumivbnjhcz" {
                 let written = row.syntax.bytes().any(|c| c.to_ascii_lowercase() == field);
-                assert_eq!(written, row.bits.contains(&field), "{}: {}", row.name, char::from(field));
+                assert_eq!(written, row.pattern.has(field), "{}: {}", row.name, char::from(field));
             }
         }
     }
@@ -575,10 +550,10 @@ mod tests {
         for row in TABLE {
             for _ in 0..500 {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let word = row.value | (state >> 32) as u32 & !row.mask;
+                let word = row.pattern.value | (state >> 32) as u32 & !row.pattern.mask;
                 let insn = decode(word).expect(row.name);
                 assert_eq!(insn.code, row.code, "{word:#x}");
-                let ignored = row.bits.iter().zip(0..).filter(|(c, _)| matches!(**c, b'p' | b'a' | b'l'));
+                let ignored = row.pattern.bits.iter().zip(0..).filter(|(c, _)| matches!(**c, b'p' | b'a' | b'l'));
                 let ignored = ignored.fold(0, |mask, (_, i)| mask | 1 << i);
                 assert_eq!(insn.encode() & !ignored, word & !ignored, "{}", row.name);
             }

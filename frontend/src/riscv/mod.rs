@@ -14,7 +14,7 @@
 //! and SSIP (software, from the CLINT or ACLINT), MTIP (from mtimecmp), MEIP and SEIP (the PLIC's two contexts of the hart).
 //! STIP is not a line: Sstc's stimecmp makes it inside of the vCPU, or firmware sets it.
 //!
-//! **The dispatcher** is the one of every guest, `Vcpu<Cpu>` in the runtime, by [`crate::guest::GuestCpu`]. Its owner, whenever it it has seen `exit_request`, before it runs the next block, calls [`Cpu::take_interrupt`], which
+//! **The dispatcher** is the one of every guest, `Vcpu<Cpu>` in the runtime, by [`crate::common::guest::GuestCpu`]. Its owner, whenever it it has seen `exit_request`, before it runs the next block, calls [`Cpu::take_interrupt`], which
 //! enters the trap handler if an interrupt is pending and enabled and says whether it did. An instruction that enables an
 //! interrupt sets `exit_request` itself. There is no acknowledgement: software quiets the device.
 //!

@@ -5,7 +5,7 @@ use mimus_softmmu::{Access, Mapping, PAGE_SIZE, PageTables, Ram, Walker};
 use super::cpu::bank;
 use super::state::{State, envcfg, mstatus, privilege};
 use super::trap::{Trap, cause};
-use crate::debug::{MAX_ENTRIES, Tables, append};
+use crate::common::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits.
 pub const PHYSICAL_BITS: u32 = 56;

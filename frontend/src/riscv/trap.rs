@@ -9,7 +9,7 @@ use super::bus::irq;
 use super::cpu::Cpu;
 use super::state::{NO_RESERVATION, envcfg, mstatus, privilege};
 use super::{float, isa};
-use crate::guest::Raised;
+use crate::common::guest::Raised;
 
 /// Codes of exceptions.
 #[allow(missing_docs)]

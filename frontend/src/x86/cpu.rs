@@ -12,13 +12,14 @@ use mimus_softmmu::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::context::{Contexts, Place};
-use crate::guest::GuestCpu;
+use crate::common::context::{Contexts, Place};
+use crate::common::fp::vector;
+use crate::common::guest::GuestCpu;
 
 use super::cpuid::Identity;
 use super::exception::{Exception, RETRY};
 use super::features::FeatureSet;
-use super::fp::{self, Mxcsr};
+use super::fp::Mxcsr;
 use super::fpu::CODE_CHANGED;
 use super::helpers;
 use super::mode::Mode;
@@ -80,7 +81,7 @@ pub trait Bus: MmioBus + Send {
 }
 
 /// A fault was raised and is pending in the vCPU; the helper must return.
-pub use crate::guest::Raised;
+pub use crate::common::guest::Raised;
 
 /// The result of what may raise an exception.
 pub type Result<T> = std::result::Result<T, Raised>;
@@ -607,10 +608,10 @@ impl Guest for Cpu {
         }
     }
 
-    fn float(&mut self, info: VecInfo, [a, b, _]: [u128; 3]) -> u128 {
-        let mut mxcsr = Mxcsr(self.state.mxcsr as u32);
-        let value = fp::inline::float(info, a, b, &mut mxcsr);
-        self.state.mxcsr = mxcsr.0.into();
+    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
+        let mut env = Mxcsr(self.state.mxcsr as u32).env();
+        let value = vector::float(&mut env, info, operands);
+        self.state.mxcsr |= u64::from(env.finish());
         value
     }
 

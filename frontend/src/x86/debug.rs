@@ -9,7 +9,7 @@ use super::fp::x87::EnvLayout;
 use super::mode::Mode;
 use super::paging;
 use super::state::{Seg, Segment, State, TableReg, rflags};
-use crate::debug::{DebugCpu, Description, Feature, Register, Tables};
+use crate::common::debug::{DebugCpu, Description, Feature, Register, Tables};
 
 /// General registers in gdb's order, by their numbers in encodings.
 const GENERAL: [(&str, usize); 16] = [
@@ -272,7 +272,7 @@ impl DebugCpu for Cpu {
 
     fn write_physical(&mut self, gpa: u64, value: u8) {
         if self.mmu.phys_write(&mut *self.bus, gpa, 1, value.into()) {
-            crate::guest::GuestCpu::forget_dropped(self);
+            crate::common::guest::GuestCpu::forget_dropped(self);
         }
     }
 

@@ -12,7 +12,7 @@ use super::exception::{Exception, debug, vector};
 use super::mode::Mode;
 use super::state::{State, gpr_slot, rflags, shadow, slot};
 use super::{helpers, lift};
-use crate::guest::{Code, GuestCpu, Patched, Raised, Truncated};
+use crate::common::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct X86Names;

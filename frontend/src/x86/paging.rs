@@ -4,7 +4,7 @@ use mimus_softmmu::{Access, Mapping, PageTables, Ram, Walker};
 
 use super::cpu::bank;
 use super::state::{State, cr0, cr4, efer};
-use crate::debug::{MAX_ENTRIES, Tables, append};
+use crate::common::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits, as CPUID tells it (MAXPHYADDR).
 pub const PHYSICAL_BITS: u32 = 40;

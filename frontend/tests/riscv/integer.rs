@@ -134,7 +134,7 @@ fn expected(code: Code, pc: u64, a: u64, b: u64) -> Option<u64> {
 /// Random operands for one instruction: registers may be the same, and `x0`.
 fn one(hart: &mut Hart, code: Code, numbers: &mut Numbers) {
     let row = code.row();
-    let word = row.value | numbers.next() as u32 & !row.mask;
+    let word = row.pattern.value | numbers.next() as u32 & !row.pattern.mask;
     let insn = mimus_frontend::riscv::isa::decode(word).expect("of the table");
     for x in &mut hart.cpu.state.x[1..] {
         *x = numbers.operand();
@@ -276,7 +276,7 @@ fn a_block_of_many_gives_what_its_instructions_give_one_by_one() {
             .map(|_| {
                 let row = codes[numbers.next() as usize % codes.len()].row();
                 // Few registers, so that results are used.
-                row.value | numbers.next() as u32 & !row.mask & !(0x18 << 7 | 0x18 << 15 | 0x18 << 20)
+                row.pattern.value | numbers.next() as u32 & !row.pattern.mask & !(0x18 << 7 | 0x18 << 15 | 0x18 << 20)
             })
             .filter(|word| mimus_frontend::riscv::isa::decode(*word).is_some())
             .collect();

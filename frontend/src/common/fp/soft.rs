@@ -1,4 +1,4 @@
-//! The arithmetic core shared by SSE and x87: exact operations on unpacked numbers and one rounding step.
+//! The arithmetic core of every guest's floating point: exact operations on unpacked numbers and one rounding step.
 //!
 //! Addition, multiplication and division run in [`rustc_apfloat`] in a format wide enough (110 bits of significand, 18 of
 //! exponent) that every operand of a guest format is exact and no intermediate result leaves the range. They truncate, and
@@ -89,6 +89,11 @@ impl Format {
     /// The QNaN floating-point indefinite (SDM vol. 1, table 4-3).
     pub const fn indefinite(self) -> u64 {
         self.sign_bit() | self.infinity() | self.quiet_bit()
+    }
+
+    /// The positive quiet NaN without a payload.
+    pub const fn default_nan(self) -> u64 {
+        self.infinity() | self.quiet_bit()
     }
 
     pub const fn quiet(self, bits: u64) -> u64 {

@@ -15,7 +15,7 @@ use super::isa::{Code, Insn};
 use super::mode::Mode;
 use super::state::{slot, x_slot};
 use super::trap::{Trap, TrapCode, cause};
-use crate::guest::{self, Truncated};
+use crate::common::guest::{self, Truncated};
 
 /// Most guest instructions in a block.
 pub const MAX_GUEST_INSNS: u32 = 64;

@@ -1,11 +1,8 @@
 //! Which operations of the SSE table are lifted as operations of the IR's vector table, and how their operands are arranged.
 
-use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
-use mimus_ir::{VecInfo, VecKind};
+use mimus_ir::VecKind;
 
-use super::Mxcsr;
-use super::vec::{VecOp, exec, order_flags};
-use super::{CF, PF, ZF};
+use super::vec::VecOp;
 
 /// Operands of the IR's operation: `A` is the instruction's destination, `B` its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -296,52 +293,10 @@ impl Inline {
     }
 }
 
-/// For each of the IR's operations with floating point the SSE operation that has its semantics.
-static BY_KIND: [u8; VecKind::ALL.len()] = {
-    let mut index = [NO_ROW; VecKind::ALL.len()];
-    let mut i = 0;
-    while i < TABLE.len() {
-        index[TABLE[i].kind as usize] = i as u8;
-        i += 1;
-    }
-    index
-};
-
-/// Does one of the IR's operations with floating point; status flags are or-ed into `mxcsr`, which must have every exception
-/// masked.
-pub fn float(info: VecInfo, a: u128, b: u128, mxcsr: &mut Mxcsr) -> u128 {
-    let double = match info.kind {
-        VecKind::TestF32 => false,
-        VecKind::TestF64 => true,
-        kind => {
-            let Some(row) = TABLE.get(usize::from(BY_KIND[kind as usize])) else { return 0 };
-            let (dst, src) = if row.form == Form::B { (0, a) } else { (a, b) };
-            // Without an unmasked exception there is always a result.
-            let value = exec(row.op, info.imm, dst, src, 0, mxcsr).unwrap_or(0);
-            let order =
-                matches!(kind, VecKind::OrderF32 | VecKind::OrderF64 | VecKind::OrderQuietF32 | VecKind::OrderQuietF64);
-            return if order { u128::from(value & u128::from(PF) != 0) } else { value };
-        }
-    };
-    let flags = order_flags(double, mxcsr.0 & Mxcsr::DAZ != 0, a as u64, b as u64);
-    let (unordered, equal, less) = (flags & PF != 0, flags & (ZF | PF) == ZF, flags & (CF | PF) == CF);
-    let holds = match info.imm {
-        0 => equal,
-        1 => less,
-        2 => less || equal,
-        3 => unordered,
-        4 => !equal,
-        5 => !less,
-        6 => !(less || equal),
-        TEST_EQUAL_OR_UNORDERED => equal || unordered,
-        TEST_ORDERED_AND_UNEQUAL => !equal && !unordered,
-        _ => !unordered,
-    };
-    holds.into()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Mxcsr;
+    use super::super::vec::exec;
     use super::*;
 
     /// xorshift64*, two at a time; some operands small, so that shift counts are within the lanes now and then.

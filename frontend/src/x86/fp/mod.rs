@@ -3,18 +3,18 @@
 //! [`mod@vec`] executes MMX and SSE operations on register values, [`x87`] the x87 unit on its state. Neither touches memory
 //! or uses the host's floating point: the same operands give the same bits on every host.
 
-mod float;
 pub mod inline;
 mod mxcsr;
-pub(crate) mod soft;
+mod sse;
 mod string;
 #[cfg(test)]
 mod tests;
 pub mod vec;
 pub mod x87;
 
+pub use crate::common::fp::Rounding;
+pub(crate) use crate::common::fp::soft;
 pub use mxcsr::{Mxcsr, SimdException};
-pub use soft::Rounding;
 
 /// EFLAGS CF.
 const CF: u32 = 1 << 0;

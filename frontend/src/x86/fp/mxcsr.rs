@@ -1,6 +1,7 @@
 //! MXCSR and SIMD floating-point exceptions (SDM vol. 1, 10.2.3 and 11.5).
 
-use super::soft::{DE, IE, Rounding, UE, ZE};
+use crate::common::fp::soft::UE;
+use crate::common::fp::{Env, Nans, Rounding};
 use serde::{Deserialize, Serialize};
 
 /// The value of MXCSR: flags in bits 0-5, DAZ in 6, masks in 7-12, RC in 13-14, FTZ in 15.
@@ -33,6 +34,26 @@ impl Mxcsr {
     pub fn unmasked(self) -> u32 {
         !(self.0 >> 7) & Self::FLAGS
     }
+
+    /// What an instruction works by.
+    pub(crate) fn env(self) -> Env {
+        let mut env = Env::new(self.rounding(), Nans::Propagated);
+        env.unmasked = self.unmasked();
+        env.denormals_are_zeros = self.0 & Self::DAZ != 0;
+        // Flush-to-zero is the masked response to underflow: it has no effect otherwise (SDM vol. 1, 10.2.3.3).
+        env.flush_to_zero = self.0 & 1 << 15 != 0 && env.unmasked & UE == 0;
+        env
+    }
+
+    /// Takes in the flags of an instruction.
+    pub(crate) fn settle(&mut self, env: Env) -> Result<(), SimdException> {
+        let flags = env.finish();
+        self.0 |= flags;
+        match flags & env.unmasked {
+            0 => Ok(()),
+            flags => Err(SimdException { flags }),
+        }
+    }
 }
 
 /// An unmasked SIMD floating-point exception (#XM).
@@ -40,52 +61,4 @@ impl Mxcsr {
 pub struct SimdException {
     /// The unmasked exceptions that were detected, in the positions of MXCSR's flags.
     pub flags: u32,
-}
-
-/// The control bits of MXCSR, unpacked, and the exceptions that one instruction has raised so far.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Env {
-    pub rc: Rounding,
-    pub daz: bool,
-    pub ftz: bool,
-    pub unmasked: u32,
-    flags: u32,
-    settled: u32,
-}
-
-impl Env {
-    pub fn new(mxcsr: Mxcsr) -> Self {
-        let unmasked = mxcsr.unmasked();
-        Self {
-            rc: mxcsr.rounding(),
-            daz: mxcsr.0 & Mxcsr::DAZ != 0,
-            // Flush-to-zero is the masked response to underflow: it has no effect otherwise (SDM vol. 1, 10.2.3.3).
-            ftz: mxcsr.0 & 1 << 15 != 0 && unmasked & UE == 0,
-            unmasked,
-            flags: 0,
-            settled: 0,
-        }
-    }
-
-    pub fn raise(&mut self, flags: u32) {
-        self.flags |= flags;
-    }
-
-    /// Ends a step, that is the operations that an instruction does side by side; tells whether an unmasked exception ends
-    /// the instruction. When an exception of the operands is unmasked in any element, no element gets as far as the
-    /// exceptions of a result (SDM vol. 1, 4.9.2 and 11.5.3).
-    pub fn settle(&mut self) -> bool {
-        if self.flags & self.unmasked & (IE | DE | ZE) != 0 {
-            self.flags &= IE | DE | ZE;
-        }
-        self.settled |= std::mem::take(&mut self.flags);
-        self.settled & self.unmasked != 0
-    }
-
-    /// Ends the last step and merges the flags into MXCSR.
-    pub fn finish(mut self, mxcsr: &mut Mxcsr) -> Result<(), SimdException> {
-        let stops = self.settle();
-        mxcsr.0 |= self.settled;
-        if stops { Err(SimdException { flags: self.settled & self.unmasked }) } else { Ok(()) }
-    }
 }

@@ -1,12 +1,14 @@
 //! The table of MMX and SSE to SSE4.2 operations, and their execution.
 
-use super::float::*;
-use super::mxcsr::{Env, Mxcsr, SimdException};
-use super::soft::Arith;
+use super::mxcsr::{Mxcsr, SimdException};
+use super::sse::{comis, dot_product, reciprocal};
 use super::string;
+use crate::common::fp::element::{D, S, from_integers, packed, scalar, to_integers};
+use crate::common::fp::{Env, vector};
 use iced_x86::Code;
 use mimus_ir::packed::*;
-use std::cmp::Ordering;
+use mimus_ir::vec::VecShape;
+use mimus_ir::{VecInfo, VecKind};
 
 /// Where an operation's result goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ enum Semantics {
     /// Destination, source, third source, immediate.
     Aux(fn(u128, u128, u128, u8) -> u128),
     Float(fn(&mut Env, u128, u128, u8) -> u128),
+    /// As the IR's vector table has it.
+    Ir(VecKind),
 }
 
 /// One operation.
@@ -85,7 +89,7 @@ impl VecRow {
 
     /// Whether the operation uses MXCSR and can raise #XM.
     pub fn is_float(&self) -> bool {
-        matches!(self.semantics, Semantics::Float(_))
+        matches!(self.semantics, Semantics::Float(_) | Semantics::Ir(_))
     }
 
     /// Whether the operation compares strings: it writes EFLAGS besides its destination.
@@ -357,42 +361,42 @@ vec_table! {
         Pcmpestri64_xmm_xmmm128_imm8: Ecx, Xmm, 16 = Aux(|a, b, aux, i| string::explicit(i, a, b, lengths64(aux)).index());
         Pcmpestrm_xmm_xmmm128_imm8: Xmm0, Xmm, 16 = Aux(|a, b, aux, i| string::explicit(i, a, b, lengths32(aux)).mask());
         Pcmpestrm64_xmm_xmmm128_imm8: Xmm0, Xmm, 16 = Aux(|a, b, aux, i| string::explicit(i, a, b, lengths64(aux)).mask());
-        Addps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| arith(e, S, Arith::Add, x, y)));
-        Addpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| arith(e, D, Arith::Add, x, y)));
-        Addss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| arith(e, S, Arith::Add, x, y)));
-        Addsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| arith(e, D, Arith::Add, x, y)));
-        Subps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| arith(e, S, Arith::Sub, x, y)));
-        Subpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| arith(e, D, Arith::Sub, x, y)));
-        Subss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| arith(e, S, Arith::Sub, x, y)));
-        Subsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| arith(e, D, Arith::Sub, x, y)));
-        Mulps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| arith(e, S, Arith::Mul, x, y)));
-        Mulpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| arith(e, D, Arith::Mul, x, y)));
-        Mulss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| arith(e, S, Arith::Mul, x, y)));
-        Mulsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| arith(e, D, Arith::Mul, x, y)));
-        Divps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| arith(e, S, Arith::Div, x, y)));
-        Divpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| arith(e, D, Arith::Div, x, y)));
-        Divss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| arith(e, S, Arith::Div, x, y)));
-        Divsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| arith(e, D, Arith::Div, x, y)));
-        Minps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| min_max(e, S, Ordering::Less, x, y)));
-        Minpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| min_max(e, D, Ordering::Less, x, y)));
-        Minss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| min_max(e, S, Ordering::Less, x, y)));
-        Minsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| min_max(e, D, Ordering::Less, x, y)));
-        Maxps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |x, y| min_max(e, S, Ordering::Greater, x, y)));
-        Maxpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |x, y| min_max(e, D, Ordering::Greater, x, y)));
-        Maxss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |x, y| min_max(e, S, Ordering::Greater, x, y)));
-        Maxsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |x, y| min_max(e, D, Ordering::Greater, x, y)));
-        Sqrtps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(S, a, b, |_, y| sqrt(e, S, y)));
-        Sqrtpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| packed(D, a, b, |_, y| sqrt(e, D, y)));
-        Sqrtss_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| scalar(S, a, b, |_, y| sqrt(e, S, y)));
-        Sqrtsd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| scalar(D, a, b, |_, y| sqrt(e, D, y)));
-        Cmpps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| packed(S, a, b, |x, y| cmp(e, S, i, x, y)));
-        Cmppd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| packed(D, a, b, |x, y| cmp(e, D, i, x, y)));
-        Cmpss_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Float(|e, a, b, i| scalar(S, a, b, |x, y| cmp(e, S, i, x, y)));
-        Cmpsd_xmm_xmmm64_imm8: Xmm, Xmm, 8 = Float(|e, a, b, i| scalar(D, a, b, |x, y| cmp(e, D, i, x, y)));
-        Roundps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| packed(S, a, b, |_, y| round_integral(e, S, i, y)));
-        Roundpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| packed(D, a, b, |_, y| round_integral(e, D, i, y)));
-        Roundss_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Float(|e, a, b, i| scalar(S, a, b, |_, y| round_integral(e, S, i, y)));
-        Roundsd_xmm_xmmm64_imm8: Xmm, Xmm, 8 = Float(|e, a, b, i| scalar(D, a, b, |_, y| round_integral(e, D, i, y)));
+        Addps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::AddF32P);
+        Addpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::AddF64P);
+        Addss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::AddF32);
+        Addsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::AddF64);
+        Subps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubF32P);
+        Subpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubF64P);
+        Subss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::SubF32);
+        Subsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::SubF64);
+        Mulps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MulF32P);
+        Mulpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MulF64P);
+        Mulss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::MulF32);
+        Mulsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::MulF64);
+        Divps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::DivF32P);
+        Divpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::DivF64P);
+        Divss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::DivF32);
+        Divsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::DivF64);
+        Minps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MinF32P);
+        Minpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MinF64P);
+        Minss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::MinF32);
+        Minsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::MinF64);
+        Maxps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MaxF32P);
+        Maxpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::MaxF64P);
+        Maxss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::MaxF32);
+        Maxsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::MaxF64);
+        Sqrtps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SqrtF32P);
+        Sqrtpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SqrtF64P);
+        Sqrtss_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::SqrtF32);
+        Sqrtsd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::SqrtF64);
+        Cmpps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Ir(VecKind::CompareF32P);
+        Cmppd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Ir(VecKind::CompareF64P);
+        Cmpss_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Ir(VecKind::CompareF32);
+        Cmpsd_xmm_xmmm64_imm8: Xmm, Xmm, 8 = Ir(VecKind::CompareF64);
+        Roundps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Ir(VecKind::RoundF32P);
+        Roundpd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Ir(VecKind::RoundF64P);
+        Roundss_xmm_xmmm32_imm8: Xmm, Xmm, 4 = Ir(VecKind::RoundF32);
+        Roundsd_xmm_xmmm64_imm8: Xmm, Xmm, 8 = Ir(VecKind::RoundF64);
         Rcpps_xmm_xmmm128: Xmm, Xmm, 16 = Int(|a, b, _| packed(S, a, b, |_, y| reciprocal(false, y)));
         Rcpss_xmm_xmmm32: Xmm, Xmm, 4 = Int(|a, b, _| scalar(S, a, b, |_, y| reciprocal(false, y)));
         Rsqrtps_xmm_xmmm128: Xmm, Xmm, 16 = Int(|a, b, _| packed(S, a, b, |_, y| reciprocal(true, y)));
@@ -401,42 +405,42 @@ vec_table! {
         Ucomiss_xmm_xmmm32: Eflags, Xmm, 4 = Float(|e, a, b, _| comis(e, S, false, a, b));
         Comisd_xmm_xmmm64: Eflags, Xmm, 8 = Float(|e, a, b, _| comis(e, D, true, a, b));
         Ucomisd_xmm_xmmm64: Eflags, Xmm, 8 = Float(|e, a, b, _| comis(e, D, false, a, b));
-        Haddps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| horizontal_float(e, S, Arith::Add, a, b));
-        Hsubps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| horizontal_float(e, S, Arith::Sub, a, b));
-        Addsubps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| addsub(e, S, a, b));
+        Haddps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::AddPairsF32P);
+        Hsubps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubPairsF32P);
+        Addsubps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubAddF32P);
         Dpps_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| dot_product(e, S, i, a, b));
-        Haddpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| horizontal_float(e, D, Arith::Add, a, b));
-        Hsubpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| horizontal_float(e, D, Arith::Sub, a, b));
-        Addsubpd_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, a, b, _| addsub(e, D, a, b));
+        Haddpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::AddPairsF64P);
+        Hsubpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubPairsF64P);
+        Addsubpd_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::SubAddF64P);
         Dppd_xmm_xmmm128_imm8: Xmm, Xmm, 16 = Float(|e, a, b, i| dot_product(e, D, i, a, b));
-        Cvtps2pd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, _, b, _| convert_packed(e, S, D, b));
-        Cvtpd2ps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| convert_packed(e, D, S, b));
-        Cvtss2sd_xmm_xmmm32: Xmm, Xmm, 4 = Float(|e, a, b, _| with_lane(a, 0, convert(e, S, D, element(S, b))));
-        Cvtsd2ss_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, a, b, _| with_lane(a, 0, convert(e, D, S, b as u64) as u32));
-        Cvtdq2ps_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| from_integers(e, S, 4, b));
-        Cvtdq2pd_xmm_xmmm64: Xmm, Xmm, 8 = Float(|e, _, b, _| from_integers(e, D, 2, b));
+        Cvtps2pd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::F32PToF64P);
+        Cvtpd2ps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::F64PToF32P);
+        Cvtss2sd_xmm_xmmm32: Xmm, Xmm, 4 = Ir(VecKind::F32ToF64);
+        Cvtsd2ss_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::F64ToF32);
+        Cvtdq2ps_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::I32PToF32P);
+        Cvtdq2pd_xmm_xmmm64: Xmm, Xmm, 8 = Ir(VecKind::I32PToF64P);
         Cvtpi2ps_xmm_mmm64: Xmm, Mm, 8 = Float(|e, a, b, _| with_lane(a, 0, from_integers(e, S, 2, b) as u64));
         Cvtpi2pd_xmm_mmm64: Xmm, Mm, 8 = Float(|e, _, b, _| from_integers(e, D, 2, b));
-        Cvtps2dq_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, S, false, 4, b));
-        Cvtpd2dq_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, D, false, 2, b));
+        Cvtps2dq_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::F32PToI32P);
+        Cvtpd2dq_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::F64PToI32P);
         Cvtps2pi_mm_xmmm64: Mm, Xmm, 8 = Float(|e, _, b, _| to_integers(e, S, false, 2, b));
         Cvtpd2pi_mm_xmmm128: Mm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, D, false, 2, b));
-        Cvtss2si_r32_xmmm32: Gpr, Xmm, 4 = Float(|e, _, b, _| to_integer(e, S, false, 32, element(S, b)).into());
-        Cvtss2si_r64_xmmm32: Gpr, Xmm, 4 = Float(|e, _, b, _| to_integer(e, S, false, 64, element(S, b)).into());
-        Cvtsd2si_r32_xmmm64: Gpr, Xmm, 8 = Float(|e, _, b, _| to_integer(e, D, false, 32, element(D, b)).into());
-        Cvtsd2si_r64_xmmm64: Gpr, Xmm, 8 = Float(|e, _, b, _| to_integer(e, D, false, 64, element(D, b)).into());
-        Cvttps2dq_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, S, true, 4, b));
-        Cvttpd2dq_xmm_xmmm128: Xmm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, D, true, 2, b));
+        Cvtss2si_r32_xmmm32: Gpr, Xmm, 4 = Ir(VecKind::F32ToI32);
+        Cvtss2si_r64_xmmm32: Gpr, Xmm, 4 = Ir(VecKind::F32ToI64);
+        Cvtsd2si_r32_xmmm64: Gpr, Xmm, 8 = Ir(VecKind::F64ToI32);
+        Cvtsd2si_r64_xmmm64: Gpr, Xmm, 8 = Ir(VecKind::F64ToI64);
+        Cvttps2dq_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::TruncF32PToI32P);
+        Cvttpd2dq_xmm_xmmm128: Xmm, Xmm, 16 = Ir(VecKind::TruncF64PToI32P);
         Cvttps2pi_mm_xmmm64: Mm, Xmm, 8 = Float(|e, _, b, _| to_integers(e, S, true, 2, b));
         Cvttpd2pi_mm_xmmm128: Mm, Xmm, 16 = Float(|e, _, b, _| to_integers(e, D, true, 2, b));
-        Cvttss2si_r32_xmmm32: Gpr, Xmm, 4 = Float(|e, _, b, _| to_integer(e, S, true, 32, element(S, b)).into());
-        Cvttss2si_r64_xmmm32: Gpr, Xmm, 4 = Float(|e, _, b, _| to_integer(e, S, true, 64, element(S, b)).into());
-        Cvttsd2si_r32_xmmm64: Gpr, Xmm, 8 = Float(|e, _, b, _| to_integer(e, D, true, 32, element(D, b)).into());
-        Cvttsd2si_r64_xmmm64: Gpr, Xmm, 8 = Float(|e, _, b, _| to_integer(e, D, true, 64, element(D, b)).into());
-        Cvtsi2ss_xmm_rm32: Xmm, Gpr, 4 = Float(|e, a, b, _| with_lane(a, 0, from_integer(e, S, (b as i32).into()) as u32));
-        Cvtsi2ss_xmm_rm64: Xmm, Gpr, 8 = Float(|e, a, b, _| with_lane(a, 0, from_integer(e, S, b as i64) as u32));
-        Cvtsi2sd_xmm_rm32: Xmm, Gpr, 4 = Float(|e, a, b, _| with_lane(a, 0, from_integer(e, D, (b as i32).into())));
-        Cvtsi2sd_xmm_rm64: Xmm, Gpr, 8 = Float(|e, a, b, _| with_lane(a, 0, from_integer(e, D, b as i64)));
+        Cvttss2si_r32_xmmm32: Gpr, Xmm, 4 = Ir(VecKind::TruncF32ToI32);
+        Cvttss2si_r64_xmmm32: Gpr, Xmm, 4 = Ir(VecKind::TruncF32ToI64);
+        Cvttsd2si_r32_xmmm64: Gpr, Xmm, 8 = Ir(VecKind::TruncF64ToI32);
+        Cvttsd2si_r64_xmmm64: Gpr, Xmm, 8 = Ir(VecKind::TruncF64ToI64);
+        Cvtsi2ss_xmm_rm32: Xmm, Gpr, 4 = Ir(VecKind::I32ToF32);
+        Cvtsi2ss_xmm_rm64: Xmm, Gpr, 8 = Ir(VecKind::I64ToF32);
+        Cvtsi2sd_xmm_rm32: Xmm, Gpr, 4 = Ir(VecKind::I32ToF64);
+        Cvtsi2sd_xmm_rm64: Xmm, Gpr, 8 = Ir(VecKind::I64ToF64);
     }
 }
 
@@ -504,9 +508,19 @@ pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxc
         Semantics::Int(f) => f(dst, src, imm),
         Semantics::Aux(f) => f(dst, src, aux, imm),
         Semantics::Float(f) => {
-            let mut env = Env::new(*mxcsr);
+            let mut env = mxcsr.env();
             let result = f(&mut env, dst, src, imm);
-            env.finish(mxcsr)?;
+            mxcsr.settle(env)?;
+            result
+        }
+        Semantics::Ir(kind) => {
+            let mut env = mxcsr.env();
+            let info = VecInfo { kind, imm };
+            let result = match kind.row().shape {
+                VecShape::VToV | VecShape::VToI => vector::float(&mut env, info, [src, 0, 0]),
+                _ => vector::float(&mut env, info, [dst, src, 0]),
+            };
+            mxcsr.settle(env)?;
             result
         }
     };
@@ -515,7 +529,7 @@ pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxc
 
 /// ZF, PF and CF as COMISS or (`double`) COMISD set them for these operands, with denormals taken as zeros if `daz`.
 pub fn order_flags(double: bool, daz: bool, a: u64, b: u64) -> u32 {
-    let mut env = Env::new(Mxcsr(Mxcsr::RESET | if daz { Mxcsr::DAZ } else { 0 }));
+    let mut env = Mxcsr(Mxcsr::RESET | if daz { Mxcsr::DAZ } else { 0 }).env();
     comis(&mut env, if double { D } else { S }, false, a.into(), b.into()) as u32
 }
 

@@ -60,7 +60,7 @@ pub struct Request<'a> {
     pub max_insns: u32,
 }
 
-pub use crate::guest::{Patched, Truncated};
+pub use crate::common::guest::{Patched, Truncated};
 
 impl Patched<'_> {
     /// Offset and length of an instruction's immediate operand, if it alone is what is written. The instruction starts at

@@ -1,0 +1,65 @@
+//! What a floating-point operation depends on beside its operands, whichever guest it is: a guest makes an [`Env`] of its control
+//! register, and takes the flags from it afterwards.
+
+use super::soft::{DE, Format, IE, Rounding, ZE};
+
+/// Which NaN an operation gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Nans {
+    /// The first operand that is one, made quiet; for an invalid operation the negative default one (SDM vol. 1, table 4-7).
+    Propagated,
+    /// Always the positive default one (RISC-V; AArch64 with FPCR.DN).
+    Default,
+}
+
+/// The control bits of one instruction, and the exceptions that it has raised so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Env {
+    pub rounding: Rounding,
+    /// Denormal operands are zeros.
+    pub denormals_are_zeros: bool,
+    /// Results below the normal range become zeros.
+    pub flush_to_zero: bool,
+    pub nans: Nans,
+    /// Exceptions that stop the instruction instead of giving their default result.
+    pub unmasked: u32,
+    flags: u32,
+    settled: u32,
+}
+
+impl Env {
+    /// An environment with every exception masked and without flushing.
+    pub const fn new(rounding: Rounding, nans: Nans) -> Self {
+        Self { rounding, denormals_are_zeros: false, flush_to_zero: false, nans, unmasked: 0, flags: 0, settled: 0 }
+    }
+
+    pub fn raise(&mut self, flags: u32) {
+        self.flags |= flags;
+    }
+
+    /// An invalid operation: its flag and its result.
+    pub fn invalid(&mut self, fmt: Format) -> u64 {
+        self.raise(IE);
+        match self.nans {
+            Nans::Propagated => fmt.indefinite(),
+            Nans::Default => fmt.default_nan(),
+        }
+    }
+
+    /// Ends a step, that is the operations that an instruction does side by side; tells whether an unmasked exception ends
+    /// the instruction. When an exception of the operands is unmasked in any element, no element gets as far as the
+    /// exceptions of a result (SDM vol. 1, 4.9.2 and 11.5.3).
+    pub fn settle(&mut self) -> bool {
+        if self.flags & self.unmasked & (IE | DE | ZE) != 0 {
+            self.flags &= IE | DE | ZE;
+        }
+        self.settled |= std::mem::take(&mut self.flags);
+        self.settled & self.unmasked != 0
+    }
+
+    /// Ends the last step; the flags of all steps.
+    pub fn finish(mut self) -> u32 {
+        self.settle();
+        self.settled
+    }
+}

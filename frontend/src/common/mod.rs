@@ -1,0 +1,7 @@
+//! What is no guest's own. Guests import from here and never from one another; `tests/tests/crate_arrows.rs` sees to it.
+
+pub mod context;
+pub mod debug;
+pub mod fp;
+pub mod guest;
+pub mod pattern;

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mimus_backend::{Arena, HostIsa, Thunks};
+use mimus_engine::cache::{Cache, CacheStats};
+use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::x86::state::{Segment, TableReg, cr0, cr4, efer, reg};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
-use mimus_runtime::cache::{Cache, CacheStats};
-use mimus_runtime::compile::{Compiling, Settings};
-use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
+use mimus_softmmu::kick::Kicker;
 use mimus_softmmu::{CodeSink, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use mimus_backend::{Arena, Compiler, HostIsa, Part, Request};
+use mimus_engine::cache::{Cache, Finished, Inserted, Tb, TbKey};
 use mimus_frontend::x86::{HEADER_OFFSET, Mode};
 use mimus_ir::Block;
 use mimus_ir::passes::{Scratch, optimize};
-use mimus_runtime::cache::{Cache, Finished, Inserted, Tb, TbKey};
-use mimus_runtime::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 use mimus_softmmu::{PAGE_SIZE, Ram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 

@@ -7,8 +7,8 @@ use mimus_hw::Pc;
 use mimus_softmmu::MmioBus;
 
 use crate::clock::{Alarm, Clock};
-use crate::kick::Kicker;
 use crate::machine::firmware::{Piece, memory_map};
+use mimus_softmmu::kick::Kicker;
 
 /// The devices, shared with the threads that bring input.
 pub type SharedPc = Arc<Mutex<Pc>>;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 /// Frequency of the guest's time stamp counter in Hz: one count a nanosecond.
 pub const TSC_HZ: u64 = 1_000_000_000;

@@ -16,9 +16,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::block::Fault;
 use crate::config::{Config, Disk, UserObject};
 use crate::display::Console;
-use crate::kick::Kicker;
 use crate::monitor::descriptors::Descriptors;
-use crate::stats::Stats;
+use mimus_engine::stats::Stats;
+use mimus_softmmu::kick::Kicker;
 
 /// Commands that wait for the vCPU's thread; senders of more wait for room.
 const COMMANDS: usize = 64;

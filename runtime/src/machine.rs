@@ -29,11 +29,9 @@ use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
 use crate::block::{DiskQueue, Halt};
-use crate::cache::{self, Cache};
 use crate::chardev::{self, Source};
 use crate::cli;
 use crate::clock::{Alarm, Clock, Timer};
-use crate::compile::{Compiling, Settings};
 use crate::config::{
     Accel, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, OnSigterm,
     VirtioDevice,
@@ -41,15 +39,17 @@ use crate::config::{
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use crate::host::Settling;
-use crate::kick::Kicker;
 use crate::monitor::Monitors;
 use crate::signals::{self, OnAsked, Signals};
-use crate::stats::Stats;
 use crate::terminal::{ESCAPE, InputThread, RawTerminal};
 use crate::throttle::Throttle;
-use crate::vcpu::{Jit, Regions, Stop, Vcpu};
 use input::{Input, Inputs};
 pub(crate) use inventory::board_drivers;
+use mimus_engine::cache::{self, Cache};
+use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::stats::Stats;
+use mimus_engine::vcpu::{Jit, Regions, Stop, Vcpu};
+use mimus_softmmu::kick::Kicker;
 use pc::PcBoard;
 use virt::VirtBoard;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::config::{Accel, JitConfig};
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 /// How often the vCPU looks whether it has had its share.
 const TICK: Duration = Duration::from_millis(5);

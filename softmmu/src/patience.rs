@@ -10,7 +10,7 @@ const MOST: Duration = Duration::from_micros(250);
 
 /// How long to look before sleeping, as it was worthwhile before: nothing where waiting takes long.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub struct Patience {
     span: Duration,
     /// None if who is awaited needs the processor.
     most: Duration,
@@ -18,13 +18,13 @@ pub(crate) struct Patience {
 
 impl Patience {
     /// One that has seen nothing yet.
-    pub(crate) fn new() -> Patience {
+    pub fn new() -> Patience {
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
         Patience { span: Duration::ZERO, most: if alone { Duration::ZERO } else { MOST } }
     }
 
     /// What `look` finds, or else `sleep` brings.
-    pub(crate) fn wait<T>(&mut self, mut look: impl FnMut() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
+    pub fn wait<T>(&mut self, mut look: impl FnMut() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
         if let Some(found) = look() {
             return found;
         }

@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
+use mimus_engine::lockstep::{BlockRunner, Left};
 use mimus_frontend::guest::{Code as Bytes, GuestCpu};
 use mimus_frontend::riscv::isa::{Code, Field, Insn, TABLE, decode};
 use mimus_frontend::riscv::state::State;
 use mimus_frontend::riscv::{Cpu, Features, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
-use mimus_runtime::lockstep::{BlockRunner, Left};
 use mimus_softmmu::{Ram, Verdict};
 use mimus_tests::rng::Rng;
 use vm_memory::{GuestAddress, GuestMemoryMmap};

@@ -7,9 +7,9 @@
 use std::time::{Duration, Instant};
 
 use iced_x86::{Code, CpuidFeature, Mnemonic};
+use mimus_engine::lockstep::{BlockRunner, Compiled};
 use mimus_frontend::x86::{Cpu, Mode};
 use mimus_ir::Block;
-use mimus_runtime::lockstep::{BlockRunner, Compiled};
 use mimus_tests::engines::case::{Case, case};
 use mimus_tests::engines::compare::{data_differences, differences, report};
 use mimus_tests::engines::guest::{Guest, Passes, World};

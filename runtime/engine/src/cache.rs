@@ -31,7 +31,7 @@ use mimus_softmmu::{Marked, PAGE_SIZE, Ram};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 use code::Placed;
 pub use code::{Finished, Job};

@@ -18,10 +18,10 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages};
 use crate::compile::Compiling;
-use crate::kick::Kicker;
 use crate::log;
 use crate::slow;
 use crate::stats::VcpuStats;
+use mimus_softmmu::kick::Kicker;
 
 /// Blocks whose first byte is at most this far from the end of what is decoded at once, in bytes.
 const FETCH: usize = 512;

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mimus_backend::{Arena, HostIsa, Thunks};
+use mimus_engine::cache::{Cache, CacheStats, MIN_BYTES};
+use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::x86::state::{Segment, State, cr0};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
-use mimus_runtime::cache::{Cache, CacheStats, MIN_BYTES};
-use mimus_runtime::compile::{Compiling, Settings};
-use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
 use mimus_softmmu::Ram;
+use mimus_softmmu::kick::Kicker;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// Guest-physical places. Code and data of different vCPUs share pages, and code some granules.

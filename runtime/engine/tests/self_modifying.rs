@@ -6,13 +6,13 @@ use std::sync::Arc;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mimus_backend::{Arena, HostIsa, Thunks};
+use mimus_engine::cache::{Cache, CacheStats};
+use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::x86::state::{Segment, cr0, cr4};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
-use mimus_runtime::cache::{Cache, CacheStats};
-use mimus_runtime::compile::{Compiling, Settings};
-use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
 use mimus_softmmu::Ram;
+use mimus_softmmu::kick::Kicker;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 type Emit = fn(&mut CodeAssembler) -> Result<(), IcedError>;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::LONGEST_SLEEP;
 use super::counters::{Counters, IoStatus};
 use super::throttle::Groups;
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 /// Faults that the machine has not heard of; it misses those that come then.
 const FAULTS: usize = 64;

@@ -25,11 +25,11 @@ use std::time::Duration;
 use mimus_hw::virtio::{BlockBackend, BlockJob, Target};
 
 use crate::config::Disk;
-use crate::kick::Kicker;
-use crate::patience::Patience;
 pub use counters::{Counters, IoStatus};
 pub use halt::{Action, Fault, Halt};
 pub use image::Image;
+use mimus_softmmu::kick::Kicker;
+use mimus_softmmu::patience::Patience;
 pub(crate) use overlay::temporary_folder;
 use throttle::{Groups, Throttle};
 use worker::Worker;

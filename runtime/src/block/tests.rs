@@ -8,7 +8,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
 use crate::config::{Cache, ImageFormat, Limit, Limits, OnError, Zeroes};
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 /// A file that goes with the value.
 struct TempFile(PathBuf);

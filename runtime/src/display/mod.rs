@@ -19,7 +19,7 @@ use mimus_softmmu::{DirtyPages, Vram};
 
 use crate::bus::{self, SharedPc};
 use crate::clock::Clock;
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 pub use curses::{Curses, LEAVE, typing};
 pub use image::{ImageFormat, write_image};

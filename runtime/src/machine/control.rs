@@ -14,7 +14,7 @@ use super::{Board, Pace, Runner};
 use crate::config::{Config, Disk, MachineKind};
 use crate::control::{Controlled, Kept, Notice, RunState, Space, StopReason};
 use crate::display::Console;
-use crate::stats::Stats;
+use mimus_engine::stats::Stats;
 
 impl<B: Board> Runner<B> {
     /// Stops guest and clock.

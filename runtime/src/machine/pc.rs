@@ -28,9 +28,9 @@ use crate::bus::{self, Outside, PcBus, SharedPc};
 use crate::clock::{Clock, TSC_HZ};
 use crate::config::{Config, CpuFeatures, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
 use crate::display::Console;
-use crate::kick::Kicker;
-use crate::log;
-use crate::vcpu::Vcpu;
+use mimus_engine::log;
+use mimus_engine::vcpu::Vcpu;
+use mimus_softmmu::kick::Kicker;
 
 /// Chooses places on the PCI bus.
 struct Places {

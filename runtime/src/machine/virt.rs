@@ -21,9 +21,9 @@ use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config, MachineKind};
-use crate::kick::Kicker;
-use crate::log;
-use crate::vcpu::Vcpu;
+use mimus_engine::log;
+use mimus_engine::vcpu::Vcpu;
+use mimus_softmmu::kick::Kicker;
 
 /// The page tables that harts walk have up to five levels.
 const MMU_TYPE: &str = "riscv,sv57";

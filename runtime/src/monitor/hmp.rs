@@ -176,7 +176,7 @@ impl Console for TerminalConsole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kick::Kicker;
+    use mimus_softmmu::kick::Kicker;
 
     fn monitor() -> Hmp {
         let mut out = Vec::new();

@@ -285,7 +285,7 @@ impl Session for Qmp {
 mod tests {
     use super::*;
     use crate::block::{Action, Counters};
-    use crate::kick::Kicker;
+    use mimus_softmmu::kick::Kicker;
 
     fn session() -> Qmp {
         let mut out = Vec::new();

@@ -27,9 +27,9 @@ use rustix::io::Errno;
 use crate::cli::CliError;
 use crate::config::{NetBackend, Netdev};
 use crate::host::Runner;
-use crate::patience::Patience;
 use crate::wake::Wake;
 use capture::Recorder;
+use mimus_softmmu::patience::Patience;
 
 /// The event that says that there is something for the thread to do.
 const WAKE: u64 = u64::MAX;

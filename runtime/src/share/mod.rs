@@ -23,7 +23,7 @@ use mimus_hw::virtio::{ShareBackend, ShareRequest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::SharedFolder;
-use crate::patience::Patience;
+use mimus_softmmu::patience::Patience;
 use node::Budget;
 use server::Server;
 

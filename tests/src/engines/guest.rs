@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mimus_engine::lockstep::{BlockRunner, Compiled, Left};
 use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::Mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
@@ -9,7 +10,6 @@ use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
 use mimus_frontend::x86::{Cpu, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
-use mimus_runtime::lockstep::{BlockRunner, Compiled, Left};
 use mimus_softmmu::{Ram, Verdict};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 use mimus_backend::{Arena, HostIsa, Thunks};
+use mimus_engine::cache::{Cache, MIN_BYTES};
+use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::guest::GuestCpu;
-use mimus_runtime::cache::{Cache, MIN_BYTES};
-use mimus_runtime::compile::{Compiling, Settings};
-use mimus_runtime::kick::Kicker;
-use mimus_runtime::vcpu::{Jit, Regions, Vcpu};
 use mimus_softmmu::Ram;
+use mimus_softmmu::kick::Kicker;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 /// What executes a vCPU's code.

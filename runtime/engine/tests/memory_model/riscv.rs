@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use mimus_engine::cache::Cache;
 use mimus_frontend::riscv::isa::Code::{self, *};
 use mimus_frontend::riscv::isa::Insn;
 use mimus_frontend::riscv::{Cpu, Features, NoDevices};
-use mimus_runtime::cache::Cache;
 use mimus_softmmu::Ram;
 
 use crate::pair::{Guest, PAIRS, Run, Start, ram, run_pair};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
+use mimus_engine::cache::Cache;
 use mimus_frontend::x86::state::{Segment, cr0, cr4, efer};
 use mimus_frontend::x86::{Cpu, Features, NoDevices};
-use mimus_runtime::cache::Cache;
 use mimus_softmmu::Ram;
 
 use crate::pair::{Guest, PAIRS, Run, Start, ram, run_pair};

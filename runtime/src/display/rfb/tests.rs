@@ -11,7 +11,7 @@ use mimus_softmmu::Vram;
 use super::super::Console;
 use super::*;
 use crate::clock::Clock;
-use crate::kick::Kicker;
+use mimus_softmmu::kick::Kicker;
 
 struct Machine {
     console: Console,

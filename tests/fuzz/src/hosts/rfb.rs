@@ -10,8 +10,8 @@ use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_hw::{Pc, PcConfig};
 use mimus_runtime::clock::Clock;
 use mimus_runtime::display::{Console, View, VncPlace, VncServer, VncTarget};
-use mimus_runtime::kick::Kicker;
 use mimus_softmmu::Vram;
+use mimus_softmmu::kick::Kicker;
 
 use super::ANSWER;
 use crate::input::Input;

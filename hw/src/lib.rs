@@ -20,6 +20,7 @@ mod clint;
 mod debug;
 mod dma;
 pub mod e1000;
+pub mod fabric;
 mod ferr;
 pub mod fw_cfg;
 mod goldfish_rtc;

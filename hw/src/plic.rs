@@ -4,7 +4,11 @@
 //! time: after a claim the next one waits for the completion. A level may be one that is requested once, like an edge: the
 //! gateway of QEMU's board passes on that a device raises its line, and not that it is still high.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde::{Deserialize, Serialize};
+
+use crate::fabric::IrqSink;
 
 /// Interrupt sources, number 0 included, which means "none".
 pub(crate) const SOURCES: usize = 96;
@@ -214,6 +218,29 @@ impl Plic {
             Register::Claim(context) => self.complete(context, value as usize),
             Register::Priority(_) | Register::Pending(_) | Register::Nothing => {}
         }
+    }
+}
+
+/// A PLIC that whoever drives its sources reaches with a lock of its own.
+pub(crate) struct SharedPlic(Mutex<Plic>);
+
+impl SharedPlic {
+    pub(crate) fn new(contexts: usize) -> SharedPlic {
+        SharedPlic(Mutex::new(Plic::new(contexts)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Plic> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IrqSink for SharedPlic {
+    fn set_input(&self, input: u32, level: bool) {
+        self.lock().set_line(input as usize, level);
+    }
+
+    fn request_once(&self, input: u32, new: bool) {
+        self.lock().request_once(input as usize, new);
     }
 }
 

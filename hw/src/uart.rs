@@ -5,10 +5,10 @@
 //! (16550D data sheet, sections 8.1-8.7 and table II). On a PC of hardware OUT2 gates that line. Here it does not, as on QEMU,
 //! which is all that some guests were ever run on: their drivers leave OUT2 alone.
 //!
-//! Transmission takes no time: a byte written to THR leaves as soon as [`Uart::transmit`] is called, which the board
-//! does within the same port write. The two steps exist so that the interrupt line is seen low between them, as it is
-//! on the wire; an edge-triggered interrupt controller needs that edge.
+//! Transmission takes no time: a byte written to THR leaves within the same access. It is done in two steps so that the interrupt
+//! line is seen low between them, as it is on the wire; an edge-triggered interrupt controller needs that edge.
 
+use crate::fabric::{CharPort, Drives, IrqLine};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -79,8 +79,28 @@ pub(crate) struct Uart {
     tx: Option<u8>,
     /// The THRE interrupt has been raised and neither IIR nor THR has taken it back.
     thre_interrupt: bool,
-    /// It was raised since [`Uart::take_thre`] was called last.
+    /// It was raised since the interrupt line was told of it.
     thre_new: bool,
+}
+
+/// What a serial port is wired to.
+pub(crate) struct UartHandles {
+    pub(crate) irq: IrqLine,
+    pub(crate) port: CharPort,
+}
+
+impl Drives for Uart {
+    type Handles = UartHandles;
+
+    fn drive(&mut self, handles: &mut UartHandles) {
+        self.drive_irq(&mut handles.irq);
+        if self.tx.is_some() {
+            if let Some(byte) = self.transmit() {
+                handles.port.send(&[byte]);
+            }
+            self.drive_irq(&mut handles.irq);
+        }
+    }
 }
 
 impl Uart {
@@ -147,7 +167,7 @@ impl Uart {
 
     /// Sends the byte that waits in THR, if any, and raises the THRE interrupt. Returns the byte unless the loop
     /// carried it back to the receiver.
-    pub(crate) fn transmit(&mut self) -> Option<u8> {
+    fn transmit(&mut self) -> Option<u8> {
         let byte = self.tx.take()?;
         self.raise_thre();
         if self.mcr & MCR_LOOP == 0 {
@@ -158,14 +178,18 @@ impl Uart {
     }
 
     /// The level of the interrupt line.
-    pub(crate) fn irq(&self) -> bool {
+    fn irq(&self) -> bool {
         self.interrupt() != IIR_NONE
     }
 
-    /// Whether the interrupt is that of the empty THR and nothing else, and whether it was raised since this was called last. A
-    /// driver that never reads IIR takes it back only by sending more.
-    pub(crate) fn take_thre(&mut self) -> Option<bool> {
-        (self.interrupt() == IIR_THRE).then(|| std::mem::take(&mut self.thre_new))
+    /// Drives the interrupt line. The interrupt of the empty THR, and nothing else, asks once: a driver that never reads IIR takes it
+    /// back only by sending more.
+    fn drive_irq(&mut self, line: &mut IrqLine) {
+        if self.interrupt() == IIR_THRE {
+            line.request_once(std::mem::take(&mut self.thre_new));
+        } else {
+            line.set(self.irq());
+        }
     }
 
     fn raise_thre(&mut self) {

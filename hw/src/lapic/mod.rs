@@ -416,6 +416,11 @@ impl Lapic {
         }
     }
 
+    /// Whether the register at `offset` is one of those that say which messages are accepted: name, destination, enable.
+    pub(crate) fn decides_acceptance(offset: u16) -> bool {
+        matches!(offset, 0x020 | 0x0d0 | 0x0e0 | 0x0f0)
+    }
+
     /// Writes the 32-bit register at `offset` of the page.
     pub(crate) fn write(&mut self, now: u64, offset: u16, value: u32) -> Option<Effect> {
         self.advance(now);

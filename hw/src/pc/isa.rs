@@ -2,8 +2,9 @@
 
 use super::ports::{PortDevice, TEST_PORTS};
 use super::{CharSink, Pc};
+use crate::fabric::{CharPort, IrqLine, Wired};
 use crate::testdev::PcTestdev;
-use crate::uart::{Uart, UartConfig};
+use crate::uart::{Uart, UartConfig, UartHandles};
 
 /// Where a serial port is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +38,11 @@ impl Pc {
 
     /// Plugs in a serial port, which sends to `sink`. Its number, for the methods that bring it input; there is room for 256.
     pub fn plug_serial(&mut self, port: SerialPort, sink: Box<dyn CharSink>) -> usize {
-        let index = self.serials.len();
+        let index = self.devices.uarts.len();
         if let Ok(number) = u8::try_from(index) {
-            self.devices.uarts.push(Uart::new(UartConfig { base: port.iobase, irq: port.irq & 15 }));
-            self.serials.push(sink);
+            let config = UartConfig { base: port.iobase, irq: port.irq & 15 };
+            let handles = UartHandles { irq: self.isa_line(config.irq), port: CharPort::new(sink) };
+            self.devices.uarts.push(Wired::new(Uart::new(config), handles));
             self.claim(port.iobase, 8, PortDevice::Serial(number));
         }
         index
@@ -69,35 +71,25 @@ impl Pc {
 
     /// How many bytes serial port `index` can take now.
     pub fn serial_room(&self, index: usize) -> usize {
-        self.devices.uarts.get(index).map_or(0, Uart::room)
+        self.devices.uarts.get(index).map_or(0, |uart| uart.state().room())
     }
 
     /// Receives `bytes` at serial port `index` and returns how many of them it took.
     pub fn serial_receive(&mut self, index: usize, now: u64, bytes: &[u8]) -> usize {
         self.set_now(now);
-        let count = self.devices.uarts.get_mut(index).map_or(0, |uart| uart.receive(bytes));
-        self.settle();
-        count
+        self.devices.uarts.get_mut(index).map_or(0, |uart| uart.with(|uart| uart.receive(bytes)))
     }
 
     /// Receives a break at serial port `index`.
     pub fn serial_break(&mut self, index: usize, now: u64) {
         self.set_now(now);
         if let Some(uart) = self.devices.uarts.get_mut(index) {
-            uart.receive_break();
+            uart.with(Uart::receive_break);
         }
-        self.settle();
     }
 
-    /// Writes a register of a serial port. The interrupt line falls before the next character raises it.
-    pub(super) fn write_serial(&mut self, index: usize, register: u8, value: u8) {
-        if let Some(uart) = self.devices.uarts.get_mut(index) {
-            uart.write(register, value);
-        }
-        self.devices.settle();
-        let uart = self.devices.uarts.get_mut(index);
-        if let (Some(byte), Some(sink)) = (uart.and_then(Uart::transmit), self.serials.get_mut(index)) {
-            sink.write(&[byte]);
-        }
+    /// A device's end of an ISA interrupt line. The timer's and that of the second 8259A lead nowhere.
+    fn isa_line(&self, irq: u8) -> IrqLine {
+        if matches!(irq, 0 | 2) { IrqLine::default() } else { self.inputs.line(irq.into()) }
     }
 }

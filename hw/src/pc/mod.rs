@@ -1,5 +1,6 @@
 //! The board: the devices of a PC, their ports and their interrupt lines.
 
+mod interrupts;
 mod isa;
 mod lines;
 mod ports;
@@ -8,26 +9,28 @@ mod state;
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::PostCode;
 use crate::dma::Dma;
+use crate::fabric::{IrqInputs, IrqSink};
 use crate::ferr::FerrLatch;
 use crate::fw_cfg::FwCfg;
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
-use crate::ioapic::{self, IoApic};
 use crate::keys::Key;
-use crate::lapic::{Effect, Lapic};
+use crate::lapic::Lapic;
 use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
-use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
-use crate::testdev::PcTestdev;
+use crate::testdev::{IRQ_LINES, PcTestdev};
 use crate::time::earlier;
 use crate::uart::Uart;
+use interrupts::{Interrupts, ioapic_offset};
 use isa::Debugcon;
 pub use isa::{COM_PORTS, SerialPort};
+use lines::Lines;
 use ports::{PORTS, PortDevice, PortRange};
 use serde::{Deserialize, Serialize};
 use state::Devices;
 pub use state::{PcState, StateError};
+use std::sync::Arc;
 
 /// What a PC is made of; by default of as little as can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,8 +76,6 @@ pub fn low_ram_size(ram_size: u64) -> u64 {
 pub struct Pc {
     config: PcConfig,
     ports: Vec<PortRange>,
-    /// Where the serial ports send to, in their order.
-    serials: Vec<Box<dyn CharSink>>,
     debugcons: Vec<Debugcon>,
     bus: Bus,
     fw_cfg: Option<FwCfg>,
@@ -83,6 +84,11 @@ pub struct Pc {
     /// What [`Pc::take_display`] told last.
     display_before: Option<Window>,
     devices: Devices,
+    interrupts: Arc<Interrupts>,
+    /// What devices are wired to: the ISA interrupt lines, and above them the inputs that only the I/O APIC has.
+    inputs: IrqInputs,
+    /// The lines of devices that do not own theirs.
+    lines: Lines,
 }
 
 impl Pc {
@@ -93,32 +99,32 @@ impl Pc {
         let devices = Devices {
             now: 0,
             uarts: Vec::new(),
-            pic: Pic::new(),
             pit: Pit::new(),
             hpet: None,
             dma: Dma::new(),
             rtc: Rtc::new(config.unix_time_at_power_on, config.ram_size, cpus),
-            lapics: (0..cpus).map(Lapic::new).collect(),
-            ioapic: IoApic::new(),
             i8042: I8042::new(),
             pm: AcpiPm::new(),
             ferr: FerrLatch::default(),
             post_code: PostCode::default(),
             testdev: None,
-            isa_lines: 0,
-            pci_irqs: 0,
             event: None,
         };
+        let interrupts = Arc::new(Interrupts::new(cpus));
+        let sink: Arc<dyn IrqSink> = interrupts.clone();
+        let inputs = IrqInputs::new(&sink, IRQ_LINES.into());
         Pc {
             config,
             ports: PORTS.to_vec(),
-            serials: Vec::new(),
             debugcons: Vec::new(),
             bus: Bus::new(),
             fw_cfg: None,
             messages: Vec::new(),
             display_before: None,
             devices,
+            interrupts,
+            lines: Lines::new(&inputs),
+            inputs,
         }
     }
 
@@ -160,8 +166,10 @@ impl Pc {
     /// the bootstrap processor's local APIC in virtual wire mode, PCI functions placed and their interrupts routed.
     pub fn set_up_as_firmware(&mut self) {
         let level_triggered = self.bus.set_up_as_firmware();
-        self.devices.set_up_as_firmware(level_triggered);
+        self.devices.set_up_as_firmware();
+        // The timer's line is high from power-on; the initialisation of the 8259As forgets that edge.
         self.settle();
+        self.interrupts.set_up_as_firmware(level_triggered);
     }
 
     /// Whether [`Pc::pam`] or [`Pc::take_display`] may have changed since the last call.
@@ -179,8 +187,8 @@ impl Pc {
     fn display(&self) -> Option<Window> {
         let overlaps = |window: &Window| {
             let Window { base, size, .. } = *window;
-            let lapic = |lapic: &Lapic| (base..base.saturating_add(size)).contains(&(lapic.base() & !0xfff));
-            base < low_ram_size(self.config.ram_size) || self.devices.lapics.iter().any(lapic)
+            let lapic = |cpu| (base..base.saturating_add(size)).contains(&(self.apic_base(cpu) & !0xfff));
+            base < low_ram_size(self.config.ram_size) || (0..self.config.cpus.into()).any(lapic)
         };
         self.bus.display().filter(|window| !overlaps(window))
     }
@@ -255,12 +263,11 @@ impl Pc {
         let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
         // The APICs' registers are 32 bits wide and 16 bytes apart; a narrower access sees its part.
         let shift = 8 * (gpa & 3) as u32;
-        let value = if let Some(lapic) = self.devices.lapics.get_mut(cpu)
-            && let Some(offset) = lapic.page_offset(gpa)
-        {
-            u64::from(lapic.read(now, offset & !3) >> shift)
+        let value = if let Some(offset) = self.lapic_offset(cpu, gpa) {
+            let value = self.interrupts.local(cpu, |lapic| lapic.read(now, offset & !3));
+            u64::from(value.unwrap_or(u32::MAX) >> shift)
         } else if let Some(offset) = ioapic_offset(gpa) {
-            u64::from(self.devices.ioapic.read(offset & !3) >> shift)
+            u64::from(self.interrupts.read_ioapic(offset & !3) >> shift)
         } else if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
             hpet.read(now, offset, size)
         } else if let (Some(device), Some(offset)) = (&self.devices.testdev, PcTestdev::offset(gpa)) {
@@ -276,9 +283,7 @@ impl Pc {
     /// take aligned double words only (SDM vol. 3A, 10.4.1).
     pub fn mmio_write(&mut self, now: u64, cpu: usize, gpa: u64, size: u8, value: u64) {
         let now = self.set_now(now);
-        let lapic = self.devices.lapics.get_mut(cpu);
-        let lapic = lapic.and_then(|lapic| Some((lapic.page_offset(gpa)?, lapic)));
-        let ioapic = ioapic_offset(gpa);
+        let (lapic, ioapic) = (self.lapic_offset(cpu, gpa), ioapic_offset(gpa));
         if lapic.is_none() && ioapic.is_none() {
             if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
                 hpet.write(now, offset, size, value);
@@ -289,16 +294,10 @@ impl Pc {
             }
         } else if size < 4 || gpa & 3 != 0 {
             tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
-        } else if let Some((offset, lapic)) = lapic {
-            match lapic.write(now, offset, value as u32) {
-                Some(Effect::Send(message)) => {
-                    self.devices.deliver(message, Some(cpu));
-                }
-                Some(Effect::EndOfInterrupt(vector)) => self.devices.ioapic.end_of_interrupt(vector),
-                None => {}
-            }
+        } else if let Some(offset) = lapic {
+            self.interrupts.write_local(now, cpu, offset, value as u32);
         } else if let Some(offset) = ioapic {
-            self.devices.ioapic.write(offset, value as u32);
+            self.interrupts.write_ioapic(offset, value as u32);
         }
         self.settle();
     }
@@ -317,9 +316,7 @@ impl Pc {
             devices.pm.wake_by_clock();
         }
         devices.i8042.advance(now);
-        for lapic in &mut devices.lapics {
-            lapic.advance(now);
-        }
+        self.interrupts.advance(now);
         self.bus.advance(now);
         self.devices.i8042.refill();
         self.settle();
@@ -335,48 +332,37 @@ impl Pc {
             devices.pm.next_deadline(),
             devices.i8042.next_deadline(),
             self.bus.next_deadline(),
+            self.interrupts.next_deadline(),
         ];
-        clocks.into_iter().chain(devices.lapics.iter().map(Lapic::next_deadline)).fold(None, earlier)
+        clocks.into_iter().fold(None, earlier)
     }
 
     /// Whether processor `cpu` is asked to take an interrupt: one in its local APIC above the processor priority, or
     /// the 8259A's.
     pub fn interrupt_pending(&self, cpu: usize) -> bool {
-        self.lapic(cpu).is_some_and(|lapic| lapic.pending().is_some() || lapic.ext_int_pending())
+        self.interrupts.pending(cpu)
     }
 
     /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
     pub fn acknowledge_interrupt(&mut self, cpu: usize) -> Option<u8> {
-        let devices = &mut self.devices;
-        let lapic = devices.lapics.get_mut(cpu)?;
-        if let Some(vector) = lapic.acknowledge() {
-            return Some(vector);
-        }
-        if !lapic.ext_int_pending() {
-            return None;
-        }
-        lapic.acknowledge_ext_int();
-        let vector = devices.pic.acknowledge();
-        // The 8259A drops INT during the cycle; another request is a new edge.
-        devices.set_pic_output(false);
-        self.settle();
-        Some(vector)
+        self.interrupts.acknowledge(cpu)
     }
 
     /// Whether processor `cpu` has something to look for: an interrupt, an NMI, INIT, or what the guest asks of the machine.
     pub fn wants_attention(&self, cpu: usize) -> bool {
-        self.interrupt_pending(cpu) || self.has_event() || self.lapic(cpu).is_some_and(Lapic::is_signalled)
+        let signalled = || self.interrupts.local(cpu, |lapic| lapic.is_signalled()).unwrap_or(false);
+        self.interrupt_pending(cpu) || self.has_event() || signalled()
     }
 
     /// Whether processor `cpu` has an NMI to take; it is gone afterwards. Bit 7 of port 0x70 does not hold it back: what it
     /// masks, parity and bus errors, does not happen here.
     pub fn take_nmi(&mut self, cpu: usize) -> bool {
-        self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_nmi)
+        self.interrupts.local(cpu, Lapic::take_nmi).unwrap_or(false)
     }
 
     /// Raises the chipset's NMI, which is at every processor's LINT1.
     pub fn raise_nmi(&mut self) {
-        self.devices.lapics.iter_mut().for_each(Lapic::raise_lint1);
+        self.interrupts.raise_lint1();
     }
 
     /// Drives FERR#, the processor's word of an x87 exception where CR0.NE is 0; whether IGNNE# is driven, by which it is to be
@@ -389,36 +375,32 @@ impl Pc {
 
     /// Whether processor `cpu` got an INIT since the last call; its local APIC is reset already.
     pub fn take_init(&mut self, cpu: usize) -> bool {
-        self.devices.lapics.get_mut(cpu).is_some_and(Lapic::take_init)
+        self.interrupts.local(cpu, Lapic::take_init).unwrap_or(false)
     }
 
     /// The vector of a start-up IPI to processor `cpu` since the last call: it starts at vector << 12.
     pub fn take_sipi(&mut self, cpu: usize) -> Option<u8> {
-        self.devices.lapics.get_mut(cpu)?.take_sipi()
+        self.interrupts.local(cpu, Lapic::take_sipi)?
     }
 
     /// The task priority register of processor `cpu`; CR8 is its upper four bits.
     pub fn tpr(&self, cpu: usize) -> u8 {
-        self.lapic(cpu).map_or(0, Lapic::tpr)
+        self.interrupts.local(cpu, |lapic| lapic.tpr()).unwrap_or(0)
     }
 
     /// Sets the task priority register of processor `cpu`.
     pub fn set_tpr(&mut self, cpu: usize, tpr: u8) {
-        if let Some(lapic) = self.devices.lapics.get_mut(cpu) {
-            lapic.set_tpr(tpr);
-        }
+        self.interrupts.local(cpu, |lapic| lapic.set_tpr(tpr));
     }
 
     /// IA32_APIC_BASE of processor `cpu`.
     pub fn apic_base(&self, cpu: usize) -> u64 {
-        self.lapic(cpu).map_or(0, Lapic::base)
+        self.interrupts.local(cpu, |lapic| lapic.base()).unwrap_or(0)
     }
 
     /// Writes IA32_APIC_BASE of processor `cpu`; false asks for #GP, and nothing has changed.
     pub fn set_apic_base(&mut self, cpu: usize, value: u64) -> bool {
-        let accepted = self.devices.lapics.get_mut(cpu).is_some_and(|lapic| lapic.set_base(value));
-        self.settle();
-        accepted
+        self.interrupts.change_local(cpu, |lapic| lapic.set_base(value)).unwrap_or(false)
     }
 
     /// Writes IA32_TSC_DEADLINE of processor `cpu` at a time when its time-stamp counter is `tsc_now`. Ignored unless
@@ -426,14 +408,12 @@ impl Pc {
     pub fn set_tsc_deadline(&mut self, cpu: usize, now: u64, tsc_now: u64, deadline: u64) {
         let now = self.set_now(now);
         let tsc_hz = self.config.tsc_hz;
-        if let Some(lapic) = self.devices.lapics.get_mut(cpu) {
-            lapic.set_tsc_deadline(now, tsc_now, tsc_hz, deadline);
-        }
+        self.interrupts.local(cpu, |lapic| lapic.set_tsc_deadline(now, tsc_now, tsc_hz, deadline));
     }
 
     /// IA32_TSC_DEADLINE of processor `cpu`; 0 when the timer is not armed.
     pub fn tsc_deadline(&self, cpu: usize) -> u64 {
-        self.lapic(cpu).map_or(0, Lapic::tsc_deadline)
+        self.interrupts.local(cpu, |lapic| lapic.tsc_deadline()).unwrap_or(0)
     }
 
     /// A key of the keyboard is pressed or released.
@@ -486,7 +466,7 @@ impl Pc {
 
     /// The interrupt controllers as lines of text, for a monitor.
     pub fn pic_text(&self) -> String {
-        self.devices.pic.text()
+        self.interrupts.pic_text()
     }
 
     /// Presses the power button: a guest with ACPI gets its SCI.
@@ -544,11 +524,11 @@ impl Pc {
     fn reset_devices(&mut self, now: u64, resumes: bool) {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        devices.uarts.iter_mut().for_each(Uart::reset);
+        self.interrupts.reset();
+        devices.uarts.iter_mut().for_each(|uart| uart.with(Uart::reset));
         if let Some(device) = &mut devices.testdev {
             *device = PcTestdev::new();
         }
-        devices.pic = Pic::new();
         devices.pit = Pit::new();
         devices.pit.advance(now);
         if let Some(hpet) = &mut devices.hpet {
@@ -557,24 +537,23 @@ impl Pc {
         }
         devices.dma = Dma::new();
         devices.rtc.reset();
-        devices.lapics = (0..self.config.cpus).map(Lapic::new).collect();
-        devices.ioapic = IoApic::new();
         devices.i8042 = I8042::new();
         devices.pm.reset();
         devices.ferr = FerrLatch::default();
         devices.post_code = PostCode::default();
-        devices.isa_lines = 0;
-        devices.pci_irqs = 0;
         devices.event = None;
         self.bus.reset(resumes);
         if let Some(device) = &mut self.fw_cfg {
             device.reset();
         }
         self.messages.clear();
+        self.settle();
+        self.inputs.announce();
     }
 
-    fn lapic(&self, cpu: usize) -> Option<&Lapic> {
-        self.devices.lapics.get(cpu)
+    /// The offset of `gpa` in the registers of the local APIC of processor `cpu`, if that is where it is.
+    fn lapic_offset(&self, cpu: usize, gpa: u64) -> Option<u16> {
+        self.interrupts.local(cpu, |lapic| lapic.page_offset(gpa)).flatten()
     }
 
     /// Guest time never runs backwards, whatever the caller says, and stays far from overflow (146 years).
@@ -586,29 +565,19 @@ impl Pc {
     fn settle(&mut self) {
         self.bus.take_msis(&mut self.messages);
         for message in self.messages.drain(..) {
-            match message.decode() {
-                Some(message) => {
-                    self.devices.deliver(message, None);
-                }
-                None => tracing::debug!(address = message.address, "PCI: a message for no local APIC is dropped"),
-            }
+            self.interrupts.deliver_msi(message);
         }
-        self.devices.pci_irqs = self.bus.isa_irqs();
-        self.devices.settle();
+        self.devices.settle(&mut self.lines, self.bus.isa_irqs());
     }
 
     /// Lets the interrupt lines fall before the next byte raises them.
     fn settle_i8042(&mut self) {
-        self.devices.settle();
+        self.devices.settle(&mut self.lines, self.bus.isa_irqs());
         self.devices.i8042.refill();
         if self.devices.i8042.take_reset() {
             self.devices.request(PcEvent::Reset);
         }
     }
-}
-
-fn ioapic_offset(gpa: u64) -> Option<u64> {
-    (gpa & !0xfff == ioapic::BASE).then_some(gpa & 0xfff)
 }
 
 fn hpet_at(hpet: &mut Option<Hpet>, gpa: u64) -> Option<(&mut Hpet, u64)> {

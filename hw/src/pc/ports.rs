@@ -132,7 +132,7 @@ impl Pc {
             PortDevice::DebugExit | PortDevice::TestFlush | PortDevice::TestIrq => 0,
             PortDevice::Debugcon(index) => self.debugcons.get(usize::from(index)).map_or(0xff, |port| port.readback),
             PortDevice::Dma => devices.dma.read(port),
-            PortDevice::Pic => devices.pic.read(port),
+            PortDevice::Pic => self.interrupts.read_pic(port),
             PortDevice::Pit => devices.pit.read(now, low),
             PortDevice::PortB => devices.pit.read_port_b(now),
             PortDevice::KeyboardData => {
@@ -149,7 +149,10 @@ impl Pc {
             PortDevice::Smi => devices.pm.read_smi(offset),
             PortDevice::Gpe => devices.pm.read_gpe(offset),
             PortDevice::Ferr => 0xff,
-            PortDevice::Serial(index) => devices.uarts.get_mut(usize::from(index)).map_or(0xff, |uart| uart.read(low)),
+            PortDevice::Serial(index) => {
+                let uart = devices.uarts.get_mut(usize::from(index));
+                uart.map_or(0xff, |uart| uart.with(|uart| uart.read(low)))
+            }
         };
         u32::from(byte)
     }
@@ -201,7 +204,7 @@ impl Pc {
                 }
             }
             PortDevice::Dma => devices.dma.write(port, byte),
-            PortDevice::Pic => devices.pic.write(port, byte),
+            PortDevice::Pic => self.interrupts.write_pic(port, byte),
             PortDevice::Pit => devices.pit.write(now, low, byte),
             PortDevice::PortB => devices.pit.write_port_b(now, byte),
             PortDevice::KeyboardData => {
@@ -222,7 +225,11 @@ impl Pc {
             PortDevice::PostCode => devices.post_code.write(byte),
             PortDevice::Smi => devices.pm.write_smi(offset, byte),
             PortDevice::Gpe => devices.pm.write_gpe(offset, byte),
-            PortDevice::Serial(index) => self.write_serial(index.into(), low, byte),
+            PortDevice::Serial(index) => {
+                if let Some(uart) = devices.uarts.get_mut(usize::from(index)) {
+                    uart.with(|uart| uart.write(low, byte));
+                }
+            }
         }
     }
 }

@@ -1,49 +1,99 @@
 //! The board's state as data.
 
+use super::interrupts::InterruptData;
 use super::{Pc, PcEvent};
 use crate::acpi_pm::AcpiPm;
 use crate::debug::PostCode;
 use crate::dma::Dma;
+use crate::fabric::Wired;
 use crate::ferr::FerrLatch;
 use crate::fw_cfg::{FwCfg, FwCfgData};
 use crate::hpet::Hpet;
 use crate::i8042::I8042;
-use crate::ioapic::IoApic;
-use crate::lapic::Lapic;
 use crate::pci::BusData;
-use crate::pic::Pic;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
 use crate::testdev::PcTestdev;
-use crate::uart::{Uart, UartConfig};
+use crate::uart::Uart;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 9;
+const VERSION: u32 = 10;
 
-/// Everything on the board that is not a host handle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The board's devices but for those of PCI, with what they are wired to.
 pub(super) struct Devices {
     /// Guest nanoseconds since power-on, as far as the board knows.
     pub(super) now: u64,
-    pub(super) uarts: Vec<Uart>,
-    pub(super) pic: Pic,
+    pub(super) uarts: Vec<Wired<Uart>>,
     pub(super) pit: Pit,
     pub(super) hpet: Option<Hpet>,
     pub(super) dma: Dma,
     pub(super) rtc: Rtc,
-    pub(super) lapics: Vec<Lapic>,
-    pub(super) ioapic: IoApic,
     pub(super) i8042: I8042,
     pub(super) pm: AcpiPm,
     pub(super) ferr: FerrLatch,
     pub(super) post_code: PostCode,
     pub(super) testdev: Option<PcTestdev>,
-    /// The ISA interrupt lines as last driven, bit by number.
-    pub(super) isa_lines: u16,
-    /// The lines among them that PCI functions assert.
-    pub(super) pci_irqs: u16,
     pub(super) event: Option<PcEvent>,
+}
+
+impl Devices {
+    /// Keeps the first request that nobody has taken yet.
+    pub(super) fn request(&mut self, event: PcEvent) {
+        self.event.get_or_insert(event);
+    }
+
+    fn save(&self) -> DeviceData {
+        DeviceData {
+            now: self.now,
+            uarts: self.uarts.iter().map(|uart| uart.state().clone()).collect(),
+            pit: self.pit.clone(),
+            hpet: self.hpet.clone(),
+            dma: self.dma.clone(),
+            rtc: self.rtc.clone(),
+            i8042: self.i8042.clone(),
+            pm: self.pm.clone(),
+            ferr: self.ferr.clone(),
+            post_code: self.post_code.clone(),
+            testdev: self.testdev.clone(),
+            event: self.event,
+        }
+    }
+
+    /// Takes over the state of the same devices.
+    fn restore(&mut self, data: DeviceData) {
+        self.now = data.now;
+        for (uart, data) in self.uarts.iter_mut().zip(data.uarts) {
+            uart.restore(data);
+        }
+        self.pit = data.pit;
+        self.hpet = data.hpet;
+        self.dma = data.dma;
+        self.rtc = data.rtc;
+        self.i8042 = data.i8042;
+        self.pm = data.pm;
+        self.ferr = data.ferr;
+        self.post_code = data.post_code;
+        self.testdev = data.testdev;
+        self.event = data.event;
+    }
+}
+
+/// What [`Devices`] remember.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct DeviceData {
+    now: u64,
+    uarts: Vec<Uart>,
+    pit: Pit,
+    hpet: Option<Hpet>,
+    dma: Dma,
+    rtc: Rtc,
+    i8042: I8042,
+    pm: AcpiPm,
+    ferr: FerrLatch,
+    post_code: PostCode,
+    testdev: Option<PcTestdev>,
+    event: Option<PcEvent>,
 }
 
 /// The state of a [`Pc`] at a moment between two accesses.
@@ -52,7 +102,8 @@ pub struct PcState {
     version: u32,
     ram_size: u64,
     tsc_hz: u64,
-    devices: Devices,
+    devices: DeviceData,
+    interrupts: InterruptData,
     bus: BusData,
     fw_cfg: Option<FwCfgData>,
 }
@@ -83,7 +134,8 @@ impl Pc {
             version: VERSION,
             ram_size: self.config.ram_size,
             tsc_hz: self.config.tsc_hz,
-            devices: self.devices.clone(),
+            devices: self.devices.save(),
+            interrupts: self.interrupts.save(),
             bus: self.bus.save(),
             fw_cfg: self.fw_cfg.as_ref().map(FwCfg::save),
         }
@@ -99,8 +151,8 @@ impl Pc {
         for (what, same) in [
             ("amount of RAM", state.ram_size == self.config.ram_size),
             ("TSC frequency", state.tsc_hz == self.config.tsc_hz),
-            ("number of processors", devices.lapics.len() == usize::from(self.config.cpus)),
-            ("set of serial ports", serial_ports(&devices).eq(serial_ports(&self.devices))),
+            ("number of processors", state.interrupts.cpus() == usize::from(self.config.cpus)),
+            ("set of serial ports", self.has_serial_ports(&devices.uarts)),
             ("set of test devices", devices.testdev.is_some() == self.devices.testdev.is_some()),
             ("set of timers", devices.hpet.is_some() == self.devices.hpet.is_some()),
             ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
@@ -120,17 +172,20 @@ impl Pc {
                 return Err(StateError::Malformed(what));
             }
         }
-        self.devices = devices;
+        self.devices.restore(devices);
         self.bus.restore(state.bus);
         if let (Some(device), Some(data)) = (&mut self.fw_cfg, state.fw_cfg) {
             device.restore(data);
         }
+        self.settle();
+        // After all that drives lines: it is as it was, whatever they have just told it.
+        self.interrupts.restore(state.interrupts);
         Ok(())
     }
-}
 
-fn serial_ports(devices: &Devices) -> impl Iterator<Item = UartConfig> + '_ {
-    devices.uarts.iter().map(Uart::config)
+    fn has_serial_ports(&self, uarts: &[Uart]) -> bool {
+        uarts.iter().map(Uart::config).eq(self.devices.uarts.iter().map(|uart| uart.state().config()))
+    }
 }
 
 #[cfg(test)]

@@ -427,7 +427,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 9 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 10 }));
 }
 
 /// A xorshift generator: the same traffic on every run.

@@ -141,7 +141,7 @@ impl Virt {
             htif::Request::Exit(0) => return self.devices.request(VirtEvent::PowerOff),
             htif::Request::Exit(code) => return self.devices.request(VirtEvent::Exit(code)),
             htif::Request::Put(byte) => {
-                self.serial.write(&[byte]);
+                self.serial.send(&[byte]);
                 Some(1)
             }
             htif::Request::Call(at) => Some(self.htif_call(at)),
@@ -182,7 +182,7 @@ impl Virt {
         if let Some((address, len)) = printed {
             let mut text = vec![0; len as usize];
             if self.mem.read_slice(&mut text, GuestAddress(address)).is_ok() {
-                self.serial.write(&text);
+                self.serial.send(&text);
                 result = len;
             }
         }

@@ -3,15 +3,18 @@
 mod htif;
 mod state;
 
+use std::sync::Arc;
+
 use mimus_softmmu::Dma;
 
 use crate::CharSink;
 use crate::clint::{self, Clint};
+use crate::fabric::{CharPort, IrqInputs, IrqLine, IrqSink, Wired};
 use crate::goldfish_rtc::{self, GoldfishRtc};
-use crate::plic::{self, Plic};
+use crate::plic::{self, Plic, SharedPlic};
 use crate::sifive_test::{self, Finish};
 use crate::time::earlier;
-use crate::uart::{Uart, UartConfig};
+use crate::uart::{Uart, UartConfig, UartHandles};
 use crate::virtio::{Virtio, mmio};
 use serde::{Deserialize, Serialize};
 use state::Devices;
@@ -148,27 +151,38 @@ pub enum VirtEvent {
 /// The board without its harts and RAM.
 pub struct Virt {
     model: VirtModel,
-    serial: Box<dyn CharSink>,
+    /// Where the serial port and the host-target interface send to.
+    serial: CharPort,
     mem: Dma,
     slots: [mmio::Slot; VIRTIO_SLOTS],
     devices: Devices,
+    plic: Arc<SharedPlic>,
+    /// What devices are wired to.
+    inputs: IrqInputs,
+    /// The lines of devices that do not own theirs, by source.
+    lines: Vec<IrqLine>,
 }
 
 impl Virt {
     /// A board that has just been switched on. `serial` takes what the serial port sends; devices reach RAM by `mem`.
     pub fn new(config: &VirtConfig, serial: Box<dyn CharSink>, mem: Dma) -> Virt {
         let harts = config.harts.clamp(1, clint::MAX_HARTS);
+        let plic = Arc::new(SharedPlic::new(CONTEXTS * harts));
+        let sink: Arc<dyn IrqSink> = plic.clone();
+        let inputs = IrqInputs::new(&sink, plic::SOURCES as u32);
+        let serial = CharPort::new(serial);
+        let handles = UartHandles { irq: inputs.line(UART_IRQ), port: serial.clone() };
         let devices = Devices {
             now: 0,
             clint: Clint::new(harts),
-            plic: Plic::new(CONTEXTS * harts),
-            uart: Uart::new(SERIAL),
+            uart: Wired::new(Uart::new(SERIAL), handles),
             rtc: GoldfishRtc::new(config.unix_time_at_power_on),
             htif: htif::Port::default(),
             event: None,
         };
         let slots = std::array::from_fn(|_| mmio::Slot::new(!config.modern_virtio));
-        Virt { model: config.model, serial, mem, slots, devices }
+        let lines = (0..=RTC_IRQ).map(|source| inputs.line(source)).collect();
+        Virt { model: config.model, serial, mem, slots, devices, plic, inputs, lines }
     }
 
     /// The last free slot that is not among `kept`: QEMU gives the last one first.
@@ -206,7 +220,7 @@ impl Virt {
         let Some((target, offset)) = route(self.model, gpa) else { return 0 };
         let value = match target {
             Target::Clint => devices.clint.read(now, offset, size),
-            Target::Uart => devices.uart.read(offset as u8).into(),
+            Target::Uart => devices.uart.with(|uart| uart.read(offset as u8)).into(),
             Target::Virtio(slot) => self.slots.get_mut(slot).map_or(0, |slot| slot.read(offset, size)),
             Target::Htif => devices.htif.read(offset, size),
             // Nothing to read.
@@ -214,7 +228,7 @@ impl Virt {
             // These have 32-bit registers only.
             Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => 0,
             Target::Rtc => devices.rtc.read(now, offset).into(),
-            Target::Plic => devices.plic.read(offset).into(),
+            Target::Plic => self.plic.lock().read(offset).into(),
         };
         self.settle();
         value
@@ -227,13 +241,7 @@ impl Virt {
         let Some((target, offset)) = route(self.model, gpa) else { return };
         match target {
             Target::Clint => devices.clint.write(now, offset, size, value),
-            Target::Uart => {
-                devices.uart.write(offset as u8, value as u8);
-                self.settle();
-                if let Some(byte) = self.devices.uart.transmit() {
-                    self.serial.write(&[byte]);
-                }
-            }
+            Target::Uart => devices.uart.with(|uart| uart.write(offset as u8, value as u8)),
             Target::Virtio(slot) => {
                 if let Some(slot) = self.slots.get_mut(slot) {
                     slot.write(offset, size, value);
@@ -256,7 +264,7 @@ impl Virt {
                 tracing::debug!(gpa, size, "narrow or unaligned register write ignored");
             }
             Target::Rtc => devices.rtc.write(now, offset, value as u32),
-            Target::Plic => devices.plic.write(offset, value as u32),
+            Target::Plic => self.plic.lock().write(offset, value as u32),
         }
         self.settle();
     }
@@ -303,11 +311,12 @@ impl Virt {
     pub fn interrupts(&self, now: u64, hart: usize) -> u64 {
         let devices = &self.devices;
         let now = devices.now.max(now);
+        let plic = self.plic.lock();
         [
             (MSIP, devices.clint.software(hart)),
             (MTIP, devices.clint.timer(now, hart)),
-            (MEIP, devices.plic.output(CONTEXTS * hart)),
-            (SEIP, devices.plic.output(CONTEXTS * hart + 1)),
+            (MEIP, plic.output(CONTEXTS * hart)),
+            (SEIP, plic.output(CONTEXTS * hart + 1)),
         ]
         .into_iter()
         .fold(0, |bits, (bit, level)| if level { bits | bit } else { bits })
@@ -316,7 +325,7 @@ impl Virt {
     /// How many bytes the serial port can take now.
     pub fn serial_room(&self) -> usize {
         match self.model {
-            VirtModel::Virt => self.devices.uart.room(),
+            VirtModel::Virt => self.devices.uart.state().room(),
             VirtModel::Spike => self.devices.htif.room(),
         }
     }
@@ -329,16 +338,13 @@ impl Virt {
             self.answer_htif();
             return count;
         }
-        let count = self.devices.uart.receive(bytes);
-        self.settle();
-        count
+        self.devices.uart.with(|uart| uart.receive(bytes))
     }
 
     /// Receives a break at the serial port.
     pub fn serial_break(&mut self, now: u64) {
         self.set_now(now);
-        self.devices.uart.receive_break();
-        self.settle();
+        self.devices.uart.with(Uart::receive_break);
     }
 
     /// Does something with the virtio device in `slot`; `None` if there is none.
@@ -369,13 +375,14 @@ impl Virt {
         let devices = &mut self.devices;
         let harts = devices.clint.harts();
         devices.clint = Clint::new(harts);
-        devices.plic = Plic::new(CONTEXTS * harts);
-        devices.uart.reset();
+        *self.plic.lock() = Plic::new(CONTEXTS * harts);
+        devices.uart.with(Uart::reset);
         devices.rtc.reset();
         devices.htif.reset();
         devices.event = None;
         self.slots.iter_mut().for_each(mmio::Slot::reset);
         self.settle();
+        self.inputs.announce();
     }
 
     /// Guest time never runs backwards, whatever the caller says, and stays far from overflow (146 years).
@@ -384,24 +391,20 @@ impl Virt {
         self.devices.now
     }
 
-    /// Drives the interrupt controller's sources.
+    /// Drives the lines of devices that do not own theirs.
     fn settle(&mut self) {
-        let devices = &mut self.devices;
-        // Interrupts that a driver of QEMU's board may leave as they are come once for each byte that is sent.
-        match devices.uart.take_thre() {
-            Some(new) => devices.plic.request_once(UART_IRQ as usize, new),
-            None => devices.plic.set_line(UART_IRQ as usize, devices.uart.irq()),
-        }
-        devices.plic.set_line(RTC_IRQ as usize, devices.rtc.irq());
-        for (slot, source) in self.slots.iter().zip(VIRTIO_IRQ as usize..) {
-            devices.plic.set_line(source, slot.irq());
+        let slots = (VIRTIO_IRQ..).zip(&self.slots).map(|(source, slot)| (source, slot.irq()));
+        for (source, level) in slots.chain([(RTC_IRQ, self.devices.rtc.irq())]) {
+            if let Some(line) = self.lines.get_mut(source as usize) {
+                line.set(level);
+            }
         }
     }
 }
 
 impl std::fmt::Debug for Virt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Virt").field("devices", &self.devices).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Virt").field("model", &self.model).field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 

@@ -4,6 +4,7 @@ use super::htif::Port;
 use super::{CONTEXTS, SERIAL, Virt, VirtEvent};
 use crate::StateError;
 use crate::clint::Clint;
+use crate::fabric::Wired;
 use crate::goldfish_rtc::GoldfishRtc;
 use crate::plic::Plic;
 use crate::uart::Uart;
@@ -13,17 +14,27 @@ use serde::{Deserialize, Serialize};
 /// Changes whenever a device's state changes its shape.
 const VERSION: u32 = 4;
 
-/// Everything on the board that is neither a virtio slot nor a host handle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The board's devices but for virtio slots, with what they are wired to.
 pub(super) struct Devices {
     /// Guest nanoseconds since power-on, as far as the board knows.
     pub(super) now: u64,
     pub(super) clint: Clint,
-    pub(super) plic: Plic,
-    pub(super) uart: Uart,
+    pub(super) uart: Wired<Uart>,
     pub(super) rtc: GoldfishRtc,
     pub(super) htif: Port,
     pub(super) event: Option<VirtEvent>,
+}
+
+/// What [`Devices`] and the interrupt controller remember.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct DeviceData {
+    now: u64,
+    clint: Clint,
+    plic: Plic,
+    uart: Uart,
+    rtc: GoldfishRtc,
+    htif: Port,
+    event: Option<VirtEvent>,
 }
 
 impl Devices {
@@ -37,7 +48,7 @@ impl Devices {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VirtState {
     version: u32,
-    devices: Devices,
+    devices: DeviceData,
     slots: Vec<SlotData>,
 }
 
@@ -46,7 +57,15 @@ impl Virt {
     pub fn save(&self) -> VirtState {
         VirtState {
             version: VERSION,
-            devices: self.devices.clone(),
+            devices: DeviceData {
+                now: self.devices.now,
+                clint: self.devices.clint.clone(),
+                plic: self.plic.lock().clone(),
+                uart: self.devices.uart.state().clone(),
+                rtc: self.devices.rtc.clone(),
+                htif: self.devices.htif.clone(),
+                event: self.devices.event,
+            },
             slots: self.slots.iter().map(Slot::save).collect(),
         }
     }
@@ -78,10 +97,19 @@ impl Virt {
                 return Err(StateError::Malformed(what));
             }
         }
-        self.devices = devices;
+        let live = &mut self.devices;
+        live.now = devices.now;
+        live.clint = devices.clint;
+        live.uart.restore(devices.uart);
+        live.rtc = devices.rtc;
+        live.htif = devices.htif;
+        live.event = devices.event;
         for (slot, data) in self.slots.iter_mut().zip(state.slots) {
             slot.restore(data);
         }
+        self.settle();
+        // After all that drives its sources: it is as it was, whatever they have just told it.
+        *self.plic.lock() = devices.plic;
         Ok(())
     }
 }

@@ -1,0 +1,12 @@
+//! The fabric: the handles that a device owns to reach the rest of the machine.
+//!
+//! A device is a state machine and its handles, together a [`Wired`]. The state machine is plain data; the handles are what a
+//! board has wired it to. Whoever accesses the device settles what it drives, and nothing else: no access looks at other devices.
+
+mod char_port;
+mod irq;
+mod wired;
+
+pub(crate) use char_port::CharPort;
+pub use irq::{IrqInputs, IrqLine, IrqSink};
+pub(crate) use wired::{Drives, Wired};

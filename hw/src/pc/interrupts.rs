@@ -1,0 +1,318 @@
+//! The interrupt controllers of a PC, from the ISA interrupt lines to its processors' local APICs.
+//!
+//! They are shared: whoever drives a line ([`IrqSink`]) settles what follows from that, with a lock of their own and without the
+//! board's. Each local APIC has a lock, too, which nobody holds who waits for the other controllers.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::fabric::IrqSink;
+use crate::ioapic::{self, IoApic};
+use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
+use crate::pci::MsiMessage;
+use crate::pic::Pic;
+use crate::time::earlier;
+
+/// ISA interrupt lines; the inputs above are those of the I/O APIC alone.
+const ISA_LINES: u32 = 16;
+
+/// The I/O APIC input of an ISA interrupt line: the timer's is input 2, as the MADT and the MP table say.
+fn ioapic_pin(irq: u8) -> u8 {
+    if irq == 0 { 2 } else { irq }
+}
+
+/// What firmware writes to the 8259As: vectors 0x08 and 0x70, cascade on input 2, and what it has handlers for not masked.
+const FIRMWARE_PIC_WRITES: [(u16, u8); 10] = [
+    (0x20, 0x11),
+    (0x21, 0x08),
+    (0x21, 0x04),
+    (0x21, 0x01),
+    (0x21, 0xb8),
+    (0xa0, 0x11),
+    (0xa1, 0x70),
+    (0xa1, 0x02),
+    (0xa1, 0x01),
+    (0xa1, 0x8e),
+];
+
+/// The ports of the 8259As' edge/level control registers, one after the other.
+const ELCR: u16 = 0x4d0;
+
+/// The I/O APIC input that carries the 8259A's output.
+const EXT_INT_PIN: u8 = 0;
+
+/// The controllers that all processors share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Chips {
+    pic: Pic,
+    ioapic: IoApic,
+    /// The 8259As' output as last driven.
+    intr: bool,
+}
+
+impl Chips {
+    fn new() -> Chips {
+        Chips { pic: Pic::new(), ioapic: IoApic::new(), intr: false }
+    }
+
+    fn set_input(&mut self, input: u32, level: bool) {
+        let pin = input as u8;
+        if input < ISA_LINES {
+            self.pic.set_irq(pin, level);
+            self.ioapic.set_pin(ioapic_pin(pin), level);
+        } else {
+            self.ioapic.set_pin(pin, level);
+        }
+    }
+}
+
+/// The state of all interrupt controllers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct InterruptData {
+    chips: Chips,
+    lapics: Vec<Lapic>,
+}
+
+impl InterruptData {
+    /// Processors that it is of.
+    pub(super) fn cpus(&self) -> usize {
+        self.lapics.len()
+    }
+}
+
+/// The 8259As, the I/O APIC, and each processor's local APIC.
+pub(crate) struct Interrupts {
+    chips: Mutex<Chips>,
+    locals: Vec<Mutex<Lapic>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl IrqSink for Interrupts {
+    fn set_input(&self, input: u32, level: bool) {
+        self.with_chips(|chips| chips.set_input(input, level));
+    }
+
+    fn pulse_input(&self, input: u32) {
+        self.with_chips(|chips| {
+            chips.set_input(input, false);
+            chips.set_input(input, true);
+        });
+    }
+}
+
+impl Interrupts {
+    /// Those of a machine with `cpus` processors, as at power-on.
+    pub(super) fn new(cpus: u8) -> Interrupts {
+        Interrupts {
+            chips: Mutex::new(Chips::new()),
+            locals: (0..cpus).map(|cpu| Mutex::new(Lapic::new(cpu))).collect(),
+        }
+    }
+
+    /// As after a reset. Lines that are high have to be announced afterwards.
+    pub(super) fn reset(&self) {
+        *lock(&self.chips) = Chips::new();
+        for (cpu, local) in (0..).zip(&self.locals) {
+            *lock(local) = Lapic::new(cpu);
+        }
+    }
+
+    pub(super) fn save(&self) -> InterruptData {
+        InterruptData {
+            chips: lock(&self.chips).clone(),
+            lapics: self.locals.iter().map(|local| lock(local).clone()).collect(),
+        }
+    }
+
+    /// Takes over the state of as many processors.
+    pub(super) fn restore(&self, data: InterruptData) {
+        *lock(&self.chips) = data.chips;
+        for (local, lapic) in self.locals.iter().zip(data.lapics) {
+            *lock(local) = lapic;
+        }
+    }
+
+    /// Leaves them as firmware does: the 8259As initialised, these of their inputs level-triggered, the bootstrap processor's local
+    /// APIC in virtual wire mode.
+    pub(super) fn set_up_as_firmware(&self, level_triggered: u16) {
+        self.with_chips(|chips| {
+            for (port, value) in FIRMWARE_PIC_WRITES {
+                chips.pic.write(port, value);
+            }
+            for (port, value) in (ELCR..).zip(level_triggered.to_le_bytes()) {
+                chips.pic.write(port, value);
+            }
+        });
+        if let Some(bsp) = self.locals.first() {
+            lock(bsp).enter_virtual_wire_mode();
+        }
+        self.with_chips(|_| ());
+    }
+
+    /// Does something with the shared controllers and passes on what it set off.
+    fn with_chips<T>(&self, f: impl FnOnce(&mut Chips) -> T) -> T {
+        let chips = &mut *lock(&self.chips);
+        let result = f(chips);
+        let output = chips.pic.output();
+        self.drive_intr(chips, output);
+        let mut active = chips.ioapic.active();
+        while active != 0 {
+            let pin = active.trailing_zeros() as u8;
+            active &= active - 1;
+            if let Some(message) = chips.ioapic.request(pin)
+                && self.deliver(message, None)
+            {
+                chips.ioapic.accepted(pin);
+            }
+        }
+        result
+    }
+
+    /// Drives the 8259As' output.
+    fn drive_intr(&self, chips: &mut Chips, level: bool) {
+        if std::mem::replace(&mut chips.intr, level) != level {
+            chips.ioapic.set_pin(EXT_INT_PIN, level);
+            for local in &self.locals {
+                lock(local).set_lint0(level);
+            }
+        }
+    }
+
+    /// Gives a message to the local APICs it is for; true when one took it.
+    fn deliver(&self, message: Message, sender: Option<usize>) -> bool {
+        let chosen = |index: usize, lapic: &Lapic| match message.destination {
+            Destination::Sender => sender == Some(index),
+            Destination::AllButSender => sender != Some(index),
+            destination => lapic.matches(destination),
+        };
+        let locals = self.locals.iter().enumerate();
+        if message.delivery == Delivery::LowestPriority {
+            let mut candidates: Vec<(u8, usize)> = locals
+                .map(|(index, local)| (index, lock(local)))
+                .filter(|(index, lapic)| chosen(*index, lapic))
+                .map(|(index, lapic)| (lapic.ppr(), index))
+                .collect();
+            candidates.sort_unstable();
+            return candidates
+                .into_iter()
+                .any(|(_, index)| self.locals.get(index).is_some_and(|local| lock(local).receive(message)));
+        }
+        let mut taken = false;
+        for (index, local) in locals {
+            let mut lapic = lock(local);
+            if chosen(index, &lapic) {
+                taken |= lapic.receive(message);
+            }
+        }
+        taken
+    }
+
+    /// Delivers a message of a PCI function.
+    pub(super) fn deliver_msi(&self, message: MsiMessage) {
+        match message.decode() {
+            Some(message) => {
+                self.deliver(message, None);
+            }
+            None => tracing::debug!(address = message.address, "PCI: a message for no local APIC is dropped"),
+        }
+    }
+
+    /// Reads a port of the 8259As.
+    pub(super) fn read_pic(&self, port: u16) -> u8 {
+        self.with_chips(|chips| chips.pic.read(port))
+    }
+
+    /// Writes a port of the 8259As.
+    pub(super) fn write_pic(&self, port: u16, value: u8) {
+        self.with_chips(|chips| chips.pic.write(port, value));
+    }
+
+    /// The 8259As as lines of text.
+    pub(super) fn pic_text(&self) -> String {
+        lock(&self.chips).pic.text()
+    }
+
+    /// Reads the I/O APIC's register at `offset` of its page.
+    pub(super) fn read_ioapic(&self, offset: u64) -> u32 {
+        lock(&self.chips).ioapic.read(offset)
+    }
+
+    /// Writes the I/O APIC's register at `offset` of its page.
+    pub(super) fn write_ioapic(&self, offset: u64, value: u32) {
+        self.with_chips(|chips| chips.ioapic.write(offset, value));
+    }
+
+    /// Does something with the local APIC of processor `cpu`; `None` if there is none. Nothing else follows from it.
+    pub(super) fn local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic) -> T) -> Option<T> {
+        self.locals.get(cpu).map(|local| f(&mut lock(local)))
+    }
+
+    /// Does something with the local APIC of processor `cpu`, after which it may accept messages that it has refused.
+    pub(super) fn change_local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic) -> T) -> Option<T> {
+        let result = self.local(cpu, f);
+        self.with_chips(|_| ());
+        result
+    }
+
+    /// Writes a register of the local APIC of processor `cpu`, and carries out what that asks of others.
+    pub(super) fn write_local(&self, now: u64, cpu: usize, offset: u16, value: u32) {
+        match self.local(cpu, |lapic| lapic.write(now, offset, value)).flatten() {
+            Some(Effect::Send(message)) => {
+                self.deliver(message, Some(cpu));
+            }
+            Some(Effect::EndOfInterrupt(vector)) => self.with_chips(|chips| chips.ioapic.end_of_interrupt(vector)),
+            // Enabled, or with another name, it may take what it has refused.
+            None if Lapic::decides_acceptance(offset) => self.with_chips(|_| ()),
+            None => {}
+        }
+    }
+
+    /// Raises LINT1 of every processor.
+    pub(super) fn raise_lint1(&self) {
+        self.locals.iter().for_each(|local| lock(local).raise_lint1());
+    }
+
+    /// Whether processor `cpu` is asked to take an interrupt.
+    pub(super) fn pending(&self, cpu: usize) -> bool {
+        self.local(cpu, |lapic| lapic.pending().is_some() || lapic.ext_int_pending()).unwrap_or(false)
+    }
+
+    /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
+    pub(super) fn acknowledge(&self, cpu: usize) -> Option<u8> {
+        let local = self.locals.get(cpu)?;
+        let mut lapic = lock(local);
+        if let Some(vector) = lapic.acknowledge() {
+            return Some(vector);
+        }
+        if !lapic.ext_int_pending() {
+            return None;
+        }
+        lapic.acknowledge_ext_int();
+        drop(lapic);
+        Some(self.with_chips(|chips| {
+            let vector = chips.pic.acknowledge();
+            // The 8259A drops INT during the cycle; another request is a new edge.
+            self.drive_intr(chips, false);
+            vector
+        }))
+    }
+
+    /// Brings the local APICs' timers to `now`.
+    pub(super) fn advance(&self, now: u64) {
+        self.locals.iter().for_each(|local| lock(local).advance(now));
+    }
+
+    /// When the first of the local APICs' timers is due.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.locals.iter().map(|local| lock(local).next_deadline()).fold(None, earlier)
+    }
+}
+
+/// The I/O APIC's register that an address is of.
+pub(super) fn ioapic_offset(gpa: u64) -> Option<u64> {
+    (gpa & !0xfff == ioapic::BASE).then_some(gpa & 0xfff)
+}

@@ -96,7 +96,7 @@ fn a_changed_entry_is_seen_after_its_page_is_flushed() {
     assert_eq!(cpu.read(LINEAR, 1), Ok(1));
     cpu.mmu.ram.write_u32(TABLE, (PHYSICAL + 4096) as u32 | P | W).unwrap();
     assert_eq!(cpu.read(LINEAR, 1), Ok(1), "still in the TLB");
-    cpu.flush_tlb_page(LINEAR + 123);
+    cpu.flush_page(LINEAR + 123);
     assert_eq!(cpu.read(LINEAR, 1), Ok(2));
 }
 

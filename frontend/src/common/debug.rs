@@ -93,10 +93,6 @@ pub trait DebugCpu: GuestCpu {
     fn set_register(&mut self, number: usize, value: u128) -> bool;
     /// Physical address of virtual address `addr` in the present mode, whatever its rights. Sets no accessed bits.
     fn translate_debug(&mut self, addr: u64) -> Option<u64>;
-    /// Reads a byte at a physical address: RAM or device.
-    fn read_physical(&mut self, gpa: u64) -> u8;
-    /// Writes a byte at a physical address. Translated code is dropped where it changes.
-    fn write_physical(&mut self, gpa: u64, value: u8);
     /// All registers as lines of text, as QEMU's monitor has them.
     fn registers_text(&mut self) -> String;
     /// What is mapped, as lines of text, as QEMU's monitor has them.

@@ -2,15 +2,14 @@
 //! of its own and no call is indirect.
 
 use std::borrow::Cow;
+use std::ops::DerefMut;
 
 use mimus_ir::text::Names;
 use mimus_ir::{Block, Guest};
-use mimus_softmmu::header::jump_cache_offset;
-use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 
-/// A fault was raised and is pending in the vCPU.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Raised;
+use super::vcpu::{Arch, Core};
+
+pub use super::vcpu::Raised;
 
 /// The first instruction goes beyond the bytes given, which are fewer than the longest instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,14 +35,12 @@ pub struct Patched<'a> {
     pub writes: &'a [(u64, u64)],
 }
 
-/// A vCPU. Its address is the env pointer of compiled code: registers first, the header at [`GuestCpu::HEADER_OFFSET`].
-pub trait GuestCpu: Guest + 'static {
-    /// Offset of the [`EnvHeader`] from the env pointer, in bytes.
-    const HEADER_OFFSET: usize;
+/// A vCPU: what its guest adds to its [`Core`], which is its first field, so that its address is the env pointer of compiled code.
+pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
+    /// Offset of the [`EnvHeader`](mimus_softmmu::EnvHeader) from the env pointer, in bytes.
+    const HEADER_OFFSET: usize = Core::<Self>::HEADER_OFFSET;
     /// Bytes of env that ops address.
-    const STATE_BYTES: usize;
-    /// Jump caches that the vCPU is to have.
-    const JUMP_CACHES: usize;
+    const STATE_BYTES: usize = size_of::<Self::State>();
     /// Longest instruction in bytes; at most 16.
     const MAX_INSN_LEN: usize;
     /// Most instructions of a block.
@@ -53,18 +50,6 @@ pub trait GuestCpu: Guest + 'static {
     fn helpers() -> Vec<u64>;
     /// Names of registers and helpers for dumps.
     fn names() -> &'static dyn Names;
-
-    /// What compiled code shares with the runtime.
-    fn header(&mut self) -> &mut EnvHeader;
-    /// Memory.
-    fn mmu(&mut self) -> &mut Mmu;
-    /// The header, and the jump caches that it points to.
-    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>);
-    /// Whether compiled code is running, which cannot stop behind a store that changes the rest of its block: such a store is
-    /// refused, and the interpreter's.
-    fn set_in_compiled_code(&mut self, running: bool);
-    /// Reads a byte of code that is not in RAM.
-    fn read_code(&mut self, gpa: u64) -> u8;
 
     /// Program counter, as blocks have it.
     fn pc(&self) -> u64;
@@ -76,34 +61,8 @@ pub trait GuestCpu: Guest + 'static {
     fn code_base(&self) -> u32;
     /// Linear address of the program counter.
     fn linear_pc(&self) -> u64;
-    /// Number of the present translation context; never 0.
-    fn context(&self) -> u64;
     /// Recomputes everything that is derived from registers.
     fn update_mode(&mut self);
-    /// Ends every context: nothing that leads to code by virtual address may be followed any more.
-    fn forget_code(&mut self);
-
-    /// Takes what leads to guest PC `pc` out of the jump caches.
-    fn forget_block(&mut self, pc: u64) {
-        let (header, caches) = self.jump_caches();
-        let first = jump_cache_offset(pc, header.jump_cache_mask) as usize / size_of::<JumpCacheEntry>();
-        let each = header.jump_cache_mask as usize / size_of::<JumpCacheEntry>() + 1;
-        for cache in 0..Self::JUMP_CACHES {
-            if let Some(entry) = caches.get_mut(cache * each + first).filter(|entry| entry.pc == pc) {
-                *entry = JumpCacheEntry::default();
-            }
-        }
-    }
-
-    /// Nothing leads to the blocks that this vCPU's stores have dropped any more.
-    #[cold]
-    fn forget_dropped(&mut self) {
-        let dropped = self.mmu().take_dropped();
-        match dropped.pcs() {
-            Some(pcs) => pcs.iter().for_each(|&pc| self.forget_block(pc)),
-            None => self.forget_code(),
-        }
-    }
 
     /// Checks the program counter before a block there is looked for.
     ///

@@ -5,3 +5,4 @@ pub mod debug;
 pub mod fp;
 pub mod guest;
 pub mod pattern;
+pub mod vcpu;

@@ -129,21 +129,6 @@ impl DebugCpu for Cpu {
         self.state.translate_debug(&self.mmu.ram, addr)
     }
 
-    fn read_physical(&mut self, gpa: u64) -> u8 {
-        if self.mmu.ram.is_ram(gpa) || self.bus.exists(gpa, 1) {
-            self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
-        } else {
-            0
-        }
-    }
-
-    fn write_physical(&mut self, gpa: u64, value: u8) {
-        let exists = self.mmu.ram.is_ram(gpa) || self.bus.exists(gpa, 1);
-        if exists && self.mmu.phys_write(&mut *self.bus, gpa, 1, value.into()) {
-            crate::common::guest::GuestCpu::forget_dropped(self);
-        }
-    }
-
     fn registers_text(&mut self) -> String {
         let mut out = String::new();
         let _ = writeln!(out, " pc       {:016x}\n priv     {:x}", self.state.pc, self.state.privilege);

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use mimus_ir::text::Names;
 use mimus_ir::{Block, EnvSlot};
-use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 
-use super::cpu::{self, Cpu};
-use super::state::{State, f_slot, slot};
+use super::cpu::Cpu;
+use super::state::{f_slot, slot};
 use super::{disasm, helpers, lift};
 use crate::common::guest::{self, GuestCpu, Raised, Truncated};
 
@@ -35,9 +34,6 @@ impl Names for RiscvNames {
 }
 
 impl GuestCpu for Cpu {
-    const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
-    const STATE_BYTES: usize = size_of::<State>();
-    const JUMP_CACHES: usize = cpu::JUMP_CACHES;
     const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
     const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
 
@@ -47,28 +43,6 @@ impl GuestCpu for Cpu {
 
     fn names() -> &'static dyn Names {
         &RiscvNames
-    }
-
-    fn header(&mut self) -> &mut EnvHeader {
-        &mut self.header
-    }
-
-    fn mmu(&mut self) -> &mut Mmu {
-        &mut self.mmu
-    }
-
-    #[inline(always)]
-    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>) {
-        (&mut self.header, &mut self.jump_caches)
-    }
-
-    #[inline(always)]
-    fn set_in_compiled_code(&mut self, running: bool) {
-        self.in_compiled_code = running;
-    }
-
-    fn read_code(&mut self, gpa: u64) -> u8 {
-        self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
     }
 
     fn pc(&self) -> u64 {
@@ -91,16 +65,8 @@ impl GuestCpu for Cpu {
         self.state.pc
     }
 
-    fn context(&self) -> u64 {
-        self.contexts.number()
-    }
-
     fn update_mode(&mut self) {
         Cpu::update_mode(self);
-    }
-
-    fn forget_code(&mut self) {
-        Cpu::forget_code(self);
     }
 
     fn check_pc(&mut self) -> Result<(), Raised> {

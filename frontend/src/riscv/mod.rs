@@ -48,6 +48,6 @@ pub mod state;
 pub mod trap;
 
 pub use bus::{Bus, Lines, NoDevices, TIME_HZ, irq};
-pub use cpu::{Cpu, Features, HEADER_OFFSET};
+pub use cpu::{Cpu, Features};
 pub use mode::Mode;
 pub use saved::{CpuState, RestoreError};

@@ -135,7 +135,7 @@ impl Cpu {
     }
 
     fn byte(&mut self, at: u64) -> Option<u8> {
-        let value = self.load_one(at, 1, false);
+        let value = self.core.read_in(self.core.bank, at, 1, false);
         if value.is_err() {
             self.take_back();
         }

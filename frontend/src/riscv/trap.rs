@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use mimus_softmmu::Verdict;
 use serde::{Deserialize, Serialize};
 
 use super::bus::irq;
@@ -120,17 +119,11 @@ impl Cpu {
     /// Makes an exception pending. The instruction at the program counter must have had no side effect yet.
     #[cold]
     pub fn raise(&mut self, trap: Trap) -> Raised {
-        if trap == Trap::WATCHED {
-            self.header.verdict = Verdict::Interpret as u32;
-            return Raised;
-        }
-        self.set_pending(Pending::Trap(trap));
-        Raised
+        self.core.refuse(trap)
     }
 
     pub(crate) fn set_pending(&mut self, pending: Pending) {
-        self.pending = Some(pending);
-        self.header.verdict = Verdict::Fault as u32;
+        self.core.raise(pending);
     }
 
     /// Makes an illegal-instruction exception pending for the instruction word `word`.

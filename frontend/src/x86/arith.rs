@@ -138,7 +138,8 @@ fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
     let pair = |low: usize, high: usize| u128::from(gpr[low] & mask) | u128::from(gpr[high] & mask) << (8 * half);
     let (expected, new) = (pair(reg::RAX, reg::RDX), pair(reg::RBX, reg::RCX));
     // A failed comparison writes the old value back. Without LOCK it is one step, too: nobody can tell.
-    let old = cpu.update_as(cpu.bank, addr, bytes as u8, |old| Some(if old == expected { new } else { old }))?;
+    let old =
+        cpu.core.update_in(cpu.core.bank, addr, bytes as u8, |old| Some(if old == expected { new } else { old }))?;
     let equal = old == expected;
     if !equal {
         cpu.state.gpr[reg::RAX] = old as u64 & mask;

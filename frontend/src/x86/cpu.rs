@@ -6,15 +6,12 @@ use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::{
-    Access, Backing, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, Stored,
-    Verdict,
-};
+use mimus_softmmu::{Access, Backing, CodeSink, MmioBus, Ram, Stored, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::common::context::{Contexts, Place};
 use crate::common::fp::vector;
-use crate::common::guest::GuestCpu;
+use crate::common::vcpu::{Arch, Core};
+use crate::has_core;
 
 use super::cpuid::Identity;
 use super::exception::{Exception, RETRY};
@@ -81,7 +78,7 @@ pub trait Bus: MmioBus + Send {
 }
 
 /// A fault was raised and is pending in the vCPU; the helper must return.
-pub use crate::common::guest::Raised;
+pub use crate::common::vcpu::Raised;
 
 /// The result of what may raise an exception.
 pub type Result<T> = std::result::Result<T, Raised>;
@@ -97,9 +94,6 @@ pub mod bank {
     pub const KERNEL_SMAP: usize = 2;
     pub const COUNT: usize = 3;
 }
-
-/// Jump caches that a vCPU is to have: one for code that all address spaces share, and one for each of those kept.
-pub const JUMP_CACHES: usize = 1 + mimus_softmmu::SPACES;
 
 /// Features a machine may switch off; everything on by default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -128,33 +122,14 @@ impl Default for Features {
     }
 }
 
-/// One x86 vCPU. Its address is the env pointer: `state` comes first, the header that compiled code shares with the
-/// runtime follows.
+/// One x86 vCPU. Its address is the env pointer: its core comes first.
 #[repr(C)]
 pub struct Cpu {
-    /// Registers.
-    pub state: State,
-    /// What compiled code shares with the runtime.
-    pub header: EnvHeader,
-    /// Memory.
-    pub mmu: Mmu,
-    /// Devices.
-    pub bus: Box<dyn Bus>,
-    /// The exception raised in the instruction at `state.rip`, not delivered yet.
-    pub pending: Option<Exception>,
-    /// Current TLB bank; [`Cpu::update_mode`] keeps it.
-    pub bank: usize,
+    pub(super) core: Core<Cpu>,
     /// What translated code depends on; [`Cpu::update_mode`] keeps it.
     pub mode: Mode,
-    /// What is known by virtual address holds in one of these; [`Cpu::update_mode`] and flushes keep the current one.
-    pub contexts: Contexts,
     /// Set when the vCPU shut down: a fault while delivering a double fault.
     pub triple_fault: bool,
-    /// Whether compiled code is running, which cannot stop behind a store that changes the rest of its block: such a store is
-    /// refused, and the interpreter's.
-    pub in_compiled_code: bool,
-    /// The jump caches; [`EnvHeader::jump_cache`] is the one in use.
-    pub jump_caches: Box<[JumpCacheEntry]>,
     /// Whether an interrupt waits for RFLAGS.IF; the machine keeps it.
     pub interrupt_waits: bool,
     /// Whether a single-step trap follows the instruction that is being executed by itself.
@@ -167,35 +142,42 @@ pub struct Cpu {
     pub unknown_msrs: BTreeSet<u32>,
 }
 
-/// Offset of the [`EnvHeader`] from the env pointer, in bytes.
-pub const HEADER_OFFSET: usize = std::mem::offset_of!(Cpu, header);
+has_core!(Cpu);
+
+impl Arch for Cpu {
+    type State = State;
+    type Bus = dyn Bus;
+    type Pending = Exception;
+
+    fn refused(fault: PageFault) -> Option<Exception> {
+        match fault {
+            PageFault::Page { addr, code } => Some(Exception::page_fault(addr, code)),
+            PageFault::NonCanonical => Some(Exception::non_canonical()),
+            PageFault::Watched => None,
+        }
+    }
+}
+
+/// Offset of the header from the env pointer, in bytes.
+pub const HEADER_OFFSET: usize = Core::<Cpu>::HEADER_OFFSET;
 
 /// Offset of MXCSR from the env pointer, in bytes.
-const MXCSR_OFFSET: u32 = (std::mem::offset_of!(Cpu, state) + std::mem::offset_of!(State, mxcsr)) as u32
-    + if cfg!(target_endian = "big") { 4 } else { 0 };
+const MXCSR_OFFSET: u32 = std::mem::offset_of!(State, mxcsr) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
 
 impl Cpu {
     /// A vCPU in its reset state.
     pub fn new(ram: Arc<Ram>, sink: Arc<dyn CodeSink>, bus: Box<dyn Bus>, features: Features) -> Box<Cpu> {
         let mut cpu = Box::new(Cpu {
-            state: State::default(),
-            header: EnvHeader { mxcsr_offset: MXCSR_OFFSET, ..EnvHeader::default() },
-            mmu: Mmu::new(ram, bank::COUNT, bank::USER, sink),
-            bus,
-            pending: None,
-            bank: bank::KERNEL,
+            core: Core::new(State::default(), ram, sink, bus, (bank::COUNT, bank::USER)),
             mode: Mode::default(),
-            contexts: Contexts::default(),
             triple_fault: false,
-            in_compiled_code: false,
-            jump_caches: Box::default(),
             interrupt_waits: false,
             step_trap: false,
             features,
             vectors: Box::new([0; 256]),
             unknown_msrs: BTreeSet::new(),
         });
-        cpu.header.watches = cpu.mmu.ram.watches();
+        cpu.header.mxcsr_offset = MXCSR_OFFSET;
         cpu.update_mode();
         cpu
     }
@@ -239,31 +221,17 @@ impl Cpu {
     pub fn update_mode(&mut self) {
         self.state.sync_seg_bases();
         self.mode = Mode::of(&self.state);
-        self.bank = self.mode.bank();
-        self.update_mappings();
-    }
-
-    /// Recomputes what is derived from the mode and the address space.
-    fn update_mappings(&mut self) {
-        (self.header.tlb, self.header.tlb_mask) = self.mmu.tlb.select(self.bank);
         let cs = &self.state.seg[Seg::Cs as usize];
         let code =
             if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], cs.limit) };
-        self.contexts.select(Place { mode: self.mode.0, code }, self.mmu.space_generation());
-        // Single steps and breakpoints are the dispatcher's work: no jump cache has an entry for them.
-        let single = self.mode.has(Mode::TF | Mode::BREAKPOINTS);
-        self.header.jump_context = if single { NO_CONTEXT } else { self.contexts.number() };
-        // Address spaces have different code at the same addresses; what they share is in one of its own.
-        self.header.use_jump_cache(if self.contexts.bound() { 1 + self.mmu.space() } else { 0 });
+        let mode = self.mode;
+        self.core.select(mode.bank(), mode.0, code, mode.has(Mode::TF | Mode::BREAKPOINTS));
     }
 
     /// Flushes the TLB of all address spaces, everything or but for global pages.
     pub fn flush_tlb(&mut self, keep_global: bool) {
-        self.mmu.flush(keep_global, self.pcid());
-        if !keep_global {
-            self.contexts.end_all();
-        }
-        self.update_mappings();
+        let pcid = self.pcid();
+        self.core.flush(keep_global, pcid);
     }
 
     /// OUT of `size` bytes, and what it changes in the memory map.
@@ -293,26 +261,6 @@ impl Cpu {
         }
     }
 
-    /// Enters the address space of PCID `pcid`, whose entries are flushed unless `keep`.
-    pub fn enter_space(&mut self, pcid: u64, keep: bool) {
-        self.mmu.enter_space(pcid, keep);
-        self.update_mappings();
-    }
-
-    /// Flushes the entries of PCID `pcid` but for global pages.
-    pub fn flush_space(&mut self, pcid: u64) {
-        self.mmu.flush_space(pcid);
-        self.update_mappings();
-    }
-
-    /// Flushes one page of the TLB in every address space.
-    pub fn flush_tlb_page(&mut self, addr: u64) {
-        self.mmu.flush_page(addr);
-        if self.contexts.flush_page(addr) {
-            self.update_mappings();
-        }
-    }
-
     /// To be called by an instruction that may have set RFLAGS.IF: has the dispatcher look at once when an interrupt waits
     /// for it. The instruction before has cast no shadow on the next one.
     pub(crate) fn open_interrupts(&mut self) {
@@ -330,43 +278,12 @@ impl Cpu {
         }
     }
 
-    /// Ends every context: nothing that leads to code by virtual address may be followed any more.
-    pub fn forget_code(&mut self) {
-        self.contexts.end_all();
-        self.update_mappings();
-    }
-
-    /// Makes `exception` pending. The instruction at `state.rip` must have had no side effect yet.
-    #[cold]
-    pub fn raise(&mut self, exception: Exception) -> Raised {
-        self.pending = Some(exception);
-        self.header.verdict = Verdict::Fault as u32;
-        Raised
-    }
-
-    #[cold]
-    pub(crate) fn raise_page_fault(&mut self, fault: PageFault) -> Raised {
-        self.raise(match fault {
-            PageFault::Page { addr, code } => Exception::page_fault(addr, code),
-            PageFault::NonCanonical => Exception::non_canonical(),
-            PageFault::Watched => {
-                self.header.verdict = Verdict::Interpret as u32;
-                return Raised;
-            }
-        })
-    }
-
     /// Guest-physical address of an instruction byte at linear address `addr`.
     pub fn translate_fetch(&mut self, addr: u64) -> Result<u64> {
-        match self.mmu.walk(&self.state, self.bank, addr, Access::Fetch) {
-            Ok(map) => {
-                let space = if map.global { 0 } else { self.mmu.space_generation() };
-                if self.contexts.fetched(self.state.linear(addr), map.shift, space) {
-                    self.update_mappings();
-                }
-                Ok(map.gpa | addr & (PAGE_SIZE - 1))
-            }
-            Err(fault) => Err(self.raise_page_fault(fault)),
+        let core = &mut self.core;
+        match core.mmu.walk(&core.state, core.bank, addr, Access::Fetch) {
+            Ok(map) => Ok(core.fetched(core.state.linear(addr), map)),
+            Err(fault) => Err(core.refuse(fault)),
         }
     }
 
@@ -379,8 +296,7 @@ impl Cpu {
     /// Reads in MMU mode `bank`.
     #[inline]
     pub fn read_as(&mut self, bank: usize, addr: u64, size: u8) -> Result<u64> {
-        let result = self.mmu.read(&self.state, &mut *self.bus, bank, addr, size, false);
-        result.map_err(|fault| self.raise_page_fault(fault))
+        self.core.read_in(bank, addr, size, false)
     }
 
     /// Writes the low `size` (1, 2, 4, 8) bytes with the privilege of the current instruction. A write to translated
@@ -393,14 +309,7 @@ impl Cpu {
     /// Writes in MMU mode `bank`.
     #[inline]
     pub fn write_as(&mut self, bank: usize, addr: u64, size: u8, value: u64) -> Result<()> {
-        match self.mmu.write(&self.state, &mut *self.bus, bank, (addr, size, value), CodePolicy::Write) {
-            Ok(Stored::Done | Stored::Refused) => Ok(()),
-            Ok(Stored::Code) => {
-                self.forget_dropped();
-                Ok(())
-            }
-            Err(fault) => Err(self.raise_page_fault(fault)),
-        }
+        self.core.write_in(bank, addr, size, value)
     }
 
     /// Reads as the processor itself does from GDT, LDT, IDT and TSS: with supervisor privilege.
@@ -416,7 +325,8 @@ impl Cpu {
     /// Sets or clears bits of a byte of a descriptor, as the processor itself does: in one step.
     pub fn update_system(&mut self, addr: u64, set: u8, clear: u8) -> Result<()> {
         let new = |old| Some((old | u128::from(set)) & !u128::from(clear));
-        self.unrefused(|cpu| cpu.update_as(cpu.system_bank(), addr, 1, new)).map(drop)
+        let bank = self.system_bank();
+        self.unrefused(|cpu| cpu.update_in(bank, addr, 1, new)).map(drop)
     }
 
     /// Makes accesses that watchpoints note but do not refuse: they are not the instruction's own.
@@ -430,12 +340,6 @@ impl Cpu {
     /// MMU mode of implicit supervisor accesses: SMAP is in force whatever EFLAGS.AC says (SDM vol. 3A, 4.6.1).
     fn system_bank(&self) -> usize {
         if self.state.cr4 & super::state::cr4::SMAP != 0 { bank::KERNEL_SMAP } else { bank::KERNEL }
-    }
-
-    /// Checks that `size` bytes can be written with the privilege of the current instruction, writing nothing.
-    pub fn probe_write(&mut self, addr: u64, size: u64) -> Result<()> {
-        let result = self.mmu.probe_write(&self.state, self.bank, addr, size);
-        result.map_err(|fault| self.raise_page_fault(fault))
     }
 
     /// RSP masked to the stack width.
@@ -465,83 +369,6 @@ impl Cpu {
         }
         Ok(stored)
     }
-
-    fn access(&mut self, result: std::result::Result<u64, PageFault>) -> std::result::Result<u64, Stop> {
-        result.map_err(|fault| {
-            self.raise_page_fault(fault);
-            Stop::Fault
-        })
-    }
-
-    /// What is to become of an instruction's own store that hits translated code.
-    fn code_policy(&self) -> CodePolicy {
-        if self.in_compiled_code { CodePolicy::Refuse(self.header.exit_value) } else { CodePolicy::Write }
-    }
-
-    fn store_one(&mut self, addr: u64, size: u8, value: u64) -> std::result::Result<(), Stop> {
-        let policy = self.code_policy();
-        match self.mmu.write(&self.state, &mut *self.bus, self.bank, (addr, size, value), policy) {
-            Ok(Stored::Done) => Ok(()),
-            Ok(stored) => self.hit_code(stored),
-            Err(fault) => {
-                self.raise_page_fault(fault);
-                Err(Stop::Fault)
-            }
-        }
-    }
-
-    /// A store hit translated code.
-    #[cold]
-    fn hit_code(&mut self, stored: Stored) -> std::result::Result<(), Stop> {
-        if stored == Stored::Refused {
-            self.header.verdict = Verdict::Interpret as u32;
-            return Err(Stop::Fault);
-        }
-        self.forget_dropped();
-        // Not the code that runs, if it is compiled: that would have been refused.
-        if self.in_compiled_code { Ok(()) } else { Err(Stop::CodeChanged) }
-    }
-
-    /// Replaces an operand by what `new` makes of it, as an instruction's own atomic operation; the old value, and whether code
-    /// changed.
-    fn update(
-        &mut self,
-        addr: u64,
-        size: u32,
-        new: impl FnMut(u128) -> Option<u128>,
-    ) -> std::result::Result<(u128, bool), Stop> {
-        let policy = self.code_policy();
-        match self.mmu.update(&self.state, &mut *self.bus, self.bank, (addr, size as u8), policy, new) {
-            Ok((old, Stored::Done)) => Ok((old, false)),
-            Ok((old, stored)) => match self.hit_code(stored) {
-                Err(Stop::Fault) => Err(Stop::Fault),
-                other => Ok((old, other.is_err())),
-            },
-            Err(fault) => {
-                self.raise_page_fault(fault);
-                Err(Stop::Fault)
-            }
-        }
-    }
-
-    /// The same in MMU mode `bank`, for a helper whose block ends with its instruction: translated code that is hit is dropped.
-    pub(crate) fn update_as(
-        &mut self,
-        bank: usize,
-        addr: u64,
-        size: u8,
-        new: impl FnMut(u128) -> Option<u128>,
-    ) -> Result<u128> {
-        match self.mmu.update(&self.state, &mut *self.bus, bank, (addr, size), CodePolicy::Write, new) {
-            Ok((old, stored)) => {
-                if stored == Stored::Code {
-                    self.forget_dropped();
-                }
-                Ok(old)
-            }
-            Err(fault) => Err(self.raise_page_fault(fault)),
-        }
-    }
 }
 
 impl Guest for Cpu {
@@ -552,47 +379,21 @@ impl Guest for Cpu {
 
     #[inline(always)]
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> std::result::Result<[u64; 2], Stop> {
-        let for_write = flags.has(MemFlags::FOR_WRITE);
-        let size = if ty == Type::V128 { 8 } else { ty.bytes() as u8 };
-        let result = self.mmu.read(&self.state, &mut *self.bus, self.bank, addr, size, for_write);
-        let low = match result {
-            Ok(value) => value,
-            Err(fault) => return self.access(Err(fault)).map(|v| [v, 0]),
-        };
-        if ty != Type::V128 {
-            return Ok([low, 0]);
-        }
-        let result = self.mmu.read(&self.state, &mut *self.bus, self.bank, addr.wrapping_add(8), 8, for_write);
-        let high = self.access(result)?;
-        Ok([low, high])
+        self.core.load(addr, ty, flags)
     }
 
     #[inline(always)]
     fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], _: MemFlags) -> std::result::Result<(), Stop> {
-        if ty != Type::V128 {
-            return self.store_one(addr, ty.bytes() as u8, value[0]);
-        }
-        // Both halves are checked before either is written.
-        if addr & 0xfff > 0xff0 && self.probe_write(addr, 16).is_err() {
-            return Err(Stop::Fault);
-        }
-        let first = self.store_one(addr, 8, value[0]);
-        if first == Err(Stop::Fault) {
-            return first;
-        }
-        self.store_one(addr.wrapping_add(8), 8, value[1]).and(first)
+        self.core.store(addr, ty, value)
     }
 
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
-        let new = |old| Some(kind.apply(old as u64, operand).into());
-        self.update(addr, ty.bytes(), new).map(|(old, changed)| (old as u64, changed))
+        self.core.rmw(kind, addr, ty, operand)
     }
 
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
-        let expected = u128::from(expected & ty.mask());
         // A failed CMPXCHG writes the old value back (SDM vol. 2A, CMPXCHG).
-        let new = |old| Some(if old == expected { new.into() } else { old });
-        self.update(addr, ty.bytes(), new).map(|(old, changed)| (old as u64, changed))
+        self.core.cas(addr, ty, (expected, new), true)
     }
 
     #[inline(always)]

@@ -266,16 +266,6 @@ impl DebugCpu for Cpu {
         self.state.translate_debug(&self.mmu.ram, addr)
     }
 
-    fn read_physical(&mut self, gpa: u64) -> u8 {
-        self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
-    }
-
-    fn write_physical(&mut self, gpa: u64, value: u8) {
-        if self.mmu.phys_write(&mut *self.bus, gpa, 1, value.into()) {
-            crate::common::guest::GuestCpu::forget_dropped(self);
-        }
-    }
-
     fn registers_text(&mut self) -> String {
         registers_text(&self.state, self.mode)
     }

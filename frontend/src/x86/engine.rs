@@ -5,12 +5,11 @@ use std::borrow::Cow;
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
 use mimus_ir::text::Names;
 use mimus_ir::{Block, EnvSlot};
-use mimus_softmmu::{EnvHeader, JumpCacheEntry, Mmu};
 
-use super::cpu::{self, Cpu};
+use super::cpu::Cpu;
 use super::exception::{Exception, debug, vector};
 use super::mode::Mode;
-use super::state::{State, gpr_slot, rflags, shadow, slot};
+use super::state::{gpr_slot, rflags, shadow, slot};
 use super::{helpers, lift};
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 
@@ -56,9 +55,6 @@ impl Cpu {
 }
 
 impl GuestCpu for Cpu {
-    const HEADER_OFFSET: usize = cpu::HEADER_OFFSET;
-    const STATE_BYTES: usize = size_of::<State>();
-    const JUMP_CACHES: usize = cpu::JUMP_CACHES;
     const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
     const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
 
@@ -68,30 +64,6 @@ impl GuestCpu for Cpu {
 
     fn names() -> &'static dyn Names {
         &X86Names
-    }
-
-    #[inline(always)]
-    fn header(&mut self) -> &mut EnvHeader {
-        &mut self.header
-    }
-
-    #[inline(always)]
-    fn mmu(&mut self) -> &mut Mmu {
-        &mut self.mmu
-    }
-
-    #[inline(always)]
-    fn jump_caches(&mut self) -> (&mut EnvHeader, &mut Box<[JumpCacheEntry]>) {
-        (&mut self.header, &mut self.jump_caches)
-    }
-
-    #[inline(always)]
-    fn set_in_compiled_code(&mut self, running: bool) {
-        self.in_compiled_code = running;
-    }
-
-    fn read_code(&mut self, gpa: u64) -> u8 {
-        self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
     }
 
     #[inline(always)]
@@ -118,17 +90,8 @@ impl GuestCpu for Cpu {
         if self.mode.has(Mode::CODE64) { state.rip } else { state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff }
     }
 
-    #[inline(always)]
-    fn context(&self) -> u64 {
-        self.contexts.number()
-    }
-
     fn update_mode(&mut self) {
         Cpu::update_mode(self);
-    }
-
-    fn forget_code(&mut self) {
-        Cpu::forget_code(self);
     }
 
     fn check_pc(&mut self) -> Result<(), Raised> {

@@ -223,7 +223,8 @@ impl Cpu {
     /// Takes back the x87 unit that compiled code has used, from the header's image.
     pub fn park_x87(&mut self) {
         self.header.x87_live = 0;
-        self.state.fpu.load_host_image(&self.header.x87_image.0);
+        let core = &mut self.core;
+        core.state.fpu.load_host_image(&core.header.x87_image.0);
     }
 
     /// Lets compiled code go on with the x87 unit in the header's image, unless it could raise exceptions.

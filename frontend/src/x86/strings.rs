@@ -9,6 +9,7 @@ use super::flags::{CcKind, CcOp};
 use super::mode::Mode;
 use super::state::{Seg, reg, rflags};
 use super::sys::segment;
+use crate::common::vcpu::Core;
 
 /// Which string instruction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,7 +165,7 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
         let from = if moves { open_address(cpu, insn.seg, si, mask, false) } else { Some(0) };
         let done = match (from, to) {
             (Some(from), Some(to)) => {
-                let Cpu { state, bus, bank, mmu, .. } = cpu;
+                let Core { state, bus, bank, mmu, .. } = &mut cpu.core;
                 let result = match insn.kind {
                     StringKind::Movs => mmu.copy(state, *bank, (to, from), size, count),
                     StringKind::Ins => {

@@ -8,6 +8,7 @@ use mimus_backend::QuickCompiler;
 use mimus_backend::exec::{HostAddr, enter};
 use mimus_backend::perf::PerfMap;
 use mimus_backend::thunks::Thunks;
+use mimus_frontend::common::vcpu::JUMP_CACHES;
 use mimus_frontend::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 use mimus_ir::interp::Outcome;
 use mimus_ir::passes::{Scratch, optimize};
@@ -155,7 +156,7 @@ impl<C: GuestCpu> Vcpu<C> {
         // Zeroed memory, which the host gives page by page as it is written.
         let helpers = C::helpers();
         let (header, jump_caches) = cpu.jump_caches();
-        *jump_caches = bytemuck::zeroed_slice_box(C::JUMP_CACHES * JUMP_CACHE);
+        *jump_caches = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
         header.links = cache.links().address();
         header.link_targets = cache.links().targets_address();
         header.counts = cache.links().counts_address();

@@ -25,7 +25,8 @@ impl Cpu {
         let mut bytes = [0; MAX_INSN_LEN];
         for (i, byte) in bytes.iter_mut().enumerate() {
             let at = rip.wrapping_add(i as u64);
-            let Ok(value) = self.mmu.read(&self.state, &mut *self.bus, self.bank, at, 1, false) else { break };
+            let core = &mut self.core;
+            let Ok(value) = core.mmu.read(&core.state, &mut *core.bus, core.bank, at, 1, false) else { break };
             *byte = value as u8;
         }
         let insn = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();

@@ -113,7 +113,8 @@ impl Cpu {
             self.state.pdpte = self.pdptes(new)?;
         }
         self.state.cr3 = new;
-        self.enter_space(self.pcid(), keep);
+        let pcid = self.pcid();
+        self.enter_space(pcid, keep);
         Ok(())
     }
 
@@ -227,7 +228,7 @@ impl Cpu {
         match kind {
             ADDRESS => {
                 self.require_canonical(address)?;
-                self.flush_tlb_page(address);
+                self.flush_page(address);
             }
             CONTEXT => self.flush_space(pcid),
             ALL => self.flush_tlb(false),
@@ -304,7 +305,7 @@ pub extern "C" fn lmsw(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
 
 /// INVLPG of linear address `a`.
 pub extern "C" fn invlpg(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
-    done(cpu.require_cpl0().map(|()| cpu.flush_tlb_page(a)))
+    done(cpu.require_cpl0().map(|()| cpu.flush_page(a)))
 }
 
 /// INVPCID of type `a` with the descriptor's low half `b` and high half `c`.

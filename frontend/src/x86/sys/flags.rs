@@ -22,7 +22,8 @@ impl Cpu {
         let mask = OPEN | OPEN_HIGH | also;
         let mask = if size == 2 { mask & 0xffff } else { mask };
         let old = self.state.rflags();
-        self.state.set_rflags((old & !mask | image & mask) & !self.stale_resume());
+        let stale = self.stale_resume();
+        self.state.set_rflags((old & !mask | image & mask) & !stale);
         if (old ^ self.state.flags) & MODE != 0 {
             self.update_mode();
         }

@@ -125,8 +125,7 @@ impl Cpu {
 
     /// [`Cpu::probe_write`] in MMU mode `bank`.
     pub(crate) fn probe_write_as(&mut self, bank: usize, addr: u64, size: u64) -> Result<()> {
-        let result = self.mmu.probe_write(&self.state, bank, addr, size);
-        result.map_err(|fault| self.raise_page_fault(fault))
+        self.core.probe_write_in(bank, addr, size)
     }
 }
 

@@ -310,7 +310,8 @@ impl Cpu {
         let flags = self.state.rflags() & !rflags::RF;
         self.state.gpr[reg::RCX] = next_rip;
         self.state.gpr[11] = flags;
-        self.state.set_rflags(flags & !self.state.sfmask);
+        let state = &mut self.core.state;
+        state.set_rflags(flags & !state.sfmask);
         self.state.seg[Seg::Ss as usize] = flat_segment(selector.wrapping_add(8) & 0xfffc, flat::DATA);
         self.set_code(flat_segment(selector, flat::CODE64), target);
         // No single step into the kernel whose mask clears TF.
@@ -333,7 +334,8 @@ impl Cpu {
         } else {
             (0, flat::CODE32, rcx & 0xffff_ffff)
         };
-        self.state.set_rflags(self.state.gpr[11] & LOADED);
+        let state = &mut self.core.state;
+        state.set_rflags(state.gpr[11] & LOADED);
         self.state.seg[Seg::Ss as usize] = flat_segment(base.wrapping_add(8) | 3, flat::DATA);
         self.set_code(flat_segment(base.wrapping_add(offset) | 3, access), rip);
         // With TF the trap comes at once, as if the program's SYSCALL had been stepped over.

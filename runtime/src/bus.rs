@@ -1,22 +1,15 @@
 //! What a PC gives its vCPU: ports, device memory, time, the local APIC's registers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use mimus_frontend::x86::Bus;
+use mimus_host::devices::{SharedPc, lock};
 use mimus_hw::Pc;
 use mimus_softmmu::MmioBus;
 
-use crate::clock::{Alarm, Clock};
 use crate::machine::firmware::{Piece, memory_map};
+use mimus_host::clock::{Alarm, Clock};
 use mimus_softmmu::kick::Kicker;
-
-/// The devices, shared with the threads that bring input.
-pub type SharedPc = Arc<Mutex<Pc>>;
-
-/// Locks the devices. A device that panicked is a bug that was reported; its state is still consistent enough to go on.
-pub fn lock(pc: &SharedPc) -> MutexGuard<'_, Pc> {
-    pc.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The way to the devices of whoever is not one of them.
 #[derive(Clone)]

@@ -13,11 +13,11 @@ use mimus_frontend::debug::{Description, Tables};
 use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::block::Fault;
 use crate::config::{Config, Disk, UserObject};
-use crate::display::Console;
 use crate::monitor::descriptors::Descriptors;
 use mimus_engine::stats::Stats;
+use mimus_host::block::Fault;
+use mimus_host::display::Console;
 use mimus_softmmu::kick::Kicker;
 
 /// Commands that wait for the vCPU's thread; senders of more wait for room.

@@ -28,20 +28,12 @@ use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
-use crate::block::{DiskQueue, Halt};
-use crate::chardev::{self, Source};
-use crate::cli;
-use crate::clock::{Alarm, Clock, Timer};
 use crate::config::{
     Accel, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, OnSigterm,
     VirtioDevice,
 };
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
-use crate::display::{Console, Curses, LEAVE, View, VncServer, typing};
-use crate::host::Settling;
 use crate::monitor::Monitors;
-use crate::signals::{self, OnAsked, Signals};
-use crate::terminal::{ESCAPE, InputThread, RawTerminal};
 use crate::throttle::Throttle;
 use input::{Input, Inputs};
 pub(crate) use inventory::board_drivers;
@@ -49,6 +41,14 @@ use mimus_engine::cache::{self, Cache};
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::stats::Stats;
 use mimus_engine::vcpu::{Jit, Regions, Stop, Vcpu};
+use mimus_host::block::{DiskQueue, Halt};
+use mimus_host::chardev::{self, Source};
+use mimus_host::clock::{Alarm, Clock, Timer};
+use mimus_host::display::{Console, Curses, LEAVE, View, VncServer, typing};
+use mimus_host::error::open_output;
+use mimus_host::sandbox::Settling;
+use mimus_host::signals::{self, OnAsked, Signals};
+use mimus_host::terminal::{ESCAPE, InputThread, RawTerminal};
 use mimus_softmmu::kick::Kicker;
 use pc::PcBoard;
 use virt::VirtBoard;
@@ -726,7 +726,7 @@ struct PidFile<'a>(&'a Path);
 
 impl PidFile<'_> {
     fn create(path: &Path) -> Result<PidFile<'_>> {
-        let mut file = cli::open_output("-pidfile", path)?;
+        let mut file = open_output("-pidfile", path)?;
         writeln!(file, "{}", std::process::id()).with_context(|| format!("-pidfile: {}", path.display()))?;
         Ok(PidFile(path))
     }
@@ -748,7 +748,7 @@ impl Drop for PidFile<'_> {
 pub fn run(config: &Config, settling: Settling) -> Result<ExitStatus> {
     signals::survive_file_limits().context("SIGXFSZ")?;
     let stats_file: Option<(PathBuf, std::fs::File)> = match &config.stats {
-        Some(path) => Some((path.clone(), cli::open_output("-stats", path)?)),
+        Some(path) => Some((path.clone(), open_output("-stats", path)?)),
         None => None,
     };
     let pid_file = config.pid_file.as_deref().map(PidFile::create).transpose()?;

@@ -48,12 +48,13 @@ fn print(text: &str) -> anyhow::Result<ExitStatus> {
 fn start(mut config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
     // Files and sockets that are made are this user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    let file = config.log_file.as_deref().map(|path| cli::open_output("-D", path)).transpose()?;
+    let file = config.log_file.as_deref().map(|path| mimus_host::error::open_output("-D", path)).transpose()?;
     tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, Messages::of(&config), file))?;
     for warning in &config.warnings {
         tracing::warn!(target: ONCE, "{warning}");
     }
-    let settling = mimus_runtime::host::begin(&mut config, args.get(1..).unwrap_or_default())?;
+    let needs = config.needs();
+    let settling = mimus_host::sandbox::begin(&mut config.process, needs, args.get(1..).unwrap_or_default())?;
     settle(&config.settings)?;
     mimus_runtime::machine::run(&config, settling)
 }

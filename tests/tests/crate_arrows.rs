@@ -18,14 +18,23 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("mimus-frontend", "frontend", &["mimus-ir", "mimus-softmmu"]),
     ("mimus-backend", "backend", &["mimus-ir", "mimus-softmmu"]),
     ("mimus-engine", "runtime/engine", &["mimus-ir", "mimus-softmmu", "mimus-frontend", "mimus-backend"]),
+    ("mimus-host", "runtime/host", &["mimus-hw", "mimus-softmmu"]),
     ("mimus-runtime", "runtime", ALL),
     ("mimus-tests", "tests", ALL),
     ("mimus-fuzz", "tests/fuzz", ALL),
     ("mimus-benches", "benches", ALL),
     ("mimus-tools", "tools", ALL),
 ];
-const ALL: &[&str] =
-    &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend", "mimus-engine", "mimus-runtime"];
+const ALL: &[&str] = &[
+    "mimus-ir",
+    "mimus-softmmu",
+    "mimus-hw",
+    "mimus-frontend",
+    "mimus-backend",
+    "mimus-engine",
+    "mimus-host",
+    "mimus-runtime",
+];
 
 /// What a newcomer sees at the top of the repository. Hidden files and the
 /// build's `target` are not looked at.

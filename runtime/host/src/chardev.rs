@@ -18,8 +18,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
-use crate::cli::{CliError, append_output, open_output};
 use crate::config::{Chardev, MonitorSocket};
+use crate::error::{HostError, append_output, open_output};
 use crate::socket::{self, Listener, Opened, Telnet};
 use crate::terminal::{OnSinkError, open_sink};
 use crate::wake::Wake;
@@ -28,7 +28,7 @@ mod mux;
 mod relay;
 
 pub use mux::Mux;
-pub(crate) use relay::Relay;
+pub use relay::Relay;
 
 /// How long somebody who does not read is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -147,7 +147,7 @@ pub fn open(
     option: &str,
     chardev: &Chardev,
     on_error: OnSinkError,
-) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
+) -> Result<(Box<dyn CharSink>, Option<Source>), HostError> {
     open_as(option, option, chardev, on_error)
 }
 
@@ -157,8 +157,8 @@ fn open_as(
     label: &str,
     chardev: &Chardev,
     on_error: OnSinkError,
-) -> Result<(Box<dyn CharSink>, Option<Source>), CliError> {
-    let failed = |error: io::Error| CliError::new(option, format!("{chardev}: {error}"));
+) -> Result<(Box<dyn CharSink>, Option<Source>), HostError> {
+    let failed = |error: io::Error| HostError::new(option, format!("{chardev}: {error}"));
     let source = match chardev {
         Chardev::Stdio { .. } | Chardev::File(_) | Chardev::Append(_) | Chardev::Null | Chardev::None => {
             return Ok((open_sink(option, chardev, on_error)?, None));
@@ -292,7 +292,7 @@ fn open_socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
 
 impl Source {
     /// The same that tells `attend` when somebody comes and goes.
-    pub(crate) fn attended(self, attend: Attend) -> Source {
+    pub fn attended(self, attend: Attend) -> Source {
         Source { attend: Some(attend), ..self }
     }
 

@@ -133,7 +133,7 @@ pub fn survive_file_limits() -> io::Result<()> {
 }
 
 /// The mask of ignored signals (bit n - 1 for signal n) in the text of `/proc/self/status`; 0 when it does not tell.
-pub(crate) fn ignored_signals(status: &str) -> u64 {
+pub fn ignored_signals(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -20,7 +20,7 @@ use crate::config::MonitorSocket;
 /// # Errors
 ///
 /// Those of `bind`; a file that is no socket stays.
-pub(crate) fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+pub fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
     match bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && UnixStream::connect(path).is_err() => {
             if std::fs::symlink_metadata(path)?.file_type().is_socket() {
@@ -34,7 +34,7 @@ pub(crate) fn bind_unix<T>(path: &Path, bind: impl Fn(&Path) -> io::Result<T>) -
 
 /// A socket that clients connect to. Accepting does not wait; a socket in the file system goes with it.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub enum Listener {
     /// At a TCP port.
     Tcp(TcpListener),
     /// In the file system, with its name if it is to go with it.
@@ -47,7 +47,7 @@ impl Listener {
     /// # Errors
     ///
     /// When there is no such address, or somebody listens there already.
-    pub(crate) fn tcp(address: impl ToSocketAddrs) -> io::Result<Listener> {
+    pub fn tcp(address: impl ToSocketAddrs) -> io::Result<Listener> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Listener::Tcp(listener))
@@ -58,7 +58,7 @@ impl Listener {
     /// # Errors
     ///
     /// As of [`bind_unix`].
-    pub(crate) fn unix(path: &Path) -> io::Result<Listener> {
+    pub fn unix(path: &Path) -> io::Result<Listener> {
         let listener = bind_unix(path, |path| UnixListener::bind(path))?;
         let listener = Listener::Unix(listener, Some(path.to_owned()));
         rustix::io::ioctl_fionbio(&listener, true)?;
@@ -66,7 +66,7 @@ impl Listener {
     }
 
     /// The address of a TCP port.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         match self {
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(..) => None,
@@ -78,7 +78,7 @@ impl Listener {
     /// # Errors
     ///
     /// [`io::ErrorKind::WouldBlock`] when there is none yet.
-    pub(crate) fn accept(&self) -> io::Result<(Stream, String)> {
+    pub fn accept(&self) -> io::Result<(Stream, String)> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, peer) = listener.accept()?;
@@ -114,7 +114,7 @@ impl Drop for Listener {
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub enum Stream {
     /// By TCP.
     Tcp(TcpStream),
     /// By a socket in the file system.
@@ -133,7 +133,7 @@ macro_rules! either {
 
 impl Stream {
     /// Another handle of the same connection.
-    pub(crate) fn try_clone(&self) -> io::Result<Stream> {
+    pub fn try_clone(&self) -> io::Result<Stream> {
         Ok(match self {
             Stream::Tcp(stream) => Stream::Tcp(stream.try_clone()?),
             Stream::Unix(stream) => Stream::Unix(stream.try_clone()?),
@@ -141,17 +141,17 @@ impl Stream {
     }
 
     /// How long reading waits.
-    pub(crate) fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+    pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         either!(self, stream => stream.set_read_timeout(time))
     }
 
     /// How long writing waits.
-    pub(crate) fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+    pub fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
         either!(self, stream => stream.set_write_timeout(time))
     }
 
     /// Ends the connection, whoever uses it.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         // Fails when it has ended already.
         let _ = either!(self, stream => stream.shutdown(Shutdown::Both));
     }
@@ -187,7 +187,7 @@ impl Write for &Stream {
 
 /// A place that the command line names, once it is open.
 #[derive(Debug)]
-pub(crate) enum Opened {
+pub enum Opened {
     /// Standard input and output.
     Stdio,
     /// Connected to somebody who listens there.
@@ -240,7 +240,7 @@ mod telnet {
 
 /// Takes a telnet client's commands out of what it types.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Telnet {
+pub enum Telnet {
     /// Nothing began.
     #[default]
     Text,
@@ -256,13 +256,13 @@ pub(crate) enum Telnet {
 
 impl Telnet {
     /// What a client is told, so that it sends each key as it is, and does not show it.
-    pub(crate) const CHARACTERS: &[u8] = &{
+    pub const CHARACTERS: &[u8] = &{
         use telnet::{BINARY, DO, ECHO, IAC, SUPPRESS_GO_AHEAD, WILL};
         [IAC, WILL, ECHO, IAC, WILL, SUPPRESS_GO_AHEAD, IAC, WILL, BINARY, IAC, DO, BINARY]
     };
 
     /// The byte that was typed, if this one is.
-    pub(crate) fn step(&mut self, byte: u8) -> Option<u8> {
+    pub fn step(&mut self, byte: u8) -> Option<u8> {
         use telnet::{DONT, IAC, SB, SE, WILL};
         let (next, typed) = match (*self, byte) {
             (Telnet::Text, IAC) => (Telnet::Command, None),
@@ -279,7 +279,7 @@ impl Telnet {
     }
 
     /// Output as a client takes it.
-    pub(crate) fn escape(bytes: &[u8]) -> Vec<u8> {
+    pub fn escape(bytes: &[u8]) -> Vec<u8> {
         let twice = |&byte: &u8| std::iter::repeat_n(byte, if byte == telnet::IAC { 2 } else { 1 });
         bytes.iter().flat_map(twice).collect()
     }
@@ -287,12 +287,12 @@ impl Telnet {
 
 impl MonitorSocket {
     /// How a client's input is to be read, if it speaks telnet.
-    pub(crate) fn telnet(&self) -> Option<Telnet> {
+    pub fn telnet(&self) -> Option<Telnet> {
         matches!(self, MonitorSocket::Telnet(_)).then(Telnet::default)
     }
 
     /// Whether strangers reach it, such as a program that runs in a browser on this host.
-    pub(crate) fn is_tcp(&self) -> bool {
+    pub fn is_tcp(&self) -> bool {
         let known = matches!(self, MonitorSocket::Stdio | MonitorSocket::Pty(_) | MonitorSocket::Unix { .. });
         !known
     }
@@ -302,7 +302,7 @@ impl MonitorSocket {
     /// # Errors
     ///
     /// What the host refuses.
-    pub(crate) fn open(&self) -> io::Result<Opened> {
+    pub fn open(&self) -> io::Result<Opened> {
         Ok(match self {
             MonitorSocket::Stdio => Opened::Stdio,
             MonitorSocket::Telnet(place) => place.open()?,
@@ -333,7 +333,7 @@ impl MonitorSocket {
 }
 
 /// A pseudo-terminal: this process's side, the other, and the other's name.
-pub(crate) fn pty() -> io::Result<(OwnedFd, OwnedFd, String)> {
+pub fn pty() -> io::Result<(OwnedFd, OwnedFd, String)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let main = openpt(flags)?;
     grantpt(&main)?;

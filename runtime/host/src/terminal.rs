@@ -13,8 +13,8 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, is
 use signal_hook::consts::SIGTSTP;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::cli::{CliError, append_output, open_output};
 use crate::config::Chardev;
+use crate::error::{HostError, append_output, open_output};
 use crate::signals::{Restore, Signals};
 use crate::wake::Wake;
 
@@ -440,7 +440,7 @@ struct Ready {
 
 /// Called once, with the first error of a sink, from inside the guest's write: it may note the error and ask the machine
 /// to stop, but must not wait for the machine. `ErrorKind::BrokenPipe` means that nobody reads any more, which ends a
-/// program quietly ([`ExitStatus::OutputClosed`](crate::config::ExitStatus::OutputClosed)).
+/// program quietly (the machine ends with `OutputClosed`).
 pub type OnSinkError = Box<dyn FnOnce(io::Error) + Send>;
 
 /// A sink that writes to a file descriptor: all of the bytes, at once, waiting for room where it must.
@@ -496,7 +496,7 @@ impl CharSink for NullSink {
 
 /// Opens the output side of `chardev`, which `option` (as typed, such as `-serial`) names. Those with two sides are opened by
 /// [`chardev::open`](crate::chardev::open).
-pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Result<Box<dyn CharSink>, CliError> {
+pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Result<Box<dyn CharSink>, HostError> {
     match chardev {
         Chardev::File(path) => {
             let file = open_output(option, path)?;
@@ -508,7 +508,7 @@ pub fn open_sink(option: &str, chardev: &Chardev, on_error: OnSinkError) -> Resu
         }
         Chardev::Stdio { .. } => {
             let stdout = io::stdout().as_fd().try_clone_to_owned();
-            let stdout = stdout.map_err(|error| CliError::new(option, format!("standard output: {error}")))?;
+            let stdout = stdout.map_err(|error| HostError::new(option, format!("standard output: {error}")))?;
             Ok(Box::new(FdSink::new(stdout, on_error)))
         }
         _ => Ok(Box::new(NullSink)),

@@ -8,7 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 /// Readable once somebody has told the thread something.
 #[derive(Debug)]
-pub(crate) struct Wake {
+pub struct Wake {
     event: OwnedFd,
     /// Told, and the thread has not looked yet.
     told: AtomicBool,
@@ -21,13 +21,13 @@ impl Wake {
     /// # Errors
     ///
     /// When the host gives no file descriptor.
-    pub(crate) fn new() -> io::Result<Wake> {
+    pub fn new() -> io::Result<Wake> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Wake { event, told: AtomicBool::new(false), stop: AtomicBool::new(false) })
     }
 
     /// Tells the thread to look.
-    pub(crate) fn signal(&self) {
+    pub fn signal(&self) {
         if !self.told.swap(true, Ordering::AcqRel) {
             // Fails only when the counter is full: the thread is being woken already.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -35,20 +35,20 @@ impl Wake {
     }
 
     /// The thread is about to look.
-    pub(crate) fn clear(&self) {
+    pub fn clear(&self) {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
         // Before what it is about is looked for.
         self.told.swap(false, Ordering::AcqRel);
     }
 
     /// Tells the thread to end.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal();
     }
 
     /// Whether the thread is to end.
-    pub(crate) fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 }

@@ -9,7 +9,7 @@ use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, argv, monitors, subjects, utf8};
 use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, Mux, PtyName, VirtioDevice};
-use crate::terminal::ESCAPE;
+use mimus_host::terminal::ESCAPE;
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }

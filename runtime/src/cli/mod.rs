@@ -45,8 +45,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-pub use error::{CliError, append_output, open_input, open_output};
-pub(crate) use net::{forward, forwarded};
+pub use error::CliError;
 pub(crate) use objects::described as described_object;
 pub use surface::surface;
 

@@ -11,7 +11,6 @@ use super::keyval::{self, Item, Key, Kind, Values, accepted, key, key_later as n
 use super::{disks, subjects};
 use crate::config::{Capture, Endpoint, FIRST_MAC, Link, NetBackend, Netdev, Plug};
 use user::USER;
-pub(crate) use user::{forward, forwarded};
 
 mod user;
 

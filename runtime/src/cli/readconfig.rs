@@ -3,7 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 
-use super::error::{CliError, open_input};
+use mimus_host::error::{HostError, open_input};
+
+use super::error::CliError;
 use super::options::{self, Shape};
 
 /// Most bytes of a file of options.
@@ -17,7 +19,7 @@ pub(super) fn read(path: &OsStr) -> Result<Vec<[OsString; 2]>, CliError> {
     const OPTION: &str = "-readconfig";
     let mut text = String::new();
     let mut file = open_input(OPTION, path.as_ref())?.take(MOST + 1);
-    file.read_to_string(&mut text).map_err(|error| CliError::file(OPTION, "cannot read", path.as_ref(), &error))?;
+    file.read_to_string(&mut text).map_err(|error| HostError::file(OPTION, "cannot read", path.as_ref(), &error))?;
     if text.len() as u64 > MOST {
         return Err(CliError::new(OPTION, format!("'{}' has more than {MOST} bytes", path.to_string_lossy())));
     }

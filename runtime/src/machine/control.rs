@@ -13,8 +13,8 @@ use mimus_softmmu::Watch;
 use super::{Board, Pace, Runner};
 use crate::config::{Config, Disk, MachineKind};
 use crate::control::{Controlled, Kept, Notice, RunState, Space, StopReason};
-use crate::display::Console;
 use mimus_engine::stats::Stats;
+use mimus_host::display::Console;
 
 impl<B: Board> Runner<B> {
     /// Stops guest and clock.

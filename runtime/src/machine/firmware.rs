@@ -14,8 +14,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::screen::DISPLAY_HOME;
 use crate::boot::{self, BootConfig, BootScreen};
-use crate::cli::open_input;
 use crate::config::{AcpiTable, Bios, Chardev, Config, FwCfgSource, VgaKind};
+use mimus_host::error::open_input;
 
 /// A piece of guest-physical memory and what it reaches: first address, size in bytes.
 pub(crate) type Piece = (u64, u64, Backing);

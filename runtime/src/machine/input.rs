@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 
 use super::{Board, Runner};
-use crate::chardev::{CharThread, Deliver, Source};
 use crate::config::Chardev;
 use crate::monitor;
-use crate::terminal::{Console, ESCAPE, InputThread, RawTerminal};
+use mimus_host::chardev::{CharThread, Deliver, Source};
+use mimus_host::terminal::{Console, ESCAPE, InputThread, RawTerminal};
 
 /// Where a device's input comes from, and how it gets it.
 pub(super) struct Input {

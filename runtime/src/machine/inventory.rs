@@ -10,9 +10,9 @@ use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
 
-use crate::block::{Counters, Image};
 use crate::config::{Disk, MachineKind, Netdev, Plug};
-use crate::net::Watcher;
+use mimus_host::block::{Counters, Image};
+use mimus_host::net::Watcher;
 pub(super) use tree::Pci;
 
 /// The bus that all begins with.

@@ -24,12 +24,13 @@ use super::screen::{self, Held};
 use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
-use crate::bus::{self, Outside, PcBus, SharedPc};
-use crate::clock::{Clock, TSC_HZ};
+use crate::bus::{Outside, PcBus};
 use crate::config::{Config, CpuFeatures, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
-use crate::display::Console;
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
+use mimus_host::clock::{Clock, TSC_HZ};
+use mimus_host::devices::{self, SharedPc};
+use mimus_host::display::Console;
 use mimus_softmmu::kick::Kicker;
 
 /// Chooses places on the PCI bus.
@@ -107,7 +108,7 @@ pub(super) struct PcBoard {
 
 impl PcBoard {
     fn take_interrupt(&mut self, vcpu: &mut Vcpu<Cpu>) {
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         let vector = pc.acknowledge_interrupt(0);
         self.interrupt_pending = pc.interrupt_pending(0);
         drop(pc);
@@ -233,7 +234,7 @@ impl Board for PcBoard {
 
     fn load(&mut self, config: &Config, cpu: &mut Cpu) -> Result<()> {
         cpu.reset();
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         let mut screen = BootScreen::None;
         if self.rom.is_none() {
             pc.set_up_as_firmware();
@@ -276,14 +277,14 @@ impl Board for PcBoard {
     fn send_break(&self) -> impl FnMut() + Send + 'static {
         let (pc, clock, kicker) = (self.pc.clone(), self.clock.clone(), self.kicker.clone());
         move || {
-            bus::lock(&pc).serial_break(FIRST_SERIAL, clock.now());
+            devices::lock(&pc).serial_break(FIRST_SERIAL, clock.now());
             kicker.kick();
         }
     }
 
     fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
         let now = self.clock.now();
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         self.held.look(&mut pc, now);
         pc.advance(now);
         self.interrupt_pending = pc.interrupt_pending(0);
@@ -350,11 +351,11 @@ impl Board for PcBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.held.deadline(bus::lock(&self.pc).next_deadline())
+        self.held.deadline(devices::lock(&self.pc).next_deadline())
     }
 
     fn reset(&mut self) {
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         pc.reset(self.clock.now());
         pc.set_boot_order(self.boot_order);
         drop(pc);
@@ -366,7 +367,7 @@ impl Board for PcBoard {
     }
 
     fn send_keys(&mut self, keys: &[String], hold: u64) -> Result<(), String> {
-        let result = self.held.press(&mut bus::lock(&self.pc), self.clock.now(), keys, hold);
+        let result = self.held.press(&mut devices::lock(&self.pc), self.clock.now(), keys, hold);
         self.kicker.kick();
         result
     }
@@ -384,7 +385,7 @@ impl Board for PcBoard {
             // The network's thread answers, and may wait for the devices itself.
             return Some(self.inventory.usernet_text());
         }
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         let id = |devfn| self.inventory.pci_id(devfn);
         match topic {
             "pci" => return Some(info::pci_text(pc.pci_configs(), id)),
@@ -409,19 +410,19 @@ impl Board for PcBoard {
     }
 
     fn press_power_button(&mut self) -> bool {
-        bus::lock(&self.pc).press_power_button(self.clock.now());
+        devices::lock(&self.pc).press_power_button(self.clock.now());
         self.kicker.kick();
         true
     }
 
     fn wakes(&mut self) -> (bool, Option<u64>) {
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         pc.advance(self.clock.now());
         (pc.wakes(), pc.wake_deadline())
     }
 
     fn wake(&mut self) -> bool {
-        bus::lock(&self.pc).wake(self.clock.now())
+        devices::lock(&self.pc).wake(self.clock.now())
     }
 
     fn resume(&mut self, cpu: &mut Cpu) -> bool {
@@ -429,7 +430,7 @@ impl Board for PcBoard {
         let vector = if self.rom.is_some() { Some(0) } else { self.waking_vector(cpu) };
         let Some(vector) = vector else { return false };
         cpu.reset();
-        let mut pc = bus::lock(&self.pc);
+        let mut pc = devices::lock(&self.pc);
         pc.resume(self.clock.now());
         if self.rom.is_none() {
             pc.set_up_as_firmware();
@@ -448,7 +449,7 @@ impl Board for PcBoard {
     }
 
     fn raise_nmi(&mut self, _: &mut Vcpu<Cpu>) -> bool {
-        bus::lock(&self.pc).raise_nmi();
+        devices::lock(&self.pc).raise_nmi();
         self.kicker.kick();
         true
     }

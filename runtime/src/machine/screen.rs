@@ -12,7 +12,7 @@ use mimus_softmmu::Vram;
 use super::firmware;
 use crate::boot::BootScreen;
 use crate::config::{Config, VgaKind};
-use crate::display::{Console, ImageFormat, write_image};
+use mimus_host::display::{Console, ImageFormat, write_image};
 
 /// Modes that `vga=` on a kernel's command line chooses, with their size: numbers of VBE (VBE 3.0, "VBE Mode Numbers"), and
 /// what Linux adds 0x200 to. All of them get 32 bits a pixel.

@@ -19,10 +19,10 @@ use super::inventory::{Inventory, Place};
 use super::virtio::{self, Access, HostEntropy, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, RiscvBoot, TreeConfig};
-use crate::clock::{Alarm, Clock};
 use crate::config::{self, Config, MachineKind};
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
+use mimus_host::clock::{Alarm, Clock};
 use mimus_softmmu::kick::Kicker;
 
 /// The page tables that harts walk have up to five levels.

@@ -7,11 +7,11 @@ use mimus_hw::virtio::{self, Entropy, Virtio};
 use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
-use crate::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
-use crate::chardev::Source;
 use crate::config::{Chardev, ConsolePort, Disk, VirtioDevice};
-use crate::net::{self, NetQueue, NetThread};
-use crate::share::{self, ShareQueue, ShareThread};
+use mimus_host::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
+use mimus_host::chardev::Source;
+use mimus_host::net::{self, NetQueue, NetThread};
+use mimus_host::share::{self, ShareQueue, ShareThread};
 
 /// The host's random numbers.
 pub(super) struct HostEntropy;

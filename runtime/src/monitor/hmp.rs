@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::commands::{State, execute};
 use super::server::{Flow, Session};
 use crate::control::Control;
-use crate::terminal::Console;
+use mimus_host::terminal::Console;
 
 /// Longest line in bytes; what goes beyond is not taken.
 const LINE: usize = 4095;

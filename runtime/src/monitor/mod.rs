@@ -16,12 +16,12 @@ mod server;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use crate::cli::CliError;
 use crate::config::{Config, MonitorSocket};
 use crate::control::Control;
-use crate::terminal::{Console, RawTerminal};
 use gdb::Gdb;
 use hmp::{Hmp, TerminalConsole};
+use mimus_host::error::HostError;
+use mimus_host::terminal::{Console, RawTerminal};
 use qmp::Qmp;
 use server::{Open, Server};
 
@@ -39,9 +39,9 @@ impl Monitors {
     /// # Errors
     ///
     /// What the host refuses, by the option's name.
-    pub fn start(config: &Config, control: &Arc<Control>) -> Result<Monitors, CliError> {
+    pub fn start(config: &Config, control: &Arc<Control>) -> Result<Monitors, HostError> {
         let mut monitors = Monitors::default();
-        let fail = |option: &str, error: std::io::Error| CliError::new(option, format!("the terminal: {error}"));
+        let fail = |option: &str, error: std::io::Error| HostError::new(option, format!("the terminal: {error}"));
         for endpoint in &config.monitors {
             let stdin = std::io::stdin();
             if *endpoint == MonitorSocket::Stdio && stdin.is_terminal() {

@@ -25,9 +25,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::server::{Flow, Session};
-use crate::block::Fault;
 use crate::control::{Control, Controlled, Gone, Notice, StopReason};
 use commands::{By, COMMANDS, Command};
+use mimus_host::block::Fault;
 pub(super) use probe::commands_text;
 pub(super) use qom::tree_text;
 use splitter::{Piece, Splitter};
@@ -284,7 +284,7 @@ impl Session for Qmp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{Action, Counters};
+    use mimus_host::block::{Action, Counters};
     use mimus_softmmu::kick::Kicker;
 
     fn session() -> Qmp {

@@ -11,11 +11,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::chardev::Relay;
-use crate::cli::CliError;
 use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
-use crate::socket::{self, Opened, Telnet};
+use mimus_host::chardev::Relay;
+use mimus_host::error::HostError;
+use mimus_host::socket::{self, Opened, Telnet};
 
 /// Bytes of answers that a client has not read, at which no more is read from it.
 const BACKLOG: usize = 64 << 10;
@@ -200,8 +200,8 @@ impl Server {
         endpoint: &MonitorSocket,
         control: &Arc<Control>,
         open: Open,
-    ) -> Result<Server, CliError> {
-        let failed = |error: io::Error| CliError::new(option, format!("{endpoint}: {error}"));
+    ) -> Result<Server, HostError> {
+        let failed = |error: io::Error| HostError::new(option, format!("{endpoint}: {error}"));
         let (mut source, waits) = match endpoint.open().map_err(failed)? {
             Opened::Stdio => (Source::One(Some(Client::stdio().map_err(failed)?)), false),
             Opened::Stream(stream) => (Source::One(Some(Client::of_socket(stream.into()).map_err(failed)?)), false),

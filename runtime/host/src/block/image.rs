@@ -16,8 +16,8 @@ use super::layout::Layout;
 use super::overlay::{self, Overlay};
 use super::vmdk::Vmdk;
 use super::{PIECE, Store, chain, for_pieces, qcow2};
-use crate::cli::CliError;
 use crate::config::{Disk, ImageFormat, Zeroes};
+use crate::error::HostError;
 
 /// A format's magic number: where it is, and what; and the format if there is support for it.
 type Magic = (usize, &'static [u8], &'static str, Option<ImageFormat>);
@@ -40,16 +40,16 @@ fn other_format(head: &[u8]) -> Option<&'static Magic> {
 }
 
 /// What to say of an image that cannot be opened.
-fn refused(option: &str, disk: &Disk, error: &io::Error) -> CliError {
-    let message = |what: &str| CliError::new(option, format!("'{}' {what}", disk.file.display()));
+fn refused(option: &str, disk: &Disk, error: &io::Error) -> HostError {
+    let message = |what: &str| HostError::new(option, format!("'{}' {what}", disk.file.display()));
     match error.kind() {
         io::ErrorKind::WouldBlock => {
             message("is in use by another process (readonly=on or snapshot=on would share it)")
         }
         _ if is_unwritable(error) && !disk.read_only && !disk.snapshot => {
-            CliError::new(option, format!("cannot open '{}': {error} (readonly=on may help)", disk.file.display()))
+            HostError::new(option, format!("cannot open '{}': {error} (readonly=on may help)", disk.file.display()))
         }
-        _ => CliError::file(option, "cannot open", &disk.file, error),
+        _ => HostError::file(option, "cannot open", &disk.file, error),
     }
 }
 
@@ -172,9 +172,9 @@ fn is_unwritable(error: &io::Error) -> bool {
 }
 
 /// The part of a raw image of `bytes` bytes that is the disk: its first byte, and its bytes.
-fn part(option: &str, disk: &Disk, bytes: u64) -> Result<(u64, u64), CliError> {
+fn part(option: &str, disk: &Disk, bytes: u64) -> Result<(u64, u64), HostError> {
     let Some((start, size)) = disk.range else { return Ok((0, bytes)) };
-    let wrong = |what: &str| Err(CliError::new(option, format!("offset, size: {what} of '{}'", disk.file.display())));
+    let wrong = |what: &str| Err(HostError::new(option, format!("offset, size: {what} of '{}'", disk.file.display())));
     if disk.cache.direct {
         return wrong("cache=none and cache=directsync have no part");
     }
@@ -193,7 +193,7 @@ impl Image {
     /// # Errors
     ///
     /// Whatever the host says; an image that another process uses; a format that cannot be read.
-    pub fn open(option: &str, disk: &Disk) -> Result<Image, CliError> {
+    pub fn open(option: &str, disk: &Disk) -> Result<Image, HostError> {
         let base = Image::base(option, disk)?;
         if !disk.snapshot {
             return Ok(base);
@@ -201,7 +201,7 @@ impl Image {
         let (format, bytes) = (base.format, base.bytes);
         let overlay = Overlay::new(base).map_err(|error| {
             let place = overlay::temporary_folder();
-            CliError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
+            HostError::new(option, format!("snapshot: cannot make a temporary file in '{}': {error}", place.display()))
         })?;
         let contents = Contents::Overlay(Box::new(overlay));
         Ok(Image::new(contents, (format, bytes), disk.read_only, disk))
@@ -213,7 +213,7 @@ impl Image {
     }
 
     /// The image without what is written above it.
-    fn base(option: &str, disk: &Disk) -> Result<Image, CliError> {
+    fn base(option: &str, disk: &Disk) -> Result<Image, HostError> {
         let mut read_only = disk.read_only || disk.snapshot;
         if let Some(bytes) = disk.null {
             let bytes = bytes / SECTOR_SIZE * SECTOR_SIZE;
@@ -248,7 +248,7 @@ impl Image {
         };
         if !writable && !read_only && !disk.auto_read_only {
             let message = format!("'{}' can only be read: use readonly=on or snapshot=on", disk.file.display());
-            return Err(CliError::new(option, message));
+            return Err(HostError::new(option, message));
         }
         read_only |= !writable;
         // As QEMU has it: a raw image's last sector is padded with zeros when it is read, and whole once it is written. What a
@@ -275,7 +275,7 @@ impl Image {
     }
 
     /// Bytes that the guest sees.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -415,7 +415,7 @@ pub(super) fn look(file: &File) -> io::Result<(&'static str, Option<ImageFormat>
 }
 
 /// The format of an image: what was said, or what it looks like.
-fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageFormat, CliError>> {
+fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageFormat, HostError>> {
     if let Some(format) = disk.format {
         return Ok(Ok(format));
     }
@@ -425,7 +425,7 @@ fn probe(option: &str, disk: &Disk, file: &File) -> io::Result<Result<ImageForma
                 "'{}' looks like {name}, which is not supported yet; format=raw uses it as it is",
                 disk.file.display()
             );
-            Err(CliError::new(option, message))
+            Err(HostError::new(option, message))
         }
         (_, Some(ImageFormat::Raw)) => {
             if !disk.read_only {

@@ -30,7 +30,7 @@ pub use halt::{Action, Fault, Halt};
 pub use image::Image;
 use mimus_softmmu::kick::Kicker;
 use mimus_softmmu::patience::Patience;
-pub(crate) use overlay::temporary_folder;
+pub use overlay::temporary_folder;
 use throttle::{Groups, Throttle};
 use worker::Worker;
 

@@ -93,7 +93,7 @@ impl Overlay {
 }
 
 /// Where temporary files are that may be large: as QEMU has it, not where they are in memory, unless the user says so.
-pub(crate) fn temporary_folder() -> PathBuf {
+pub fn temporary_folder() -> PathBuf {
     let place = std::env::temp_dir();
     let large = Path::new("/var/tmp");
     if place == Path::new("/tmp") && large.is_dir() { large.to_owned() } else { place }

@@ -9,8 +9,8 @@ use mimus_hw::CharSink;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::{CharThread, Deliver, Source};
-use crate::cli::CliError;
 use crate::config::Chardev;
+use crate::error::HostError;
 use crate::terminal::{EscapeAction, EscapeParser, OnSinkError, Typed};
 
 /// Bytes that a monitor has said before anybody has turned to it, at most.
@@ -87,13 +87,13 @@ impl Mux {
     /// # Errors
     ///
     /// What the host refuses when the device is opened.
-    pub(crate) fn attach(
+    pub fn attach(
         &self,
         option: &str,
         label: &str,
         quiet: bool,
         on_error: OnSinkError,
-    ) -> Result<(Box<dyn CharSink>, Source), CliError> {
+    ) -> Result<(Box<dyn CharSink>, Source), HostError> {
         let mut typing = lock(&self.0.typing);
         let mut output = lock(&self.0.output);
         if output.is_none() {

@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use rustix::io::Errno;
 
 use super::{CharThread, Source};
-use crate::cli::CliError;
 use crate::config::Chardev;
+use crate::error::HostError;
 
 /// A connection between a monitor and a character device, for as long as it is kept.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub struct Relay {
     _threads: Vec<CharThread>,
 }
 
@@ -21,8 +21,8 @@ impl Relay {
     /// # Errors
     ///
     /// What the host refuses.
-    pub(crate) fn open(option: &str, chardev: &Chardev) -> Result<(UnixStream, Relay), CliError> {
-        let failed = |error: std::io::Error| CliError::new(option, format!("{chardev}: {error}"));
+    pub fn open(option: &str, chardev: &Chardev) -> Result<(UnixStream, Relay), HostError> {
+        let failed = |error: std::io::Error| HostError::new(option, format!("{chardev}: {error}"));
         let what = format!("{option}: {chardev}");
         let lost = Box::new(move |error| tracing::warn!("{what}: output is lost from here on: {error}"));
         let (mut sink, source) = match chardev.plain() {

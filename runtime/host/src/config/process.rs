@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-pub use crate::host::{Groups, Runner};
+use crate::sandbox::{Groups, Runner};
 
 /// What the options about the process itself say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use mimus_hw::vga::{DEVFN, Screen, StdVga};
 use mimus_hw::{MouseEvent, Pc};
 use mimus_softmmu::{DirtyPages, Vram};
 
-use crate::bus::{self, SharedPc};
 use crate::clock::Clock;
+use crate::devices::{self, SharedPc};
 use mimus_softmmu::kick::Kicker;
 
 pub use curses::{Curses, LEAVE, typing};
@@ -78,7 +78,7 @@ impl Console {
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        let result = f(&mut bus::lock(&self.pc), self.clock.now());
+        let result = f(&mut devices::lock(&self.pc), self.clock.now());
         self.kicker.kick();
         result
     }
@@ -90,7 +90,7 @@ impl Console {
 
     /// How many bytes of scan codes the keyboard can take now.
     pub fn keyboard_room(&self) -> usize {
-        bus::lock(&self.pc).keyboard_room()
+        devices::lock(&self.pc).keyboard_room()
     }
 
     /// Moves the mouse or its buttons.
@@ -116,7 +116,7 @@ impl Console {
     /// What is on the screen now; `None` without an adapter.
     pub fn picture(&self) -> Option<Screen> {
         let now = self.clock.now();
-        bus::lock(&self.pc).function(now, DEVFN, |vga: &mut StdVga, now| vga.vga().picture(now))
+        devices::lock(&self.pc).function(now, DEVFN, |vga: &mut StdVga, now| vga.vga().picture(now))
     }
 }
 
@@ -230,7 +230,7 @@ impl Shared {
         }
         // The registers are copied: drawing is too long to hold up the devices.
         let now = console.clock.now();
-        let regs = bus::lock(&console.pc).function(now, DEVFN, |vga: &mut StdVga, _| vga.vga().regs().clone());
+        let regs = devices::lock(&console.pc).function(now, DEVFN, |vga: &mut StdVga, _| vga.vga().regs().clone());
         regs.is_some_and(|regs| screen.update(&regs, vram, dirty, now))
     }
 }

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cli::{CliError, open_output};
 use crate::config::Capture;
+use crate::error::{HostError, open_output};
 
 /// The file's first word, its version, and the kind of link, Ethernet.
 const MAGIC: u32 = 0xa1b2_c3d4;
@@ -24,11 +24,11 @@ pub(super) struct Recorder<W: Write = BufWriter<File>> {
 
 impl Recorder {
     /// Begins the file.
-    pub(super) fn open(capture: &Capture) -> Result<Recorder, CliError> {
+    pub(super) fn open(capture: &Capture) -> Result<Recorder, HostError> {
         const OPTION: &str = "-object filter-dump";
         let file = open_output(OPTION, &capture.file)?;
         let begun = Recorder::begin(BufWriter::new(file), capture.limit);
-        begun.map_err(|error| CliError::new(OPTION, format!("cannot write '{}': {error}", capture.file.display())))
+        begun.map_err(|error| HostError::new(OPTION, format!("cannot write '{}': {error}", capture.file.display())))
     }
 }
 

@@ -12,8 +12,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, socket, sockopt};
 
 use super::{Context, Network, Poll};
-use crate::cli::CliError;
 use crate::config::{Endpoint, Link};
+use crate::error::HostError;
 use crate::socket::{Listener, bind_unix};
 
 /// Bytes of the length in front of each frame of a stream, most significant first.
@@ -31,7 +31,7 @@ const CONNECTION: u64 = 1;
 const LISTENER: u64 = 2;
 
 /// Opens what `link` describes.
-pub(super) fn open(link: &Link) -> Result<Box<dyn Network>, CliError> {
+pub(super) fn open(link: &Link) -> Result<Box<dyn Network>, HostError> {
     Ok(match link {
         Link::Listen(end) => Box::new(Stream::listen(end).map_err(|error| failed("cannot listen at", end, &error))?),
         Link::Connect { end, reconnect } => {
@@ -42,7 +42,7 @@ pub(super) fn open(link: &Link) -> Result<Box<dyn Network>, CliError> {
             let socket = datagrams(local.as_ref(), remote.as_ref());
             let socket = socket.map_err(|error| match local.as_ref().or(remote.as_ref()) {
                 Some(end) => failed("cannot use", end, &error),
-                None => CliError::new("-netdev", error.to_string()),
+                None => HostError::new("-netdev", error.to_string()),
             })?;
             Box::new(Datagrams { socket, remote: remote.clone(), buffer: vec![0; MAX_SEGMENTED + 1] })
         }
@@ -55,8 +55,8 @@ pub(super) fn open(link: &Link) -> Result<Box<dyn Network>, CliError> {
     })
 }
 
-fn failed(what: &str, end: &Endpoint, error: &io::Error) -> CliError {
-    CliError::new("-netdev", format!("{what} {end}: {error}"))
+fn failed(what: &str, end: &Endpoint, error: &io::Error) -> HostError {
+    HostError::new("-netdev", format!("{what} {end}: {error}"))
 }
 
 fn non_blocking(socket: OwnedFd) -> io::Result<OwnedFd> {

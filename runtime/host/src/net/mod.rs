@@ -7,6 +7,7 @@
 mod capture;
 mod gateway;
 mod link;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -24,9 +25,9 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-use crate::cli::CliError;
 use crate::config::{NetBackend, Netdev};
-use crate::host::Runner;
+use crate::error::HostError;
+use crate::sandbox::Runner;
 use crate::wake::Wake;
 use capture::Recorder;
 use mimus_softmmu::patience::Patience;
@@ -242,8 +243,8 @@ impl NetQueue {
     /// # Errors
     ///
     /// Addresses that cannot be bound or connected to.
-    pub fn open(netdev: &Netdev, runner: Option<Runner>) -> Result<NetQueue, CliError> {
-        let failed = |error: io::Error| CliError::new("-netdev", error.to_string());
+    pub fn open(netdev: &Netdev, runner: Option<Runner>) -> Result<NetQueue, HostError> {
+        let failed = |error: io::Error| HostError::new("-netdev", error.to_string());
         let told = Arc::new(Told { wake: Wake::new().map_err(failed)?, asked: Mutex::new(None) });
         let network: Box<dyn Network> = match &netdev.backend {
             NetBackend::User(user) => Box::new(gateway::Gateway::open(user, runner)?),

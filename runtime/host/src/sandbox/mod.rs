@@ -14,7 +14,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result};
 
-use crate::config::{Chardev, Config, NetBackend, Sandbox, Service, VirtioDevice};
+use crate::config::{Process, Sandbox};
 use daemon::Daemon;
 use identity::Identity;
 
@@ -29,50 +29,39 @@ pub struct Settling {
     sandbox: Sandbox,
 }
 
-/// Begins to give up what the machine of `config` does not need; `args` are the arguments that name its files. To be called before
-/// there are threads. With `-daemonize` the process goes on as another.
+/// What a machine needs of the process, as far as it matters for what is given up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Programs that networks start, each with its arguments.
+    pub programs: Vec<Vec<String>>,
+    /// Somebody may name more files while the machine runs.
+    pub is_monitored: bool,
+    /// The machine has no network, so that the process needs none either, unless an argument names a port.
+    pub keeps_to_itself: bool,
+}
+
+/// Begins to give up what a machine with these `needs` does not need; `args` are the arguments that name its files. To be called
+/// before there are threads. With `-daemonize` the process goes on as another.
 ///
 /// # Errors
 ///
 /// What the host refuses.
-pub fn begin(config: &mut Config, args: &[OsString]) -> Result<Settling> {
-    let daemon = if config.process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
-    let identity = Identity::look_up(&config.process)?;
-    config.process.runner = runner(config, &identity)?;
-    let process = &config.process;
+pub fn begin(process: &mut Process, needs: Needs, args: &[OsString]) -> Result<Settling> {
+    let daemon = if process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
+    let identity = Identity::look_up(process)?;
+    if !needs.programs.is_empty() {
+        let runner = Runner::start(needs.programs, process.daemonize, || identity.assume());
+        process.runner = Some(runner.context("-netdev user: guestfwd")?);
+    }
     if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
         let told = process.sandbox != Sandbox::Auto;
-        match files::restrict(args, is_monitored(config), keeps_to_itself(config)) {
+        match files::restrict(args, needs.is_monitored, needs.keeps_to_itself) {
             Ok(true) => {}
             Ok(false) => missing(told, "this host's kernel has no landlock: any file of this user's can be opened"),
             Err(error) => missing(told, &format!("any file of this user's can be opened: {error}")),
         }
     }
     Ok(Settling { daemon, identity, sandbox: process.sandbox })
-}
-
-/// Starts a process for the programs that networks name, if they do.
-fn runner(config: &Config, identity: &Identity) -> Result<Option<Runner>> {
-    let virtio = config.virtio.iter().filter_map(|device| match device {
-        VirtioDevice::Net { netdev, .. } => netdev.as_ref(),
-        _ => None,
-    });
-    let netdevs = config.nics.iter().filter_map(|nic| nic.netdev.as_ref()).chain(virtio);
-    let forwards = netdevs.filter_map(|netdev| match &netdev.backend {
-        NetBackend::User(user) => Some(&user.guest_forwards),
-        NetBackend::Link(_) => None,
-    });
-    let commands: Vec<_> = forwards
-        .flatten()
-        .filter_map(|forward| match &forward.to {
-            Service::Run(command) => Some(command.clone()),
-            Service::Connect(_) => None,
-        })
-        .collect();
-    if commands.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Runner::start(commands, config.process.daemonize, || identity.assume()).context("-netdev user: guestfwd")?))
 }
 
 fn missing(told: bool, what: &str) {
@@ -87,27 +76,6 @@ fn missing(told: bool, what: &str) {
 fn is_everybody() -> bool {
     let all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     rustix::process::geteuid().is_root() && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(all)
-}
-
-/// Whether somebody may name more files while the machine runs.
-fn is_monitored(config: &Config) -> bool {
-    let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
-    let console = |device: &VirtioDevice| match device {
-        VirtioDevice::Console(ports, _) => ports.iter().any(|port| mux(&port.chardev)),
-        _ => false,
-    };
-    let serials = config.isa.serials.iter().map(|serial| &serial.chardev);
-    !config.monitors.is_empty()
-        || !config.qmp.is_empty()
-        || serials.chain([&config.serial]).any(mux)
-        || config.virtio.iter().any(console)
-}
-
-/// Whether the machine has no network, so that the process has none either, unless an argument names a port.
-fn keeps_to_itself(config: &Config) -> bool {
-    let net = |device: &VirtioDevice| matches!(device, VirtioDevice::Net { netdev: Some(_), .. });
-    let nic = config.nics.iter().any(|nic| nic.netdev.is_some());
-    !nic && !config.virtio.iter().any(net) && config.vnc.is_none() && config.gdb.is_none()
 }
 
 impl Settling {

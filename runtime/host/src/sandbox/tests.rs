@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use super::*;
-use crate::config::{MachineKind, RunAs};
+use crate::config::RunAs;
 
 /// Tells this test program, run again as a child, what to do.
 const CHILD: &str = "MIMUS_TEST_HOST_CHILD";
@@ -16,7 +16,7 @@ fn is_child(name: &str) -> bool {
         return true;
     }
     let status = Command::new(std::env::current_exe().unwrap())
-        .args([&format!("host::tests::{name}"), "--exact", "--nocapture", "--test-threads=1"])
+        .args([&format!("sandbox::tests::{name}"), "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, name)
         .status()
         .unwrap();
@@ -161,11 +161,9 @@ fn root_becomes_another_user_in_another_root() {
         return;
     }
     let (images, secret) = folder("root");
-    let mut config = Config::default();
-    config.process.run_as = Some(RunAs::Name("nobody".into()));
-    config.process.root = Some(images);
+    let mut process = Process { run_as: Some(RunAs::Name("nobody".into())), root: Some(images), ..Process::default() };
     // Names of users are looked up before their file is out of sight, for one reason or the other.
-    let settling = begin(&mut config, &args("-serial null")).unwrap();
+    let settling = begin(&mut process, Needs::default(), &args("-serial null")).unwrap();
     settling.settle().unwrap();
     assert!(!nix::unistd::geteuid().is_root() && nix::unistd::setuid(nix::unistd::Uid::from_raw(0)).is_err());
     let groups = nix::unistd::getgroups().unwrap();
@@ -194,16 +192,4 @@ fn named_programs_run_although_no_others_do() {
     assert_eq!((talk(&echo), talk(&echo)), ("hello".into(), "hello".into()));
     assert_eq!(talk(&["/no/such/program".to_owned()]), "");
     assert!(runner.run(&["true".to_owned()]).is_err(), "nobody has named it");
-}
-
-#[test]
-fn a_machine_runs_with_all_that_given_up() {
-    if !is_child("a_machine_runs_with_all_that_given_up") {
-        return;
-    }
-    let mut config = Config { machine: MachineKind::Pc, serial: Chardev::Null, ..Config::default() };
-    let settling = begin(&mut config, &args("-serial null")).unwrap();
-    // The demo guest compiles and runs code, and powers off.
-    assert_eq!(crate::machine::run(&config, settling).unwrap(), crate::config::ExitStatus::PowerOff);
-    assert!(Command::new("/bin/true").status().is_err());
 }

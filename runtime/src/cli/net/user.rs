@@ -7,7 +7,8 @@ use super::super::error::CliError;
 use super::super::keyval::{Key, Kind, Values, key, key_lacks};
 use super::super::{monitors, subjects};
 use super::{ADDRESS, ID, ON_OFF, PATH};
-use crate::config::{Chardev, Endpoint, Forward, GuestForward, MonitorSocket, NetBoot, Protocol, Service, UserNet};
+use crate::config::{Chardev, Endpoint, GuestForward, MonitorSocket, NetBoot, Service, UserNet};
+use mimus_host::net::rules::forward;
 
 pub(super) const USER: &[Key] = &[
     ID,
@@ -170,31 +171,6 @@ fn network(text: &str) -> Option<UserNet> {
     };
     // DHCP gives away an address beside the gateway's and the name server's.
     (8..=29).contains(&prefix).then(|| UserNet::new(address, prefix))
-}
-
-/// An address and a port as `[ADDRESS:]PORT`.
-fn address(text: &str, default: Ipv4Addr) -> Option<SocketAddrV4> {
-    let (address, port) = text.rsplit_once(':').unwrap_or(("", text));
-    let address = if address.is_empty() { default } else { address.parse().ok()? };
-    Some(SocketAddrV4::new(address, port.parse().ok().filter(|&port| port != 0)?))
-}
-
-/// A port of the host as `[tcp|udp]:[ADDRESS]:PORT`.
-pub(crate) fn forwarded(text: &str) -> Option<(Protocol, SocketAddrV4)> {
-    let (protocol, rest) = text.split_once(':')?;
-    let protocol = match protocol {
-        "tcp" | "" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return None,
-    };
-    Some((protocol, address(rest, Ipv4Addr::UNSPECIFIED)?))
-}
-
-/// What `hostfwd=` says; `guest` is the guest's address unless it is named.
-pub(crate) fn forward(text: &str, guest: Ipv4Addr) -> Option<Forward> {
-    let (from, to) = text.split_once('-')?;
-    let (protocol, host) = forwarded(from)?;
-    Some(Forward { protocol, host, guest: address(to, guest)? })
 }
 
 /// The keys of what is not there, among those given.

@@ -7,9 +7,10 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};
-use crate::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
-use crate::bus::{self, Outside, SharedPc};
+use crate::bus::Outside;
 use crate::config::{Disk, IdeDrive, Plug};
+use mimus_host::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
+use mimus_host::devices::{self, SharedPc};
 
 /// Where QEMU has a CD-ROM drive unless it is told otherwise, and its serial number there.
 const CD_ROM: (IdePlace, &str) = (IdePlace { channel: 1, unit: 0 }, "MM00003");
@@ -170,7 +171,7 @@ pub(super) fn change(
     let (place, medium) = inventory.removable(name)?;
     let cd_rom = cd_roms.iter().find(|cd_rom| cd_rom.place == place).ok_or("the drive is gone")?;
     let image = disk.as_ref().map(|disk| Image::open("change", disk)).transpose().map_err(|error| error.to_string())?;
-    let mut pc = bus::lock(pc);
+    let mut pc = devices::lock(pc);
     let locked = tray(&mut pc, now, place).is_some_and(|tray| tray.locked && !tray.open);
     if locked && !force && medium.is_some() {
         controller(&mut pc, now, |ide| ide.want_medium(place));

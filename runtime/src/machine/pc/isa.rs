@@ -7,8 +7,8 @@ use super::super::Parts;
 use super::super::input::Input;
 use super::super::inventory::{Inventory, Place};
 use crate::bus::Outside;
-use crate::chardev::Source;
 use crate::config::{Chardev, IsaSerial, Plug};
+use mimus_host::chardev::Source;
 
 /// The bus.
 const ISA: Place = Place::On("isa.0");

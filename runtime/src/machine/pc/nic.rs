@@ -12,7 +12,7 @@ use super::super::inventory::{Adapter as Row, Inventory, Place};
 use super::Places;
 use crate::bus::Outside;
 use crate::config::NicModel;
-use crate::net::{self, NetQueue, NetThread};
+use mimus_host::net::{self, NetQueue, NetThread};
 
 /// Where QEMU has the first adapter; programs know it by the name that follows from that.
 const FIRST: DevFn = 3 << 3;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::commands::done;
 use super::{Failure, generic, number};
 use crate::control::{Controlled, RunState};
-use crate::display::Console;
+use mimus_host::display::Console;
 
 /// The wheel's buttons, and steps of the wheel towards the user.
 const WHEEL: [(&str, i32); 2] = [("wheel-up", -1), ("wheel-down", 1)];

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::{Failure, generic};
 use crate::config::MachineKind;
 use crate::control::{Controlled, RunState};
-use crate::display::{VncPlace, VncTarget};
 use crate::monitor::chardevs;
+use mimus_host::display::{VncPlace, VncTarget};
 
 const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 

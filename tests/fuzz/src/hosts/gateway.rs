@@ -6,9 +6,9 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mimus_host::config::{NetBackend, Netdev, UserNet};
+use mimus_host::net::{Exchange, NetQueue};
 use mimus_hw::net::{Batch, FrameQueue, MAX_SEGMENTED, Offload, Offloads};
-use mimus_runtime::config::{NetBackend, Netdev, UserNet};
-use mimus_runtime::net::{Exchange, NetQueue};
 
 use super::ANSWER;
 use crate::input::Input;

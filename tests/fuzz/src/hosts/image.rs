@@ -8,8 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use mimus_runtime::block::{Image, Store};
-use mimus_runtime::config::{Disk, ImageFormat};
+use mimus_host::block::{Image, Store};
+use mimus_host::config::{Disk, ImageFormat};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::Folder;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mimus_host::clock::Clock;
+use mimus_host::display::{Console, View, VncPlace, VncServer, VncTarget};
 use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_hw::{Pc, PcConfig};
-use mimus_runtime::clock::Clock;
-use mimus_runtime::display::{Console, View, VncPlace, VncServer, VncTarget};
 use mimus_softmmu::Vram;
 use mimus_softmmu::kick::Kicker;
 

@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
-use mimus_runtime::config::{OtherDevices, SecurityModel, SharedFolder};
-use mimus_runtime::share::ShareQueue;
+use mimus_host::config::{OtherDevices, SecurityModel, SharedFolder};
+use mimus_host::share::ShareQueue;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::Folder;

@@ -15,7 +15,7 @@ use mimus_softmmu::kick::Kicker;
 
 struct Machine {
     console: Console,
-    pc: crate::bus::SharedPc,
+    pc: crate::devices::SharedPc,
     vram: Arc<Vram>,
     // Dropped in this order.
     server: VncServer,
@@ -165,7 +165,7 @@ fn a_client_sees_the_screen_and_what_changes() {
     let (rect, _, _) = first.last().expect("a picture");
     assert_eq!((rect.width, rect.height), (720, 400));
     // A block, which covers its ninth dot, too.
-    crate::bus::lock(&machine.pc).mmio_write(0, 0, 0xb_8000 + 2 * 85, 2, 0x1edb);
+    crate::devices::lock(&machine.pc).mmio_write(0, 0, 0xb_8000 + 2 * 85, 2, 0x1edb);
     client.request(true);
     harvest(&machine);
     let end = Instant::now() + Duration::from_secs(20);
@@ -179,7 +179,7 @@ fn a_client_sees_the_screen_and_what_changes() {
         client.request(true);
     }
     // Another mode is another size.
-    crate::bus::lock(&machine.pc).function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_linear_mode(800, 600));
+    crate::devices::lock(&machine.pc).function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_linear_mode(800, 600));
     machine.console.harvest().hand_over(&machine.vram);
     while client.size != (800, 600) {
         assert!(Instant::now() < end);
@@ -192,7 +192,7 @@ fn a_client_sees_the_screen_and_what_changes() {
 fn keys_and_mouse_arrive() {
     let machine = machine();
     let mut client = Client::connect(&machine);
-    let port = |port: u16| crate::bus::lock(&machine.pc).port_read(0, port, 1) as u8;
+    let port = |port: u16| crate::devices::lock(&machine.pc).port_read(0, port, 1) as u8;
     let next = || {
         let end = Instant::now() + Duration::from_secs(20);
         while port(0x64) & 1 == 0 {
@@ -211,7 +211,7 @@ fn keys_and_mouse_arrive() {
     drop(client);
     assert_eq!(next().0, 0x81);
     for (to, value) in [(0x64, 0xa8), (0x64, 0xd4), (0x60, 0xf4)] {
-        crate::bus::lock(&machine.pc).port_write(0, to, 1, value);
+        crate::devices::lock(&machine.pc).port_write(0, to, 1, value);
     }
     assert_eq!(next().0, 0xfa);
     let mut client = Client::connect(&machine);

@@ -24,7 +24,7 @@ const OPTION_DOMAIN_SEARCH: u8 = 119;
 const BOOT_FILE: std::ops::Range<usize> = 108..235;
 
 /// Domains as the option has them: each label with its length before it, and an empty one at the end (RFC 1035, 3.1).
-pub(crate) fn encode_search(domains: &[String]) -> Vec<u8> {
+pub fn encode_search(domains: &[String]) -> Vec<u8> {
     let label = |label: &str| [&[label.len() as u8], label.as_bytes()].concat();
     let domain = |domain: &String| {
         let mut bytes: Vec<u8> = domain.split('.').filter(|part| !part.is_empty()).flat_map(label).collect();

@@ -27,9 +27,9 @@ use smoltcp::wire::{
 };
 
 use super::{Connection, Context, Network, Poll};
-use crate::cli::CliError;
 use crate::config::{Protocol, UserNet};
-use crate::host::Runner;
+use crate::error::HostError;
+use crate::sandbox::Runner;
 use packet::Link;
 
 /// Guests whose hardware addresses are known, at most.
@@ -88,11 +88,11 @@ pub(super) struct Gateway {
 
 impl Gateway {
     /// Makes the gateway and binds the ports that are forwarded.
-    pub(super) fn open(config: &UserNet, runner: Option<Runner>) -> Result<Gateway, CliError> {
+    pub(super) fn open(config: &UserNet, runner: Option<Runner>) -> Result<Gateway, HostError> {
         let [a, b, c, d] = config.host.octets();
         let tftp = config.boot.tftp.as_deref().map(|folder| {
             let failed =
-                |error| CliError::new("-netdev user: tftp", format!("cannot open '{}': {error}", folder.display()));
+                |error| HostError::new("-netdev user: tftp", format!("cannot open '{}': {error}", folder.display()));
             tftp::Server::open(folder).map_err(failed)
         });
         Ok(Gateway {
@@ -286,14 +286,14 @@ impl Network for Gateway {
 
     fn forward(&mut self, rule: &str, add: bool, poll: &Poll) -> Result<(), String> {
         if !add {
-            let (protocol, host) = crate::cli::forwarded(rule).ok_or_else(|| format!("invalid format '{rule}'"))?;
+            let (protocol, host) = super::rules::forwarded(rule).ok_or_else(|| format!("invalid format '{rule}'"))?;
             let found = match protocol {
                 Protocol::Tcp => self.tcp.unforward(host),
                 Protocol::Udp => self.udp.unforward(host),
             };
             return found.then_some(()).ok_or_else(|| format!("host forwarding rule for {rule} not found"));
         }
-        let forward = crate::cli::forward(rule, self.config.dhcp_start);
+        let forward = super::rules::forward(rule, self.config.dhcp_start);
         let forward = forward.ok_or_else(|| format!("Invalid host forwarding rule '{rule}'"))?;
         let added = match forward.protocol {
             Protocol::Tcp => self.tcp.add_forward(forward, poll),

@@ -25,8 +25,8 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, TcpControl, 
 
 use super::packet::{self, MTU};
 use super::{FORWARDS, Gateway, KINDS, TCP, TCP_LISTENER, Target};
-use crate::cli::CliError;
 use crate::config::{Endpoint, Forward, GuestForward, Protocol, Service, UserNet};
+use crate::error::HostError;
 use crate::net::{Connection, Context, Poll};
 
 mod wire;
@@ -118,11 +118,11 @@ impl Listener {
 }
 
 impl Flows {
-    pub(super) fn open(config: &UserNet) -> Result<Flows, CliError> {
+    pub(super) fn open(config: &UserNet) -> Result<Flows, HostError> {
         let mut listeners = Vec::new();
         for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp) {
             let failed =
-                |error| CliError::new("-netdev user: hostfwd", format!("cannot bind tcp:{}: {error}", forward.host));
+                |error| HostError::new("-netdev user: hostfwd", format!("cannot bind tcp:{}: {error}", forward.host));
             listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
         }
         Ok(Flows {

@@ -17,8 +17,8 @@ use rustix::event::epoll::EventFlags;
 use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacket};
 
 use super::{FORWARDS, Gateway, KINDS, Target, UDP, UDP_LISTENER, packet, tftp};
-use crate::cli::CliError;
 use crate::config::{Forward, Protocol, UserNet};
+use crate::error::HostError;
 use crate::net::{Connection, Context, Poll};
 
 /// Sockets at most.
@@ -142,11 +142,11 @@ impl Listener {
 }
 
 impl Flows {
-    pub(super) fn open(config: &UserNet) -> Result<Flows, CliError> {
+    pub(super) fn open(config: &UserNet) -> Result<Flows, HostError> {
         let mut listeners = Vec::new();
         for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Udp) {
             let failed =
-                |error| CliError::new("-netdev user: hostfwd", format!("cannot bind udp:{}: {error}", forward.host));
+                |error| HostError::new("-netdev user: hostfwd", format!("cannot bind udp:{}: {error}", forward.host));
             listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
         }
         Ok(Flows {

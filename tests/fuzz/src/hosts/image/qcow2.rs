@@ -1,7 +1,7 @@
 //! qcow2 (QEMU's docs/interop/qcow2.txt): images of all kinds of clusters and refcounts, with any part of them changed.
 
-use mimus_runtime::block::Image;
-use mimus_runtime::config::{Cache, Disk, ImageFormat, Zeroes};
+use mimus_host::block::Image;
+use mimus_host::config::{Cache, Disk, ImageFormat, Zeroes};
 
 use super::{Place, SIZE, disk, using};
 use crate::input::Input;

@@ -1,6 +1,6 @@
 //! vmdk: descriptors of lines that do not belong together, and sparse extents with any part of them changed.
 
-use mimus_runtime::config::{Disk, ImageFormat};
+use mimus_host::config::{Disk, ImageFormat};
 
 use super::{Place, SIZE, disk, using};
 use crate::input::Input;

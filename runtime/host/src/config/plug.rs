@@ -1,0 +1,21 @@
+//! What any device is told.
+
+use mimus_hw::ata::Names;
+use mimus_hw::virtio::Interface;
+
+/// What `-device` says of any device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plug {
+    /// What monitors call it; empty for nothing.
+    pub id: String,
+    /// Its place on the PCI bus, `device << 3 | function`; where there is room if none is given.
+    pub addr: Option<u8>,
+    /// Its slot on a board with virtio-mmio; where there is room if none is given.
+    pub slot: Option<u8>,
+    /// How drivers reach a virtio device on the PCI bus.
+    pub interface: Interface,
+    /// Its place in the order in which firmware tries to boot devices, the lowest first.
+    pub boot_index: Option<u32>,
+    /// What an IDE drive is called.
+    pub names: Names,
+}

@@ -1,0 +1,54 @@
+//! What a machine needs of the process that runs it.
+
+use mimus_host::sandbox::Needs;
+
+use super::{Chardev, Config, NetBackend, Netdev, Service, VirtioDevice};
+
+impl Config {
+    /// What this machine needs of the process.
+    pub fn needs(&self) -> Needs {
+        Needs {
+            programs: self.programs(),
+            is_monitored: self.is_monitored(),
+            keeps_to_itself: self.netdevs().next().is_none() && self.vnc.is_none() && self.gdb.is_none(),
+        }
+    }
+
+    /// What its network adapters are plugged into.
+    fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
+        let virtio = self.virtio.iter().filter_map(|device| match device {
+            VirtioDevice::Net { netdev, .. } => netdev.as_ref(),
+            _ => None,
+        });
+        self.nics.iter().filter_map(|nic| nic.netdev.as_ref()).chain(virtio)
+    }
+
+    /// Programs that its networks name, each with its arguments.
+    fn programs(&self) -> Vec<Vec<String>> {
+        let forwards = self.netdevs().filter_map(|netdev| match &netdev.backend {
+            NetBackend::User(user) => Some(&user.guest_forwards),
+            NetBackend::Link(_) => None,
+        });
+        forwards
+            .flatten()
+            .filter_map(|forward| match &forward.to {
+                Service::Run(command) => Some(command.clone()),
+                Service::Connect(_) => None,
+            })
+            .collect()
+    }
+
+    /// Whether somebody may name more files while it runs.
+    fn is_monitored(&self) -> bool {
+        let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
+        let console = |device: &VirtioDevice| match device {
+            VirtioDevice::Console(ports, _) => ports.iter().any(|port| mux(&port.chardev)),
+            _ => false,
+        };
+        let serials = self.isa.serials.iter().map(|serial| &serial.chardev);
+        !self.monitors.is_empty()
+            || !self.qmp.is_empty()
+            || serials.chain([&self.serial]).any(mux)
+            || self.virtio.iter().any(console)
+    }
+}

@@ -66,7 +66,19 @@ impl HostIsa {
     ///
     /// [`BackendError::Host`] if the code generator was built without it.
     pub fn named(name: &str) -> Result<HostIsa, BackendError> {
-        let builder = isa::lookup_by_name(name).map_err(|e| BackendError::Host(e.to_string()))?;
+        HostIsa::with_features(name, &[])
+    }
+
+    /// A host by architecture name with the extensions that the code generator's settings `features` stand for.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::Host`] if the code generator was built without it, or has no such setting.
+    pub fn with_features(name: &str, features: &[&str]) -> Result<HostIsa, BackendError> {
+        let mut builder = isa::lookup_by_name(name).map_err(|e| BackendError::Host(e.to_string()))?;
+        for feature in features {
+            builder.enable(feature).map_err(|e| BackendError::Host(format!("{feature}: {e}")))?;
+        }
         HostIsa::build(builder)
     }
 

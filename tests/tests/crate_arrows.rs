@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("mimus-host", "runtime/host", &["mimus-hw", "mimus-softmmu"]),
     ("mimus-runtime", "runtime", ALL),
     ("mimus-tests", "tests", ALL),
+    ("mimus-filetests", "tests/filetests", &["mimus-ir", "mimus-frontend", "mimus-backend"]),
     ("mimus-fuzz", "tests/fuzz", ALL),
     ("mimus-benches", "benches", ALL),
     ("mimus-tools", "tools", ALL),

@@ -19,8 +19,8 @@ impl Names for RiscvNames {
             let offset = place.offset.checked_sub(first.offset)?;
             (offset % bytes == 0 && offset / bytes < 32).then_some(usize::from(offset / bytes))
         };
-        if place == slot::PC {
-            return Some("pc".into());
+        if let Some((_, name)) = slot::ALL.iter().find(|(known, _)| *known == place) {
+            return Some((*name).into());
         }
         if let Some(n) = index(super::state::x_slot(0), 8) {
             return Some(disasm::X_NAMES[n].into());

@@ -165,6 +165,8 @@ pub mod slot {
         ($($(#[$doc:meta])* $name:ident $field:ident;)*) => {
             $($(#[$doc])* pub const $name: EnvSlot =
                 EnvSlot { offset: std::mem::offset_of!(State, $field) as u16, ty: Type::I64 };)*
+            /// All of them with their names.
+            pub const ALL: &[(EnvSlot, &str)] = &[$(($name, stringify!($field))),*];
         };
     }
 

@@ -9,7 +9,7 @@ use mimus_ir::{Block, EnvSlot};
 use super::cpu::Cpu;
 use super::exception::{Exception, debug, vector};
 use super::mode::Mode;
-use super::state::{gpr_slot, rflags, shadow, slot};
+use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, Truncated};
 
@@ -22,18 +22,17 @@ impl Names for X86Names {
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
             "r15",
         ];
-        let named = [
-            (slot::RIP, "rip"),
-            (slot::CC_OP, "cc_op"),
-            (slot::CC_DST, "cc_dst"),
-            (slot::CC_SRC, "cc_src"),
-            (slot::CC_AUX, "cc_aux"),
-            (slot::FLAGS, "flags"),
-            (slot::SHADOW, "shadow"),
-        ];
-        let general = (0..).zip(GPR).find(|&(i, _)| gpr_slot(i).offset == place.offset).map(|(_, name)| name);
-        let other = named.iter().find(|(known, _)| known.offset == place.offset).map(|&(_, name)| name);
-        general.or(other).map(Cow::from)
+        let at = |slot: EnvSlot| slot.offset == place.offset;
+        if let Some((name, _)) = GPR.iter().zip(0..).find(|&(_, i)| at(gpr_slot(i))) {
+            return Some((*name).into());
+        }
+        if let Some(i) = (0..16).find(|&i| at(xmm_slot(i))) {
+            return Some(format!("xmm{i}").into());
+        }
+        if let Some(seg) = Seg::ALL.into_iter().find(|&seg| at(seg_base_slot(seg))) {
+            return Some(format!("{seg:?}.base").to_lowercase().into());
+        }
+        slot::ALL.iter().find(|(known, _)| at(*known)).map(|&(_, name)| name.into())
     }
 
     fn helper(&self, number: u16) -> Option<Cow<'_, str>> {

@@ -307,6 +307,8 @@ macro_rules! slots {
             use super::*;
             $($(#[$doc])* pub const $name: EnvSlot =
                 EnvSlot { offset: std::mem::offset_of!(State, $field) as u16, ty: Type::$ty };)*
+            /// All of them with their names.
+            pub const ALL: &[(EnvSlot, &str)] = &[$(($name, stringify!($field))),*];
         }
     };
 }

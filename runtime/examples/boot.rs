@@ -5,8 +5,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mimus_runtime::config::{Config, ExitStatus};
-use mimus_runtime::machine::Machine;
+use mimus_machine::config::{Config, ExitStatus};
+use mimus_machine::machine::Machine;
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);

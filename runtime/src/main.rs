@@ -6,16 +6,16 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use mimus_runtime::cli::logging::{Messages, ONCE};
-use mimus_runtime::cli::{self, Invocation};
-use mimus_runtime::config::{Config, ExitStatus, LockMemory, Settings};
+use mimus_cli::Invocation;
+use mimus_cli::logging::{Messages, ONCE};
+use mimus_machine::config::{Config, ExitStatus, LockMemory, Settings};
 use rustix::fs::Mode;
 use rustix::mm::{MlockAllFlags, mlockall};
 use signal_hook::consts::SIGPIPE;
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let result = match cli::parse_program(args.iter().cloned()) {
+    let result = match mimus_cli::parse_program(args.iter().cloned()) {
         Ok(Invocation::Print(text)) => print(&text),
         Ok(Invocation::Run(config)) => start(*config, &args),
         Err(error) => Err(error.into()),
@@ -49,14 +49,14 @@ fn start(mut config: Config, args: &[OsString]) -> anyhow::Result<ExitStatus> {
     // Files and sockets that are made are this user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let file = config.log_file.as_deref().map(|path| mimus_host::error::open_output("-D", path)).transpose()?;
-    tracing::subscriber::set_global_default(cli::logging::subscriber(config.log, Messages::of(&config), file))?;
+    tracing::subscriber::set_global_default(mimus_cli::logging::subscriber(config.log, Messages::of(&config), file))?;
     for warning in &config.warnings {
         tracing::warn!(target: ONCE, "{warning}");
     }
     let needs = config.needs();
     let settling = mimus_host::sandbox::begin(&mut config.process, needs, args.get(1..).unwrap_or_default())?;
     settle(&config.settings)?;
-    mimus_runtime::machine::run(&config, settling)
+    mimus_machine::machine::run(&config, settling)
 }
 
 /// Does to the process what is asked for.

@@ -10,7 +10,7 @@ pub fn program() -> PathBuf {
     let own = std::env::current_exe().expect("a program knows where it is");
     let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("mimus")).find(|path| path.is_file());
     found.unwrap_or_else(|| {
-        let build = "cargo build --release -p mimus-runtime -p mimus-tests --bin mimus";
+        let build = "cargo build --release -p mimus -p mimus-tests --bin mimus";
         panic!("no mimus beside {}: run tools/test, or first {build}", own.display())
     })
 }

@@ -19,12 +19,37 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("mimus-backend", "backend", &["mimus-ir", "mimus-softmmu"]),
     ("mimus-engine", "runtime/engine", &["mimus-ir", "mimus-softmmu", "mimus-frontend", "mimus-backend"]),
     ("mimus-host", "runtime/host", &["mimus-hw", "mimus-softmmu"]),
-    ("mimus-runtime", "runtime", ALL),
+    ("mimus-machine", "runtime/machine", BELOW_MACHINES),
+    ("mimus-cli", "runtime/cli", BELOW_CLI),
+    ("mimus", "runtime", BELOW_MIMUS),
     ("mimus-tests", "tests", ALL),
     ("mimus-filetests", "tests/filetests", &["mimus-ir", "mimus-frontend", "mimus-backend"]),
     ("mimus-fuzz", "tests/fuzz", ALL),
     ("mimus-benches", "benches", ALL),
     ("mimus-tools", "tools", ALL),
+];
+const BELOW_MACHINES: &[&str] =
+    &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend", "mimus-engine", "mimus-host"];
+const BELOW_CLI: &[&str] = &[
+    "mimus-ir",
+    "mimus-softmmu",
+    "mimus-hw",
+    "mimus-frontend",
+    "mimus-backend",
+    "mimus-engine",
+    "mimus-host",
+    "mimus-machine",
+];
+const BELOW_MIMUS: &[&str] = &[
+    "mimus-ir",
+    "mimus-softmmu",
+    "mimus-hw",
+    "mimus-frontend",
+    "mimus-backend",
+    "mimus-engine",
+    "mimus-host",
+    "mimus-machine",
+    "mimus-cli",
 ];
 const ALL: &[&str] = &[
     "mimus-ir",
@@ -34,7 +59,9 @@ const ALL: &[&str] = &[
     "mimus-backend",
     "mimus-engine",
     "mimus-host",
-    "mimus-runtime",
+    "mimus-machine",
+    "mimus-cli",
+    "mimus",
 ];
 
 /// What a newcomer sees at the top of the repository. Hidden files and the

@@ -3,7 +3,7 @@
 use super::families::{Choice, Chosen, Family, Offer, later, yes};
 use super::keyval::{Key, Kind, Values};
 use super::{CliError, Given, Stop, monitors, utf8};
-use crate::config::{Accel, CompileMode, Config, JitConfig};
+use mimus_machine::config::{Accel, CompileMode, Config, JitConfig};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }

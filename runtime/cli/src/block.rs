@@ -4,7 +4,7 @@ use super::error::CliError;
 use super::families;
 use super::keyval::{self, Item, Key, Kind, Values, accepted, among, fixed, key};
 use super::{Stop, subjects};
-use crate::config::{Disk, ImageFormat, Layers, Limits, Zeroes};
+use mimus_host::config::{Disk, ImageFormat, Layers, Limits, Zeroes};
 
 /// On or off.
 const SWITCH: Kind = Kind::Word(&["on", "off"]);

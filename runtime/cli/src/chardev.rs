@@ -8,8 +8,10 @@ use mimus_hw::virtio::MAX_PORTS;
 use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, argv, monitors, subjects, utf8};
-use crate::config::{Chardev, Config, ConsolePort, MonitorSocket, Mux, PtyName, VirtioDevice};
+use mimus_host::chardev::Mux;
+use mimus_host::config::{Chardev, MonitorSocket, PtyName};
 use mimus_host::terminal::ESCAPE;
+use mimus_machine::config::{Config, ConsolePort, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }

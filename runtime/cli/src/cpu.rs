@@ -7,13 +7,13 @@ mod models;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::{FEATURES, Feature, FeatureSet};
 
-use super::catalogue::CpuModel;
 use super::error::CliError;
 use super::families::is_help;
 use super::keyval::{self, Item};
 use super::suggest::nearest;
 use super::{Given, Stop};
-use crate::config::Config;
+use mimus_machine::config::Config;
+use mimus_machine::offers::CpuModel;
 use models::{MODELS, Model};
 
 const OPTION: &str = "-cpu";

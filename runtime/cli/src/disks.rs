@@ -8,7 +8,9 @@ use super::Stop;
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Kind, Values, accepted, key, without};
 use super::{block, families, throttling};
-use crate::config::{Cache, Disk, IdeDrive, Interface as VirtioInterface, Limits, OnError, Plug};
+use mimus_host::config::{Cache, Disk, Limits, OnError, Plug};
+use mimus_hw::virtio::Interface as VirtioInterface;
+use mimus_machine::config::IdeDrive;
 
 /// What there is not.
 const GEOMETRY: &str = "a disk's geometry is that of its size";

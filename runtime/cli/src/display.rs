@@ -6,7 +6,8 @@ use super::error::CliError;
 use super::families::{DISPLAY, VGA};
 use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, Given, Stop, choose, utf8};
-use crate::config::{Config, VgaKind, Video, VncPlace, VncTarget};
+use mimus_host::display::{VncPlace, VncTarget};
+use mimus_machine::config::{Config, VgaKind, Video};
 
 const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, help: "" }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, CliError, Given, monitors, utf8};
-use crate::config::{AcpiTable, Bios, Boot, Config, FwCfgFile, FwCfgSource, IdeDrive};
+use mimus_machine::config::{AcpiTable, Bios, Boot, Config, FwCfgFile, FwCfgSource, IdeDrive};
 
 /// Takes over the keys of a PC's `-machine` that are about firmware.
 pub(super) fn machine(values: &Values, config: &mut Config) -> Result<(), CliError> {

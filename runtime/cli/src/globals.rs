@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Kind};
 use super::{Given, Refused, Stop, display};
-use crate::config::Config;
+use mimus_machine::config::Config;
 
 /// A property of a device.
 struct Global {

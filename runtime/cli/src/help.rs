@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::options::{OPTIONS, Opt, SECTIONS, Shape, Status};
-use crate::config::LOG_ITEMS;
+use mimus_machine::config::LOG_ITEMS;
 
 /// Columns of a terminal.
 const WIDTH: usize = 80;

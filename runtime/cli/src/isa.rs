@@ -5,7 +5,8 @@ use mimus_hw::{COM_PORTS, SerialPort};
 use super::chardev::{self, Chardevs, is_stdio};
 use super::keyval::Values;
 use super::{Arch, CliError, Given, disks, keyval, utf8};
-use crate::config::{Chardev, Config, DebugExit, Debugcon, IsaSerial, PciDevice, PciModel, Plug, VirtioDevice};
+use mimus_host::config::{Chardev, Plug};
+use mimus_machine::config::{Config, DebugExit, Debugcon, IsaSerial, PciDevice, PciModel, VirtioDevice};
 
 /// The port of a debug console, and what it reads as.
 const DEBUGCON: u16 = 0xe9;

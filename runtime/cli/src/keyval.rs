@@ -414,7 +414,7 @@ mod tests {
         Key { name: "usb", kind: Kind::Fixed("off"), help: "" },
         Key { name: "slots", kind: Kind::NotYet, help: "" },
         Key { name: "cache", kind: Kind::Accepted, help: "" },
-        Key { name: "disk", kind: Kind::Lacks(&crate::cli::subjects::Q35), help: "" },
+        Key { name: "disk", kind: Kind::Lacks(&crate::subjects::Q35), help: "" },
     ];
 
     fn parsed(text: &str) -> String {

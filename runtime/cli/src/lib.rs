@@ -6,7 +6,7 @@
 mod accel;
 mod argv;
 mod block;
-pub(crate) mod catalogue;
+mod catalogue;
 mod chardev;
 mod cpu;
 mod device_keys;
@@ -46,15 +46,19 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 pub use error::CliError;
-pub(crate) use objects::described as described_object;
 pub use surface::surface;
 
 use mimus_hw::virt::VIRTIO_SLOTS;
+use mimus_machine::offers::Catalogue;
 
-use crate::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, Nic, NicModel, Plug, VgaKind, VirtioDevice};
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
+use mimus_host::config::{Nic, NicModel, Plug};
+use mimus_machine::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, VgaKind, VirtioDevice};
 use options::{OPTIONS, Shape, Status};
+
+/// What monitors of a machine may ask for by name: what the command line offers.
+pub const OFFERED: Catalogue = Catalogue(&catalogue::Catalogue);
 
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -239,8 +243,12 @@ fn utf8<'a>(name: &str, value: &'a OsStr) -> Result<&'a str, CliError> {
 fn config(arch: Arch, given: &Given, mut refused: Refused) -> Result<Config, Stop> {
     let named = given.text("arch").and_then(|name| name.map(|name| Arch::named("-arch", name)).transpose());
     let arch = refused.note(named)?.flatten().unwrap_or(arch);
-    let mut config =
-        Config { nographic: given.flag("nographic"), no_reboot: given.flag("no-reboot"), ..Config::default() };
+    let mut config = Config {
+        nographic: given.flag("nographic"),
+        no_reboot: given.flag("no-reboot"),
+        catalogue: OFFERED,
+        ..Config::default()
+    };
     config.settings.no_shutdown = given.flag("no-shutdown");
     let objects = objects::Objects::parse(given, &mut refused, &mut config)?;
     refused.note(board(given, arch, &objects, &mut config))?;

@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::keyval::Values;
-use crate::config::{LoadedPiece, PieceContent};
+use mimus_machine::config::{LoadedPiece, PieceContent};
 
 /// What the keys of the device ask for, with QEMU's rules of what goes together.
 pub(super) fn loader(option: &str, values: &Values) -> Result<LoadedPiece, CliError> {

@@ -23,7 +23,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{Config, LOG_ITEMS, LogItems};
+use mimus_machine::config::{Config, LOG_ITEMS, LogItems};
 
 /// A subscriber that records `items`: to `file`, which then also gets what goes to standard error, or else to standard
 /// error. Each event is one write, so that nothing is lost when the process is killed.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::chardev::{self, Chardevs};
 use super::keyval::{self, Item};
 use super::{CliError, Given, isa, utf8};
-use crate::config::{Chardev, Config, MonitorSocket, PtyName};
+use mimus_host::config::{Chardev, MonitorSocket, PtyName};
+use mimus_machine::config::Config;
 
 /// The port of `-s`.
 const GDB_PORT: u16 = 1234;

@@ -9,7 +9,7 @@ use super::error::CliError;
 use super::families::{DEVICES_LATER, Family, Offer, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values, accepted, key, key_later as not_yet};
 use super::{disks, subjects};
-use crate::config::{Capture, Endpoint, FIRST_MAC, Link, NetBackend, Netdev, Plug};
+use mimus_host::config::{Capture, Endpoint, FIRST_MAC, Link, NetBackend, Netdev, Plug};
 use user::USER;
 
 mod user;

@@ -4,7 +4,8 @@ use super::error::CliError;
 use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{Key, Kind, Values, accepted, fixed, key, without};
 use super::{Given, Refused, Stop, subjects, throttling};
-use crate::config::{Capture, Config, GuestMemory, Limits, RamFile, UserObject};
+use mimus_host::config::{Capture, Limits};
+use mimus_machine::config::{Config, GuestMemory, RamFile, UserObject};
 
 const ID: Key = key("id", Kind::Text("a name"), "what others call it");
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);

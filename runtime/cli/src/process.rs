@@ -4,7 +4,9 @@ use std::ffi::OsString;
 
 use super::keyval::{self, Key, Kind};
 use super::{CliError, Given, chardev, isa, utf8};
-use crate::config::{Chardev, Config, Groups, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
+use mimus_host::config::{Chardev, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
+use mimus_host::sandbox::Groups;
+use mimus_machine::config::Config;
 
 /// Reads the options about the process itself.
 pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> {

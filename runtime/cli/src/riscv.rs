@@ -6,7 +6,7 @@ use super::chardev::Chardevs;
 use super::error::CliError;
 use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, Given, utf8};
-use crate::config::{Config, MachineKind, Semihosting};
+use mimus_machine::config::{Config, MachineKind, Semihosting};
 
 /// The setting of the slots of virtio devices, as `-global` names it.
 const LEGACY: &str = "virtio-mmio.force-legacy=";

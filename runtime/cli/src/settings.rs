@@ -2,7 +2,7 @@
 
 use super::keyval::{self, Key, Kind, Values};
 use super::{CliError, Given, Refused, Stop, chardev, subjects, utf8};
-use crate::config::{Config, LockMemory, RamFile, RtcBase};
+use mimus_machine::config::{Config, LockMemory, RamFile, RtcBase};
 
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
 

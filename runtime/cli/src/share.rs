@@ -6,7 +6,8 @@ use super::error::CliError;
 use super::families::{Choice, Chosen, Family, Offer, yes};
 use super::keyval::{Key, Kind, Values};
 use super::{Arch, Given, Refused, Stop, check_slots, disks};
-use crate::config::{Config, OtherDevices, SecurityModel, Share, SharedFolder, VirtioDevice};
+use mimus_host::config::{OtherDevices, SecurityModel, Share, SharedFolder};
+use mimus_machine::config::{Config, VirtioDevice};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }

@@ -3,7 +3,7 @@
 use super::keyval::{self, Key, Kind, Values};
 use super::objects::Objects;
 use super::{Arch, CliError, Given, utf8};
-use crate::config::Config;
+use mimus_machine::config::Config;
 
 const COUNT: Kind = Kind::Number(1, 4096);
 

@@ -9,12 +9,16 @@ mod settings;
 mod share;
 
 use super::*;
-use crate::config::{
-    Accel, Bios, Boot, Cache, CompileMode, DebugExit, Debugcon, Disk, Endpoint, Forward, IdeDrive, ImageFormat,
-    Interface, JitConfig, Layers, Limit, Limits, Link, MonitorSocket, NetBackend, OnError, Protocol, UserNet, VgaKind,
-    Video, VncPlace, VncTarget, Zeroes,
+use mimus_host::config::{
+    Cache, Disk, Endpoint, Forward, ImageFormat, Layers, Limit, Limits, Link, MonitorSocket, NetBackend, OnError,
+    Protocol, UserNet, Zeroes,
 };
-use crate::config::{Chardev, ConsolePort, Groups, PtyName, RunAs, Sandbox};
+use mimus_host::config::{Chardev, PtyName, RunAs, Sandbox};
+use mimus_host::display::{VncPlace, VncTarget};
+use mimus_host::sandbox::Groups;
+use mimus_hw::virtio::Interface;
+use mimus_machine::config::ConsolePort;
+use mimus_machine::config::{Accel, Bios, Boot, CompileMode, DebugExit, Debugcon, IdeDrive, JitConfig, VgaKind, Video};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a message says of the names that a family offers.
@@ -225,7 +229,7 @@ fn good_lines() {
             c.serial = Chardev::Reconnecting(place, 2);
         }),
         ("-action sigterm=powerdown,reboot=shutdown", |c| {
-            (c.process.sigterm, c.no_reboot) = (crate::config::OnSigterm::PowerDown, true);
+            (c.process.sigterm, c.no_reboot) = (mimus_host::config::OnSigterm::PowerDown, true);
         }),
         ("-machine dump-guest-core=on", |c| c.process.dump_guest_ram = true),
         ("-sandbox off", |c| c.process.sandbox = Sandbox::Off),

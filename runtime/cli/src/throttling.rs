@@ -2,7 +2,7 @@
 
 use super::error::CliError;
 use super::keyval::{Item, Key, Kind, Values};
-use crate::config::{Limit, Limits};
+use mimus_host::config::{Limit, Limits};
 
 /// The largest limit that is one.
 const MOST: u64 = 1 << 50;

@@ -7,7 +7,7 @@ use mimus_host::devices::{SharedPc, lock};
 use mimus_hw::Pc;
 use mimus_softmmu::MmioBus;
 
-use crate::machine::firmware::{Piece, memory_map};
+use crate::machine::memory_map::{Piece, memory_map};
 use mimus_host::clock::{Alarm, Clock};
 use mimus_softmmu::kick::Kicker;
 

@@ -10,23 +10,19 @@ mod settings;
 
 use std::path::PathBuf;
 
+use crate::offers::Catalogue;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
-pub use mimus_hw::virtio::Interface;
 
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use memory::{GuestMemory, RamFile};
-pub use mimus_host::chardev::Mux;
-pub use mimus_host::config::{
-    Cache, Capture, Chardev, Disk, Endpoint, FIRST_MAC, Forward, GuestForward, ImageFormat, Layers, Limit, Limits,
-    Link, MonitorSocket, NetBackend, NetBoot, Netdev, Nic, NicModel, OnError, OnSigterm, OtherDevices, Plug, Process,
-    Protocol, PtyName, RunAs, Sandbox, SecurityModel, Service, Share, SharedFolder, UserNet, Zeroes,
+use mimus_host::config::{
+    Chardev, Disk, FIRST_MAC, MonitorSocket, NetBackend, Netdev, Nic, NicModel, Plug, Process, Service, Share, UserNet,
 };
-pub use mimus_host::display::{VncPlace, VncTarget};
-pub use mimus_host::sandbox::{Groups, Runner};
+use mimus_host::display::VncTarget;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings, UserObject};
 
@@ -133,6 +129,8 @@ pub struct Config {
     pub process: Process,
     /// How it is run.
     pub settings: Settings,
+    /// Whom its monitors ask what there is by name.
+    pub catalogue: Catalogue,
     /// What was asked for and has no effect here, a line each, told once when the machine starts.
     pub warnings: Vec<String>,
 }
@@ -192,6 +190,7 @@ impl Default for Config {
             pid_file: None,
             process: Process::default(),
             settings: Settings::default(),
+            catalogue: Catalogue::default(),
             warnings: Vec::new(),
         }
     }

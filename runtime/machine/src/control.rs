@@ -13,10 +13,11 @@ use mimus_frontend::debug::{Description, Tables};
 use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::{Config, Disk, UserObject};
+use crate::config::{Config, UserObject};
 use crate::monitor::descriptors::Descriptors;
 use mimus_engine::stats::Stats;
 use mimus_host::block::Fault;
+use mimus_host::config::Disk;
 use mimus_host::display::Console;
 use mimus_softmmu::kick::Kicker;
 

@@ -3,10 +3,11 @@
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
 mod control;
-pub(crate) mod firmware;
+mod firmware;
 mod info;
 mod input;
 mod inventory;
+pub(crate) mod memory_map;
 mod pc;
 mod ram;
 mod screen;
@@ -28,10 +29,7 @@ use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
-use crate::config::{
-    Accel, Chardev, CompileMode, Config, Disk, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, OnSigterm,
-    VirtioDevice,
-};
+use crate::config::{Accel, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, VirtioDevice};
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::monitor::Monitors;
 use crate::throttle::Throttle;
@@ -44,6 +42,7 @@ use mimus_engine::vcpu::{Jit, Regions, Stop, Vcpu};
 use mimus_host::block::{DiskQueue, Halt};
 use mimus_host::chardev::{self, Source};
 use mimus_host::clock::{Alarm, Clock, Timer};
+use mimus_host::config::{Chardev, Disk, OnSigterm};
 use mimus_host::display::{Console, Curses, LEAVE, View, VncServer, typing};
 use mimus_host::error::open_output;
 use mimus_host::sandbox::Settling;

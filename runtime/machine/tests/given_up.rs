@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use mimus_host::config::Chardev;
 use mimus_host::sandbox::begin;
-use mimus_runtime::config::{Chardev, Config, ExitStatus};
+use mimus_machine::config::{Config, ExitStatus};
 
 /// Tells this test program, run again as a child, that it is the child.
 const CHILD: &str = "MIMUS_TEST_GIVEN_UP";
@@ -23,6 +24,6 @@ fn a_machine_runs_with_all_that_given_up() {
     let needs = config.needs();
     let settling = begin(&mut config.process, needs, &["-serial".into(), "null".into()]).unwrap();
     // The demo guest compiles and runs code, and powers off.
-    assert_eq!(mimus_runtime::machine::run(&config, settling).unwrap(), ExitStatus::PowerOff);
+    assert_eq!(mimus_machine::machine::run(&config, settling).unwrap(), ExitStatus::PowerOff);
     assert!(Command::new("/bin/true").status().is_err());
 }

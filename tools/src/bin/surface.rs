@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap_complete::Shell;
-use mimus_runtime::cli::surface;
+use mimus_cli::surface;
 use mimus_tools::{completions, man_page};
 
 /// Shell, and its script's place.

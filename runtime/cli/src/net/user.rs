@@ -7,7 +7,7 @@ use super::super::error::CliError;
 use super::super::keyval::{Key, Kind, Values, key, key_lacks};
 use super::super::{monitors, subjects};
 use super::{ADDRESS, ID, ON_OFF, PATH};
-use crate::config::{Chardev, Endpoint, GuestForward, MonitorSocket, NetBoot, Service, UserNet};
+use mimus_host::config::{Chardev, Endpoint, GuestForward, MonitorSocket, NetBoot, Service, UserNet};
 use mimus_host::net::rules::forward;
 
 pub(super) const USER: &[Key] = &[

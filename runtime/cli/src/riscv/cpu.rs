@@ -4,12 +4,12 @@
 
 use mimus_frontend::riscv::isa::EXTENSIONS;
 
-use crate::cli::error::CliError;
-use crate::cli::families::is_help;
-use crate::cli::keyval::{self, Item};
-use crate::cli::suggest::nearest;
-use crate::cli::{Given, Stop};
-use crate::config::Config;
+use crate::error::CliError;
+use crate::families::is_help;
+use crate::keyval::{self, Item};
+use crate::suggest::nearest;
+use crate::{Given, Stop};
+use mimus_machine::config::Config;
 
 const OPTION: &str = "-cpu";
 
@@ -38,7 +38,7 @@ const MODELS: &[(&str, &str)] = &[
 ];
 
 /// The names of the models, for monitors.
-pub(in crate::cli) fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     MODELS.iter().map(|(name, _)| *name)
 }
 
@@ -73,7 +73,7 @@ const VALUES: [&str; 12] = [
 ];
 
 /// Reads `-cpu`.
-pub(in crate::cli) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
+pub(crate) fn parse(given: &Given, config: &mut Config) -> Result<(), Stop> {
     let Some(text) = given.text("cpu")? else { return Ok(()) };
     let mut items = keyval::split(OPTION, text)?;
     let first = items.remove(0);

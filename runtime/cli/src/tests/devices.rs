@@ -1,7 +1,8 @@
 //! Command lines with disks, networks, character devices and other devices.
 
 use super::*;
-use crate::config::{GuestForward, Mux, NetBoot, Service};
+use mimus_host::chardev::Mux;
+use mimus_host::config::{GuestForward, NetBoot, Service};
 
 #[test]
 fn character_devices() {

@@ -1,7 +1,7 @@
 //! What firmware and guests are told.
 
 use super::*;
-use crate::config::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
+use mimus_machine::config::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 
 /// The machine of `line` but for its firmware's settings, which are returned.
 fn firmware(line: &str) -> Firmware {

@@ -1,11 +1,12 @@
 //! Kinds of words that public command lines have: taken, and what is told of those without effect.
 
 use super::*;
-use crate::config::{Capture, GuestMemory, OnError, Plug, RamFile};
+use mimus_host::config::{Capture, OnError, Plug};
+use mimus_machine::config::{GuestMemory, RamFile};
 
 /// The warnings of a line.
 fn warned(line: &str) -> Vec<String> {
-    let of_screen = |text: &String| !text.starts_with(crate::cli::display::HINT);
+    let of_screen = |text: &String| !text.starts_with(crate::display::HINT);
     config_of(line).warnings.into_iter().filter(of_screen).collect()
 }
 
@@ -108,7 +109,7 @@ fn packets_are_recorded() {
         ("-object filter-dump,id=d,file=a", "-object filter-dump: needs netdev=ID"),
     ]);
     // A network that is there already has nobody who asks for one.
-    let late = crate::cli::described_object("filter-dump,id=d,netdev=n,file=a").unwrap_err();
+    let late = crate::objects::described("filter-dump,id=d,netdev=n,file=a").unwrap_err();
     assert!(late.to_string().contains("on the command line"), "{late}");
 }
 

@@ -1,7 +1,7 @@
 //! Command lines of RISC-V machines, and of the generic loader, which the PC has, too.
 
 use super::*;
-use crate::config::{LoadedPiece, PieceContent, Semihosting};
+use mimus_machine::config::{LoadedPiece, PieceContent, Semihosting};
 
 /// What is said of a line that is refused.
 fn refused(line: &str) -> String {

@@ -1,7 +1,7 @@
 //! Command lines about how a machine is run, its objects and the properties of what it has.
 
 use super::*;
-use crate::config::{LockMemory, RtcBase, Settings};
+use mimus_machine::config::{LockMemory, RtcBase, Settings};
 
 /// What a line sets, without a warning.
 fn settings(line: &str) -> Settings {
@@ -128,7 +128,10 @@ fn properties_of_what_there_is() {
         assert_eq!(warnings(line), expected, "{line}");
     }
     let sleep = |line: &str| config_of(line).sleep;
-    assert_eq!(sleep("-global PIIX4_PM.disable_s3=1"), crate::config::SleepStates { to_ram: false, to_disk: true });
+    assert_eq!(
+        sleep("-global PIIX4_PM.disable_s3=1"),
+        mimus_machine::config::SleepStates { to_ram: false, to_disk: true }
+    );
     assert!(!sleep("-global PIIX4_PM.disable_s3=0 -global PIIX4_PM.disable_s4=on").to_disk);
     refused(&[
         ("-global PIIX4_PM.disable_s3=x", "-global: PIIX4_PM.disable_s3=x: not 0 or 1"),

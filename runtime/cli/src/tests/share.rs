@@ -1,7 +1,7 @@
 //! Command lines about shared folders.
 
 use super::*;
-use crate::config::{OtherDevices, SecurityModel, Share, SharedFolder};
+use mimus_host::config::{OtherDevices, SecurityModel, Share, SharedFolder};
 
 fn folder(id: &str, option: &str) -> SharedFolder {
     SharedFolder {

@@ -11,9 +11,10 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
-use crate::config::{Config, Disk, MachineKind};
+use crate::config::{Config, MachineKind};
 use crate::control::{Controlled, Kept, Notice, RunState, Space, StopReason};
 use mimus_engine::stats::Stats;
+use mimus_host::config::Disk;
 use mimus_host::display::Console;
 
 impl<B: Board> Runner<B> {

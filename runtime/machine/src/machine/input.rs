@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context, Result};
 
 use super::{Board, Runner};
-use crate::config::Chardev;
 use crate::monitor;
 use mimus_host::chardev::{CharThread, Deliver, Source};
+use mimus_host::config::Chardev;
 use mimus_host::terminal::{Console, ESCAPE, InputThread, RawTerminal};
 
 /// Where a device's input comes from, and how it gets it.

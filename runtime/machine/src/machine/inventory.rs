@@ -10,8 +10,9 @@ use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
 
-use crate::config::{Disk, MachineKind, Netdev, Plug};
+use crate::config::MachineKind;
 use mimus_host::block::{Counters, Image};
+use mimus_host::config::{Disk, Netdev, Plug};
 use mimus_host::net::Watcher;
 pub(super) use tree::Pci;
 

@@ -20,15 +20,17 @@ use super::firmware::{self, Left, Rom};
 use super::info;
 use super::input::Input;
 use super::inventory::{Inventory, Pci, Place};
+use super::memory_map;
 use super::screen::{self, Held};
 use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{Outside, PcBus};
-use crate::config::{Config, CpuFeatures, Disk, PciDevice, PciModel, Plug, VgaKind, VirtioDevice};
+use crate::config::{Config, CpuFeatures, PciDevice, PciModel, VgaKind, VirtioDevice};
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
 use mimus_host::clock::{Clock, TSC_HZ};
+use mimus_host::config::{Disk, Plug};
 use mimus_host::devices::{self, SharedPc};
 use mimus_host::display::Console;
 use mimus_softmmu::kick::Kicker;
@@ -240,7 +242,7 @@ impl Board for PcBoard {
             pc.set_up_as_firmware();
             screen = screen::set_up(&mut pc, &config.append);
         }
-        let map = firmware::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
+        let map = memory_map::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
         cpu.set_backings(&map);
         if let Some(rom) = &self.rom {
@@ -393,7 +395,7 @@ impl Board for PcBoard {
             "pic" => return Some(pc.pic_text()),
             "roms" => return Some(self.rom.as_ref().map(Rom::text).unwrap_or_default()),
             "mtree" => {
-                let pieces = firmware::chipset_map(&pc, self.rom.as_ref().map(Rom::size));
+                let pieces = memory_map::chipset_map(&pc, self.rom.as_ref().map(Rom::size));
                 return Some(info::address_text(&pc, &self.ram, &pieces, |devfn| self.inventory.pci_name(devfn)));
             }
             _ => {}
@@ -439,7 +441,7 @@ impl Board for PcBoard {
             cs.base = u64::from(vector & !0xf);
             cpu.state.rip = u64::from(vector & 0xf);
         }
-        let map = firmware::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
+        let map = memory_map::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
         cpu.set_backings(&map);
         self.interrupt_pending = false;

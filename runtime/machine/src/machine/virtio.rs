@@ -7,9 +7,10 @@ use mimus_hw::virtio::{self, Entropy, Virtio};
 use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
-use crate::config::{Chardev, ConsolePort, Disk, VirtioDevice};
+use crate::config::{ConsolePort, VirtioDevice};
 use mimus_host::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use mimus_host::chardev::Source;
+use mimus_host::config::{Chardev, Disk};
 use mimus_host::net::{self, NetQueue, NetThread};
 use mimus_host::share::{self, ShareQueue, ShareThread};
 

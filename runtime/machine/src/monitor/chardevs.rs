@@ -1,6 +1,7 @@
 //! Character devices as monitors tell of them.
 
-use crate::config::{Chardev, Config, VirtioDevice};
+use crate::config::{Config, VirtioDevice};
+use mimus_host::config::Chardev;
 
 /// Every character device that is in use: what it is called, and where it leads.
 pub(super) fn all(config: &Config) -> Vec<(String, String)> {
@@ -29,7 +30,8 @@ pub(super) fn all(config: &Config) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ConsolePort, MonitorSocket, Plug, PtyName};
+    use crate::config::ConsolePort;
+    use mimus_host::config::{MonitorSocket, Plug, PtyName};
 
     #[test]
     fn each_is_called_by_its_id_and_leads_where_it_was_opened() {

@@ -10,8 +10,8 @@ use mimus_frontend::debug::Tables;
 use super::chardevs;
 use super::expression::{evaluate, number, whole};
 use super::memory::{Format, dump};
-use crate::config::{Disk, ImageFormat};
 use crate::control::{Controlled, RunState, Space};
+use mimus_host::config::{Disk, ImageFormat};
 
 /// Bytes of memory written to a file, or summed, by one command.
 const MAX_BYTES: u64 = 1 << 30;

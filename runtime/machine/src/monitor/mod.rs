@@ -16,10 +16,11 @@ mod server;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
-use crate::config::{Config, MonitorSocket};
+use crate::config::Config;
 use crate::control::Control;
 use gdb::Gdb;
 use hmp::{Hmp, TerminalConsole};
+use mimus_host::config::MonitorSocket;
 use mimus_host::error::HostError;
 use mimus_host::terminal::{Console, RawTerminal};
 use qmp::Qmp;

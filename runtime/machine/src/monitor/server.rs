@@ -11,9 +11,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use crate::config::MonitorSocket;
 use crate::control::{Control, Listener, Notice};
 use mimus_host::chardev::Relay;
+use mimus_host::config::MonitorSocket;
 use mimus_host::error::HostError;
 use mimus_host::socket::{self, Opened, Telnet};
 

@@ -5,8 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use mimus_runtime::config::{Chardev, Config, MonitorSocket};
-use mimus_runtime::machine::Machine;
+use mimus_host::config::{Chardev, MonitorSocket};
+use mimus_machine::config::Config;
+use mimus_machine::machine::Machine;
 
 use super::{ANSWER, Folder};
 use crate::input::Input;
@@ -194,7 +195,13 @@ fn idle() -> Vec<u8> {
 
 /// A stopped machine with a place for clients.
 fn machine(kernel: &Path, place: MonitorSocket, f: impl FnOnce(&mut Config, MonitorSocket) + Send) -> Machine {
-    let mut config = Config { ram_size: 16 << 20, serial: Chardev::Null, start_stopped: true, ..Config::default() };
+    let mut config = Config {
+        ram_size: 16 << 20,
+        serial: Chardev::Null,
+        start_stopped: true,
+        catalogue: mimus_cli::OFFERED,
+        ..Config::default()
+    };
     config.kernel = Some(kernel.to_owned());
     f(&mut config, place);
     Machine::new(&config).expect("a machine")

@@ -9,8 +9,8 @@ use mimus_hw::ide::IdePlace;
 use serde_json::{Value, json};
 
 use super::{Device, Drive, Inventory, Medium, Place};
-use crate::config::{Limit, Limits, OnError, Zeroes};
 use mimus_host::block::IoStatus;
+use mimus_host::config::{Limit, Limits, OnError, Zeroes};
 
 /// As in the interface of `stat`.
 const STAT_BLOCK: u64 = 512;

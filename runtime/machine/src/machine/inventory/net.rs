@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Adapter, Device, Inventory, Part};
-use crate::config::{Link, NetBackend, Netdev};
+use mimus_host::config::{Link, NetBackend, Netdev};
 
 /// A network as QEMU describes it.
 fn network(netdev: &Netdev) -> String {
@@ -17,7 +17,7 @@ fn network(netdev: &Netdev) -> String {
         NetBackend::Link(Link::Listen(end)) => format!("type=stream,listening on {end}"),
         NetBackend::Link(Link::Connect { end, .. }) => format!("type=stream,connected to {end}"),
         NetBackend::Link(Link::Datagrams { local, remote }) => {
-            let end = |name: &str, end: &Option<crate::config::Endpoint>| {
+            let end = |name: &str, end: &Option<mimus_host::config::Endpoint>| {
                 end.as_ref().map(|end| format!(",{name}={end}")).unwrap_or_default()
             };
             format!("type=dgram{}{}", end("local", local), end("remote", remote))

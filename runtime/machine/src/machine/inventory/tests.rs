@@ -3,7 +3,7 @@ use std::path::Path;
 use mimus_hw::pci::{Config, Identity};
 
 use super::*;
-use crate::config::{FIRST_MAC, ImageFormat, NetBackend, UserNet};
+use mimus_host::config::{FIRST_MAC, ImageFormat, NetBackend, UserNet};
 
 const CD: IdePlace = IdePlace { channel: 1, unit: 0 };
 

@@ -8,8 +8,9 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};
 use crate::bus::Outside;
-use crate::config::{Disk, IdeDrive, Plug};
+use crate::config::IdeDrive;
 use mimus_host::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
+use mimus_host::config::{Disk, Plug};
 use mimus_host::devices::{self, SharedPc};
 
 /// Where QEMU has a CD-ROM drive unless it is told otherwise, and its serial number there.

@@ -7,8 +7,9 @@ use super::super::Parts;
 use super::super::input::Input;
 use super::super::inventory::{Inventory, Place};
 use crate::bus::Outside;
-use crate::config::{Chardev, IsaSerial, Plug};
+use crate::config::IsaSerial;
 use mimus_host::chardev::Source;
+use mimus_host::config::{Chardev, Plug};
 
 /// The bus.
 const ISA: Place = Place::On("isa.0");

@@ -11,7 +11,7 @@ use super::super::Parts;
 use super::super::inventory::{Adapter as Row, Inventory, Place};
 use super::Places;
 use crate::bus::Outside;
-use crate::config::NicModel;
+use mimus_host::config::NicModel;
 use mimus_host::net::{self, NetQueue, NetThread};
 
 /// Where QEMU has the first adapter; programs know it by the name that follows from that.

@@ -4,9 +4,9 @@ use serde_json::{Map, Value};
 
 use super::commands::done;
 use super::{Failure, generic, text};
-use crate::config::ImageFormat;
 use crate::control::Controlled;
 use crate::monitor::commands;
+use mimus_host::config::ImageFormat;
 
 /// The drive that `id` or `device` names, and whether `force` is set.
 fn drive(args: &Map<String, Value>) -> Result<(&str, bool), Failure> {

@@ -4,7 +4,6 @@ use serde_json::{Map, Value, json};
 
 use super::commands::done;
 use super::{Failure, generic, text};
-use crate::cli;
 use crate::config::UserObject;
 use crate::control::Controlled;
 
@@ -15,8 +14,7 @@ const MOST: usize = 256;
 const USED: [&str; 3] = ["memory-backend-", "rng-", "throttle-group"];
 
 pub(super) fn add(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
-    let object = cli::described_object(&Value::Object(args.clone()).to_string());
-    let object = object.map_err(|error| generic(error.to_string()))?;
+    let object = machine.config().catalogue.object(&Value::Object(args.clone()).to_string()).map_err(generic)?;
     let objects = &mut machine.kept().objects;
     if objects.iter().any(|known| known.id == object.id) {
         let id = object.id;

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::commands::{COMMANDS, Command, EVENTS};
 use super::schema::Schema;
 use super::{Failure, generic, machine, text};
-use crate::cli::catalogue::{self, CpuModel, Offered, Property, ValueKind};
 use crate::control::Controlled;
+use crate::offers::{CpuModel, Offered, Property, ValueKind};
 
 /// Machines whose full name has a version: what it is called for short.
 const VERSIONED: &[(&str, &str)] = &[("pc", "pc-i440fx-7.2")];
@@ -43,7 +43,7 @@ fn parameter(property: &Property) -> Value {
 
 pub(super) fn options(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
     let wanted = args.get("option").and_then(Value::as_str);
-    let all = catalogue::options(machine.config().machine);
+    let all = machine.config().catalogue.options(machine.config().machine);
     let found: Vec<&Offered> = all.iter().filter(|option| wanted.is_none_or(|wanted| option.name == wanted)).collect();
     match wanted {
         Some(wanted) if found.is_empty() => Err(generic(format!("Invalid parameter '{wanted}'"))),
@@ -78,7 +78,7 @@ pub(super) fn machines(machine: &mut dyn Controlled, _: &Map<String, Value>) -> 
         }
         entry
     };
-    Ok(catalogue::machines(kind).into_iter().map(one).collect())
+    Ok(machine.config().catalogue.machines(kind).into_iter().map(one).collect())
 }
 
 pub(super) fn cpu_definitions(machine: &mut dyn Controlled, _: &Map<String, Value>) -> Result<Value, Failure> {
@@ -96,13 +96,13 @@ pub(super) fn cpu_definitions(machine: &mut dyn Controlled, _: &Map<String, Valu
         }
         entry
     };
-    Ok(catalogue::cpus(machine.config().machine).into_iter().map(one).collect())
+    Ok(machine.config().catalogue.cpus(machine.config().machine).into_iter().map(one).collect())
 }
 
 pub(super) fn cpu_model(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
     let model = args.get("model").and_then(Value::as_object);
     let name = model.map_or("", |model| text(model, "name"));
-    let known = catalogue::cpus(machine.config().machine).into_iter().find(|known| known.name == name);
+    let known = machine.config().catalogue.cpus(machine.config().machine).into_iter().find(|known| known.name == name);
     let known = known.ok_or_else(|| generic(format!("CPU model '{name}' not found")))?;
     let features = known.features.iter().map(|(feature, on)| ((*feature).to_owned(), Value::Bool(*on)));
     let mut props: Map<String, Value> = features.collect();

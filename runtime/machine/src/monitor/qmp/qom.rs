@@ -4,10 +4,10 @@ use serde_json::{Map, Value, json};
 
 use super::commands::listed;
 use super::{Failure, generic, machine, probe, text};
-use crate::cli::catalogue::{self, Property, ValueKind};
 use crate::control::Controlled;
 use crate::machine::board_drivers;
 use crate::monitor::chardevs;
+use crate::offers::{Property, ValueKind};
 
 /// Types that others are of: name and parent.
 const BASES: &[(&str, &str)] = &[
@@ -61,20 +61,21 @@ struct Class {
 
 /// All types that something can be.
 fn classes(m: &dyn Controlled) -> Vec<Class> {
-    let kind = m.config().machine;
+    let (kind, catalogue) = (m.config().machine, m.config().catalogue);
     let class = |name: String, parent: &str, properties| Class { name, parent: parent.to_owned(), properties };
-    let devices = catalogue::devices(kind).into_iter().map(|device| {
+    let devices = catalogue.devices(kind).into_iter().map(|device| {
         let parent = parent_of(device.name);
         class(device.name.to_owned(), parent, device.properties)
     });
-    let machines = catalogue::machines(kind)
+    let machines = catalogue
+        .machines(kind)
         .into_iter()
         .map(|offered| class(format!("{}-machine", probe::full_name(offered.name)), "machine", offered.properties));
-    let cpus = catalogue::cpus(kind).into_iter().map(|model| {
+    let cpus = catalogue.cpus(kind).into_iter().map(|model| {
         let switch = |(name, _): &(&'static str, bool)| Property { name, kind: ValueKind::Switch, help: "" };
         class(machine::cpu_type(m, model.name), "cpu", model.features.iter().map(switch).collect())
     });
-    let objects = catalogue::objects().into_iter().map(|made| class(made.name.to_owned(), "object", made.properties));
+    let objects = catalogue.objects().into_iter().map(|made| class(made.name.to_owned(), "object", made.properties));
     let mut all: Vec<Class> = devices.chain(machines).chain(cpus).chain(objects).collect();
     // The one that there is; libvirt asks for it.
     all.push(class("tcg-accel".to_owned(), "accel", Vec::new()));

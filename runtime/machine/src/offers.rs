@@ -1,0 +1,140 @@
+//! What can be asked for by name, for clients of monitors that ask: devices, machines and CPU models with their properties, and
+//! options with their parameters. Who makes a machine's configuration (the command line) implements it.
+
+use std::fmt;
+use std::ops::Deref;
+
+use crate::config::{MachineKind, UserObject};
+
+/// What kind of value a property has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// `on` or `off`.
+    Switch,
+    /// A whole number.
+    Number,
+    /// A number of bytes.
+    Size,
+    /// Text.
+    Text,
+}
+
+/// A property of a device, or a parameter of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Property {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub kind: ValueKind,
+    /// A line of help; may be empty.
+    pub help: &'static str,
+}
+
+/// Something that the command line offers by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offered {
+    /// The name.
+    pub name: &'static str,
+    /// What can be said of it.
+    pub properties: Vec<Property>,
+}
+
+/// A CPU model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuModel {
+    /// Its name.
+    pub name: &'static str,
+    /// The model that it is another name of.
+    pub alias_of: Option<&'static str>,
+    /// Features by their names, and whether a guest has them.
+    pub features: Vec<(&'static str, bool)>,
+    /// Features that it has elsewhere, and not here.
+    pub missing: Vec<&'static str>,
+}
+
+/// What who makes configurations knows by name.
+pub trait Offers: Sync {
+    /// The devices that this machine can have.
+    fn devices(&self, machine: MachineKind) -> Vec<Offered>;
+
+    /// The objects that can be made.
+    fn objects(&self) -> Vec<Offered>;
+
+    /// The machines of this one's architecture.
+    fn machines(&self, machine: MachineKind) -> Vec<Offered>;
+
+    /// The CPU models of its architecture.
+    fn cpus(&self, machine: MachineKind) -> Vec<CpuModel>;
+
+    /// The options that take a value, with what can be in it where it is a list by name.
+    fn options(&self, machine: MachineKind) -> Vec<Offered>;
+
+    /// The object that `text` describes, in JSON.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn object(&self, text: &str) -> Result<UserObject, String>;
+}
+
+/// Nothing is known by name.
+struct Nothing;
+
+impl Offers for Nothing {
+    fn devices(&self, _: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
+
+    fn objects(&self) -> Vec<Offered> {
+        Vec::new()
+    }
+
+    fn machines(&self, _: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
+
+    fn cpus(&self, _: MachineKind) -> Vec<CpuModel> {
+        Vec::new()
+    }
+
+    fn options(&self, _: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
+
+    fn object(&self, _: &str) -> Result<UserObject, String> {
+        Err("nothing is known by name here".to_owned())
+    }
+}
+
+/// Whom a machine's monitors ask. By default nothing is known by name.
+#[derive(Clone, Copy)]
+pub struct Catalogue(pub &'static dyn Offers);
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Catalogue(&Nothing)
+    }
+}
+
+impl Deref for Catalogue {
+    type Target = dyn Offers;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl PartialEq for Catalogue {
+    /// What a machine is does not depend on it.
+    fn eq(&self, _: &Catalogue) -> bool {
+        true
+    }
+}
+
+impl Eq for Catalogue {}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalogue").finish_non_exhaustive()
+    }
+}

@@ -4,11 +4,11 @@
 //! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
 //! rejected as malformed rather than guessed at.
 
-mod again;
 mod control;
 mod float;
 mod memory;
 mod pages;
+mod peel;
 mod pending;
 mod pure;
 mod region;
@@ -31,8 +31,8 @@ use mimus_softmmu::EnvHeader;
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
-use again::Again;
 use pages::Pages;
+use peel::PeeledLoop;
 use pending::{Pending, Source};
 use region::Region;
 
@@ -158,7 +158,7 @@ pub(crate) struct Lowering<'a, 'f> {
     /// Its micro-ops.
     block: &'a mimus_ir::Block,
     region: Region,
-    again: Vec<Again>,
+    peeled: Vec<PeeledLoop>,
     pending: Pending,
     pages: Pages,
     /// How the part's accesses find their pages, and what those that lead others found.
@@ -209,7 +209,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             part: 0,
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
             region: Region::default(),
-            again: Vec::new(),
+            peeled: Vec::new(),
             pending: Pending::default(),
             pages: Pages::default(),
             plans: Vec::new(),

@@ -11,7 +11,7 @@
 use cranelift_codegen::ir::{Block, InstBuilder, Value};
 use mimus_ir::{Effects, Inst, Op, Shape, Type};
 
-use super::again::Computed;
+use super::peel::Computed;
 use super::{Lowering, Slots};
 use crate::error::BackendError;
 

@@ -237,7 +237,7 @@ impl Lowering<'_, '_> {
         self.forget_pages();
         self.jump_to_part(0)?;
         // From here on: what enters the region does not come back.
-        self.plan_again(&next, &loops);
+        self.plan_peeling(&next, &loops);
         Ok(())
     }
 

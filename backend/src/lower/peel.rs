@@ -47,7 +47,7 @@ pub(super) struct Computed {
 }
 
 /// A loop whose head is lowered twice.
-pub(super) struct Again {
+pub(super) struct PeeledLoop {
     head: usize,
     /// The one part that leads back.
     latch: usize,
@@ -123,7 +123,7 @@ fn carry(region: &Region, latch: &[Inst], head: usize, store: &Inst) -> Option<C
 }
 
 /// The loops whose heads are worth a second copy. `next` has the parts' successors, `loops` the innermost loops they are in.
-fn choose(parts: &[Part<'_>], region: &Region, next: &[u64], loops: &[u64]) -> Vec<Again> {
+fn choose(parts: &[Part<'_>], region: &Region, next: &[u64], loops: &[u64]) -> Vec<PeeledLoop> {
     let mut chosen = Vec::new();
     for head in 0..parts.len() {
         let before = |within: bool| {
@@ -151,7 +151,7 @@ fn choose(parts: &[Part<'_>], region: &Region, next: &[u64], loops: &[u64]) -> V
             }
         }
         if !carried.is_empty() {
-            chosen.push(Again { head, latch, block: None, carried, variables: Vec::new() });
+            chosen.push(PeeledLoop { head, latch, block: None, carried, variables: Vec::new() });
         }
     }
     chosen
@@ -159,9 +159,9 @@ fn choose(parts: &[Part<'_>], region: &Region, next: &[u64], loops: &[u64]) -> V
 
 impl Lowering<'_, '_> {
     /// Plans the second copies.
-    pub(super) fn plan_again(&mut self, next: &[u64], loops: &[u64]) {
-        self.again = choose(self.request.parts, &self.region, next, loops);
-        for again in &mut self.again {
+    pub(super) fn plan_peeling(&mut self, next: &[u64], loops: &[u64]) {
+        self.peeled = choose(self.request.parts, &self.region, next, loops);
+        for again in &mut self.peeled {
             again.block = Some(self.b.create_block());
             for (_, what) in &again.carried {
                 if let Carried::Value(v) = *what
@@ -175,27 +175,27 @@ impl Lowering<'_, '_> {
 
     /// The second copy of a part.
     pub(super) fn copy_of(&self, part: usize) -> Option<usize> {
-        self.again.iter().position(|again| again.head == part)
+        self.peeled.iter().position(|again| again.head == part)
     }
 
     /// The second copy that the current part's jump to another leads to.
     pub(super) fn way_back(&self, part: usize) -> Option<usize> {
-        self.again.iter().position(|again| again.head == part && again.latch == self.part)
+        self.peeled.iter().position(|again| again.head == part && again.latch == self.part)
     }
 
     /// Whether the store to a slot goes on waiting in a copy.
     pub(super) fn is_carried(&self, copy: usize, offset: u16, ty: Type) -> bool {
-        ty == Type::I64 && self.again[copy].carried.iter().any(|&(slot, _)| slot == offset)
+        ty == Type::I64 && self.peeled[copy].carried.iter().any(|&(slot, _)| slot == offset)
     }
 
     /// Where a copy begins.
     pub(super) fn copy_block(&self, copy: usize) -> Option<Block> {
-        self.again[copy].block
+        self.peeled[copy].block
     }
 
     /// On the way to a copy: sets the values that it computes with.
     pub(super) fn set_carried(&mut self, copy: usize) -> Result<(), BackendError> {
-        for (v, variable) in self.again[copy].variables.clone() {
+        for (v, variable) in self.peeled[copy].variables.clone() {
             let value = self.int(v, Type::I64)?;
             self.b.def_var(variable, value);
         }
@@ -204,7 +204,7 @@ impl Lowering<'_, '_> {
 
     /// The stores that wait where a copy begins.
     pub(super) fn carried(&mut self, copy: usize) -> Vec<Store> {
-        let (carried, variables) = (self.again[copy].carried.clone(), self.again[copy].variables.clone());
+        let (carried, variables) = (self.peeled[copy].carried.clone(), self.peeled[copy].variables.clone());
         let source = |l: &mut Self, what: Carried| match what {
             Carried::Constant(value) => Source::Constant(value),
             Carried::Slot(slot) => Source::Host(l.use_slot(slot)),

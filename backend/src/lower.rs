@@ -9,10 +9,10 @@ mod float;
 mod memory;
 mod pages;
 mod peel;
-mod pending;
 mod pure;
 mod region;
 mod share;
+mod sink;
 pub(crate) mod stubs;
 mod vector;
 mod x87;
@@ -33,8 +33,8 @@ use crate::error::BackendError;
 use crate::host::HostIsa;
 use pages::Pages;
 use peel::PeeledLoop;
-use pending::{Pending, Source};
 use region::Region;
+use sink::{Source, SunkStores};
 
 /// A value in each of the types it was used in, by [`Type`]; then lane 0 as a 32-bit and as a 64-bit float.
 pub(crate) type Slots = [Option<Value>; 7];
@@ -159,7 +159,7 @@ pub(crate) struct Lowering<'a, 'f> {
     block: &'a mimus_ir::Block,
     region: Region,
     peeled: Vec<PeeledLoop>,
-    pending: Pending,
+    sunk: SunkStores,
     pages: Pages,
     /// How the part's accesses find their pages, and what those that lead others found.
     plans: Vec<share::Plan>,
@@ -210,7 +210,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
             region: Region::default(),
             peeled: Vec::new(),
-            pending: Pending::default(),
+            sunk: SunkStores::default(),
             pages: Pages::default(),
             plans: Vec::new(),
             shared: Vec::new(),
@@ -262,7 +262,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.values.resize(block.insts.len(), Slots::default());
         share::plan(&block.insts, &mut self.plans);
         self.shared.clear();
-        self.begin_pending();
+        self.begin_sinking();
         self.enter_part(copy);
     }
 
@@ -280,7 +280,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             if ends != (index + 1 == insts.len()) {
                 return Err(self.malformed("terminator before the end"));
             }
-            if !self.pending.is_deferred(index) {
+            if !self.sunk.is_deferred(index) {
                 self.op(inst)?;
             }
         }

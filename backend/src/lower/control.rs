@@ -280,7 +280,7 @@ impl Lowering<'_, '_> {
             self.leave(pc, ExitCode::Indirect);
             return Ok(());
         }
-        self.with_nothing_pending(|l| l.leave_if_requested(pc))?;
+        self.with_nothing_sunk(|l| l.leave_if_requested(pc))?;
         let hash = match known {
             Some(pc) => self.const64(jump_cache_offset(pc, u64::MAX)),
             None => self.jump_cache_hash(pc),

@@ -9,8 +9,8 @@ use cranelift_frontend::Variable;
 use mimus_ir::{Effects, Inst, Op, Shape, Type};
 
 use super::Lowering;
-use super::pending::{Source, Store, overlap};
 use super::region::Region;
+use super::sink::{Source, Store, overlap};
 use crate::compile::Part;
 use crate::error::BackendError;
 

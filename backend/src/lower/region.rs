@@ -1,7 +1,7 @@
 //! Regions: several blocks compiled as one function.
 //!
 //! Jumps between its parts stay within it, and env slots that the parts read are held in host registers across them. Stores to
-//! env wait until somebody may look ([`super::pending`]). What a helper may have written is loaded again.
+//! env wait until somebody may look ([`super::sink`]). What a helper may have written is loaded again.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, InstBuilder, Value};
@@ -11,7 +11,7 @@ use mimus_ir::{Effects, Inst, Op, Type};
 
 use super::Lowering;
 use super::pages::{Pages, innermost_loops};
-use super::pending::{hidden, overlap};
+use super::sink::{hidden, overlap};
 use crate::compile::Part;
 use crate::error::BackendError;
 

@@ -43,7 +43,7 @@ pub(super) fn overlap(offset: u16, ty: Type, other: u16, other_ty: Type) -> bool
 
 /// The stores that wait.
 #[derive(Default)]
-pub(super) struct Pending {
+pub(super) struct SunkStores {
     stores: Vec<Store>,
     /// Where they are made before the code is left at an instruction that stops; none for the present ones yet.
     stub: Option<Block>,
@@ -53,7 +53,7 @@ pub(super) struct Pending {
     undo: Option<Vec<(usize, Slots)>>,
 }
 
-impl Pending {
+impl SunkStores {
     pub(super) fn is_deferred(&self, index: usize) -> bool {
         self.deferred.get(index) == Some(&true)
     }
@@ -98,10 +98,10 @@ pub(super) fn hidden(insts: &[Inst]) -> Vec<(u16, Type)> {
 
 impl Lowering<'_, '_> {
     /// Begins a part: nothing waits, and which of its ops can.
-    pub(super) fn begin_pending(&mut self) {
-        self.pending.stores.clear();
-        self.pending.stub = None;
-        let deferred = &mut self.pending.deferred;
+    pub(super) fn begin_sinking(&mut self) {
+        self.sunk.stores.clear();
+        self.sunk.stub = None;
+        let deferred = &mut self.sunk.deferred;
         deferred.clear();
         if !self.request.region {
             return;
@@ -137,7 +137,7 @@ impl Lowering<'_, '_> {
         let missing = |l: &Self, v: mimus_ir::Value| {
             let index = usize::from(v);
             let ty = l.block.insts.get(index).and_then(Inst::result_type);
-            l.pending.is_deferred(index) && ty.is_some_and(|ty| l.values[index][ty as usize].is_none())
+            l.sunk.is_deferred(index) && ty.is_some_and(|ty| l.values[index][ty as usize].is_none())
         };
         if !missing(self, v) {
             return Ok(());
@@ -164,7 +164,7 @@ impl Lowering<'_, '_> {
 
     /// Records the value of op `index` in type `ty`.
     pub(super) fn remember(&mut self, index: usize, ty: Type, value: Value) {
-        if let Some(undo) = &mut self.pending.undo {
+        if let Some(undo) = &mut self.sunk.undo {
             undo.push((index, self.values[index]));
         }
         self.values[index][ty as usize] = Some(value);
@@ -172,27 +172,27 @@ impl Lowering<'_, '_> {
 
     /// Does `body` in a block that does not dominate what is emitted afterwards.
     fn aside(&mut self, body: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<(), BackendError> {
-        let outer = self.pending.undo.replace(Vec::new());
+        let outer = self.sunk.undo.replace(Vec::new());
         let result = body(self);
-        for (index, slots) in self.pending.undo.take().into_iter().flatten().rev() {
+        for (index, slots) in self.sunk.undo.take().into_iter().flatten().rev() {
             self.values[index] = slots;
         }
-        self.pending.undo = outer;
+        self.sunk.undo = outer;
         result
     }
 
     /// A store to env that may wait.
     pub(super) fn put_off(&mut self, offset: u16, ty: Type, source: Source) -> Result<(), BackendError> {
-        self.pending.stores.retain(|store| (store.offset, store.ty) != (offset, ty));
+        self.sunk.stores.retain(|store| (store.offset, store.ty) != (offset, ty));
         self.make_overlapping(offset, ty)?;
-        self.pending.stores.push(Store { offset, ty, source });
-        self.pending.stub = None;
+        self.sunk.stores.push(Store { offset, ty, source });
+        self.sunk.stub = None;
         Ok(())
     }
 
     /// Makes all stores if one of them is to a part of this slot.
     pub(super) fn make_overlapping(&mut self, offset: u16, ty: Type) -> Result<(), BackendError> {
-        if self.pending.stores.iter().any(|store| overlap(store.offset, store.ty, offset, ty)) {
+        if self.sunk.stores.iter().any(|store| overlap(store.offset, store.ty, offset, ty)) {
             self.make_stores()?;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Lowering<'_, '_> {
 
     /// The value that waits to be stored to a slot.
     pub(super) fn waiting(&mut self, offset: u16, ty: Type) -> Result<Option<Value>, BackendError> {
-        match self.pending.stores.iter().find(|store| (store.offset, store.ty) == (offset, ty)) {
+        match self.sunk.stores.iter().find(|store| (store.offset, store.ty) == (offset, ty)) {
             Some(&store) => self.source(store).map(Some),
             None => Ok(None),
         }
@@ -217,21 +217,21 @@ impl Lowering<'_, '_> {
 
     /// Makes the stores here and now.
     pub(super) fn make_stores(&mut self) -> Result<(), BackendError> {
-        for store in std::mem::take(&mut self.pending.stores) {
+        for store in std::mem::take(&mut self.sunk.stores) {
             let value = self.source(store)?;
             self.b.ins().store(self.flags.env, value, self.env, i32::from(store.offset));
             if let Some(slot) = self.region.slot_at(store.offset, store.ty) {
                 self.define_slot(slot, value);
             }
         }
-        self.pending.stub = None;
+        self.sunk.stub = None;
         Ok(())
     }
 
     /// Makes the stores on a way out; they go on waiting elsewhere.
     pub(super) fn make_stores_aside(&mut self) -> Result<(), BackendError> {
         self.aside(|l| {
-            for store in l.pending.stores.clone() {
+            for store in l.sunk.stores.clone() {
                 let value = l.source(store)?;
                 l.b.ins().store(l.flags.env, value, l.env, i32::from(store.offset));
             }
@@ -240,13 +240,13 @@ impl Lowering<'_, '_> {
     }
 
     /// Does `body` as if nothing waited.
-    pub(super) fn with_nothing_pending(
+    pub(super) fn with_nothing_sunk(
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<(), BackendError>,
     ) -> Result<(), BackendError> {
-        let stores = std::mem::take(&mut self.pending.stores);
+        let stores = std::mem::take(&mut self.sunk.stores);
         let result = body(self);
-        self.pending.stores = stores;
+        self.sunk.stores = stores;
         result
     }
 
@@ -258,7 +258,7 @@ impl Lowering<'_, '_> {
             if let Some(copy) = copy {
                 l.set_carried(copy)?;
             }
-            for store in l.pending.stores.clone() {
+            for store in l.sunk.stores.clone() {
                 let slot = l.region.slot_at(store.offset, store.ty);
                 let live = slot.is_some_and(|slot| l.region.is_live(part, slot));
                 let waits = slot.is_some_and(|slot| l.region.waits(part, slot));
@@ -282,24 +282,24 @@ impl Lowering<'_, '_> {
     /// Notes what waits where the current part, or its second copy, begins.
     pub(super) fn take_over(&mut self, copy: Option<usize>) {
         if let Some(copy) = copy {
-            self.pending.stores = self.carried(copy);
+            self.sunk.stores = self.carried(copy);
         }
         for (slot, offset, ty) in self.region.waiting_at(self.part) {
             let value = self.use_slot(slot);
-            self.pending.stores.push(Store { offset, ty, source: Source::Host(value) });
+            self.sunk.stores.push(Store { offset, ty, source: Source::Host(value) });
         }
     }
 
     /// The stub, and whether it is to be filled in yet; `None` if nothing waits.
     pub(super) fn way_out(&mut self) -> Option<(Block, bool)> {
-        if self.pending.stores.is_empty() {
+        if self.sunk.stores.is_empty() {
             return None;
         }
-        match self.pending.stub {
+        match self.sunk.stub {
             Some(stub) => Some((stub, false)),
             None => {
                 let stub = self.cold_block();
-                self.pending.stub = Some(stub);
+                self.sunk.stub = Some(stub);
                 Some((stub, true))
             }
         }

@@ -4,6 +4,7 @@
 //! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
 //! rejected as malformed rather than guessed at.
 
+mod coalesce;
 mod control;
 mod float;
 mod memory;
@@ -11,7 +12,6 @@ mod pages;
 mod peel;
 mod pure;
 mod region;
-mod share;
 mod sink;
 pub(crate) mod stubs;
 mod vector;
@@ -162,7 +162,7 @@ pub(crate) struct Lowering<'a, 'f> {
     sunk: SunkStores,
     pages: Pages,
     /// How the part's accesses find their pages, and what those that lead others found.
-    plans: Vec<share::Plan>,
+    plans: Vec<coalesce::ProbePlan>,
     shared: Vec<(mimus_ir::Value, Value)>,
     values: &'a mut Vec<Slots>,
     flags: Flags,
@@ -260,7 +260,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.guest_insns = block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
         self.values.clear();
         self.values.resize(block.insts.len(), Slots::default());
-        share::plan(&block.insts, &mut self.plans);
+        coalesce::plan(&block.insts, &mut self.plans);
         self.shared.clear();
         self.begin_sinking();
         self.enter_part(copy);
@@ -352,7 +352,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             }
             Op::Call => {
                 self.call(inst)?;
-                if share::may_flush(inst) {
+                if coalesce::may_flush(inst) {
                     self.forget_pages();
                 }
                 Ok(())

@@ -10,7 +10,7 @@ use mimus_softmmu::EnvHeader;
 use mimus_softmmu::header::KeptPage;
 use mimus_softmmu::tlb::probe;
 
-use super::share::Plan;
+use super::coalesce::ProbePlan;
 use super::{Lowering, Slow, pages};
 use crate::error::BackendError;
 use crate::thunks::tlb_entry;
@@ -137,9 +137,9 @@ impl Lowering<'_, '_> {
         let plan = self.plans[self.index];
         match plan {
             // A page with code has no tag for stores: the thunk makes those beside the code.
-            Plan::Alone if access.write => return self.probe(addr, access, slow.looking(), args),
-            Plan::Alone => return self.probe(addr, access, slow, args),
-            Plan::Leads { start, span } => {
+            ProbePlan::Alone if access.write => return self.probe(addr, access, slow.looking(), args),
+            ProbePlan::Alone => return self.probe(addr, access, slow, args),
+            ProbePlan::Leads { start, span } => {
                 let base = self.int(inst.a, Type::I64)?;
                 let first = if start == 0 { base } else { self.b.ins().iadd_imm_s(base, i64::from(start)) };
                 resume = self.b.create_block();
@@ -148,7 +148,7 @@ impl Lowering<'_, '_> {
                 self.shared.push((self.index as mimus_ir::Value, shared));
                 miss = self.find_page(first, Access { size: span, ..access }, resume, 2);
             }
-            Plan::Follows(leader) => {
+            ProbePlan::Follows(leader) => {
                 let found = self.shared.iter().find(|(index, _)| *index == leader);
                 let &(_, shared) = found.ok_or_else(|| self.malformed("no probe to share"))?;
                 (miss, resume) = (self.cold_block(), self.b.create_block());
@@ -158,7 +158,7 @@ impl Lowering<'_, '_> {
         }
         // That the shared probe finds nothing says little of this access.
         let stash = BlockArg::Value(self.slow_path(miss, addr, slow.looking(), args)?);
-        if matches!(plan, Plan::Follows(_)) {
+        if matches!(plan, ProbePlan::Follows(_)) {
             self.leave_on_verdict(resume, &[stash])?;
         } else {
             let nothing = BlockArg::Value(self.const64(0));

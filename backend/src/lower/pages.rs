@@ -17,7 +17,7 @@ use mimus_softmmu::PAGE_SIZE;
 use mimus_softmmu::header::{KEPT_PAGES, KeptPage};
 
 use super::Lowering;
-use super::share::{self, Plan};
+use super::coalesce::{self, ProbePlan};
 use crate::compile::Part;
 
 /// Step, and distance of accesses off one register, in bytes, from which on they are likelier to leave a page than to stay.
@@ -205,14 +205,14 @@ impl Pages {
             let Some(wild) = wild_slots(parts, loops[part], &mut course) else { continue };
             let insts = &parts[part].block.insts;
             courses(insts, &wild, &mut course);
-            share::plan(insts, &mut plans);
+            coalesce::plan(insts, &mut plans);
             for (index, inst) in insts.iter().enumerate() {
                 let write = inst.op == Op::Store || inst.mem_flags().has(MemFlags::FOR_WRITE);
                 let (from, size) = match plans[index] {
                     _ if !matches!(inst.op, Op::Load | Op::Store) => continue,
-                    Plan::Alone => (inst.mem_disp(), inst.ty.bytes()),
-                    Plan::Leads { start, span } => (start, span),
-                    Plan::Follows(_) => continue,
+                    ProbePlan::Alone => (inst.mem_disp(), inst.ty.bytes()),
+                    ProbePlan::Leads { start, span } => (start, span),
+                    ProbePlan::Follows(_) => continue,
                 };
                 let key = match beyond(course[usize::from(inst.a)], from.into()) {
                     Course::Steps(Some(granule), distance) => {

@@ -9,7 +9,7 @@ const MAX_SPAN: i64 = 128;
 
 /// How an access gets the host address of its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Plan {
+pub(super) enum ProbePlan {
     /// By a probe of its own.
     Alone,
     /// By a probe for the `span` bytes from displacement `start` on, which others use too.
@@ -36,12 +36,12 @@ struct Group {
 
 impl Group {
     /// The leader's plan if it looks for the page of another access, too.
-    fn with(&self, other: &Group) -> Option<Plan> {
+    fn with(&self, other: &Group) -> Option<ProbePlan> {
         let (start, end) = (self.start.min(other.start), self.end.max(other.end));
         let span = end.checked_sub(start).filter(|&span| span <= MAX_SPAN)?;
         let start = i32::try_from(start.wrapping_sub(self.offset)).ok()?;
         let fits = self.base == other.base && (self.write || !other.write);
-        fits.then_some(Plan::Leads { start, span: span as u32 })
+        fits.then_some(ProbePlan::Leads { start, span: span as u32 })
     }
 }
 
@@ -51,10 +51,10 @@ pub(super) fn may_flush(inst: &Inst) -> bool {
     inst.op == Op::Call && CallInfo::decode(inst.imm).effects.0 & changes != 0
 }
 
-/// Fills in the plan of every op; those that are no loads or stores are [`Plan::Alone`].
-pub(super) fn plan(insts: &[Inst], plans: &mut Vec<Plan>) {
+/// Fills in the plan of every op; those that are no loads or stores are [`ProbePlan::Alone`].
+pub(super) fn plan(insts: &[Inst], plans: &mut Vec<ProbePlan>) {
     plans.clear();
-    plans.resize(insts.len(), Plan::Alone);
+    plans.resize(insts.len(), ProbePlan::Alone);
     let mut groups: Vec<Group> = Vec::new();
     for (index, inst) in insts.iter().enumerate() {
         if may_flush(inst) {
@@ -75,7 +75,7 @@ pub(super) fn plan(insts: &[Inst], plans: &mut Vec<Plan>) {
         match groups.iter_mut().find_map(|group| group.with(&one).map(|plan| (group, plan))) {
             Some((group, plan)) => {
                 (group.start, group.end) = (group.start.min(start), group.end.max(end));
-                plans[index] = Plan::Follows(group.leader as Value);
+                plans[index] = ProbePlan::Follows(group.leader as Value);
                 plans[group.leader] = plan;
             }
             None => groups.push(one),

@@ -31,7 +31,7 @@ type Granule = u16;
 
 /// What a loop makes of a value from one iteration to the next.
 #[derive(Clone, Copy, PartialEq)]
-enum Course {
+enum Induction {
     /// It is this far from a slot that changes by steps, if at all, or from 0.
     Steps(Option<Granule>, i64),
     /// It changes by steps.
@@ -103,13 +103,13 @@ fn granule(inst: &Inst) -> Granule {
     inst.c / 8
 }
 
-/// The courses of a part's values, where the slots `wild` may be anything.
-fn courses(insts: &[Inst], wild: &[Granule], out: &mut Vec<Course>) {
-    use Course::*;
+/// The inductions of a part's values, where the slots `wild` may be anything.
+fn inductions(insts: &[Inst], wild: &[Granule], out: &mut Vec<Induction>) {
+    use Induction::*;
     out.clear();
     for inst in insts {
         let of = |v: Value| out.get(usize::from(v)).copied().unwrap_or(Any);
-        let course = match inst.op {
+        let induction = match inst.op {
             Op::Const => Steps(None, inst.imm as i64),
             Op::LoadEnv if wild.contains(&granule(inst)) => Any,
             Op::LoadEnv => Steps(Some(granule(inst)), 0),
@@ -136,26 +136,26 @@ fn courses(insts: &[Inst], wild: &[Granule], out: &mut Vec<Course>) {
             _ => Any,
         };
         // Values are zero-extended.
-        let byte = course == Any && inst.result_type() == Some(Type::I8);
-        out.push(if byte { Small(8) } else { course });
+        let byte = induction == Any && inst.result_type() == Some(Type::I8);
+        out.push(if byte { Small(8) } else { induction });
     }
 }
 
-fn small(bits: u32) -> Course {
-    if bits <= INDEX_BITS { Course::Small(bits) } else { Course::Any }
+fn small(bits: u32) -> Induction {
+    if bits <= INDEX_BITS { Induction::Small(bits) } else { Induction::Any }
 }
 
 /// A constant added.
-fn beyond(course: Course, by: i64) -> Course {
-    match course {
-        Course::Steps(slot, distance) => Course::Steps(slot, distance.wrapping_add(by)),
-        Course::Walks | Course::Near => course,
-        _ => Course::Any,
+fn beyond(induction: Induction, by: i64) -> Induction {
+    match induction {
+        Induction::Steps(slot, distance) => Induction::Steps(slot, distance.wrapping_add(by)),
+        Induction::Walks | Induction::Near => induction,
+        _ => Induction::Any,
     }
 }
 
-fn sum(a: Course, b: Course, shift: u32) -> Course {
-    use Course::*;
+fn sum(a: Induction, b: Induction, shift: u32) -> Induction {
+    use Induction::*;
     match (a, b) {
         (Steps(Some(slot), far), Steps(None, by)) if shift == 0 => Steps(Some(slot), far.wrapping_add(by)),
         (Steps(None, far), Steps(slot, by)) if shift == 0 => Steps(slot, far.wrapping_add(by)),
@@ -167,20 +167,20 @@ fn sum(a: Course, b: Course, shift: u32) -> Course {
 }
 
 /// The slots that may be anything in the loop of the parts `body`; `None` if a helper changes what it likes.
-fn wild_slots(parts: &[Part<'_>], body: u64, course: &mut Vec<Course>) -> Option<Vec<Granule>> {
+fn wild_slots(parts: &[Part<'_>], body: u64, induction: &mut Vec<Induction>) -> Option<Vec<Granule>> {
     let mut wild = Vec::new();
     loop {
         let known = wild.len();
         for (_, part) in parts.iter().enumerate().filter(|(index, _)| body >> index & 1 != 0) {
-            courses(&part.block.insts, &wild, course);
+            inductions(&part.block.insts, &wild, induction);
             for inst in &part.block.insts {
                 if inst.op == Op::Call && inst.effects().has(Effects::WRITE_ENV) {
                     return None;
                 }
                 let steps = inst.op != Op::StoreEnv
-                    || match course.get(usize::from(inst.a)) {
-                        Some(Course::Steps(slot, by)) => *slot != Some(granule(inst)) || by.abs() < FAR,
-                        Some(Course::Walks) => true,
+                    || match induction.get(usize::from(inst.a)) {
+                        Some(Induction::Steps(slot, by)) => *slot != Some(granule(inst)) || by.abs() < FAR,
+                        Some(Induction::Walks) => true,
                         _ => false,
                     };
                 if !steps && !wild.contains(&granule(inst)) {
@@ -200,11 +200,11 @@ impl Pages {
         let mut order: Vec<usize> = (0..parts.len()).filter(|&part| loops[part] != 0).collect();
         order.sort_by_key(|&part| loops[part].count_ones());
         let (mut pages, mut keys) = (Pages::default(), Vec::new());
-        let (mut course, mut plans) = (Vec::new(), Vec::new());
+        let (mut induction, mut plans) = (Vec::new(), Vec::new());
         for part in order {
-            let Some(wild) = wild_slots(parts, loops[part], &mut course) else { continue };
+            let Some(wild) = wild_slots(parts, loops[part], &mut induction) else { continue };
             let insts = &parts[part].block.insts;
-            courses(insts, &wild, &mut course);
+            inductions(insts, &wild, &mut induction);
             coalesce::plan(insts, &mut plans);
             for (index, inst) in insts.iter().enumerate() {
                 let write = inst.op == Op::Store || inst.mem_flags().has(MemFlags::FOR_WRITE);
@@ -214,16 +214,16 @@ impl Pages {
                     ProbePlan::Leads { start, span } => (start, span),
                     ProbePlan::Follows(_) => continue,
                 };
-                let key = match beyond(course[usize::from(inst.a)], from.into()) {
-                    Course::Steps(Some(granule), distance) => {
+                let key = match beyond(induction[usize::from(inst.a)], from.into()) {
+                    Induction::Steps(Some(granule), distance) => {
                         let distance = distance.wrapping_add(FAR / 2).div_euclid(FAR);
                         Some(Key { granule: Some(granule), distance, write, size })
                     }
-                    Course::Steps(None, addr) => {
+                    Induction::Steps(None, addr) => {
                         Some(Key { granule: None, distance: addr.div_euclid(PAGE_SIZE as i64), write, size })
                     }
-                    Course::Walks | Course::Near => None,
-                    Course::Small(_) | Course::Any => continue,
+                    Induction::Walks | Induction::Near => None,
+                    Induction::Small(_) | Induction::Any => continue,
                 };
                 let kept = match keys.iter().position(|known| key.is_some() && *known == key) {
                     Some(kept) => kept,

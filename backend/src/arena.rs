@@ -45,13 +45,13 @@ impl Generation {
 
 /// Memory allocated and not yet written.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Allocation {
     generation: Generation,
     offset: usize,
     len: usize,
 }
 
-impl Slot {
+impl Allocation {
     /// The generation it lies in.
     pub fn generation(&self) -> Generation {
         self.generation
@@ -179,7 +179,7 @@ impl Arena {
     }
 
     /// Memory for `len` bytes of code in the current generation; `None` when it is full.
-    pub fn alloc(&mut self, len: usize) -> Option<Slot> {
+    pub fn alloc(&mut self, len: usize) -> Option<Allocation> {
         let generation = self.current();
         let part_len = self.part_len;
         let part = &mut self.parts[self.current as usize];
@@ -189,37 +189,37 @@ impl Arena {
         }
         let offset = part.start + part.used;
         part.used = end;
-        Some(Slot { generation, offset, len })
+        Some(Allocation { generation, offset, len })
     }
 
-    /// Writes code into its slot and returns where it can be executed.
+    /// Writes code into its allocation and returns where it can be executed.
     ///
     /// # Panics
     ///
-    /// If `code` is longer than the slot, or the slot's generation was freed meanwhile: the caller's bug, which
+    /// If `code` is longer than the allocation, or the allocation's generation was freed meanwhile: the caller's bug, which
     /// would overwrite code that runs.
-    pub fn publish(&mut self, slot: Slot, code: &[u8]) -> HostAddr {
-        assert!(code.len() <= slot.len, "code of {} bytes in a slot of {}", code.len(), slot.len);
-        assert!(self.part(slot.generation).is_some(), "slot of a freed generation");
-        self.write(slot.offset, code)
+    pub fn publish(&mut self, allocation: Allocation, code: &[u8]) -> HostAddr {
+        assert!(code.len() <= allocation.len, "code of {} bytes in an allocation of {}", code.len(), allocation.len);
+        assert!(self.part(allocation.generation).is_some(), "allocation in a freed generation");
+        self.write(allocation.offset, code)
     }
 
-    /// Writes what was published at `from` into a slot as well, and returns where it can be executed there. `None` if the
+    /// Writes what was published at `from` into an allocation as well, and returns where it can be executed there. `None` if the
     /// bytes at `from` are not those of a generation that still holds them.
     ///
     /// # Panics
     ///
-    /// As for [`Arena::publish`]; the code is as long as the slot.
-    pub fn republish(&mut self, slot: Slot, from: HostAddr) -> Option<HostAddr> {
+    /// As for [`Arena::publish`]; the code is as long as the allocation.
+    pub fn republish(&mut self, allocation: Allocation, from: HostAddr) -> Option<HostAddr> {
         let start = usize::try_from(from.0.checked_sub(self.executed.as_ptr() as u64)?).ok()?;
-        let end = start.checked_add(slot.len)?;
+        let end = start.checked_add(allocation.len)?;
         let held = |p: &Part| p.state != State::Free && start >= p.start && end <= p.start + p.used;
         if !self.parts.iter().any(held) {
             return None;
         }
         // SAFETY: within the writable mapping, by `held`; only `write` changes these bytes, through `&mut self`.
-        let code = unsafe { std::slice::from_raw_parts(self.written.as_ptr().add(start), slot.len) }.to_vec();
-        Some(self.publish(slot, &code))
+        let code = unsafe { std::slice::from_raw_parts(self.written.as_ptr().add(start), allocation.len) }.to_vec();
+        Some(self.publish(allocation, &code))
     }
 
     /// The generation that the next [`Arena::rotate`] names for eviction, if it names one and what is being evicted now is

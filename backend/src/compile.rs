@@ -10,7 +10,7 @@ use mimus_ir as ir;
 use crate::error::BackendError;
 use crate::frame;
 use crate::host::{Arch, HostIsa};
-use crate::lower::{Lowering, Slots};
+use crate::lower::{Lowering, TypedValues};
 
 /// Alignment of the arena's slots, and so the largest that code may ask for, in bytes.
 pub(crate) const CODE_ALIGN: u32 = 16;
@@ -71,7 +71,7 @@ pub struct Compiler {
     host: HostIsa,
     context: Context,
     builder: FunctionBuilderContext,
-    values: Vec<Slots>,
+    values: Vec<TypedValues>,
 }
 
 impl std::fmt::Debug for Compiler {

@@ -27,7 +27,7 @@ mod quick;
 pub mod thunks;
 mod x87;
 
-pub use arena::{Arena, Generation, Slot};
+pub use arena::{Allocation, Arena, Generation};
 pub use compile::{CompiledInfo, Compiler, Dump, MAX_PARTS, Part, Request};
 pub use error::BackendError;
 pub use exec::{HostAddr, enter};

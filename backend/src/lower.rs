@@ -37,7 +37,7 @@ use region::Region;
 use sink::{Source, SunkStores};
 
 /// A value in each of the types it was used in, by [`Type`]; then lane 0 as a 32-bit and as a 64-bit float.
-pub(crate) type Slots = [Option<Value>; 7];
+pub(crate) type TypedValues = [Option<Value>; 7];
 
 /// What lowering found out beside the code.
 pub(crate) struct Summary {
@@ -164,7 +164,7 @@ pub(crate) struct Lowering<'a, 'f> {
     /// How the part's accesses find their pages, and what those that lead others found.
     plans: Vec<coalesce::ProbePlan>,
     shared: Vec<(mimus_ir::Value, Value)>,
-    values: &'a mut Vec<Slots>,
+    values: &'a mut Vec<TypedValues>,
     flags: Flags,
     env: Value,
     block_sig: SigRef,
@@ -192,7 +192,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         mut b: FunctionBuilder<'f>,
         host: &'a HostIsa,
         request: &'a Request<'a>,
-        values: &'a mut Vec<Slots>,
+        values: &'a mut Vec<TypedValues>,
     ) -> Lowering<'a, 'f> {
         let entry = b.create_block();
         b.append_block_params_for_function_params(entry);
@@ -259,7 +259,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.begun = 0;
         self.guest_insns = block.insts.iter().filter(|i| i.op == Op::Insn).count() as u32;
         self.values.clear();
-        self.values.resize(block.insts.len(), Slots::default());
+        self.values.resize(block.insts.len(), TypedValues::default());
         coalesce::plan(&block.insts, &mut self.plans);
         self.shared.clear();
         self.begin_sinking();

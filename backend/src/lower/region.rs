@@ -25,14 +25,14 @@ const MAX_RETURNS: usize = 4;
 
 /// An env slot that is held in a variable.
 #[derive(Clone, Copy)]
-pub(super) struct Slot {
+pub(super) struct RegisterSlot {
     offset: u16,
     ty: Type,
     /// The parts' loads of it, weighted.
     loads: u32,
 }
 
-impl Slot {
+impl RegisterSlot {
     fn overlaps(&self, offset: u16, ty: Type) -> bool {
         overlap(self.offset, self.ty, offset, ty)
     }
@@ -43,7 +43,7 @@ impl Slot {
 pub(super) struct Region {
     /// Guest PC and Cranelift block of each part.
     parts: Vec<(u64, Block)>,
-    slots: Vec<Slot>,
+    slots: Vec<RegisterSlot>,
     variables: Vec<Variable>,
     /// By part: the slots, one bit each, that it or what follows it reads before they are written.
     live: Vec<u64>,
@@ -134,8 +134,8 @@ fn is_return_site(parts: &[Part<'_>], pc: u64) -> bool {
 
 /// Chooses the slots to hold in variables: those read most that no access of another width overlaps. What a small loop reads
 /// counts more.
-fn choose_slots(parts: &[Part<'_>], loops: &[u64]) -> Vec<Slot> {
-    let mut slots: Vec<Slot> = Vec::new();
+fn choose_slots(parts: &[Part<'_>], loops: &[u64]) -> Vec<RegisterSlot> {
+    let mut slots: Vec<RegisterSlot> = Vec::new();
     let weight = |body: u64| if body == 0 { 1 } else { 4 + 60 / body.count_ones() };
     let insts = parts.iter().zip(loops).flat_map(|(part, &body)| part.block.insts.iter().map(move |inst| (inst, body)));
     for (inst, body) in insts {
@@ -145,11 +145,11 @@ fn choose_slots(parts: &[Part<'_>], loops: &[u64]) -> Vec<Slot> {
         let loads = if inst.op == Op::LoadEnv { weight(body) } else { 0 };
         match slots.iter_mut().find(|slot| slot.offset == inst.c && slot.ty == inst.ty) {
             Some(slot) => slot.loads += loads,
-            None => slots.push(Slot { offset: inst.c, ty: inst.ty, loads }),
+            None => slots.push(RegisterSlot { offset: inst.c, ty: inst.ty, loads }),
         }
     }
-    let alone = |slot: &&Slot| slots.iter().filter(|other| other.overlaps(slot.offset, slot.ty)).count() == 1;
-    let mut chosen: Vec<Slot> = slots.iter().filter(|slot| slot.loads > 0).filter(alone).copied().collect();
+    let alone = |slot: &&RegisterSlot| slots.iter().filter(|other| other.overlaps(slot.offset, slot.ty)).count() == 1;
+    let mut chosen: Vec<RegisterSlot> = slots.iter().filter(|slot| slot.loads > 0).filter(alone).copied().collect();
     chosen.sort_by_key(|slot| std::cmp::Reverse(slot.loads));
     let (mut ints, mut wides) = (0, 0);
     chosen.retain(|slot| {
@@ -266,7 +266,7 @@ impl Lowering<'_, '_> {
     }
 
     fn reload(&mut self, slot: usize) {
-        let Slot { offset, ty, .. } = self.region.slots[slot];
+        let RegisterSlot { offset, ty, .. } = self.region.slots[slot];
         let value = self.env_value(ty, offset);
         self.define_slot(slot, value);
     }

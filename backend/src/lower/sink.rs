@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{Block, InstBuilder, Value};
 use mimus_ir::{Effects, Inst, Op, Shape, Type};
 
 use super::peel::Computed;
-use super::{Lowering, Slots};
+use super::{Lowering, TypedValues};
 use crate::error::BackendError;
 
 /// Most ops that wait one for the other.
@@ -50,7 +50,7 @@ pub(super) struct SunkStores {
     /// By position in the part: ops that are emitted where they are needed.
     deferred: Vec<bool>,
     /// What [`Lowering::remember`] overwrote, while that is to be undone.
-    undo: Option<Vec<(usize, Slots)>>,
+    undo: Option<Vec<(usize, TypedValues)>>,
 }
 
 impl SunkStores {

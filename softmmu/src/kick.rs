@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::patience::Patience;
+use crate::halt_polling::HaltPolling;
 
 /// Where a vCPU's exit request is. Null once the vCPU is gone.
 struct Request(*const AtomicU32);
@@ -25,7 +25,7 @@ pub struct Kicker {
     kicked: AtomicBool,
     wake: Condvar,
     /// The sleeper's.
-    patience: Mutex<Patience>,
+    polling: Mutex<HaltPolling>,
 }
 
 impl Kicker {
@@ -35,7 +35,7 @@ impl Kicker {
             state: Mutex::new(State { request: Request(std::ptr::null()), asleep: false }),
             kicked: AtomicBool::new(false),
             wake: Condvar::new(),
-            patience: Mutex::new(Patience::new()),
+            polling: Mutex::new(HaltPolling::new()),
         })
     }
 
@@ -84,10 +84,10 @@ impl Kicker {
 
     /// Sleeps until kicked or `timeout` is over. One vCPU's thread sleeps at a time.
     pub fn sleep(&self, timeout: Option<Duration>) {
-        let mut patience = self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut polling = self.polling.lock().unwrap_or_else(PoisonError::into_inner);
         let end = timeout.map(|timeout| Instant::now() + timeout);
         let over = || end.is_some_and(|end| Instant::now() >= end);
-        patience.wait(|| (self.is_kicked() || over()).then_some(()), || self.sleep_until(end));
+        polling.wait(|| (self.is_kicked() || over()).then_some(()), || self.sleep_until(end));
     }
 
     fn sleep_until(&self, end: Option<Instant>) {

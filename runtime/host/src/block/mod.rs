@@ -28,8 +28,8 @@ use crate::config::Disk;
 pub use counters::{Counters, IoStatus};
 pub use halt::{Action, Fault, Halt};
 pub use image::Image;
+use mimus_softmmu::halt_polling::HaltPolling;
 use mimus_softmmu::kick::Kicker;
-use mimus_softmmu::patience::Patience;
 pub use overlay::temporary_folder;
 use throttle::{Groups, Throttle};
 use worker::Worker;
@@ -220,9 +220,9 @@ impl DiskQueue {
             let mut worker =
                 Worker { store, exchange, stop: own, throttle, cache, on_error, stopping, counters, reading };
             let mut piece = vec![0; PIECE];
-            let mut patience = Patience::new();
+            let mut polling = HaltPolling::new();
             loop {
-                match patience.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Message::Stop)) {
+                match polling.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Message::Stop)) {
                     Message::Job(job) => worker.run(job, &mut piece),
                     Message::Change(store) => worker.store = store,
                     Message::Stop => break,

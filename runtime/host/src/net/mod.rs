@@ -30,7 +30,7 @@ use crate::error::HostError;
 use crate::sandbox::Runner;
 use crate::wake::Wake;
 use capture::Recorder;
-use mimus_softmmu::patience::Patience;
+use mimus_softmmu::halt_polling::HaltPolling;
 
 /// The event that says that there is something for the thread to do.
 const WAKE: u64 = u64::MAX;
@@ -276,8 +276,8 @@ impl NetQueue {
         network.start(&poll)?;
         let own = told.clone();
         let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
-            let (queue, patience) = (FrameQueue::default(), Patience::new());
-            let mut server = Server { told: own, network, exchange, poll, queue, patience, recorders, recorded: 0 };
+            let (queue, polling) = (FrameQueue::default(), HaltPolling::new());
+            let mut server = Server { told: own, network, exchange, poll, queue, polling, recorders, recorded: 0 };
             if let Err(error) = server.run() {
                 tracing::warn!("the network is down: {error}");
             }
@@ -316,7 +316,7 @@ struct Server<E> {
     exchange: E,
     poll: Poll,
     queue: FrameQueue,
-    patience: Patience,
+    polling: HaltPolling,
     recorders: Vec<Recorder>,
     /// Frames at the beginning of the queue that are in records already.
     recorded: usize,
@@ -334,13 +334,13 @@ impl<E: Exchange> Server<E> {
 
     /// Waits until there is something to do.
     fn rest(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
-        let Server { poll, network, patience, .. } = self;
+        let Server { poll, network, polling, .. } = self;
         let events = RefCell::new(events);
         let look = || {
             let looked = poll.wait(&mut events.borrow_mut(), Some(Instant::now()));
             (looked.is_err() || !events.borrow().is_empty()).then_some(looked)
         };
-        patience.wait(look, || poll.wait(&mut events.borrow_mut(), network.deadline()))
+        polling.wait(look, || poll.wait(&mut events.borrow_mut(), network.deadline()))
     }
 
     fn run(&mut self) -> io::Result<()> {

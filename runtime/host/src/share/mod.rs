@@ -23,7 +23,7 @@ use mimus_hw::virtio::{ShareBackend, ShareRequest};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::SharedFolder;
-use mimus_softmmu::patience::Patience;
+use mimus_softmmu::halt_polling::HaltPolling;
 use node::Budget;
 use server::Server;
 
@@ -116,9 +116,9 @@ impl ShareQueue {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("share".into()).spawn(move || {
-            let mut patience = Patience::new();
+            let mut polling = HaltPolling::new();
             while !stopped.load(Ordering::Acquire) {
-                let next = patience.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Task::Stop));
+                let next = polling.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Task::Stop));
                 match next {
                     Task::Serve(token) => {
                         // Who was reset gets no answer, but the device hears that this is over.

@@ -10,17 +10,17 @@ const MOST: Duration = Duration::from_micros(250);
 
 /// How long to look before sleeping, as it was worthwhile before: nothing where waiting takes long.
 #[derive(Debug)]
-pub struct Patience {
+pub struct HaltPolling {
     span: Duration,
     /// None if who is awaited needs the processor.
     most: Duration,
 }
 
-impl Patience {
+impl HaltPolling {
     /// One that has seen nothing yet.
-    pub fn new() -> Patience {
+    pub fn new() -> HaltPolling {
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
-        Patience { span: Duration::ZERO, most: if alone { Duration::ZERO } else { MOST } }
+        HaltPolling { span: Duration::ZERO, most: if alone { Duration::ZERO } else { MOST } }
     }
 
     /// What `look` finds, or else `sleep` brings.
@@ -52,29 +52,29 @@ mod tests {
 
     #[test]
     fn who_waits_for_short_times_looks_and_who_waits_long_sleeps() {
-        let mut patience = Patience { span: Duration::ZERO, most: MOST };
+        let mut polling = HaltPolling { span: Duration::ZERO, most: MOST };
         let spans: Vec<u128> = [30, 50, 90, 100, 200, 250, 250, 251, 30, 5_000_000]
             .map(|waited| {
-                patience.learn(Duration::from_micros(waited));
-                patience.span.as_micros()
+                polling.learn(Duration::from_micros(waited));
+                polling.span.as_micros()
             })
             .to_vec();
         assert_eq!(spans, [10, 20, 40, 80, 160, 250, 250, 0, 10, 0]);
-        let mut alone = Patience { span: Duration::ZERO, most: Duration::ZERO };
+        let mut alone = HaltPolling { span: Duration::ZERO, most: Duration::ZERO };
         alone.learn(Duration::from_micros(1));
         assert_eq!(alone.span, Duration::ZERO);
     }
 
     #[test]
     fn what_is_there_while_it_looks_needs_no_sleep() {
-        let mut patience = Patience { span: Duration::from_secs(3600), most: MOST };
+        let mut polling = HaltPolling { span: Duration::from_secs(3600), most: MOST };
         let mut left = 3;
         let look = || {
             left -= 1;
             (left == 0).then_some("found")
         };
-        assert_eq!(patience.wait(look, || panic!("it slept")), "found");
-        patience.span = Duration::ZERO;
-        assert_eq!(patience.wait(|| None, || "slept"), "slept");
+        assert_eq!(polling.wait(look, || panic!("it slept")), "found");
+        polling.span = Duration::ZERO;
+        assert_eq!(polling.wait(|| None, || "slept"), "slept");
     }
 }

@@ -6,7 +6,7 @@ use crate::tlb::PAGE_SIZE;
 
 /// Where reads (and fetches of instructions) or writes of a page go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum Route {
     /// To the RAM that is at the page's own address.
     Own,
     /// To the bus.
@@ -20,38 +20,38 @@ pub enum Place {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Backing {
     /// Reads and fetches.
-    pub read: Place,
+    pub read: Route,
     /// Writes. What is `At` an address must be so for reads too.
-    pub write: Place,
+    pub write: Route,
 }
 
 impl Backing {
     /// The page's own RAM.
-    pub const RAM: Backing = Backing { read: Place::Own, write: Place::Own };
+    pub const RAM: Backing = Backing { read: Route::Own, write: Route::Own };
     /// The page's own memory, which writes do not reach.
-    pub const ROM: Backing = Backing { read: Place::Own, write: Place::Device };
+    pub const ROM: Backing = Backing { read: Route::Own, write: Route::Device };
     /// A device's registers.
-    pub const DEVICE: Backing = Backing { read: Place::Device, write: Place::Device };
+    pub const DEVICE: Backing = Backing { read: Route::Device, write: Route::Device };
 
     /// That of what is `bytes` after a page with this backing.
     pub(crate) fn after(self, bytes: u64) -> Backing {
-        let after = |place| match place {
-            Place::At(at) => Place::At(at + bytes),
-            place => place,
+        let after = |route| match route {
+            Route::At(at) => Route::At(at + bytes),
+            route => route,
         };
         Backing { read: after(self.read), write: after(self.write) }
     }
 
     fn encode(self) -> u32 {
         let (read, at) = match self.read {
-            Place::Own => (0, 0),
-            Place::Device => (READ_DEVICE, 0),
-            Place::At(at) => (READ_AT, at as u32 & !FLAGS),
+            Route::Own => (0, 0),
+            Route::Device => (READ_DEVICE, 0),
+            Route::At(at) => (READ_AT, at as u32 & !FLAGS),
         };
         let write = match self.write {
-            Place::Own => 0,
-            Place::At(_) if read == READ_AT => WRITE_AT,
-            Place::Device | Place::At(_) => WRITE_DEVICE,
+            Route::Own => 0,
+            Route::At(_) if read == READ_AT => WRITE_AT,
+            Route::Device | Route::At(_) => WRITE_DEVICE,
         };
         read | write | at
     }
@@ -147,9 +147,9 @@ mod tests {
     #[test]
     fn each_kind_of_page() {
         let backings = Backings::new(16);
-        let other = Backing { read: Place::At(0x9000), write: Place::At(0x9000) };
-        let shadow = Backing { read: Place::At(0x9000), write: Place::Own };
-        let sink = Backing { read: Place::Device, write: Place::Own };
+        let other = Backing { read: Route::At(0x9000), write: Route::At(0x9000) };
+        let shadow = Backing { read: Route::At(0x9000), write: Route::Own };
+        let sink = Backing { read: Route::Device, write: Route::Own };
         for (page, backing) in [(1, Backing::ROM), (2, Backing::DEVICE), (3, other), (4, shadow), (5, sink)] {
             assert!(backings.set(page << 12, backing) && !backings.set(page << 12, backing));
         }
@@ -171,14 +171,14 @@ mod tests {
     fn an_access_to_several_pages_needs_them_in_one_piece() {
         let backings = Backings::new(16);
         backings.set(0x2000, Backing::ROM);
-        backings.set(0x4000, Backing { read: Place::At(0x8000), write: Place::Own });
+        backings.set(0x4000, Backing { read: Route::At(0x8000), write: Route::Own });
         assert_eq!(backings.read(0x1ff8, 0x1010), Some(0x1ff8));
         assert_eq!(backings.write(0x1ff8, 0x10), None);
         assert_eq!(backings.read(0x3ff8, 0x10), None);
         assert_eq!(backings.write(0x3ff8, 0x10), Some(0x3ff8));
         assert_eq!(backings.read(0xf000, u64::MAX), None);
         assert_eq!(backings.read(0xf000, 1 << 60), Some(0xf000));
-        let piece = |at| Backing { read: Place::At(at), write: Place::At(at) };
+        let piece = |at| Backing { read: Route::At(at), write: Route::At(at) };
         for (page, at) in [(0x6000, 0xa000), (0x7000, 0xb000), (0x8000, 0xd000)] {
             backings.set(page, piece(at));
         }

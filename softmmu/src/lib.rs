@@ -21,7 +21,7 @@ mod update;
 mod vram;
 pub mod watch;
 
-pub use backing::{Backing, Place};
+pub use backing::{Backing, Route};
 pub use dma::{Dma, DmaWatch};
 pub use exclusive::Member;
 pub use filter::PageFilter;

@@ -13,7 +13,7 @@ use mimus_softmmu::PageFilter;
 
 /// What identifies a context beside translations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Place {
+pub(crate) struct ContextKey {
     /// The guest's mode bits.
     pub mode: u32,
     /// Base and limit of the code segment; 0 where it is flat or there is none.
@@ -22,7 +22,7 @@ pub(crate) struct Place {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Context {
-    place: Place,
+    place: ContextKey,
     /// [`Contexts::epoch`] in which it holds; 0 for a free entry.
     epoch: u64,
     /// Address space generation that it is bound to; 0 as long as only global pages were fetched in it.
@@ -73,7 +73,7 @@ impl Contexts {
 
     /// Makes the context of `place` in address space generation `space` the current one.
     #[inline]
-    pub(crate) fn select(&mut self, place: Place, space: u64) {
+    pub(crate) fn select(&mut self, place: ContextKey, space: u64) {
         if !self.holds(self.current, place, space) {
             let mode = place.mode;
             let recent = (mode ^ mode >> 13 ^ mode >> 15) as usize % RECENT;
@@ -86,12 +86,12 @@ impl Contexts {
     }
 
     /// Whether known context `at` is that of `place` and may be used in `space`: it is bound to it or to none.
-    fn holds(&self, at: usize, place: Place, space: u64) -> bool {
+    fn holds(&self, at: usize, place: ContextKey, space: u64) -> bool {
         let known = &self.known[at];
         known.place == place && known.epoch == self.epoch && (known.space == space || known.space == 0)
     }
 
-    fn find(&mut self, place: Place, space: u64) -> usize {
+    fn find(&mut self, place: ContextKey, space: u64) -> usize {
         if let Some(found) = (0..KNOWN).find(|&at| self.holds(at, place, space)) {
             return found;
         }
@@ -141,10 +141,10 @@ impl Contexts {
 mod tests {
     use super::*;
 
-    const KERNEL: Place = Place { mode: 2, code: (0, 0) };
-    const USER: Place = Place { mode: 2 | 3 << 16, code: (0, 0) };
+    const KERNEL: ContextKey = ContextKey { mode: 2, code: (0, 0) };
+    const USER: ContextKey = ContextKey { mode: 2 | 3 << 16, code: (0, 0) };
 
-    fn number(contexts: &mut Contexts, place: Place, space: u64) -> u64 {
+    fn number(contexts: &mut Contexts, place: ContextKey, space: u64) -> u64 {
         contexts.select(place, space);
         contexts.number()
     }
@@ -204,10 +204,10 @@ mod tests {
         let second = number(&mut c, KERNEL, 1);
         assert!(second > first);
         for mode in 0..KNOWN as u32 {
-            number(&mut c, Place { mode: mode << 24, code: (0, 0) }, 1);
+            number(&mut c, ContextKey { mode: mode << 24, code: (0, 0) }, 1);
         }
         assert!(number(&mut c, KERNEL, 1) > second, "pushed out: never the old number");
-        let segment = Place { code: (0x1000, 0xffff), ..KERNEL };
-        assert_ne!(number(&mut c, segment, 1), number(&mut c, Place { code: (0x1000, 0xfff), ..KERNEL }, 1));
+        let segment = ContextKey { code: (0x1000, 0xffff), ..KERNEL };
+        assert_ne!(number(&mut c, segment, 1), number(&mut c, ContextKey { code: (0x1000, 0xfff), ..KERNEL }, 1));
     }
 }

@@ -14,7 +14,7 @@ use mimus_softmmu::{
     Stored, Verdict, Walker,
 };
 
-use super::context::{Contexts, Place};
+use super::context::{ContextKey, Contexts};
 
 /// A fault was raised and is pending in the vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ pub struct Core<A: Arch> {
     /// What is known by virtual address holds in one of these.
     pub contexts: Contexts,
     /// What the current context is of beside translations; the guest's `update_mode` keeps it.
-    pub(crate) place: Place,
+    pub(crate) place: ContextKey,
     /// Whether instructions are run one at a time, so that no jump cache may lead anywhere.
     pub(crate) single: bool,
     /// Whether compiled code is running, which cannot stop behind a store that changes the rest of its block: such a store is
@@ -175,7 +175,7 @@ impl<A: Arch> Core<A> {
             pending: None,
             bank: 0,
             contexts: Contexts::default(),
-            place: Place::default(),
+            place: ContextKey::default(),
             single: false,
             in_compiled_code: false,
             jump_caches: Box::default(),
@@ -186,7 +186,7 @@ impl<A: Arch> Core<A> {
     /// base and limit of the code segment where it is not flat. With `single`, instructions are run one at a time.
     #[inline]
     pub fn select(&mut self, bank: usize, mode: u32, code: (u64, u32), single: bool) {
-        (self.bank, self.place, self.single) = (bank, Place { mode, code }, single);
+        (self.bank, self.place, self.single) = (bank, ContextKey { mode, code }, single);
         self.update_mappings();
     }
 

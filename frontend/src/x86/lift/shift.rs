@@ -18,7 +18,7 @@ enum Count {
 }
 
 /// Where a read-modify-write operand lives.
-enum Place {
+enum RmwOperand {
     Register,
     Memory(Addr),
 }
@@ -34,19 +34,19 @@ impl Lift {
         Count::Value(self.b.binary_imm(Op::AndI, Type::I8, cl, mask))
     }
 
-    fn read_place(&mut self, insn: &Instruction, ty: Type) -> (Place, Value) {
+    fn read_place(&mut self, insn: &Instruction, ty: Type) -> (RmwOperand, Value) {
         if self.is_memory(insn, 0) {
             let addr = self.linear(insn, ty.bytes(), true);
-            (Place::Memory(addr), self.load_for_write(ty, addr))
+            (RmwOperand::Memory(addr), self.load_for_write(ty, addr))
         } else {
-            (Place::Register, self.read(insn, 0, ty))
+            (RmwOperand::Register, self.read(insn, 0, ty))
         }
     }
 
-    fn write_place(&mut self, insn: &Instruction, ty: Type, place: &Place, value: Value) {
+    fn write_place(&mut self, insn: &Instruction, ty: Type, place: &RmwOperand, value: Value) {
         match *place {
-            Place::Register => self.write(insn, 0, ty, value),
-            Place::Memory(addr) => self.store(ty, addr, value),
+            RmwOperand::Register => self.write(insn, 0, ty, value),
+            RmwOperand::Memory(addr) => self.store(ty, addr, value),
         }
     }
 

@@ -9,7 +9,7 @@ use super::stack::Stack;
 
 /// Where a gate leads.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct GateTarget {
     /// Code segment; the selector's RPL is the new CPL.
     pub code: Segment,
     /// Instruction pointer.
@@ -21,7 +21,7 @@ pub struct Target {
 impl Cpu {
     /// The code segment a call, interrupt or trap gate names, checked (SDM vol. 3A, 5.8.4, 6.12.1.1). `jump`: a more
     /// privileged nonconforming segment is not allowed. In IA-32e mode it must be 64-bit code.
-    pub fn gate_target(&mut self, selector: u16, offset: u64, jump: bool, ext: u32) -> Result<Target> {
+    pub fn gate_target(&mut self, selector: u16, offset: u64, jump: bool, ext: u32) -> Result<GateTarget> {
         let cpl = self.state.cpl();
         if is_null(selector) {
             return Err(self.selector_fault(vector::GP, 0, ext));
@@ -47,7 +47,7 @@ impl Cpu {
         self.check_rip(&code, offset, ext)?;
         self.mark_accessed(&descriptor)?;
         code.selector = selector & !3 | u16::from(cpl);
-        Ok(Target { code, rip: offset, cpl })
+        Ok(GateTarget { code, rip: offset, cpl })
     }
 
     /// #GP(`ext`) unless `rip` is inside `code`: canonical in 64-bit code, within the limit elsewhere.

@@ -18,7 +18,7 @@ pub(super) enum Arithmetic {
 
 /// Where the second operand is, and the result goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum OperandForm {
     /// Second operand in memory, result in ST(0).
     Memory,
     /// Second operand in ST(i), result in ST(0).
@@ -35,7 +35,7 @@ pub(super) enum Place {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Comparison {
-    pub place: Place,
+    pub place: OperandForm,
     /// Quiet NaNs raise no exception.
     pub quiet: bool,
     pub pops: u8,
@@ -46,7 +46,7 @@ pub(super) struct Comparison {
 /// What an operation does.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    Arith(Arithmetic, Place),
+    Arith(Arithmetic, OperandForm),
     Compare(Comparison),
     /// Pushes a memory operand.
     Load,
@@ -158,10 +158,10 @@ impl Fpu {
         Ok(())
     }
 
-    fn arithmetic(&mut self, op: Arithmetic, place: Place, sti: u8, memory: Operand) -> Outcome<()> {
+    fn arithmetic(&mut self, op: Arithmetic, place: OperandForm, sti: u8, memory: Operand) -> Outcome<()> {
         let (dest, other) = match place {
-            Place::Memory => (0, memory),
-            Place::Top => (0, self.read(sti)),
+            OperandForm::Memory => (0, memory),
+            OperandForm::Top => (0, self.read(sti)),
             _ => (sti, self.read(0)),
         };
         let first = self.read(dest);
@@ -175,7 +175,7 @@ impl Fpu {
         };
         let result = self.compute(op, a, b)?;
         self.write(dest, result);
-        self.pops((place == Place::StiPop).into());
+        self.pops((place == OperandForm::StiPop).into());
         Ok(())
     }
 
@@ -197,9 +197,9 @@ impl Fpu {
     fn compare(&mut self, c: Comparison, sti: u8, memory: Operand) -> Option<u32> {
         let x = self.read(0);
         let y = match c.place {
-            Place::Memory => memory,
-            Place::Under => self.read(1),
-            Place::Zero => Operand::new(Reg::zero(false)),
+            OperandForm::Memory => memory,
+            OperandForm::Under => self.read(1),
+            OperandForm::Zero => Operand::new(Reg::zero(false)),
             _ => self.read(sti),
         };
         let comparable = |x: &Operand| x.class.is_some_and(|class| !class.is_nan() && class != Class::Unsupported);

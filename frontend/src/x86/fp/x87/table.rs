@@ -1,6 +1,6 @@
 //! The table of x87 operations.
 
-use super::arith::{Arithmetic, Comparison, Kind, Place};
+use super::arith::{Arithmetic, Comparison, Kind, OperandForm};
 use super::{Fpu, transcendental};
 use crate::x86::fp::{CF, PF, ZF};
 use iced_x86::Code;
@@ -176,7 +176,7 @@ impl TryFrom<u16> for X87Op {
     }
 }
 
-const fn compare(place: Place, quiet: bool, pops: u8, eflags: bool) -> Kind {
+const fn compare(place: OperandForm, quiet: bool, pops: u8, eflags: bool) -> Kind {
     Kind::Compare(Comparison { place, quiet, pops, eflags })
 }
 
@@ -185,67 +185,67 @@ const fn mov(mask: u32, wanted: bool) -> Kind {
 }
 
 x87_table! {
-    Fadd_m32fp: Float32 = Arith(Add, Place::Memory);
-    Fadd_m64fp: Float64 = Arith(Add, Place::Memory);
-    Fiadd_m16int: Int16 = Arith(Add, Place::Memory);
-    Fiadd_m32int: Int32 = Arith(Add, Place::Memory);
-    Fadd_st0_sti: None = Arith(Add, Place::Top);
-    Fadd_sti_st0: None = Arith(Add, Place::Sti);
-    Faddp_sti_st0: None = Arith(Add, Place::StiPop);
-    Fmul_m32fp: Float32 = Arith(Mul, Place::Memory);
-    Fmul_m64fp: Float64 = Arith(Mul, Place::Memory);
-    Fimul_m16int: Int16 = Arith(Mul, Place::Memory);
-    Fimul_m32int: Int32 = Arith(Mul, Place::Memory);
-    Fmul_st0_sti: None = Arith(Mul, Place::Top);
-    Fmul_sti_st0: None = Arith(Mul, Place::Sti);
-    Fmulp_sti_st0: None = Arith(Mul, Place::StiPop);
-    Fsub_m32fp: Float32 = Arith(Sub, Place::Memory);
-    Fsub_m64fp: Float64 = Arith(Sub, Place::Memory);
-    Fisub_m16int: Int16 = Arith(Sub, Place::Memory);
-    Fisub_m32int: Int32 = Arith(Sub, Place::Memory);
-    Fsub_st0_sti: None = Arith(Sub, Place::Top);
-    Fsub_sti_st0: None = Arith(Sub, Place::Sti);
-    Fsubp_sti_st0: None = Arith(Sub, Place::StiPop);
-    Fsubr_m32fp: Float32 = Arith(SubReversed, Place::Memory);
-    Fsubr_m64fp: Float64 = Arith(SubReversed, Place::Memory);
-    Fisubr_m16int: Int16 = Arith(SubReversed, Place::Memory);
-    Fisubr_m32int: Int32 = Arith(SubReversed, Place::Memory);
-    Fsubr_st0_sti: None = Arith(SubReversed, Place::Top);
-    Fsubr_sti_st0: None = Arith(SubReversed, Place::Sti);
-    Fsubrp_sti_st0: None = Arith(SubReversed, Place::StiPop);
-    Fdiv_m32fp: Float32 = Arith(Div, Place::Memory);
-    Fdiv_m64fp: Float64 = Arith(Div, Place::Memory);
-    Fidiv_m16int: Int16 = Arith(Div, Place::Memory);
-    Fidiv_m32int: Int32 = Arith(Div, Place::Memory);
-    Fdiv_st0_sti: None = Arith(Div, Place::Top);
-    Fdiv_sti_st0: None = Arith(Div, Place::Sti);
-    Fdivp_sti_st0: None = Arith(Div, Place::StiPop);
-    Fdivr_m32fp: Float32 = Arith(DivReversed, Place::Memory);
-    Fdivr_m64fp: Float64 = Arith(DivReversed, Place::Memory);
-    Fidivr_m16int: Int16 = Arith(DivReversed, Place::Memory);
-    Fidivr_m32int: Int32 = Arith(DivReversed, Place::Memory);
-    Fdivr_st0_sti: None = Arith(DivReversed, Place::Top);
-    Fdivr_sti_st0: None = Arith(DivReversed, Place::Sti);
-    Fdivrp_sti_st0: None = Arith(DivReversed, Place::StiPop);
-    Fcom_m32fp: Float32 = compare(Place::Memory, false, 0, false);
-    Fcom_m64fp: Float64 = compare(Place::Memory, false, 0, false);
-    Ficom_m16int: Int16 = compare(Place::Memory, false, 0, false);
-    Ficom_m32int: Int32 = compare(Place::Memory, false, 0, false);
-    Fcom_st0_sti + Fcom_st0_sti_DCD0: None = compare(Place::Sti, false, 0, false);
-    Fucom_st0_sti: None = compare(Place::Sti, true, 0, false);
-    Fcomi_st0_sti: None = compare(Place::Sti, false, 0, true);
-    Fucomi_st0_sti: None = compare(Place::Sti, true, 0, true);
-    Fcomp_m32fp: Float32 = compare(Place::Memory, false, 1, false);
-    Fcomp_m64fp: Float64 = compare(Place::Memory, false, 1, false);
-    Ficomp_m16int: Int16 = compare(Place::Memory, false, 1, false);
-    Ficomp_m32int: Int32 = compare(Place::Memory, false, 1, false);
-    Fcomp_st0_sti + Fcomp_st0_sti_DCD8 + Fcomp_st0_sti_DED0: None = compare(Place::Sti, false, 1, false);
-    Fucomp_st0_sti: None = compare(Place::Sti, true, 1, false);
-    Fcomip_st0_sti: None = compare(Place::Sti, false, 1, true);
-    Fucomip_st0_sti: None = compare(Place::Sti, true, 1, true);
-    Fcompp: None = compare(Place::Under, false, 2, false);
-    Fucompp: None = compare(Place::Under, true, 2, false);
-    Ftst: None = compare(Place::Zero, false, 0, false);
+    Fadd_m32fp: Float32 = Arith(Add, OperandForm::Memory);
+    Fadd_m64fp: Float64 = Arith(Add, OperandForm::Memory);
+    Fiadd_m16int: Int16 = Arith(Add, OperandForm::Memory);
+    Fiadd_m32int: Int32 = Arith(Add, OperandForm::Memory);
+    Fadd_st0_sti: None = Arith(Add, OperandForm::Top);
+    Fadd_sti_st0: None = Arith(Add, OperandForm::Sti);
+    Faddp_sti_st0: None = Arith(Add, OperandForm::StiPop);
+    Fmul_m32fp: Float32 = Arith(Mul, OperandForm::Memory);
+    Fmul_m64fp: Float64 = Arith(Mul, OperandForm::Memory);
+    Fimul_m16int: Int16 = Arith(Mul, OperandForm::Memory);
+    Fimul_m32int: Int32 = Arith(Mul, OperandForm::Memory);
+    Fmul_st0_sti: None = Arith(Mul, OperandForm::Top);
+    Fmul_sti_st0: None = Arith(Mul, OperandForm::Sti);
+    Fmulp_sti_st0: None = Arith(Mul, OperandForm::StiPop);
+    Fsub_m32fp: Float32 = Arith(Sub, OperandForm::Memory);
+    Fsub_m64fp: Float64 = Arith(Sub, OperandForm::Memory);
+    Fisub_m16int: Int16 = Arith(Sub, OperandForm::Memory);
+    Fisub_m32int: Int32 = Arith(Sub, OperandForm::Memory);
+    Fsub_st0_sti: None = Arith(Sub, OperandForm::Top);
+    Fsub_sti_st0: None = Arith(Sub, OperandForm::Sti);
+    Fsubp_sti_st0: None = Arith(Sub, OperandForm::StiPop);
+    Fsubr_m32fp: Float32 = Arith(SubReversed, OperandForm::Memory);
+    Fsubr_m64fp: Float64 = Arith(SubReversed, OperandForm::Memory);
+    Fisubr_m16int: Int16 = Arith(SubReversed, OperandForm::Memory);
+    Fisubr_m32int: Int32 = Arith(SubReversed, OperandForm::Memory);
+    Fsubr_st0_sti: None = Arith(SubReversed, OperandForm::Top);
+    Fsubr_sti_st0: None = Arith(SubReversed, OperandForm::Sti);
+    Fsubrp_sti_st0: None = Arith(SubReversed, OperandForm::StiPop);
+    Fdiv_m32fp: Float32 = Arith(Div, OperandForm::Memory);
+    Fdiv_m64fp: Float64 = Arith(Div, OperandForm::Memory);
+    Fidiv_m16int: Int16 = Arith(Div, OperandForm::Memory);
+    Fidiv_m32int: Int32 = Arith(Div, OperandForm::Memory);
+    Fdiv_st0_sti: None = Arith(Div, OperandForm::Top);
+    Fdiv_sti_st0: None = Arith(Div, OperandForm::Sti);
+    Fdivp_sti_st0: None = Arith(Div, OperandForm::StiPop);
+    Fdivr_m32fp: Float32 = Arith(DivReversed, OperandForm::Memory);
+    Fdivr_m64fp: Float64 = Arith(DivReversed, OperandForm::Memory);
+    Fidivr_m16int: Int16 = Arith(DivReversed, OperandForm::Memory);
+    Fidivr_m32int: Int32 = Arith(DivReversed, OperandForm::Memory);
+    Fdivr_st0_sti: None = Arith(DivReversed, OperandForm::Top);
+    Fdivr_sti_st0: None = Arith(DivReversed, OperandForm::Sti);
+    Fdivrp_sti_st0: None = Arith(DivReversed, OperandForm::StiPop);
+    Fcom_m32fp: Float32 = compare(OperandForm::Memory, false, 0, false);
+    Fcom_m64fp: Float64 = compare(OperandForm::Memory, false, 0, false);
+    Ficom_m16int: Int16 = compare(OperandForm::Memory, false, 0, false);
+    Ficom_m32int: Int32 = compare(OperandForm::Memory, false, 0, false);
+    Fcom_st0_sti + Fcom_st0_sti_DCD0: None = compare(OperandForm::Sti, false, 0, false);
+    Fucom_st0_sti: None = compare(OperandForm::Sti, true, 0, false);
+    Fcomi_st0_sti: None = compare(OperandForm::Sti, false, 0, true);
+    Fucomi_st0_sti: None = compare(OperandForm::Sti, true, 0, true);
+    Fcomp_m32fp: Float32 = compare(OperandForm::Memory, false, 1, false);
+    Fcomp_m64fp: Float64 = compare(OperandForm::Memory, false, 1, false);
+    Ficomp_m16int: Int16 = compare(OperandForm::Memory, false, 1, false);
+    Ficomp_m32int: Int32 = compare(OperandForm::Memory, false, 1, false);
+    Fcomp_st0_sti + Fcomp_st0_sti_DCD8 + Fcomp_st0_sti_DED0: None = compare(OperandForm::Sti, false, 1, false);
+    Fucomp_st0_sti: None = compare(OperandForm::Sti, true, 1, false);
+    Fcomip_st0_sti: None = compare(OperandForm::Sti, false, 1, true);
+    Fucomip_st0_sti: None = compare(OperandForm::Sti, true, 1, true);
+    Fcompp: None = compare(OperandForm::Under, false, 2, false);
+    Fucompp: None = compare(OperandForm::Under, true, 2, false);
+    Ftst: None = compare(OperandForm::Zero, false, 0, false);
     Fld_m32fp: Float32 = Load;
     Fld_m64fp: Float64 = Load;
     Fld_m80fp: Float80 = Load;

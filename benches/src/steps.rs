@@ -162,12 +162,14 @@ fn link() -> Prepared {
     // Nothing of it is executed, so that any address will do for the exit stub.
     let arena = Arena::new(8 << 20).expect("memory for code");
     let cache = Cache::new(ram, 32 << 20, Some((arena, 1)));
-    let passage = cache.register(Kicker::new());
+    let participant = cache.register(Kicker::new());
     let key = TbKey { gpa: CODE, pc: CODE, cs_base: 0, mode: mode.0 };
     let granules = Ram::granules(CODE, sample.bytes.len() as u64);
     let pages = [(CODE & !(PAGE_SIZE - 1), granules)].into_iter().collect();
     let tb = Tb::new(key, optimized(sample.lift(mode)), pages);
-    let Inserted::Live(tb) = cache.insert(&passage, tb, || true, |_| {}) else { panic!("one vCPU waits for no other") };
+    let Inserted::Live(tb) = cache.insert(&participant, tb, || true, |_| {}) else {
+        panic!("one vCPU waits for no other")
+    };
     let job = cache.begin_compile(&tb).expect("a free link slot");
     let slot = job.slots[0];
     let mut code = Vec::new();

@@ -5,9 +5,9 @@
 //! to the exit stub, and what it owned (slots, code memory) is reused only after every vCPU has passed its dispatcher.
 //!
 //! **Passing.** Whoever takes something away first makes it unreachable for those who look it up (entry, links), then counts
-//! it in `news`, and then advances `epoch`: a vCPU whose [`Passage`] has that epoch has seen the news, and dropped what it
+//! it in `invalidations`, and then advances `epoch`: a vCPU whose [`Participant`] has that epoch has seen the invalidations, and dropped what it
 //! remembered by virtual address, before it runs code again. A vCPU that rests is in no code; the fences in
-//! [`Cache::wake`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
+//! [`Cache::go_online`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
 
 mod code;
 mod quick;
@@ -41,16 +41,16 @@ use written::{PageBlocks, Patches};
 
 /// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Participant {
     /// [`Cache::epoch`] as it last passed; `u64::MAX` while it rests.
     epoch: AtomicU64,
     kicker: Arc<Kicker>,
 }
 
-/// What a vCPU has been told of, by [`Cache::pass`].
+/// What a vCPU has been told of, by [`Cache::quiescent_point`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    news: u64,
+    invalidations: u64,
     deaths: u64,
     drops: u64,
     sweeps: u64,
@@ -59,7 +59,7 @@ pub struct Seen {
 
 /// What a vCPU must do before it runs guest code again.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct News {
+pub struct Invalidations {
     /// Blocks that died or moved: what leads to them by virtual address must go.
     pub gone: Gone,
     /// Memory of dead blocks is wanted: those that the vCPU holds must go.
@@ -158,7 +158,7 @@ struct Inner {
     free_slots: Vec<u32>,
     retired_slots: VecDeque<(u32, u64)>,
     next_slot: u32,
-    passages: Vec<Arc<Passage>>,
+    participants: Vec<Arc<Participant>>,
     /// Pages that became code pages, the last one first, and how many did.
     protections: VecDeque<u64>,
     /// Guest PCs of blocks that died, the last one first.
@@ -224,10 +224,10 @@ pub struct Cache {
     links: Links,
     ram: Arc<Ram>,
     metadata_bound: usize,
-    /// Counts retirements; see [`Passage`].
+    /// Counts retirements; see [`Participant`].
     epoch: AtomicU64,
     /// Changes when one of the next four does.
-    news: AtomicU64,
+    invalidations: AtomicU64,
     /// Of any number of blocks at once.
     deaths: AtomicU64,
     /// Of single blocks.
@@ -265,7 +265,7 @@ impl Cache {
             free_slots: Vec::new(),
             retired_slots: VecDeque::new(),
             next_slot: 0,
-            passages: Vec::new(),
+            participants: Vec::new(),
             protections: VecDeque::new(),
             drops: VecDeque::new(),
             patches: Patches::default(),
@@ -278,7 +278,7 @@ impl Cache {
             links,
             ram,
             epoch: AtomicU64::new(1),
-            news: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
             deaths: AtomicU64::new(0),
             drops: AtomicU64::new(0),
             sweeps: AtomicU64::new(0),
@@ -313,36 +313,36 @@ impl Cache {
         (inner.live_bytes + inner.dead_bytes, self.metadata_bound)
     }
 
-    /// Registers a vCPU. It must call [`Cache::pass`] whenever it is in its dispatcher, where `kicker` brings it, and
+    /// Registers a vCPU. It must call [`Cache::quiescent_point`] whenever it is in its dispatcher, where `kicker` brings it, and
     /// [`Cache::unregister`] when it goes away.
-    pub fn register(&self, kicker: Arc<Kicker>) -> Arc<Passage> {
+    pub fn register(&self, kicker: Arc<Kicker>) -> Arc<Participant> {
         let mut inner = self.lock();
-        let passage = Arc::new(Passage { epoch: AtomicU64::new(self.epoch.load(Ordering::Relaxed)), kicker });
-        inner.passages.push(passage.clone());
-        passage
+        let participant = Arc::new(Participant { epoch: AtomicU64::new(self.epoch.load(Ordering::Relaxed)), kicker });
+        inner.participants.push(participant.clone());
+        participant
     }
 
     /// Forgets a vCPU that will run no code any more.
-    pub fn unregister(&self, passage: &Arc<Passage>) {
-        self.lock().passages.retain(|p| !Arc::ptr_eq(p, passage));
+    pub fn unregister(&self, participant: &Arc<Participant>) {
+        self.lock().participants.retain(|p| !Arc::ptr_eq(p, participant));
     }
 
-    /// Says that the vCPU runs no compiled code and holds no address of any, but for what the news tell it to drop.
+    /// Says that the vCPU runs no compiled code and holds no address of any, but for what the invalidations tell it to drop.
     #[inline]
-    pub fn pass(&self, passage: &Passage, seen: &mut Seen) -> Option<News> {
-        // Acquire: news and entries are read after the epoch, so that none of before it is missed. Release: what ran before is
+    pub fn quiescent_point(&self, participant: &Participant, seen: &mut Seen) -> Option<Invalidations> {
+        // Acquire: invalidations and entries are read after the epoch, so that none of before it is missed. Release: what ran before is
         // over.
-        passage.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
-        let news = self.news.load(Ordering::Acquire);
-        if news == seen.news { None } else { Some(self.news_since(news, seen)) }
+        participant.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
+        let invalidations = self.invalidations.load(Ordering::Acquire);
+        if invalidations == seen.invalidations { None } else { Some(self.invalidations_since(invalidations, seen)) }
     }
 
     #[cold]
-    fn news_since(&self, news: u64, seen: &mut Seen) -> News {
+    fn invalidations_since(&self, invalidations: u64, seen: &mut Seen) -> Invalidations {
         let old = std::mem::replace(
             seen,
             Seen {
-                news,
+                invalidations,
                 deaths: self.deaths.load(Ordering::Acquire),
                 drops: self.drops.load(Ordering::Acquire),
                 sweeps: self.sweeps.load(Ordering::Acquire),
@@ -361,33 +361,33 @@ impl Cache {
             let (inner, now) = (self.lock(), self.drops.load(Ordering::Relaxed));
             gone = recent(&inner.drops, now - seen.drops, seen.drops - old.drops).map_or(Gone::All, Gone::Pcs);
         }
-        News { gone, swept: seen.sweeps != old.sweeps, protect }
+        Invalidations { gone, swept: seen.sweeps != old.sweeps, protect }
     }
 
-    /// Says that the vCPU sleeps in its dispatcher: nothing waits for it until [`Cache::wake`].
-    pub fn rest(&self, passage: &Passage) {
-        passage.epoch.store(u64::MAX, Ordering::Release);
+    /// Says that the vCPU sleeps in its dispatcher: nothing waits for it until [`Cache::go_online`].
+    pub fn go_offline(&self, participant: &Participant) {
+        participant.epoch.store(u64::MAX, Ordering::Release);
     }
 
     /// Says that the vCPU rests no longer; it must pass before it runs guest code or touches guest memory.
-    pub fn wake(&self, passage: &Passage) {
-        passage.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
+    pub fn go_online(&self, participant: &Participant) {
+        participant.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
         // Between ceasing to rest and looking at blocks: pairs with the one in `passed`.
         fence(Ordering::SeqCst);
     }
 
     /// The epoch that every vCPU has passed, `except` one.
-    fn passed(&self, inner: &Inner, except: Option<&Passage>) -> u64 {
-        // Between taking something away and looking who may use it: pairs with the one in `wake`.
+    fn passed(&self, inner: &Inner, except: Option<&Participant>) -> u64 {
+        // Between taking something away and looking who may use it: pairs with the one in `go_online`.
         fence(Ordering::SeqCst);
-        let others = inner.passages.iter().filter(|p| except.is_none_or(|e| !std::ptr::eq(e, &***p)));
+        let others = inner.participants.iter().filter(|p| except.is_none_or(|e| !std::ptr::eq(e, &***p)));
         others.map(|p| p.epoch.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
     }
 
     /// Begins an epoch: who passes it has seen that `counter` changed.
     fn advance(&self, counter: &AtomicU64) -> u64 {
         counter.fetch_add(1, Ordering::Release);
-        self.news.fetch_add(1, Ordering::Release);
+        self.invalidations.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -396,12 +396,12 @@ impl Cache {
         self.lock().live(key).cloned()
     }
 
-    /// Adds a block for the vCPU of `passage`; `verify` is called after its bytes are marked as code and says whether they
+    /// Adds a block for the vCPU of `participant`; `verify` is called after its bytes are marked as code and says whether they
     /// still are what was translated. The pages that became code pages by that are handed to `protect`: stores to them must
-    /// not pass the vCPU's own TLB any more. (The other vCPUs hear of them by [`Cache::pass`].)
+    /// not pass the vCPU's own TLB any more. (The other vCPUs hear of them by [`Cache::quiescent_point`].)
     pub fn insert(
         &self,
-        passage: &Passage,
+        participant: &Participant,
         tb: Tb,
         verify: impl FnOnce() -> bool,
         mut protect: impl FnMut(u64),
@@ -410,15 +410,15 @@ impl Cache {
         for &(page, granules) in &tb.pages {
             match self.ram.mark_code(page, granules) {
                 Marked::Known => {}
-                Marked::Mixed if inner.passages.len() <= 1 => {}
+                Marked::Mixed if inner.participants.len() <= 1 => {}
                 Marked::Mixed | Marked::Fresh => {
                     protect(page);
-                    self.protect_from_others(&mut inner, passage, page);
+                    self.protect_from_others(&mut inner, participant, page);
                 }
             }
         }
         if !inner.unprotected.is_empty() {
-            let passed = self.passed(&inner, Some(passage));
+            let passed = self.passed(&inner, Some(participant));
             inner.unprotected.retain(|_, epoch| *epoch > passed);
             if tb.pages.iter().any(|(page, _)| inner.unprotected.contains_key(page)) {
                 return Inserted::Later;
@@ -463,9 +463,9 @@ impl Cache {
         inner.live_bytes += tb.size();
     }
 
-    /// `page` became a code page: has the vCPUs other than that of `passage` watch stores to it.
-    fn protect_from_others(&self, inner: &mut Inner, passage: &Passage, page: u64) {
-        let others = inner.passages.iter().filter(|p| !std::ptr::eq(passage, &***p));
+    /// `page` became a code page: has the vCPUs other than that of `participant` watch stores to it.
+    fn protect_from_others(&self, inner: &mut Inner, participant: &Participant, page: u64) {
+        let others = inner.participants.iter().filter(|p| !std::ptr::eq(participant, &***p));
         let mut any = false;
         for other in others {
             any = true;

@@ -17,7 +17,9 @@ use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{ExitCode, JumpCacheEntry, Member, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
 use smallvec::{SmallVec, smallvec};
 
-use crate::cache::{Cache, Gone, Inserted, News, Passage, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages};
+use crate::cache::{
+    Cache, Gone, Inserted, Invalidations, Participant, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages,
+};
 use crate::compile::Compiling;
 use crate::log;
 use crate::slow;
@@ -111,7 +113,7 @@ pub struct Vcpu<C: GuestCpu> {
     blocks: Vec<Option<Cached>>,
     fetched: Vec<Fetched>,
     helpers: Vec<u64>,
-    passage: Arc<Passage>,
+    participant: Arc<Participant>,
     seen: Seen,
     member: Arc<Member>,
     kicker: Arc<Kicker>,
@@ -150,7 +152,7 @@ impl<C: GuestCpu> Vcpu<C> {
         perf: Option<PerfMap>,
         kicker: Arc<Kicker>,
     ) -> Vcpu<C> {
-        let passage = cache.register(kicker.clone());
+        let participant = cache.register(kicker.clone());
         // SAFETY: the env, and with it the exit request, is in a box that the vCPU owns; its drop detaches the kicker first.
         unsafe { kicker.attach(&raw const cpu.header().exit_request) };
         // Zeroed memory, which the host gives page by page as it is written.
@@ -182,7 +184,7 @@ impl<C: GuestCpu> Vcpu<C> {
             blocks: vec![None; BLOCK_CACHE],
             fetched: vec![Fetched::default(); FETCH_TLB],
             helpers,
-            passage,
+            participant,
             seen: Seen::default(),
             member,
             kicker,
@@ -257,38 +259,38 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Says that the vCPU is about to sleep.
-    pub fn rest(&self) {
+    pub fn go_offline(&self) {
         self.member.leave();
-        self.cache.rest(&self.passage);
+        self.cache.go_offline(&self.participant);
     }
 
-    /// Says that the vCPU may touch guest memory or run code again; to be called after [`Vcpu::rest`].
+    /// Says that the vCPU may touch guest memory or run code again; to be called after [`Vcpu::go_offline`].
     pub fn wake(&mut self) {
-        self.cache.wake(&self.passage);
-        self.pass();
+        self.cache.go_online(&self.participant);
+        self.quiescent_point();
     }
 
-    /// Lets others have their exclusive sections, tells the cache that no compiled code is running, and hears its news.
-    fn pass(&mut self) {
+    /// Lets others have their exclusive sections, tells the cache that no compiled code is running, and hears its invalidations.
+    fn quiescent_point(&mut self) {
         self.member.attend();
-        if let Some(news) = self.cache.pass(&self.passage, &mut self.seen) {
-            self.heed(&news);
+        if let Some(invalidations) = self.cache.quiescent_point(&self.participant, &mut self.seen) {
+            self.apply(&invalidations);
         }
     }
 
     #[cold]
-    fn heed(&mut self, news: &News) {
-        match &news.gone {
+    fn apply(&mut self, invalidations: &Invalidations) {
+        match &invalidations.gone {
             Gone::All => self.cpu.forget_code(),
             Gone::Pcs(pcs) => pcs.iter().for_each(|&pc| self.cpu.forget_block(pc)),
         }
-        if news.swept {
+        if invalidations.swept {
             for cell in &mut self.blocks {
                 drop(cell.take_if(|cached| cached.tb.is_dead()));
             }
         }
         let tlb = &mut self.cpu.mmu().tlb;
-        match &news.protect {
+        match &invalidations.protect {
             Protect::All => tlb.protect_all(),
             Protect::Pages(pages) => pages.iter().for_each(|page| tlb.protect_page(*page)),
         }
@@ -300,7 +302,7 @@ impl<C: GuestCpu> Vcpu<C> {
     ///
     /// [`Malformed`] for a bug of the frontend or backend.
     pub fn step(&mut self) -> Result<(), Malformed> {
-        self.pass();
+        self.quiescent_point();
         if let Some(jit) = &self.jit
             && jit.compiling.has_finished()
         {
@@ -638,7 +640,7 @@ impl<C: GuestCpu> Vcpu<C> {
             let tlb = &mut self.cpu.mmu().tlb;
             let protect = |page| tlb.protect_page(page);
             let tb = Tb::new(key, block, tb_pages).reading(&read);
-            match self.cache.insert(&self.passage, tb, unchanged, protect) {
+            match self.cache.insert(&self.participant, tb, unchanged, protect) {
                 Inserted::Live(tb) => {
                     self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
                     return Ok(Found::Block(tb));
@@ -711,7 +713,7 @@ impl<C: GuestCpu> Vcpu<C> {
 impl<C: GuestCpu> Drop for Vcpu<C> {
     fn drop(&mut self) {
         self.kicker.detach();
-        self.cache.unregister(&self.passage);
+        self.cache.unregister(&self.participant);
     }
 }
 

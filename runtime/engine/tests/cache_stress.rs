@@ -257,7 +257,7 @@ impl Setup {
             while !done.load(Ordering::Relaxed) && !enough(&self.cache.stats()) {
                 assert!(start.elapsed() < Duration::from_secs(120), "not enough in time: {:?}", self.cache.stats());
                 self.run(i, &mut vcpu, &kicker);
-                vcpu.rest();
+                vcpu.go_offline();
                 std::thread::yield_now();
                 vcpu.wake();
                 count += 1;
@@ -311,7 +311,7 @@ fn one_vcpu_waits_for_no_other() {
     setup.run(1, &mut gone, &kicker);
     drop(gone);
     let (sleeping, _) = setup.vcpu(1);
-    sleeping.rest();
+    sleeping.go_offline();
     let (mut vcpu, kicker) = setup.vcpu(0);
     let start = Instant::now();
     // More than three generations were filled: those filled first were reused.

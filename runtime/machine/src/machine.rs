@@ -653,7 +653,7 @@ impl<B: Board> Runner<B> {
             if self.state == RunState::Running {
                 return Ok(None);
             }
-            self.vcpu.rest();
+            self.vcpu.go_offline();
             self.kicker.sleep(wait);
             self.kicker.clear();
             self.vcpu.wake();
@@ -701,7 +701,7 @@ impl<B: Board> Runner<B> {
     /// Sleeps until something may have happened.
     fn sleep(&mut self) {
         self.vcpu.stats.halts += 1;
-        self.vcpu.rest();
+        self.vcpu.go_offline();
         let wait = self.board.deadline().map(|d| d.saturating_sub(self.clock.now()).min(LONGEST_SLEEP));
         self.kicker.sleep(wait.map(Duration::from_nanos));
         self.vcpu.wake();

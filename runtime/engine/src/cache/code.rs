@@ -262,7 +262,7 @@ impl Cache {
                 Rotation::Blocked => {
                     self.reclaim(inner);
                     if inner.evicted.is_some() {
-                        inner.passages.iter().for_each(|p| p.kicker.kick());
+                        inner.participants.iter().for_each(|p| p.kicker.kick());
                         return None;
                     }
                 }

@@ -60,7 +60,7 @@ fn a_block_that_changed_while_it_was_compiled_is_not_published() {
     assert!(compile(&cache, job, [None, None]).is_none());
     // Its slots are not free twice: they belong to one block after the other.
     let mut vcpu = vcpu;
-    vcpu.pass(&cache);
+    vcpu.quiescent_point(&cache);
     let mut seen = std::collections::BTreeSet::new();
     for i in 0..8 {
         let tb = insert(&cache, &vcpu, 0x2000 + 256 * i);
@@ -104,7 +104,7 @@ fn quick_code_that_was_replaced_is_not_carried_along() {
     let job = cache.begin_compile(&hot).unwrap();
     assert!(compile(&cache, job, [None, None]).is_some());
     for i in 0..4000 {
-        if vcpu.pass(&cache).is_some() {
+        if vcpu.quiescent_point(&cache).is_some() {
             hot.touch();
         }
         // SAFETY: the entry of a live block, whose code nobody moves meanwhile.

@@ -85,11 +85,11 @@ fn a_region_replaces_its_first_block() {
     let slot = from.slots[0];
     publish(&cache, from, [Some(0x1000), None]);
     cache.link(slot.into(), &head);
-    vcpu.pass(&cache);
+    vcpu.quiescent_point(&cache);
     let job = cache.begin_region(&head).unwrap();
     publish(&cache, job, [Some(0x1300), None]).unwrap();
     assert!(head.is_dead() && !other.is_dead());
-    assert_eq!(vcpu.pass(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
+    assert_eq!(vcpu.quiescent_point(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
     assert_eq!(cache.links().get(slot), 0x5_7ab5, "who led to the block comes through the dispatcher");
     let region = cache.lookup(&key(0x1000)).unwrap();
     assert_eq!((region.level, region.blocks, region.stage()), (1, 2, Stage::Compiled));

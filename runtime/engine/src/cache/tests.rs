@@ -16,17 +16,17 @@ const RAM: usize = 16 << 20;
 const TINY_ARENA: usize = 192 << 10;
 
 pub(super) struct Vcpu {
-    pub passage: Arc<Passage>,
+    pub participant: Arc<Participant>,
     seen: Seen,
 }
 
 impl Vcpu {
     pub fn new(cache: &Cache) -> Vcpu {
-        Vcpu { passage: cache.register(Kicker::new()), seen: Seen::default() }
+        Vcpu { participant: cache.register(Kicker::new()), seen: Seen::default() }
     }
 
-    pub fn pass(&mut self, cache: &Cache) -> Option<News> {
-        cache.pass(&self.passage, &mut self.seen)
+    pub fn quiescent_point(&mut self, cache: &Cache) -> Option<Invalidations> {
+        cache.quiescent_point(&self.participant, &mut self.seen)
     }
 }
 
@@ -62,7 +62,7 @@ fn insert_key(cache: &Cache, vcpu: &Vcpu, key: TbKey) -> Arc<Tb> {
 }
 
 pub(super) fn insert_tb(cache: &Cache, vcpu: &Vcpu, tb: Tb) -> Arc<Tb> {
-    match cache.insert(&vcpu.passage, tb, || true, |_| {}) {
+    match cache.insert(&vcpu.participant, tb, || true, |_| {}) {
         Inserted::Live(tb) => tb,
         other => panic!("{other:?}"),
     }
@@ -98,7 +98,7 @@ fn a_hot_block_survives_evictions_and_is_not_compiled_again() {
     let (first, code) = (hot.entry(), code_at(hot.entry(), 256));
     let mut entries = std::collections::BTreeSet::from([first]);
     for i in 0..4000 {
-        if vcpu.pass(&cache).is_some_and(|news| news.gone == Gone::All) {
+        if vcpu.quiescent_point(&cache).is_some_and(|invalidations| invalidations.gone == Gone::All) {
             // Run by the dispatcher, since nothing else leads to it any more.
             hot.touch();
             other.touch();
@@ -123,7 +123,7 @@ fn survivors_leave_room_for_new_code() {
     let mut vcpu = Vcpu::new(&cache);
     let mut all = Vec::new();
     for i in 0..2000 {
-        vcpu.pass(&cache);
+        vcpu.quiescent_point(&cache);
         let tb = insert(&cache, &vcpu, 0x1000 + 256 * i);
         compile(&cache, &tb, 1000, [None, None]);
         all.push(tb);
@@ -144,7 +144,7 @@ fn code_memory_waits_for_every_vcpu() {
     let fill = |running: &mut Vcpu, from: u64| {
         let mut published = 0;
         for i in 0..400 {
-            running.pass(&cache);
+            running.quiescent_point(&cache);
             let mut key = key(0x1000);
             // Pages of other physical memory would wait for the other vCPU as well.
             key.cs_base = (from + i) as u32;
@@ -155,19 +155,19 @@ fn code_memory_waits_for_every_vcpu() {
         published
     };
     // The page becomes known as code to both.
-    cache.rest(&stuck.passage);
+    cache.go_offline(&stuck.participant);
     insert(&cache, &running, 0x1000);
     let mut stuck = stuck;
-    cache.wake(&stuck.passage);
-    stuck.pass(&cache);
+    cache.go_online(&stuck.participant);
+    stuck.quiescent_point(&cache);
     let published = fill(&mut running, 1);
     assert!((100..=195).contains(&published), "{published}: three generations at most, with one vCPU in old code");
-    cache.rest(&stuck.passage);
+    cache.go_offline(&stuck.participant);
     assert!(fill(&mut running, 1000) > 390, "nobody waits for a vCPU that rests");
-    cache.wake(&stuck.passage);
-    stuck.pass(&cache);
+    cache.go_online(&stuck.participant);
+    stuck.quiescent_point(&cache);
     assert!(fill(&mut running, 2000) < 300);
-    cache.unregister(&stuck.passage);
+    cache.unregister(&stuck.participant);
     assert!(fill(&mut running, 3000) > 390, "nor for one that is gone");
 }
 
@@ -175,17 +175,17 @@ fn code_memory_waits_for_every_vcpu() {
 fn a_vcpu_that_has_passed_has_heard_of_deaths() {
     let cache = cache(64 << 20);
     let mut vcpu = Vcpu::new(&cache);
-    vcpu.pass(&cache);
+    vcpu.quiescent_point(&cache);
     let tb = insert(&cache, &vcpu, 0x1000);
     let slot = compile(&cache, &tb, 100, [None, None]).unwrap();
-    assert_eq!(vcpu.pass(&cache), None);
+    assert_eq!(vcpu.quiescent_point(&cache), None);
     cache.code_written(0x1003, 1);
     assert!(tb.is_dead() && tb.entry() == 0);
     assert!(cache.lookup(&key(0x1000)).is_none());
     // Its slots are not handed out before the vCPU has passed.
     let next = insert(&cache, &vcpu, 0x1000);
     assert_ne!(cache.begin_compile(&next).unwrap().slots[0], slot);
-    assert_eq!(vcpu.pass(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
+    assert_eq!(vcpu.quiescent_point(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
     let third = insert(&cache, &vcpu, 0x1100);
     assert_eq!(cache.begin_compile(&third).unwrap().slots[0], slot);
 }
@@ -223,7 +223,7 @@ fn links_are_made_only_where_the_owner_may_jump() {
     cache.code_written(0x1000, 1);
     cache.link(slot.into(), &tb);
     assert_eq!(cache.links().get(slot), STUB);
-    vcpu.pass(&cache);
+    vcpu.quiescent_point(&cache);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn lists_of_incoming_links_stay_short() {
     compile(&cache, &target, 100, [None, None]).unwrap();
     let mut longest = 0;
     for _ in 0..2000 {
-        vcpu.pass(&cache);
+        vcpu.quiescent_point(&cache);
         // Rewritten and compiled again each time, mostly to the same slot.
         let from = insert(&cache, &vcpu, 0x1000);
         if let Some(slot) = compile(&cache, &from, 16, [Some(0x1800), None]) {
@@ -255,7 +255,7 @@ fn metadata_never_exceeds_its_bound_by_more_than_a_block() {
     let mut largest = 0;
     // One-off code, of which every third block is compiled and every fifth overwritten.
     for i in 0..20_000u64 {
-        vcpu.pass(&cache);
+        vcpu.quiescent_point(&cache);
         let gpa = 0x1000 + 16 * i;
         let tb = insert(&cache, &vcpu, gpa);
         largest = largest.max(tb.size());
@@ -286,7 +286,7 @@ fn code_that_is_overwritten_all_the_time_is_let_go() {
     let mut vcpu = Vcpu::new(&cache);
     let mut kept = Vec::new();
     for _ in 0..20_000 {
-        vcpu.pass(&cache);
+        vcpu.quiescent_point(&cache);
         let tb = insert(&cache, &vcpu, 0x1000);
         compile(&cache, &tb, 50, [None, None]);
         cache.code_written(0x1000, 4);
@@ -304,7 +304,7 @@ fn blocks_in_use_are_not_dropped_for_one_off_code() {
     let mut vcpu = Vcpu::new(&cache);
     let used: Vec<Arc<Tb>> = (0..100).map(|i| insert(&cache, &vcpu, 0x1000 + 16 * i)).collect();
     for i in 0..10_000 {
-        vcpu.pass(&cache);
+        vcpu.quiescent_point(&cache);
         used.iter().for_each(|tb| tb.touch());
         insert(&cache, &vcpu, 0x10_0000 + 16 * i);
     }
@@ -330,15 +330,16 @@ fn a_new_code_page_waits_until_others_watch_stores_to_it() {
     let cache = cache(64 << 20);
     let (mut one, mut two) = (Vcpu::new(&cache), Vcpu::new(&cache));
     let mut own = Vec::new();
-    let insert =
-        |vcpu: &Vcpu, own: &mut Vec<u64>| cache.insert(&vcpu.passage, tb(key(0x3008)), || true, |page| own.push(page));
+    let insert = |vcpu: &Vcpu, own: &mut Vec<u64>| {
+        cache.insert(&vcpu.participant, tb(key(0x3008)), || true, |page| own.push(page))
+    };
     assert!(matches!(insert(&one, &mut own), Inserted::Later));
     assert_eq!(own, [0x3000]);
     assert_ne!(cache.ram.code_granules(0x3000), 0, "watched from now on");
-    one.pass(&cache);
+    one.quiescent_point(&cache);
     assert!(matches!(insert(&one, &mut own), Inserted::Later), "the other has not passed");
-    let news = two.pass(&cache).unwrap();
-    assert_eq!(news.protect, Protect::Pages(smallvec![0x3000]));
+    let invalidations = two.quiescent_point(&cache).unwrap();
+    assert_eq!(invalidations.protect, Protect::Pages(smallvec![0x3000]));
     assert!(matches!(insert(&one, &mut own), Inserted::Live(_)));
     assert_eq!(own, [0x3000], "handed out once");
     // The other vCPU's equal block is the same.
@@ -346,12 +347,12 @@ fn a_new_code_page_waits_until_others_watch_stores_to_it() {
     assert_eq!(cache.stats().translated, 1);
     // Too many pages to remember: everything.
     for page in 0..PROTECTIONS as u64 + 1 {
-        let _ = cache.insert(&one.passage, tb(key(0x10_0000 + page * PAGE_SIZE)), || true, |_| {});
+        let _ = cache.insert(&one.participant, tb(key(0x10_0000 + page * PAGE_SIZE)), || true, |_| {});
     }
-    assert_eq!(two.pass(&cache).unwrap().protect, Protect::All);
+    assert_eq!(two.quiescent_point(&cache).unwrap().protect, Protect::All);
     // A block that changed while it was translated leaves no watch behind.
-    one.pass(&cache);
-    cache.rest(&two.passage);
-    assert!(matches!(cache.insert(&one.passage, tb(key(0x7000)), || false, |_| {}), Inserted::Changed));
+    one.quiescent_point(&cache);
+    cache.go_offline(&two.participant);
+    assert!(matches!(cache.insert(&one.participant, tb(key(0x7000)), || false, |_| {}), Inserted::Changed));
     assert_eq!(cache.ram.code_granules(0x7000), 0);
 }

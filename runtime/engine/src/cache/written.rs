@@ -204,7 +204,7 @@ impl Cache {
 impl CodeSink for Cache {
     fn table_written(&self, gpa: u64, len: u64) {
         if self.code_written(gpa, len).any() {
-            self.lock().passages.iter().for_each(|p| p.kicker.kick());
+            self.lock().participants.iter().for_each(|p| p.kicker.kick());
         }
     }
 
@@ -228,8 +228,8 @@ impl CodeSink for Cache {
         }
         // Another vCPU that learns of the new code by a later store of this one must not come by its old jump cache: it leaves
         // at its next indirect exit.
-        if inner.passages.len() > 1 {
-            inner.passages.iter().for_each(|p| p.kicker.kick());
+        if inner.participants.len() > 1 {
+            inner.participants.iter().for_each(|p| p.kicker.kick());
         }
         if inner.dead_bytes > self.metadata_bound / 8 {
             self.sweep(&mut inner);

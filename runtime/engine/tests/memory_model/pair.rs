@@ -109,7 +109,7 @@ where
                     barrier.wait();
                     vcpu.wake();
                     let result = catch_unwind(AssertUnwindSafe(|| run(vcpu, kicker, start, failed)));
-                    vcpu.rest();
+                    vcpu.go_offline();
                     if result.is_err() {
                         // The other one may wait for this one's code.
                         failed.store(true, Ordering::Relaxed);

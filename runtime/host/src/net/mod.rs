@@ -333,7 +333,7 @@ impl<E: Exchange> Server<E> {
     }
 
     /// Waits until there is something to do.
-    fn rest(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn go_offline(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let Server { poll, network, polling, .. } = self;
         let events = RefCell::new(events);
         let look = || {
@@ -351,7 +351,7 @@ impl<E: Exchange> Server<E> {
             if sent || busy {
                 self.poll.wait(&mut events, Some(Instant::now()))?;
             } else {
-                self.rest(&mut events)?;
+                self.go_offline(&mut events)?;
             }
             let mut cx = Context {
                 now: Instant::now(),

@@ -123,7 +123,7 @@ struct Region {
     host: *mut u8,
 }
 
-/// Display memory and the guest-physical address that [`Place::At`](crate::Place::At) has it at.
+/// Display memory and the guest-physical address that [`Route::At`](crate::Route::At) has it at.
 struct Display {
     vram: Arc<Vram>,
     home: u64,

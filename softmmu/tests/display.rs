@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mimus_softmmu::{
     Access, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE,
-    PageTables, Place, Ram, Stored, Vram, Walker,
+    PageTables, Ram, Route, Stored, Vram, Walker,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -63,11 +63,11 @@ impl Setup {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 16 * PAGE_SIZE as usize)]).unwrap();
         let ram = Arc::new(Ram::with_display(memory, Some((HOME, vram.clone()))));
         let mut setup = Setup { mmu: Mmu::new(ram, 1, 0, Arc::new(NoCode)), bus: Bus::default(), vram };
-        setup.place(WINDOW, Place::At(HOME));
+        setup.place(WINDOW, Route::At(HOME));
         setup
     }
 
-    fn place(&mut self, gpa: u64, place: Place) {
+    fn place(&mut self, gpa: u64, place: Route) {
         self.mmu.set_backings(&[(gpa, PAGES * PAGE_SIZE, Backing { read: place, write: place })]);
         self.mmu.flush(false, 0);
     }
@@ -142,15 +142,15 @@ fn every_alias_and_every_kind_of_store_is_recorded() {
 fn memory_that_moves_is_where_it_was_put_and_nowhere_else() {
     let mut s = Setup::new();
     s.write(WINDOW, 4, 1);
-    s.place(WINDOW, Place::Device);
-    s.place(0x8000_0000, Place::At(HOME));
+    s.place(WINDOW, Route::Device);
+    s.place(0x8000_0000, Route::At(HOME));
     s.write(WINDOW, 4, 2);
     assert_eq!((s.read(HOME, 4), s.bus.0, s.vram.read(0, 4)), (0, 2, 1));
     s.write(0x8000_0000 + 4, 4, 3);
     assert_eq!((s.read(0x8000_0000, 8), s.bus.0), (3 << 32 | 1, 2));
     assert_eq!(s.taken(), [0]);
-    s.place(0x8000_0000, Place::Device);
-    s.place(HOME, Place::At(HOME));
+    s.place(0x8000_0000, Route::Device);
+    s.place(HOME, Route::At(HOME));
     s.write(HOME + 0x1000, 4, 4);
     assert_eq!((s.vram.read(0x1000, 4), s.bus.0, s.taken()), (4, 2, vec![1]));
     s.write(HOME + PAGES * PAGE_SIZE - 1, 2, 0xffff);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
-    Access, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, PageTables, Place, Ram,
+    Access, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, PageTables, Ram, Route,
     Stored, Walker, Watch, WatchHit, WatchOwner,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -374,7 +374,7 @@ fn reads_of_one_memory_and_writes_to_another() {
     let mut s = Setup::new(&[0x5000, 0x6000]);
     s.mmu.ram.write_u32(0x9000, 0x1111_1111).unwrap();
     s.mmu.ram.mark_code(0x5000, 1);
-    let shadow = Backing { read: Place::At(0x9000), write: Place::Own };
+    let shadow = Backing { read: Route::At(0x9000), write: Route::Own };
     assert!(s.mmu.set_backings(&[(0x5000, PAGE_SIZE, shadow)]));
     assert_eq!(s.told(), [(0x5000, PAGE_SIZE)], "what was translated there is dropped");
     assert!(s.mmu.take_dropped().any());
@@ -382,7 +382,7 @@ fn reads_of_one_memory_and_writes_to_another() {
     s.write(VIRT, 4, 0x2222_2222).unwrap();
     assert_eq!(s.read(VIRT, 4), Ok(0x1111_1111));
     assert_eq!(s.mmu.ram.read_u32(0x5000), Some(0x1111_1111), "as the processor sees it");
-    let both = Backing { read: Place::At(0x9000), write: Place::At(0x9000) };
+    let both = Backing { read: Route::At(0x9000), write: Route::At(0x9000) };
     s.mmu.set_backings(&[(0x5000, PAGE_SIZE, Backing::RAM), (0x6000, PAGE_SIZE, both)]);
     s.mmu.flush(false, 0);
     assert_eq!(s.read(VIRT, 4), Ok(0x2222_2222), "it was written to the RAM");

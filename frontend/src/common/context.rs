@@ -1,13 +1,13 @@
 //! Numbers for what is known of code by its virtual address alone: jump caches, the dispatcher's caches.
 //!
 //! A *context* is everything beside the address that decides which block is there: the mode, the base and limit of the code
-//! segment where a guest has one, and how addresses are translated. What was found in a context may be followed while the context has its number. A number is
-//! never given twice, so nothing has to be searched for when a context ends.
+//! segment where a guest has one, and how addresses are translated. What was found in a context may be followed while the
+//! context has its number. A number is never given twice, so nothing has to be searched for when a context ends.
 //!
 //! **Translations.** What was fetched through global pages only, in a mode, holds in every address space until they are
 //! flushed (SDM vol. 3A, 4.10.4.1: MOV to CR3 does not invalidate global translations; likewise a write to RISC-V's satp): the
-//! kernel's context outlives a switch of processes. A context in which a page was fetched that is not global belongs to its address space's present
-//! generation ([`Mmu::space_generation`](mimus_softmmu::Mmu::space_generation)).
+//! kernel's context outlives a switch of processes. A context in which a page was fetched that is not global belongs to its
+//! address space's present generation ([`Mmu::space_generation`](mimus_softmmu::Mmu::space_generation)).
 
 use mimus_softmmu::PageFilter;
 

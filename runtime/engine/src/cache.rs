@@ -4,10 +4,10 @@
 //! the link slots and what they lead to. A block leaves the cache by being made *dead*: every slot that leads to it goes back
 //! to the exit stub, and what it owned (slots, code memory) is reused only after every vCPU has passed its dispatcher.
 //!
-//! **Passing.** Whoever takes something away first makes it unreachable for those who look it up (entry, links), then counts
-//! it in `invalidations`, and then advances `epoch`: a vCPU whose [`Participant`] has that epoch has seen the invalidations, and dropped what it
-//! remembered by virtual address, before it runs code again. A vCPU that rests is in no code; the fences in
-//! [`Cache::go_online`] and [`Cache::passed`] see to it that it finds everything taken away while it rested.
+//! **Quiescent points.** Whoever takes something away first makes it unreachable for those who look it up (entry, links), then
+//! counts it in `invalidations`, and then advances `epoch`: a vCPU whose [`Participant`] has that epoch has seen what was
+//! invalidated, and dropped what it remembered by virtual address, before it runs code again. A vCPU that is offline is in no
+//! code; the fences in [`Cache::go_online`] and [`Cache::passed`] see to it that it finds everything taken away meanwhile.
 
 mod code;
 mod quick;
@@ -39,10 +39,11 @@ use tb::{ByKey, Recency};
 pub use tb::{Links, Quick, Stage, Tb, TbKey, TbPages};
 use written::{PageBlocks, Patches};
 
-/// How far a vCPU has come: what was retired before it last passed its dispatcher is not in use by it.
+/// A vCPU as a participant of the epochs by which memory is reclaimed: what was retired before its last quiescent point, which
+/// is in its dispatcher, is not in use by it.
 #[derive(Debug)]
 pub struct Participant {
-    /// [`Cache::epoch`] as it last passed; `u64::MAX` while it rests.
+    /// [`Cache::epoch`] at its last quiescent point; `u64::MAX` while it is offline.
     epoch: AtomicU64,
     kicker: Arc<Kicker>,
 }
@@ -330,8 +331,8 @@ impl Cache {
     /// Says that the vCPU runs no compiled code and holds no address of any, but for what the invalidations tell it to drop.
     #[inline]
     pub fn quiescent_point(&self, participant: &Participant, seen: &mut Seen) -> Option<Invalidations> {
-        // Acquire: invalidations and entries are read after the epoch, so that none of before it is missed. Release: what ran before is
-        // over.
+        // Acquire: invalidations and entries are read after the epoch, so that none of before it is missed. Release: what ran
+        // before is over.
         participant.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
         let invalidations = self.invalidations.load(Ordering::Acquire);
         if invalidations == seen.invalidations { None } else { Some(self.invalidations_since(invalidations, seen)) }
@@ -369,10 +370,10 @@ impl Cache {
         participant.epoch.store(u64::MAX, Ordering::Release);
     }
 
-    /// Says that the vCPU rests no longer; it must pass before it runs guest code or touches guest memory.
+    /// Says that the vCPU is online again; it must come by a quiescent point before it runs guest code or touches guest memory.
     pub fn go_online(&self, participant: &Participant) {
         participant.epoch.store(self.epoch.load(Ordering::Acquire), Ordering::Release);
-        // Between ceasing to rest and looking at blocks: pairs with the one in `passed`.
+        // Between going online and looking at blocks: pairs with the one in `passed`.
         fence(Ordering::SeqCst);
     }
 

@@ -12,7 +12,7 @@ use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::x86::state::{Segment, cr0, cr4};
 use mimus_frontend::x86::{Bus, Cpu, Features, HEADER_OFFSET};
 use mimus_softmmu::kick::Kicker;
-use mimus_softmmu::{Backing, DirtyPages, MmioBus, PAGE_SIZE, Place, Ram, Vram};
+use mimus_softmmu::{Backing, DirtyPages, MmioBus, PAGE_SIZE, Ram, Route, Vram};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 const MAIN: u64 = 0x2_0000;
@@ -41,7 +41,7 @@ struct Adapter {
     moved: Option<Vec<Piece>>,
 }
 
-fn window(at: u64, place: Place) -> Piece {
+fn window(at: u64, place: Route) -> Piece {
     (at, PAGES * PAGE_SIZE, Backing { read: place, write: place })
 }
 
@@ -61,7 +61,7 @@ impl Bus for Adapter {
     fn port_out(&mut self, port: u16, _: u8, value: u32) {
         if u32::from(port) == MOVE {
             let old = std::mem::replace(&mut self.place, value.into());
-            self.moved = Some(vec![window(old, Place::Device), window(value.into(), Place::At(HOME))]);
+            self.moved = Some(vec![window(old, Route::Device), window(value.into(), Route::At(HOME))]);
         } else {
             self.vram.write(u64::from(FUNCTION) + 1, 1, value.into());
         }
@@ -117,7 +117,7 @@ fn run_as(turn: Emit, turns: u32, tiers: Option<(u32, u32)>) {
     cpu.state.cr4 |= cr4::OSFXSR;
     cpu.state.rip = MAIN;
     cpu.state.gpr[4] = STACK.into();
-    cpu.set_backings(&[window(PLACES[0].into(), Place::At(HOME))]);
+    cpu.set_backings(&[window(PLACES[0].into(), Route::At(HOME))]);
     cpu.flush_tlb(false);
     cpu.update_mode();
     let kicker = Kicker::new();

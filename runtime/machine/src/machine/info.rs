@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use mimus_hw::Pc;
 use mimus_hw::pci::{Config, DevFn, INTERRUPT_LINE, INTERRUPT_PIN, Space};
-use mimus_softmmu::{Backing, Place};
+use mimus_softmmu::{Backing, Route};
 use serde_json::{Value, json};
 
 use super::memory_map::Piece;
@@ -142,9 +142,9 @@ pub(super) fn address_text(pc: &Pc, ram: &[(u64, u64)], pieces: &[Piece], name: 
     memory.extend(own);
     memory.extend(pieces.iter().map(|&(base, size, backing)| {
         let (kind, name) = match backing {
-            Backing { read: Place::Device, write: Place::Device } => ("i/o", "pci-hole"),
-            Backing { read: Place::Own, write: Place::Own } => ("ram", "pam-ram"),
-            Backing { write: Place::Device, .. } => ("rom", "rom"),
+            Backing { read: Route::Device, write: Route::Device } => ("i/o", "pci-hole"),
+            Backing { read: Route::Own, write: Route::Own } => ("ram", "pam-ram"),
+            Backing { write: Route::Device, .. } => ("rom", "rom"),
             _ => ("ram", "pam-write-only"),
         };
         (base, base + (size - 1), kind, name.to_owned())

@@ -1,7 +1,7 @@
 //! What a PC's guest-physical memory reaches where it may be RAM or not: the ROM and its shadow, VGA's window, display memory.
 
 use mimus_hw::Pc;
-use mimus_softmmu::{Backing, Place};
+use mimus_softmmu::{Backing, Route};
 
 use super::screen::DISPLAY_HOME;
 
@@ -23,7 +23,7 @@ const PAM_START: u64 = 0xc_0000;
 pub(crate) fn memory_map(pc: &mut Pc, rom: Option<u64>) -> Vec<Piece> {
     let mut pieces = chipset_map(pc, rom);
     let [before, now] = pc.take_display();
-    let display = Backing { read: Place::At(DISPLAY_HOME), write: Place::At(DISPLAY_HOME) };
+    let display = Backing { read: Route::At(DISPLAY_HOME), write: Route::At(DISPLAY_HOME) };
     pieces.extend(before.filter(|_| before != now).map(|window| (window.base, window.size, Backing::DEVICE)));
     pieces.extend(now.map(|window| (window.base, window.size, display)));
     pieces
@@ -36,11 +36,11 @@ pub(super) fn chipset_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
         let from_end = ALIAS_END - pam.base;
         let visible = rom.is_some_and(|rom| from_end <= rom.min(ALIAS));
         let read = match pam.read {
-            true => Place::Own,
-            false if visible => Place::At(ROM_END - from_end),
-            false => Place::Device,
+            true => Route::Own,
+            false if visible => Route::At(ROM_END - from_end),
+            false => Route::Device,
         };
-        let write = if pam.write { Place::Own } else { Place::Device };
+        let write = if pam.write { Route::Own } else { Route::Device };
         pieces.push((pam.base, pam.size, Backing { read, write }));
     }
     if let Some(rom) = rom {
@@ -74,8 +74,8 @@ mod tests {
     fn the_rom_is_at_both_places_until_it_is_shadowed() {
         let mut pc = pc();
         let map = memory_map(&mut pc, Some(256 << 10));
-        assert_eq!(at(&map, 0xf_fff0), Backing { read: Place::At(0xffff_0000), write: Place::Device });
-        assert_eq!(at(&map, 0xe_0000), Backing { read: Place::At(0xfffe_0000), write: Place::Device });
+        assert_eq!(at(&map, 0xf_fff0), Backing { read: Route::At(0xffff_0000), write: Route::Device });
+        assert_eq!(at(&map, 0xe_0000), Backing { read: Route::At(0xfffe_0000), write: Route::Device });
         assert_eq!(at(&map, 0xc_0000), Backing::DEVICE);
         assert_eq!([0xa_0000, 0xb_ffff, 0xff00_0000].map(|gpa| at(&map, gpa)), [Backing::DEVICE; 3]);
         assert_eq!([0xfffc_0000, 0xffff_fff0].map(|gpa| at(&map, gpa)), [Backing::ROM; 2]);
@@ -97,7 +97,7 @@ mod tests {
             pc.port_write(0, 0xcf8, 4, 0x8000_0000 | u32::from(DEVFN) << 8 | register);
             pc.port_write(0, 0xcfc, 4, value);
         };
-        let display = Backing { read: Place::At(DISPLAY_HOME), write: Place::At(DISPLAY_HOME) };
+        let display = Backing { read: Route::At(DISPLAY_HOME), write: Route::At(DISPLAY_HOME) };
         // The pieces: where the window was, and where it is.
         let mut look = |steps: &[(u32, u32)], expected: &[(u64, Backing)]| {
             steps.iter().for_each(|&(register, value)| write(&mut pc, register, value));

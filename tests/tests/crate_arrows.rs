@@ -1,5 +1,5 @@
-//! The house keeps its shape: which crate and which module may use which, what lies at the top,
-//! and where `unsafe` may be.
+//! The house keeps its shape: which crate and which module may use which, that each dependency is used, what lies at the
+//! top, and where `unsafe` may be.
 
 #![forbid(unsafe_code)]
 
@@ -165,6 +165,61 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 /// Whether `code` has a word.
 fn has_word(code: &str, word: &str) -> bool {
     code.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|said| said == word)
+}
+
+/// Whether a line of code, its comment left out, names something of crate `name`, or the crate itself.
+fn uses_crate(line: &str, name: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    let apart = |letter: Option<char>| letter.is_none_or(|letter| !letter.is_alphanumeric() && !"_:".contains(letter));
+    code.match_indices(name).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + name.len()..]);
+        let whole = before.trim_end().ends_with("use") && [";", " as"].iter().any(|end| after.starts_with(end));
+        apart(before.chars().next_back()) && (after.starts_with("::") || whole)
+    })
+}
+
+#[test]
+fn a_crate_is_used_where_its_name_begins_a_path() {
+    for (line, name) in [("use des::Des;", "des"), ("    -> libc::c_int", "libc"), ("use a_b;", "a_b")] {
+        assert!(uses_crate(line, name), "{line}");
+    }
+    assert!(!uses_crate("nodes::new(des)", "des") && !uses_crate("crate::des::f(); // des::g", "des"));
+}
+
+/// Names of the dependencies of a package, and those of them that no source file below `folder` and outside `others` uses.
+fn dependencies(package: &Value, folder: &Path, others: &[PathBuf]) -> (Vec<String>, Vec<String>) {
+    let inner = |file: &PathBuf| others.iter().any(|other| other.starts_with(folder) && file.starts_with(other));
+    let files = rust_files(folder).into_iter().filter(|file| !inner(file));
+    let code: Vec<String> = files.map(|file| fs::read_to_string(file).expect("a source file")).collect();
+    let used = |name: &str| code.iter().flat_map(|code| code.lines()).any(|line| uses_crate(line, name));
+    let (mut all, mut unused) = (Vec::new(), Vec::new());
+    for dependency in package["dependencies"].as_array().expect("a list of dependencies") {
+        let name = text(dependency, "name");
+        if !used(&dependency["rename"].as_str().unwrap_or(name).replace('-', "_")) {
+            unused.push(format!("{}: {name}", text(package, "name")));
+        }
+        all.push(name.to_owned());
+    }
+    (all, unused)
+}
+
+#[test]
+fn each_dependency_is_used() {
+    let packages = packages();
+    let folder_of = |package: &Value| PathBuf::from(text(package, "manifest_path")).with_file_name("");
+    let folders: Vec<PathBuf> = packages.iter().map(folder_of).collect();
+    let (mut declared, mut unused) = (BTreeSet::new(), Vec::new());
+    for (package, folder) in packages.iter().zip(&folders) {
+        let others: Vec<PathBuf> = folders.iter().filter(|other| *other != folder).cloned().collect();
+        let (all, idle) = dependencies(package, folder, &others);
+        declared.extend(all);
+        unused.extend(idle);
+    }
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace's manifest");
+    let table = manifest.split("[workspace.dependencies]").nth(1).expect("a table of dependencies");
+    let rows = table.lines().take_while(|line| !line.starts_with('[')).filter_map(|line| line.split_once(" = "));
+    unused.extend(rows.filter(|(name, _)| !declared.contains(*name)).map(|(name, _)| format!("the workspace: {name}")));
+    assert!(unused.is_empty(), "dependencies that nothing uses: {unused:#?}");
 }
 
 /// Whether a line of code, its comment left out, has `unsafe` as a word.

@@ -19,7 +19,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use thiserror::Error;
 
 use control::Control;
-pub use vet::Refusal;
+pub use vet::{Refusal, in_x86_64_v2};
 
 /// Addresses that belong to the oracle while a [`Native`] exists.
 pub const RESERVED: Range<u64> = 0x1000_0000..0x3000_0000;

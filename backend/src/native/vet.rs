@@ -29,8 +29,9 @@ pub enum Refusal {
 /// Distance from the ends of the reservation that addresses keep, in bytes: more than any one instruction spans.
 const MARGIN: u64 = 1 << 20;
 
-/// Extensions whose user instructions do nothing but what their operands say.
-fn contained(feature: CpuidFeature) -> bool {
+/// Whether every x86-64-v2 processor has the extension (System V ABI, AMD64 supplement, 3.1.1); older ones too, and hints that
+/// do nothing elsewhere.
+pub fn in_x86_64_v2(feature: CpuidFeature) -> bool {
     use CpuidFeature::*;
     matches!(
         feature,
@@ -61,10 +62,13 @@ fn contained(feature: CpuidFeature) -> bool {
             | PREFETCHW
             | PAUSE
             | CET_IBT
-            | BMI1
-            | LZCNT
-            | MOVBE
     )
+}
+
+/// Extensions whose user instructions do nothing but what their operands say.
+fn contained(feature: CpuidFeature) -> bool {
+    use CpuidFeature::{BMI1, LZCNT, MOVBE};
+    in_x86_64_v2(feature) || matches!(feature, BMI1 | LZCNT | MOVBE)
 }
 
 /// Whether an access at `addr` stays within the reservation, or faults for certain.

@@ -98,43 +98,13 @@ pub fn compared(bits: u32) -> impl Iterator<Item = Code> {
 #[cfg(test)]
 mod tests {
     use iced_x86::CpuidFeature;
+    use mimus_backend::native::in_x86_64_v2;
 
     use super::*;
 
-    /// What x86-64-v2 has (System V ABI, AMD64 supplement, 3.1.1), older extensions, and hints that do nothing elsewhere.
+    /// RDSSP is a hint where shadow stacks are off, as they are in tests.
     fn has_v2(feature: CpuidFeature) -> bool {
-        use CpuidFeature::*;
-        matches!(
-            feature,
-            INTEL8086_ONLY
-                | INTEL8086
-                | INTEL186
-                | INTEL286
-                | INTEL386
-                | INTEL486
-                | X64
-                | CMOV
-                | FPU
-                | FPU287
-                | FPU387
-                | FXSR
-                | MMX
-                | SSE
-                | SSE2
-                | SSE3
-                | SSSE3
-                | SSE4_1
-                | SSE4_2
-                | POPCNT
-                | CX8
-                | CMPXCHG16B
-                | CLFSH
-                | PAUSE
-                | MULTIBYTENOP
-                | PREFETCHW
-                | CET_IBT
-                | CET_SS
-        )
+        in_x86_64_v2(feature) || feature == CpuidFeature::CET_SS
     }
 
     #[test]

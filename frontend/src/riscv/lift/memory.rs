@@ -9,6 +9,9 @@ use crate::riscv::isa::{Code, Insn};
 use crate::riscv::state::{NO_RESERVATION, slot};
 use crate::riscv::trap::{TrapCode, cause};
 
+/// Bit of an atomic instruction that has it follow all accesses before it: rl (vol. I, "A" extension).
+const RELEASE: u32 = 1 << 25;
+
 /// Width of a load and whether it is sign-extended; `None` if it is no load of an integer.
 fn load(code: Code) -> Option<(Type, bool)> {
     Some(match code {
@@ -70,12 +73,12 @@ impl Lift {
     pub(super) fn memory(&mut self, insn: &Insn) -> Lifted {
         if let Some((ty, signed)) = load(insn.code) {
             let base = self.x(insn.rs1);
-            let value = self.b.load(ty, base, insn.imm as i32, MemFlags::NONE);
+            let value = self.b.load(ty, base, insn.imm as i32, MemFlags::empty());
             let value = if signed { self.sext(ty, value) } else { value };
             self.set_x(insn.rd, value);
         } else if let Some(ty) = store(insn.code) {
             let (base, value) = (self.x(insn.rs1), self.x(insn.rs2));
-            self.b.store(ty, base, insn.imm as i32, value, MemFlags::NONE);
+            self.b.store(ty, base, insn.imm as i32, value, MemFlags::empty());
         } else if let Some((amo, ty)) = amo(insn.code) {
             self.amo(insn, amo, ty);
         } else {
@@ -121,7 +124,11 @@ impl Lift {
 
     fn load_reserved(&mut self, insn: &Insn, ty: Type) {
         let addr = self.aligned(insn, ty, cause::LOAD_MISALIGNED);
-        let value = self.b.load(ty, addr, 0, MemFlags::NONE);
+        if self.word & RELEASE != 0 {
+            // A load in total store order may still overtake the stores before it.
+            self.b.fence();
+        }
+        let value = self.b.load(ty, addr, 0, MemFlags::empty());
         let whole = if ty == Type::I64 { value } else { self.b.extend(Op::Zext, Type::I64, ty, value) };
         self.b.store_env(slot::RESERVATION, addr);
         self.b.store_env(slot::RESERVED, whole);

@@ -276,7 +276,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         self.mark_floats();
         for (index, inst) in insts.iter().enumerate() {
             self.index = index;
-            let ends = inst.op.info().effects.has(mimus_ir::Effects::END);
+            let ends = inst.op.info().effects.contains(mimus_ir::Effects::END);
             if ends != (index + 1 == insts.len()) {
                 return Err(self.malformed("terminator before the end"));
             }

@@ -266,7 +266,7 @@ impl Maker<'_> {
                 write
             } else {
                 let read = b.ins().load(types::I64, flags, entry, probe::tag(false) as i32);
-                let for_write = b.ins().band_imm_s(info, i64::from(MemFlags::FOR_WRITE.0) << 8);
+                let for_write = b.ins().band_imm_s(info, i64::from(MemFlags::FOR_WRITE.bits()) << 8);
                 b.ins().select(for_write, write, read)
             };
             let difference = b.ins().bxor(addr, tag);

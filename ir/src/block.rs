@@ -1,5 +1,7 @@
 //! Blocks and how they are built.
 
+use bitflags::bitflags;
+
 use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 use crate::vec::{VecInfo, VecKind};
 
@@ -21,21 +23,14 @@ pub struct EnvSlot {
     pub ty: Type,
 }
 
-/// Flags of a guest memory access.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
-pub struct MemFlags(pub u8);
-
-impl MemFlags {
-    /// No flag: aligned or not, in total store order.
-    pub const NONE: MemFlags = MemFlags(0);
-    /// The load is the first half of a read-modify-write: write permission is checked too.
-    pub const FOR_WRITE: MemFlags = MemFlags(1);
-    /// The guest's memory model is weaker than total store order and this access needs no order.
-    pub const RELAXED: MemFlags = MemFlags(2);
-
-    /// Whether all flags of `other` are set.
-    pub const fn has(self, other: MemFlags) -> bool {
-        self.0 & other.0 == other.0
+bitflags! {
+    /// What a guest memory access asks for; with no flag it is at any alignment and in total store order.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
+    pub struct MemFlags: u8 {
+        /// The load is the first half of a read-modify-write: write permission is checked too.
+        const FOR_WRITE = 1;
+        /// The guest's memory model is weaker than total store order and this access needs no order.
+        const RELAXED = 2;
     }
 }
 
@@ -69,12 +64,12 @@ pub mod x87 {
 impl CallInfo {
     /// As held in an instruction.
     pub const fn encode(self) -> u64 {
-        self.helper as u64 | (self.effects.0 as u64) << 16 | (self.arg as u64) << 32
+        self.helper as u64 | (self.effects.bits() as u64) << 16 | (self.arg as u64) << 32
     }
 
     /// From an instruction.
     pub const fn decode(imm: u64) -> CallInfo {
-        CallInfo { helper: imm as u16, effects: Effects((imm >> 16) as u16), arg: (imm >> 32) as u32 }
+        CallInfo { helper: imm as u16, effects: Effects::from_bits_retain((imm >> 16) as u16), arg: (imm >> 32) as u32 }
     }
 }
 
@@ -112,7 +107,7 @@ impl Inst {
     /// Effects, those of the helper called included.
     pub fn effects(&self) -> Effects {
         let own = self.op.info().effects;
-        if self.op == Op::Call { own.or(CallInfo::decode(self.imm).effects) } else { own }
+        if self.op == Op::Call { own.union(CallInfo::decode(self.imm).effects) } else { own }
     }
 
     /// Whether translated code may be another after it, so that the block may be left at the next
@@ -122,7 +117,7 @@ impl Inst {
     pub fn may_change_code(&self) -> bool {
         match self.op {
             Op::Store | Op::Rmw | Op::Cas => true,
-            Op::Call => CallInfo::decode(self.imm).effects.0 & (Effects::FAULT.0 | Effects::MEMORY.0) != 0,
+            Op::Call => CallInfo::decode(self.imm).effects.intersects(Effects::FAULT.union(Effects::MEMORY)),
             _ => false,
         }
     }
@@ -149,7 +144,7 @@ impl Inst {
 
     /// Flags of a [`Shape::Load`] or [`Shape::Store`].
     pub const fn mem_flags(&self) -> MemFlags {
-        MemFlags((self.imm >> 32) as u8)
+        MemFlags::from_bits_retain((self.imm >> 32) as u8)
     }
 
     /// Kind of a [`Shape::Jump`] or [`Shape::JumpInd`].
@@ -187,7 +182,7 @@ pub struct Block {
 impl Block {
     /// The terminator, if the block is complete.
     pub fn terminator(&self) -> Option<&Inst> {
-        self.insts.last().filter(|i| i.op.info().effects.has(Effects::END))
+        self.insts.last().filter(|i| i.op.info().effects.contains(Effects::END))
     }
 }
 
@@ -296,12 +291,12 @@ impl Builder {
 
     /// Reads guest memory at `addr + disp`.
     pub fn load(&mut self, ty: Type, addr: Value, disp: i32, flags: MemFlags) -> Value {
-        self.op(Op::Load, ty, [addr, NONE, NONE], u64::from(disp as u32) | u64::from(flags.0) << 32)
+        self.op(Op::Load, ty, [addr, NONE, NONE], u64::from(disp as u32) | u64::from(flags.bits()) << 32)
     }
 
     /// Writes guest memory at `addr + disp`.
     pub fn store(&mut self, ty: Type, addr: Value, disp: i32, value: Value, flags: MemFlags) {
-        self.op(Op::Store, ty, [addr, value, NONE], u64::from(disp as u32) | u64::from(flags.0) << 32);
+        self.op(Op::Store, ty, [addr, value, NONE], u64::from(disp as u32) | u64::from(flags.bits()) << 32);
     }
 
     /// Atomic read-modify-write; the result is the old value.

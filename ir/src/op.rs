@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use bitflags::bitflags;
+
 /// Type of an SSA value.
 ///
 /// Integers are held zero-extended. An operand that is wider or narrower than the op's type is truncated or
@@ -153,40 +155,28 @@ impl Shape {
     }
 }
 
-/// What an op may do beside computing its result.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Effects(pub u16);
-
-impl Effects {
-    /// Pure.
-    pub const NONE: Effects = Effects(0);
-    /// Reads env.
-    pub const READ_ENV: Effects = Effects(1);
-    /// Writes env.
-    pub const WRITE_ENV: Effects = Effects(2);
-    /// May leave the block with a guest fault, before any side effect of its own.
-    pub const FAULT: Effects = Effects(4);
-    /// Reads or writes guest memory or devices.
-    pub const MEMORY: Effects = Effects(8);
-    /// Ends the block.
-    pub const END: Effects = Effects(16);
-    /// Must be kept and kept in order although it has no result.
-    pub const MARK: Effects = Effects(32);
-    /// Reads or changes the guest's floating-point control and status register.
-    pub const FLOAT: Effects = Effects(64);
-    /// Of a helper: integer computing only, so that the host's x87 unit is as the caller left it whatever it holds.
-    pub const LEAF: Effects = Effects(128);
-    /// Of a helper: it does what an x87 instruction does, which a host may execute in its place ([`crate::block::x87`]).
-    pub const X87: Effects = Effects(256);
-
-    /// Union.
-    pub const fn or(self, other: Effects) -> Effects {
-        Effects(self.0 | other.0)
-    }
-
-    /// Whether all effects of `other` are among these.
-    pub const fn has(self, other: Effects) -> bool {
-        self.0 & other.0 == other.0
+bitflags! {
+    /// What an op may do beside computing its result; a pure one does nothing.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Effects: u16 {
+        /// Reads env.
+        const READ_ENV = 1;
+        /// Writes env.
+        const WRITE_ENV = 2;
+        /// May leave the block with a guest fault, before any side effect of its own.
+        const FAULT = 4;
+        /// Reads or writes guest memory or devices.
+        const MEMORY = 8;
+        /// Ends the block.
+        const END = 16;
+        /// Must be kept and kept in order although it has no result.
+        const MARK = 32;
+        /// Reads or changes the guest's floating-point control and status register.
+        const FLOAT = 64;
+        /// Of a helper: integer computing only, so that the host's x87 unit is as the caller left it whatever it holds.
+        const LEAF = 128;
+        /// Of a helper: it does what an x87 instruction does, which a host may execute in its place ([`crate::block::x87`]).
+        const X87 = 256;
     }
 }
 
@@ -223,7 +213,7 @@ macro_rules! ops {
                 shape: Shape::$shape,
                 operands: Shape::$shape.operands() as u8,
                 has_result: $result == 1,
-                effects: Effects::NONE$(.or(Effects::$effect))*,
+                effects: Effects::empty()$(.union(Effects::$effect))*,
                 imm_form: ops!(@imm $($imm)?),
             }),*];
         }

@@ -83,12 +83,12 @@ pub fn block(bytes: &[u8]) -> Block {
             left_of_insn = 1 + g.source.below(8);
         }
         let op = Op::ALL[g.source.below(Op::ALL.len())];
-        if op != Op::Insn && !op.info().effects.has(Effects::END) {
+        if op != Op::Insn && !op.info().effects.contains(Effects::END) {
             g.emit(op);
             left_of_insn -= 1;
         }
     }
-    let ends: Vec<Op> = Op::ALL.iter().copied().filter(|op| op.info().effects.has(Effects::END)).collect();
+    let ends: Vec<Op> = Op::ALL.iter().copied().filter(|op| op.info().effects.contains(Effects::END)).collect();
     let end = g.source.pick(&ends).unwrap_or(Op::Exit);
     g.emit(end);
     g.builder.finish(next_pc)
@@ -272,7 +272,7 @@ impl Generator<'_> {
 
 /// Effects of helper `helper` of a [`ToyGuest`].
 pub const fn helper_effects(helper: u16) -> Effects {
-    Effects(helper & 15)
+    Effects::from_bits_retain(helper & 15)
 }
 
 /// What a [`ToyGuest`] saw, in order.
@@ -376,23 +376,23 @@ impl Guest for ToyGuest {
 
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop> {
         let effects = helper_effects(helper);
-        let env = effects.has(Effects::READ_ENV).then(|| self.env.clone());
+        let env = effects.contains(Effects::READ_ENV).then(|| self.env.clone());
         let mut state = u64::from(helper) << 32 | u64::from(arg);
         for part in args.into_iter().chain(env.iter().flatten().map(|&byte| byte.into())) {
             state ^= part;
             mix(&mut state);
         }
         self.log.push(Event::Call(helper, args, arg, env));
-        if effects.has(Effects::FAULT) && mix(&mut state).is_multiple_of(8) {
+        if effects.contains(Effects::FAULT) && mix(&mut state).is_multiple_of(8) {
             return Err(Stop::Fault);
         }
-        if effects.has(Effects::WRITE_ENV) {
+        if effects.contains(Effects::WRITE_ENV) {
             for _ in 0..4 {
                 let at = mix(&mut state) as usize % ENV_SIZE;
                 self.env[at] = mix(&mut state) as u8;
             }
         }
-        if effects.has(Effects::MEMORY) {
+        if effects.contains(Effects::MEMORY) {
             let at = mix(&mut state) as usize % (MEM_SIZE - 8);
             if self.write(at, Type::I64, mix(&mut state).into()) {
                 return Err(Stop::CodeChanged);

@@ -19,6 +19,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use bitflags::Flags;
+
 use crate::block::{Block, CallInfo, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
 use crate::op::{Effects, JumpKind, Op, RmwKind, Shape, Type};
 use crate::vec::{VecInfo, VecKind};
@@ -57,21 +59,6 @@ impl fmt::Display for Block {
     }
 }
 
-const MEM_FLAGS: &[(&str, u16)] =
-    &[("for_write", MemFlags::FOR_WRITE.0 as u16), ("relaxed", MemFlags::RELAXED.0 as u16)];
-
-const EFFECTS: &[(&str, u16)] = &[
-    ("read_env", Effects::READ_ENV.0),
-    ("write_env", Effects::WRITE_ENV.0),
-    ("fault", Effects::FAULT.0),
-    ("memory", Effects::MEMORY.0),
-    ("end", Effects::END.0),
-    ("mark", Effects::MARK.0),
-    ("float", Effects::FLOAT.0),
-    ("leaf", Effects::LEAF.0),
-    ("x87", Effects::X87.0),
-];
-
 struct Printer<'a> {
     block: &'a Block,
     names: &'a dyn Names,
@@ -97,13 +84,11 @@ impl fmt::Display for Operand {
     }
 }
 
-fn bits(f: &mut fmt::Formatter<'_>, key: &str, names: &[(&str, u16)], value: u16) -> fmt::Result {
-    let mut separator = '=';
-    for (name, bit) in names {
-        if value & bit != 0 {
-            write!(f, "{}{separator}{name}", if separator == '=' { key } else { "" })?;
-            separator = '|';
-        }
+/// Flags are called in the text as their type calls them, in lower case.
+fn bits<F: Flags>(f: &mut fmt::Formatter<'_>, key: &str, value: &F) -> fmt::Result {
+    for (index, (name, _)) in value.iter_names().enumerate() {
+        let name = name.to_ascii_lowercase();
+        if index == 0 { write!(f, "{key}={name}")? } else { write!(f, "|{name}")? }
     }
     Ok(())
 }
@@ -182,7 +167,7 @@ impl Printer<'_> {
                     Some(name) => f.write_str(&name)?,
                     None => write!(f, "{helper}")?,
                 }
-                bits(f, ", effects", EFFECTS, effects.0)?;
+                bits(f, ", effects", &effects)?;
                 if arg != 0 {
                     write!(f, ", arg={arg:#x}")?;
                 }
@@ -217,7 +202,7 @@ impl Printer<'_> {
         if disp != 0 {
             write!(f, ", disp={}{:#x}", if disp < 0 { "-" } else { "" }, disp.unsigned_abs())?;
         }
-        bits(f, ", flags", MEM_FLAGS, inst.mem_flags().0.into())
+        bits(f, ", flags", &inst.mem_flags())
     }
 }
 
@@ -288,10 +273,10 @@ fn type_named(text: &str) -> Parsed<Type> {
     Type::ALL.into_iter().find(|ty| ty.name() == text).ok_or_else(|| format!("`{text}` is not a type"))
 }
 
-fn flags(text: &str, names: &[(&str, u16)]) -> Parsed<u16> {
-    text.split('|').try_fold(0, |all, flag| {
-        let known = names.iter().find(|(name, _)| *name == flag);
-        known.map(|(_, bit)| all | bit).ok_or_else(|| format!("`{flag}` is not a flag"))
+fn flags<F: Flags>(text: &str) -> Parsed<F> {
+    text.split('|').try_fold(F::empty(), |all, name| {
+        let known = (name == name.to_ascii_lowercase()).then(|| F::from_name(&name.to_ascii_uppercase())).flatten();
+        known.map(|flag| all.union(flag)).ok_or_else(|| format!("`{name}` is not a flag"))
     })
 }
 
@@ -360,8 +345,8 @@ impl<'a> Args<'a> {
                 i32::try_from(wide).map_err(|_| format!("{text} is out of range"))?
             }
         };
-        let flags = self.optional("flags=").map_or(Ok(0), |text| flags(text, MEM_FLAGS))?;
-        Ok(u64::from(disp as u32) | u64::from(flags) << 32)
+        let flags: MemFlags = self.optional("flags=").map_or(Ok(MemFlags::empty()), flags)?;
+        Ok(u64::from(disp as u32) | u64::from(flags.bits()) << 32)
     }
 
     fn jump_kind(&mut self) -> Parsed<u16> {
@@ -438,9 +423,9 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
         Shape::Call => {
             (inst.a, inst.b, inst.c) = (args.value()?, args.value()?, args.value()?);
             let helper = narrow(args.required("helper=")?)?;
-            let effects = args.optional("effects=").map_or(Ok(0), |text| flags(text, EFFECTS))?;
+            let effects = args.optional("effects=").map_or(Ok(Effects::empty()), flags)?;
             let arg = args.optional("arg=").map_or(Ok(0), narrow)?;
-            inst.imm = CallInfo { helper, effects: Effects(effects), arg }.encode();
+            inst.imm = CallInfo { helper, effects, arg }.encode();
         }
         Shape::Vec => {
             (inst.a, inst.b, inst.c) = (args.value()?, args.value()?, args.value()?);

@@ -85,9 +85,9 @@ pub fn verify(block: &Block, env_size: usize) -> Result<(), VerifyError> {
     for (index, inst) in block.insts.iter().enumerate() {
         in_prefix &= inst.op != Op::Insn;
         let effects = inst.effects();
-        let result = if effects.has(Effects::END) && index + 1 != count {
+        let result = if effects.contains(Effects::END) && index + 1 != count {
             Err(Problem::EarlyTerminator)
-        } else if in_prefix && effects.0 & (Effects::FAULT.0 | Effects::MEMORY.0) != 0 {
+        } else if in_prefix && effects.intersects(Effects::FAULT | Effects::MEMORY) {
             Err(Problem::FaultInPrefix)
         } else {
             check(&block.insts[..index], inst, env_size)
@@ -137,7 +137,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
     let imm_fits = || ensure(imm & !ty.mask() == 0, Problem::Constant(imm));
     let small = |ok| ensure(ok, Problem::SmallConstant(c));
     let mem_imm = || {
-        let all_flags = u64::from(MemFlags::FOR_WRITE.0 | MemFlags::RELAXED.0);
+        let all_flags = u64::from(MemFlags::all().bits());
         ensure(imm >> 32 & !all_flags == 0, Problem::Constant(imm))
     };
     let bit_field = || {
@@ -229,7 +229,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
                 }
             }
             let info = CallInfo::decode(imm);
-            ensure(info.encode() == imm && info.effects.0 & !CALL_EFFECTS.0 == 0, Problem::Constant(imm))
+            ensure(info.encode() == imm && CALL_EFFECTS.contains(info.effects), Problem::Constant(imm))
         }
         Shape::Vec => {
             let info = inst.vec_info().ok_or(Problem::Constant(imm))?;
@@ -257,14 +257,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
 }
 
 /// Effects that a call may declare.
-const CALL_EFFECTS: Effects = Effects::READ_ENV
-    .or(Effects::WRITE_ENV)
-    .or(Effects::FAULT)
-    .or(Effects::MEMORY)
-    .or(Effects::MARK)
-    .or(Effects::FLOAT)
-    .or(Effects::LEAF)
-    .or(Effects::X87);
+const CALL_EFFECTS: Effects = Effects::all().difference(Effects::END);
 
 #[cfg(test)]
 mod tests {
@@ -370,8 +363,8 @@ mod tests {
         assert_eq!(check(Inst { a: 0, ..constant }), Err(Problem::Unused));
         assert_eq!(check(Inst { op: Op::LoadEnv, c: 0, imm: 1, ..constant }), Err(Problem::Unused));
         let call = Inst { op: Op::Call, ..block_inst() };
-        assert_eq!(check(Inst { imm: u64::from(Effects::WRITE_ENV.0) << 16, ..call }), Ok(()));
-        let end = u64::from(Effects::END.0) << 16;
+        assert_eq!(check(Inst { imm: u64::from(Effects::WRITE_ENV.bits()) << 16, ..call }), Ok(()));
+        let end = u64::from(Effects::END.bits()) << 16;
         assert_eq!(check(Inst { imm: end, ..call }), Err(Problem::EarlyTerminator));
         let unknown = 1 << 31;
         assert_eq!(check(Inst { imm: unknown, ..call }), Err(Problem::Constant(unknown)));

@@ -1,8 +1,8 @@
 //! The memory contract: how bytes of guest RAM are accessed by everything that is not compiled code.
 //!
-//! * A load is acquired and a store released, whatever the guest's memory model allows. On hosts with total store order those
-//!   are plain accesses, so that x86 guests get their own model and RISC-V guests a stronger one; on others they are the host's
-//!   ordered accesses. Compiled code keeps the same order.
+//! * A load is acquired and a store released, unless it is [`AccessFlags::RELAXED`]. On hosts with total store order all are
+//!   plain accesses, so that x86 guests get their own model and RISC-V guests a stronger one; on others they are the host's
+//!   ordered accesses. Compiled code keeps the same order, by the same flags.
 //! * An access whose address is a multiple of its size is never seen in parts, up to 8 bytes.
 //! * [`compare_and_swap`] and [`update`] are atomic with respect to every access of all threads, compiled code included, and
 //!   sequentially consistent. An operand that is no multiple of its size is the host's locked instruction's work on x86-64 hosts
@@ -13,19 +13,44 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
+use bitflags::bitflags;
+
+bitflags! {
+    /// What a load or store of a vCPU asks for; with no flag it is in total store order. The numbers are those of the flags that
+    /// memory ops carry.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct AccessFlags: u8 {
+        /// The load is the first half of a read-modify-write: write permission is checked too.
+        const FOR_WRITE = 1;
+        /// It needs no order among other accesses.
+        const RELAXED = 2;
+    }
+}
+
+/// Whether each load and store of the host is in total store order, so that none has to ask for it.
+const TOTAL_STORE_ORDER: bool = cfg!(any(target_arch = "x86_64", target_arch = "s390x"));
+
+impl AccessFlags {
+    /// Whether the access is one of the host's ordered ones. Where the host has total store order they all are: asking for it
+    /// costs nothing there, and looking at the flag would.
+    const fn ordered(self, total_store_order: bool) -> bool {
+        total_store_order || !self.contains(AccessFlags::RELAXED)
+    }
+}
+
 /// An integer that guest memory holds.
 pub(crate) trait Int: Copy {
-    /// Reads at `p`.
+    /// Reads at `p`, acquired if `ordered`.
     ///
     /// # Safety
     /// `p` points at so many readable bytes of guest RAM.
-    unsafe fn read(p: *const u8) -> Self;
+    unsafe fn read(p: *const u8, ordered: bool) -> Self;
 
-    /// Writes at `p`.
+    /// Writes at `p`, released if `ordered`.
     ///
     /// # Safety
     /// `p` points at so many writable bytes of guest RAM.
-    unsafe fn write(self, p: *mut u8);
+    unsafe fn write(self, p: *mut u8, ordered: bool);
 
     /// Stores `new` at `p` if `expected` is there; what was there.
     ///
@@ -38,26 +63,32 @@ macro_rules! int {
     ($int:ty, $atomic:ty) => {
         impl Int for $int {
             #[inline(always)]
-            unsafe fn read(p: *const u8) -> $int {
+            unsafe fn read(p: *const u8, ordered: bool) -> $int {
                 let value = if (p as usize).is_multiple_of(size_of::<$int>()) {
+                    let order = if ordered { Ordering::Acquire } else { Ordering::Relaxed };
                     // SAFETY: readable by the caller's promise, and aligned; atomics are the only references made.
-                    unsafe { <$atomic>::from_ptr(p.cast_mut().cast()) }.load(Ordering::Acquire)
+                    unsafe { <$atomic>::from_ptr(p.cast_mut().cast()) }.load(order)
                 } else {
                     // SAFETY: readable by the caller's promise.
                     let value = unsafe { p.cast::<$int>().read_unaligned() };
-                    fence(Ordering::Acquire);
+                    if ordered {
+                        fence(Ordering::Acquire);
+                    }
                     value
                 };
                 <$int>::from_le(value)
             }
 
             #[inline(always)]
-            unsafe fn write(self, p: *mut u8) {
+            unsafe fn write(self, p: *mut u8, ordered: bool) {
                 if (p as usize).is_multiple_of(size_of::<$int>()) {
+                    let order = if ordered { Ordering::Release } else { Ordering::Relaxed };
                     // SAFETY: writable by the caller's promise, and aligned; atomics are the only references made.
-                    unsafe { <$atomic>::from_ptr(p.cast()) }.store(self.to_le(), Ordering::Release);
+                    unsafe { <$atomic>::from_ptr(p.cast()) }.store(self.to_le(), order);
                 } else {
-                    fence(Ordering::Release);
+                    if ordered {
+                        fence(Ordering::Release);
+                    }
                     // SAFETY: writable by the caller's promise.
                     unsafe { p.cast::<$int>().write_unaligned(self.to_le()) };
                 }
@@ -79,36 +110,38 @@ int!(u16, AtomicU16);
 int!(u32, AtomicU32);
 int!(u64, AtomicU64);
 
-/// Reads `size` (1, 2, 4, 8) bytes.
+/// Reads `size` (1, 2, 4, 8) bytes in the order that `flags` ask for.
 ///
 /// # Safety
 /// `p` points at `size` readable bytes of guest RAM.
 #[inline(always)]
-pub(crate) unsafe fn load(p: *const u8, size: u8) -> u64 {
+pub(crate) unsafe fn load(p: *const u8, size: u8, flags: AccessFlags) -> u64 {
+    let ordered = flags.ordered(TOTAL_STORE_ORDER);
     // SAFETY: by the caller's promise, in every arm.
     unsafe {
         match size {
-            1 => u8::read(p).into(),
-            2 => u16::read(p).into(),
-            4 => u32::read(p).into(),
-            _ => u64::read(p),
+            1 => u8::read(p, ordered).into(),
+            2 => u16::read(p, ordered).into(),
+            4 => u32::read(p, ordered).into(),
+            _ => u64::read(p, ordered),
         }
     }
 }
 
-/// Writes the low `size` (1, 2, 4, 8) bytes of `value`.
+/// Writes the low `size` (1, 2, 4, 8) bytes of `value` in the order that `flags` ask for.
 ///
 /// # Safety
 /// `p` points at `size` writable bytes of guest RAM.
 #[inline(always)]
-pub(crate) unsafe fn store(p: *mut u8, size: u8, value: u64) {
+pub(crate) unsafe fn store(p: *mut u8, size: u8, value: u64, flags: AccessFlags) {
+    let ordered = flags.ordered(TOTAL_STORE_ORDER);
     // SAFETY: by the caller's promise, in every arm.
     unsafe {
         match size {
-            1 => (value as u8).write(p),
-            2 => (value as u16).write(p),
-            4 => (value as u32).write(p),
-            _ => value.write(p),
+            1 => (value as u8).write(p, ordered),
+            2 => (value as u16).write(p, ordered),
+            4 => (value as u32).write(p, ordered),
+            _ => value.write(p, ordered),
         }
     }
 }
@@ -214,8 +247,8 @@ unsafe fn guess(p: *const u8, size: u8) -> u128 {
     // SAFETY: by the caller's promise.
     unsafe {
         match size {
-            16 => u128::from(u64::read(p)) | u128::from(u64::read(p.add(8))) << 64,
-            _ => load(p, size).into(),
+            16 => u128::from(u64::read(p, true)) | u128::from(u64::read(p.add(8), true)) << 64,
+            _ => load(p, size, AccessFlags::empty()).into(),
         }
     }
 }
@@ -275,6 +308,17 @@ mod tests {
             // SAFETY: as in `value`.
             unsafe { update(self.at(at, size), size, &mut new) }
         }
+    }
+
+    #[test]
+    fn hosts_are_asked_for_an_order_that_they_do_not_keep_anyway() {
+        let (plain, relaxed) = (AccessFlags::empty(), AccessFlags::RELAXED | AccessFlags::FOR_WRITE);
+        assert_eq!([plain, relaxed].map(|flags| flags.ordered(false)), [true, false]);
+        assert_eq!(
+            [plain, relaxed].map(|flags| flags.ordered(true)),
+            [true; 2],
+            "no choice to make while the guest runs"
+        );
     }
 
     #[test]

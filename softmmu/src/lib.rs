@@ -13,6 +13,7 @@ pub mod halt_polling;
 pub mod header;
 pub mod kick;
 pub mod mmu;
+mod operand;
 mod page_tables;
 pub mod ram;
 mod space;
@@ -21,6 +22,7 @@ mod update;
 mod vram;
 pub mod watch;
 
+pub use access::AccessFlags;
 pub use backing::{Backing, Route};
 pub use dma::{Dma, DmaWatch};
 pub use exclusive::Member;

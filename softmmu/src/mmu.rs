@@ -1,9 +1,11 @@
 //! The soft MMU of one vCPU: the TLB, its refill, and every access that the inline probe does not serve.
+//!
+//! What the TLB does not serve is in total store order whatever its flags say.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use crate::access;
+use crate::access::{self, AccessFlags};
 use crate::backing::Backing;
 use crate::exclusive::Member;
 use crate::page_tables::PageTables;
@@ -247,7 +249,7 @@ impl Mmu {
         found.then_some(entry.meta & !(PAGE_SIZE - 1) | addr & (PAGE_SIZE - 1))
     }
 
-    /// Reads `size` (1, 2, 4, 8) bytes. With `for_write`, write permission is checked too.
+    /// Reads `size` (1, 2, 4, 8) bytes.
     #[inline]
     pub fn read<W: Walker>(
         &mut self,
@@ -256,16 +258,17 @@ impl Mmu {
         bank: usize,
         addr: u64,
         size: u8,
-        for_write: bool,
+        flags: AccessFlags,
     ) -> Result<u64, W::Fault> {
         let entry = self.tlb.entry(bank, addr);
+        let for_write = flags.contains(AccessFlags::FOR_WRITE);
         let tag = if for_write { entry.write } else { entry.read };
         if probe::hits(tag, addr, size.into()) {
             self.stats.hits += 1;
             let p = addr.wrapping_add(entry.addend) as *const u8;
             // SAFETY: a matching tag says that `addend` maps this page into RAM that `self.ram` keeps mapped, and
             // the compare also says that the access stays within the page.
-            return Ok(unsafe { access::load(p, size) });
+            return Ok(unsafe { access::load(p, size, flags) });
         }
         self.read_slow(walker, bus, bank, addr, size, for_write)
     }
@@ -310,6 +313,10 @@ impl Mmu {
     }
 
     /// Writes the low `size` (1, 2, 4, 8) bytes of `value`.
+    ///
+    /// # Errors
+    ///
+    /// The walker's fault; nothing was written then.
     #[inline]
     pub fn write<W: Walker>(
         &mut self,
@@ -317,6 +324,7 @@ impl Mmu {
         bus: &mut (impl MmioBus + ?Sized),
         bank: usize,
         (addr, size, value): (u64, u8, u64),
+        flags: AccessFlags,
         policy: CodePolicy,
     ) -> Result<Stored, W::Fault> {
         let entry = self.tlb.entry(bank, addr);
@@ -324,7 +332,7 @@ impl Mmu {
             self.stats.hits += 1;
             let p = addr.wrapping_add(entry.addend) as *mut u8;
             // SAFETY: as in `read`; the write tag also says that nobody watches the page.
-            unsafe { access::store(p, size, value) };
+            unsafe { access::store(p, size, value, flags) };
             return Ok(Stored::Done);
         }
         self.write_slow(walker, bus, bank, (addr, size, value), policy)
@@ -339,34 +347,13 @@ impl Mmu {
         (addr, size, value): (u64, u8, u64),
         policy: CodePolicy,
     ) -> Result<Stored, W::Fault> {
-        let offset = addr & (PAGE_SIZE - 1);
-        let first = (PAGE_SIZE - offset).min(u64::from(size));
-        let rest = u64::from(size) - first;
-        let watched = self.writable(bank, addr, size.into()).filter(|&gpa| self.ram.note_store(gpa));
-        let gpa = match watched {
-            Some(gpa) => gpa,
-            None => self.translate(walker, bank, addr, Access::Write)?,
-        };
-        // Both pages are translated before either is written: a fault leaves memory unchanged.
-        let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
+        let operand = self.find_operand(walker, bank, addr, size)?;
         if !self.watches.is_empty() && self.watches.access(addr, size.into(), true) {
             return Err(W::watched());
         }
-        let ends = self.ends_block(bus, gpa) || rest != 0 && self.ends_block(bus, next);
-        let refused = self.refuses(gpa, first, policy) || rest != 0 && self.refuses(next, rest, policy);
-        if refused || ends && policy != CodePolicy::Write {
-            return Ok(Stored::Refused);
-        }
-        let mut code = ends;
-        if rest == 0 {
-            code |= self.phys_write(bus, gpa, size, value);
-        } else {
-            for i in 0..u64::from(size) {
-                let at = if i < first { gpa + i } else { next + (i - first) };
-                code |= self.phys_write(bus, at, 1, value >> (8 * i));
-            }
-        }
-        Ok(if code { Stored::Code } else { Stored::Done })
+        let Some(ends) = self.admits(bus, operand, policy) else { return Ok(Stored::Refused) };
+        let code = self.write_operand(bus, operand, value.into());
+        Ok(if code || ends { Stored::Code } else { Stored::Done })
     }
 
     /// Says what accesses to pages reach: for each piece its first guest-physical address and its size, both multiples of the page
@@ -400,7 +387,7 @@ impl Mmu {
     pub fn phys_read(&mut self, bus: &mut (impl MmioBus + ?Sized), gpa: u64, size: u8) -> u64 {
         match self.ram.readable(gpa, u64::from(size)) {
             // SAFETY: `readable` checked that the bytes are RAM.
-            Some(p) => unsafe { access::load(p, size) },
+            Some(p) => unsafe { access::load(p, size, AccessFlags::empty()) },
             None => {
                 self.stats.mmio += 1;
                 bus.mmio_read(gpa, size)
@@ -424,13 +411,13 @@ impl Mmu {
                 Some((old, new)) => access::changed_bytes(old, new, size),
                 None => {
                     // SAFETY: as above.
-                    unsafe { access::store(p, size, value) };
+                    unsafe { access::store(p, size, value, AccessFlags::empty()) };
                     Some((0, len))
                 }
             }
         } else {
             // SAFETY: as above.
-            unsafe { access::store(p, size, value) };
+            unsafe { access::store(p, size, value, AccessFlags::empty()) };
             Some((0, len))
         };
         self.ram.record(gpa, len);

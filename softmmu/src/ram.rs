@@ -164,7 +164,7 @@ macro_rules! raw_access {
         pub fn $read(&self, gpa: u64) -> Option<$int> {
             let p = self.readable(gpa, size_of::<$int>() as u64)?;
             // SAFETY: `readable` checked that the bytes are inside a live mapping.
-            Some(unsafe { <$int>::read(p) })
+            Some(unsafe { <$int>::read(p, true) })
         }
 
         /// Writes at `gpa`, unaligned too; `None` outside RAM. Does not look at code watches.
@@ -172,7 +172,7 @@ macro_rules! raw_access {
         pub fn $write(&self, gpa: u64, value: $int) -> Option<()> {
             let p = self.writable(gpa, size_of::<$int>() as u64)?;
             // SAFETY: as for the read.
-            unsafe { value.write(p) };
+            unsafe { value.write(p, true) };
             self.record(gpa, size_of::<$int>() as u64);
             Some(())
         }

@@ -3,45 +3,9 @@
 use std::sync::atomic::{Ordering, fence};
 
 use crate::access;
-use crate::mmu::{Access, CodePolicy, MmioBus, Mmu, Stored, Walker};
-use crate::ram::Ram;
-use crate::tlb::{PAGE_SIZE, probe};
-
-/// Where the bytes of an operand are: guest-physical address and count in its first page, and in the next one if there are more.
-#[derive(Clone, Copy)]
-struct Operand {
-    size: u8,
-    first: (u64, u64),
-    rest: (u64, u64),
-}
-
-impl Operand {
-    fn parts(&self) -> impl Iterator<Item = (u64, u64)> {
-        [self.first, self.rest].into_iter().filter(|part| part.1 != 0)
-    }
-
-    /// The pieces that one access each is made of, with their bytes' position in the operand: all of it, or the bytes of an
-    /// operand in two pages.
-    fn pieces(self) -> impl Iterator<Item = (u64, u8, u32)> {
-        let (unit, count) = match self.rest.1 {
-            0 => (self.size.min(8), self.size.div_ceil(8)),
-            _ => (1, self.size),
-        };
-        (0..u64::from(count)).map(move |i| {
-            let at = i * u64::from(unit);
-            let gpa = if at < self.first.1 { self.first.0 + at } else { self.rest.0 + (at - self.first.1) };
-            (gpa, unit, 8 * at as u32)
-        })
-    }
-
-    /// Host address of the operand if it is one piece of RAM that is read and written alike.
-    fn host(&self, ram: &Ram) -> Option<*mut u8> {
-        let place = |(gpa, len): (u64, u64)| ram.writable(gpa, len).filter(|&p| ram.readable(gpa, len) == Some(p));
-        let start = place(self.first)?;
-        let follows = self.rest.1 == 0 || place(self.rest)? == start.wrapping_add(self.first.1 as usize);
-        follows.then_some(start)
-    }
-}
+use crate::mmu::{CodePolicy, MmioBus, Mmu, Stored, Walker};
+use crate::operand::Operand;
+use crate::tlb::probe;
 
 impl Mmu {
     /// Replaces the value of `size` (1, 2, 4, 8, 16) bytes at `addr` by what `new` makes of it: the old value, and what became of
@@ -92,35 +56,18 @@ impl Mmu {
                 return Err(W::watched());
             }
         }
-        let ends = operand.parts().any(|(gpa, _)| self.ends_block(bus, gpa));
-        let refused = operand.parts().any(|(gpa, len)| self.refuses(gpa, len, policy));
-        if refused || ends && policy != CodePolicy::Write {
-            return Ok((0, Stored::Refused));
-        }
+        let Some(ends) = self.admits(bus, operand, policy) else { return Ok((0, Stored::Refused)) };
         // SAFETY: `host` found that all of the operand is RAM.
         let at_once = operand.host(&self.ram).and_then(|p| unsafe { access::update(p, size, new) });
         let (old, code) = match at_once {
             Some((old, value)) => (old, self.wrote(&operand, old, value)),
             None => {
                 let member = self.member().clone();
-                member.exclusively(|| self.update_alone(bus, &operand, new))
+                member.exclusively(|| self.update_alone(bus, operand, new))
             }
         };
         fence(Ordering::SeqCst);
         Ok((old, if code || ends { Stored::Code } else { Stored::Done }))
-    }
-
-    /// Both pages are translated before anything is done: a fault leaves memory unchanged.
-    fn find_operand<W: Walker>(&mut self, walker: &W, bank: usize, addr: u64, size: u8) -> Result<Operand, W::Fault> {
-        let first = (PAGE_SIZE - (addr & (PAGE_SIZE - 1))).min(size.into());
-        let rest = u64::from(size) - first;
-        let watched = self.writable(bank, addr, size.into()).filter(|&gpa| self.ram.note_store(gpa));
-        let gpa = match watched {
-            Some(gpa) => gpa,
-            None => self.translate(walker, bank, addr, Access::Write)?,
-        };
-        let next = if rest == 0 { 0 } else { self.translate(walker, bank, addr.wrapping_add(first), Access::Write)? };
-        Ok(Operand { size, first: (gpa, first), rest: (next, rest) })
     }
 
     /// RAM has `value` at `operand` now, where it had `old`; whether translated code has changed by it.
@@ -144,7 +91,7 @@ impl Mmu {
     fn update_alone(
         &mut self,
         bus: &mut (impl MmioBus + ?Sized),
-        operand: &Operand,
+        operand: Operand,
         new: &mut impl FnMut(u128) -> Option<u128>,
     ) -> (u128, bool) {
         let mut old = 0;
@@ -152,10 +99,6 @@ impl Mmu {
             old |= u128::from(self.phys_read(bus, gpa, size)) << position;
         }
         let Some(value) = new(old) else { return (old, false) };
-        let mut code = false;
-        for (gpa, size, position) in operand.pieces() {
-            code |= self.phys_write(bus, gpa, size, (value >> position & access::mask(size)) as u64);
-        }
-        (old, code)
+        (old, self.write_operand(bus, operand, value))
     }
 }

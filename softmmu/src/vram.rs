@@ -55,7 +55,7 @@ impl Vram {
         (0..u64::from(size.min(8))).rev().fold(0, |value, byte| {
             let byte = offset.checked_add(byte).and_then(|at| self.host(at, 1)).map_or(0xff, |p| {
                 // SAFETY: `host` checked that the byte is inside.
-                unsafe { u8::read(p) }
+                unsafe { u8::read(p, true) }
             });
             value << 8 | u64::from(byte)
         })
@@ -66,7 +66,7 @@ impl Vram {
         for (at, byte) in (0..u64::from(size.min(8))).zip(value.to_le_bytes()) {
             if let Some(p) = offset.checked_add(at).and_then(|at| self.host(at, 1)) {
                 // SAFETY: `host` checked that the byte is inside.
-                unsafe { byte.write(p) };
+                unsafe { byte.write(p, true) };
             }
         }
         self.mark(offset, u64::from(size));

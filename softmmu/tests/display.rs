@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use mimus_softmmu::{
-    Access, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE,
-    PageTables, Ram, Route, Stored, Vram, Walker,
+    Access, AccessFlags, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu,
+    PAGE_SIZE, PageTables, Ram, Route, Stored, Vram, Walker,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -73,11 +73,14 @@ impl Setup {
     }
 
     fn read(&mut self, addr: u64, size: u8) -> u64 {
-        self.mmu.read(&Flat, &mut self.bus, 0, addr, size, false).unwrap()
+        self.mmu.read(&Flat, &mut self.bus, 0, addr, size, AccessFlags::empty()).unwrap()
     }
 
     fn write(&mut self, addr: u64, size: u8, value: u64) {
-        assert_eq!(self.mmu.write(&Flat, &mut self.bus, 0, (addr, size, value), CodePolicy::Write), Ok(Stored::Done));
+        assert_eq!(
+            self.mmu.write(&Flat, &mut self.bus, 0, (addr, size, value), AccessFlags::empty(), CodePolicy::Write),
+            Ok(Stored::Done)
+        );
     }
 
     /// Whether a store to the page of `addr` would go to memory at once.

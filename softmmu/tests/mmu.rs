@@ -5,8 +5,8 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
-    Access, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, PageTables, Ram, Route,
-    Stored, Walker, Watch, WatchHit, WatchOwner,
+    Access, AccessFlags, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, PageTables,
+    Ram, Route, Stored, Walker, Watch, WatchHit, WatchOwner,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -90,11 +90,11 @@ impl Setup {
     }
 
     fn read(&mut self, addr: u64, size: u8) -> Result<u64, u64> {
-        self.mmu.read(&self.pages, &mut self.device, 0, addr, size, false)
+        self.mmu.read(&self.pages, &mut self.device, 0, addr, size, AccessFlags::empty())
     }
 
     fn write(&mut self, addr: u64, size: u8, value: u64) -> Result<Stored, u64> {
-        self.mmu.write(&self.pages, &mut self.device, 0, (addr, size, value), CodePolicy::Write)
+        self.mmu.write(&self.pages, &mut self.device, 0, (addr, size, value), AccessFlags::empty(), CodePolicy::Write)
     }
 
     fn told(&self) -> Vec<(u64, u64)> {
@@ -211,7 +211,9 @@ fn stores_are_seen_by_the_granule_they_hit() {
 fn a_refused_store_leaves_memory_and_sink_alone() {
     let mut s = Setup::new(&[0x5000, 0x6000]);
     s.mmu.ram.mark_code(0x6000, 1);
-    let mut store = |addr| s.mmu.write(&s.pages, &mut s.device, 0, (addr, 4, u64::MAX), CodePolicy::Refuse(RUNNING));
+    let mut store = |addr| {
+        s.mmu.write(&s.pages, &mut s.device, 0, (addr, 4, u64::MAX), AccessFlags::empty(), CodePolicy::Refuse(RUNNING))
+    };
     assert_eq!(store(VIRT + PAGE_SIZE), Ok(Stored::Refused));
     assert_eq!(store(VIRT + PAGE_SIZE - 2), Ok(Stored::Refused));
     assert_eq!(store(VIRT + PAGE_SIZE + 64), Ok(Stored::Done), "data beside code");
@@ -223,7 +225,14 @@ fn a_refused_store_leaves_memory_and_sink_alone() {
 fn only_a_store_to_the_code_that_runs_is_refused() {
     let mut s = Setup::new(&[0x5000]);
     s.mmu.ram.mark_code(0x5000, 1);
-    let stored = s.mmu.write(&s.pages, &mut s.device, 0, (VIRT + 8, 4, 7), CodePolicy::Refuse(RUNNING + 1));
+    let stored = s.mmu.write(
+        &s.pages,
+        &mut s.device,
+        0,
+        (VIRT + 8, 4, 7),
+        AccessFlags::empty(),
+        CodePolicy::Refuse(RUNNING + 1),
+    );
     assert_eq!((stored, s.mmu.ram.read_u32(0x5008)), (Ok(Stored::Code), Some(7)));
     assert_eq!(s.told(), [(0x5008, 1)], "the others had been 0");
     assert_eq!(s.mmu.take_dropped().pcs(), Some(&[0x5008][..]));
@@ -359,8 +368,16 @@ fn a_rom_is_read_directly_and_its_writes_go_to_the_bus() {
     assert_eq!(s.mmu.stats.refills, refills, "the TLB has it");
     // Code in a ROM is no reason to refuse a store to it, which changes nothing.
     s.mmu.ram.mark_code(0x5000, 1);
-    let store =
-        |s: &mut Setup| s.mmu.write(&s.pages, &mut s.device, 0, (VIRT, 4, 0xffff_ffff), CodePolicy::Refuse(RUNNING));
+    let store = |s: &mut Setup| {
+        s.mmu.write(
+            &s.pages,
+            &mut s.device,
+            0,
+            (VIRT, 4, 0xffff_ffff),
+            AccessFlags::empty(),
+            CodePolicy::Refuse(RUNNING),
+        )
+    };
     assert_eq!((store(&mut s), store(&mut s)), (Ok(Stored::Done), Ok(Stored::Done)));
     assert_eq!(s.device.0, [(0x5000, 4, Some(0xffff_ffff)); 2]);
     assert_eq!((s.read(VIRT, 4), s.told()), (Ok(0x1234_5678), vec![]));
@@ -412,7 +429,7 @@ fn watched_ranges_are_noted_or_refused_and_the_rest_of_their_page_is_not() {
     // Among others: not done.
     s.mmu.watches.refuse = true;
     assert_eq!(s.write(VIRT + 16, 1, 0), Err(WATCHED));
-    assert_eq!(s.mmu.read(&s.pages, &mut s.device, 0, VIRT + 16, 4, true), Err(WATCHED));
+    assert_eq!(s.mmu.read(&s.pages, &mut s.device, 0, VIRT + 16, 4, AccessFlags::FOR_WRITE), Err(WATCHED));
     assert_eq!(s.write(VIRT + 20, 1, 0), Ok(Stored::Done));
     assert_eq!(s.write(VIRT + PAGE_SIZE, 1, 0), Ok(Stored::Done));
     assert!(s.mmu.tlb.entry(0, VIRT).read != VIRT && s.mmu.tlb.entry(0, VIRT + PAGE_SIZE).read == VIRT + PAGE_SIZE);

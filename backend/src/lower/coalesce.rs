@@ -47,8 +47,8 @@ impl Group {
 
 /// Whether something that was found in the TLB before may be out of date afterwards.
 pub(super) fn may_flush(inst: &Inst) -> bool {
-    let changes = Effects::WRITE_ENV.or(Effects::FAULT).or(Effects::MEMORY).0;
-    inst.op == Op::Call && CallInfo::decode(inst.imm).effects.0 & changes != 0
+    let changes = Effects::WRITE_ENV | Effects::FAULT | Effects::MEMORY;
+    inst.op == Op::Call && CallInfo::decode(inst.imm).effects.intersects(changes)
 }
 
 /// Fills in the plan of every op; those that are no loads or stores are [`ProbePlan::Alone`].
@@ -62,7 +62,7 @@ pub(super) fn plan(insts: &[Inst], plans: &mut Vec<ProbePlan>) {
         }
         let write = match inst.op {
             Op::Store => true,
-            Op::Load => inst.mem_flags().has(MemFlags::FOR_WRITE),
+            Op::Load => inst.mem_flags().contains(MemFlags::FOR_WRITE),
             _ => continue,
         };
         let (base, offset) = match insts.get(usize::from(inst.a)) {

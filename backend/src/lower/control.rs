@@ -119,12 +119,12 @@ impl Lowering<'_, '_> {
         self.make_stores()?;
         let x87 = self.host.has_x87();
         if x87
-            && info.effects.has(Effects::X87)
+            && info.effects.contains(Effects::X87)
             && let Some(form) = self.x87_form(info)
         {
             return self.x87(inst, info, form);
         }
-        let faults = info.effects.has(Effects::FAULT);
+        let faults = info.effects.contains(Effects::FAULT);
         let mut args = vec![self.env];
         for v in [inst.a, inst.b, inst.c] {
             args.push(if v == NONE { self.const64(0) } else { self.int(v, Type::I64)? });
@@ -134,18 +134,18 @@ impl Lowering<'_, '_> {
         if faults {
             self.store_pc();
         }
-        if x87 && !info.effects.has(Effects::LEAF) {
+        if x87 && !info.effects.contains(Effects::LEAF) {
             self.park_x87();
         }
         let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
         let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);
-        let result = self.call_rust(helper, args, info.effects.has(Effects::FLOAT));
+        let result = self.call_rust(helper, args, info.effects.contains(Effects::FLOAT));
         if faults {
             let resume = self.b.create_block();
             self.leave_on_verdict(resume, &[])?;
             self.b.switch_to_block(resume);
         }
-        if info.effects.has(Effects::WRITE_ENV) {
+        if info.effects.contains(Effects::WRITE_ENV) {
             self.region.forget_all();
         }
         let result = self.convert(result, Type::I64, inst.ty);

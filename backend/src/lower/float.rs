@@ -13,7 +13,7 @@ use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{AbiParam, Endianness, InstBuilder, MemFlagsData, Signature, Type as Clif, Value, types};
 use cranelift_codegen::isa::CallConv;
 use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL, VecInfo, VecKind};
-use mimus_ir::{Effects, Inst, NONE, Op, Type};
+use mimus_ir::{Inst, NONE, Op, Type};
 use mimus_softmmu::EnvHeader;
 
 use super::{Lowering, SLOW_VECTOR, slow_signature, stubs};
@@ -76,7 +76,7 @@ impl Lowering<'_, '_> {
         let one = self.b.ins().iconst(types::I32, 1);
         self.store_header(one, offset_of!(EnvHeader, floats));
         self.used.resize(insts.len(), false);
-        for inst in insts.iter().filter(|i| i.effects() != Effects::NONE) {
+        for inst in insts.iter().filter(|i| !i.effects().is_empty()) {
             let mut inst = *inst;
             if only_lane_0_of_b(&inst) {
                 inst.a = NONE;

@@ -192,7 +192,7 @@ impl Lowering<'_, '_> {
 
     /// Keeps an access in total store order with those around it, where the host does not by itself.
     fn order(&mut self, flags: MemFlags) {
-        if !self.host.total_store_order() && !flags.has(MemFlags::RELAXED) {
+        if !self.host.total_store_order() && !flags.contains(MemFlags::RELAXED) {
             self.b.ins().fence();
         }
     }
@@ -200,7 +200,7 @@ impl Lowering<'_, '_> {
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), BackendError> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
         let addr = self.address(inst)?;
-        let access = Access { size, write: flags.has(MemFlags::FOR_WRITE), aligned: false };
+        let access = Access { size, write: flags.contains(MemFlags::FOR_WRITE), aligned: false };
         let host = self.probe_shared(inst, addr, access, Slow::Load, |l| {
             let info = l.const64(size_and_flags(size, flags));
             Ok(vec![l.env, l.apart(addr), info])
@@ -277,5 +277,5 @@ impl Lowering<'_, '_> {
 
 /// As [`EnvHeader::slow_load`] and [`EnvHeader::slow_store`] take it: size in bytes, flags from bit 8 on.
 fn size_and_flags(size: u32, flags: MemFlags) -> u64 {
-    u64::from(size) | u64::from(flags.0) << 8
+    u64::from(size) | u64::from(flags.bits()) << 8
 }

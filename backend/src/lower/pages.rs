@@ -174,7 +174,7 @@ fn wild_slots(parts: &[Part<'_>], body: u64, induction: &mut Vec<Induction>) -> 
         for (_, part) in parts.iter().enumerate().filter(|(index, _)| body >> index & 1 != 0) {
             inductions(&part.block.insts, &wild, induction);
             for inst in &part.block.insts {
-                if inst.op == Op::Call && inst.effects().has(Effects::WRITE_ENV) {
+                if inst.op == Op::Call && inst.effects().contains(Effects::WRITE_ENV) {
                     return None;
                 }
                 let steps = inst.op != Op::StoreEnv
@@ -207,7 +207,7 @@ impl Pages {
             inductions(insts, &wild, &mut induction);
             coalesce::plan(insts, &mut plans);
             for (index, inst) in insts.iter().enumerate() {
-                let write = inst.op == Op::Store || inst.mem_flags().has(MemFlags::FOR_WRITE);
+                let write = inst.op == Op::Store || inst.mem_flags().contains(MemFlags::FOR_WRITE);
                 let (from, size) = match plans[index] {
                     _ if !matches!(inst.op, Op::Load | Op::Store) => continue,
                     ProbePlan::Alone => (inst.mem_disp(), inst.ty.bytes()),

@@ -140,7 +140,7 @@ fn choose(parts: &[Part<'_>], region: &Region, next: &[u64], loops: &[u64]) -> V
         let last = &parts[latch].block.insts;
         // What is stored before a call is made there.
         let after = last.iter().rposition(|inst| inst.op == Op::Call).map_or(0, |at| at + 1);
-        let changed = last.iter().any(|inst| inst.op == Op::Call && inst.effects().has(Effects::WRITE_ENV));
+        let changed = last.iter().any(|inst| inst.op == Op::Call && inst.effects().contains(Effects::WRITE_ENV));
         let mut carried = Vec::new();
         for offset in hidden_slots(insts) {
             let store = last[after..].iter().rfind(|inst| is_store(inst) && inst.c == offset);

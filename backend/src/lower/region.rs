@@ -171,7 +171,7 @@ fn liveness(parts: &[Part<'_>], region: &Region) -> Vec<u64> {
                 match inst.op {
                     Op::LoadEnv => reads |= region.slot(inst).map_or(0, |slot| 1 << slot) & !writes,
                     Op::StoreEnv | Op::StoreEnvI => writes |= region.slot(inst).map_or(0, |slot| 1 << slot),
-                    Op::Call if inst.effects().has(Effects::WRITE_ENV) => writes = region.all(),
+                    Op::Call if inst.effects().contains(Effects::WRITE_ENV) => writes = region.all(),
                     _ => {}
                 }
             }

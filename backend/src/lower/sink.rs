@@ -79,7 +79,7 @@ fn can_wait(inst: &Inst) -> bool {
 
 /// The slots that a part writes before control can leave it and before it reads them.
 pub(super) fn hidden(insts: &[Inst]) -> Vec<(u16, Type)> {
-    let observers = Effects::FAULT.or(Effects::MEMORY).or(Effects::END).0;
+    let observers = Effects::FAULT | Effects::MEMORY | Effects::END;
     let mut read: Vec<(u16, Type)> = Vec::new();
     let mut hidden = Vec::new();
     for inst in insts {
@@ -89,7 +89,7 @@ pub(super) fn hidden(insts: &[Inst]) -> Vec<(u16, Type)> {
             }
             Op::LoadEnv => read.push((inst.c, inst.ty)),
             Op::Call => break,
-            _ if inst.effects().0 & observers != 0 => break,
+            _ if inst.effects().intersects(observers) => break,
             _ => {}
         }
     }

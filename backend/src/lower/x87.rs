@@ -66,7 +66,7 @@ impl Lowering<'_, '_> {
         self.leave_on_verdict(join, &[])?;
 
         self.b.switch_to_block(join);
-        if info.effects.has(Effects::WRITE_ENV) {
+        if info.effects.contains(Effects::WRITE_ENV) {
             self.region.forget_all();
         }
         let result = match form.kind {

@@ -70,7 +70,7 @@ impl Plan {
         self.deferred.resize(count, false);
         let mut sound = count > 0;
         for (at, inst) in insts.iter().enumerate() {
-            sound &= inst.op.info().effects.has(mimus_ir::Effects::END) == (at + 1 == count);
+            sound &= inst.op.info().effects.contains(mimus_ir::Effects::END) == (at + 1 == count);
             for_each_operand(inst, |v| match self.uses.get_mut(usize::from(v)) {
                 Some(uses) if usize::from(v) < at => {
                     *uses += 1;

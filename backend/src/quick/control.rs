@@ -88,10 +88,10 @@ impl Quick<'_> {
                 Class::Vector => self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, taken.reg, mem),
             }
         }
-        if info.effects.has(Effects::FAULT) {
+        if info.effects.contains(Effects::FAULT) {
             self.store_pc(self.pc);
         }
-        if !info.effects.has(Effects::LEAF) {
+        if !info.effects.contains(Effects::LEAF) {
             let live = self.header(offset_of!(EnvHeader, x87_live));
             let (park, back) = (self.e.label(), self.e.label());
             self.e.alu_imm(Width::Wide, Alu::Cmp, live, 0);
@@ -112,7 +112,7 @@ impl Quick<'_> {
         let float_call = self.header(offset_of!(EnvHeader, float_call));
         // Also aligns the stack.
         self.e.push(RDI);
-        if info.effects.has(Effects::FLOAT) {
+        if info.effects.contains(Effects::FLOAT) {
             self.e.mov(Width::Wide, R9, helper);
             self.e.call(float_call);
         } else {
@@ -120,7 +120,7 @@ impl Quick<'_> {
         }
         self.e.pop(RDI);
         // Before the result has a register: what this one is for may be in memory then.
-        if info.effects.has(Effects::FAULT) {
+        if info.effects.contains(Effects::FAULT) {
             self.leave_on_verdict();
         }
         let reg = self.result()?;

@@ -126,7 +126,7 @@ impl Quick<'_> {
 
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), Refused> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
-        let write = flags.has(MemFlags::FOR_WRITE);
+        let write = flags.contains(MemFlags::FOR_WRITE);
         let thunk = if write { offset_of!(EnvHeader, probe_load) } else { offset_of!(EnvHeader, slow_load) };
         let slow = self.slow(thunk, size_and_flags(size, flags));
         let access = Access { size, write, aligned: false };
@@ -260,5 +260,5 @@ fn sized(bytes: u32, opcode: Opcode, byte: Opcode) -> (Width, Opcode) {
 
 /// As [`EnvHeader::slow_load`] and [`EnvHeader::slow_store`] take it: size in bytes, flags from bit 8 on.
 fn size_and_flags(size: u32, flags: MemFlags) -> u64 {
-    u64::from(size) | u64::from(flags.0) << 8
+    u64::from(size) | u64::from(flags.bits()) << 8
 }

@@ -65,7 +65,7 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
             }
             Shape::StoreEnvImm => b.store_env_imm(slot(1), 0x1234_5678_9abc),
             Shape::Load | Shape::Store => {
-                for flags in [MemFlags::NONE, MemFlags::RELAXED, MemFlags::FOR_WRITE] {
+                for flags in [MemFlags::empty(), MemFlags::RELAXED, MemFlags::FOR_WRITE] {
                     let v = b.load(ty, x, 0x12345, flags);
                     b.store(ty, y, -3, v, flags);
                 }

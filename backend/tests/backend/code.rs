@@ -56,7 +56,7 @@ fn a_dump_shows_both_forms() {
     let mut toy = Toy::new();
     let block = one(0x1000, |b| {
         let a = b.load_env(reg(0, Type::I64));
-        let v = b.load(Type::I32, a, 0, MemFlags::NONE);
+        let v = b.load(Type::I32, a, 0, MemFlags::empty());
         b.store_env(reg(1, Type::I64), v);
     });
     let mut dump = Dump::default();
@@ -75,7 +75,7 @@ fn frames_are_stripped_where_nothing_needs_them() {
     let mut entry_offset = |block: &Block| toy.compile(block, How::default()).1.entry_offset;
     let simple = one(0x1000, |b| {
         let a = b.load_env(reg(0, Type::I64));
-        let v = b.load(Type::I32, a, 0, MemFlags::NONE);
+        let v = b.load(Type::I32, a, 0, MemFlags::empty());
         b.store_env(reg(1, Type::I64), v);
     });
     assert_eq!(entry_offset(&simple), 4);
@@ -216,7 +216,7 @@ fn compile_time() {
     b.insn(0x1000, 4);
     let a = b.load_env(reg(0, Type::I64));
     while b.len() + 3 < mimus_ir::MAX_INSTS {
-        let v = b.load(Type::I64, a, b.len() as i32, MemFlags::NONE);
+        let v = b.load(Type::I64, a, b.len() as i32, MemFlags::empty());
         b.store_env(reg(1, Type::I64), v);
     }
     b.exit(0);
@@ -252,9 +252,9 @@ fn typical(insns: usize) -> Block {
         let a = b.load_env(reg(n % 14, Type::I64));
         let c = b.load_env(reg((n + 3) % 14, Type::I64));
         last = match i % 7 {
-            1 | 4 => b.load(Type::I64, a, 8 * i as i32, MemFlags::NONE),
+            1 | 4 => b.load(Type::I64, a, 8 * i as i32, MemFlags::empty()),
             6 => {
-                b.store(Type::I64, a, 16, c, MemFlags::NONE);
+                b.store(Type::I64, a, 16, c, MemFlags::empty());
                 c
             }
             _ => b.binary(Op::Add, Type::I64, a, c),

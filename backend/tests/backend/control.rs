@@ -244,7 +244,7 @@ fn a_helper_that_faults_stops_its_instruction() {
     // A helper that is not said to fault is not checked.
     toy.env.header.verdict = 0;
     let block = one(0x1000, |b| {
-        let info = CallInfo { helper: 2, effects: Effects::NONE, arg: 0 };
+        let info = CallInfo { helper: 2, effects: Effects::empty(), arg: 0 };
         let a = b.load_env(reg(0, Type::I64));
         b.call(Type::I64, info, [a, a, a]);
     });

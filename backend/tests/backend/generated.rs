@@ -85,7 +85,7 @@ unsafe extern "C" fn slow_load(env: *mut u8, addr: u64, info: u64) {
     // SAFETY: called by code entered with a valid env.
     unsafe {
         serve(env, |g, h| {
-            h.slow_value = g.load(addr, ty(info & 0xff), MemFlags((info >> 8) as u8))?;
+            h.slow_value = g.load(addr, ty(info & 0xff), MemFlags::from_bits_retain((info >> 8) as u8))?;
             Ok(())
         })
     }
@@ -97,7 +97,7 @@ unsafe extern "C" fn slow_store(env: *mut u8, addr: u64, value: u64, info: u64) 
         serve(env, |g, h| {
             let ty = ty(info & 0xff);
             let value = if ty == Type::V128 { h.slow_value } else { [value, 0] };
-            g.store(addr, ty, value, MemFlags((info >> 8) as u8))
+            g.store(addr, ty, value, MemFlags::from_bits_retain((info >> 8) as u8))
         })
     }
 }

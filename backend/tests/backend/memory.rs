@@ -43,7 +43,7 @@ fn at_every_address(toy: &mut Toy, block: &Block, skip: impl Fn(u64) -> bool) {
 fn loads() {
     let mut toy = Toy::new();
     for ty in INTS {
-        for flags in [MemFlags::NONE, MemFlags::RELAXED, MemFlags::FOR_WRITE] {
+        for flags in [MemFlags::empty(), MemFlags::RELAXED, MemFlags::FOR_WRITE] {
             for disp in [0, 1, -64, 4096] {
                 let block = one(0x1000, |b| {
                     let addr = b.load_env(reg(0, Type::I64));
@@ -57,7 +57,7 @@ fn loads() {
     }
     let block = one(0x1000, |b| {
         let addr = b.load_env(reg(0, Type::I64));
-        let value = b.load(Type::V128, addr, 0, MemFlags::NONE);
+        let value = b.load(Type::V128, addr, 0, MemFlags::empty());
         b.store_env(wide(1), value);
     });
     at_every_address(&mut toy, &block, |_| false);
@@ -71,7 +71,7 @@ fn stores() {
             let block = one(0x1000, |b| {
                 let addr = b.load_env(reg(0, Type::I64));
                 let value = b.load_env(reg(1, from));
-                b.store(ty, addr, 4, value, MemFlags::NONE);
+                b.store(ty, addr, 4, value, MemFlags::empty());
             });
             at_every_address(&mut toy, &block, |a| touches_watched(a.wrapping_add(4)));
         }
@@ -79,7 +79,7 @@ fn stores() {
     let block = one(0x1000, |b| {
         let addr = b.load_env(reg(0, Type::I64));
         let value = b.load_env(wide(1));
-        b.store(Type::V128, addr, 0, value, MemFlags::NONE);
+        b.store(Type::V128, addr, 0, value, MemFlags::empty());
     });
     at_every_address(&mut toy, &block, touches_watched);
 }
@@ -89,7 +89,7 @@ fn addresses_are_truncated_or_extended() {
     let mut toy = Toy::new();
     let block = one(0x1000, |b| {
         let addr = b.load_env(reg(0, Type::I32));
-        let value = b.load(Type::I64, addr, -8, MemFlags::NONE);
+        let value = b.load(Type::I64, addr, -8, MemFlags::empty());
         b.store_env(reg(1, Type::I64), value);
     });
     let mut state = Toy::fresh(3);
@@ -117,7 +117,7 @@ fn atomics() {
         let block = one(0x1000, |b| {
             let addr = b.load_env(reg(0, Type::I64));
             let new = b.load_env(reg(1, Type::I64));
-            let right = b.load(ty, addr, 0, MemFlags::NONE);
+            let right = b.load(ty, addr, 0, MemFlags::empty());
             let first = b.cas(ty, addr, right, new);
             b.store_env(reg(2, Type::I64), first);
             let wrong = b.load_env(reg(3, Type::I64));
@@ -134,12 +134,12 @@ fn a_filled_tlb_is_used() {
     let tiers = 1 + u32::from(toy.quick.is_some());
     let block = one(0x1000, |b| {
         let addr = b.load_env(reg(0, Type::I64));
-        let value = b.load(Type::I64, addr, 0, MemFlags::NONE);
-        b.store(Type::I64, addr, 8, value, MemFlags::NONE);
+        let value = b.load(Type::I64, addr, 0, MemFlags::empty());
+        b.store(Type::I64, addr, 8, value, MemFlags::empty());
         let old = b.rmw(RmwKind::Add, Type::I64, addr, value);
         b.cas(Type::I64, addr, old, value);
-        let w = b.load(Type::V128, addr, 1, MemFlags::NONE);
-        b.store(Type::V128, addr, 33, w, MemFlags::NONE);
+        let w = b.load(Type::V128, addr, 1, MemFlags::empty());
+        b.store(Type::V128, addr, 33, w, MemFlags::empty());
     });
     let mut state = Toy::fresh(9);
     state.regs[0] = RAM + 64;
@@ -157,7 +157,7 @@ fn a_filled_tlb_is_used() {
     for (offset, misses) in [(PAGE - 8, 0), (PAGE - 7, 1)] {
         let load = one(0x1000, |b| {
             let addr = b.load_env(reg(0, Type::I64));
-            let value = b.load(Type::I64, addr, 0, MemFlags::NONE);
+            let value = b.load(Type::I64, addr, 0, MemFlags::empty());
             b.store_env(reg(1, Type::I64), value);
         });
         state.regs[0] = RAM + offset;
@@ -186,7 +186,7 @@ fn store_in_the_middle() -> Block {
     b.store_env_imm(reg(1, Type::I64), 11);
     b.insn(0x1003, 3);
     let addr = b.load_env(reg(0, Type::I64));
-    b.store(Type::I32, addr, 0, addr, MemFlags::NONE);
+    b.store(Type::I32, addr, 0, addr, MemFlags::empty());
     b.store_env_imm(reg(2, Type::I64), 22);
     b.insn(0x1006, 3);
     b.store_env_imm(reg(3, Type::I64), 33);
@@ -240,8 +240,8 @@ fn values_live_across_slow_paths_survive() {
         let values: Vec<_> = (1..15).map(|i| b.load_env(reg(i, Type::I64))).collect();
         let w = b.load_env(wide(0));
         let v = b.load_env(wide(1));
-        let loaded = b.load(Type::I64, base, 0, MemFlags::NONE);
-        let other = b.load(Type::I64, base, PAGE as i32, MemFlags::NONE);
+        let loaded = b.load(Type::I64, base, 0, MemFlags::empty());
+        let other = b.load(Type::I64, base, PAGE as i32, MemFlags::empty());
         b.store_env(wide(1), w);
         b.store_env(wide(0), v);
         for (i, &value) in values.iter().enumerate() {
@@ -269,17 +269,17 @@ fn several(random: &mut Random, count: u64) -> Block {
             b.insn(0x1004 + 4 * n, 4);
             match random.below(8) {
                 0..=2 => {
-                    let flags = [MemFlags::NONE, MemFlags::FOR_WRITE][random.below(2) as usize];
+                    let flags = [MemFlags::empty(), MemFlags::FOR_WRITE][random.below(2) as usize];
                     let value = b.load(ty, base, disp, flags);
                     b.store_env(reg(2 + n as u16 % 8, Type::I64), value);
                 }
                 3..=5 => {
                     let value = b.load_env(reg(1, Type::I64));
-                    b.store(ty, base, disp, value, MemFlags::NONE);
+                    b.store(ty, base, disp, value, MemFlags::empty());
                 }
                 6 => {
-                    let value = b.load(Type::V128, base, disp, MemFlags::NONE);
-                    b.store(Type::V128, base, disp / 2, value, MemFlags::NONE);
+                    let value = b.load(Type::V128, base, disp, MemFlags::empty());
+                    b.store(Type::V128, base, disp / 2, value, MemFlags::empty());
                 }
                 _ => {
                     crate::toy::call(b, Type::I64, 0, true, [base; 3], 1);
@@ -309,11 +309,11 @@ fn fixed(random: &mut Random, at: u64) -> Block {
             let addr = b.iconst(Type::I64, at.wrapping_add(random.below(300)).wrapping_sub(150));
             b.insn(0x1004 + 4 * n, 4);
             if random.below(2) == 0 {
-                let value = b.load(ty, addr, random.below(20) as i32 - 10, MemFlags::NONE);
+                let value = b.load(ty, addr, random.below(20) as i32 - 10, MemFlags::empty());
                 b.store_env(reg(2 + n as u16, Type::I64), value);
             } else {
                 let value = b.load_env(reg(1, Type::I64));
-                b.store(ty, addr, 0, value, MemFlags::NONE);
+                b.store(ty, addr, 0, value, MemFlags::empty());
             }
         }
     })
@@ -343,11 +343,11 @@ fn one_probe_serves_accesses_off_one_base_until_the_tlb_may_be_flushed() {
                 false => (b.load_env(reg(0, Type::I64)), None),
                 true => (b.iconst(Type::I64, RAM + 64), Some(b.iconst(Type::I64, RAM + 32))),
             };
-            let value = b.load(Type::I64, near.unwrap_or(base), 8, MemFlags::NONE);
+            let value = b.load(Type::I64, near.unwrap_or(base), 8, MemFlags::empty());
             if helper {
                 crate::toy::call(b, Type::I64, 0, false, [value; 3], 1);
             }
-            let other = b.load(Type::I64, base, 64, MemFlags::NONE);
+            let other = b.load(Type::I64, base, 64, MemFlags::empty());
             b.store_env(reg(1, Type::I64), other);
         });
         let mut dump = mimus_backend::Dump::default();

@@ -58,12 +58,12 @@ pub fn step(b: &mut Builder, random: &mut Random, [x, y, z]: [Value; 3]) -> Opti
     match random.below(16) {
         0 => {
             let addr = address(b, random, x);
-            let flags = MemFlags(random.below(4) as u8);
+            let flags = MemFlags::from_bits_retain(random.below(4) as u8);
             Some(b.load(ty, addr, random.below(16) as i32 - 8, flags))
         }
         1 => {
             let addr = address(b, random, x);
-            b.store(ty, addr, random.below(16) as i32, y, MemFlags::NONE);
+            b.store(ty, addr, random.below(16) as i32, y, MemFlags::empty());
             None
         }
         2 if random.below(2) == 0 => {
@@ -79,11 +79,11 @@ pub fn step(b: &mut Builder, random: &mut Random, [x, y, z]: [Value; 3]) -> Opti
             let addr = address(b, random, x);
             let n = random.below(4) as u16;
             if random.below(2) == 0 {
-                let v = b.load(Type::V128, addr, 0, MemFlags::NONE);
+                let v = b.load(Type::V128, addr, 0, MemFlags::empty());
                 b.store_env(wide(n), v);
             } else {
                 let v = b.load_env(wide(n));
-                b.store(Type::V128, addr, 0, v, MemFlags::NONE);
+                b.store(Type::V128, addr, 0, v, MemFlags::empty());
             }
             None
         }

@@ -231,7 +231,7 @@ fn walk(step: u64, between: impl FnOnce(&mut Builder, Value)) -> [Block; 2] {
         let mut b = Builder::new(pc);
         b.insn(pc, 4);
         let from = b.load_env(reg(0, i64));
-        let value = b.load(i64, from, 3, MemFlags::NONE);
+        let value = b.load(i64, from, 3, MemFlags::empty());
         b.store_env(reg(2, i64), value);
         b.insn(pc + 4, 4);
         let sum = b.load_env(reg(3, i64));
@@ -250,7 +250,7 @@ fn walk(step: u64, between: impl FnOnce(&mut Builder, Value)) -> [Block; 2] {
         b.store_env(reg(2, i64), twice);
         b.insn(pc + 4, 4);
         let to = b.load_env(reg(1, i64));
-        b.store(Type::I32, to, 0, sum, MemFlags::NONE);
+        b.store(Type::I32, to, 0, sum, MemFlags::empty());
         b.insn(pc + 8, 4);
         let from = b.load_env(reg(0, i64));
         let from = b.binary_imm(Op::AddI, i64, from, step);

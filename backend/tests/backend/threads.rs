@@ -134,9 +134,9 @@ fn no_load_overtakes_a_store_across_a_fence() {
     let block = one(0x1000, |b| {
         let addr = b.load_env(reg(0, Type::I64));
         let one = b.iconst(Type::I64, 1);
-        b.store(Type::I64, addr, 0, one, MemFlags::NONE);
+        b.store(Type::I64, addr, 0, one, MemFlags::empty());
         b.fence();
-        let seen = b.load(Type::I64, addr, OTHER as i32, MemFlags::NONE);
+        let seen = b.load(Type::I64, addr, OTHER as i32, MemFlags::empty());
         b.store_env(reg(1, Type::I64), seen);
     });
     let how = How::default();

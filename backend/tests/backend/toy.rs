@@ -180,8 +180,8 @@ unsafe extern "C" fn slow_load(env: *mut u8, addr: u64, info: u64) {
     // SAFETY: see `parts`.
     let (env, machine) = unsafe { parts(env) };
     machine.slow[0] += 1;
-    let (size, flags) = (info & 0xff, MemFlags((info >> 8) as u8));
-    match machine.check(addr, size, flags.has(MemFlags::FOR_WRITE)) {
+    let (size, flags) = (info & 0xff, MemFlags::from_bits_retain((info >> 8) as u8));
+    match machine.check(addr, size, flags.contains(MemFlags::FOR_WRITE)) {
         Ok(()) => {
             machine.fill(addr);
             env.header.slow_value = machine.read(addr, size);
@@ -342,7 +342,7 @@ impl Guest for Reference {
 
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop> {
         let size = u64::from(ty.bytes());
-        self.machine.check(addr, size, flags.has(MemFlags::FOR_WRITE)).map_err(stop)?;
+        self.machine.check(addr, size, flags.contains(MemFlags::FOR_WRITE)).map_err(stop)?;
         Ok(self.machine.read(addr, size))
     }
 
@@ -628,7 +628,7 @@ pub fn one(pc: u64, body: impl FnOnce(&mut Builder)) -> Block {
 }
 
 pub fn call(b: &mut Builder, ty: Type, helper: u16, faults: bool, args: [Value; 3], arg: u32) -> Value {
-    let effects = if faults { Effects::FAULT.or(Effects::WRITE_ENV) } else { Effects::WRITE_ENV };
+    let effects = if faults { Effects::FAULT.union(Effects::WRITE_ENV) } else { Effects::WRITE_ENV };
     b.call(ty, CallInfo { helper, effects, arg }, args)
 }
 

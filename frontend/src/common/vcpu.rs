@@ -10,8 +10,8 @@ use mimus_ir::op::RmwKind;
 use mimus_ir::{MemFlags, Stop, Type};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{
-    Access, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, Mapping, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE, Ram, SPACES,
-    Stored, Verdict, Walker,
+    Access, AccessFlags, CodePolicy, CodeSink, EnvHeader, JumpCacheEntry, Mapping, MmioBus, Mmu, NO_CONTEXT, PAGE_SIZE,
+    Ram, SPACES, Stored, Verdict, Walker,
 };
 
 use super::context::{ContextKey, Contexts};
@@ -51,6 +51,17 @@ pub trait Arch: Sized + 'static {
     fn unanswered(_addr: u64, _access: Access) -> Option<Self::Pending> {
         None
     }
+}
+
+/// The flags of a memory op as guest memory knows them: the numbers are the same.
+#[inline(always)]
+const fn access_flags(flags: MemFlags) -> AccessFlags {
+    const {
+        assert!(MemFlags::FOR_WRITE.bits() == AccessFlags::FOR_WRITE.bits());
+        assert!(MemFlags::RELAXED.bits() == AccessFlags::RELAXED.bits());
+        assert!(MemFlags::all().bits() == AccessFlags::all().bits());
+    }
+    AccessFlags::from_bits_retain(flags.bits())
 }
 
 /// The core of a vCPU. Its address is the env pointer: `state` comes first, the header that compiled code shares with the runtime
@@ -354,11 +365,11 @@ impl<A: Arch> Core<A> {
         }
     }
 
-    /// Reads `size` (1, 2, 4, 8) bytes in MMU mode `bank`; with `for_write`, as the first half of a store.
+    /// Reads `size` (1, 2, 4, 8) bytes in MMU mode `bank`.
     #[inline(always)]
-    pub fn read_in(&mut self, bank: usize, addr: u64, size: u8, for_write: bool) -> Result<u64, Raised> {
-        let access = if for_write { Access::Write } else { Access::Read };
-        on_bus!(self, (addr, access), bus => self.mmu.read(&self.state, bus, bank, addr, size, for_write))
+    pub fn read_in(&mut self, bank: usize, addr: u64, size: u8, flags: AccessFlags) -> Result<u64, Raised> {
+        let access = if flags.contains(AccessFlags::FOR_WRITE) { Access::Write } else { Access::Read };
+        on_bus!(self, (addr, access), bus => self.mmu.read(&self.state, bus, bank, addr, size, flags))
     }
 
     /// Writes the low `size` (1, 2, 4, 8) bytes in MMU mode `bank`. A write to translated code is done, and the code dropped.
@@ -366,7 +377,7 @@ impl<A: Arch> Core<A> {
     pub fn write_in(&mut self, bank: usize, addr: u64, size: u8, value: u64) -> Result<(), Raised> {
         let operand = (addr, size, value);
         let stored = on_bus!(self, (addr, Access::Write), bus => {
-            self.mmu.write(&self.state, bus, bank, operand, CodePolicy::Write)
+            self.mmu.write(&self.state, bus, bank, operand, AccessFlags::empty(), CodePolicy::Write)
         })?;
         if stored == Stored::Code {
             self.forget_dropped();
@@ -423,10 +434,10 @@ impl<A: Arch> Core<A> {
 
     /// An instruction's own store of `size` (1, 2, 4, 8) bytes.
     #[inline(always)]
-    pub fn store_one(&mut self, addr: u64, size: u8, value: u64) -> Result<(), Stop> {
+    pub fn store_one(&mut self, addr: u64, size: u8, value: u64, flags: AccessFlags) -> Result<(), Stop> {
         let (policy, operand) = (self.code_policy(), (addr, size, value));
         let stored = on_bus!(self, (addr, Access::Write), bus => {
-            self.mmu.write(&self.state, bus, self.bank, operand, policy)
+            self.mmu.write(&self.state, bus, self.bank, operand, flags, policy)
         });
         match stored {
             Ok(Stored::Done) => Ok(()),
@@ -438,31 +449,32 @@ impl<A: Arch> Core<A> {
     /// What [`mimus_ir::Guest::load`] asks for; a vector is two accesses.
     #[inline(always)]
     pub fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop> {
-        let for_write = flags.has(MemFlags::FOR_WRITE);
+        let flags = access_flags(flags);
         let size = if ty == Type::V128 { 8 } else { ty.bytes() as u8 };
-        let Ok(low) = self.read_in(self.bank, addr, size, for_write) else { return Err(Stop::Fault) };
+        let Ok(low) = self.read_in(self.bank, addr, size, flags) else { return Err(Stop::Fault) };
         if ty != Type::V128 {
             return Ok([low, 0]);
         }
-        let high = self.read_in(self.bank, addr.wrapping_add(8), 8, for_write);
+        let high = self.read_in(self.bank, addr.wrapping_add(8), 8, flags);
         high.map_or(Err(Stop::Fault), |high| Ok([low, high]))
     }
 
     /// What [`mimus_ir::Guest::store`] asks for.
     #[inline(always)]
-    pub fn store(&mut self, addr: u64, ty: Type, value: [u64; 2]) -> Result<(), Stop> {
+    pub fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> Result<(), Stop> {
+        let flags = access_flags(flags);
         if ty != Type::V128 {
-            return self.store_one(addr, ty.bytes() as u8, value[0]);
+            return self.store_one(addr, ty.bytes() as u8, value[0], flags);
         }
         // Both halves are checked before either is written.
         if addr & 0xfff > 0xff0 && self.probe_write(addr, 16).is_err() {
             return Err(Stop::Fault);
         }
-        let first = self.store_one(addr, 8, value[0]);
+        let first = self.store_one(addr, 8, value[0], flags);
         if first == Err(Stop::Fault) {
             return first;
         }
-        self.store_one(addr.wrapping_add(8), 8, value[1]).and(first)
+        self.store_one(addr.wrapping_add(8), 8, value[1], flags).and(first)
     }
 
     /// Replaces an operand by what `new` makes of it, as an instruction's own atomic operation; the old value, and whether code

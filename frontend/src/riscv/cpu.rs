@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::{Access, CodeSink, PAGE_SIZE, Ram, Verdict};
+use mimus_softmmu::{Access, AccessFlags, CodeSink, PAGE_SIZE, Ram, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::bus::{Bus, Lines};
@@ -134,7 +134,7 @@ impl Cpu {
     pub fn update_mode(&mut self) {
         self.mode = Mode::of(&self.state);
         let bank = self.bank_of(self.state.data_privilege());
-        let mode = self.mode.0;
+        let mode = self.mode.bits();
         self.core.select(bank, mode, (0, 0), false);
     }
 
@@ -214,7 +214,7 @@ impl Cpu {
         let done = core.mmu.fill(&core.state, core.bank, addr, (8, 0), words).unwrap_or(0);
         let mut result = Ok(());
         for at in (done..words).map(|word| 8 * word) {
-            match self.store_one(addr.wrapping_add(at), 8, 0) {
+            match self.store_one(addr.wrapping_add(at), 8, 0, AccessFlags::empty()) {
                 Ok(()) => {}
                 Err(Stop::CodeChanged) => result = Err(Stop::CodeChanged),
                 Err(Stop::Fault) => return Err(Stop::Fault),
@@ -236,8 +236,8 @@ impl Guest for Cpu {
     }
 
     #[inline(always)]
-    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], _: MemFlags) -> std::result::Result<(), Stop> {
-        self.core.store(addr, ty, value)
+    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> std::result::Result<(), Stop> {
+        self.core.store(addr, ty, value, flags)
     }
 
     // Atomic instructions are never weaker than with both aq and rl.

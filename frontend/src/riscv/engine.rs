@@ -54,7 +54,7 @@ impl GuestCpu for Cpu {
     }
 
     fn mode_bits(&self) -> u32 {
-        self.mode.0
+        self.mode.bits()
     }
 
     fn code_base(&self) -> u32 {

@@ -35,7 +35,7 @@ macro_rules! helpers {
         pub static TABLE: &[HelperRow] = &[$(HelperRow {
             name: stringify!($id),
             function: $function,
-            effects: Effects::MARK$(.or(Effects::$effect))*,
+            effects: Effects::MARK$(.union(Effects::$effect))*,
         }),*];
     };
 }

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::Ordering;
 
+use mimus_softmmu::AccessFlags;
+
 use super::cpu::Cpu;
 use super::state::privilege;
 
@@ -135,7 +137,7 @@ impl Cpu {
     }
 
     fn byte(&mut self, at: u64) -> Option<u8> {
-        let value = self.core.read_in(self.core.bank, at, 1, false);
+        let value = self.core.read_in(self.core.bank, at, 1, AccessFlags::empty());
         if value.is_err() {
             self.take_back();
         }
@@ -159,7 +161,7 @@ impl Cpu {
     /// Writes `bytes`; whether they could be written. Code among them is dropped, as by a store.
     fn put(&mut self, at: u64, bytes: &[u8]) -> bool {
         (0..).zip(bytes).all(|(i, &byte)| {
-            let written = self.store_one(at.wrapping_add(i), 1, byte.into());
+            let written = self.store_one(at.wrapping_add(i), 1, byte.into(), AccessFlags::empty());
             let failed = written == Err(mimus_ir::Stop::Fault);
             if failed {
                 self.take_back();

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::{Access, Backing, CodeSink, MmioBus, Ram, Stored, Verdict};
+use mimus_softmmu::{Access, AccessFlags, Backing, CodeSink, MmioBus, Ram, Stored, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::common::fp::vector;
@@ -222,10 +222,13 @@ impl Cpu {
         self.state.sync_seg_bases();
         self.mode = Mode::of(&self.state);
         let cs = &self.state.seg[Seg::Cs as usize];
-        let code =
-            if self.mode.has(Mode::CS_FLAT) { (0, 0) } else { (self.state.seg_base[Seg::Cs as usize], cs.limit) };
+        let code = if self.mode.intersects(Mode::CS_FLAT) {
+            (0, 0)
+        } else {
+            (self.state.seg_base[Seg::Cs as usize], cs.limit)
+        };
         let mode = self.mode;
-        self.core.select(mode.bank(), mode.0, code, mode.has(Mode::TF | Mode::BREAKPOINTS));
+        self.core.select(mode.bank(), mode.bits(), code, mode.intersects(Mode::TF | Mode::BREAKPOINTS));
     }
 
     /// Flushes the TLB of all address spaces, everything or but for global pages.
@@ -296,7 +299,7 @@ impl Cpu {
     /// Reads in MMU mode `bank`.
     #[inline]
     pub fn read_as(&mut self, bank: usize, addr: u64, size: u8) -> Result<u64> {
-        self.core.read_in(bank, addr, size, false)
+        self.core.read_in(bank, addr, size, AccessFlags::empty())
     }
 
     /// Writes the low `size` (1, 2, 4, 8) bytes with the privilege of the current instruction. A write to translated
@@ -361,7 +364,7 @@ impl Cpu {
         let mut stored = Stored::Done;
         for (i, chunk) in bytes.chunks(8).enumerate() {
             let value = chunk.iter().rev().fold(0, |acc, &byte| acc << 8 | u64::from(byte));
-            match self.store_one(addr.wrapping_add(8 * i as u64), chunk.len() as u8, value) {
+            match self.store_one(addr.wrapping_add(8 * i as u64), chunk.len() as u8, value, AccessFlags::empty()) {
                 Ok(()) => {}
                 Err(Stop::CodeChanged) => stored = Stored::Code,
                 Err(Stop::Fault) => return Err(Raised),
@@ -383,8 +386,8 @@ impl Guest for Cpu {
     }
 
     #[inline(always)]
-    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], _: MemFlags) -> std::result::Result<(), Stop> {
-        self.core.store(addr, ty, value)
+    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> std::result::Result<(), Stop> {
+        self.core.store(addr, ty, value, flags)
     }
 
     fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
@@ -402,7 +405,7 @@ impl Guest for Cpu {
         let value = (row.function)(self, args[0], args[1], args[2], arg);
         if self.header.verdict != 0 {
             Err(Stop::Fault)
-        } else if row.effects.has(Effects::X87) && value == CODE_CHANGED {
+        } else if row.effects.contains(Effects::X87) && value == CODE_CHANGED {
             Err(Stop::CodeChanged)
         } else {
             Ok(value)

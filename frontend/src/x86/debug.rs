@@ -279,7 +279,7 @@ impl DebugCpu for Cpu {
     }
 
     fn address_bytes(&self) -> usize {
-        if self.mode.has(Mode::CODE64) { 8 } else { 4 }
+        if self.mode.intersects(Mode::CODE64) { 8 } else { 4 }
     }
 }
 
@@ -308,7 +308,7 @@ fn segment_text(out: &mut String, name: &str, segment: &Segment, wide: bool) {
 
 /// All registers as QEMU's `info registers` shows them.
 fn registers_text(s: &State, mode: Mode) -> String {
-    let wide = mode.has(Mode::CODE64);
+    let wide = mode.intersects(Mode::CODE64);
     let mut out = String::new();
     general_text(&mut out, s, wide);
     let flags = s.rflags();

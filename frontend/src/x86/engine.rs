@@ -77,16 +77,20 @@ impl GuestCpu for Cpu {
 
     #[inline(always)]
     fn mode_bits(&self) -> u32 {
-        self.mode.0
+        self.mode.bits()
     }
 
     fn code_base(&self) -> u32 {
-        if self.mode.has(Mode::CODE64) { 0 } else { self.state.seg_base[1] as u32 }
+        if self.mode.intersects(Mode::CODE64) { 0 } else { self.state.seg_base[1] as u32 }
     }
 
     fn linear_pc(&self) -> u64 {
         let state = &self.state;
-        if self.mode.has(Mode::CODE64) { state.rip } else { state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff }
+        if self.mode.intersects(Mode::CODE64) {
+            state.rip
+        } else {
+            state.seg_base[1].wrapping_add(state.rip) & 0xffff_ffff
+        }
     }
 
     fn update_mode(&mut self) {
@@ -94,7 +98,7 @@ impl GuestCpu for Cpu {
     }
 
     fn check_pc(&mut self) -> Result<(), Raised> {
-        if !self.mode.has(Mode::CS_FLAT) && self.state.rip > u64::from(self.state.seg[1].limit) {
+        if !self.mode.intersects(Mode::CS_FLAT) && self.state.rip > u64::from(self.state.seg[1].limit) {
             return Err(self.raise(Exception::gp(0)));
         }
         Ok(())
@@ -126,18 +130,18 @@ impl GuestCpu for Cpu {
 
     #[inline(always)]
     fn single_steps(&self) -> bool {
-        self.mode.has(Mode::TF | Mode::BREAKPOINTS)
+        self.mode.intersects(Mode::TF | Mode::BREAKPOINTS)
     }
 
     fn before_step(&mut self) -> Result<(), Raised> {
         let held = std::mem::take(&mut self.state.shadow) == shadow::ALL;
-        if self.mode.has(Mode::BREAKPOINTS) {
+        if self.mode.intersects(Mode::BREAKPOINTS) {
             // What the delivery of an event has met on its stack is told before the handler's first instruction.
             self.state.debug_pending |= self.take_data_breakpoints();
         }
         if !held {
             let mut causes = std::mem::take(&mut self.state.debug_pending);
-            if causes == 0 && self.mode.has(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
+            if causes == 0 && self.mode.intersects(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
                 causes = self.breakpoints_here();
             }
             if causes != 0 {
@@ -151,7 +155,7 @@ impl GuestCpu for Cpu {
 
     fn after_step(&mut self) {
         let mut causes = std::mem::take(&mut self.state.debug_pending);
-        if self.mode.has(Mode::BREAKPOINTS) {
+        if self.mode.intersects(Mode::BREAKPOINTS) {
             causes |= self.take_data_breakpoints();
         }
         if self.state.shadow == shadow::ALL {

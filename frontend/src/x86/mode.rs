@@ -1,64 +1,62 @@
 //! What translated code depends on beside its bytes.
 
+use bitflags::bitflags;
+
 use super::cpu::bank;
 use super::fp::Mxcsr;
 use super::state::{Seg, State, cr0, cr4, rflags};
 
-/// Mode bits of a translation; part of its key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Mode(pub u32);
-
-macro_rules! mode_bits {
-    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
-        impl Mode { $($(#[$doc])* pub const $name: u32 = 1 << $bit;)* }
-    };
-}
-
-mode_bits! {
-    /// Default operand and address size is 32 bits.
-    CODE32 = 0;
-    /// 64-bit mode.
-    CODE64 = 1;
-    /// The stack pointer is ESP (or RSP in 64-bit mode).
-    STACK32 = 2;
-    /// CR0.PE.
-    PROTECTED = 3;
-    /// Virtual-8086 mode.
-    VM86 = 4;
-    /// CS has base 0 and limit 4 GiB.
-    CS_FLAT = 5;
-    /// SS is flat.
-    SS_FLAT = 6;
-    /// DS is flat.
-    DS_FLAT = 7;
-    /// ES is flat.
-    ES_FLAT = 8;
-    /// CR0.EM.
-    EM = 9;
-    /// CR0.TS.
-    TS = 10;
-    /// CR0.MP.
-    MP = 11;
-    /// CR4.OSFXSR.
-    OSFXSR = 12;
-    /// SMAP in force: CR4.SMAP, CPL below 3, EFLAGS.AC clear.
-    SMAP = 13;
-    /// Single step: EFLAGS.TF.
-    TF = 14;
-    /// Alignment checks: CR0.AM, EFLAGS.AC, CPL 3.
-    ALIGN = 15;
-    /// IA-32e mode, compatibility or 64-bit.
-    LONG = 18;
-    /// A breakpoint is armed in DR7.
-    BREAKPOINTS = 19;
-    /// FS may have a base but needs no limit or type check.
-    FS_OPEN = 20;
-    /// GS may have a base but needs no limit or type check.
-    GS_OPEN = 21;
-    /// A SIMD floating-point exception is not masked in MXCSR.
-    SIMD_TRAPS = 22;
-    /// MXCSR.DAZ.
-    DAZ = 23;
+bitflags! {
+    /// Mode bits of a translation; part of its key.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+    pub struct Mode: u32 {
+        /// Default operand and address size is 32 bits.
+        const CODE32 = 1 << 0;
+        /// 64-bit mode.
+        const CODE64 = 1 << 1;
+        /// The stack pointer is ESP (or RSP in 64-bit mode).
+        const STACK32 = 1 << 2;
+        /// CR0.PE.
+        const PROTECTED = 1 << 3;
+        /// Virtual-8086 mode.
+        const VM86 = 1 << 4;
+        /// CS has base 0 and limit 4 GiB.
+        const CS_FLAT = 1 << 5;
+        /// SS is flat.
+        const SS_FLAT = 1 << 6;
+        /// DS is flat.
+        const DS_FLAT = 1 << 7;
+        /// ES is flat.
+        const ES_FLAT = 1 << 8;
+        /// CR0.EM.
+        const EM = 1 << 9;
+        /// CR0.TS.
+        const TS = 1 << 10;
+        /// CR0.MP.
+        const MP = 1 << 11;
+        /// CR4.OSFXSR.
+        const OSFXSR = 1 << 12;
+        /// SMAP in force: CR4.SMAP, CPL below 3, EFLAGS.AC clear.
+        const SMAP = 1 << 13;
+        /// Single step: EFLAGS.TF.
+        const TF = 1 << 14;
+        /// Alignment checks: CR0.AM, EFLAGS.AC, CPL 3.
+        const ALIGN = 1 << 15;
+        /// Current privilege level, a number.
+        const CPL = 3 << Mode::CPL_SHIFT;
+        /// IA-32e mode, compatibility or 64-bit.
+        const LONG = 1 << 18;
+        /// A breakpoint is armed in DR7.
+        const BREAKPOINTS = 1 << 19;
+        /// FS may have a base but needs no limit or type check.
+        const FS_OPEN = 1 << 20;
+        /// GS may have a base but needs no limit or type check.
+        const GS_OPEN = 1 << 21;
+        /// A SIMD floating-point exception is not masked in MXCSR.
+        const SIMD_TRAPS = 1 << 22;
+        /// MXCSR.DAZ.
+        const DAZ = 1 << 23;
+    }
 }
 
 impl Mode {
@@ -92,28 +90,23 @@ impl Mode {
             (Mode::SIMD_TRAPS, Mxcsr(s.mxcsr as u32).unmasked() != 0),
             (Mode::DAZ, s.mxcsr & u64::from(Mxcsr::DAZ) != 0),
         ];
-        let mut mode = u32::from(s.cpl()) << Mode::CPL_SHIFT;
+        let mut mode = Mode::from_bits_retain(u32::from(s.cpl()) << Mode::CPL_SHIFT);
         for (bit, set) in bits {
-            mode |= if set { bit } else { 0 };
+            mode |= if set { bit } else { Mode::empty() };
         }
-        Mode(mode)
-    }
-
-    /// Whether any of `bits` is set.
-    pub const fn has(self, bits: u32) -> bool {
-        self.0 & bits != 0
+        mode
     }
 
     /// Current privilege level.
     pub const fn cpl(self) -> u8 {
-        (self.0 >> Mode::CPL_SHIFT & 3) as u8
+        (self.bits() >> Mode::CPL_SHIFT & 3) as u8
     }
 
     /// TLB bank.
     pub const fn bank(self) -> usize {
         if self.cpl() == 3 {
             bank::USER
-        } else if self.has(Mode::SMAP) {
+        } else if self.intersects(Mode::SMAP) {
             bank::KERNEL_SMAP
         } else {
             bank::KERNEL
@@ -122,9 +115,9 @@ impl Mode {
 
     /// Code bitness: 16, 32 or 64.
     pub const fn bitness(self) -> u32 {
-        if self.has(Mode::CODE64) {
+        if self.intersects(Mode::CODE64) {
             64
-        } else if self.has(Mode::CODE32) {
+        } else if self.intersects(Mode::CODE32) {
             32
         } else {
             16
@@ -133,16 +126,16 @@ impl Mode {
 
     /// Real or virtual-8086 mode.
     pub const fn real_or_vm86(self) -> bool {
-        !self.has(Mode::PROTECTED) || self.has(Mode::VM86)
+        !self.intersects(Mode::PROTECTED) || self.intersects(Mode::VM86)
     }
 
     /// Whether accesses through `seg` need neither base nor limit check.
     pub const fn flat(self, seg: Seg) -> bool {
         match seg {
-            Seg::Cs => self.has(Mode::CS_FLAT),
-            Seg::Ss => self.has(Mode::SS_FLAT),
-            Seg::Ds => self.has(Mode::DS_FLAT),
-            Seg::Es => self.has(Mode::ES_FLAT),
+            Seg::Cs => self.intersects(Mode::CS_FLAT),
+            Seg::Ss => self.intersects(Mode::SS_FLAT),
+            Seg::Ds => self.intersects(Mode::DS_FLAT),
+            Seg::Es => self.intersects(Mode::ES_FLAT),
             Seg::Fs | Seg::Gs => false,
         }
     }
@@ -150,17 +143,17 @@ impl Mode {
     /// Whether accesses through `seg` need no check, once its base is added.
     pub const fn open(self, seg: Seg) -> bool {
         match seg {
-            Seg::Fs => self.has(Mode::FS_OPEN),
-            Seg::Gs => self.has(Mode::GS_OPEN),
+            Seg::Fs => self.intersects(Mode::FS_OPEN),
+            Seg::Gs => self.intersects(Mode::GS_OPEN),
             _ => self.flat(seg),
         }
     }
 
     /// Mask of the stack pointer.
     pub const fn stack_mask(self) -> u64 {
-        if self.has(Mode::CODE64) {
+        if self.intersects(Mode::CODE64) {
             u64::MAX
-        } else if self.has(Mode::STACK32) {
+        } else if self.intersects(Mode::STACK32) {
             0xffff_ffff
         } else {
             0xffff

@@ -102,7 +102,7 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
         return element(cpu, insn, mask).map(drop);
     }
     let in_bulk = matches!(insn.kind, StringKind::Movs | StringKind::Stos | StringKind::Ins);
-    let traps = cpu.mode.has(Mode::TF | Mode::BREAKPOINTS);
+    let traps = cpu.mode.intersects(Mode::TF | Mode::BREAKPOINTS);
     if in_bulk && !traps && cpu.state.flags & rflags::DF == 0 {
         return run_upwards(cpu, insn, mask);
     }
@@ -136,7 +136,7 @@ fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64, write: bool) -> Opt
         return None;
     }
     // What is looked at most: whether addresses are canonical is seen as they are translated.
-    if cpu.mode.has(Mode::CODE64) {
+    if cpu.mode.intersects(Mode::CODE64) {
         let base = if matches!(seg, Seg::Fs | Seg::Gs) { cpu.state.seg_base[seg as usize] } else { 0 };
         Some(base.wrapping_add(offset))
     } else if cpu.mode.open(seg) {
@@ -196,7 +196,7 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
 /// Leaves a repeated instruction behind an element that is not its last, where a trap comes: of single steps one follows every
 /// element (SDM vol. 3B, 17.3.1.4).
 fn stop_for_trap(cpu: &mut Cpu) -> Result<()> {
-    let causes = cpu.take_data_breakpoints() | if cpu.mode.has(Mode::TF) { debug::BS } else { 0 };
+    let causes = cpu.take_data_breakpoints() | if cpu.mode.intersects(Mode::TF) { debug::BS } else { 0 };
     if causes != 0 {
         cpu.state.debug_pending |= causes | debug::RESUME;
         cpu.header.verdict = Verdict::Again as u32;

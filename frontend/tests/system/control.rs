@@ -278,9 +278,9 @@ fn pushf_and_popf() {
     let mut m = Machine::protected(3);
     m.call(Popf, [rflags::IOPL | rflags::TF, 0, 0], 4).unwrap();
     assert_eq!(m.cpu.state.rflags(), 2 | rflags::IF | rflags::TF);
-    assert!(m.cpu.mode.has(mimus_frontend::x86::Mode::TF));
+    assert!(m.cpu.mode.intersects(mimus_frontend::x86::Mode::TF));
     m.call(Popf, [0; 3], 2).unwrap();
-    assert!(!m.cpu.mode.has(mimus_frontend::x86::Mode::TF));
+    assert!(!m.cpu.mode.intersects(mimus_frontend::x86::Mode::TF));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::block::{Inst, Value};
 use crate::op::{Effects, Op};
 
 /// Effects of ops before which env must be precise.
-const OBSERVERS: u16 = Effects::FAULT.or(Effects::MEMORY).or(Effects::END).or(Effects::READ_ENV).0;
+const OBSERVERS: Effects = Effects::FAULT.union(Effects::MEMORY).union(Effects::END).union(Effects::READ_ENV);
 
 /// Sets `scratch.flag` for each op that is needed. On entry it is set for the markers that observe env.
 pub(super) fn mark(insts: &[Inst], scratch: &mut Scratch) {
@@ -29,10 +29,10 @@ pub(super) fn mark(insts: &[Inst], scratch: &mut Scratch) {
             }
             _ => {
                 let effects = inst.effects();
-                if effects.0 & OBSERVERS != 0 {
+                if effects.intersects(OBSERVERS) {
                     env.clear();
                 }
-                flagged || effects != Effects::NONE
+                flagged || !effects.is_empty()
             }
         };
         flag[at(index)] = keep;

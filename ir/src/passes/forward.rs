@@ -65,7 +65,7 @@ pub(super) fn run(block: &mut Block, scratch: &mut Scratch) {
                 }
             }
             Op::Call => {
-                if inst.effects().has(Effects::WRITE_ENV) {
+                if inst.effects().contains(Effects::WRITE_ENV) {
                     env.clear();
                 }
                 Keep

@@ -58,7 +58,7 @@ unsafe extern "C" fn vector<C: GuestCpu>(env: *mut u8, operation: u64) {
 unsafe extern "C" fn load<C: GuestCpu>(env: *mut u8, addr: u64, info: u64) {
     // SAFETY: called by compiled code with its own env.
     let cpu = unsafe { cpu::<C>(env) };
-    if let Ok(value) = cpu.load(addr, width(info), MemFlags((info >> 8) as u8)) {
+    if let Ok(value) = cpu.load(addr, width(info), MemFlags::from_bits_retain((info >> 8) as u8)) {
         cpu.header().slow_value = value;
     }
 }
@@ -71,7 +71,7 @@ unsafe extern "C" fn store<C: GuestCpu>(env: *mut u8, addr: u64, value: u64, inf
     let ty = width(info);
     let value = if ty == Type::V128 { cpu.header().slow_value } else { [value, 0] };
     // What stopped it is in the verdict.
-    let _ = cpu.store(addr, ty, value, MemFlags((info >> 8) as u8));
+    let _ = cpu.store(addr, ty, value, MemFlags::from_bits_retain((info >> 8) as u8));
 }
 
 /// # Safety

@@ -166,9 +166,9 @@ impl Lift {
         if !is_float(insn) {
             return false;
         }
-        if self.mode.has(Mode::FLOAT_OFF) {
+        if self.mode.intersects(Mode::FLOAT_OFF) {
             self.illegal();
-        } else if self.mode.has(Mode::FLOAT_CLEAN) && !stores {
+        } else if self.mode.intersects(Mode::FLOAT_CLEAN) && !stores {
             self.make_float_dirty();
         } else if !self.move_float(insn) {
             match self.rounding(insn) {
@@ -186,7 +186,7 @@ impl Lift {
             Code::Flw | Code::Fld => {
                 let base = self.x(insn.rs1);
                 let ty = if insn.code == Code::Flw { Type::I32 } else { Type::I64 };
-                let bits = self.b.load(ty, base, insn.imm as i32, MemFlags::NONE);
+                let bits = self.b.load(ty, base, insn.imm as i32, MemFlags::empty());
                 if ty == Type::I32 { self.set_boxed(insn.rd, bits) } else { self.set_f(insn.rd, bits, false) }
             }
             Code::Fsw | Code::Fsd => {
@@ -198,16 +198,16 @@ impl Lift {
                     (VecKind::Extract64, Type::I64)
                 };
                 let bits = self.b.vec(kind, 0, [register, NONE, NONE]);
-                self.b.store(ty, base, insn.imm as i32, bits, MemFlags::NONE);
+                self.b.store(ty, base, insn.imm as i32, bits, MemFlags::empty());
             }
             Code::Flh => {
                 let base = self.x(insn.rs1);
-                let bits = self.b.load(Type::I16, base, insn.imm as i32, MemFlags::NONE);
+                let bits = self.b.load(Type::I16, base, insn.imm as i32, MemFlags::empty());
                 self.set_boxed_half(insn.rd, bits);
             }
             Code::Fsh => {
                 let (base, bits) = (self.x(insn.rs1), self.f(insn.rs2));
-                self.b.store(Type::I16, base, insn.imm as i32, bits, MemFlags::NONE);
+                self.b.store(Type::I16, base, insn.imm as i32, bits, MemFlags::empty());
             }
             Code::FmvXH => {
                 let bits = self.f(insn.rs1);

@@ -83,7 +83,7 @@ impl Lift {
         let Some((row, _)) = csr::lookup(number) else { return self.illegal() };
         let denied = self.mode.privilege() < csr::least_privilege(number)
             || action != Action::Read && csr::read_only(number)
-            || row.gate == Gate::Float && self.mode.has(Mode::FLOAT_OFF);
+            || row.gate == Gate::Float && self.mode.intersects(Mode::FLOAT_OFF);
         if denied {
             return self.illegal();
         }
@@ -96,12 +96,12 @@ impl Lift {
         if number == SSTATUS && action == Action::Clear && immediate && u64::from(insn.rs1) == mstatus::SIE {
             return self.disable_interrupts(insn);
         }
-        if row.gate == Gate::Float && action != Action::Read && self.mode.has(Mode::FLOAT_CLEAN) {
+        if row.gate == Gate::Float && action != Action::Read && self.mode.intersects(Mode::FLOAT_CLEAN) {
             return self.make_float_dirty();
         }
         let word = self.iconst(self.word.into());
         let access = u32::from(number) | (action as u32) << 12;
-        if csr::counts_instructions(number) && !self.mode.has(Mode::COUNTING) {
+        if csr::counts_instructions(number) && !self.mode.intersects(Mode::COUNTING) {
             // Started again in a mode in which it finds what it asks for.
             self.call(Helper::CountInstructions, &[word, word], access);
             let again = self.iconst(self.pc);
@@ -145,7 +145,7 @@ impl Lift {
         self.b.store_env(slot::MSTATUS, new);
         if insn.rd != 0 {
             let seen = self.b.binary_imm(Op::And, Type::I64, old, mstatus::SUPERVISOR);
-            let dirty = !self.mode.has(Mode::FLOAT_OFF | Mode::FLOAT_CLEAN);
+            let dirty = !self.mode.intersects(Mode::FLOAT_OFF | Mode::FLOAT_CLEAN);
             let fixed = mstatus::XL & 3 << 32 | if dirty { mstatus::SD } else { 0 };
             let seen = self.b.binary_imm(Op::Or, Type::I64, seen, fixed);
             self.set_x(insn.rd, seen);

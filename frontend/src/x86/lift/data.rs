@@ -71,7 +71,7 @@ impl Lift {
 
     /// What has to follow a segment load: it may change how code is translated.
     pub(super) fn after_segment_load(&mut self, seg: Seg) {
-        if seg == Seg::Ss || !self.mode.has(crate::x86::Mode::CODE64) {
+        if seg == Seg::Ss || !self.mode.intersects(crate::x86::Mode::CODE64) {
             self.end_to_dispatcher();
         }
     }
@@ -81,7 +81,7 @@ impl Lift {
             return Ok(());
         }
         let value = self.read(insn, 1, self.operand_type(insn, 1));
-        let value = if self.mode.has(crate::x86::Mode::CODE64) { value } else { self.zext64(Type::I32, value) };
+        let value = if self.mode.intersects(crate::x86::Mode::CODE64) { value } else { self.zext64(Type::I32, value) };
         let helper = if dst.is_cr() { Helper::WriteCr } else { Helper::WriteDr };
         self.call(helper, Type::I64, &[value], dst.number() as u32);
         self.end_to_context();
@@ -266,7 +266,7 @@ impl Lift {
         let offset = self.load(ty, addr);
         let flat = self.flatten(addr);
         let at = self.b.binary_imm(Op::AddI, Type::I64, flat, u64::from(ty.bytes()));
-        let selector = self.b.load(Type::I16, at, 0, mimus_ir::MemFlags::NONE);
+        let selector = self.b.load(Type::I16, at, 0, mimus_ir::MemFlags::empty());
         self.call(Helper::LoadSeg, Type::I64, &[selector], seg as u32);
         self.write(insn, 0, ty, offset);
         self.after_segment_load(seg);

@@ -243,7 +243,7 @@ impl Lift {
     fn call(&mut self, helper: Helper, ty: Type, args: &[Value], arg: u32) -> Value {
         let get = |i: usize| args.get(i).copied().unwrap_or(NONE);
         let info = helper.info(arg);
-        if info.effects.has(mimus_ir::Effects::WRITE_ENV) {
+        if info.effects.contains(mimus_ir::Effects::WRITE_ENV) {
             self.flags = Flags::Dynamic;
         }
         self.b.call(ty, info, [get(0), get(1), get(2)])

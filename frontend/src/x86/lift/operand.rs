@@ -142,11 +142,11 @@ impl Lift {
     }
 
     pub(super) fn load(&mut self, ty: Type, addr: Addr) -> Value {
-        self.b.load(ty, addr.value, addr.disp, MemFlags::NONE)
+        self.b.load(ty, addr.value, addr.disp, MemFlags::empty())
     }
 
     pub(super) fn store(&mut self, ty: Type, addr: Addr, value: Value) {
-        self.b.store(ty, addr.value, addr.disp, value, MemFlags::NONE);
+        self.b.store(ty, addr.value, addr.disp, value, MemFlags::empty());
     }
 
     /// Reads memory that the same instruction then writes.
@@ -225,7 +225,7 @@ impl Lift {
     /// #AC(0) for an operand of 2, 4 or 8 bytes that is not aligned to its size, where alignment checks are on (SDM vol. 3A,
     /// 6.15, "Alignment Check Exception").
     pub(super) fn check_alignment(&mut self, addr: Addr, size: u32) {
-        if !self.mode.has(Mode::ALIGN) || !matches!(size, 2 | 4 | 8) {
+        if !self.mode.intersects(Mode::ALIGN) || !matches!(size, 2 | 4 | 8) {
             return;
         }
         let flat = self.flatten(addr);
@@ -235,7 +235,7 @@ impl Lift {
     }
 
     fn linear_unaligned(&mut self, seg: Seg, offset: Addr, ty: Type, size: u32, write: bool) -> Addr {
-        if self.mode.has(Mode::CODE64) {
+        if self.mode.intersects(Mode::CODE64) {
             return match seg {
                 Seg::Fs | Seg::Gs => {
                     let base = self.b.load_env(seg_base_slot(seg));

@@ -188,6 +188,6 @@ impl Lift {
 
     /// Whether the code segment is 64-bit.
     pub(super) fn code64(&self) -> bool {
-        self.mode.has(Mode::CODE64)
+        self.mode.intersects(Mode::CODE64)
     }
 }

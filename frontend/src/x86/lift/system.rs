@@ -282,10 +282,10 @@ impl Lift {
     /// #UD or #NM where x87, MMX or SSE are not available (SDM vol. 3A, tables 2-2, 13-1): whether it was raised.
     pub(super) fn unavailable(&mut self, sse: bool, mmx: bool) -> bool {
         use crate::x86::exception::vector;
-        let undefined = (sse || mmx) && self.mode.has(Mode::EM) || sse && !self.mode.has(Mode::OSFXSR);
+        let undefined = (sse || mmx) && self.mode.intersects(Mode::EM) || sse && !self.mode.intersects(Mode::OSFXSR);
         if undefined {
             self.raise(Exception::ud());
-        } else if self.mode.has(Mode::TS) || !sse && !mmx && self.mode.has(Mode::EM) {
+        } else if self.mode.intersects(Mode::TS) || !sse && !mmx && self.mode.intersects(Mode::EM) {
             self.raise(Exception::plain(vector::NM));
         }
         self.ended

@@ -240,7 +240,7 @@ impl Lift {
             return self.ptest(insn, row);
         }
         // An exception that is not masked is raised by the helpers only.
-        let liftable = !row.is_float() || !self.mode.has(Mode::SIMD_TRAPS);
+        let liftable = !row.is_float() || !self.mode.intersects(Mode::SIMD_TRAPS);
         if !mmx
             && liftable
             && let Some(inline) = inline::lookup(row.op)
@@ -376,7 +376,7 @@ impl Lift {
         let double = bytes == 8;
         let (ty, extract) = if double { (Type::I64, VecKind::Extract64) } else { (Type::I32, VecKind::Extract32) };
         let [dst, src] = [a, b].map(|v| self.b.vec(extract, 0, [v, NONE, NONE]));
-        let kind = if self.mode.has(Mode::DAZ) { CcKind::FloatDaz } else { CcKind::Float };
+        let kind = if self.mode.intersects(Mode::DAZ) { CcKind::FloatDaz } else { CcKind::Float };
         self.set_flags(Record { kind, ty, a, dst, src, aux: b });
     }
 

@@ -81,7 +81,7 @@ impl Lift {
 
     /// FWAIT.
     pub(super) fn fwait(&mut self, _: &Instruction) -> Lifted {
-        if self.mode.has(Mode::TS) && self.mode.has(Mode::MP) {
+        if self.mode.intersects(Mode::TS) && self.mode.intersects(Mode::MP) {
             self.raise(Exception::plain(vector::NM));
             return Ok(());
         }
@@ -92,7 +92,7 @@ impl Lift {
 
     /// FXSAVE, FXRSTOR.
     pub(super) fn fxsave(&mut self, insn: &Instruction) -> Lifted {
-        if self.mode.has(Mode::EM) {
+        if self.mode.intersects(Mode::EM) {
             self.raise(Exception::ud());
             return Ok(());
         }

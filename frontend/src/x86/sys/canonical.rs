@@ -2,6 +2,7 @@
 //! (SDM vol. 3A, 6.15, "Interrupt 12"). The MMU does not know the segment, so the instruction is decoded again.
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, OpAccess, Register, UsedMemory};
+use mimus_softmmu::AccessFlags;
 
 use super::super::cpu::Cpu;
 use super::super::exception::{Exception, vector};
@@ -26,7 +27,9 @@ impl Cpu {
         for (i, byte) in bytes.iter_mut().enumerate() {
             let at = rip.wrapping_add(i as u64);
             let core = &mut self.core;
-            let Ok(value) = core.mmu.read(&core.state, &mut *core.bus, core.bank, at, 1, false) else { break };
+            let Ok(value) = core.mmu.read(&core.state, &mut *core.bus, core.bank, at, 1, AccessFlags::empty()) else {
+                break;
+            };
             *byte = value as u8;
         }
         let insn = Decoder::with_ip(64, &bytes, rip, DecoderOptions::NONE).decode();

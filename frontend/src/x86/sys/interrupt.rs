@@ -84,7 +84,8 @@ impl Cpu {
 
     /// Whether a #DB comes before the next instruction, and before any interrupt.
     pub fn trap_is_due(&self) -> bool {
-        self.mode.has(Mode::TF | Mode::BREAKPOINTS) && (self.state.debug_pending != 0 || self.mmu.watches.has_hits())
+        self.mode.intersects(Mode::TF | Mode::BREAKPOINTS)
+            && (self.state.debug_pending != 0 || self.mmu.watches.has_hits())
     }
 
     /// Delivers a debug trap after which the instruction at `state.rip` comes, for these causes ([`debug`]).

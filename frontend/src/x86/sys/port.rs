@@ -14,7 +14,7 @@ impl Cpu {
     /// permission bit map (SDM vol. 1, 19.5).
     pub fn check_io(&mut self, port: u16, size: u8) -> Result<()> {
         self.check_io_privilege(port, size)?;
-        if self.mode.has(Mode::BREAKPOINTS) && self.state.cr4 & cr4::DE != 0 {
+        if self.mode.intersects(Mode::BREAKPOINTS) && self.state.cr4 & cr4::DE != 0 {
             self.state.debug_pending |= self.port_breakpoints(port, size);
         }
         Ok(())

@@ -62,7 +62,7 @@ pub fn x86(settings: &[String], input: &str) -> Result<Produced, String> {
 /// RISC-V: an instruction as the disassembler writes it; a compressed one as a number of four hexadecimal digits, and behind a `;`
 /// the instruction that it stands for. The setting `mode=` is the translation mode's bits.
 pub fn riscv(settings: &[String], input: &str) -> Result<Produced, String> {
-    let mode = riscv::mode::Mode(setting(settings, "mode", 0)?);
+    let mode = riscv::mode::Mode::from_bits_retain(setting(settings, "mode", 0)?);
     let text = input.split(';').next().unwrap_or_default().trim();
     let half = text.strip_prefix("0x").and_then(|digits| u16::from_str_radix(digits, 16).ok());
     let code = match half {

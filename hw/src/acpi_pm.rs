@@ -1,6 +1,7 @@
 //! The ACPI fixed hardware: PM1a event and control blocks, PM timer, a GPE block without events and the SMI command port
 //! (ACPI specification 6.5, 4.8.3 and 4.8.4).
 
+use crate::fabric::{Drives, IrqLine, Timer};
 use crate::time::{ns_of_tick, ticks_at};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,22 @@ pub(crate) struct AcpiPm {
     causes: u16,
 }
 
+/// What power management is wired to.
+pub(crate) struct PmHandles {
+    /// The system control interrupt.
+    pub(crate) sci: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for AcpiPm {
+    type Handles = PmHandles;
+
+    fn drive(&mut self, handles: &mut PmHandles) {
+        handles.sci.set(self.sci());
+        handles.timer.set(self.next_deadline());
+    }
+}
+
 impl AcpiPm {
     pub(crate) fn new() -> Self {
         AcpiPm {
@@ -95,7 +112,7 @@ impl AcpiPm {
     }
 
     /// The level of the system control interrupt.
-    pub(crate) fn sci(&self) -> bool {
+    fn sci(&self) -> bool {
         self.control & SCI_ENABLE != 0 && self.status & self.enable & ENABLE_BITS != 0
     }
 

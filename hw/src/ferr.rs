@@ -1,6 +1,7 @@
 //! How a PC tells of x87 exceptions where CR0.NE is 0: FERR# sets off interrupt 13, and a write to port 0xf0 ends it and has
 //! IGNNE# tell the processor to go on until FERR# is released (SDM vol. 1, D.2.1.2; 82371SB data sheet, coprocessor error).
 
+use crate::fabric::{Drives, IrqLine};
 use serde::{Deserialize, Serialize};
 
 /// The interrupt line.
@@ -14,6 +15,14 @@ pub(crate) struct FerrLatch {
     ferr: bool,
     ignne: bool,
     irq: bool,
+}
+
+impl Drives for FerrLatch {
+    type Handles = IrqLine;
+
+    fn drive(&mut self, line: &mut IrqLine) {
+        line.set(self.irq);
+    }
 }
 
 impl FerrLatch {
@@ -30,11 +39,6 @@ impl FerrLatch {
         self.irq = false;
         self.ignne = self.ferr;
     }
-
-    /// The level of [`FERR_IRQ`].
-    pub(crate) fn irq(&self) -> bool {
-        self.irq
-    }
 }
 
 #[cfg(test)]
@@ -44,15 +48,15 @@ mod tests {
     #[test]
     fn an_error_interrupts_once_and_is_ignored_from_the_write_to_its_end() {
         let mut latch = FerrLatch::default();
-        assert!(!latch.set_ferr(true) && latch.irq());
+        assert!(!latch.set_ferr(true) && latch.irq);
         assert!(!latch.set_ferr(true), "told again");
         latch.write();
-        assert!(!latch.irq() && latch.set_ferr(true) && !latch.irq());
+        assert!(!latch.irq && latch.set_ferr(true) && !latch.irq);
         assert!(!latch.set_ferr(false));
-        assert!(!latch.set_ferr(true) && latch.irq(), "the next one");
+        assert!(!latch.set_ferr(true) && latch.irq, "the next one");
         latch.set_ferr(false);
-        assert!(latch.irq(), "only the write ends the interrupt");
+        assert!(latch.irq, "only the write ends the interrupt");
         latch.write();
-        assert!(!latch.irq() && !latch.set_ferr(true), "without an error nothing is ignored");
+        assert!(!latch.irq && !latch.set_ferr(true), "without an error nothing is ignored");
     }
 }

@@ -1,8 +1,11 @@
 //! The high precision event timer (IA-PC HPET specification 1.0a): a 64-bit counter at 100 MHz with three timers, each periodic
 //! if software wants, without interrupts by messages.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::fabric::{Drives, IrqLine, IrqSwitch, Timer as Alarm};
 use crate::time::{TimerLine, earlier, ns_of_tick, ticks_at};
 
 /// Guest-physical address of its registers (2.3).
@@ -120,8 +123,36 @@ pub(crate) struct Hpet {
     /// The tick since power-on up to which the counter has counted and matches are known.
     checked: u64,
     timers: [Timer; 3],
-    /// Lines may have to be driven otherwise.
-    changed: bool,
+}
+
+/// The first input of the I/O APIC that its timers lead to.
+pub(crate) const FIRST_PIN: u8 = 20;
+/// Inputs of the I/O APIC that its timers lead to.
+pub(crate) const PINS: usize = 4;
+
+/// What the event timer is wired to.
+pub(crate) struct HpetHandles {
+    /// What timers 0 and 1 take the places of others by, and their lines there.
+    pub(crate) places: [(Arc<IrqSwitch>, IrqLine); 2],
+    /// The inputs of the I/O APIC from [`FIRST_PIN`] on.
+    pub(crate) pins: [IrqLine; PINS],
+    pub(crate) alarm: Alarm,
+}
+
+impl Drives for Hpet {
+    type Handles = HpetHandles;
+
+    fn drive(&mut self, handles: &mut HpetHandles) {
+        let legacy = self.is_legacy();
+        for (index, (switch, line)) in handles.places.iter_mut().enumerate() {
+            switch.select(legacy);
+            line.follow(if legacy { self.take_line(index) } else { TimerLine::default() });
+        }
+        for (line, timer) in handles.pins.iter_mut().zip(self.take_pins()) {
+            line.follow(timer);
+        }
+        handles.alarm.set(self.next_deadline());
+    }
 }
 
 impl Hpet {
@@ -141,7 +172,6 @@ impl Hpet {
             if !timer.run(self.counter, ticks) {
                 continue;
             }
-            self.changed = true;
             if timer.config & LEVEL != 0 {
                 self.status |= 1 << index;
             } else if timer.config & INTERRUPT != 0 {
@@ -152,7 +182,7 @@ impl Hpet {
     }
 
     /// The guest nanosecond of the next interrupt.
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
+    fn next_deadline(&self) -> Option<u64> {
         if self.config & ENABLE == 0 {
             return None;
         }
@@ -167,17 +197,12 @@ impl Hpet {
     }
 
     /// Whether timers 0 and 1 have taken the place of the 8254 (ISA interrupt 0) and the CMOS's clock (8).
-    pub(crate) fn is_legacy(&self) -> bool {
+    fn is_legacy(&self) -> bool {
         self.config & LEGACY != 0
     }
 
-    /// Whether lines may have changed since the last call.
-    pub(crate) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
     /// Reports what timer `index` does to its interrupt line, and forgets the rises reported.
-    pub(crate) fn take_line(&mut self, index: usize) -> TimerLine {
+    fn take_line(&mut self, index: usize) -> TimerLine {
         let enabled = self.config & ENABLE != 0;
         let Some(timer) = self.timers.get_mut(index) else { return TimerLine::default() };
         let rose = std::mem::take(&mut timer.rose);
@@ -187,12 +212,12 @@ impl Hpet {
     }
 
     /// The inputs of the I/O APIC that timers lead to, those that have replaced others left out.
-    pub(crate) fn take_pins(&mut self) -> [(u8, TimerLine); 4] {
-        let mut pins = [20, 21, 22, 23].map(|pin| (pin, TimerLine::default()));
+    fn take_pins(&mut self) -> [TimerLine; PINS] {
+        let mut pins = [TimerLine::default(); PINS];
         for index in if self.is_legacy() { 2..3 } else { 0..3 } {
             let line = self.take_line(index);
             let pin = self.timers.get(index).map_or(0, Timer::pin);
-            if let Some((_, shared)) = pins.iter_mut().find(|(number, _)| *number == pin) {
+            if let Some(shared) = pin.checked_sub(FIRST_PIN).and_then(|pin| pins.get_mut(usize::from(pin))) {
                 shared.rose |= line.rose;
                 shared.level |= line.level;
             }
@@ -233,7 +258,6 @@ impl Hpet {
     /// Writes the low `size` bytes of `value` at [`BASE`] + `offset`; none beyond the register that the first is in.
     pub(crate) fn write(&mut self, now: u64, offset: u64, size: u8, value: u64) {
         self.advance(now);
-        self.changed = true;
         let shift = 8 * (offset & 7);
         let mask = (u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))) << shift;
         let (value, register) = (value << shift & mask, offset & !7);
@@ -258,7 +282,7 @@ impl Hpet {
 
     /// As at power-on; time goes on.
     pub(crate) fn reset(&mut self) {
-        *self = Hpet { checked: self.checked, changed: true, ..Hpet::new() };
+        *self = Hpet { checked: self.checked, ..Hpet::new() };
     }
 }
 
@@ -342,7 +366,7 @@ mod tests {
         hpet.write(0, T1, 8, INTERRUPT | LEVEL | 21 << ROUTE);
         hpet.write(0, T1 + 8, 8, 7);
         hpet.advance(7 * TICK);
-        assert_eq!((hpet.read(70, 0x20, 8), hpet.take_pins()[1]), (2, (21, TimerLine { rose: false, level: true })));
+        assert_eq!((hpet.read(70, 0x20, 8), hpet.take_pins()[1]), (2, TimerLine { rose: false, level: true }));
         assert_eq!(hpet.next_deadline(), None);
         hpet.write(80, 0x20, 4, 1);
         assert!(hpet.take_line(1).level, "that was another timer's");

@@ -4,6 +4,7 @@
 mod keyboard;
 mod mouse;
 
+use crate::fabric::{Drives, IrqLine, Timer};
 use crate::keys::Key;
 use keyboard::Keyboard;
 use mouse::Mouse;
@@ -61,7 +62,33 @@ pub(crate) struct I8042 {
     reset_requested: bool,
 }
 
+/// What the keyboard controller is wired to.
+pub(crate) struct I8042Handles {
+    /// The keyboard's interrupt line.
+    pub(crate) irq1: IrqLine,
+    /// The mouse's.
+    pub(crate) irq12: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for I8042 {
+    type Handles = I8042Handles;
+
+    fn drive(&mut self, handles: &mut I8042Handles) {
+        self.drive_irqs(handles);
+        // The lines have fallen before the next byte raises one.
+        self.refill();
+        self.drive_irqs(handles);
+        handles.timer.set(self.next_deadline());
+    }
+}
+
 impl I8042 {
+    fn drive_irqs(&self, handles: &mut I8042Handles) {
+        handles.irq1.set(self.irq1());
+        handles.irq12.set(self.irq12());
+    }
+
     /// The controller as firmware leaves it: keyboard interrupt and translation on, A20 open.
     pub(crate) fn new() -> Self {
         I8042 {
@@ -93,9 +120,8 @@ impl I8042 {
         std::mem::take(&mut self.reset_requested)
     }
 
-    /// Moves the next waiting byte into the output buffer. The board calls it after it has propagated the interrupt
-    /// lines, so that each byte raises its line anew.
-    pub(crate) fn refill(&mut self) {
+    /// Moves the next waiting byte into the output buffer.
+    fn refill(&mut self) {
         if self.output.is_some() {
             return;
         }
@@ -112,7 +138,7 @@ impl I8042 {
         self.mode & MODE_TRANSLATE != 0
     }
 
-    /// A key is pressed or released. [`I8042::refill`] comes after it.
+    /// A key is pressed or released.
     pub(crate) fn key(&mut self, now: u64, key: Key, down: bool) {
         self.keyboard.key(now, key, down, self.translates());
     }
@@ -122,7 +148,7 @@ impl I8042 {
         self.keyboard.room()
     }
 
-    /// The mouse is moved, or its buttons are. [`I8042::refill`] comes after it.
+    /// The mouse is moved, or its buttons are.
     pub(crate) fn mouse(&mut self, event: MouseEvent) {
         self.mouse.event(event);
     }
@@ -132,23 +158,23 @@ impl I8042 {
         self.keyboard.leds()
     }
 
-    /// Brings the keyboard to `now`. [`I8042::refill`] comes after it.
+    /// Brings the keyboard to `now`.
     pub(crate) fn advance(&mut self, now: u64) {
         self.keyboard.advance(now, self.translates());
     }
 
     /// When a key that is held repeats next, in guest nanoseconds.
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
+    fn next_deadline(&self) -> Option<u64> {
         self.keyboard.next_deadline()
     }
 
     /// The keyboard's interrupt line.
-    pub(crate) fn irq1(&self) -> bool {
+    fn irq1(&self) -> bool {
         self.mode & MODE_IRQ1 != 0 && self.output.is_some_and(|answer| answer.status & STATUS_AUX == 0)
     }
 
     /// The auxiliary device's interrupt line.
-    pub(crate) fn irq12(&self) -> bool {
+    fn irq12(&self) -> bool {
         self.mode & MODE_IRQ12 != 0 && self.output.is_some_and(|answer| answer.status & STATUS_AUX != 0)
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Time is counted in absolute ticks of the input clock. A count takes effect at the clock after it was written.
 
+use crate::fabric::{Drives, IrqLine, Timer};
 use crate::time::{TimerLine, ns_of_tick, ticks_at};
 use serde::{Deserialize, Serialize};
 
@@ -278,6 +279,22 @@ pub(crate) struct Pit {
     port_b: u8,
 }
 
+/// What the interval timer is wired to.
+pub(crate) struct PitHandles {
+    /// Counter 0's output.
+    pub(crate) irq: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for Pit {
+    type Handles = PitHandles;
+
+    fn drive(&mut self, handles: &mut PitHandles) {
+        handles.irq.follow(self.take_irq0());
+        handles.timer.set(self.next_deadline());
+    }
+}
+
 impl Pit {
     pub(crate) fn new() -> Self {
         Pit {
@@ -302,14 +319,14 @@ impl Pit {
     }
 
     /// The guest nanosecond of the next rise of channel 0.
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
+    fn next_deadline(&self) -> Option<u64> {
         let [timer, ..] = &self.channels;
         timer.next_rise(self.checked).map(|rise| ns_of_tick(rise, PIT_HZ))
     }
 
     /// Reports the timer interrupt line and forgets the rises reported. The low phases of the periodic modes are left out: they
     /// last for one clock, or would take back a request that the guest had no time to see.
-    pub(crate) fn take_irq0(&mut self) -> TimerLine {
+    fn take_irq0(&mut self) -> TimerLine {
         let [timer, ..] = &self.channels;
         let level = timer.mode != 0 || timer.out(self.checked);
         TimerLine { rose: std::mem::take(&mut self.rose), level }

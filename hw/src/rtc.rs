@@ -4,6 +4,7 @@
 //! While the clock runs its time registers are computed from guest time; setting SET in register B, or holding the
 //! divider in reset, freezes them into memory, where the guest edits them.
 
+use crate::fabric::{Drives, IrqLine, Timer};
 use crate::time::NS_PER_SEC;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,21 @@ pub(crate) struct Rtc {
     weekday_offset: i64,
     /// Guest time up to which events are in register C.
     checked: u64,
+}
+
+/// What the clock is wired to.
+pub(crate) struct RtcHandles {
+    pub(crate) irq: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for Rtc {
+    type Handles = RtcHandles;
+
+    fn drive(&mut self, handles: &mut RtcHandles) {
+        handles.irq.set(self.irq());
+        handles.timer.set(self.next_deadline());
+    }
 }
 
 impl Rtc {
@@ -227,7 +243,7 @@ impl Rtc {
     }
 
     /// The level of the interrupt line.
-    pub(crate) fn irq(&self) -> bool {
+    fn irq(&self) -> bool {
         self.get(REG_C) & self.get(REG_B) & (PERIODIC | ALARM | UPDATE) != 0
     }
 

@@ -1,6 +1,7 @@
 //! `pc-testdev`: what unit tests of a hypervisor look at. Ports that keep what is written, a port that asks for a page to be
 //! mapped anew, a port for each interrupt line, and a piece of memory that is reached by accesses of devices only.
 
+use crate::fabric::{Drives, IrqLine};
 use serde::{Deserialize, Serialize};
 
 /// Ports that keep a double word, seen at its width.
@@ -34,6 +35,17 @@ fn bits(offset: u16, size: u8) -> (u32, u32) {
     (mask << shift, shift)
 }
 
+impl Drives for PcTestdev {
+    /// A line to each interrupt input, in order.
+    type Handles = Vec<IrqLine>;
+
+    fn drive(&mut self, lines: &mut Vec<IrqLine>) {
+        for (number, line) in lines.iter_mut().enumerate() {
+            line.set(self.lines >> number & 1 != 0);
+        }
+    }
+}
+
 impl PcTestdev {
     pub(crate) fn new() -> PcTestdev {
         PcTestdev { data: 0, lines: 0, memory: vec![0; MEMORY_SIZE] }
@@ -42,11 +54,6 @@ impl PcTestdev {
     /// Whether a restored state has all of its memory.
     pub(crate) fn is_well_formed(&self) -> bool {
         self.memory.len() == MEMORY_SIZE && self.lines >> IRQ_LINES == 0
-    }
-
-    /// The interrupt lines that are driven, bit by number.
-    pub(crate) fn lines(&self) -> u32 {
-        self.lines
     }
 
     pub(crate) fn read_data(&self, offset: u16, size: u8) -> u32 {
@@ -121,8 +128,8 @@ mod tests {
         for line in [0, 23, 40] {
             device.set_line(line, true);
         }
-        assert_eq!(device.lines(), 0x80_0001);
+        assert_eq!(device.lines, 0x80_0001);
         device.set_line(23, false);
-        assert_eq!(device.lines(), 1);
+        assert_eq!(device.lines, 1);
     }
 }

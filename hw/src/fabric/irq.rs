@@ -137,7 +137,8 @@ impl std::fmt::Debug for IrqLine {
     }
 }
 
-/// The inputs of an interrupt controller, from which a board wires its devices.
+/// The inputs of an interrupt controller, from which a board wires its devices. Clones are the same inputs.
+#[derive(Clone)]
 pub struct IrqInputs {
     wires: Vec<Arc<Wire>>,
 }

@@ -5,8 +5,13 @@
 
 mod char_port;
 mod irq;
+mod switch;
+mod timer;
 mod wired;
 
 pub(crate) use char_port::CharPort;
 pub use irq::{IrqInputs, IrqLine, IrqSink};
+pub(crate) use switch::IrqSwitch;
+pub(crate) use timer::Timer;
+pub use timer::TimerQueue;
 pub(crate) use wired::{Drives, Wired};

@@ -5,6 +5,9 @@
 
 mod timer;
 
+use std::sync::Arc;
+
+use crate::fabric::{Drives, Timer as Alarm};
 use serde::{Deserialize, Serialize};
 use timer::{Timer, TimerMode};
 
@@ -111,6 +114,46 @@ pub(crate) struct Lapic {
     init: bool,
     wait_for_sipi: bool,
     sipi: Option<u8>,
+}
+
+/// Gets the attention of a processor.
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// What a local APIC is wired to.
+pub(crate) struct LapicHandles {
+    alarm: Alarm,
+    /// How to get the processor's attention, where somebody listens.
+    wake: Option<Wake>,
+    /// It has been told of an interrupt; and of an NMI or INIT.
+    told: (bool, bool),
+}
+
+impl LapicHandles {
+    /// A timer, and nobody who listens yet.
+    pub(crate) fn new(alarm: Alarm) -> LapicHandles {
+        LapicHandles { alarm, wake: None, told: (false, false) }
+    }
+
+    /// Says how to get the processor's attention.
+    pub(crate) fn connect(&mut self, wake: Wake) {
+        // It hears of what it has missed.
+        (self.wake, self.told) = (Some(wake), (false, false));
+    }
+}
+
+impl Drives for Lapic {
+    type Handles = LapicHandles;
+
+    fn drive(&mut self, handles: &mut LapicHandles) {
+        handles.alarm.set(self.next_deadline());
+        let wants = (self.wants_interrupt(), self.is_signalled());
+        let told = std::mem::replace(&mut handles.told, wants);
+        if let Some(wake) = &handles.wake
+            && (wants.0 && !told.0 || wants.1 && !told.1)
+        {
+            wake();
+        }
+    }
 }
 
 impl Lapic {
@@ -365,6 +408,11 @@ impl Lapic {
         set_bit(&mut self.irr, vector, false);
         set_bit(&mut self.isr, vector, true);
         Some(vector)
+    }
+
+    /// Whether the processor is asked to take an interrupt: one of its own above its priority, or the 8259As'.
+    pub(crate) fn wants_interrupt(&self) -> bool {
+        self.pending().is_some() || self.ext_int_pending()
     }
 
     /// Whether [`Lapic::take_nmi`] or [`Lapic::take_init`] has something.

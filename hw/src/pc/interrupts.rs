@@ -3,16 +3,15 @@
 //! They are shared: whoever drives a line ([`IrqSink`]) settles what follows from that, with a lock of their own and without the
 //! board's. Each local APIC has a lock, too, which nobody holds who waits for the other controllers.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::IrqSink;
+use crate::fabric::{IrqSink, Timer, Wired};
 use crate::ioapic::{self, IoApic};
-use crate::lapic::{Delivery, Destination, Effect, Lapic, Message};
-use crate::pci::MsiMessage;
+use crate::lapic::{Delivery, Destination, Effect, Lapic, LapicHandles, Message};
+use crate::pci::{MsiMessage, MsiSink};
 use crate::pic::Pic;
-use crate::time::earlier;
 
 /// ISA interrupt lines; the inputs above are those of the I/O APIC alone.
 const ISA_LINES: u32 = 16;
@@ -82,9 +81,12 @@ impl InterruptData {
 }
 
 /// The 8259As, the I/O APIC, and each processor's local APIC.
-pub(crate) struct Interrupts {
+///
+/// A processor's own accesses to its local APIC, and its acknowledge cycles, take no lock but those here: see the methods that are
+/// public.
+pub struct Interrupts {
     chips: Mutex<Chips>,
-    locals: Vec<Mutex<Lapic>>,
+    locals: Vec<Mutex<Wired<Lapic>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,12 +106,28 @@ impl IrqSink for Interrupts {
     }
 }
 
+impl MsiSink for Interrupts {
+    fn send(&self, message: MsiMessage) {
+        match message.decode() {
+            Some(message) => {
+                self.deliver(message, None);
+            }
+            None => tracing::debug!(address = message.address, "PCI: a message for no local APIC is dropped"),
+        }
+    }
+}
+
 impl Interrupts {
-    /// Those of a machine with `cpus` processors, as at power-on.
-    pub(super) fn new(cpus: u8) -> Interrupts {
-        Interrupts {
-            chips: Mutex::new(Chips::new()),
-            locals: (0..cpus).map(|cpu| Mutex::new(Lapic::new(cpu))).collect(),
+    /// Those of a machine with `cpus` processors, as at power-on. `timer` makes a processor's.
+    pub(super) fn new(cpus: u8, timer: impl Fn(u8) -> Timer) -> Interrupts {
+        let local = |cpu| Mutex::new(Wired::new(Lapic::new(cpu), LapicHandles::new(timer(cpu))));
+        Interrupts { chips: Mutex::new(Chips::new()), locals: (0..cpus).map(local).collect() }
+    }
+
+    /// Has `wake` called when processor `cpu` is to look for an interrupt, an NMI or INIT; at once, if it is already.
+    pub fn on_wake(&self, cpu: usize, wake: impl Fn() + Send + Sync + 'static) {
+        if let Some(local) = self.locals.get(cpu) {
+            lock(local).rewire(|handles| handles.connect(Arc::new(wake)));
         }
     }
 
@@ -117,14 +135,14 @@ impl Interrupts {
     pub(super) fn reset(&self) {
         *lock(&self.chips) = Chips::new();
         for (cpu, local) in (0..).zip(&self.locals) {
-            *lock(local) = Lapic::new(cpu);
+            lock(local).restore(Lapic::new(cpu));
         }
     }
 
     pub(super) fn save(&self) -> InterruptData {
         InterruptData {
             chips: lock(&self.chips).clone(),
-            lapics: self.locals.iter().map(|local| lock(local).clone()).collect(),
+            lapics: self.locals.iter().map(|local| lock(local).state().clone()).collect(),
         }
     }
 
@@ -132,7 +150,7 @@ impl Interrupts {
     pub(super) fn restore(&self, data: InterruptData) {
         *lock(&self.chips) = data.chips;
         for (local, lapic) in self.locals.iter().zip(data.lapics) {
-            *lock(local) = lapic;
+            lock(local).restore(lapic);
         }
     }
 
@@ -148,9 +166,9 @@ impl Interrupts {
             }
         });
         if let Some(bsp) = self.locals.first() {
-            lock(bsp).enter_virtual_wire_mode();
+            lock(bsp).with(Lapic::enter_virtual_wire_mode);
         }
-        self.with_chips(|_| ());
+        self.settle();
     }
 
     /// Does something with the shared controllers and passes on what it set off.
@@ -177,7 +195,7 @@ impl Interrupts {
         if std::mem::replace(&mut chips.intr, level) != level {
             chips.ioapic.set_pin(EXT_INT_PIN, level);
             for local in &self.locals {
-                lock(local).set_lint0(level);
+                lock(local).with(|lapic| lapic.set_lint0(level));
             }
         }
     }
@@ -193,32 +211,22 @@ impl Interrupts {
         if message.delivery == Delivery::LowestPriority {
             let mut candidates: Vec<(u8, usize)> = locals
                 .map(|(index, local)| (index, lock(local)))
-                .filter(|(index, lapic)| chosen(*index, lapic))
-                .map(|(index, lapic)| (lapic.ppr(), index))
+                .filter(|(index, local)| chosen(*index, local.state()))
+                .map(|(index, local)| (local.state().ppr(), index))
                 .collect();
             candidates.sort_unstable();
             return candidates
                 .into_iter()
-                .any(|(_, index)| self.locals.get(index).is_some_and(|local| lock(local).receive(message)));
+                .any(|(_, index)| self.local(index, |lapic| lapic.receive(message)).unwrap_or(false));
         }
         let mut taken = false;
         for (index, local) in locals {
-            let mut lapic = lock(local);
-            if chosen(index, &lapic) {
-                taken |= lapic.receive(message);
+            let mut local = lock(local);
+            if chosen(index, local.state()) {
+                taken |= local.with(|lapic| lapic.receive(message));
             }
         }
         taken
-    }
-
-    /// Delivers a message of a PCI function.
-    pub(super) fn deliver_msi(&self, message: MsiMessage) {
-        match message.decode() {
-            Some(message) => {
-                self.deliver(message, None);
-            }
-            None => tracing::debug!(address = message.address, "PCI: a message for no local APIC is dropped"),
-        }
     }
 
     /// Reads a port of the 8259As.
@@ -248,14 +256,17 @@ impl Interrupts {
 
     /// Does something with the local APIC of processor `cpu`; `None` if there is none. Nothing else follows from it.
     pub(super) fn local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic) -> T) -> Option<T> {
-        self.locals.get(cpu).map(|local| f(&mut lock(local)))
+        self.locals.get(cpu).map(|local| lock(local).with(f))
     }
 
-    /// Does something with the local APIC of processor `cpu`, after which it may accept messages that it has refused.
-    pub(super) fn change_local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic) -> T) -> Option<T> {
-        let result = self.local(cpu, f);
+    /// Looks at the local APIC of processor `cpu`.
+    pub(super) fn look<T>(&self, cpu: usize, f: impl FnOnce(&Lapic) -> T) -> Option<T> {
+        self.locals.get(cpu).map(|local| f(lock(local).state()))
+    }
+
+    /// Offers again what local APICs have refused.
+    pub(super) fn settle(&self) {
         self.with_chips(|_| ());
-        result
     }
 
     /// Writes a register of the local APIC of processor `cpu`, and carries out what that asks of others.
@@ -266,33 +277,34 @@ impl Interrupts {
             }
             Some(Effect::EndOfInterrupt(vector)) => self.with_chips(|chips| chips.ioapic.end_of_interrupt(vector)),
             // Enabled, or with another name, it may take what it has refused.
-            None if Lapic::decides_acceptance(offset) => self.with_chips(|_| ()),
+            None if Lapic::decides_acceptance(offset) => self.settle(),
             None => {}
         }
     }
 
     /// Raises LINT1 of every processor.
     pub(super) fn raise_lint1(&self) {
-        self.locals.iter().for_each(|local| lock(local).raise_lint1());
+        self.locals.iter().for_each(|local| lock(local).with(Lapic::raise_lint1));
     }
 
-    /// Whether processor `cpu` is asked to take an interrupt.
-    pub(super) fn pending(&self, cpu: usize) -> bool {
-        self.local(cpu, |lapic| lapic.pending().is_some() || lapic.ext_int_pending()).unwrap_or(false)
+    /// Whether processor `cpu` is asked to take an interrupt: one in its local APIC above the processor priority, or the 8259As'.
+    pub fn pending(&self, cpu: usize) -> bool {
+        self.look(cpu, Lapic::wants_interrupt).unwrap_or(false)
     }
 
     /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
-    pub(super) fn acknowledge(&self, cpu: usize) -> Option<u8> {
-        let local = self.locals.get(cpu)?;
-        let mut lapic = lock(local);
-        if let Some(vector) = lapic.acknowledge() {
-            return Some(vector);
+    pub fn acknowledge(&self, cpu: usize) -> Option<u8> {
+        let (own, external) = self.local(cpu, |lapic| {
+            let own = lapic.acknowledge();
+            let external = own.is_none() && lapic.ext_int_pending();
+            if external {
+                lapic.acknowledge_ext_int();
+            }
+            (own, external)
+        })?;
+        if !external {
+            return own;
         }
-        if !lapic.ext_int_pending() {
-            return None;
-        }
-        lapic.acknowledge_ext_int();
-        drop(lapic);
         Some(self.with_chips(|chips| {
             let vector = chips.pic.acknowledge();
             // The 8259A drops INT during the cycle; another request is a new edge.
@@ -301,14 +313,15 @@ impl Interrupts {
         }))
     }
 
-    /// Brings the local APICs' timers to `now`.
-    pub(super) fn advance(&self, now: u64) {
-        self.locals.iter().for_each(|local| lock(local).advance(now));
+    /// Brings the timer of processor `cpu` to `now`.
+    pub(super) fn advance(&self, cpu: usize, now: u64) {
+        self.local(cpu, |lapic| lapic.advance(now));
     }
+}
 
-    /// When the first of the local APICs' timers is due.
-    pub(super) fn next_deadline(&self) -> Option<u64> {
-        self.locals.iter().map(|local| lock(local).next_deadline()).fold(None, earlier)
+impl std::fmt::Debug for Interrupts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Interrupts").field("cpus", &self.locals.len()).finish_non_exhaustive()
     }
 }
 

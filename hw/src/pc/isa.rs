@@ -2,8 +2,8 @@
 
 use super::ports::{PortDevice, TEST_PORTS};
 use super::{CharSink, Pc};
-use crate::fabric::{CharPort, IrqLine, Wired};
-use crate::testdev::PcTestdev;
+use crate::fabric::{CharPort, Wired};
+use crate::testdev::{IRQ_LINES, PcTestdev};
 use crate::uart::{Uart, UartConfig, UartHandles};
 
 /// Where a serial port is.
@@ -41,7 +41,7 @@ impl Pc {
         let index = self.devices.uarts.len();
         if let Ok(number) = u8::try_from(index) {
             let config = UartConfig { base: port.iobase, irq: port.irq & 15 };
-            let handles = UartHandles { irq: self.isa_line(config.irq), port: CharPort::new(sink) };
+            let handles = UartHandles { irq: self.wires.interrupt(config.irq.into()), port: CharPort::new(sink) };
             self.devices.uarts.push(Wired::new(Uart::new(config), handles));
             self.claim(port.iobase, 8, PortDevice::Serial(number));
         }
@@ -64,7 +64,8 @@ impl Pc {
     /// Plugs in `pc-testdev`. Of its ports, one is where others look for a debug console.
     pub fn plug_testdev(&mut self) {
         if self.devices.testdev.is_none() {
-            self.devices.testdev = Some(PcTestdev::new());
+            let lines = (0..IRQ_LINES.into()).map(|input| self.wires.interrupt(input)).collect();
+            self.devices.testdev = Some(Wired::new(PcTestdev::new(), lines));
             self.ports.extend(TEST_PORTS);
         }
     }
@@ -86,10 +87,5 @@ impl Pc {
         if let Some(uart) = self.devices.uarts.get_mut(index) {
             uart.with(Uart::receive_break);
         }
-    }
-
-    /// A device's end of an ISA interrupt line. The timer's and that of the second 8259A lead nowhere.
-    fn isa_line(&self, irq: u8) -> IrqLine {
-        if matches!(irq, 0 | 2) { IrqLine::default() } else { self.inputs.line(irq.into()) }
     }
 }

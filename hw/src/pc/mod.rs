@@ -2,35 +2,35 @@
 
 mod interrupts;
 mod isa;
-mod lines;
+mod local;
 mod ports;
 mod state;
+mod wires;
 
 use crate::acpi_pm::{self, AcpiPm};
 use crate::debug::PostCode;
 use crate::dma::Dma;
-use crate::fabric::{IrqInputs, IrqSink};
+use crate::fabric::{TimerQueue, Wired};
 use crate::ferr::FerrLatch;
 use crate::fw_cfg::FwCfg;
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
 use crate::keys::Key;
-use crate::lapic::Lapic;
-use crate::pci::{Bus, DevFn, Function, MsiMessage, Pam, Space, Window};
+use crate::pci::{Bus, DevFn, Function, Pam, Space, Window};
 use crate::pit::Pit;
 use crate::rtc::Rtc;
-use crate::testdev::{IRQ_LINES, PcTestdev};
+use crate::testdev::PcTestdev;
 use crate::time::earlier;
 use crate::uart::Uart;
-use interrupts::{Interrupts, ioapic_offset};
+pub use interrupts::Interrupts;
 use isa::Debugcon;
 pub use isa::{COM_PORTS, SerialPort};
-use lines::Lines;
 use ports::{PORTS, PortDevice, PortRange};
 use serde::{Deserialize, Serialize};
 use state::Devices;
 pub use state::{PcState, StateError};
 use std::sync::Arc;
+use wires::Wires;
 
 /// What a PC is made of; by default of as little as can be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,10 @@ pub fn low_ram_size(ram_size: u64) -> u64 {
     if ram_size >= 0xe000_0000 { 0xc000_0000 } else { ram_size }
 }
 
+/// What firmware writes to the timer: counter 0 counts 65,536 clocks again and again (8254 data sheet, mode 2). Registers by their
+/// offset.
+const FIRMWARE_PIT_WRITES: [(u8, u8); 3] = [(3, 0x34), (0, 0), (0, 0)];
+
 /// A PC without its processors and RAM.
 pub struct Pc {
     config: PcConfig,
@@ -79,16 +83,11 @@ pub struct Pc {
     debugcons: Vec<Debugcon>,
     bus: Bus,
     fw_cfg: Option<FwCfg>,
-    /// Messages on their way; empty between accesses.
-    messages: Vec<MsiMessage>,
     /// What [`Pc::take_display`] told last.
     display_before: Option<Window>,
     devices: Devices,
     interrupts: Arc<Interrupts>,
-    /// What devices are wired to: the ISA interrupt lines, and above them the inputs that only the I/O APIC has.
-    inputs: IrqInputs,
-    /// The lines of devices that do not own theirs.
-    lines: Lines,
+    wires: Wires,
 }
 
 impl Pc {
@@ -96,35 +95,17 @@ impl Pc {
     pub fn new(config: PcConfig) -> Pc {
         let cpus = config.cpus.max(1);
         let config = PcConfig { cpus, ..config };
-        let devices = Devices {
-            now: 0,
-            uarts: Vec::new(),
-            pit: Pit::new(),
-            hpet: None,
-            dma: Dma::new(),
-            rtc: Rtc::new(config.unix_time_at_power_on, config.ram_size, cpus),
-            i8042: I8042::new(),
-            pm: AcpiPm::new(),
-            ferr: FerrLatch::default(),
-            post_code: PostCode::default(),
-            testdev: None,
-            event: None,
-        };
-        let interrupts = Arc::new(Interrupts::new(cpus));
-        let sink: Arc<dyn IrqSink> = interrupts.clone();
-        let inputs = IrqInputs::new(&sink, IRQ_LINES.into());
+        let (interrupts, devices, wires, bus) = wires::wire(&config);
         Pc {
             config,
             ports: PORTS.to_vec(),
             debugcons: Vec::new(),
-            bus: Bus::new(),
+            bus: Bus::new(bus),
             fw_cfg: None,
-            messages: Vec::new(),
             display_before: None,
             devices,
             interrupts,
-            lines: Lines::new(&inputs),
-            inputs,
+            wires,
         }
     }
 
@@ -135,7 +116,7 @@ impl Pc {
 
     /// Plugs in a high precision event timer.
     pub fn plug_hpet(&mut self) {
-        self.devices.hpet = Some(Hpet::new());
+        self.devices.hpet = Some(Wired::new(Hpet::new(), self.wires.hpet()));
     }
 
     /// Plugs in what firmware is configured by.
@@ -146,29 +127,29 @@ impl Pc {
     /// Says in the CMOS what to boot from, first choice first: 1 is a floppy disk, 2 a hard disk, 3 a CD-ROM, 4 the network, 0
     /// nothing.
     pub fn set_boot_order(&mut self, order: [u8; 3]) {
-        self.devices.rtc.set_boot_order(order);
+        self.devices.rtc.with(|rtc| rtc.set_boot_order(order));
     }
 
     /// Says in the CMOS what hard disks there are: for each place on the IDE controller the disk's sectors.
     pub fn set_disks(&mut self, sectors: [Option<u64>; 4]) {
-        self.devices.rtc.set_disks(sectors);
+        self.devices.rtc.with(|rtc| rtc.set_disks(sectors));
     }
 
     /// Does something with the PCI function at `devfn`, at `now`; `None` if it is no `T`.
     pub fn function<T: Function, R>(&mut self, now: u64, devfn: DevFn, f: impl FnOnce(&mut T, u64) -> R) -> Option<R> {
         let now = self.set_now(now);
-        let result = self.bus.function_mut::<T>(devfn).map(|function| f(function, now));
-        self.settle();
-        result
+        self.bus.with(devfn, |function| f(function, now))
     }
 
     /// Leaves the devices as firmware would, for a guest that is booted without: timer and interrupt controllers initialised,
     /// the bootstrap processor's local APIC in virtual wire mode, PCI functions placed and their interrupts routed.
     pub fn set_up_as_firmware(&mut self) {
         let level_triggered = self.bus.set_up_as_firmware();
-        self.devices.set_up_as_firmware();
+        let now = self.devices.now;
+        for (register, value) in FIRMWARE_PIT_WRITES {
+            self.devices.pit.with(|pit| pit.write(now, register, value));
+        }
         // The timer's line is high from power-on; the initialisation of the 8259As forgets that edge.
-        self.settle();
         self.interrupts.set_up_as_firmware(level_triggered);
     }
 
@@ -187,7 +168,7 @@ impl Pc {
     fn display(&self) -> Option<Window> {
         let overlaps = |window: &Window| {
             let Window { base, size, .. } = *window;
-            let lapic = |cpu| (base..base.saturating_add(size)).contains(&(self.apic_base(cpu) & !0xfff));
+            let lapic = |cpu| (base..base.saturating_add(size)).contains(&(self.interrupts.apic_base(cpu) & !0xfff));
             base < low_ram_size(self.config.ram_size) || (0..self.config.cpus.into()).any(lapic)
         };
         self.bus.display().filter(|window| !overlaps(window))
@@ -201,20 +182,16 @@ impl Pc {
     /// Reads `size` (1, 2 or 4) bytes at I/O port `port`. Ports that nobody claims read as all ones.
     pub fn port_read(&mut self, now: u64, port: u16, size: u8) -> u32 {
         let now = self.set_now(now);
-        let value = self.read_port(now, port, size.clamp(1, 4));
-        self.settle();
-        value
+        self.read_port(now, port, size.clamp(1, 4))
     }
 
-    /// Reads `size` (1, 2 or 4) bytes at I/O port `port` again and again until `to`, a multiple of that, is full. Interrupt lines
-    /// are looked at in the end: that is what makes it faster than single reads.
+    /// Reads `size` (1, 2 or 4) bytes at I/O port `port` again and again until `to`, a multiple of that, is full.
     pub fn port_read_string(&mut self, now: u64, port: u16, size: u8, to: &mut [u8]) {
         let now = self.set_now(now);
         let size = size.clamp(1, 4);
         for unit in to.chunks_exact_mut(size.into()) {
             unit.copy_from_slice(&self.read_port(now, port, size).to_le_bytes()[..unit.len()]);
         }
-        self.settle();
     }
 
     fn read_port(&mut self, now: u64, port: u16, size: u8) -> u32 {
@@ -253,111 +230,64 @@ impl Pc {
                 }
             }
         }
-        self.settle();
     }
 
     /// Reads `size` bytes at guest-physical address `gpa` on behalf of processor `cpu`: its local APIC page, wherever
     /// IA32_APIC_BASE has put it, the I/O APIC, or a PCI function. All ones elsewhere.
     pub fn mmio_read(&mut self, now: u64, cpu: usize, gpa: u64, size: u8) -> u64 {
         let now = self.set_now(now);
-        let mask = u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)));
-        // The APICs' registers are 32 bits wide and 16 bytes apart; a narrower access sees its part.
-        let shift = 8 * (gpa & 3) as u32;
-        let value = if let Some(offset) = self.lapic_offset(cpu, gpa) {
-            let value = self.interrupts.local(cpu, |lapic| lapic.read(now, offset & !3));
-            u64::from(value.unwrap_or(u32::MAX) >> shift)
-        } else if let Some(offset) = ioapic_offset(gpa) {
-            u64::from(self.interrupts.read_ioapic(offset & !3) >> shift)
-        } else if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
-            hpet.read(now, offset, size)
+        if let Some(value) = self.interrupts.read(now, cpu, gpa, size) {
+            return value;
+        }
+        let value = if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
+            hpet.with(|hpet| hpet.read(now, offset, size))
         } else if let (Some(device), Some(offset)) = (&self.devices.testdev, PcTestdev::offset(gpa)) {
-            device.read(offset, size)
+            device.state().read(offset, size)
         } else {
             self.bus.access_read(now, Space::Memory, gpa, size).unwrap_or(u64::MAX)
         };
-        self.settle();
-        value & mask
+        value & u64::MAX >> (64 - 8 * u32::from(size.clamp(1, 8)))
     }
 
-    /// Writes the low `size` bytes of `value` to guest-physical address `gpa` on behalf of processor `cpu`. The APICs
-    /// take aligned double words only (SDM vol. 3A, 10.4.1).
+    /// Writes the low `size` bytes of `value` to guest-physical address `gpa` on behalf of processor `cpu`.
     pub fn mmio_write(&mut self, now: u64, cpu: usize, gpa: u64, size: u8, value: u64) {
         let now = self.set_now(now);
-        let (lapic, ioapic) = (self.lapic_offset(cpu, gpa), ioapic_offset(gpa));
-        if lapic.is_none() && ioapic.is_none() {
-            if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
-                hpet.write(now, offset, size, value);
-            } else if let (Some(device), Some(offset)) = (&mut self.devices.testdev, PcTestdev::offset(gpa)) {
-                device.write(offset, size, value);
-            } else {
-                self.bus.access_write(now, Space::Memory, gpa, size, value);
-            }
-        } else if size < 4 || gpa & 3 != 0 {
-            tracing::debug!(gpa, size, "narrow or unaligned APIC write ignored");
-        } else if let Some(offset) = lapic {
-            self.interrupts.write_local(now, cpu, offset, value as u32);
-        } else if let Some(offset) = ioapic {
-            self.interrupts.write_ioapic(offset, value as u32);
+        if self.interrupts.write(now, cpu, gpa, size, value) {
+            return;
         }
-        self.settle();
+        if let Some((hpet, offset)) = hpet_at(&mut self.devices.hpet, gpa) {
+            hpet.with(|hpet| hpet.write(now, offset, size, value));
+        } else if let (Some(device), Some(offset)) = (&mut self.devices.testdev, PcTestdev::offset(gpa)) {
+            device.with(|device| device.write(offset, size, value));
+        } else {
+            self.bus.access_write(now, Space::Memory, gpa, size, value);
+        }
     }
 
-    /// Brings every device to `now`. A periodic source that is late by many periods reports once.
+    /// Brings the devices whose timers are due to `now`. A periodic source that is late by many periods reports once.
     pub fn advance(&mut self, now: u64) {
         let now = self.set_now(now);
-        let devices = &mut self.devices;
-        devices.pit.advance(now);
-        if let Some(hpet) = &mut devices.hpet {
-            hpet.advance(now);
+        for number in self.wires.timers.due(now) {
+            self.fire(number, now);
         }
-        devices.rtc.advance(now);
-        devices.pm.advance(now);
-        if devices.rtc.alarm() {
-            devices.pm.wake_by_clock();
+        if self.devices.rtc.state().alarm() {
+            self.devices.pm.with(AcpiPm::wake_by_clock);
         }
-        devices.i8042.advance(now);
-        self.interrupts.advance(now);
-        self.bus.advance(now);
-        self.devices.i8042.refill();
-        self.settle();
+    }
+
+    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Pc::advance`].
+    pub fn timers(&self) -> &TimerQueue {
+        &self.wires.timers
     }
 
     /// The earliest guest nanosecond at which [`Pc::advance`] has something to do; none when nothing is armed.
     pub fn next_deadline(&self) -> Option<u64> {
-        let devices = &self.devices;
-        let clocks = [
-            devices.pit.next_deadline(),
-            devices.hpet.as_ref().and_then(Hpet::next_deadline),
-            devices.rtc.next_deadline(),
-            devices.pm.next_deadline(),
-            devices.i8042.next_deadline(),
-            self.bus.next_deadline(),
-            self.interrupts.next_deadline(),
-        ];
-        clocks.into_iter().fold(None, earlier)
+        self.wires.timers.next_deadline()
     }
 
-    /// Whether processor `cpu` is asked to take an interrupt: one in its local APIC above the processor priority, or
-    /// the 8259A's.
-    pub fn interrupt_pending(&self, cpu: usize) -> bool {
-        self.interrupts.pending(cpu)
-    }
-
-    /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
-    pub fn acknowledge_interrupt(&mut self, cpu: usize) -> Option<u8> {
-        self.interrupts.acknowledge(cpu)
-    }
-
-    /// Whether processor `cpu` has something to look for: an interrupt, an NMI, INIT, or what the guest asks of the machine.
-    pub fn wants_attention(&self, cpu: usize) -> bool {
-        let signalled = || self.interrupts.local(cpu, |lapic| lapic.is_signalled()).unwrap_or(false);
-        self.interrupt_pending(cpu) || self.has_event() || signalled()
-    }
-
-    /// Whether processor `cpu` has an NMI to take; it is gone afterwards. Bit 7 of port 0x70 does not hold it back: what it
-    /// masks, parity and bus errors, does not happen here.
-    pub fn take_nmi(&mut self, cpu: usize) -> bool {
-        self.interrupts.local(cpu, Lapic::take_nmi).unwrap_or(false)
+    /// The interrupt controllers: who has them reaches a processor's local APIC without the board.
+    pub fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
     }
 
     /// Raises the chipset's NMI, which is at every processor's LINT1.
@@ -368,80 +298,31 @@ impl Pc {
     /// Drives FERR#, the processor's word of an x87 exception where CR0.NE is 0; whether IGNNE# is driven, by which it is to be
     /// ignored.
     pub fn set_ferr(&mut self, asserted: bool) -> bool {
-        let ignored = self.devices.ferr.set_ferr(asserted);
-        self.settle();
-        ignored
-    }
-
-    /// Whether processor `cpu` got an INIT since the last call; its local APIC is reset already.
-    pub fn take_init(&mut self, cpu: usize) -> bool {
-        self.interrupts.local(cpu, Lapic::take_init).unwrap_or(false)
-    }
-
-    /// The vector of a start-up IPI to processor `cpu` since the last call: it starts at vector << 12.
-    pub fn take_sipi(&mut self, cpu: usize) -> Option<u8> {
-        self.interrupts.local(cpu, Lapic::take_sipi)?
-    }
-
-    /// The task priority register of processor `cpu`; CR8 is its upper four bits.
-    pub fn tpr(&self, cpu: usize) -> u8 {
-        self.interrupts.local(cpu, |lapic| lapic.tpr()).unwrap_or(0)
-    }
-
-    /// Sets the task priority register of processor `cpu`.
-    pub fn set_tpr(&mut self, cpu: usize, tpr: u8) {
-        self.interrupts.local(cpu, |lapic| lapic.set_tpr(tpr));
-    }
-
-    /// IA32_APIC_BASE of processor `cpu`.
-    pub fn apic_base(&self, cpu: usize) -> u64 {
-        self.interrupts.local(cpu, |lapic| lapic.base()).unwrap_or(0)
-    }
-
-    /// Writes IA32_APIC_BASE of processor `cpu`; false asks for #GP, and nothing has changed.
-    pub fn set_apic_base(&mut self, cpu: usize, value: u64) -> bool {
-        self.interrupts.change_local(cpu, |lapic| lapic.set_base(value)).unwrap_or(false)
-    }
-
-    /// Writes IA32_TSC_DEADLINE of processor `cpu` at a time when its time-stamp counter is `tsc_now`. Ignored unless
-    /// the timer is in TSC-deadline mode; 0 disarms.
-    pub fn set_tsc_deadline(&mut self, cpu: usize, now: u64, tsc_now: u64, deadline: u64) {
-        let now = self.set_now(now);
-        let tsc_hz = self.config.tsc_hz;
-        self.interrupts.local(cpu, |lapic| lapic.set_tsc_deadline(now, tsc_now, tsc_hz, deadline));
-    }
-
-    /// IA32_TSC_DEADLINE of processor `cpu`; 0 when the timer is not armed.
-    pub fn tsc_deadline(&self, cpu: usize) -> u64 {
-        self.interrupts.local(cpu, |lapic| lapic.tsc_deadline()).unwrap_or(0)
+        self.devices.ferr.with(|latch| latch.set_ferr(asserted))
     }
 
     /// A key of the keyboard is pressed or released.
     pub fn key(&mut self, now: u64, key: Key, down: bool) {
         let now = self.set_now(now);
-        self.devices.pm.wake();
-        self.devices.i8042.key(now, key, down);
-        self.settle_i8042();
-        self.settle();
+        self.devices.pm.with(AcpiPm::wake);
+        self.devices.i8042.with(|device| device.key(now, key, down));
     }
 
     /// How many bytes of scan codes the keyboard can take before it loses some.
     pub fn keyboard_room(&self) -> usize {
-        self.devices.i8042.keyboard_room()
+        self.devices.i8042.state().keyboard_room()
     }
 
     /// The keyboard's lights: bit 0 is Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.
     pub fn keyboard_leds(&self) -> u8 {
-        self.devices.i8042.leds()
+        self.devices.i8042.state().leds()
     }
 
     /// The mouse is moved, or its buttons are.
     pub fn mouse(&mut self, now: u64, event: MouseEvent) {
         self.set_now(now);
-        self.devices.pm.wake();
-        self.devices.i8042.mouse(event);
-        self.settle_i8042();
-        self.settle();
+        self.devices.pm.with(AcpiPm::wake);
+        self.devices.i8042.with(|device| device.mouse(event));
     }
 
     /// The configuration spaces of the PCI functions, in the order of their places.
@@ -472,8 +353,7 @@ impl Pc {
     /// Presses the power button: a guest with ACPI gets its SCI.
     pub fn press_power_button(&mut self, now: u64) {
         self.set_now(now);
-        self.devices.pm.press_power_button();
-        self.settle();
+        self.devices.pm.with(AcpiPm::press_power_button);
     }
 
     /// Whether the guest has asked for something that [`Pc::take_event`] would return.
@@ -488,32 +368,32 @@ impl Pc {
 
     /// Whether address line 20 is driven.
     pub fn a20_enabled(&self) -> bool {
-        self.devices.i8042.a20_enabled()
+        self.devices.i8042.state().a20_enabled()
     }
 
     /// Whether a sleeping machine is to go on, by its clock's alarm, its keyboard or mouse, or [`Pc::wake`].
     pub fn wakes(&self) -> bool {
-        self.devices.pm.wakes()
+        self.devices.pm.state().wakes()
     }
 
     /// The earliest guest nanosecond at which a sleeping machine may be to go on by itself.
     pub fn wake_deadline(&self) -> Option<u64> {
-        earlier(self.devices.rtc.next_deadline(), self.devices.pm.next_deadline())
+        earlier(self.devices.rtc.state().next_deadline(), self.devices.pm.state().next_deadline())
     }
 
     /// Wakes a sleeping machine; whether it is one.
     pub fn wake(&mut self, now: u64) -> bool {
         self.set_now(now);
-        self.devices.pm.wake();
-        self.devices.pm.is_asleep()
+        self.devices.pm.with(AcpiPm::wake);
+        self.devices.pm.state().is_asleep()
     }
 
     /// A sleeping machine goes on: every device as after a reset, but for what firmware finds its way back by.
     pub fn resume(&mut self, now: u64) {
-        let mut pm = self.devices.pm.clone();
+        let mut pm = self.devices.pm.state().clone();
         pm.resume();
         self.reset_devices(now, true);
-        self.devices.pm = pm;
+        self.devices.pm.restore(pm);
     }
 
     /// The reset line: every device as at power-on, but for the clock and its battery-backed memory.
@@ -527,33 +407,29 @@ impl Pc {
         self.interrupts.reset();
         devices.uarts.iter_mut().for_each(|uart| uart.with(Uart::reset));
         if let Some(device) = &mut devices.testdev {
-            *device = PcTestdev::new();
+            device.restore(PcTestdev::new());
         }
-        devices.pit = Pit::new();
-        devices.pit.advance(now);
+        let mut pit = Pit::new();
+        pit.advance(now);
+        devices.pit.restore(pit);
         if let Some(hpet) = &mut devices.hpet {
-            hpet.advance(now);
-            hpet.reset();
+            hpet.with(|hpet| {
+                hpet.advance(now);
+                hpet.reset();
+            });
         }
         devices.dma = Dma::new();
-        devices.rtc.reset();
-        devices.i8042 = I8042::new();
-        devices.pm.reset();
-        devices.ferr = FerrLatch::default();
+        devices.rtc.with(Rtc::reset);
+        devices.i8042.restore(I8042::new());
+        devices.pm.with(AcpiPm::reset);
+        devices.ferr.restore(FerrLatch::default());
         devices.post_code = PostCode::default();
         devices.event = None;
         self.bus.reset(resumes);
         if let Some(device) = &mut self.fw_cfg {
             device.reset();
         }
-        self.messages.clear();
-        self.settle();
-        self.inputs.announce();
-    }
-
-    /// The offset of `gpa` in the registers of the local APIC of processor `cpu`, if that is where it is.
-    fn lapic_offset(&self, cpu: usize, gpa: u64) -> Option<u16> {
-        self.interrupts.local(cpu, |lapic| lapic.page_offset(gpa)).flatten()
+        self.wires.inputs.announce();
     }
 
     /// Guest time never runs backwards, whatever the caller says, and stays far from overflow (146 years).
@@ -562,25 +438,19 @@ impl Pc {
         self.devices.now
     }
 
-    fn settle(&mut self) {
-        self.bus.take_msis(&mut self.messages);
-        for message in self.messages.drain(..) {
-            self.interrupts.deliver_msi(message);
-        }
-        self.devices.settle(&mut self.lines, self.bus.isa_irqs());
-    }
-
-    /// Lets the interrupt lines fall before the next byte raises them.
-    fn settle_i8042(&mut self) {
-        self.devices.settle(&mut self.lines, self.bus.isa_irqs());
-        self.devices.i8042.refill();
-        if self.devices.i8042.take_reset() {
+    /// Does something with the keyboard controller, by which the guest may ask for a reset.
+    fn with_i8042(&mut self, f: impl FnOnce(&mut I8042)) {
+        let resets = self.devices.i8042.with(|device| {
+            f(device);
+            device.take_reset()
+        });
+        if resets {
             self.devices.request(PcEvent::Reset);
         }
     }
 }
 
-fn hpet_at(hpet: &mut Option<Hpet>, gpa: u64) -> Option<(&mut Hpet, u64)> {
+fn hpet_at(hpet: &mut Option<Wired<Hpet>>, gpa: u64) -> Option<(&mut Wired<Hpet>, u64)> {
     let offset = gpa.checked_sub(hpet::BASE).filter(|offset| *offset < hpet::LENGTH)?;
     Some((hpet.as_mut()?, offset))
 }

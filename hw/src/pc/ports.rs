@@ -3,7 +3,9 @@
 use super::{Pc, PcEvent};
 use crate::acpi_pm::Sleep;
 use crate::debug::debug_exit_code;
-use crate::ferr::FERR_PORT;
+use crate::ferr::{FERR_PORT, FerrLatch};
+use crate::i8042::I8042;
+use crate::rtc::Rtc;
 use crate::{acpi_pm, fw_cfg, testdev};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,31 +125,28 @@ impl Pc {
         let devices = &mut self.devices;
         let [low, _] = offset.to_le_bytes();
         let byte = match device {
-            PortDevice::Pm => return devices.pm.read(now, offset, size),
+            PortDevice::Pm => return devices.pm.with(|pm| pm.read(now, offset, size)),
             PortDevice::Pci => return self.bus.read(low, size),
             PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
             PortDevice::TestData | PortDevice::TestByte => {
-                return devices.testdev.as_ref().map_or(u32::MAX, |device| device.read_data(offset, size));
+                let device = devices.testdev.as_ref();
+                return device.map_or(u32::MAX, |device| device.state().read_data(offset, size));
             }
             PortDevice::DebugExit | PortDevice::TestFlush | PortDevice::TestIrq => 0,
             PortDevice::Debugcon(index) => self.debugcons.get(usize::from(index)).map_or(0xff, |port| port.readback),
             PortDevice::Dma => devices.dma.read(port),
             PortDevice::Pic => self.interrupts.read_pic(port),
-            PortDevice::Pit => devices.pit.read(now, low),
-            PortDevice::PortB => devices.pit.read_port_b(now),
-            PortDevice::KeyboardData => {
-                let data = devices.i8042.read_data();
-                self.settle_i8042();
-                data
-            }
-            PortDevice::KeyboardCommand => devices.i8042.read_status(),
-            PortDevice::Port92 => devices.i8042.read_port_92(),
+            PortDevice::Pit => devices.pit.with(|pit| pit.read(now, low)),
+            PortDevice::PortB => devices.pit.with(|pit| pit.read_port_b(now)),
+            PortDevice::KeyboardData => devices.i8042.with(I8042::read_data),
+            PortDevice::KeyboardCommand => devices.i8042.state().read_status(),
+            PortDevice::Port92 => devices.i8042.state().read_port_92(),
             // The index can not be read back.
             PortDevice::RtcIndex => 0xff,
-            PortDevice::RtcData => devices.rtc.read(now),
+            PortDevice::RtcData => devices.rtc.with(|rtc| rtc.read(now)),
             PortDevice::PostCode => devices.post_code.read(),
-            PortDevice::Smi => devices.pm.read_smi(offset),
-            PortDevice::Gpe => devices.pm.read_gpe(offset),
+            PortDevice::Smi => devices.pm.state().read_smi(offset),
+            PortDevice::Gpe => devices.pm.state().read_gpe(offset),
             PortDevice::Ferr => 0xff,
             PortDevice::Serial(index) => {
                 let uart = devices.uarts.get_mut(usize::from(index));
@@ -163,10 +162,13 @@ impl Pc {
         let [byte, ..] = value.to_le_bytes();
         match device {
             PortDevice::Pm => {
-                devices.pm.write(now, offset, size, value);
-                match devices.pm.take_sleep() {
+                let sleep = devices.pm.with(|pm| {
+                    pm.write(now, offset, size, value);
+                    pm.take_sleep()
+                });
+                match sleep {
                     Some(Sleep::ToRam) => {
-                        devices.rtc.fall_asleep();
+                        devices.rtc.with(Rtc::fall_asleep);
                         devices.request(PcEvent::Suspend);
                     }
                     Some(Sleep::ToDisk) => devices.request(PcEvent::SuspendToDisk),
@@ -195,36 +197,27 @@ impl Pc {
             PortDevice::TestFlush => {}
             PortDevice::TestData | PortDevice::TestByte => {
                 if let Some(device) = &mut devices.testdev {
-                    device.write_data(offset, size, value);
+                    device.with(|device| device.write_data(offset, size, value));
                 }
             }
             PortDevice::TestIrq => {
                 if let Some(device) = &mut devices.testdev {
-                    device.set_line(offset, byte != 0);
+                    device.with(|device| device.set_line(offset, byte != 0));
                 }
             }
             PortDevice::Dma => devices.dma.write(port, byte),
             PortDevice::Pic => self.interrupts.write_pic(port, byte),
-            PortDevice::Pit => devices.pit.write(now, low, byte),
-            PortDevice::PortB => devices.pit.write_port_b(now, byte),
-            PortDevice::KeyboardData => {
-                devices.i8042.write_data(byte);
-                self.settle_i8042();
-            }
-            PortDevice::KeyboardCommand => {
-                devices.i8042.write_command(byte);
-                self.settle_i8042();
-            }
-            PortDevice::Port92 => {
-                devices.i8042.write_port_92(byte);
-                self.settle_i8042();
-            }
-            PortDevice::RtcIndex => devices.rtc.write_index(byte),
-            PortDevice::RtcData => devices.rtc.write(now, byte),
-            PortDevice::Ferr => devices.ferr.write(),
+            PortDevice::Pit => devices.pit.with(|pit| pit.write(now, low, byte)),
+            PortDevice::PortB => devices.pit.with(|pit| pit.write_port_b(now, byte)),
+            PortDevice::KeyboardData => self.with_i8042(|device| device.write_data(byte)),
+            PortDevice::KeyboardCommand => self.with_i8042(|device| device.write_command(byte)),
+            PortDevice::Port92 => self.with_i8042(|device| device.write_port_92(byte)),
+            PortDevice::RtcIndex => devices.rtc.with(|rtc| rtc.write_index(byte)),
+            PortDevice::RtcData => devices.rtc.with(|rtc| rtc.write(now, byte)),
+            PortDevice::Ferr => devices.ferr.with(FerrLatch::write),
             PortDevice::PostCode => devices.post_code.write(byte),
-            PortDevice::Smi => devices.pm.write_smi(offset, byte),
-            PortDevice::Gpe => devices.pm.write_gpe(offset, byte),
+            PortDevice::Smi => devices.pm.with(|pm| pm.write_smi(offset, byte)),
+            PortDevice::Gpe => devices.pm.with(|pm| pm.write_gpe(offset, byte)),
             PortDevice::Serial(index) => {
                 if let Some(uart) = devices.uarts.get_mut(usize::from(index)) {
                     uart.with(|uart| uart.write(low, byte));

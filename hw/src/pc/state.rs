@@ -18,22 +18,22 @@ use crate::uart::Uart;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 
 /// The board's devices but for those of PCI, with what they are wired to.
 pub(super) struct Devices {
     /// Guest nanoseconds since power-on, as far as the board knows.
     pub(super) now: u64,
     pub(super) uarts: Vec<Wired<Uart>>,
-    pub(super) pit: Pit,
-    pub(super) hpet: Option<Hpet>,
+    pub(super) pit: Wired<Pit>,
+    pub(super) hpet: Option<Wired<Hpet>>,
     pub(super) dma: Dma,
-    pub(super) rtc: Rtc,
-    pub(super) i8042: I8042,
-    pub(super) pm: AcpiPm,
-    pub(super) ferr: FerrLatch,
+    pub(super) rtc: Wired<Rtc>,
+    pub(super) i8042: Wired<I8042>,
+    pub(super) pm: Wired<AcpiPm>,
+    pub(super) ferr: Wired<FerrLatch>,
     pub(super) post_code: PostCode,
-    pub(super) testdev: Option<PcTestdev>,
+    pub(super) testdev: Option<Wired<PcTestdev>>,
     pub(super) event: Option<PcEvent>,
 }
 
@@ -47,15 +47,15 @@ impl Devices {
         DeviceData {
             now: self.now,
             uarts: self.uarts.iter().map(|uart| uart.state().clone()).collect(),
-            pit: self.pit.clone(),
-            hpet: self.hpet.clone(),
+            pit: self.pit.state().clone(),
+            hpet: self.hpet.as_ref().map(|hpet| hpet.state().clone()),
             dma: self.dma.clone(),
-            rtc: self.rtc.clone(),
-            i8042: self.i8042.clone(),
-            pm: self.pm.clone(),
-            ferr: self.ferr.clone(),
+            rtc: self.rtc.state().clone(),
+            i8042: self.i8042.state().clone(),
+            pm: self.pm.state().clone(),
+            ferr: self.ferr.state().clone(),
             post_code: self.post_code.clone(),
-            testdev: self.testdev.clone(),
+            testdev: self.testdev.as_ref().map(|device| device.state().clone()),
             event: self.event,
         }
     }
@@ -66,15 +66,19 @@ impl Devices {
         for (uart, data) in self.uarts.iter_mut().zip(data.uarts) {
             uart.restore(data);
         }
-        self.pit = data.pit;
-        self.hpet = data.hpet;
+        self.pit.restore(data.pit);
+        if let (Some(hpet), Some(data)) = (&mut self.hpet, data.hpet) {
+            hpet.restore(data);
+        }
         self.dma = data.dma;
-        self.rtc = data.rtc;
-        self.i8042 = data.i8042;
-        self.pm = data.pm;
-        self.ferr = data.ferr;
+        self.rtc.restore(data.rtc);
+        self.i8042.restore(data.i8042);
+        self.pm.restore(data.pm);
+        self.ferr.restore(data.ferr);
         self.post_code = data.post_code;
-        self.testdev = data.testdev;
+        if let (Some(device), Some(data)) = (&mut self.testdev, data.testdev) {
+            device.restore(data);
+        }
         self.event = data.event;
     }
 }
@@ -177,7 +181,6 @@ impl Pc {
         if let (Some(device), Some(data)) = (&mut self.fw_cfg, state.fw_cfg) {
             device.restore(data);
         }
-        self.settle();
         // After all that drives lines: it is as it was, whatever they have just told it.
         self.interrupts.restore(state.interrupts);
         Ok(())

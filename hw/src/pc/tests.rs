@@ -19,9 +19,10 @@ impl Sink {
 const LAPIC: u64 = 0xfee0_0000;
 const IOAPIC: u64 = 0xfec0_0000;
 const MS: u64 = 1_000_000;
+const TSC_HZ: u64 = 2_000_000_000;
 
 fn config(cpus: u8) -> PcConfig {
-    PcConfig { ram_size: 512 << 20, cpus, tsc_hz: 2_000_000_000, unix_time_at_power_on: 1_700_000_000 }
+    PcConfig { ram_size: 512 << 20, cpus, tsc_hz: TSC_HZ, unix_time_at_power_on: 1_700_000_000 }
 }
 
 /// With a serial port and the debugging ports.
@@ -93,10 +94,10 @@ fn the_fixed_port_ranges_are_in_order_and_apart() {
 #[test]
 fn nothing_is_pending_at_power_on() {
     let mut p = pc(2);
-    assert!(!p.interrupt_pending(0) && !p.interrupt_pending(1));
+    assert!(!p.interrupts.pending(0) && !p.interrupts.pending(1));
     outb(&mut p, 0x21, 0);
     outb(&mut p, 0xa1, 0);
-    assert!(!p.interrupt_pending(0), "not even unmasked");
+    assert!(!p.interrupts.pending(0), "not even unmasked");
     // The timer ticks 18.2 times a second.
     assert_eq!(p.next_deadline().map(|at| at / MS), Some(54));
 }
@@ -109,18 +110,18 @@ fn timer_interrupts_through_the_8259a() {
     for _ in 0..3 {
         let due = p.next_deadline().unwrap();
         p.advance(due - 1);
-        assert!(!p.interrupt_pending(0));
+        assert!(!p.interrupts.pending(0));
         p.advance(due);
-        assert!(p.interrupt_pending(0));
-        assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
-        assert!(!p.interrupt_pending(0));
-        assert_eq!(p.acknowledge_interrupt(0), None);
+        assert!(p.interrupts.pending(0));
+        assert_eq!(p.interrupts.acknowledge(0), Some(0x30));
+        assert!(!p.interrupts.pending(0));
+        assert_eq!(p.interrupts.acknowledge(0), None);
         outb(&mut p, 0x20, 0x20);
     }
     // With the local APIC switched off INTR goes straight to the processor.
-    assert!(p.set_apic_base(0, LAPIC | 0x100));
+    assert!(p.interrupts.set_apic_base(0, LAPIC | 0x100));
     p.advance(1000 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x30));
     assert_eq!(p.mmio_read(0, 0, LAPIC + 0x30, 4), 0xffff_ffff);
 }
 
@@ -132,11 +133,11 @@ fn timer_interrupts_through_the_ioapic_at_input_2() {
     redirect(&mut p, 2, 0x51);
     start_timer(&mut p);
     p.advance(11 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51));
     p.advance(21 * MS);
-    assert!(!p.interrupt_pending(0), "not before EOI");
+    assert!(!p.interrupts.pending(0), "not before EOI");
     lapic_write(&mut p, 0, 0xb0, 0);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51));
 }
 
 #[test]
@@ -147,15 +148,15 @@ fn level_interrupt_repeats_after_eoi_until_its_cause_is_gone() {
     p.port_write(0, 0x602, 2, 0x100);
     p.press_power_button(0);
     for _ in 0..2 {
-        assert_eq!(p.acknowledge_interrupt(0), Some(0x59));
-        assert!(!p.interrupt_pending(0));
+        assert_eq!(p.interrupts.acknowledge(0), Some(0x59));
+        assert!(!p.interrupts.pending(0));
         lapic_write(&mut p, 0, 0xb0, 0);
-        assert!(p.interrupt_pending(0));
+        assert!(p.interrupts.pending(0));
     }
-    p.acknowledge_interrupt(0);
+    p.interrupts.acknowledge(0);
     p.port_write(0, 0x600, 2, 0x100);
     lapic_write(&mut p, 0, 0xb0, 0);
-    assert!(!p.interrupt_pending(0));
+    assert!(!p.interrupts.pending(0));
 }
 
 #[test]
@@ -167,10 +168,10 @@ fn ext_int_through_the_ioapic() {
     start_timer(&mut p);
     outb(&mut p, 0x60, 0xf4);
     p.advance(11 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x30));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x30));
     outb(&mut p, 0x20, 0x20);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x31));
-    assert_eq!(p.acknowledge_interrupt(0), None);
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x31));
+    assert_eq!(p.interrupts.acknowledge(0), None);
 }
 
 #[test]
@@ -185,17 +186,17 @@ fn serial_port_sends_receives_and_interrupts() {
     assert_eq!(serial.text(), b"hi");
     outb(&mut p, 0x3fc, 0x08);
     outb(&mut p, 0x3f9, 0x03);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x34));
     outb(&mut p, 0x20, 0x20);
-    assert!(!p.interrupt_pending(0));
+    assert!(!p.interrupts.pending(0));
     // A byte written while the request is high makes a new edge.
     outb(&mut p, 0x3f8, b'!');
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x34));
     assert_eq!(inb(&mut p, 0x3fa), 0x02);
     outb(&mut p, 0x20, 0x20);
     assert_eq!(p.serial_room(0), 1);
     assert_eq!(p.serial_receive(0, 0, b"abc"), 1);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x34));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x34));
     assert_eq!(inb(&mut p, 0x3f8), b'a');
     outb(&mut p, 0xe9, b'd');
     assert_eq!((inb(&mut p, 0xe9), console.text()), (0xe9, b"d".to_vec()));
@@ -211,13 +212,13 @@ fn a_string_of_reads_is_as_many_reads() {
     outb(&mut p, 0x3fc, 0x08);
     assert_eq!(p.serial_receive(0, 0, b"abcdef"), 6);
     p.advance(1_000_000_000);
-    assert!(p.interrupt_pending(0));
+    assert!(p.interrupts.pending(0));
     let mut bytes = [0; 6];
     p.port_read_string(1_000_000_000, 0x3f8, 1, &mut bytes[..4]);
     assert_eq!(&bytes, b"abcd\0\0");
-    assert!(p.interrupt_pending(0));
+    assert!(p.interrupts.pending(0));
     p.port_read_string(1_000_000_000, 0x3f8, 1, &mut bytes[4..]);
-    assert_eq!((&bytes, p.interrupt_pending(0)), (b"abcdef", false));
+    assert_eq!((&bytes, p.interrupts.pending(0)), (b"abcdef", false));
     let mut nothing = [0; 8];
     p.port_read_string(1_000_000_000, 0x4000, 4, &mut nothing);
     assert_eq!(nothing, [0xff; 8]);
@@ -229,12 +230,12 @@ fn keyboard_bytes_interrupt_one_by_one() {
     init_pics(&mut p, 0xfd, 0xff);
     outb(&mut p, 0x60, 0xff);
     for byte in [0xfa, 0xaa] {
-        assert_eq!(p.acknowledge_interrupt(0), Some(0x31));
+        assert_eq!(p.interrupts.acknowledge(0), Some(0x31));
         outb(&mut p, 0x20, 0x20);
-        assert!(!p.interrupt_pending(0));
+        assert!(!p.interrupts.pending(0));
         assert_eq!(inb(&mut p, 0x60), byte);
     }
-    assert!(!p.interrupt_pending(0));
+    assert!(!p.interrupts.pending(0));
 }
 
 #[test]
@@ -247,23 +248,23 @@ fn clock_interrupts_on_the_slave() {
     outb(&mut p, 0x71, 0x12);
     assert_eq!(p.next_deadline(), Some(1000 * MS));
     p.advance(1000 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x38));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x38));
 }
 
 #[test]
 fn local_timer_and_tsc_deadline() {
     let mut p = pc(1);
     lapic_write(&mut p, 0, 0x320, 0x4_00ec);
-    p.set_tsc_deadline(0, 1000, 2_000, 12_000);
-    assert_eq!((p.tsc_deadline(0), p.next_deadline()), (12_000, Some(6_000)));
+    p.interrupts.set_tsc_deadline(0, 1000, 2_000, TSC_HZ, 12_000);
+    assert_eq!((p.interrupts.tsc_deadline(0), p.next_deadline()), (12_000, Some(6_000)));
     p.advance(6_000);
-    assert_eq!((p.acknowledge_interrupt(0), p.tsc_deadline(0)), (Some(0xec), 0));
-    p.set_tpr(0, 0xf0);
+    assert_eq!((p.interrupts.acknowledge(0), p.interrupts.tsc_deadline(0)), (Some(0xec), 0));
+    p.interrupts.set_tpr(0, 0xf0);
     lapic_write(&mut p, 0, 0xb0, 0);
-    p.set_tsc_deadline(0, 7_000, 14_000, 1);
-    assert!(!p.interrupt_pending(0));
-    p.set_tpr(0, 0);
-    assert_eq!((p.tpr(0), p.acknowledge_interrupt(0)), (0, Some(0xec)));
+    p.interrupts.set_tsc_deadline(0, 7_000, 14_000, TSC_HZ, 1);
+    assert!(!p.interrupts.pending(0));
+    p.interrupts.set_tpr(0, 0);
+    assert_eq!((p.interrupts.tpr(0), p.interrupts.acknowledge(0)), (0, Some(0xec)));
 }
 
 #[test]
@@ -273,27 +274,27 @@ fn interprocessor_interrupts() {
         lapic_write(&mut p, cpu, 0xf0, 0x1ff);
         lapic_write(&mut p, cpu, 0xd0, 0x0100_0000 << cpu);
     }
-    let pending = |p: &Pc| [0, 1, 2].map(|cpu| p.interrupt_pending(cpu));
+    let pending = |p: &Pc| [0, 1, 2].map(|cpu| p.interrupts.pending(cpu));
     lapic_write(&mut p, 0, 0x300, 0x4_0040);
     assert_eq!(pending(&p), [true, false, false]);
     lapic_write(&mut p, 0, 0x300, 0xc_0041);
     assert_eq!(pending(&p), [true, true, true]);
     for (cpu, vector) in [(0, 0x40), (1, 0x41), (2, 0x41)] {
-        assert_eq!(p.acknowledge_interrupt(cpu), Some(vector));
+        assert_eq!(p.interrupts.acknowledge(cpu), Some(vector));
         lapic_write(&mut p, cpu, 0xb0, 0);
     }
     // Lowest priority among processors 1 and 2, of which 1 is busier.
-    p.set_tpr(1, 0x20);
+    p.interrupts.set_tpr(1, 0x20);
     lapic_write(&mut p, 0, 0x310, 0x0600_0000);
     lapic_write(&mut p, 0, 0x300, 0x0942);
     assert_eq!(pending(&p), [false, false, true]);
     lapic_write(&mut p, 0, 0x300, 0x8_0400);
-    assert!((0..3).all(|cpu| p.take_nmi(cpu)));
+    assert!((0..3).all(|cpu| p.interrupts.take_nmi(cpu)));
     lapic_write(&mut p, 0, 0x310, 0x0100_0000);
     lapic_write(&mut p, 0, 0x300, 0x4500);
     lapic_write(&mut p, 0, 0x300, 0x4610);
-    assert!(p.take_init(1) && !p.take_init(2));
-    assert_eq!((p.take_sipi(1), p.take_sipi(2)), (Some(0x10), None));
+    assert!(p.interrupts.take_init(1) && !p.interrupts.take_init(2));
+    assert_eq!((p.interrupts.take_sipi(1), p.interrupts.take_sipi(2)), (Some(0x10), None));
 }
 
 #[test]
@@ -302,17 +303,53 @@ fn nmis_of_local_apics_and_of_the_chipset() {
     outb(&mut p, 0x70, 0x80);
     lapic_write(&mut p, 0, 0x300, 0x4_0400);
     lapic_write(&mut p, 0, 0x300, 0x8_0400);
-    assert!(p.wants_attention(0) && p.take_nmi(0) && !p.take_nmi(0), "bit 7 of port 0x70 holds none back");
+    assert!(p.interrupts.take_nmi(0) && !p.interrupts.take_nmi(0), "bit 7 of port 0x70 holds none back");
     lapic_write(&mut p, 0, 0xf0, 0x1ff);
     lapic_write(&mut p, 0, 0x360, 0x1_0400);
     p.raise_nmi();
-    assert!(!p.take_nmi(0), "LINT1 is masked");
+    assert!(!p.interrupts.take_nmi(0), "LINT1 is masked");
     lapic_write(&mut p, 0, 0x360, 0x400);
     p.raise_nmi();
-    assert!(p.take_nmi(0) && !p.take_nmi(0));
+    assert!(p.interrupts.take_nmi(0) && !p.interrupts.take_nmi(0));
     lapic_write(&mut p, 0, 0x360, 0x45);
     p.raise_nmi();
-    assert_eq!((p.take_nmi(0), p.acknowledge_interrupt(0)), (false, Some(0x45)), "a fixed interrupt instead");
+    assert_eq!(
+        (p.interrupts.take_nmi(0), p.interrupts.acknowledge(0)),
+        (false, Some(0x45)),
+        "a fixed interrupt instead"
+    );
+}
+
+/// A processor has its local APIC to itself, whatever the board is busy with, and hears once of what is new.
+#[test]
+fn a_processor_is_woken_for_what_is_new() {
+    let mut p = pc(2);
+    let locals = p.interrupts().clone();
+    let heard = Arc::new(Mutex::new(0));
+    let count = heard.clone();
+    locals.on_wake(1, move || *count.lock().unwrap() += 1);
+    let heard = || std::mem::take(&mut *heard.lock().unwrap());
+    let write = |cpu, offset, value| assert!(locals.write(0, cpu, LAPIC + offset, 4, value));
+    write(1, 0xf0, 0x1ff);
+    write(0, 0x310, 0x0100_0000);
+    assert_eq!(heard(), 0);
+    write(0, 0x300, 0x41);
+    write(0, 0x300, 0x42);
+    assert_eq!(heard(), 1, "it looks for the second when it has taken the first");
+    write(0, 0x300, 0x400);
+    assert_eq!((heard(), locals.take_nmi(1)), (1, true));
+    locals.set_tpr(1, 0xf0);
+    assert_eq!((heard(), locals.pending(1)), (0, false));
+    locals.set_tpr(1, 0);
+    assert_eq!((heard(), locals.acknowledge(1), locals.read(0, 1, LAPIC + 0x120, 4)), (1, Some(0x42), Some(4)));
+    write(1, 0xb0, 0);
+    // Its timer is in the machine's queue.
+    write(1, 0x320, 0x50);
+    write(1, 0x380, 100);
+    assert_eq!((locals.acknowledge(1), p.timers().due(199), p.timers().due(200)), (Some(0x41), vec![], vec![0x101]));
+    p.advance(200);
+    assert!(heard() == 1 && locals.pending(1) && p.timers().due(200).is_empty());
+    assert_eq!((locals.read(0, 1, 0x1000, 4), locals.write(0, 1, 0x1000, 4, 0)), (None, false));
 }
 
 #[test]
@@ -322,14 +359,14 @@ fn an_x87_error_is_interrupt_13() {
     outb(&mut p, 0x21, 0xfb);
     outb(&mut p, 0xa1, 0xdf);
     assert!(!p.set_ferr(true));
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x75));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x75));
     outb(&mut p, 0xf0, 0);
     assert!(p.set_ferr(true), "ignored until it is over");
     outb(&mut p, 0xa0, 0x20);
     outb(&mut p, 0x20, 0x20);
-    assert_eq!(p.acknowledge_interrupt(0), None);
+    assert_eq!(p.interrupts.acknowledge(0), None);
     assert!(!p.set_ferr(false) && !p.set_ferr(true));
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x75));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x75));
 }
 
 #[test]
@@ -405,7 +442,7 @@ fn state_round_trips_in_the_middle_of_activity() {
     outb(&mut p, 0x60, 0xff);
     p.port_write(0, 0xf4, 1, 3);
     p.advance(33 * MS);
-    p.acknowledge_interrupt(0);
+    p.interrupts.acknowledge(0);
     let bytes = postcard::to_stdvec(&p.save()).unwrap();
     let mut q = pc(2);
     q.restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
@@ -427,7 +464,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 10 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 11 }));
 }
 
 /// A xorshift generator: the same traffic on every run.
@@ -486,16 +523,16 @@ fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
                     p.mmio_read(now, cpu, gpa, size);
                 }
                 8 => {
-                    p.acknowledge_interrupt(cpu);
+                    p.interrupts.acknowledge(cpu);
                 }
-                9 => p.set_tsc_deadline(cpu, now, value >> 3, random.next() >> random.below(64)),
+                9 => p.interrupts.set_tsc_deadline(cpu, now, value >> 3, TSC_HZ, random.next() >> random.below(64)),
                 10 => {
                     p.serial_receive(0, now, &value.to_le_bytes());
                 }
                 _ => {
                     p.take_event();
-                    p.set_tpr(cpu, value as u8);
-                    p.set_apic_base(cpu, LAPIC | value & 0xb00);
+                    p.interrupts.set_tpr(cpu, value as u8);
+                    p.interrupts.set_apic_base(cpu, LAPIC | value & 0xb00);
                 }
             }
             if step % 3 == 0 {
@@ -521,13 +558,13 @@ fn pci_interrupts_by_pin_and_by_message() {
     // Pin A of device 2 is on the second line, which is ISA line 10: level-triggered.
     redirect(&mut p, 10, 0x8051);
     p.function(0, devfn, |probe: &mut Probe, _| probe.pin = true).unwrap();
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51));
     assert!(p.function(0, 1 << 3, |_: &mut Probe, _| ()).is_none(), "the chipset is none");
     lapic_write(&mut p, 0, 0xb0, 0);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51), "the level stands");
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51), "the level stands");
     p.function(0, devfn, |probe: &mut Probe, _| probe.pin = false).unwrap();
     lapic_write(&mut p, 0, 0xb0, 0);
-    assert_eq!(p.acknowledge_interrupt(0), None);
+    assert_eq!(p.interrupts.acknowledge(0), None);
     // Vector 0 of MSI-X, the table of which is in the second window.
     let window = p.function(0, devfn, |probe: &mut Probe, _| probe.config.windows().find(|w| w.bar == 1).unwrap().base);
     let table = window.unwrap();
@@ -540,7 +577,7 @@ fn pci_interrupts_by_pin_and_by_message() {
     p.port_write(0, 0xcf8, 4, 0x8000_1000 | u32::from(capability));
     p.port_write(0, 0xcff, 1, 0x80);
     p.function(0, devfn, |probe: &mut Probe, _| probe.msix.signal(&probe.config, 0)).unwrap();
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x62));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x62));
     // Wide accesses reach a function in one piece, where nothing of the board is.
     p.port_write(0, 0x1f0, 4, 0x1122_3344);
     assert_eq!(p.port_read(0, 0x1f0, 2), 0x3344);
@@ -570,21 +607,21 @@ fn the_event_timer_takes_the_timers_place() {
     for round in 1..4 {
         assert_eq!(p.next_deadline(), Some((round * MS).min(10 * MS)));
         p.advance(round * MS);
-        assert_eq!(p.acknowledge_interrupt(0), Some(0x30), "ISA interrupt 0");
+        assert_eq!(p.interrupts.acknowledge(0), Some(0x30), "ISA interrupt 0");
         outb(&mut p, 0x20, 0x20);
-        assert_eq!(p.acknowledge_interrupt(0), None);
+        assert_eq!(p.interrupts.acknowledge(0), None);
     }
     outb(&mut p, 0x21, 0xff);
     redirect(&mut p, 2, 0x51);
     p.advance(4 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51), "input 2 of the I/O APIC");
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51), "input 2 of the I/O APIC");
     lapic_write(&mut p, 0, 0xb0, 0);
     // Given back, the 8254 is what is heard.
     p.mmio_write(4 * MS, 0, HPET + 0x10, 4, 0);
     p.advance(9 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), None);
+    assert_eq!(p.interrupts.acknowledge(0), None);
     p.advance(11 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x51));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x51));
 }
 
 #[test]
@@ -595,13 +632,13 @@ fn the_event_timer_takes_the_clocks_place() {
     outb(&mut p, 0x70, 0x0b);
     outb(&mut p, 0x71, 0x12);
     p.advance(MS);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x58));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x58));
     lapic_write(&mut p, 0, 0xb0, 0);
     p.mmio_write(MS, 0, HPET + 0x120, 4, 0);
     p.advance(3_000 * MS);
-    assert_eq!(p.acknowledge_interrupt(0), None, "the clock is not heard");
+    assert_eq!(p.interrupts.acknowledge(0), None, "the clock is not heard");
     p.mmio_write(3_000 * MS, 0, HPET + 0x10, 4, 1);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x58));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x58));
 }
 
 #[test]
@@ -611,9 +648,9 @@ fn an_event_timer_that_has_nobodys_place_has_an_input_of_its_own() {
     p.mmio_write(0, 0, HPET + 0x140, 4, 20 << 9 | 0x0c);
     for round in 1..3 {
         p.advance(round * MS);
-        assert_eq!(p.acknowledge_interrupt(0), Some(0x64));
+        assert_eq!(p.interrupts.acknowledge(0), Some(0x64));
         lapic_write(&mut p, 0, 0xb0, 0);
-        assert_eq!(p.acknowledge_interrupt(0), None);
+        assert_eq!(p.interrupts.acknowledge(0), None);
     }
 }
 
@@ -652,7 +689,7 @@ fn serial_ports_share_lines_and_are_apart() {
     assert_eq!(sinks.each_ref().map(Sink::text), [b"a", b"b", b"c", b"d"]);
     for (index, vector) in [(2, 0x34), (3, 0x33)] {
         assert_eq!(p.serial_receive(index, 0, b"x"), 1);
-        assert_eq!(p.acknowledge_interrupt(0), Some(vector));
+        assert_eq!(p.interrupts.acknowledge(0), Some(vector));
         assert_eq!((inb(&mut p, COM_PORTS[index].iobase), inb(&mut p, COM_PORTS[index - 2].iobase)), (b'x', 0));
         outb(&mut p, 0x20, 0x20);
     }
@@ -669,11 +706,11 @@ fn the_test_device_drives_lines_and_keeps_data() {
     init_pics(&mut p, 0xfb, 0xbf);
     lapic_write(&mut p, 0, 0xf0, 0x1ff);
     outb(&mut p, 0x200e, 1);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x3e));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x3e));
     outb(&mut p, 0x200e, 0);
     redirect(&mut p, 0x14, 0x60);
     outb(&mut p, 0x2014, 1);
-    assert_eq!(p.acknowledge_interrupt(0), Some(0x60));
+    assert_eq!(p.interrupts.acknowledge(0), Some(0x60));
     p.port_write(0, 0xe0, 4, 0x1234_5678);
     assert_eq!((p.port_read(0, 0xe2, 2), p.port_read(0, 0xe8, 1), p.port_read(0, 0xea, 2)), (0x1234, 0x78, 0x1234));
     assert_eq!(p.port_read(0, 0xe9, 1), 0xe9, "the debug console");

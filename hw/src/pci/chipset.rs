@@ -151,10 +151,10 @@ impl Chipset {
         }
     }
 
-    /// The ISA interrupt line that line `pirq` of the bus is routed to, as a bit; 0 if it is not.
-    pub(super) fn routed(&self, pirq: usize) -> u16 {
+    /// The ISA interrupt line that line `pirq` of the bus is routed to, if it is.
+    pub(super) fn routed(&self, pirq: usize) -> Option<u8> {
         let route = self.isa_bridge.u8(PIRQ_ROUTE + (pirq as u8 & 3));
-        if route & PIRQ_OFF != 0 { 0 } else { 1 << (route & 0x0f) }
+        (route & PIRQ_OFF == 0).then_some(route & 0x0f)
     }
 
     /// The first port of the power management registers, when they answer.

@@ -8,13 +8,13 @@ mod chipset;
 mod config;
 mod msi;
 mod testdev;
+mod wires;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::earlier;
 pub use chipset::Pam;
 use chipset::{Chipset, PIRQ_LINES};
 pub use config::{
@@ -24,6 +24,8 @@ pub use config::{
 };
 pub use msi::{Msi, MsiMessage, Msix, MsixData};
 pub use testdev::PciTestdev;
+pub(crate) use wires::{BusWires, MsiSink};
+use wires::{Slot, Wires};
 
 /// Addresses that a function answers to wherever its base address registers are: ports and memory of older buses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +179,8 @@ pub(crate) struct Bus {
     address: u32,
     reset_control: u8,
     chipset: Chipset,
-    functions: BTreeMap<DevFn, Box<dyn Function>>,
+    functions: BTreeMap<DevFn, Slot>,
+    wires: Wires,
     routes: Vec<Route>,
     pam_changed: bool,
     display: Option<Window>,
@@ -201,12 +204,13 @@ struct FunctionData {
 
 impl Bus {
     /// A bus with the chipset's functions.
-    pub(crate) fn new() -> Bus {
+    pub(crate) fn new(wires: BusWires) -> Bus {
         Bus {
             address: 0,
             reset_control: 0,
             chipset: Chipset::new(),
             functions: BTreeMap::new(),
+            wires: Wires::new(wires),
             routes: Vec::new(),
             pam_changed: true,
             display: None,
@@ -222,15 +226,15 @@ impl Bus {
             None => (0..32u8).map(|device| device << 3).find(|&devfn| !taken(devfn)),
         }?;
         function.reset();
-        self.functions.insert(place, function);
+        self.functions.insert(place, self.wires.plug(place, function));
         self.reroute();
         Some(place)
     }
 
-    /// The function at `devfn`, if it is a `T`.
-    pub(crate) fn function_mut<T: Function>(&mut self, devfn: DevFn) -> Option<&mut T> {
-        let function: &mut dyn Any = self.functions.get_mut(&devfn)?.as_mut();
-        function.downcast_mut()
+    /// Does something with the function at `devfn`, if it is a `T`.
+    pub(crate) fn with<T: Function, R>(&mut self, devfn: DevFn, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let on = |function: &mut dyn Function| Some(f((function as &mut dyn Any).downcast_mut()?));
+        self.functions.get_mut(&devfn)?.with(on)
     }
 
     /// The ranges of addresses that functions answer at now.
@@ -247,7 +251,7 @@ impl Bus {
     /// Every function's configuration space, in order.
     pub(crate) fn configs(&self) -> impl Iterator<Item = (DevFn, &Config)> {
         let config = |devfn| {
-            let plugged = self.functions.get(&devfn).map(|function| function.config());
+            let plugged = self.functions.get(&devfn).map(|slot| slot.function.config());
             Some((devfn, self.chipset.config(devfn).or(plugged)?))
         };
         (0..=DevFn::MAX).filter_map(config)
@@ -261,9 +265,9 @@ impl Bus {
     /// Reads `size` bytes at port 0xcf8 + `offset`, offset 0-7.
     pub(crate) fn read(&mut self, offset: u8, size: u8) -> u32 {
         if let Some((devfn, register)) = self.selected(offset, 0)
-            && let Some(function) = self.functions.get_mut(&devfn)
+            && let Some(slot) = self.functions.get_mut(&devfn)
         {
-            function.config_reading(register);
+            slot.with(|function| function.config_reading(register));
         }
         match (offset, size) {
             (0, 4) => self.address,
@@ -307,7 +311,7 @@ impl Bus {
 
     fn read_byte(&self, offset: u8, index: u8) -> u8 {
         let Some((devfn, register)) = self.selected(offset, index) else { return 0xff };
-        if let Some(function) = self.functions.get(&devfn) {
+        if let Some(Slot { function, .. }) = self.functions.get(&devfn) {
             return function.config().read(register, function.intx());
         }
         self.chipset.config(devfn).map_or(0xff, |config| config.u8(register))
@@ -315,12 +319,15 @@ impl Bus {
 
     fn write_byte(&mut self, offset: u8, index: u8, value: u8) {
         let Some((devfn, register)) = self.selected(offset, index) else { return };
-        if let Some(function) = self.functions.get_mut(&devfn) {
-            function.config_mut().write(register, value);
-            function.config_written(register);
+        if let Some(slot) = self.functions.get_mut(&devfn) {
+            slot.with(|function| {
+                function.config_mut().write(register, value);
+                function.config_written(register);
+            });
         } else if let Some(config) = self.chipset.config_mut(devfn) {
             config.write(register, value);
             self.pam_changed |= chipset::is_pam(devfn, register);
+            self.wires.route(&self.chipset);
         }
     }
 
@@ -337,7 +344,7 @@ impl Bus {
     /// Finds out again who answers where. Functions with low numbers come first.
     fn reroute(&mut self) {
         self.routes.clear();
-        for (&devfn, function) in &self.functions {
+        for (&devfn, Slot { function, .. }) in &self.functions {
             let bars = function.config().windows().map(|w| (w.space, w.base, w.size, Target::Bar(w.bar)));
             let fixed = function.fixed();
             let fixed = fixed.iter().enumerate().map(|(index, f)| (f.space, f.base, f.size, Target::Fixed(index)));
@@ -351,8 +358,8 @@ impl Bus {
     /// Display memory, if nobody else answers in its window and it is below what firmware leaves to the chipset.
     fn find_display(&self) -> Option<Window> {
         let mut functions = self.functions.iter();
-        let (devfn, bar) = functions.find_map(|(&devfn, function)| Some((devfn, function.display_bar()?)))?;
-        let window = self.functions.get(&devfn)?.config().windows().find(|window| window.bar == bar)?;
+        let (devfn, bar) = functions.find_map(|(&devfn, slot)| Some((devfn, slot.function.display_bar()?)))?;
+        let window = self.functions.get(&devfn)?.function.config().windows().find(|window| window.bar == bar)?;
         let Window { space, base, size, .. } = window;
         let last = base + (size - 1);
         let mut others = self.routes.iter().filter(|route| (route.devfn, route.target) != (devfn, Target::Bar(bar)));
@@ -368,50 +375,33 @@ impl Bus {
     /// Reads `size` bytes where a function answers; `None` where none does.
     pub(crate) fn access_read(&mut self, now: u64, space: Space, address: u64, size: u8) -> Option<u64> {
         let route = self.route(space, address)?;
-        let function = self.functions.get_mut(&route.devfn)?;
         let offset = address - route.base;
-        Some(match route.target {
+        let read = |function: &mut dyn Function| match route.target {
             Target::Bar(bar) => function.bar_read(now, bar, offset, size),
             Target::Fixed(index) => function.fixed_read(now, index, offset, size),
-        })
+        };
+        Some(self.functions.get_mut(&route.devfn)?.with(read))
     }
 
     /// Writes where a function answers; whether one did.
     pub(crate) fn access_write(&mut self, now: u64, space: Space, address: u64, size: u8, value: u64) -> bool {
         let Some(route) = self.route(space, address) else { return false };
-        let Some(function) = self.functions.get_mut(&route.devfn) else { return false };
+        let Some(slot) = self.functions.get_mut(&route.devfn) else { return false };
         let offset = address - route.base;
-        match route.target {
+        slot.with(|function| match route.target {
             Target::Bar(bar) => function.bar_write(now, bar, offset, size, value),
             Target::Fixed(index) => function.fixed_write(now, index, offset, size, value),
-        }
+        });
         true
     }
 
-    /// The ISA interrupt lines that functions assert, by themselves or through the chipset's routing, bit by number.
-    pub(crate) fn isa_irqs(&self) -> u16 {
-        self.functions.iter().fold(0, |lines, (&devfn, function)| {
-            let config = function.config();
-            let enabled = config.u16(COMMAND) & COMMAND_INTX_DISABLE == 0;
-            let pin = config.u8(INTERRUPT_PIN).checked_sub(1).filter(|_| enabled && function.intx());
-            lines | function.isa_irqs() | pin.map_or(0, |pin| self.chipset.routed(pirq(devfn, pin)))
-        })
+    /// Brings the function at `devfn` to `now`.
+    pub(crate) fn advance(&mut self, devfn: DevFn, now: u64) {
+        if let Some(slot) = self.functions.get_mut(&devfn) {
+            slot.with(|function| function.advance(now));
+        }
     }
 
-    /// The messages that functions have to send.
-    pub(crate) fn take_msis(&mut self, out: &mut Vec<MsiMessage>) {
-        self.functions.values_mut().for_each(|function| function.take_msis(out));
-    }
-
-    pub(crate) fn advance(&mut self, now: u64) {
-        self.functions.values_mut().for_each(|function| function.advance(now));
-    }
-
-    pub(crate) fn next_deadline(&self) -> Option<u64> {
-        self.functions.values().map(|function| function.next_deadline()).fold(None, earlier)
-    }
-
-    /// The bus's reset line.
     /// The reset line. What the chipset knows of memory is kept when a sleeping machine goes on.
     pub(crate) fn reset(&mut self, resumes: bool) {
         self.address = 0;
@@ -422,10 +412,13 @@ impl Bus {
             self.chipset.reset();
         }
         self.pam_changed = true;
-        for function in self.functions.values_mut() {
-            function.config_mut().reset();
-            function.reset();
+        for slot in self.functions.values_mut() {
+            slot.with(|function| {
+                function.config_mut().reset();
+                function.reset();
+            });
         }
+        self.wires.route(&self.chipset);
         self.reroute();
     }
 
@@ -435,8 +428,8 @@ impl Bus {
         self.chipset.set_up_as_firmware(FIRMWARE_IRQS);
         self.pam_changed = true;
         let (mut io, mut memory) = (IO_WINDOW, MEMORY_WINDOW);
-        for (&devfn, function) in &mut self.functions {
-            let config = function.config_mut();
+        for (&devfn, slot) in &mut self.functions {
+            let config = slot.function.config_mut();
             let mut command = config.u16(COMMAND);
             for bar in 0..ROM_BAR {
                 let Some(declared) = config.bar(bar) else { continue };
@@ -459,13 +452,15 @@ impl Bus {
                 let irq = FIRMWARE_IRQS.get(pirq(devfn, pin)).copied().unwrap_or(0);
                 config.write(INTERRUPT_LINE, irq);
             }
+            slot.drive();
         }
+        self.wires.route(&self.chipset);
         self.reroute();
         FIRMWARE_IRQS.iter().fold(0, |lines, irq| lines | 1 << irq)
     }
 
     pub(crate) fn save(&self) -> BusData {
-        let functions = self.functions.iter().map(|(&devfn, function)| FunctionData {
+        let functions = self.functions.iter().map(|(&devfn, Slot { function, .. })| FunctionData {
             devfn,
             config: function.config().save(),
             state: function.save(),
@@ -481,8 +476,8 @@ impl Bus {
     /// Whether `data` is the state of a bus with the same functions.
     pub(crate) fn fits(&self, data: &BusData) -> bool {
         let same = |data: &FunctionData| {
-            let function = self.functions.get(&data.devfn);
-            function.is_some_and(|function| function.config().fits(&data.config) && function.fits(&data.state))
+            let slot = self.functions.get(&data.devfn);
+            slot.is_some_and(|Slot { function, .. }| function.config().fits(&data.config) && function.fits(&data.state))
         };
         self.chipset.fits(&data.chipset)
             && data.functions.len() == self.functions.len()
@@ -496,11 +491,14 @@ impl Bus {
         self.chipset.restore(&data.chipset);
         self.pam_changed = true;
         for data in data.functions {
-            if let Some(function) = self.functions.get_mut(&data.devfn) {
-                function.config_mut().restore(&data.config);
-                function.restore(&data.state);
+            if let Some(slot) = self.functions.get_mut(&data.devfn) {
+                slot.with(|function| {
+                    function.config_mut().restore(&data.config);
+                    function.restore(&data.state);
+                });
             }
         }
+        self.wires.route(&self.chipset);
         self.reroute();
     }
 }

@@ -1,6 +1,9 @@
 //! A function that tests plug in.
 
-use super::{BarKind, Config, Fixed, Function, Identity, Msi, MsiMessage, Msix, Space};
+use std::sync::{Arc, Mutex};
+
+use super::{BarKind, Bus, BusWires, Config, Fixed, Function, Identity, Msi, MsiMessage, MsiSink, Msix, Space};
+use crate::fabric::{IrqInputs, IrqSink, TimerQueue};
 
 pub(crate) const IDENTITY: Identity =
     Identity { vendor: 0x1234, device: 0x5678, revision: 9, class: 0x02_0000, subsystem: (0x1af4, 0x1100) };
@@ -82,5 +85,50 @@ impl Function for Probe {
     fn reset(&mut self) {
         self.msix.reset();
         self.value = 0;
+    }
+}
+
+/// What functions on a bus drive: ISA interrupt lines, and messages.
+#[derive(Default)]
+pub(crate) struct Driven {
+    irqs: Mutex<u16>,
+    messages: Mutex<Vec<MsiMessage>>,
+}
+
+impl Driven {
+    /// A bus, and what its functions drive.
+    pub(crate) fn bus() -> (Bus, Arc<Driven>) {
+        let driven = Arc::new(Driven::default());
+        let sink: Arc<dyn IrqSink> = driven.clone();
+        let (inputs, timers) = (IrqInputs::new(&sink, 16), TimerQueue::new());
+        let wires = BusWires {
+            isa: Box::new(move |irq| inputs.line(irq.into())),
+            messages: driven.clone(),
+            timer: Box::new(move |devfn| timers.timer(devfn.into())),
+        };
+        (Bus::new(wires), driven)
+    }
+
+    /// The lines that are high, bit by number.
+    pub(crate) fn irqs(&self) -> u16 {
+        *self.irqs.lock().unwrap()
+    }
+
+    /// The messages sent since the last call.
+    pub(crate) fn take_messages(&self) -> Vec<MsiMessage> {
+        std::mem::take(&mut self.messages.lock().unwrap())
+    }
+}
+
+impl IrqSink for Driven {
+    fn set_input(&self, input: u32, level: bool) {
+        let mut irqs = self.irqs.lock().unwrap();
+        *irqs = if level { *irqs | 1 << input } else { *irqs & !(1 << input) };
+    }
+}
+
+impl MsiSink for Driven {
+    fn send(&self, message: MsiMessage) {
+        self.messages.lock().unwrap().push(message);
     }
 }

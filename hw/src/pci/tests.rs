@@ -1,5 +1,5 @@
 use super::chipset::{HOST_BRIDGE, ISA_BRIDGE, PM};
-use super::testing::Probe;
+use super::testing::{Driven, Probe};
 use super::*;
 
 fn select(bus: &mut Bus, address: u32) {
@@ -16,19 +16,24 @@ fn set(bus: &mut Bus, devfn: DevFn, offset: u8, size: u8, value: u32) {
     bus.write(4 + (offset & 3), size, value);
 }
 
+fn new_bus() -> Bus {
+    Driven::bus().0
+}
+
 fn with_probe() -> (Bus, DevFn) {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     let devfn = bus.plug(None, Box::new(Probe::new())).unwrap();
     (bus, devfn)
 }
 
 fn probe(bus: &mut Bus, devfn: DevFn) -> &mut Probe {
-    bus.function_mut(devfn).unwrap()
+    let function: &mut dyn Any = bus.functions.get_mut(&devfn).unwrap().function.as_mut();
+    function.downcast_mut().unwrap()
 }
 
 #[test]
 fn the_chipset_is_found_and_nothing_else() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     for devfn in 0..=255 {
         let expected = match devfn {
             HOST_BRIDGE => (0x1237_8086, 0x0600_0002),
@@ -48,7 +53,7 @@ fn the_chipset_is_found_and_nothing_else() {
 
 #[test]
 fn the_address_register_takes_double_words_only() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     bus.write(0, 4, 0x8000_0004);
     bus.write(0, 1, 0xff);
     bus.write(0, 2, 0xffff);
@@ -57,7 +62,7 @@ fn the_address_register_takes_double_words_only() {
 
 #[test]
 fn low_bits_of_the_address_select_a_byte() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     for (address, offset, size, expected) in [
         (0x8000_0002, 4, 2, 0x1237),
         (0x8000_0002, 4, 4, 0x6_1237),
@@ -76,7 +81,7 @@ fn low_bits_of_the_address_select_a_byte() {
 
 #[test]
 fn parts_of_a_register() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     config(&mut bus, 0, 0);
     assert_eq!((bus.read(6, 2), bus.read(5, 1)), (0x1237, 0x80));
     assert_eq!(bus.read(7, 2), 0xff12, "past the data ports");
@@ -89,7 +94,7 @@ fn parts_of_a_register() {
 
 #[test]
 fn reset_control_fires_on_the_rise_of_bit_2() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     assert!(!bus.write(1, 1, 0x02) && bus.write(1, 1, 0x06) && !bus.write(1, 1, 0x06));
     assert_eq!(bus.read(1, 1), 6);
 }
@@ -137,27 +142,38 @@ fn windows_move_with_their_registers() {
 
 #[test]
 fn pins_are_routed() {
-    let (mut bus, devfn) = with_probe();
-    probe(&mut bus, devfn).pin = true;
-    assert_eq!(bus.isa_irqs(), 0, "not routed at power-on");
+    let (mut bus, driven) = Driven::bus();
+    let devfn = bus.plug(None, Box::new(Probe::new())).unwrap();
+    bus.with(devfn, |probe: &mut Probe| probe.pin = true).unwrap();
+    assert_eq!(driven.irqs(), 0, "not routed at power-on");
     // Pin A of device 2 is the second line.
     set(&mut bus, ISA_BRIDGE, 0x61, 1, 11);
-    assert_eq!(bus.isa_irqs(), 1 << 11);
+    assert_eq!(driven.irqs(), 1 << 11);
     assert_eq!(config(&mut bus, devfn, COMMAND) >> 16 & 8, 8, "interrupt status");
     set(&mut bus, devfn, COMMAND, 2, COMMAND_INTX_DISABLE.into());
-    assert_eq!(bus.isa_irqs(), 0);
+    assert_eq!(driven.irqs(), 0);
     set(&mut bus, devfn, COMMAND, 2, 0);
     set(&mut bus, ISA_BRIDGE, 0x61, 1, 0x8b);
-    assert_eq!(bus.isa_irqs(), 0);
+    assert_eq!(driven.irqs(), 0);
+    // A second pin on the line, which goes along when it is led elsewhere.
+    let other = bus.plug(Some(6 << 3), Box::new(Probe::new())).unwrap();
+    bus.with(other, |probe: &mut Probe| probe.pin = true).unwrap();
+    set(&mut bus, ISA_BRIDGE, 0x61, 1, 10);
+    set(&mut bus, devfn, COMMAND, 2, COMMAND_INTX_DISABLE.into());
+    assert_eq!(driven.irqs(), 1 << 10);
+    set(&mut bus, ISA_BRIDGE, 0x61, 1, 5);
+    assert_eq!(driven.irqs(), 1 << 5);
+    bus.reset(false);
+    assert_eq!(driven.irqs(), 0);
     bus.access_write(0, Space::Io, 0x1f0, 1, 14);
-    assert_eq!(bus.isa_irqs(), 1 << 14);
+    assert_eq!(driven.irqs(), 1 << 14);
     assert_eq!([(1, 0), (2, 0), (3, 3), (6, 1)].map(|(device, pin)| pirq(device << 3, pin)), [0, 1, 1, 2]);
 }
 
 #[test]
 fn messages_wait_for_their_vector_and_its_function() {
-    let (mut bus, devfn) = with_probe();
-    let mut out = Vec::new();
+    let (mut bus, driven) = Driven::bus();
+    let devfn = bus.plug(None, Box::new(Probe::new())).unwrap();
     let capability = probe(&mut bus, devfn).config.u8(CAPABILITIES);
     assert_eq!(config(&mut bus, devfn, capability) & 0x07ff_00ff, 0x0002_0011, "MSI-X with three vectors");
     set(&mut bus, devfn, BAR0 + 4, 4, 0xfebf_1000);
@@ -166,29 +182,28 @@ fn messages_wait_for_their_vector_and_its_function() {
         bus.access_write(0, Space::Memory, 0xfebf_1000 + offset, 4, value);
     }
     let signal = |bus: &mut Bus, vector| {
-        let probe = probe(bus, devfn);
-        probe.msix.signal(&probe.config, vector);
+        bus.with(devfn, |probe: &mut Probe| probe.msix.signal(&probe.config, vector)).unwrap();
     };
     signal(&mut bus, 1);
     set(&mut bus, devfn, capability + 3, 1, 0xc0);
-    bus.take_msis(&mut out);
-    assert_eq!(out, [], "it was signalled before MSI-X was enabled");
+    assert_eq!(driven.take_messages(), [], "it was signalled before MSI-X was enabled");
     signal(&mut bus, 1);
     signal(&mut bus, 3);
-    bus.take_msis(&mut out);
-    assert_eq!((out.len(), probe(&mut bus, devfn).msix.read_pending(0, 8)), (0, 2), "the function is masked");
+    assert_eq!(
+        (driven.take_messages().len(), probe(&mut bus, devfn).msix.read_pending(0, 8)),
+        (0, 2),
+        "the function is masked"
+    );
     set(&mut bus, devfn, capability + 3, 1, 0x80);
-    bus.take_msis(&mut out);
-    assert_eq!(out, [], "the vector is");
+    assert_eq!(driven.take_messages(), [], "the vector is");
     bus.access_write(0, Space::Memory, 0xfebf_101c, 4, 0);
     assert_eq!(bus.access_read(0, Space::Memory, 0xfebf_1018, 8), Some(0x41));
-    bus.take_msis(&mut out);
+    let mut out = driven.take_messages();
     assert_eq!(out, [MsiMessage { address: 0xfee0_1004, data: 0x41 }]);
     let message = out.remove(0).decode().unwrap();
     assert_eq!((message.vector, message.destination), (0x41, crate::lapic::Destination::Logical(1)));
     assert_eq!(MsiMessage { address: 0xfed0_0000, data: 0 }.decode(), None);
-    bus.take_msis(&mut out);
-    assert_eq!(out, [], "once");
+    assert_eq!(driven.take_messages(), [], "once");
 }
 
 #[test]
@@ -210,12 +225,13 @@ fn msi_sends_what_its_registers_say() {
 
 #[test]
 fn without_firmware_everything_is_placed_apart() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     for _ in 0..3 {
         bus.plug(None, Box::new(Probe::new())).unwrap();
     }
     assert_eq!(bus.set_up_as_firmware(), 1 << 10 | 1 << 11);
-    let mut windows: Vec<_> = bus.functions.values().flat_map(|f| f.config().windows().collect::<Vec<_>>()).collect();
+    let mut windows: Vec<_> =
+        bus.functions.values().flat_map(|f| f.function.config().windows().collect::<Vec<_>>()).collect();
     windows.sort_by_key(|window| window.base);
     assert_eq!(windows.len(), 6, "8 GiB have no room below 4 GiB");
     assert!(windows.windows(2).all(|pair| pair[0].base + pair[0].size <= pair[1].base));
@@ -227,7 +243,7 @@ fn without_firmware_everything_is_placed_apart() {
 
 #[test]
 fn shadow_memory() {
-    let mut bus = Bus::new();
+    let mut bus = new_bus();
     assert!(bus.chipset().pam().all(|pam| !pam.read && !pam.write));
     set(&mut bus, HOST_BRIDGE, 0x59, 1, 0x10);
     set(&mut bus, HOST_BRIDGE, 0x5f, 1, 0x20);
@@ -247,7 +263,7 @@ fn state_round_trips_into_the_same_functions_only() {
     set(&mut bus, devfn, COMMAND, 2, 7);
     set(&mut bus, 0, 0x59, 1, 0x77);
     let data: BusData = postcard::from_bytes(&postcard::to_stdvec(&bus.save()).unwrap()).unwrap();
-    assert!(!Bus::new().fits(&data), "the function is missing");
+    assert!(!new_bus().fits(&data), "the function is missing");
     let (mut other, _) = with_probe();
     assert!(other.fits(&data));
     other.restore(data.clone());
@@ -285,8 +301,5 @@ fn any_access_is_survived() {
                 bus.access_read(0, space, random() >> (a & 63), size);
             }
         }
-        let mut out = Vec::new();
-        bus.take_msis(&mut out);
-        bus.isa_irqs();
     }
 }

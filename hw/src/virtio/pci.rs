@@ -462,6 +462,7 @@ impl Function for VirtioPci {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pci::testing::Driven;
     use crate::pci::{Bus, CAPABILITIES, COMMAND};
     use crate::virtio::Entropy;
     use crate::virtio::testing::{Driver, setup};
@@ -532,7 +533,7 @@ mod tests {
     #[test]
     fn registers_are_reached_by_configuration_space() {
         let (ram, mem) = setup();
-        let mut bus = Bus::new();
+        let (mut bus, _) = Driven::bus();
         let device = VirtioPci::new(Virtio::rng(mem, Box::new(Ones)), Interface::Modern);
         let at = device.window.expect("it has the capability");
         let place = bus.plug(None, Box::new(device)).expect("there is room");

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use mimus_frontend::x86::Bus;
 use mimus_host::devices::{SharedPc, lock};
-use mimus_hw::Pc;
+use mimus_hw::{Interrupts, Pc};
 use mimus_softmmu::MmioBus;
 
 use crate::machine::memory_map::{Piece, memory_map};
-use mimus_host::clock::{Alarm, Clock};
+use mimus_host::clock::{Clock, TSC_HZ};
 use mimus_softmmu::kick::Kicker;
 
 /// The way to the devices of whoever is not one of them.
@@ -18,30 +18,22 @@ pub struct Outside {
     pub pc: SharedPc,
     /// Guest time.
     pub clock: Clock,
-    /// Wakes the vCPU at a device's next deadline.
-    pub alarm: Alarm,
-    /// Gets the vCPU's attention when a device has an interrupt or event.
+    /// Gets the vCPU's attention when a device has an event.
     pub kicker: Arc<Kicker>,
 }
 
 impl Outside {
-    /// Does one device access at the present time, and passes on what it set off in the first vCPU.
+    /// Does one device access at the present time. Interrupts and deadlines go their own ways; what the guest asks of the machine is
+    /// passed on here.
     pub fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        self.access_for(0, f)
-    }
-
-    /// The same for the vCPU with this number.
-    fn access_for<T>(&self, index: usize, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
         let now = self.clock.now();
         let mut pc = lock(&self.pc);
         let result = f(&mut pc, now);
-        let wanted = pc.wants_attention(index);
-        let deadline = pc.next_deadline();
+        let wanted = pc.has_event();
         drop(pc);
         if wanted {
             self.kicker.kick();
         }
-        self.alarm.set(deadline);
         result
     }
 }
@@ -50,6 +42,8 @@ impl Outside {
 pub struct PcBus {
     /// The devices, and whom to tell.
     pub outside: Outside,
+    /// The interrupt controllers, its own local APIC among them: these accesses do not lock the devices.
+    pub interrupts: Arc<Interrupts>,
     /// Number of the vCPU.
     pub index: usize,
     /// Bytes of the firmware's ROM, where there is one.
@@ -60,19 +54,22 @@ pub struct PcBus {
 
 impl PcBus {
     fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        self.outside.access_for(self.index, f)
+        self.outside.access(f)
     }
 }
 
 impl MmioBus for PcBus {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
         let index = self.index;
-        self.access(|pc, now| pc.mmio_read(now, index, gpa, size))
+        let own = self.interrupts.read(self.outside.clock.now(), index, gpa, size);
+        own.unwrap_or_else(|| self.access(|pc, now| pc.mmio_read(now, index, gpa, size)))
     }
 
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
         let index = self.index;
-        self.access(|pc, now| pc.mmio_write(now, index, gpa, size, value));
+        if !self.interrupts.write(self.outside.clock.now(), index, gpa, size, value) {
+            self.access(|pc, now| pc.mmio_write(now, index, gpa, size, value));
+        }
     }
 }
 
@@ -102,36 +99,32 @@ impl Bus for PcBus {
     }
 
     fn apic_base(&mut self) -> u64 {
-        lock(&self.outside.pc).apic_base(self.index)
+        self.interrupts.apic_base(self.index)
     }
 
     fn set_apic_base(&mut self, value: u64) -> bool {
-        let (index, rom) = (self.index, self.rom);
-        let (accepted, backings) = self.access(|pc, _| {
-            let accepted = pc.set_apic_base(index, value);
-            (accepted, pc.take_map_changed().then(|| memory_map(pc, rom)))
-        });
-        self.backings = backings;
+        let rom = self.rom;
+        let accepted = self.interrupts.set_apic_base(self.index, value);
+        self.backings = self.access(|pc, _| pc.take_map_changed().then(|| memory_map(pc, rom)));
         accepted
     }
 
     fn tsc_deadline(&mut self) -> u64 {
-        lock(&self.outside.pc).tsc_deadline(self.index)
+        self.interrupts.tsc_deadline(self.index)
     }
 
     fn set_tsc_deadline(&mut self, value: u64) {
-        let index = self.index;
         // The machine's counter counts nanoseconds: `now` is its value.
-        self.access(|pc, now| pc.set_tsc_deadline(index, now, now, value));
+        let now = self.outside.clock.now();
+        self.interrupts.set_tsc_deadline(self.index, now, now, TSC_HZ, value);
     }
 
     fn tpr(&mut self) -> u8 {
-        lock(&self.outside.pc).tpr(self.index)
+        self.interrupts.tpr(self.index)
     }
 
     fn set_tpr(&mut self, value: u8) {
-        let index = self.index;
-        self.access(|pc, _| pc.set_tpr(index, value));
+        self.interrupts.set_tpr(self.index, value);
     }
 
     fn set_ferr(&mut self, asserted: bool) -> bool {

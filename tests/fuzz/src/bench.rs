@@ -595,8 +595,8 @@ impl Bench {
     fn look(&mut self) {
         self.each(|side, now| match &mut side.machine {
             Machine::Pc(pc) => {
-                let vector = pc.interrupt_pending(0).then(|| pc.acknowledge_interrupt(0));
-                let taken = (pc.take_nmi(1), pc.take_init(1), pc.take_sipi(1));
+                let vector = pc.interrupts().pending(0).then(|| pc.interrupts().acknowledge(0));
+                let taken = (pc.interrupts().take_nmi(1), pc.interrupts().take_init(1), pc.interrupts().take_sipi(1));
                 format!("{vector:?} {taken:?} {:?} {}", pc.take_event(), pc.pic_text())
             }
             Machine::Virt(virt) => {
@@ -623,13 +623,14 @@ impl Bench {
         let (tsc, deadline) = (input.u32(), input.value());
         self.each(|side, now| {
             let Machine::Pc(pc) = &mut side.machine else { return 0 };
+            let locals = pc.interrupts();
             match what % 5 {
-                0 => pc.set_tpr(cpu, value as u8),
+                0 => locals.set_tpr(cpu, value as u8),
                 // Where it moves to: nowhere, mostly, where nothing else is.
-                1 => return u64::from(pc.set_apic_base(cpu, if value & 4 == 0 { 0xfee0_0900 } else { value })),
-                2 => pc.set_tsc_deadline(cpu, now, tsc.into(), deadline),
+                1 => return u64::from(locals.set_apic_base(cpu, if value & 4 == 0 { 0xfee0_0900 } else { value })),
+                2 => locals.set_tsc_deadline(cpu, now, tsc.into(), TSC_HZ, deadline),
                 3 => pc.press_power_button(now),
-                _ => return pc.tsc_deadline(cpu) ^ u64::from(pc.tpr(cpu)) ^ pc.apic_base(cpu),
+                _ => return locals.tsc_deadline(cpu) ^ u64::from(locals.tpr(cpu)) ^ locals.apic_base(cpu),
             }
             0
         });

@@ -150,7 +150,7 @@ pub(super) fn address_text(pc: &Pc, ram: &[(u64, u64)], pieces: &[Piece], name: 
         (base, base + (size - 1), kind, name.to_owned())
     }));
     memory.push((0xfec0_0000, 0xfec0_0fff, "i/o", "ioapic".to_owned()));
-    let apic = pc.apic_base(0) & 0x000f_ffff_ffff_f000;
+    let apic = pc.interrupts().apic_base(0) & 0x000f_ffff_ffff_f000;
     memory.push((apic, apic + 0xfff, "i/o", "apic-msi".to_owned()));
     let ports = pc.port_ranges().map(|(first, last, name)| (first.into(), last.into(), "i/o", name.to_owned()));
     let mut out = String::new();

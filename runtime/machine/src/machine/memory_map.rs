@@ -122,7 +122,7 @@ mod tests {
         assert!(look(&[(0x18, 0xe100_0000)], &[(0xe000_0000, display)]));
         assert!(look(&[(0x04, 0)], &gone(0xe000_0000)), "switched off");
         assert!(look(&[(0x04, 2)], &[(0xe000_0000, display)]));
-        assert!(pc.set_apic_base(0, 0xe012_3000 | 0x900) && pc.take_map_changed());
+        assert!(pc.interrupts().set_apic_base(0, 0xe012_3000 | 0x900) && pc.take_map_changed());
         pc.reset(0);
         assert!(pc.take_map_changed());
         assert_eq!(pc.take_display().map(|window| window.map(|window| window.base)), [Some(0xe000_0000), None]);

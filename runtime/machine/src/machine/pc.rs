@@ -10,9 +10,10 @@ use anyhow::{Context, Result};
 use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
+use mimus_hw::fabric::TimerQueue;
 use mimus_hw::pci::{DevFn, Function, PciTestdev};
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_hw::{Pc, PcConfig, PcEvent, hpet};
+use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent, hpet};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -67,6 +68,9 @@ impl Places {
     }
 }
 
+/// The vCPU that there is.
+const CPU: usize = 0;
+
 /// The serial port that a break from the terminal goes to.
 const FIRST_SERIAL: usize = 0;
 
@@ -90,6 +94,8 @@ pub(super) struct PcBoard {
     started: Started,
     cd_roms: Vec<ide::CdRom>,
     pc: SharedPc,
+    interrupts: Arc<Interrupts>,
+    timers: TimerQueue,
     /// What monitors are told of.
     inventory: Inventory,
     /// RAM by first address and size.
@@ -110,10 +116,8 @@ pub(super) struct PcBoard {
 
 impl PcBoard {
     fn take_interrupt(&mut self, vcpu: &mut Vcpu<Cpu>) {
-        let mut pc = devices::lock(&self.pc);
-        let vector = pc.acknowledge_interrupt(0);
-        self.interrupt_pending = pc.interrupt_pending(0);
-        drop(pc);
+        let vector = self.interrupts.acknowledge(CPU);
+        self.interrupt_pending = self.interrupts.pending(CPU);
         if let Some(vector) = vector {
             vcpu.stats.interrupts += 1;
             let state = &vcpu.cpu.state;
@@ -200,10 +204,13 @@ impl Board for PcBoard {
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         pc.set_fw_cfg(firmware::configure(config, parts.dma(), &inventory.boot_paths())?);
         pc.set_boot_order(config.boot.once.unwrap_or(config.boot.order));
+        let (interrupts, timers) = (pc.interrupts().clone(), pc.timers().clone());
+        let (alarm, woken) = (parts.alarm.clone(), parts.kicker.clone());
+        timers.on_earlier(move |deadline| alarm.set(Some(deadline)));
+        interrupts.on_wake(CPU, move || woken.kick());
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let outside =
-            Outside { pc: pc.clone(), clock: clock.clone(), alarm: parts.alarm.clone(), kicker: kicker.clone() };
+        let outside = Outside { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
         let networks = nic::start(networks, &outside)?;
         let mut started = Started { networks, ..Started::default() };
         for (devfn, unstarted) in unstarted_virtio {
@@ -211,7 +218,13 @@ impl Board for PcBoard {
         }
         let cd_roms = drives.start(&outside, &mut started.disks)?;
         started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&outside)));
-        let bus = PcBus { outside, index: 0, rom: rom.as_ref().map(Rom::size), backings: None };
+        let bus = PcBus {
+            outside,
+            interrupts: interrupts.clone(),
+            index: CPU,
+            rom: rom.as_ref().map(Rom::size),
+            backings: None,
+        };
         let features = features(config);
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
         let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
@@ -220,6 +233,8 @@ impl Board for PcBoard {
             started,
             cd_roms,
             pc,
+            interrupts,
+            timers,
             inventory,
             ram: boot::ram_ranges(config.ram_size).iter().map(|(base, size)| (base.0, *size as u64)).collect(),
             clock,
@@ -289,11 +304,11 @@ impl Board for PcBoard {
         let mut pc = devices::lock(&self.pc);
         self.held.look(&mut pc, now);
         pc.advance(now);
-        self.interrupt_pending = pc.interrupt_pending(0);
-        let (init, nmi) = (pc.take_init(0), pc.take_nmi(0));
         let event = pc.take_event();
-        let deadline = self.held.deadline(pc.next_deadline());
         drop(pc);
+        self.interrupt_pending = self.interrupts.pending(CPU);
+        let (init, nmi) = (self.interrupts.take_init(CPU), self.interrupts.take_nmi(CPU));
+        let deadline = self.held.deadline(self.timers.next_deadline());
         self.hand_over_display_memory(vcpu);
         if init {
             vcpu.cpu.init();
@@ -353,7 +368,7 @@ impl Board for PcBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.held.deadline(devices::lock(&self.pc).next_deadline())
+        self.held.deadline(self.timers.next_deadline())
     }
 
     fn reset(&mut self) {

@@ -163,7 +163,7 @@ fn link() -> Prepared {
     let arena = Arena::new(8 << 20).expect("memory for code");
     let cache = Cache::new(ram, 32 << 20, Some((arena, 1)));
     let participant = cache.register(Kicker::new());
-    let key = TbKey { gpa: CODE, pc: CODE, cs_base: 0, mode: mode.bits() };
+    let key = TbKey { gpa: CODE, pc: CODE, words: [mode.bits(), 0] };
     let granules = Ram::granules(CODE, sample.bytes.len() as u64);
     let pages = [(CODE & !(PAGE_SIZE - 1), granules)].into_iter().collect();
     let tb = Tb::new(key, optimized(sample.lift(mode)), pages);

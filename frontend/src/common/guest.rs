@@ -35,6 +35,10 @@ pub struct Patched<'a> {
     pub writes: &'a [(u64, u64)],
 }
 
+/// What a translation depends on beside its bytes and where they are. Each guest packs it into these words as it likes; the cache
+/// only compares them.
+pub type TbWords = [u32; 2];
+
 /// A vCPU: what its guest adds to its [`Core`], which is its first field, so that its address is the env pointer of compiled code.
 pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// Offset of the [`EnvHeader`](mimus_softmmu::EnvHeader) from the env pointer, in bytes.
@@ -55,10 +59,8 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     fn pc(&self) -> u64;
     /// Sets the program counter.
     fn set_pc(&mut self, pc: u64);
-    /// Mode bits: what translated code depends on beside its bytes.
-    fn mode_bits(&self) -> u32;
-    /// What is added to the program counter for its linear address; 0 where that does not wrap at 32 bits.
-    fn code_base(&self) -> u32;
+    /// What code translated at the program counter depends on beside its bytes and addresses.
+    fn tb_words(&self) -> TbWords;
     /// Linear address of the program counter.
     fn linear_pc(&self) -> u64;
     /// Recomputes everything that is derived from registers.

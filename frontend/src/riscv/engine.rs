@@ -8,7 +8,7 @@ use mimus_ir::{Block, EnvSlot};
 use super::cpu::Cpu;
 use super::state::{f_slot, slot};
 use super::{disasm, helpers, lift};
-use crate::common::guest::{self, GuestCpu, Raised, Truncated};
+use crate::common::guest::{self, GuestCpu, Raised, TbWords, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct RiscvNames;
@@ -53,12 +53,8 @@ impl GuestCpu for Cpu {
         self.state.pc = pc;
     }
 
-    fn mode_bits(&self) -> u32 {
-        self.mode.bits()
-    }
-
-    fn code_base(&self) -> u32 {
-        0
+    fn tb_words(&self) -> TbWords {
+        [self.mode.bits(), 0]
     }
 
     fn linear_pc(&self) -> u64 {

@@ -11,7 +11,7 @@ use super::exception::{Exception, debug, vector};
 use super::mode::Mode;
 use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
-use crate::common::guest::{Code, GuestCpu, Patched, Raised, Truncated};
+use crate::common::guest::{Code, GuestCpu, Patched, Raised, TbWords, Truncated};
 
 /// Names of registers and helpers for dumps.
 struct X86Names;
@@ -76,12 +76,10 @@ impl GuestCpu for Cpu {
     }
 
     #[inline(always)]
-    fn mode_bits(&self) -> u32 {
-        self.mode.bits()
-    }
-
-    fn code_base(&self) -> u32 {
-        if self.mode.intersects(Mode::CODE64) { 0 } else { self.state.seg_base[1] as u32 }
+    fn tb_words(&self) -> TbWords {
+        // The base of CS is 32 bits wherever it is not 0.
+        let code_base = if self.mode.intersects(Mode::CODE64) { 0 } else { self.state.seg_base[1] as u32 };
+        [self.mode.bits(), code_base]
     }
 
     fn linear_pc(&self) -> u64 {

@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_backend::arena::{Arena, Generation};
+use mimus_frontend::guest::TbWords;
 use mimus_softmmu::{Marked, PAGE_SIZE, Ram};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -175,13 +176,12 @@ struct Inner {
 struct Owner {
     /// Guest-physical; with bit 0 set, so that nobody takes no room.
     page: NonZeroU64,
-    cs_base: u32,
-    mode: u32,
+    words: TbWords,
 }
 
 impl Owner {
     fn of(key: &TbKey) -> Owner {
-        Owner { page: NonZeroU64::MIN | (key.gpa & !(PAGE_SIZE - 1)), cs_base: key.cs_base, mode: key.mode }
+        Owner { page: NonZeroU64::MIN | (key.gpa & !(PAGE_SIZE - 1)), words: key.words }
     }
 }
 

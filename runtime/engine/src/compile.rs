@@ -100,7 +100,7 @@ impl Settings {
             parts,
             region,
             header_offset: self.header_offset as i32,
-            linear_offset: tb.key.cs_base.into(),
+            linear_offset: tb.linear_offset(),
             counted: self.counted,
             may_link: self.chain,
             dump: None,

@@ -26,7 +26,7 @@ pub fn optimized<C: GuestCpu>(block: &Block) {
 /// `exec`: a block about to be run.
 pub fn exec<C: GuestCpu>(cpu: &C, how: &str) {
     if enabled!(target: "exec", tracing::Level::INFO) {
-        tracing::info!(target: "exec", "{:#x} {how} mode {:#x}", cpu.pc(), cpu.mode_bits());
+        tracing::info!(target: "exec", "{:#x} {how} words {:x?}", cpu.pc(), cpu.tb_words());
     }
 }
 

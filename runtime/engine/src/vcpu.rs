@@ -590,14 +590,14 @@ impl<C: GuestCpu> Vcpu<C> {
         let linear = self.cpu.linear_pc();
         self.cpu.check_pc()?;
         let gpa = self.fetch_address(linear, context)?;
-        let key = TbKey { gpa, pc, cs_base: self.cpu.code_base(), mode: self.cpu.mode_bits() };
+        let key = TbKey { gpa, pc, words: self.cpu.tb_words() };
         if let Some(tb) = self.cache.lookup(&key)
             && self.second_page_matches(&tb, linear, context)?
         {
             self.blocks[index] = Some(Cached { pc, context, tb: tb.clone() });
             return Ok(Found::Block(tb));
         }
-        self.insert(key, index, context)
+        self.insert(key, linear, index, context)
     }
 
     /// Whether the second page of a straddling block is still the one that it was translated from.
@@ -611,7 +611,7 @@ impl<C: GuestCpu> Vcpu<C> {
         }
     }
 
-    fn insert(&mut self, key: TbKey, index: usize, context: u64) -> Result<Found, Raised> {
+    fn insert(&mut self, key: TbKey, gva: u64, index: usize, context: u64) -> Result<Found, Raised> {
         // Twice at most: another vCPU may write the bytes while they are translated.
         for _ in 0..2 {
             let Translated { block, pages, bytes, read } = self.translate(self.block_insns)?;
@@ -639,7 +639,7 @@ impl<C: GuestCpu> Vcpu<C> {
             };
             let tlb = &mut self.cpu.mmu().tlb;
             let protect = |page| tlb.protect_page(page);
-            let tb = Tb::new(key, block, tb_pages).reading(&read);
+            let tb = Tb::new(key, block, tb_pages).at(gva).reading(&read);
             match self.cache.insert(&self.participant, tb, unchanged, protect) {
                 Inserted::Live(tb) => {
                     self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });

@@ -68,7 +68,7 @@ impl Cache {
 
 /// The hot blocks that can be reached from `head` without leaving its page, nearest first.
 fn collect(inner: &Inner, head: &Arc<Tb>) -> Vec<Arc<Tb>> {
-    let linear = |pc: u64| pc.wrapping_add(u64::from(head.key.cs_base));
+    let linear = |pc: u64| pc.wrapping_add(head.linear_offset());
     let page = linear(head.key.pc) / PAGE_SIZE;
     let mut parts = vec![head.clone()];
     let mut ops = head.block.insts.len();

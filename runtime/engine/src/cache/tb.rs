@@ -5,21 +5,29 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mimus_frontend::guest::TbWords;
 use mimus_ir::{Block, Inst};
 use mimus_softmmu::PAGE_SIZE;
 use smallvec::{SmallVec, smallvec};
 
 /// Identity of a translation: where its bytes are, and everything beside them that it depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TbKey {
     /// Guest-physical address of its first byte.
     pub gpa: u64,
     /// Guest PC of its first byte.
     pub pc: u64,
-    /// Base of the code segment where the guest has one, 32 bits; 0 otherwise.
-    pub cs_base: u32,
-    /// Mode bits; what they mean is the guest's.
-    pub mode: u32,
+    /// What else it depends on; what the words mean is the guest's.
+    pub words: TbWords,
+}
+
+impl Hash for TbKey {
+    // Each word by itself: a slice would be hashed as bytes, which is slower.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.gpa);
+        state.write_u64(self.pc);
+        self.words.into_iter().for_each(|word| state.write_u32(word));
+    }
 }
 
 /// Where a block is on its way to compiled code.
@@ -92,6 +100,8 @@ pub(super) struct Linked {
 pub struct Tb {
     /// Its key.
     pub key: TbKey,
+    /// Guest-virtual address of its first byte.
+    gva: u64,
     /// Its micro-ops.
     pub block: Block,
     /// The pages its bytes are in, each with the granules they touch; those of a region's other blocks included.
@@ -133,7 +143,7 @@ pub(super) enum Recency {
 const USED: u8 = Recency::Metadata as u8 | Recency::Code as u8;
 
 impl Tb {
-    /// A cold block.
+    /// A cold block, whose guest-virtual address is its guest PC.
     pub fn new(key: TbKey, mut block: Block, pages: TbPages) -> Tb {
         // It was made with room to grow, and lives long.
         block.insts.shrink_to_fit();
@@ -145,6 +155,7 @@ impl Tb {
         }
         Tb {
             key,
+            gva: key.pc,
             block,
             pages,
             own: bytes.len() as u16,
@@ -161,6 +172,17 @@ impl Tb {
             blocks: 0,
             growing: AtomicBool::new(false),
         }
+    }
+
+    /// The block, with `gva` as its guest-virtual address: where that is not the guest PC.
+    pub fn at(mut self, gva: u64) -> Tb {
+        self.gva = gva;
+        self
+    }
+
+    /// What is added to guest PCs in this block for their guest-virtual addresses.
+    pub fn linear_offset(&self) -> u64 {
+        self.gva.wrapping_sub(self.key.pc)
     }
 
     /// Without watching some of its bytes, given by their offsets and lengths in its first page: it reads them as it runs.
@@ -182,7 +204,7 @@ impl Tb {
 
     /// The region that begins with this block and has its bytes in `pages`.
     pub(super) fn region(&self, parts: &[Arc<Tb>], pages: TbPages) -> Tb {
-        let block = Tb::new(self.key, self.block.clone(), pages);
+        let block = Tb::new(self.key, self.block.clone(), pages).at(self.gva);
         // Of each its own: parts are blocks, and what they begin with as regions is none of this one's business.
         let bytes = parts.iter().flat_map(|tb| tb.bytes.iter().copied().take(tb.own.into())).collect();
         Tb { level: self.level.saturating_add(1), blocks: parts.len() as u8, bytes, own: self.own, ..block }
@@ -196,10 +218,8 @@ impl Tb {
     /// Whether the byte at linear address `addr` was translated.
     pub(super) fn has_linear(&self, addr: u64) -> bool {
         const OFFSET: u64 = PAGE_SIZE - 1;
-        let base = u64::from(self.key.cs_base);
-        let begin = self.key.pc.wrapping_add(base) & if base == 0 { u64::MAX } else { 0xffff_ffff };
         let pages = [Some(self.key.gpa & !OFFSET), self.pages.get(1).map(|&(page, _)| page)];
-        let mut linear = begin & !OFFSET;
+        let mut linear = self.gva & !OFFSET;
         pages.into_iter().flatten().any(|page| {
             let hit = addr & !OFFSET == linear && self.translates(page | addr & OFFSET, 1);
             linear = linear.wrapping_add(PAGE_SIZE);

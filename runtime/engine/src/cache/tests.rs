@@ -49,7 +49,7 @@ fn block(pc: u64, insns: u32) -> Block {
 }
 
 pub(super) fn key(gpa: u64) -> TbKey {
-    TbKey { gpa, pc: gpa, cs_base: 0, mode: 0 }
+    TbKey { gpa, pc: gpa, words: [0; 2] }
 }
 
 pub(super) fn tb(key: TbKey) -> Tb {
@@ -84,6 +84,21 @@ fn compile(cache: &Cache, tb: &Arc<Tb>, len: usize, targets: [Option<u64>; 2]) -
 fn code_at(entry: u64, len: usize) -> Vec<u8> {
     // SAFETY: the entry of a live block, 4 bytes into code of `len` bytes that nobody moves meanwhile.
     unsafe { std::slice::from_raw_parts((entry - 4) as *const u8, len) }.to_vec()
+}
+
+#[test]
+fn blocks_are_dropped_by_guest_virtual_address() {
+    let cache = cache(64 << 20);
+    let vcpu = Vcpu::new(&cache);
+    let plain = insert(&cache, &vcpu, 0x1000);
+    let moved = insert_tb(&cache, &vcpu, tb(key(0x2000)).at(0x7000_1000));
+    assert_eq!((plain.linear_offset(), moved.linear_offset()), (0, 0x7000_1000 - 0x2000));
+    cache.drop_at(&[0x2000, 0x7000_1004]);
+    assert!(!plain.is_dead() && !moved.is_dead());
+    cache.drop_at(&[0x7000_1003]);
+    assert!(!plain.is_dead() && moved.is_dead());
+    cache.drop_at(&[0x1000]);
+    assert!(plain.is_dead());
 }
 
 #[test]
@@ -147,7 +162,7 @@ fn code_memory_waits_for_every_vcpu() {
             running.quiescent_point(&cache);
             let mut key = key(0x1000);
             // Pages of other physical memory would wait for the other vCPU as well.
-            key.cs_base = (from + i) as u32;
+            key.words[1] = (from + i) as u32;
             key.pc = 0x1000 - (from + i);
             let tb = insert_key(&cache, running, key);
             published += usize::from(compile(&cache, &tb, 1000, [None, None]).is_some());
@@ -204,8 +219,8 @@ fn links_are_made_only_where_the_owner_may_jump() {
     let good = key(0x1100);
     let wrong = [
         TbKey { gpa: 0x2100, ..good },
-        TbKey { mode: 1, ..good },
-        TbKey { cs_base: 16, ..good },
+        TbKey { words: [1, 0], ..good },
+        TbKey { words: [0, 16], ..good },
         TbKey { pc: 0x1104, ..good },
     ];
     for key in wrong {

@@ -133,13 +133,6 @@ impl HostIsa {
         matches!(self.arch, Arch::X64 | Arch::S390x)
     }
 
-    /// Whether guest x87 instructions are executed as such. SSSE3 is asked for since every processor with it has FISTTP and
-    /// LAHF too.
-    pub(crate) fn has_x87(&self) -> bool {
-        self.arch == Arch::X64
-            && self.isa.isa_flags().iter().any(|flag| flag.name == "has_ssse3" && flag.as_bool() == Some(true))
-    }
-
     /// The convention of `extern "C"`.
     pub(crate) fn c_call_conv(&self) -> CallConv {
         self.isa.default_call_conv()

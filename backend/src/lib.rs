@@ -24,8 +24,8 @@ pub mod native;
 pub mod perf;
 mod permanent;
 mod quick;
+mod target;
 pub mod thunks;
-mod x87;
 
 pub use arena::{Allocation, Arena, Generation};
 pub use compile::{CompiledInfo, Compiler, Dump, MAX_PARTS, Part, Request};

@@ -6,6 +6,7 @@
 
 mod coalesce;
 mod control;
+mod extension;
 mod float;
 mod memory;
 mod pages;
@@ -15,7 +16,6 @@ mod region;
 mod sink;
 pub(crate) mod stubs;
 mod vector;
-mod x87;
 
 use std::borrow::Cow;
 use std::mem::offset_of;
@@ -31,6 +31,7 @@ use mimus_softmmu::EnvHeader;
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;
+use crate::target::{self, Extension};
 use pages::Pages;
 use peel::PeeledLoop;
 use region::Region;
@@ -66,9 +67,9 @@ const fn slow_rust(index: usize) -> usize {
     offset_of!(EnvHeader, slow_rust) + 8 * index
 }
 
-/// Offset of entry `index` of [`EnvHeader::x87_rust`].
-const fn x87_rust(index: usize) -> usize {
-    offset_of!(EnvHeader, x87_rust) + 8 * index
+/// Offset of entry `index` of [`EnvHeader::extension_rust`].
+const fn extension_rust(index: usize) -> usize {
+    offset_of!(EnvHeader, extension_rust) + 8 * index
 }
 
 /// The slow paths, in the order of [`Slow`]. Those that look in the TLB first have the same functions as those that do not.
@@ -80,9 +81,9 @@ pub(crate) const SLOW_PATHS: [SlowPath; 10] = [
     slow_path(offset_of!(EnvHeader, slow_trap), slow_rust(4), 2),
     slow_path(offset_of!(EnvHeader, probe_load), slow_rust(0), 3),
     slow_path(offset_of!(EnvHeader, probe_store), slow_rust(1), 4),
-    slow_path(offset_of!(EnvHeader, x87_park), x87_rust(0), 1),
-    slow_path(offset_of!(EnvHeader, x87_resume), x87_rust(1), 1),
-    slow_path(offset_of!(EnvHeader, x87_step), x87_rust(2), 4),
+    slow_path(offset_of!(EnvHeader, extension_park), extension_rust(0), 1),
+    slow_path(offset_of!(EnvHeader, extension_resume), extension_rust(1), 1),
+    slow_path(offset_of!(EnvHeader, extension_step), extension_rust(2), 4),
 ];
 
 /// The slow path to [`EnvHeader::vector`].
@@ -99,9 +100,9 @@ pub(crate) enum Slow {
     Trap,
     ProbeLoad,
     ProbeStore,
-    X87Park,
-    X87Resume,
-    X87Step,
+    ExtensionPark,
+    ExtensionResume,
+    ExtensionStep,
 }
 
 impl Slow {
@@ -152,6 +153,8 @@ impl Flags {
 pub(crate) struct Lowering<'a, 'f> {
     b: FunctionBuilder<'f>,
     host: &'a HostIsa,
+    /// The extension that the host executes.
+    unit: Option<&'static Extension>,
     request: &'a Request<'a>,
     /// Position of the part being lowered.
     part: usize,
@@ -171,7 +174,8 @@ pub(crate) struct Lowering<'a, 'f> {
     slow_sigs: [Option<SigRef>; SLOW_PATHS.len()],
     /// For helpers, and for those that work on the guest's MXCSR.
     helper_sigs: [Option<SigRef>; 2],
-    x87_sig: Option<SigRef>,
+    /// For routines of the extension.
+    routine_sig: Option<SigRef>,
     /// By position: whether an op that is sure to be executed uses the value. Empty if the block has no floating point.
     used: Vec<bool>,
     /// Position of the op being lowered.
@@ -205,6 +209,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
         Lowering {
             b,
             host,
+            unit: target::extension(host),
             request,
             part: 0,
             block: request.parts.first().map_or(&NOTHING, |part| part.block),
@@ -220,7 +225,7 @@ impl<'a, 'f> Lowering<'a, 'f> {
             block_sig,
             slow_sigs: [None; SLOW_PATHS.len()],
             helper_sigs: [None; 2],
-            x87_sig: None,
+            routine_sig: None,
             used: Vec::new(),
             index: 0,
             pc: 0,

@@ -46,7 +46,7 @@ pub struct QuickCompiler {
 impl QuickCompiler {
     /// For `host`; `None` if there is no quick tier for it.
     pub fn new(host: &HostIsa) -> Option<QuickCompiler> {
-        (host.arch == Arch::X64 && host.floats() && host.has_x87()).then(|| QuickCompiler {
+        (host.arch == Arch::X64 && host.floats()).then(|| QuickCompiler {
             fma: host.fma(),
             emitter: Emitter::default(),
             plan: Plan::default(),
@@ -97,7 +97,7 @@ impl QuickCompiler {
 enum Cold {
     /// A guest access that the TLB does not serve.
     Slow(memory::SlowAccess),
-    /// The guest's x87 unit is put back into env.
+    /// The state of the guest's extension is put back into env.
     Park { back: Label },
     /// A trap with this code.
     Trap { pc: u64, code: u64 },

@@ -5,8 +5,8 @@
 //! helper that may fault, [`EnvHeader::exit_value`] holds the guest PC of the current instruction. One that cannot
 //! finish sets [`EnvHeader::verdict`] and has had no effect.
 //!
-//! On hosts with x87 the unit may hold the guest's registers while compiled code runs ([`EnvHeader::x87_live`]). Every way
-//! into Rust from here puts them back first; the functions for that are in [`EnvHeader::x87_rust`].
+//! A unit of the host may have the state of the guest's extension while compiled code runs ([`EnvHeader::extension_live`]). Every
+//! way into Rust from here puts it back first; the functions for that are in [`EnvHeader::extension_rust`].
 
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use crate::frame;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, slow_signature, stubs};
 use crate::permanent::{Permanent, PermanentBuilder};
-use crate::{quick, x87};
+use crate::quick;
+use crate::target::{self, Extension};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
 pub type SlowLoad = unsafe extern "C" fn(*mut u8, u64, u64);
@@ -40,14 +41,14 @@ pub type SlowRmw = unsafe extern "C" fn(*mut u8, u64, u64, u64);
 pub type SlowCas = unsafe extern "C" fn(*mut u8, u64, u64, u64, u64);
 /// `(env, code)`: makes a guest trap pending. The code leaves as if a verdict were out.
 pub type SlowTrap = unsafe extern "C" fn(*mut u8, u64);
-/// `(env)`: takes [`EnvHeader::x87_image`] into the guest's state and clears [`EnvHeader::x87_live`].
-pub type X87Park = unsafe extern "C" fn(*mut u8);
-/// `(env)`: may fill [`EnvHeader::x87_image`], with all exceptions masked in its control word, and set
-/// [`EnvHeader::x87_live`].
-pub type X87Resume = unsafe extern "C" fn(*mut u8);
+/// `(env)`: takes [`EnvHeader::extension_image`] into the guest's state and clears [`EnvHeader::extension_live`].
+pub type ExtensionPark = unsafe extern "C" fn(*mut u8);
+/// `(env)`: may fill [`EnvHeader::extension_image`], with a state in which the host's unit reports no exception, and set
+/// [`EnvHeader::extension_live`].
+pub type ExtensionResume = unsafe extern "C" fn(*mut u8);
 /// `(env, a, c, helper << 32 | arg)`: calls a helper; the result goes to `slow_value[0]`. Afterwards it may do what
-/// [`X87Resume`] may.
-pub type X87Step = unsafe extern "C" fn(*mut u8, u64, u64, u64);
+/// [`ExtensionResume`] may.
+pub type ExtensionStep = unsafe extern "C" fn(*mut u8, u64, u64, u64);
 /// A guest's helper: `(env, a, b, c, arg)`.
 pub type Helper = unsafe extern "C" fn(*mut u8, u64, u64, u64, u32) -> u64;
 
@@ -58,8 +59,8 @@ pub struct Thunks {
     exit_stub: HostAddr,
     slow: [HostAddr; SLOW_PATHS.len()],
     floats: Option<Floats>,
-    /// [`x87::routines`]; `None` where the host's unit is not used.
-    x87: Option<HostAddr>,
+    /// The extension's routines; `None` if the host has none.
+    extension: Option<HostAddr>,
     /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`]; `None` where there is no quick tier.
     quick: Option<[HostAddr; 3]>,
     header_offset: usize,
@@ -83,7 +84,8 @@ impl Thunks {
     /// [`BackendError::Permanent`], or what [`crate::Compiler::compile`] may fail with.
     pub fn new(host: &HostIsa, header_offset: i32) -> Result<Thunks, BackendError> {
         let mut code = PermanentBuilder::new(host);
-        let x87 = host.has_x87().then(|| code.add(&x87::routines(header_offset))).transpose()?;
+        let unit = target::extension(host);
+        let extension = unit.map(|unit| code.add(&(unit.routines)(header_offset))).transpose()?;
         let mut maker = Maker { host, header_offset, code: Vec::new() };
         maker.entry_trampoline()?;
         let entry = code.add(&maker.code)?;
@@ -122,7 +124,7 @@ impl Thunks {
                 let [stubs, float_call, slow_vector] = ids.map(at);
                 Floats { stubs, float_call, slow_vector }
             }),
-            x87: x87.map(at),
+            extension: extension.map(at),
             quick: quick.map(|ids| ids.map(at)),
             header_offset: header_offset as usize,
             _code: Arc::new(code),
@@ -157,8 +159,7 @@ impl Thunks {
 
     /// Fills in the pointers to the slow paths' thunks.
     pub fn install(&self, header: &mut EnvHeader) {
-        let [load, store, rmw, cas, trap, probe_load, probe_store, x87_park, x87_resume, x87_step] =
-            self.slow.map(|a| a.0);
+        let [load, store, rmw, cas, trap, probe_load, probe_store, park, resume, step] = self.slow.map(|a| a.0);
         header.slow_load = load;
         header.slow_store = store;
         header.slow_rmw = rmw;
@@ -171,10 +172,10 @@ impl Thunks {
             header.float_call = floats.float_call.0;
             header.slow_vector = floats.slow_vector.0;
         }
-        header.x87_park = x87_park;
-        header.x87_resume = x87_resume;
-        header.x87_step = x87_step;
-        header.x87_ops = self.x87.map_or(0, |a| a.0);
+        header.extension_park = park;
+        header.extension_resume = resume;
+        header.extension_step = step;
+        header.extension_ops = self.extension.map_or(0, |a| a.0);
         [header.indirect, header.shim, _] = self.quick.map_or([0; 3], |quick| quick.map(|a| a.0));
     }
 }
@@ -209,7 +210,7 @@ impl Maker<'_> {
         let mut signature = Signature::new(self.host.c_call_conv());
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
-        let x87 = self.x87();
+        let unit = self.unit();
         let shim = (self.host.arch == Arch::X64).then_some(self.header_offset + offset_of!(EnvHeader, shim) as i32);
         self.function(signature, |b, params| {
             let callee = b.import_signature(block_signature());
@@ -225,17 +226,17 @@ impl Maker<'_> {
                 }
             };
             let code = b.inst_results(call)[0];
-            if let Some(x87) = x87 {
-                x87.park(b, params[0]);
+            if let Some(unit) = unit {
+                unit.park(b, params[0]);
             }
             b.ins().return_(&[code]);
         })
     }
 
-    /// Where the host's x87 unit may be the guest's.
-    fn x87(&self) -> Option<X87> {
+    /// The unit of the host that may have the state of the guest's extension.
+    fn unit(&self) -> Option<Unit> {
         let Maker { host, header_offset, .. } = *self;
-        host.has_x87().then(|| X87 { header_offset, c: host.c_call_conv() })
+        target::extension(host).map(|extension| Unit { extension, header_offset, c: host.c_call_conv() })
     }
 
     /// Returns where to enter it.
@@ -321,20 +322,20 @@ impl Maker<'_> {
     fn slow_thunk(&mut self, index: usize, path: &SlowPath) -> Result<(), BackendError> {
         let pointer = self.header_offset + path.rust as i32;
         let rust = slow_signature(self.host.c_call_conv(), path);
-        let x87 = self.x87();
+        let unit = self.unit();
         self.function(slow_signature(CallConv::PreserveAll, path), |b, params| {
-            if let Some(x87) = x87 {
-                x87.park(b, params[0]);
+            if let Some(unit) = unit {
+                unit.park(b, params[0]);
             }
-            if index != Slow::X87Park as usize {
+            if index != Slow::ExtensionPark as usize {
                 let callee = b.import_signature(rust);
                 let function = b.ins().load(types::I64, MemFlagsData::trusted(), params[0], pointer);
                 b.ins().call_indirect(callee, function, params);
             }
-            if let Some(x87) = x87
-                && [Slow::X87Resume as usize, Slow::X87Step as usize].contains(&index)
+            if let Some(unit) = unit
+                && [Slow::ExtensionResume as usize, Slow::ExtensionStep as usize].contains(&index)
             {
-                x87.restore(b, params[0]);
+                unit.restore(b, params[0]);
             }
             b.ins().return_(&[]);
         })?;
@@ -462,21 +463,22 @@ pub(crate) fn tlb_entry(
     b.ins().iadd(offset, bank)
 }
 
-/// Moves the guest's x87 unit between the host's and env.
+/// Moves the state of the guest's extension between the host's unit and env.
 #[derive(Clone, Copy)]
-struct X87 {
+struct Unit {
+    extension: &'static Extension,
     header_offset: i32,
     c: CallConv,
 }
 
-impl X87 {
+impl Unit {
     fn header(self, b: &mut FunctionBuilder<'_>, env: Value, ty: Type, field: usize) -> Value {
         b.ins().load(ty, MemFlagsData::trusted(), env, self.header_offset + field as i32)
     }
 
-    /// Does `body` if the guest's unit is in the host's.
+    /// Does `body` if the state is in the host's unit.
     fn if_live(self, b: &mut FunctionBuilder<'_>, env: Value, body: impl FnOnce(&mut FunctionBuilder<'_>)) {
-        let live = self.header(b, env, types::I64, offset_of!(EnvHeader, x87_live));
+        let live = self.header(b, env, types::I64, offset_of!(EnvHeader, extension_live));
         let (then, rest) = (b.create_block(), b.create_block());
         b.set_cold_block(then);
         b.ins().brif(live, then, &[], rest, &[]);
@@ -487,16 +489,16 @@ impl X87 {
     }
 
     fn routine(self, b: &mut FunctionBuilder<'_>, env: Value, offset: i32) {
-        let signature = b.import_signature(x87_signature());
-        let first = self.header(b, env, types::I64, offset_of!(EnvHeader, x87_ops));
+        let signature = b.import_signature(routine_signature());
+        let first = self.header(b, env, types::I64, offset_of!(EnvHeader, extension_ops));
         let routine = b.ins().iadd_imm_s(first, i64::from(offset));
         b.ins().call_indirect(signature, routine, &[env, env]);
     }
 
     fn park(self, b: &mut FunctionBuilder<'_>, env: Value) {
         self.if_live(b, env, |b| {
-            self.routine(b, env, x87::SAVE);
-            let path = &SLOW_PATHS[Slow::X87Park as usize];
+            self.routine(b, env, self.extension.save);
+            let path = &SLOW_PATHS[Slow::ExtensionPark as usize];
             let signature = b.import_signature(slow_signature(self.c, path));
             let function = self.header(b, env, types::I64, path.rust);
             b.ins().call_indirect(signature, function, &[env]);
@@ -504,12 +506,12 @@ impl X87 {
     }
 
     fn restore(self, b: &mut FunctionBuilder<'_>, env: Value) {
-        self.if_live(b, env, |b| self.routine(b, env, x87::RESTORE));
+        self.if_live(b, env, |b| self.routine(b, env, self.extension.restore));
     }
 }
 
-/// The signature of [`x87::routines`]: env, and an address or a condition.
-pub(crate) fn x87_signature() -> Signature {
+/// The signature of an extension's routines: env, and an address or a value.
+pub(crate) fn routine_signature() -> Signature {
     let mut signature = Signature::new(CallConv::PreserveAll);
     signature.params.extend([AbiParam::new(types::I64); 2]);
     signature

@@ -45,22 +45,6 @@ pub struct CallInfo {
     pub arg: u32,
 }
 
-/// Calls with [`Effects::X87`]: the helper does what one x87 instruction does to the guest's unit.
-///
-/// `arg` bits 0..11 are the instruction's opcode as the unit's own opcode register has it (SDM vol. 1, 8.1.9): the low
-/// 3 bits of the first byte in bits 8..11, ModRM in bits 0..8. Argument `a` is the address of the memory operand, `c` the
-/// condition of FCMOVcc (0 or 1), whichever of the eight it is. The result is the status word for FNSTSW AX, ZF, PF and CF in
-/// their places in EFLAGS for FCOMI and its kin, and undefined otherwise.
-pub mod x87 {
-    /// Bits of `arg` that hold the opcode.
-    pub const OPCODE_BITS: u32 = 11;
-
-    /// The opcode in `arg`: first byte and ModRM.
-    pub const fn opcode(arg: u32) -> (u8, u8) {
-        (0xd8 | (arg >> 8 & 7) as u8, arg as u8)
-    }
-}
-
 impl CallInfo {
     /// As held in an instruction.
     pub const fn encode(self) -> u64 {

@@ -173,10 +173,13 @@ bitflags! {
         const MARK = 32;
         /// Reads or changes the guest's floating-point control and status register.
         const FLOAT = 64;
-        /// Of a helper: integer computing only, so that the host's x87 unit is as the caller left it whatever it holds.
+        /// Of a helper: integer computing only, so that it may run while units of the host hold state of the guest's extension.
         const LEAF = 128;
-        /// Of a helper: it does what an x87 instruction does, which a host may execute in its place ([`crate::block::x87`]).
-        const X87 = 256;
+        /// Of a helper: it does an operation of the guest's *extension*, a unit that some hosts have too and then may execute the
+        /// operation in its place. Argument `a` is the address of its memory operand, `c` another operand, and
+        /// [`arg`](crate::block::CallInfo::arg) says which operation it is: what it means is between the guest and the target that
+        /// has it.
+        const EXTENSION = 256;
     }
 }
 

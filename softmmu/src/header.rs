@@ -85,21 +85,22 @@ pub struct EnvHeader {
     /// First [`JumpCacheEntry`] of jump cache 0; the others follow, each of `jump_cache_mask` and one more entry. Compiled code
     /// does not read it.
     pub jump_caches: u64,
-    /// Not 0 while the guest's x87 unit is the host's, and env's copy of it out of date: then `x87_ops`. It is so only in
-    /// compiled code and in helpers that are integer computing alone; all other code finds 0, and the host's unit empty.
-    pub x87_live: u64,
-    /// First of the routines that execute one x87 instruction each; 0 where the host's unit is not used.
-    pub x87_ops: u64,
-    /// `PreserveAll fn(env)`: puts the guest's x87 unit back into env.
-    pub x87_park: u64,
-    /// `PreserveAll fn(env)`: lets the host's x87 unit be the guest's if it can.
-    pub x87_resume: u64,
-    /// `PreserveAll fn(env, a, c, helper << 32 | arg)`: calls the helper of an x87 instruction, result in `slow_value`, then
-    /// does what `x87_resume` does.
-    pub x87_step: u64,
-    /// The same three as plain `extern "C"` functions: the first takes `x87_image` into env, the others may fill it and set
-    /// `x87_live`.
-    pub x87_rust: [u64; 3],
+    /// Not 0 while the state of the guest's extension is in the host's unit, and env's copy of it out of date: then
+    /// `extension_ops`. It is so only in compiled code and in helpers that are integer computing alone; all other code finds 0,
+    /// and the host's unit as Rust's ABI wants it.
+    pub extension_live: u64,
+    /// First of the routines that execute one operation of the extension each; 0 where the host has no such unit.
+    pub extension_ops: u64,
+    /// `PreserveAll fn(env)`: puts the extension's state back into env.
+    pub extension_park: u64,
+    /// `PreserveAll fn(env)`: lets the host's unit have the extension's state if it can.
+    pub extension_resume: u64,
+    /// `PreserveAll fn(env, a, c, helper << 32 | arg)`: calls the helper of an operation, result in `slow_value`, then does what
+    /// `extension_resume` does.
+    pub extension_step: u64,
+    /// The same three as plain `extern "C"` functions: the first takes `extension_image` into env, the others may fill it and
+    /// set `extension_live`.
+    pub extension_rust: [u64; 3],
     /// Table of execution counts of the quick tier's blocks, by half their first link slot's number: `u32` each, counted down;
     /// below 0 the block leaves with [`ExitCode::Hot`].
     pub counts: u64,
@@ -113,8 +114,8 @@ pub struct EnvHeader {
     pub spills: [[u64; 2]; SPILLS],
     /// Pages that a region keeps for as long as it runs.
     pub pages: [KeptPage; KEPT_PAGES],
-    /// The x87 unit on its way: what FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9).
-    pub x87_image: X87Image,
+    /// The extension's state on its way between env and the host's unit, in the host's form.
+    pub extension_image: ExtensionImage,
 }
 
 /// Entries of [`EnvHeader::spills`].
@@ -146,14 +147,17 @@ impl EnvHeader {
     }
 }
 
-/// 108 bytes of [`EnvHeader::x87_image`].
+/// Bytes of [`EnvHeader::extension_image`].
+pub const EXTENSION_IMAGE: usize = 128;
+
+/// What [`EnvHeader::extension_image`] holds.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug)]
-pub struct X87Image(pub [u8; 108]);
+pub struct ExtensionImage(pub [u8; EXTENSION_IMAGE]);
 
-impl Default for X87Image {
+impl Default for ExtensionImage {
     fn default() -> Self {
-        X87Image([0; 108])
+        ExtensionImage([0; EXTENSION_IMAGE])
     }
 }
 

@@ -27,7 +27,7 @@ pub use backing::{Backing, Route};
 pub use dma::{Dma, DmaWatch};
 pub use exclusive::Member;
 pub use filter::PageFilter;
-pub use header::{EnvHeader, ExitCode, JumpCacheEntry, NO_CONTEXT, Verdict, X87Image};
+pub use header::{EnvHeader, ExitCode, ExtensionImage, JumpCacheEntry, NO_CONTEXT, Verdict};
 pub use mmu::{Access, CodePolicy, Mapping, MmioBus, Mmu, MmuStats, SPACES, Stored, Walker};
 pub use page_tables::PageTables;
 pub use ram::{CodeSink, Dropped, Marked, Ram};

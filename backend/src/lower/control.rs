@@ -117,12 +117,10 @@ impl Lowering<'_, '_> {
         }
         let info = CallInfo::decode(inst.imm);
         self.make_stores()?;
-        let x87 = self.host.has_x87();
-        if x87
-            && info.effects.contains(Effects::X87)
-            && let Some(form) = self.x87_form(info)
+        if info.effects.contains(Effects::EXTENSION)
+            && let Some(form) = self.unit.and_then(|extension| (extension.form)(info.arg))
         {
-            return self.x87(inst, info, form);
+            return self.extension(inst, info, form);
         }
         let faults = info.effects.contains(Effects::FAULT);
         let mut args = vec![self.env];
@@ -134,8 +132,8 @@ impl Lowering<'_, '_> {
         if faults {
             self.store_pc();
         }
-        if x87 && !info.effects.contains(Effects::LEAF) {
-            self.park_x87();
+        if self.unit.is_some() && !info.effects.contains(Effects::LEAF) {
+            self.park_extension();
         }
         let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
         let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);

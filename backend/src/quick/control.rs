@@ -47,7 +47,7 @@ impl Quick<'_> {
             match cold {
                 Cold::Slow(slow) => self.slow_access(slow)?,
                 Cold::Park { back } => {
-                    let park = self.header(offset_of!(EnvHeader, x87_park));
+                    let park = self.header(offset_of!(EnvHeader, extension_park));
                     self.e.call(park);
                     self.e.jump(back);
                 }
@@ -92,7 +92,7 @@ impl Quick<'_> {
             self.store_pc(self.pc);
         }
         if !info.effects.contains(Effects::LEAF) {
-            let live = self.header(offset_of!(EnvHeader, x87_live));
+            let live = self.header(offset_of!(EnvHeader, extension_live));
             let (park, back) = (self.e.label(), self.e.label());
             self.e.alu_imm(Width::Wide, Alu::Cmp, live, 0);
             self.e.jump_if(Cond::NE, park);

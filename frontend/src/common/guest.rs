@@ -110,10 +110,12 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// Enters the handler of the pending fault of the instruction at the program counter.
     fn deliver(&mut self);
 
-    /// Puts the x87 unit that a host had into env; nothing for guests without one.
-    fn park_x87(&mut self) {}
-    /// Lets the host's x87 unit be the guest's if it can be; nothing for guests without one.
-    fn offer_x87(&mut self) {}
+    /// Takes the state of the guest's extension, which a host's unit had, from [`EnvHeader::extension_image`] into env, and clears
+    /// [`EnvHeader::extension_live`]. Nothing for guests without an extension.
+    fn park_extension(&mut self) {}
+    /// If a host's unit can have it now: fills [`EnvHeader::extension_image`] and sets [`EnvHeader::extension_live`] to
+    /// [`EnvHeader::extension_ops`]. Nothing for guests without an extension.
+    fn offer_extension(&mut self) {}
 
     /// The instructions in `bytes`, the first at `pc`, as text: each on a new line after its address.
     fn disassemble(&self, bytes: &[u8], pc: u64) -> String;

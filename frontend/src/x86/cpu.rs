@@ -405,7 +405,7 @@ impl Guest for Cpu {
         let value = (row.function)(self, args[0], args[1], args[2], arg);
         if self.header.verdict != 0 {
             Err(Stop::Fault)
-        } else if row.effects.contains(Effects::X87) && value == CODE_CHANGED {
+        } else if row.effects.contains(Effects::EXTENSION) && value == CODE_CHANGED {
             Err(Stop::CodeChanged)
         } else {
             Ok(value)

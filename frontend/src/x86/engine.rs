@@ -177,12 +177,12 @@ impl GuestCpu for Cpu {
         self.deliver_pending();
     }
 
-    fn park_x87(&mut self) {
-        Cpu::park_x87(self);
+    fn park_extension(&mut self) {
+        self.park_x87();
     }
 
-    fn offer_x87(&mut self) {
-        Cpu::offer_x87(self);
+    fn offer_extension(&mut self) {
+        self.offer_x87();
     }
 
     fn disassemble(&self, bytes: &[u8], pc: u64) -> String {

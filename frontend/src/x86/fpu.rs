@@ -6,7 +6,6 @@ use super::fp::vec::{self, Aux, Dest, VecOp};
 use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out, X87Row};
 use super::fp::{Mxcsr, SimdException};
 use super::state::{State, cr0, cr4, reg};
-use mimus_ir::block::x87::OPCODE_BITS;
 use mimus_softmmu::{Stored, Verdict};
 
 /// Reads 16 bytes of env at `offset`; 0 outside it.
@@ -141,12 +140,18 @@ pub extern "C" fn masked_move(cpu: &mut Cpu, addr: u64, offsets: u64, _: u64, ar
     0
 }
 
-/// The constant argument of [`x87`].
+/// Bits of [`X87Call`] that hold the opcode.
+const OPCODE_BITS: u32 = 11;
+
+/// The constant argument of [`x87`]. Its low [`OPCODE_BITS`] bits are the opcode: by them a host that has the unit knows which of its
+/// instructions to execute for a call of [`super::helpers::Helper::X87Host`]. Argument `a` is the address of the memory operand, `c`
+/// the condition of FCMOVcc (0 or 1), whichever of the eight it is. The result is the status word for FNSTSW AX, ZF, PF and CF in
+/// their places in EFLAGS for FCOMI and its kin, and undefined otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X87Call {
     /// Number of the [`X87Op`].
     pub op: u16,
-    /// The opcode, as FOP has it: what [`mimus_ir::block::x87`] asks for.
+    /// The opcode as FOP has it (SDM vol. 1, 8.1.9): the low 3 bits of the first byte, then ModRM.
     pub opcode: u16,
     /// 32-bit operand size.
     pub wide: bool,
@@ -222,16 +227,19 @@ fn run_row(cpu: &mut Cpu, row: &X87Row, addr: u64, condition: bool, call: X87Cal
 impl Cpu {
     /// Takes back the x87 unit that compiled code has used, from the header's image.
     pub fn park_x87(&mut self) {
-        self.header.x87_live = 0;
+        self.header.extension_live = 0;
         let core = &mut self.core;
-        core.state.fpu.load_host_image(&core.header.x87_image.0);
+        if let Some(image) = core.header.extension_image.0.first_chunk() {
+            core.state.fpu.load_host_image(image);
+        }
     }
 
     /// Lets compiled code go on with the x87 unit in the header's image, unless it could raise exceptions.
     pub fn offer_x87(&mut self) {
         if self.state.fpu.is_quiet() {
-            self.header.x87_image.0 = self.state.fpu.host_image();
-            self.header.x87_live = self.header.x87_ops;
+            let image = self.state.fpu.host_image();
+            self.header.extension_image.0[..image.len()].copy_from_slice(&image);
+            self.header.extension_live = self.header.extension_ops;
         }
     }
 }

@@ -77,9 +77,9 @@ helpers! {
     MaskedMove fpu::masked_move [READ_ENV FAULT];
     /// An x87 operation: linear address of its memory operand in `a`, condition of FCMOVcc in `c`; `arg` by [`fpu::X87Call`].
     X87 fpu::x87 [READ_ENV WRITE_ENV FAULT];
-    /// One that a host's x87 unit does in the same way. It writes nothing that ops read but MMX registers, and instructions on
+    /// One that a host's x87 unit does in the same way: the guest's extension is that unit. It writes nothing that ops read but MMX registers, and instructions on
     /// those begin with [`Helper::Fwait`].
-    X87Host fpu::x87 [READ_ENV FAULT X87];
+    X87Host fpu::x87 [READ_ENV FAULT EXTENSION];
     /// #MF if an exception is pending. The x87 unit is in env afterwards, wherever it was.
     Fwait fpu::fwait [READ_ENV WRITE_ENV FAULT];
     /// FXSAVE (`arg` bit 0 clear) or FXRSTOR (set) at `a`, with 64-bit pointers if bit 1 is set.

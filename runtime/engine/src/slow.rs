@@ -15,10 +15,11 @@ pub(crate) fn install<C: GuestCpu>(header: &mut EnvHeader) {
         cas::<C> as *const (),
         trap::<C> as *const (),
     ];
-    let x87 = [x87_park::<C> as *const (), x87_resume::<C> as *const (), x87_step::<C> as *const ()];
+    let extension =
+        [extension_park::<C> as *const (), extension_resume::<C> as *const (), extension_step::<C> as *const ()];
     header.slow_rust = slow.map(address);
     header.vector = address(vector::<C> as *const ());
-    header.x87_rust = x87.map(address);
+    header.extension_rust = extension.map(address);
 }
 
 /// The vCPU that compiled code runs on.
@@ -104,26 +105,26 @@ unsafe extern "C" fn trap<C: GuestCpu>(env: *mut u8, code: u64) {
 
 /// # Safety
 /// As for [`cpu`].
-unsafe extern "C" fn x87_park<C: GuestCpu>(env: *mut u8) {
+unsafe extern "C" fn extension_park<C: GuestCpu>(env: *mut u8) {
     // SAFETY: called by compiled code with its own env.
-    unsafe { cpu::<C>(env) }.park_x87();
+    unsafe { cpu::<C>(env) }.park_extension();
 }
 
 /// # Safety
 /// As for [`cpu`].
-unsafe extern "C" fn x87_resume<C: GuestCpu>(env: *mut u8) {
+unsafe extern "C" fn extension_resume<C: GuestCpu>(env: *mut u8) {
     // SAFETY: called by compiled code with its own env.
-    unsafe { cpu::<C>(env) }.offer_x87();
+    unsafe { cpu::<C>(env) }.offer_extension();
 }
 
 /// # Safety
 /// As for [`cpu`].
-unsafe extern "C" fn x87_step<C: GuestCpu>(env: *mut u8, a: u64, c: u64, helper: u64) {
+unsafe extern "C" fn extension_step<C: GuestCpu>(env: *mut u8, a: u64, c: u64, helper: u64) {
     // SAFETY: called by compiled code with its own env.
     let cpu = unsafe { cpu::<C>(env) };
     // What stopped it is in the verdict.
     if let Ok(value) = cpu.call((helper >> 32) as u16, [a, 0, c], helper as u32) {
         cpu.header().slow_value = [value, 0];
-        cpu.offer_x87();
+        cpu.offer_extension();
     }
 }

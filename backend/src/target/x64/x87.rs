@@ -1,14 +1,32 @@
-//! x87 instructions on hosts that have them.
+//! x86's x87 as an extension: the guest's unit is the host's while compiled code runs.
 //!
 //! Cranelift knows no x87. So each instruction that translated code may want is a routine of a few bytes, made at start:
-//! the instruction itself and a return. Routines are called with the `PreserveAll` convention, whose arguments lie as
-//! in the System V ABI: env in RDI, and in RSI the operand's host address or a condition. They change no register.
+//! the instruction itself and a return. Arguments of the `PreserveAll` convention lie as in the System V ABI: env in RDI, and in
+//! RSI the operand's host address or a condition.
 //!
-//! Between two of them the host's unit *is* the guest's ([`mimus_softmmu::EnvHeader::x87_live`]), all exceptions masked: a
-//! guest that unmasks one is never let in.
+//! What a guest says of an operation, in the constant argument of its call: bits 0..11 are the opcode as the unit's own opcode
+//! register has it (SDM vol. 1, 8.1.9), the low 3 bits of the first byte in bits 8..11 and ModRM in bits 0..8. The image is what
+//! FNSAVE stores with 32-bit operand size in protected mode (SDM vol. 1, figure 8-9). All exceptions are masked in it: a guest that
+//! unmasks one is never let in.
 
 use mimus_softmmu::EnvHeader;
+use mimus_softmmu::header::EXTENSION_IMAGE;
 use std::mem::offset_of;
+
+use crate::host::{Arch, HostIsa};
+use crate::target::{Extension, Form, Operand};
+
+/// The row.
+pub(crate) static EXTENSION: Extension = Extension {
+    available,
+    form: |arg| form(0xd8 | (arg >> 8 & 7) as u8, arg as u8),
+    routines,
+    save: SAVE,
+    restore: RESTORE,
+};
+
+// FNSAVE stores 108 bytes.
+const _: () = assert!(EXTENSION_IMAGE >= 108);
 
 /// Bytes from one routine to the next.
 const STRIDE: usize = 16;
@@ -21,16 +39,8 @@ const MEMORY_FORMS: usize = 8 * 8;
 const INT3: u8 = 0xcc;
 const RET: u8 = 0xc3;
 
-/// What a call of an instruction takes and gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Form {
-    /// Offset of the routine from the first one, in bytes.
-    pub routine: i32,
-    pub kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+enum Kind {
     /// Registers only.
     Plain,
     /// Compares into EFLAGS: those of [`EFLAGS`] go to the slow value.
@@ -46,26 +56,48 @@ pub(crate) enum Kind {
 }
 
 /// ZF, PF and CF.
-pub(crate) const EFLAGS: i64 = 0x45;
+const EFLAGS: u64 = 0x45;
 
 /// The masks of all exceptions in the control word (SDM vol. 1, 8.1.5).
-pub(crate) const MASKS: i64 = 0x3f;
+const MASKS: u16 = 0x3f;
 
 /// Offset of the routine that saves the unit to the image and empties it.
-pub(crate) const SAVE: i32 = ((REGISTER_FORMS + MEMORY_FORMS) * STRIDE) as i32;
+const SAVE: i32 = ((REGISTER_FORMS + MEMORY_FORMS) * STRIDE) as i32;
 /// Offset of the routine that loads the unit from the image.
-pub(crate) const RESTORE: i32 = SAVE + STRIDE as i32;
+const RESTORE: i32 = SAVE + STRIDE as i32;
+
+/// SSSE3 is asked for since every processor with it has FISTTP and LAHF too.
+fn available(host: &HostIsa) -> bool {
+    host.arch == Arch::X64
+        && host.isa.isa_flags().iter().any(|flag| flag.name == "has_ssse3" && flag.as_bool() == Some(true))
+}
 
 /// How the instruction is executed; `None` for those that are left to the helper.
-pub(crate) fn form(first: u8, modrm: u8) -> Option<Form> {
-    let (kind, index) = match modrm.checked_sub(0xc0) {
+fn form(first: u8, modrm: u8) -> Option<Form> {
+    let (kind, index) = kind(first, modrm)?;
+    let operand = match kind {
+        Kind::Plain | Kind::Flags | Kind::Status => Operand::None,
+        Kind::Move => Operand::Value,
+        Kind::Memory { bytes, write } => Operand::Memory { bytes, write },
+        Kind::LoadControl => Operand::Checked { set: MASKS },
+    };
+    let result = match kind {
+        Kind::Flags => Some(EFLAGS),
+        Kind::Status => Some(u64::MAX),
+        _ => None,
+    };
+    Some(Form { routine: (index * STRIDE) as i32, operand, result })
+}
+
+/// What the instruction is, and the number of its routine.
+fn kind(first: u8, modrm: u8) -> Option<(Kind, usize)> {
+    Some(match modrm.checked_sub(0xc0) {
         Some(low) => (register_kind(first, modrm)?, usize::from(first & 7) * 64 + usize::from(low)),
         None => {
             let extension = modrm >> 3 & 7;
             (memory_kind(first, extension)?, REGISTER_FORMS + usize::from(first & 7) * 8 + usize::from(extension))
         }
-    };
-    Some(Form { routine: (index * STRIDE) as i32, kind })
+    })
 }
 
 /// SDM vol. 2D, tables and so on: the documented encodings, without environments, BCD and transcendentals.
@@ -103,18 +135,18 @@ fn memory_kind(first: u8, extension: u8) -> Option<Kind> {
 }
 
 /// All routines, for envs with their header at `header_offset`.
-pub(crate) fn routines(header_offset: i32) -> Vec<u8> {
+fn routines(header_offset: i32) -> Vec<u8> {
     let field = |offset: usize| (header_offset + offset as i32).to_le_bytes();
     let mut code = vec![INT3; RESTORE as usize + STRIDE];
     for first in 0xd8..=0xdf {
         for modrm in (0xc0..=0xff).chain((0..8).map(|extension| extension << 3)) {
-            if let Some(form) = form(first, modrm) {
-                let bytes = routine(form.kind, first, modrm, field(offset_of!(EnvHeader, slow_value)));
-                code[form.routine as usize..][..bytes.len()].copy_from_slice(&bytes);
+            if let Some((kind, index)) = kind(first, modrm) {
+                let bytes = routine(kind, first, modrm, field(offset_of!(EnvHeader, slow_value)));
+                code[index * STRIDE..][..bytes.len()].copy_from_slice(&bytes);
             }
         }
     }
-    let [a, b, c, d] = field(offset_of!(EnvHeader, x87_image));
+    let [a, b, c, d] = field(offset_of!(EnvHeader, extension_image));
     // fnsave [rdi + image]; frstor [rdi + image]
     for (at, modrm) in [(SAVE, 0xb7), (RESTORE, 0xa7)] {
         code[at as usize..][..7].copy_from_slice(&[0xdd, modrm, a, b, c, d, RET]);
@@ -160,11 +192,11 @@ mod tests {
                 let x87: Vec<_> =
                     all[..end].iter().filter(|i| format!("{:?}", i.mnemonic()).starts_with('F')).collect();
                 assert_eq!(x87.len(), 1, "{wanted:?}");
-                match form.kind {
-                    Kind::Move => assert_eq!(x87[0].mnemonic(), Mnemonic::Fcmovne),
+                match form.operand {
+                    Operand::Value => assert_eq!(x87[0].mnemonic(), Mnemonic::Fcmovne),
                     _ => assert_eq!(x87[0].code(), wanted.code()),
                 }
-                if let Kind::Memory { bytes, write } = form.kind {
+                if let Operand::Memory { bytes, write } = form.operand {
                     assert_eq!(wanted.memory_size().size(), bytes as usize, "{wanted:?}");
                     assert_eq!(
                         write,

@@ -1,0 +1,3 @@
+//! x86-64 hosts.
+
+pub(crate) mod x87;

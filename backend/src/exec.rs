@@ -2,7 +2,9 @@
 
 use mimus_softmmu::{EnvHeader, ExitCode};
 
-use crate::thunks::{RUST_MXCSR, Thunks};
+#[cfg(all(target_arch = "x86_64", unix))]
+use crate::target::x64::mxcsr;
+use crate::thunks::Thunks;
 
 /// Address of host code in the executable view of an [`crate::Arena`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -27,7 +29,7 @@ pub unsafe fn enter(thunks: &Thunks, env: *mut u8, entry: HostAddr) -> ExitCode 
     // keeps its arena alive.
     let code = unsafe {
         let header = env.add(thunks.header_offset()).cast::<EnvHeader>();
-        if thunks.floats() && (*header).mxcsr_offset != 0 {
+        if thunks.floats() && (*header).fp_env_offset != 0 {
             call_with_floats(thunks, env, header, entry)
         } else {
             call(thunks, env, entry)
@@ -47,43 +49,15 @@ unsafe fn call(thunks: &Thunks, env: *mut u8, entry: HostAddr) -> u64 {
     unsafe { std::mem::transmute::<usize, Trampoline>(thunks.entry().0 as usize)(env, entry.0) }
 }
 
-/// Enters with the guest's MXCSR in the host's register, exceptions masked, and takes the flags raised back.
+/// Enters with the guest's floating-point environment in the host's register, exceptions masked, and takes the flags raised back.
 ///
 /// # Safety
 ///
-/// As of [`enter`]; `header` is the header of `env`, whose `mxcsr_offset` is that of four bytes in env.
+/// As of [`enter`]; `header` is the header of `env`, whose `fp_env_offset` is that of four bytes in env.
 #[cfg(all(target_arch = "x86_64", unix))]
 unsafe fn call_with_floats(thunks: &Thunks, env: *mut u8, header: *mut EnvHeader, entry: HostAddr) -> u64 {
-    let code: u64;
-    // SAFETY: the trampoline is a function of the C convention, as in `call`, and the stack is aligned for it here;
-    // what it may clobber is declared, and R12 and R13 it preserves. MXCSR is as Rust wants it at the end. The fields
-    // and the guest's MXCSR are in env, which the caller gives up meanwhile.
-    unsafe {
-        let guest = env.add((*header).mxcsr_offset as usize).cast::<u32>();
-        (*header).floats = 0;
-        (*header).live_mxcsr = guest.read() | RUST_MXCSR;
-        std::arch::asm!(
-            "ldmxcsr [r12]",
-            "call r13",
-            "cmp dword ptr [r14], 0",
-            "je 2f",
-            "stmxcsr [r12]",
-            "2:",
-            "ldmxcsr [r15]",
-            inlateout("rdi") env => _,
-            inlateout("rsi") entry.0 => _,
-            lateout("rax") code,
-            in("r12") &raw mut (*header).live_mxcsr,
-            in("r13") thunks.entry().0,
-            in("r14") &raw mut (*header).floats,
-            in("r15") &RUST_MXCSR,
-            clobber_abi("sysv64"),
-        );
-        if (*header).floats != 0 {
-            guest.write(guest.read() | (*header).live_mxcsr & FLAGS);
-        }
-    }
-    code
+    // SAFETY: by the caller's promise.
+    unsafe { mxcsr::call(thunks.entry().0, env, header, entry.0) }
 }
 
 /// # Safety
@@ -94,6 +68,3 @@ unsafe fn call_with_floats(thunks: &Thunks, env: *mut u8, _: *mut EnvHeader, ent
     // SAFETY: by the caller's promise.
     unsafe { call(thunks, env, entry) }
 }
-
-/// The status flags of MXCSR (SDM vol. 1, 10.2.3).
-const FLAGS: u32 = 0x3f;

@@ -117,7 +117,7 @@ impl HostIsa {
         self.vectors
     }
 
-    /// Whether floating point is inlined: x86-64, with the guest's MXCSR in the host's, and the calling convention that the
+    /// Whether floating point is inlined: x86-64, with the guest's environment in MXCSR, and the calling convention that the
     /// stubs around it are written for.
     pub(crate) fn floats(&self) -> bool {
         self.arch == Arch::X64 && self.vectors && self.c_call_conv() == CallConv::SystemV

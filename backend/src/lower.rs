@@ -172,7 +172,7 @@ pub(crate) struct Lowering<'a, 'f> {
     env: Value,
     block_sig: SigRef,
     slow_sigs: [Option<SigRef>; SLOW_PATHS.len()],
-    /// For helpers, and for those that work on the guest's MXCSR.
+    /// For helpers, and for those that work on the guest's floating-point environment.
     helper_sigs: [Option<SigRef>; 2],
     /// For routines of the extension.
     routine_sig: Option<SigRef>,

@@ -29,6 +29,7 @@ use crate::host::{Arch, HostIsa};
 use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, slow_signature, stubs};
 use crate::permanent::{Permanent, PermanentBuilder};
 use crate::quick;
+use crate::target::x64::mxcsr;
 use crate::target::{self, Extension};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.
@@ -68,7 +69,7 @@ pub struct Thunks {
     _code: Arc<Permanent>,
 }
 
-/// What there is on hosts that have the guest's MXCSR in their own.
+/// What there is on hosts that have the guest's floating-point environment in a register of their own.
 #[derive(Clone, Copy, Debug)]
 struct Floats {
     stubs: HostAddr,
@@ -102,7 +103,7 @@ impl Thunks {
         }
         let floats = if host.floats() {
             maker.slow_vector()?;
-            Some([code.add(&stubs::code())?, code.add(&float_call(header_offset))?, code.add(&maker.code)?])
+            Some([code.add(&stubs::code())?, code.add(&mxcsr::float_call(header_offset))?, code.add(&maker.code)?])
         } else {
             None
         };
@@ -152,7 +153,7 @@ impl Thunks {
         self.header_offset
     }
 
-    /// Whether compiled code works on the host's MXCSR.
+    /// Whether the guest's floating-point environment is in the host's register while compiled code runs.
     pub(crate) fn floats(&self) -> bool {
         self.floats.is_some()
     }
@@ -417,36 +418,6 @@ fn beside_code(
     b.ins().brif(may, found, &[], miss, &[]);
 }
 
-/// MXCSR of Rust code (and after reset): all exceptions masked, no flags, rounding to nearest (System V psABI, 3.2.1;
-/// SDM vol. 1, 10.2.3).
-pub(crate) const RUST_MXCSR: u32 = 0x1f80;
-
-/// x86-64 code of [`EnvHeader::float_call`]: puts the flags that compiled code has raised into the guest's MXCSR, calls the
-/// function in R9 with Rust's, and then has the guest's in the register again, exceptions masked.
-fn float_call(header_offset: i32) -> Vec<u8> {
-    let field = |field: usize| (header_offset + field as i32).to_le_bytes();
-    let (floats, live) = (field(offset_of!(EnvHeader, floats)), field(offset_of!(EnvHeader, live_mxcsr)));
-    let offset = field(offset_of!(EnvHeader, mxcsr_offset));
-    let mut code = Vec::new();
-    let mut emit = |bytes: &[&[u8]]| bytes.iter().for_each(|b| code.extend_from_slice(b));
-    // push rdi, which also aligns the stack
-    emit(&[&[0x57]]);
-    // cmp dword [rdi + floats], 0; je over the 27 bytes up to ldmxcsr
-    emit(&[&[0x83, 0xbf], &floats, &[0], &[0x74, 27]]);
-    // stmxcsr [rdi + live]; mov eax, [rdi + live]; and eax, 0x3f
-    emit(&[&[0x0f, 0xae, 0x9f], &live, &[0x8b, 0x87], &live, &[0x83, 0xe0, 0x3f]]);
-    // mov r10d, [rdi + offset]; or [rdi + r10], eax
-    emit(&[&[0x44, 0x8b, 0x97], &offset, &[0x42, 0x09, 0x04, 0x17]]);
-    // ldmxcsr [rip + to the constant behind the last instruction]; call r9; pop rdi
-    emit(&[&[0x0f, 0xae, 0x15, 37, 0, 0, 0], &[0x41, 0xff, 0xd1], &[0x5f]]);
-    // mov r10d, [rdi + offset]; mov r10d, [rdi + r10]; or r10d, all masks
-    emit(&[&[0x44, 0x8b, 0x97], &offset, &[0x46, 0x8b, 0x14, 0x17], &[0x41, 0x81, 0xca], &RUST_MXCSR.to_le_bytes()]);
-    // mov [rdi + live], r10d; ldmxcsr [rdi + live]; ret
-    emit(&[&[0x44, 0x89, 0x97], &live, &[0x0f, 0xae, 0x97], &live, &[0xc3]]);
-    emit(&[&RUST_MXCSR.to_le_bytes()]);
-    code
-}
-
 /// The address of the TLB entry of guest address `addr`, as compiled code finds it.
 pub(crate) fn tlb_entry(
     b: &mut FunctionBuilder<'_>,
@@ -515,24 +486,4 @@ pub(crate) fn routine_signature() -> Signature {
     let mut signature = Signature::new(CallConv::PreserveAll);
     signature.params.extend([AbiParam::new(types::I64); 2]);
     signature
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use iced_x86::{Decoder, DecoderOptions, Mnemonic};
-
-    #[test]
-    fn float_call_is_what_its_comments_say() {
-        use Mnemonic::*;
-        let code = float_call(0x1000);
-        let constant = code.len() - 4;
-        let insns: Vec<_> = Decoder::with_ip(64, &code[..constant], 0, DecoderOptions::NONE).into_iter().collect();
-        let names: Vec<_> = insns.iter().map(|i| i.mnemonic()).collect();
-        let want = [Push, Cmp, Je, Stmxcsr, Mov, And, Mov, Or, Ldmxcsr, Call, Pop, Mov, Mov, Or, Mov, Ldmxcsr, Ret];
-        assert_eq!(names, want);
-        assert_eq!(insns[2].near_branch_target(), insns[8].ip());
-        assert_eq!(insns[8].memory_displacement64(), constant as u64);
-        assert_eq!(insns[13].immediate32(), RUST_MXCSR);
-    }
 }

@@ -32,7 +32,7 @@ pub trait Guest {
     fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> Result<(u64, bool), Stop>;
     /// Calls helper `helper`. [`Stop::Fault`] when it left a fault pending.
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop>;
-    /// Does an operation of [`Op::Float`] or [`Op::FloatTest`] by the guest's floating-point control and status register.
+    /// Does an operation of [`Op::Float`] or [`Op::FloatTest`] by the guest's floating-point environment ([`crate::fp`]).
     /// Integer operands are zero-extended, operands that the operation does not have 0.
     fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128;
     /// Makes the trap with the guest-defined `code` pending.

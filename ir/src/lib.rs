@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod fp;
 pub mod interp;
 #[cfg(test)]
 mod interp_tests;
@@ -20,6 +21,7 @@ pub mod vec;
 pub mod verify;
 
 pub use block::{Block, Builder, EnvSlot, Inst, MAX_INSTS, MemFlags, NONE, Value};
+pub use fp::{FpEnv, FpFlags};
 pub use interp::{Exit, Guest, Interp, Stop};
 pub use op::{Effects, JumpKind, Op, OpInfo, Shape, Type};
 pub use vec::{VecInfo, VecKind};

@@ -171,7 +171,7 @@ bitflags! {
         const END = 16;
         /// Must be kept and kept in order although it has no result.
         const MARK = 32;
-        /// Reads or changes the guest's floating-point control and status register.
+        /// Reads or changes the guest's floating-point environment ([`crate::fp`]).
         const FLOAT = 64;
         /// Of a helper: integer computing only, so that it may run while units of the host hold state of the guest's extension.
         const LEAF = 128;

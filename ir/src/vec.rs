@@ -2,7 +2,7 @@
 //!
 //! A row is one operation on 128-bit vectors, with an immediate of 8 bits where it has one. Rows without floating point
 //! have their evaluation here, shared by the interpreter and every test. Floating point is the guest's
-//! ([`crate::Guest::float`]): it depends on, and changes, the guest's floating-point control and status register.
+//! ([`crate::Guest::float`]): it depends on, and changes, the guest's floating-point environment ([`crate::fp`]).
 
 use crate::op::{Op, Type};
 use crate::packed::*;

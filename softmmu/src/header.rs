@@ -63,19 +63,19 @@ pub struct EnvHeader {
     pub pad: u32,
     /// Guest instructions run by compiled code in counted mode.
     pub insns: u64,
-    /// Where in env the guest's MXCSR is (SDM vol. 1, 10.2.3; 4 bytes), which x86-64 hosts have in their own register while
-    /// compiled code runs, with all exceptions masked. 0: it has none.
-    pub mxcsr_offset: u32,
+    /// Where in env the guest's floating-point environment is (4 bytes, as the IR has it). Some hosts have it in a register of their
+    /// own while compiled code runs, with all exceptions masked. 0: the guest has none.
+    pub fp_env_offset: u32,
     /// Not 0: compiled code has done floating-point operations since it was entered, so that the host's register has
-    /// flags that the guest's MXCSR in env may lack.
+    /// flags that the environment in env may lack.
     pub floats: u32,
-    /// Scratch for loads and stores of the host's MXCSR.
-    pub live_mxcsr: u32,
+    /// Scratch for loads and stores of the host's register.
+    pub live_fp_env: u32,
     /// First of the code stubs of vector operations that the code generator has no form for.
     pub vector_stubs: u64,
-    /// `PreserveAll fn(env, operation)`: as [`EnvHeader::vector`], for an operation on the guest's MXCSR.
+    /// `PreserveAll fn(env, operation)`: as [`EnvHeader::vector`], for an operation on the guest's floating-point environment.
     pub slow_vector: u64,
-    /// `extern "C" fn(env, a, b, c, arg, function)`: calls a function that works on the guest's MXCSR.
+    /// `extern "C" fn(env, a, b, c, arg, function)`: calls a function that works on that environment.
     pub float_call: u64,
     /// Operands of [`EnvHeader::vector`], `[low, high]` each; its result replaces the first.
     pub vector_args: [[u64; 2]; 3],

@@ -108,7 +108,7 @@ impl Hart {
     /// Env, but for what has no meaning: x86's denormal flag and the upper halves of floating-point registers.
     fn state(&self) -> State {
         let mut state = self.cpu.state;
-        state.mxcsr &= !2;
+        state.fp_env &= !u64::from(mimus_ir::FpFlags::DENORMAL.bits());
         state.f.iter_mut().for_each(|f| f[1] = 0);
         state
     }

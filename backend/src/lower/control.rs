@@ -151,7 +151,8 @@ impl Lowering<'_, '_> {
         Ok(())
     }
 
-    /// Calls the Rust function `function` with env, three operands and a constant; `float` if it works on the guest's MXCSR.
+    /// Calls the Rust function `function` with env, three operands and a constant; `float` if it works on the guest's floating-point
+    /// environment.
     pub(super) fn call_rust(&mut self, function: Value, mut args: Vec<Value>, float: bool) -> Value {
         let float = float && self.host.floats();
         let count = args.len();

@@ -1,4 +1,4 @@
-//! Floating point on x86-64 hosts: the guest's MXCSR is in the host's register, so that the host's instructions round and
+//! Floating point on x86-64 hosts: the guest's floating-point environment is in MXCSR, so that the host's instructions round and
 //! raise flags as the guest's do. Other hosts have the runtime evaluate every operation.
 //!
 //! What the code generator may do to floating point is not quite what a guest wants. It takes the operations for pure: a
@@ -309,7 +309,7 @@ impl Lowering<'_, '_> {
         Ok(self.b.ins().select(within, saturated, least))
     }
 
-    /// COMISD and its kin as far as MXCSR goes. The code generator has only the quiet comparison; an unordered signalling
+    /// COMISD and its kin as far as flags go. The code generator has only the quiet comparison; an unordered signalling
     /// one is done again by the runtime.
     fn order_of(&mut self, inst: &Inst, info: VecInfo, ty: Clif) -> Result<Value, BackendError> {
         let (x, y) = (self.scalar(inst.a, ty)?, self.scalar(inst.b, ty)?);

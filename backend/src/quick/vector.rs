@@ -1,5 +1,5 @@
-//! Vector operations and floating point: almost every row of the table is one host instruction, with the guest's MXCSR in the
-//! host's register.
+//! Vector operations and floating point: almost every row of the table is one host instruction, with the guest's floating-point
+//! environment in MXCSR.
 
 use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL, VecInfo, VecKind};
 use mimus_ir::{Inst, Type, Value};

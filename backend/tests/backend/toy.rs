@@ -9,7 +9,10 @@ use mimus_backend::{Arena, CompiledInfo, Compiler, HostAddr, HostIsa, Part, Quic
 use mimus_ir::block::CallInfo;
 use mimus_ir::interp::Outcome;
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Block, Builder, Effects, EnvSlot, Exit, Guest, Interp, MemFlags, Stop, Type, Value, VecInfo, VecKind};
+use mimus_ir::{
+    Block, Builder, Effects, EnvSlot, Exit, FpEnv, FpFlags, Guest, Interp, MemFlags, Stop, Type, Value, VecInfo,
+    VecKind,
+};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry, Tlb, Verdict};
 
@@ -50,8 +53,8 @@ pub struct Env {
     pub regs: [u64; 16],
     pub wide: [[u64; 2]; 4],
     pub header: EnvHeader,
-    /// The guest's MXCSR.
-    pub mxcsr: u32,
+    /// The guest's floating-point environment.
+    pub fp_env: FpEnv,
     machine: *mut Machine,
 }
 
@@ -252,7 +255,6 @@ unsafe extern "C" fn slow_trap(env: *mut u8, code: u64) {
 
 /// The only floating point that comes here from an x86-64 host is an unordered signalling comparison.
 unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
-    const INVALID: u32 = 1;
     stack_is_aligned();
     let kind = VecInfo::decode(operation).unwrap().kind;
     if kind.row().eval.is_some() {
@@ -262,7 +264,7 @@ unsafe extern "C" fn vector(env: *mut u8, operation: u64) {
     assert!(matches!(kind, VecKind::OrderF32 | VecKind::OrderF64), "{kind:?}");
     // SAFETY: as above.
     let (env, _) = unsafe { parts(env) };
-    env.mxcsr |= INVALID;
+    env.fp_env = env.fp_env.raise(FpFlags::INVALID);
 }
 
 macro_rules! helpers {
@@ -451,11 +453,17 @@ impl Toy {
             jump_cache: machine.jump_cache.as_ptr() as u64,
             jump_cache_mask: ((JUMP_CACHE - 1) * size_of::<JumpCacheEntry>()) as u64,
             jump_context: 1,
-            mxcsr_offset: offset_of!(Env, mxcsr) as u32,
+            fp_env_offset: offset_of!(Env, fp_env) as u32,
             ..EnvHeader::default()
         };
         thunks.install(&mut header);
-        let env = Box::new(Env { regs: [0; 16], wide: [[0; 2]; 4], header, mxcsr: 0x1f80, machine: &raw mut *machine });
+        let env = Box::new(Env {
+            regs: [0; 16],
+            wide: [[0; 2]; 4],
+            header,
+            fp_env: FpEnv::RESET,
+            machine: &raw mut *machine,
+        });
         let quick = QuickCompiler::new(&host);
         let compiler = Compiler::new(host);
         Toy { compiler, quick, quick_blocks: [0; 2], arena, thunks, env, machine, code: Vec::new(), _helpers: helpers }

@@ -89,8 +89,8 @@ impl Arch for Cpu {
     }
 }
 
-/// Offset of [`State::mxcsr`]'s low half from the env pointer, in bytes.
-const MXCSR_OFFSET: u32 = std::mem::offset_of!(State, mxcsr) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
+/// Offset of [`State::fp_env`]'s low half from the env pointer, in bytes.
+const FP_ENV_OFFSET: u32 = std::mem::offset_of!(State, fp_env) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
 
 impl Cpu {
     /// A vCPU in its reset state.
@@ -103,7 +103,7 @@ impl Cpu {
             traps: TrapCounts::default(),
             semihosting: None,
         });
-        cpu.header.mxcsr_offset = MXCSR_OFFSET;
+        cpu.header.fp_env_offset = FP_ENV_OFFSET;
         cpu.reset();
         cpu
     }

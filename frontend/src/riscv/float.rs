@@ -1,50 +1,55 @@
 //! Floating point, exact on every host (vol. I, "F", "D" and "Zfh" extensions): the arithmetic of [`crate::common::fp`], with RISC-V's
 //! NaNs, flags and boxing.
 //!
-//! fflags and the rounding mode are kept as an x86 MXCSR has them, so that hosts which have one can round and raise flags for the
-//! guest while compiled code runs. Of MXCSR's flags, denormal operands have no counterpart and are ignored.
+//! fflags and the rounding mode are kept as the IR's floating-point environment ([`FpEnv`]), so that hosts can round and raise flags
+//! for the guest while compiled code runs. RISC-V has no flag for denormal operands: what a host says of them is ignored.
 
 use std::cmp::Ordering;
 
-use mimus_ir::VecInfo;
+use mimus_ir::{FpEnv, FpFlags, VecInfo};
 
 use super::isa::{Code, Insn};
 use super::state::State;
 use crate::common::fp::element::{arith, compare, convert, finish, multiply_add, sqrt};
-use crate::common::fp::soft::{self, Arith, Class, DE, F16, F32, F64, Format, IE, OE, PE, UE, Val, ZE};
-use crate::common::fp::{Env, Nans, Rounding, vector};
+use crate::common::fp::soft::{self, Arith, Class, DE, F16, F32, F64, Format, IE, PE, Val};
+use crate::common::fp::{Env, Rounding, vector};
 
-/// [`State::mxcsr`] after reset: every exception masked.
-pub const MXCSR_RESET: u64 = 0x1f80;
+/// [`State::fp_env`] after reset: no exception traps, and every NaN is the canonical one.
+pub const FP_ENV_RESET: FpEnv = FpEnv::RESET.union(FpEnv::DEFAULT_NAN);
 
-const RC_SHIFT: u32 = 13;
-
-/// fflags' bits from the lowest on, as flags of MXCSR: NX, UF, OF, DZ, NV.
-const FLAGS: [u32; 5] = [PE, UE, OE, ZE, IE];
-
-/// The flags of MXCSR, that of denormal operands included.
-const ALL_FLAGS: u64 = 0x3f;
+/// fflags' bits from the lowest on: NX, UF, OF, DZ, NV.
+const FLAGS: [FpFlags; 5] =
+    [FpFlags::INEXACT, FpFlags::UNDERFLOW, FpFlags::OVERFLOW, FpFlags::DIVIDE_BY_ZERO, FpFlags::INVALID];
 
 /// Rounding mode `rm` to nearest, ties away from zero, which no host has.
 pub const RMM: u8 = 4;
 
+impl State {
+    /// The floating-point environment.
+    pub const fn fp_env(&self) -> FpEnv {
+        FpEnv::from_bits_retain(self.fp_env as u32)
+    }
+
+    const fn set_fp_env(&mut self, env: FpEnv) {
+        self.fp_env = env.bits() as u64;
+    }
+}
+
 /// fflags.
 pub fn fflags(state: &State) -> u64 {
-    let set = FLAGS.iter().zip(0..).filter(|&(&flag, _)| state.mxcsr & u64::from(flag) != 0);
-    set.fold(0, |flags, (_, bit)| flags | 1 << bit)
+    let raised = state.fp_env().flags();
+    FLAGS.iter().zip(0..).filter(|&(&flag, _)| raised.contains(flag)).fold(0, |flags, (_, bit)| flags | 1 << bit)
 }
 
 /// Sets fflags.
 pub fn set_fflags(state: &mut State, value: u64) {
     let set = FLAGS.iter().zip(0..).filter(|&(_, bit)| value >> bit & 1 != 0);
-    let flags = set.fold(0, |flags, (&flag, _)| flags | u64::from(flag));
-    state.mxcsr = state.mxcsr & !ALL_FLAGS | flags;
+    state.set_fp_env(state.fp_env().with_flags(set.map(|(&flag, _)| flag).collect()));
 }
 
-/// Takes frm into MXCSR. Where there is no such mode there, no operation asks for it.
+/// Takes frm into the environment.
 pub fn set_rounding(state: &mut State) {
-    let rc = rounding(state.frm as u8) as u64 & 3;
-    state.mxcsr = state.mxcsr & !(3 << RC_SHIFT) | rc << RC_SHIFT;
+    state.set_fp_env(state.fp_env().with_rounding(rounding(state.frm as u8)));
 }
 
 /// The rounding mode numbered `rm`.
@@ -58,11 +63,11 @@ pub const fn rounding(rm: u8) -> Rounding {
     }
 }
 
-/// An operation of the IR's vector table, by the rounding mode in MXCSR, where its flags go.
+/// An operation of the IR's vector table, by the environment, where its flags go.
 pub fn operation(state: &mut State, info: VecInfo, operands: [u128; 3]) -> u128 {
-    let mut env = Env::new(Rounding::from_rc(state.mxcsr as u32 >> RC_SHIFT), Nans::Default);
+    let mut env = Env::of(state.fp_env());
     let value = vector::float(&mut env, info, operands);
-    state.mxcsr |= u64::from(env.finish());
+    state.fp_env |= u64::from(env.finish());
     value
 }
 
@@ -235,7 +240,7 @@ pub fn execute(state: &mut State, insn: &Insn) {
             _ => state.x[usize::from(insn.rs1 & 31)],
         };
     }
-    let value = compute(insn.code, insn.rm, operands, &mut state.mxcsr);
+    let value = compute(state, insn.code, insn.rm, operands);
     if syntax.starts_with('D') {
         state.f[usize::from(insn.rd & 31)] = [value, 0];
     } else {
@@ -247,11 +252,11 @@ pub fn execute(state: &mut State, insn: &Insn) {
 pub(super) const SOURCES: &[u8] = b"STUs";
 
 /// Does an instruction on the 64 bits of its source registers, floating-point or integer; the 64 bits of its result. Flags are
-/// or-ed into `mxcsr`.
-pub fn compute(code: Code, rm: u8, operands: [u64; 3], mxcsr: &mut u64) -> u64 {
+/// raised in `state`.
+pub fn compute(state: &mut State, code: Code, rm: u8, operands: [u64; 3]) -> u64 {
     let Some((fmt, operand, result, operation)) = semantics(code) else { return 0 };
-    let mut env = Env::new(rounding(rm), Nans::Default);
+    let mut env = Env::of(state.fp_env().with_rounding(rounding(rm)));
     let value = operation(&mut env, fmt, operands.map(|register| unbox(operand, register)));
-    *mxcsr |= u64::from(env.finish() & !DE);
+    state.fp_env |= u64::from(env.finish() & !DE);
     if result == F64 { value } else { value | !low(result) }
 }

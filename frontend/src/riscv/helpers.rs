@@ -129,7 +129,7 @@ extern "C" fn bits(_: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
 
 extern "C" fn float_operation(cpu: &mut Cpu, a: u64, b: u64, c: u64, arg: u32) -> u64 {
     match code_of(arg) {
-        Some(code) => float::compute(code, (arg >> 8) as u8, [a, b, c], &mut cpu.state.mxcsr),
+        Some(code) => float::compute(&mut cpu.state, code, (arg >> 8) as u8, [a, b, c]),
         None => 0,
     }
 }

@@ -86,8 +86,8 @@ pub struct State {
     pub reservation: u64,
     /// What the load of the reservation found there.
     pub reserved: u64,
-    /// fflags and the rounding mode, as an x86 MXCSR has them ([`super::float`]), in bits 0..32.
-    pub mxcsr: u64,
+    /// fflags and the rounding mode as the IR has them ([`mimus_ir::FpEnv`]), in bits 0..32.
+    pub fp_env: u64,
     /// Floating-point registers: low 64 bits of each; single precision boxed (vol. I, "NaN Boxing of Narrower Values").
     pub f: [[u64; 2]; 32],
     /// frm.
@@ -201,7 +201,7 @@ impl Default for State {
         s.privilege = privilege::MACHINE;
         s.reservation = NO_RESERVATION;
         s.stimecmp = u64::MAX;
-        s.mxcsr = super::float::MXCSR_RESET;
+        s.fp_env = super::float::FP_ENV_RESET.bits().into();
         s
     }
 }

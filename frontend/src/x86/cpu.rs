@@ -161,8 +161,8 @@ impl Arch for Cpu {
 /// Offset of the header from the env pointer, in bytes.
 pub const HEADER_OFFSET: usize = Core::<Cpu>::HEADER_OFFSET;
 
-/// Offset of MXCSR from the env pointer, in bytes.
-const MXCSR_OFFSET: u32 = std::mem::offset_of!(State, mxcsr) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
+/// Offset from the env pointer of MXCSR, which is the floating-point environment as it is; in bytes.
+const FP_ENV_OFFSET: u32 = std::mem::offset_of!(State, mxcsr) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
 
 impl Cpu {
     /// A vCPU in its reset state.
@@ -177,7 +177,7 @@ impl Cpu {
             vectors: Box::new([0; 256]),
             unknown_msrs: BTreeSet::new(),
         });
-        cpu.header.mxcsr_offset = MXCSR_OFFSET;
+        cpu.header.fp_env_offset = FP_ENV_OFFSET;
         cpu.update_mode();
         cpu
     }

@@ -325,7 +325,8 @@ fn the_common_case_and_the_exact_one_are_the_same() {
             let got = run(&mut hart, code, if dynamic { 7 } else { rm }, operands);
             let mut state = hart.cpu.state;
             state.f[1..].iter_mut().zip(operands).for_each(|(f, operand)| f[0] = operand);
-            (state.x[1], state.mxcsr) = (operands[0], 0);
+            state.x[1] = operands[0];
+            state.fp_env = mimus_frontend::riscv::float::FP_ENV_RESET.bits().into();
             let insn = Insn { rd: 4, rs1: 1, rs2: 2, rs3: 3, rm, ..Insn::new(code) };
             mimus_frontend::riscv::float::execute(&mut state, &insn);
             let value = if code.row().syntax.starts_with('D') { state.f[4][0] } else { state.x[4] };

@@ -221,7 +221,7 @@ pub(crate) fn addsub(e: &mut Env, fmt: Format, a: u128, b: u128) -> u128 {
     })
 }
 
-/// ROUNDxx: imm bits 0-1 are a rounding mode, bit 2 selects MXCSR's instead, bit 3 suppresses PE.
+/// ROUNDxx: imm bits 0-1 are a rounding mode, bit 2 selects the environment's instead, bit 3 suppresses PE.
 pub(crate) fn round_integral(e: &mut Env, fmt: Format, imm: u8, b: u64) -> u64 {
     let b = daz(e, fmt, b);
     let (class, v) = fmt.decode(b);
@@ -232,7 +232,7 @@ pub(crate) fn round_integral(e: &mut Env, fmt: Format, imm: u8, b: u64) -> u64 {
     if f.exp >= fmt.prec as i32 - 1 {
         return b;
     }
-    let rc = if imm & 4 != 0 { e.rounding } else { Rounding::from_rc(imm.into()) };
+    let rc = if imm & 4 != 0 { e.rounding } else { Rounding::from_code(imm.into()) };
     let r = soft::to_int(f, rc);
     if r.inexact && imm & 8 == 0 {
         e.raise(PE);

@@ -1,5 +1,7 @@
-//! What a floating-point operation depends on beside its operands, whichever guest it is: a guest makes an [`Env`] of its control
-//! register, and takes the flags from it afterwards.
+//! What a floating-point operation depends on beside its operands, unpacked for one instruction: an [`Env`] is made of the guest's
+//! environment ([`FpEnv`]), and takes in the flags that the instruction raises.
+
+use mimus_ir::{FpEnv, FpFlags};
 
 use super::soft::{DE, Format, IE, Rounding, ZE};
 
@@ -28,6 +30,18 @@ pub(crate) struct Env {
 }
 
 impl Env {
+    /// What an instruction works by in a guest whose environment is `env`.
+    pub fn of(env: FpEnv) -> Self {
+        let unmasked = env.unmasked();
+        Self {
+            denormals_are_zeros: env.contains(FpEnv::FLUSH_INPUTS),
+            // Flushing is the masked response to underflow: it has no effect otherwise (SDM vol. 1, 10.2.3.3).
+            flush_to_zero: env.contains(FpEnv::FLUSH_OUTPUTS) && !unmasked.contains(FpFlags::UNDERFLOW),
+            unmasked: unmasked.bits(),
+            ..Self::new(env.rounding(), if env.contains(FpEnv::DEFAULT_NAN) { Nans::Default } else { Nans::Propagated })
+        }
+    }
+
     /// An environment with every exception masked and without flushing.
     pub const fn new(rounding: Rounding, nans: Nans) -> Self {
         Self { rounding, denormals_are_zeros: false, flush_to_zero: false, nans, unmasked: 0, flags: 0, settled: 0 }

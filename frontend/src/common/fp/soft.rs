@@ -6,48 +6,24 @@
 //! sticky bit carry all the information there is. So tininess after rounding, x87 precision control and the wrapped
 //! exponents of unmasked exceptions are all decided here and not by the library, whose rules differ.
 
+use mimus_ir::FpFlags;
+pub use mimus_ir::fp::Rounding;
 use rustc_apfloat::ieee::{IeeeFloat, Semantics};
 use rustc_apfloat::{Float, Round, Status};
 
-/// Invalid operation (IE); the flags have the positions of both MXCSR and the x87 status word.
-pub const IE: u32 = 1 << 0;
+/// Invalid operation (IE). The flags have the positions of [`FpFlags`], and so of x86's MXCSR; those of the x87 status word are the
+/// same.
+pub const IE: u32 = FpFlags::INVALID.bits();
 /// Denormal operand (DE).
-pub const DE: u32 = 1 << 1;
+pub const DE: u32 = FpFlags::DENORMAL.bits();
 /// Division by zero (ZE).
-pub const ZE: u32 = 1 << 2;
+pub const ZE: u32 = FpFlags::DIVIDE_BY_ZERO.bits();
 /// Numeric overflow (OE).
-pub const OE: u32 = 1 << 3;
+pub const OE: u32 = FpFlags::OVERFLOW.bits();
 /// Numeric underflow (UE).
-pub const UE: u32 = 1 << 4;
+pub const UE: u32 = FpFlags::UNDERFLOW.bits();
 /// Inexact result, "precision" (PE).
-pub const PE: u32 = 1 << 5;
-
-/// The rounding modes in the encoding of the RC fields (SDM vol. 1, table 4-8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rounding {
-    /// To nearest, ties to even.
-    Nearest = 0,
-    /// Towards minus infinity.
-    Down = 1,
-    /// Towards plus infinity.
-    Up = 2,
-    /// Towards zero.
-    Zero = 3,
-    /// To nearest, ties away from zero: no x86 has it.
-    NearestAway = 4,
-}
-
-impl Rounding {
-    /// The mode that the low two bits of `rc` select.
-    pub const fn from_rc(rc: u32) -> Self {
-        match rc & 3 {
-            0 => Self::Nearest,
-            1 => Self::Down,
-            2 => Self::Up,
-            _ => Self::Zero,
-        }
-    }
-}
+pub const PE: u32 = FpFlags::INEXACT.bits();
 
 /// A destination's precision in bits, the integer bit included, and exponent range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Floating point. The common case is inline, by operations on the IR's vectors, whose rounding mode and flags are those of
-//! [`State::mxcsr`](crate::riscv::state::State::mxcsr). What is not common leaves the block by a trap that executes the
+//! [`State::fp_env`](crate::riscv::state::State::fp_env). What is not common leaves the block by a trap that executes the
 //! instruction exactly ([`TrapCode::Float`]): operands that are not boxed, NaNs as results, since RISC-V has one of its own, and
 //! integers out of range. Flags that were raised by then are raised again.
 
@@ -317,7 +317,7 @@ impl Lift {
         self.set_vector(insn.rd, value, single);
     }
 
-    /// Operations in which the rounding mode is the one that MXCSR has, or has no part.
+    /// Operations in which the rounding mode is the environment's, or has no part.
     fn inline(&mut self, insn: &Insn, rm: u8) -> bool {
         let live = rm == self.mode.frm() && rm != RMM;
         if let Some((kind, singles)) = arithmetic(insn.code)

@@ -1,7 +1,7 @@
 //! MXCSR and SIMD floating-point exceptions (SDM vol. 1, 10.2.3 and 11.5).
 
-use crate::common::fp::soft::UE;
-use crate::common::fp::{Env, Nans, Rounding};
+use crate::common::fp::{Env, Rounding};
+use mimus_ir::FpEnv;
 use serde::{Deserialize, Serialize};
 
 /// The value of MXCSR: flags in bits 0-5, DAZ in 6, masks in 7-12, RC in 13-14, FTZ in 15.
@@ -27,22 +27,22 @@ impl Mxcsr {
 
     /// The rounding mode.
     pub fn rounding(self) -> Rounding {
-        Rounding::from_rc(self.0 >> 13)
+        self.fp_env().rounding()
     }
 
     /// The exceptions whose mask bit is clear, in the positions of the flags.
     pub fn unmasked(self) -> u32 {
-        !(self.0 >> 7) & Self::FLAGS
+        self.fp_env().unmasked().bits()
+    }
+
+    /// The floating-point environment: the IR has it in the same layout.
+    pub(crate) const fn fp_env(self) -> FpEnv {
+        FpEnv::from_bits_retain(self.0 & Self::WRITABLE)
     }
 
     /// What an instruction works by.
     pub(crate) fn env(self) -> Env {
-        let mut env = Env::new(self.rounding(), Nans::Propagated);
-        env.unmasked = self.unmasked();
-        env.denormals_are_zeros = self.0 & Self::DAZ != 0;
-        // Flush-to-zero is the masked response to underflow: it has no effect otherwise (SDM vol. 1, 10.2.3.3).
-        env.flush_to_zero = self.0 & 1 << 15 != 0 && env.unmasked & UE == 0;
-        env
+        Env::of(self.fp_env())
     }
 
     /// Takes in the flags of an instruction.

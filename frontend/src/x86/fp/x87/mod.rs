@@ -286,7 +286,7 @@ impl Fpu {
     }
 
     fn rounding(&self) -> Rounding {
-        Rounding::from_rc(u32::from(self.cw >> 10))
+        Rounding::from_code(u32::from(self.cw >> 10))
     }
 
     /// The format that precision control selects; the reserved encoding counts as double extended.

@@ -8,9 +8,9 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use mimus_ir as ir;
 
 use crate::error::BackendError;
-use crate::frame;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{Lowering, TypedValues};
+use crate::target::x64::frame;
 
 /// Alignment of the arena's slots, and so the largest that code may ask for, in bytes.
 pub(crate) const CODE_ALIGN: u32 = 16;

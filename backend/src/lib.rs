@@ -15,15 +15,11 @@ pub mod arena;
 mod compile;
 mod error;
 pub mod exec;
-mod frame;
 mod host;
 mod icache;
 mod lower;
-#[cfg(all(feature = "native-oracle", target_arch = "x86_64", target_os = "linux"))]
-pub mod native;
 pub mod perf;
 mod permanent;
-mod quick;
 mod target;
 pub mod thunks;
 
@@ -33,5 +29,7 @@ pub use error::BackendError;
 pub use exec::{HostAddr, enter};
 pub use host::HostIsa;
 pub use perf::PerfMap;
-pub use quick::QuickCompiler;
+#[cfg(all(feature = "native-oracle", target_arch = "x86_64", target_os = "linux"))]
+pub use target::x64::native;
+pub use target::x64::quick::QuickCompiler;
 pub use thunks::Thunks;

@@ -14,7 +14,6 @@ mod peel;
 mod pure;
 mod region;
 mod sink;
-pub(crate) mod stubs;
 mod vector;
 
 use std::borrow::Cow;

@@ -24,12 +24,10 @@ use mimus_softmmu::{EnvHeader, ExitCode};
 use crate::compile::{block_signature, finish};
 use crate::error::BackendError;
 use crate::exec::HostAddr;
-use crate::frame;
 use crate::host::{Arch, HostIsa};
-use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, slow_signature, stubs};
+use crate::lower::{SLOW_PATHS, SLOW_VECTOR, Slow, SlowPath, slow_signature};
 use crate::permanent::{Permanent, PermanentBuilder};
-use crate::quick;
-use crate::target::x64::mxcsr;
+use crate::target::x64::{frame, mxcsr, quick, stubs};
 use crate::target::{self, Extension};
 
 /// `(env, addr, size | flags << 8)`, sizes in bytes: reads guest memory into `slow_value`.

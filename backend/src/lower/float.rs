@@ -16,8 +16,9 @@ use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL, VecInfo, 
 use mimus_ir::{Inst, NONE, Op, Type};
 use mimus_softmmu::EnvHeader;
 
-use super::{Lowering, SLOW_VECTOR, slow_signature, stubs};
+use super::{Lowering, SLOW_VECTOR, slow_signature};
 use crate::error::BackendError;
+use crate::target::x64::stubs;
 
 const S: Clif = types::F32;
 const D: Clif = types::F64;

@@ -5,8 +5,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use mimus_machine::config::{Config, ExitStatus};
-use mimus_machine::machine::Machine;
+use mimus::{Config, ExitStatus, Machine};
 
 fn main() -> anyhow::Result<ExitCode> {
     let mut args = std::env::args().skip(1);

@@ -2,6 +2,7 @@
 //!
 //! `argv` rewrites QEMU's spelling by the table in `options`, clap collects the options, and this module gives each its
 //! meaning. Nothing is silently ignored: what cannot be honoured is an error that names the option.
+#![forbid(unsafe_code)]
 
 mod accel;
 mod argv;

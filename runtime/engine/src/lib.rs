@@ -8,4 +8,5 @@ pub mod lockstep;
 pub mod log;
 mod slow;
 pub mod stats;
+pub mod translator;
 pub mod vcpu;

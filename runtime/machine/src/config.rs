@@ -424,15 +424,15 @@ impl Default for Accel {
 /// Settings of the compiling tiers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JitConfig {
-    /// Bound in MiB (1 to 4096) on translated code and its metadata; `None`: the runtime's own default.
+    /// Bound in MiB (1 to 4096) on translated code and its metadata; `None`: the translator's own default.
     pub tb_size_mib: Option<u32>,
-    /// Interpreted executions of a block after which the quick tier makes code of it; 0: never; `None`: the runtime's own
+    /// Interpreted executions of a block after which the quick tier makes code of it; 0: never; `None`: the translator's own
     /// default.
     pub quick: Option<u32>,
-    /// Executions (at least 1) after which a block is compiled; `None`: the runtime's own default.
+    /// Executions (at least 1) after which a block is compiled; `None`: the translator's own default.
     pub threshold: Option<u32>,
     /// Back edges and indirect jumps to a block after which a region is made around it, roughly; 0: never; `None`: the
-    /// runtime's own default.
+    /// translator's own default.
     pub region: Option<u32>,
     /// Where compiling happens.
     pub compile: CompileMode,

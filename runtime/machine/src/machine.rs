@@ -21,9 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use mimus_backend::{Arena, HostIsa, PerfMap, Thunks};
+use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
-use mimus_frontend::guest::GuestCpu;
 use mimus_hw::CharSink;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
@@ -35,10 +34,10 @@ use crate::monitor::Monitors;
 use crate::throttle::Throttle;
 use input::{Input, Inputs};
 pub(crate) use inventory::board_drivers;
-use mimus_engine::cache::{self, Cache};
-use mimus_engine::compile::{Compiling, Settings};
+use mimus_engine::cache::Cache;
 use mimus_engine::stats::Stats;
-use mimus_engine::vcpu::{Jit, Regions, Stop, Vcpu};
+use mimus_engine::translator::{Options, Tiers, Translator};
+use mimus_engine::vcpu::{Jit, Stop, Vcpu};
 use mimus_host::block::{DiskQueue, Halt};
 use mimus_host::chardev::{self, Source};
 use mimus_host::clock::{Alarm, Clock, Timer};
@@ -51,22 +50,6 @@ use mimus_host::terminal::{ESCAPE, InputThread, RawTerminal};
 use mimus_softmmu::kick::Kicker;
 use pc::PcBoard;
 use virt::VirtBoard;
-
-/// Bound on translations when the user gives none, in MiB.
-pub const DEFAULT_TB_SIZE_MIB: u32 = 512;
-
-/// Of the bound on translations, as a divisor: host code. A boot of Linux has six times as many bytes of micro-ops and
-/// metadata, since few of its blocks get hot.
-const CODE_SHARE: usize = 4;
-
-/// Interpreted executions after which the quick tier makes code of a block, unless configured.
-pub const DEFAULT_QUICK: u32 = 2;
-
-/// Executions after which a block is compiled when the user gives no number.
-pub const DEFAULT_THRESHOLD: u32 = 2000;
-
-/// Back edges and indirect jumps to a block after which a region is made around it when the user gives no number.
-pub const DEFAULT_REGION: u32 = 32768;
 
 /// Sleep between looks at a clock that is not to be trusted for longer, in nanoseconds.
 const LONGEST_SLEEP: u64 = 1_000_000_000;
@@ -379,35 +362,24 @@ struct Runner<B: Board> {
     settling: Option<Settling>,
 }
 
-/// Makes the compiling side and the cache, for a guest whose env has its header at `header_offset`.
-fn translation(config: &Config, ram: &Arc<Ram>, header_offset: usize) -> Result<(Arc<Cache>, Option<Arc<Jit>>)> {
+/// How guest code is executed.
+fn translation(config: &Config) -> Options {
+    let defaults = Options::default();
     let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile, .. }) = &config.accel else {
-        let bytes = DEFAULT_TB_SIZE_MIB as usize * (1 << 20);
-        return Ok((Arc::new(Cache::new(ram.clone(), bytes, None)), None));
+        return Options { tiers: None, ..defaults };
     };
-    let bytes = tb_size_mib.unwrap_or(DEFAULT_TB_SIZE_MIB) as usize * (1 << 20);
-    let bytes = bytes.max(cache::MIN_BYTES);
-    let host = HostIsa::native()?;
-    let arena = Arena::new(bytes / CODE_SHARE)?;
-    let thunks = Thunks::new(&host, header_offset as i32)?;
-    let dump = config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM);
-    let settings = Settings {
-        header_offset,
+    let tiers = Tiers::default();
+    let tiers = Tiers {
+        quick: quick.unwrap_or(tiers.quick),
+        threshold: threshold.unwrap_or(tiers.threshold),
+        region: region.unwrap_or(tiers.region),
         // The demo guest ends with a table of what ran where.
         counted: config.stats.is_some() || config.runs_demo(),
         chain: !config.log.intersects(LogItems::EXEC | LogItems::NOCHAIN),
         sync: *compile == CompileMode::Sync,
-        dump,
+        dump: config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM),
     };
-    let compiling = Compiling::start(settings)?;
-    let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
-    if let Some(stub) = thunks.checked_stub() {
-        cache.link_straddling_by(stub.0);
-    }
-    let quick = quick.unwrap_or(DEFAULT_QUICK);
-    let threshold = threshold.unwrap_or(DEFAULT_THRESHOLD);
-    let regions = Regions::after(region.unwrap_or(DEFAULT_REGION));
-    Ok((cache, Some(Arc::new(Jit { thunks, compiling, quick, threshold, regions }))))
+    Options { bytes: tb_size_mib.map_or(defaults.bytes, |mib| mib as usize * (1 << 20)), tiers: Some(tiers) }
 }
 
 /// A debugger's stop as others are told of it.
@@ -425,7 +397,7 @@ impl<B: Board> Runner<B> {
         let ram = ram::allocate::<B>(config)?;
         let clock = Clock::start();
         let timer = Timer::start(clock.clone(), kicker.clone()).context("cannot start the timer thread")?;
-        let (cache, jit) = translation(config, &ram, B::Cpu::HEADER_OFFSET)?;
+        let Translator { cache, jit } = Translator::new::<B::Cpu>(&ram, &translation(config))?;
         let parts = Parts {
             config,
             ram,

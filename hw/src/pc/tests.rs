@@ -343,6 +343,7 @@ fn a_processor_is_woken_for_what_is_new() {
     locals.set_tpr(1, 0);
     assert_eq!((heard(), locals.acknowledge(1), locals.read(0, 1, LAPIC + 0x120, 4)), (1, Some(0x42), Some(4)));
     write(1, 0xb0, 0);
+    assert_eq!(heard(), 1, "the first of the two");
     // Its timer is in the machine's queue.
     write(1, 0x320, 0x50);
     write(1, 0x380, 100);

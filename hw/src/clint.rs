@@ -1,7 +1,11 @@
 //! The core-local interruptor: software interrupts and the timer of each hart (SiFive FU540-C000 Manual, chapter 9; the
 //! registers of the ACLINT's MSWI and MTIMER devices at the same places: RISC-V ACLINT Specification 1.0-rc4).
 
-use crate::time::{ns_of_tick, ticks_at};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::fabric::{Drives, IrqLine, Timer, Wired};
+use crate::time::{NS_PER_SEC, ns_of_tick, ticks_at};
 use serde::{Deserialize, Serialize};
 
 /// Size in bytes of its registers.
@@ -47,12 +51,35 @@ pub(crate) struct Clint {
     harts: Vec<Hart>,
     /// What software has added to mtime by writing it.
     shift: u64,
+    /// The guest nanosecond that its lines are driven as of.
+    now: u64,
+}
+
+/// What a hart's registers are wired to.
+pub(crate) struct ClintHandles {
+    /// The software interrupt.
+    pub(crate) msip: IrqLine,
+    /// The timer's.
+    pub(crate) mtip: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for Clint {
+    type Handles = Vec<ClintHandles>;
+
+    fn drive(&mut self, handles: &mut Vec<ClintHandles>) {
+        for (hart, handles) in handles.iter_mut().enumerate() {
+            handles.msip.set(self.software(hart));
+            handles.mtip.set(self.timer(self.now, hart));
+            handles.timer.set(self.next_deadline(self.now, hart));
+        }
+    }
 }
 
 impl Clint {
     pub(crate) fn new(harts: usize) -> Self {
         // An mtimecmp that is never reached: the manual leaves its reset value open, and zero would interrupt at once.
-        Clint { harts: vec![Hart { msip: false, mtimecmp: u64::MAX }; harts.min(MAX_HARTS)], shift: 0 }
+        Clint { harts: vec![Hart { msip: false, mtimecmp: u64::MAX }; harts.min(MAX_HARTS)], shift: 0, now: 0 }
     }
 
     pub(crate) fn harts(&self) -> usize {
@@ -64,9 +91,9 @@ impl Clint {
         ticks_at(now, TIME_HZ).wrapping_add(self.shift)
     }
 
-    /// What mtime is ahead of the ticks since power-on.
-    pub(crate) fn shift(&self) -> u64 {
-        self.shift
+    /// Brings it to `now`; guest time never runs backwards, whatever the caller says.
+    pub(crate) fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now.min(1 << 62));
     }
 
     /// Whether hart `hart` has a software interrupt pending.
@@ -79,10 +106,10 @@ impl Clint {
         self.harts.get(hart).is_some_and(|hart| self.time(now) >= hart.mtimecmp)
     }
 
-    /// The next guest nanosecond at which a timer expires.
-    pub(crate) fn next_deadline(&self, now: u64) -> Option<u64> {
+    /// The guest nanosecond at which the timer of hart `hart` expires, if that is yet to come.
+    fn next_deadline(&self, now: u64, hart: usize) -> Option<u64> {
         let time = self.time(now);
-        let next = self.harts.iter().map(|hart| hart.mtimecmp).filter(|&compare| compare > time).min()?;
+        let next = self.harts.get(hart).map(|hart| hart.mtimecmp).filter(|&compare| compare > time)?;
         let tick = ticks_at(now, TIME_HZ).saturating_add(next - time);
         // What is centuries away is never.
         Some(ns_of_tick(tick, TIME_HZ)).filter(|&at| at < 1 << 62)
@@ -126,9 +153,93 @@ impl Clint {
     }
 }
 
+/// A CLINT that harts reach with a lock of its own, and without one to tell the time.
+pub struct SharedClint {
+    clint: Mutex<Wired<Clint>>,
+    /// A copy of the CLINT's.
+    shift: AtomicU64,
+}
+
+impl SharedClint {
+    /// A CLINT for as many harts as there are handles.
+    pub(crate) fn new(harts: Vec<ClintHandles>) -> SharedClint {
+        let clint = Mutex::new(Wired::new(Clint::new(harts.len()), harts));
+        SharedClint { clint, shift: AtomicU64::new(0) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Wired<Clint>> {
+        self.clint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Clint) -> T) -> T {
+        let mut clint = self.lock();
+        let result = clint.with(f);
+        self.shift.store(clint.state().shift, Ordering::Release);
+        result
+    }
+
+    /// mtime at guest nanosecond `now`. Takes no lock.
+    pub fn time(&self, now: u64) -> u64 {
+        // Nanoseconds of a tick are a whole number: no wide division where time is read often.
+        (now / (NS_PER_SEC / TIME_HZ)).wrapping_add(self.shift.load(Ordering::Acquire))
+    }
+
+    /// Reads `size` bytes at `offset` of the registers.
+    pub fn read(&self, now: u64, offset: u64, size: u8) -> u64 {
+        self.lock().state().read(now, offset, size)
+    }
+
+    /// Writes the low `size` bytes of `value` at `offset` of the registers.
+    pub fn write(&self, now: u64, offset: u64, size: u8, value: u64) {
+        self.with(|clint| {
+            clint.advance(now);
+            clint.write(now, offset, size, value);
+        });
+    }
+
+    /// Brings its lines to `now`.
+    pub(crate) fn advance(&self, now: u64) {
+        self.with(|clint| clint.advance(now));
+    }
+
+    /// Whether the timer of hart `hart` has expired at `now`.
+    pub(crate) fn timer(&self, now: u64, hart: usize) -> bool {
+        self.lock().state().timer(now, hart)
+    }
+
+    /// The reset line.
+    pub(crate) fn reset(&self, now: u64) {
+        self.with(|clint| {
+            *clint = Clint::new(clint.harts());
+            clint.advance(now);
+        });
+    }
+
+    /// Its state.
+    pub(crate) fn save(&self) -> Clint {
+        self.lock().state().clone()
+    }
+
+    /// Replaces its state by one of as many harts.
+    pub(crate) fn restore(&self, clint: Clint) {
+        self.with(|state| *state = clint);
+    }
+}
+
+impl std::fmt::Debug for SharedClint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SharedClint").field(self.lock().state()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// When the first of the timers expires.
+    fn next(clint: &Clint, now: u64) -> Option<u64> {
+        (0..clint.harts()).filter_map(|hart| clint.next_deadline(now, hart)).min()
+    }
 
     const SECOND: u64 = 1_000_000_000;
     const MSIP: u64 = 0;
@@ -149,18 +260,18 @@ mod tests {
     #[test]
     fn the_timer_is_a_level_and_has_a_deadline() {
         let mut c = Clint::new(2);
-        assert!(!c.timer(1 << 60, 0) && c.next_deadline(0).is_none(), "never, after reset");
+        assert!(!c.timer(1 << 60, 0) && next(&c, 0).is_none(), "never, after reset");
         c.write(0, MTIMECMP + 8, 8, 1000);
-        assert_eq!(c.next_deadline(0), Some(100_000));
+        assert_eq!(next(&c, 0), Some(100_000));
         assert!(!c.timer(99_999, 1) && c.timer(100_000, 1) && !c.timer(100_000, 0));
-        assert_eq!(c.next_deadline(100_000), None, "it has expired");
+        assert_eq!(next(&c, 100_000), None, "it has expired");
         // As 32-bit software does it: high half to the maximum first.
         c.write(0, MTIMECMP + 12, 4, 0xffff_ffff);
         c.write(0, MTIMECMP + 8, 4, 2000);
         c.write(0, MTIMECMP + 12, 4, 0);
-        assert_eq!((c.read(0, MTIMECMP + 8, 8), c.next_deadline(100_000)), (2000, Some(200_000)));
+        assert_eq!((c.read(0, MTIMECMP + 8, 8), next(&c, 100_000)), (2000, Some(200_000)));
         c.write(100_000, MTIME, 8, 0);
-        assert_eq!(c.next_deadline(100_000), Some(300_000), "mtime was set back");
+        assert_eq!(next(&c, 100_000), Some(300_000), "mtime was set back");
     }
 
     #[test]
@@ -183,7 +294,7 @@ mod tests {
             for size in [1, 2, 4, 8] {
                 c.write(u64::MAX, offset, size, u64::MAX);
                 c.read(u64::MAX, offset, size);
-                c.next_deadline(u64::MAX);
+                next(&c, u64::MAX);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The Goldfish real-time clock (Android emulator's "Goldfish virtual hardware guide", section "Goldfish RTC"): nanoseconds
 //! since 1970 and one alarm.
 
+use crate::fabric::{Drives, IrqLine, Timer};
 use serde::{Deserialize, Serialize};
 
 /// Size in bytes of its registers.
@@ -28,6 +29,23 @@ pub(crate) struct GoldfishRtc {
     armed: bool,
     enabled: bool,
     pending: bool,
+    /// The guest nanosecond up to which the alarm is known.
+    now: u64,
+}
+
+/// What the clock is wired to.
+pub(crate) struct GoldfishHandles {
+    pub(crate) irq: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for GoldfishRtc {
+    type Handles = GoldfishHandles;
+
+    fn drive(&mut self, handles: &mut GoldfishHandles) {
+        handles.irq.set(self.irq());
+        handles.timer.set(self.next_deadline());
+    }
 }
 
 impl GoldfishRtc {
@@ -41,12 +59,13 @@ impl GoldfishRtc {
             armed: false,
             enabled: false,
             pending: false,
+            now: 0,
         }
     }
 
     /// The reset line: the time goes on.
     pub(crate) fn reset(&mut self) {
-        *self = GoldfishRtc { base: self.base, ..GoldfishRtc::new(0) };
+        *self = GoldfishRtc { base: self.base, now: self.now, ..GoldfishRtc::new(0) };
     }
 
     fn time(&self, now: u64) -> u64 {
@@ -54,22 +73,23 @@ impl GoldfishRtc {
     }
 
     /// The level of the interrupt line.
-    pub(crate) fn irq(&self) -> bool {
+    fn irq(&self) -> bool {
         self.enabled && self.pending
     }
 
     /// Lets the alarm go off if its time has come.
     pub(crate) fn advance(&mut self, now: u64) {
+        self.now = self.now.max(now);
         if self.armed && self.time(now) >= self.alarm {
             self.armed = false;
             self.pending = true;
         }
     }
 
-    /// When the alarm goes off, as of `now`: what the clock shows may be less than the guest has run for.
-    pub(crate) fn next_deadline(&self, now: u64) -> Option<u64> {
-        let left = self.alarm.saturating_sub(self.time(now));
-        now.checked_add(left).filter(|&at| self.armed && at < 1 << 62)
+    /// When the alarm goes off, in guest nanoseconds: what the clock shows may be less than the guest has run for.
+    fn next_deadline(&self) -> Option<u64> {
+        let left = self.alarm.saturating_sub(self.time(self.now));
+        self.now.checked_add(left).filter(|&at| self.armed && at < 1 << 62)
     }
 
     /// Reads the 32-bit register at `offset`.
@@ -127,12 +147,12 @@ mod tests {
         let mut r = GoldfishRtc::new(BASE);
         r.write(5000, TIME_LOW, 10);
         r.write(5000, ALARM_LOW, 110);
-        assert_eq!(r.next_deadline(5000), Some(5100));
+        assert_eq!(r.next_deadline(), Some(5100));
         r.advance(5100);
-        assert!(r.pending && r.next_deadline(5100).is_none());
+        assert!(r.pending && r.next_deadline().is_none());
         r.write(5100, ALARM_HIGH, u32::MAX);
         r.write(5100, ALARM_LOW, u32::MAX);
-        assert_eq!(r.next_deadline(5100), None, "not in the past");
+        assert_eq!(r.next_deadline(), None, "not in the past");
     }
 
     #[test]
@@ -151,11 +171,11 @@ mod tests {
         let mut r = GoldfishRtc::new(0);
         r.write(0, ALARM_HIGH, 0);
         r.write(0, ALARM_LOW, 500);
-        assert_eq!((r.next_deadline(0), r.read(0, ALARM_STATUS)), (Some(500), 1));
+        assert_eq!((r.next_deadline(), r.read(0, ALARM_STATUS)), (Some(500), 1));
         r.advance(499);
         assert_eq!(r.read(499, ALARM_STATUS), 1);
         r.advance(500);
-        assert_eq!((r.next_deadline(0), r.read(500, ALARM_STATUS), r.irq()), (None, 0, false));
+        assert_eq!((r.next_deadline(), r.read(500, ALARM_STATUS), r.irq()), (None, 0, false));
         r.write(500, IRQ_ENABLED, 1);
         assert!(r.irq(), "it was pending");
         r.write(500, CLEAR_INTERRUPT, 1);
@@ -177,6 +197,6 @@ mod tests {
         r.write(3, IRQ_ENABLED, 1);
         let back: GoldfishRtc = postcard::from_bytes(&postcard::to_stdvec(&r).unwrap()).unwrap();
         assert_eq!(back, r);
-        assert_eq!(back.next_deadline(0), r.next_deadline(0));
+        assert_eq!(back.next_deadline(), r.next_deadline());
     }
 }

@@ -49,6 +49,7 @@ pub mod vga;
 pub mod virt;
 pub mod virtio;
 
+pub use clint::SharedClint;
 pub use i8042::MouseEvent;
 pub use pc::{COM_PORTS, CharSink, Interrupts, Pc, PcConfig, PcEvent, PcState, SerialPort, StateError, low_ram_size};
-pub use virt::{Htif, Virt, VirtConfig, VirtEvent, VirtState};
+pub use virt::{HartLines, Htif, Virt, VirtConfig, VirtEvent, VirtState};

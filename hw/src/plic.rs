@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::IrqSink;
+use crate::fabric::{Drives, IrqLine, IrqSink, Wired};
 
 /// Interrupt sources, number 0 included, which means "none".
 pub(crate) const SOURCES: usize = 96;
@@ -221,26 +221,53 @@ impl Plic {
     }
 }
 
+impl Drives for Plic {
+    /// The line of each context.
+    type Handles = Vec<IrqLine>;
+
+    fn drive(&mut self, outputs: &mut Vec<IrqLine>) {
+        for (context, line) in outputs.iter_mut().enumerate() {
+            line.set(self.output(context));
+        }
+    }
+}
+
 /// A PLIC that whoever drives its sources reaches with a lock of its own.
-pub(crate) struct SharedPlic(Mutex<Plic>);
+pub(crate) struct SharedPlic(Mutex<Wired<Plic>>);
 
 impl SharedPlic {
-    pub(crate) fn new(contexts: usize) -> SharedPlic {
-        SharedPlic(Mutex::new(Plic::new(contexts)))
+    /// A PLIC with a context for each of these lines.
+    pub(crate) fn new(outputs: Vec<IrqLine>) -> SharedPlic {
+        SharedPlic(Mutex::new(Wired::new(Plic::new(outputs.len()), outputs)))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Plic> {
+    fn lock(&self) -> MutexGuard<'_, Wired<Plic>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with it, then drives its outputs.
+    pub(crate) fn with<T>(&self, f: impl FnOnce(&mut Plic) -> T) -> T {
+        self.lock().with(f)
+    }
+
+    /// Its state.
+    pub(crate) fn save(&self) -> Plic {
+        self.lock().state().clone()
+    }
+
+    /// Replaces its state.
+    pub(crate) fn restore(&self, plic: Plic) {
+        self.lock().restore(plic);
     }
 }
 
 impl IrqSink for SharedPlic {
     fn set_input(&self, input: u32, level: bool) {
-        self.lock().set_line(input as usize, level);
+        self.with(|plic| plic.set_line(input as usize, level));
     }
 
     fn request_once(&self, input: u32, new: bool) {
-        self.lock().request_once(input as usize, new);
+        self.with(|plic| plic.request_once(input as usize, new));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The RISC-V boards that QEMU calls `virt` and `spike`: what is where in their memory, which device drives which interrupt.
 
+mod harts;
 mod htif;
 mod state;
 
@@ -8,14 +9,15 @@ use std::sync::Arc;
 use mimus_softmmu::Dma;
 
 use crate::CharSink;
-use crate::clint::{self, Clint};
-use crate::fabric::{CharPort, IrqInputs, IrqLine, IrqSink, Wired};
-use crate::goldfish_rtc::{self, GoldfishRtc};
+use crate::clint::{self, ClintHandles, SharedClint};
+use crate::fabric::{CharPort, IrqInputs, IrqSink, Timer, TimerQueue, Wired};
+use crate::goldfish_rtc::{self, GoldfishHandles, GoldfishRtc};
 use crate::plic::{self, Plic, SharedPlic};
 use crate::sifive_test::{self, Finish};
-use crate::time::earlier;
 use crate::uart::{Uart, UartConfig, UartHandles};
-use crate::virtio::{Virtio, mmio};
+use crate::virtio::Virtio;
+use crate::virtio::mmio::{self, SlotHandles};
+pub use harts::HartLines;
 use serde::{Deserialize, Serialize};
 use state::Devices;
 pub use state::VirtState;
@@ -64,10 +66,16 @@ pub const TEST_PASS: u32 = sifive_test::PASS;
 pub const TEST_RESET: u32 = sifive_test::RESET;
 
 /// Bits of mip that the board drives (RISC-V privileged architecture, "Machine Interrupt (mip and mie) Registers").
-const MSIP: u64 = 1 << 3;
-const MTIP: u64 = 1 << 7;
-const SEIP: u64 = 1 << 9;
-const MEIP: u64 = 1 << 11;
+const MSIP: u32 = 3;
+const MTIP: u32 = 7;
+const SEIP: u32 = 9;
+const MEIP: u32 = 11;
+
+/// Numbers of timers. Those of virtio slots and of harts begin here.
+const RTC_TIMER: u32 = 0;
+const HTIF_TIMER: u32 = 1;
+const SLOT_TIMERS: u32 = 0x10;
+const HART_TIMERS: u32 = 0x1000;
 
 /// Contexts of the interrupt controller that each hart has: machine mode, then supervisor mode.
 const CONTEXTS: usize = 2;
@@ -154,52 +162,99 @@ pub struct Virt {
     /// Where the serial port and the host-target interface send to.
     serial: CharPort,
     mem: Dma,
-    slots: [mmio::Slot; VIRTIO_SLOTS],
+    slots: [Wired<mmio::Slot>; VIRTIO_SLOTS],
     devices: Devices,
+    /// When the words of the host-target interface are to be looked at.
+    htif_timer: Timer,
+    harts: usize,
+    lines: Arc<HartLines>,
+    clint: Arc<SharedClint>,
     plic: Arc<SharedPlic>,
     /// What devices are wired to.
     inputs: IrqInputs,
-    /// The lines of devices that do not own theirs, by source.
-    lines: Vec<IrqLine>,
+    timers: TimerQueue,
 }
 
 impl Virt {
     /// A board that has just been switched on. `serial` takes what the serial port sends; devices reach RAM by `mem`.
     pub fn new(config: &VirtConfig, serial: Box<dyn CharSink>, mem: Dma) -> Virt {
         let harts = config.harts.clamp(1, clint::MAX_HARTS);
-        let plic = Arc::new(SharedPlic::new(CONTEXTS * harts));
+        let (lines, timers) = (Arc::new(HartLines::new(harts)), TimerQueue::new());
+        let sink: Arc<dyn IrqSink> = lines.clone();
+        let pins = IrqInputs::new(&sink, harts::LINES * harts as u32);
+        let pin = |hart, number| pins.line(harts::LINES * hart + number);
+        let hart = |hart| ClintHandles {
+            msip: pin(hart, MSIP),
+            mtip: pin(hart, MTIP),
+            timer: timers.timer(HART_TIMERS + hart),
+        };
+        let clint = Arc::new(SharedClint::new((0..harts as u32).map(hart).collect()));
+        let contexts = (0..harts as u32).flat_map(|hart| [pin(hart, MEIP), pin(hart, SEIP)]);
+        let plic = Arc::new(SharedPlic::new(contexts.collect()));
         let sink: Arc<dyn IrqSink> = plic.clone();
         let inputs = IrqInputs::new(&sink, plic::SOURCES as u32);
+        let slots = std::array::from_fn(|index| {
+            let number = index as u32;
+            let handles =
+                SlotHandles { irq: inputs.line(VIRTIO_IRQ + number), timer: timers.timer(SLOT_TIMERS + number) };
+            Wired::new(mmio::Slot::new(!config.modern_virtio), handles)
+        });
         let serial = CharPort::new(serial);
-        let handles = UartHandles { irq: inputs.line(UART_IRQ), port: serial.clone() };
+        let rtc = GoldfishHandles { irq: inputs.line(RTC_IRQ), timer: timers.timer(RTC_TIMER) };
         let devices = Devices {
             now: 0,
-            clint: Clint::new(harts),
-            uart: Wired::new(Uart::new(SERIAL), handles),
-            rtc: GoldfishRtc::new(config.unix_time_at_power_on),
+            uart: Wired::new(Uart::new(SERIAL), UartHandles { irq: inputs.line(UART_IRQ), port: serial.clone() }),
+            rtc: Wired::new(GoldfishRtc::new(config.unix_time_at_power_on), rtc),
             htif: htif::Port::default(),
             event: None,
         };
-        let slots = std::array::from_fn(|_| mmio::Slot::new(!config.modern_virtio));
-        let lines = (0..=RTC_IRQ).map(|source| inputs.line(source)).collect();
-        Virt { model: config.model, serial, mem, slots, devices, plic, inputs, lines }
+        Virt {
+            model: config.model,
+            serial,
+            mem,
+            slots,
+            devices,
+            htif_timer: timers.timer(HTIF_TIMER),
+            harts,
+            lines,
+            clint,
+            plic,
+            inputs,
+            timers,
+        }
+    }
+
+    /// The interrupt lines into the harts.
+    pub fn lines(&self) -> &Arc<HartLines> {
+        &self.lines
+    }
+
+    /// The harts' timers and software interrupts, which who has them reaches without the board.
+    pub fn clint(&self) -> &Arc<SharedClint> {
+        &self.clint
+    }
+
+    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Virt::advance`].
+    pub fn timers(&self) -> &TimerQueue {
+        &self.timers
     }
 
     /// The last free slot that is not among `kept`: QEMU gives the last one first.
     pub fn free_slot(&self, kept: &[usize]) -> Option<usize> {
         let board = self.model == VirtModel::Virt;
-        let free = |&index: &usize| board && self.slots.get(index).is_some_and(|slot| slot.device().is_none());
+        let free = |&index: &usize| board && self.slots.get(index).is_some_and(|slot| slot.state().device().is_none());
         (0..VIRTIO_SLOTS).rev().filter(|index| !kept.contains(index)).find(free)
     }
 
     /// Plugs a virtio device into a slot; whether it was free.
     pub fn plug(&mut self, slot: usize, device: Virtio) -> bool {
-        self.slots.get_mut(slot).is_some_and(|slot| slot.plug(device))
+        self.slots.get_mut(slot).is_some_and(|slot| slot.with(|slot| slot.plug(device)))
     }
 
     /// Says where a program that uses the host-target interface has its words.
     pub fn set_htif(&mut self, htif: Option<Htif>) {
         self.devices.htif.memory = htif;
+        self.look_at_htif_later();
     }
 
     /// Whether a device of `model` answers to all of `size` bytes at `gpa`.
@@ -218,20 +273,20 @@ impl Virt {
         let now = self.set_now(now);
         let devices = &mut self.devices;
         let Some((target, offset)) = route(self.model, gpa) else { return 0 };
-        let value = match target {
-            Target::Clint => devices.clint.read(now, offset, size),
+        match target {
+            Target::Clint => self.clint.read(now, offset, size),
             Target::Uart => devices.uart.with(|uart| uart.read(offset as u8)).into(),
-            Target::Virtio(slot) => self.slots.get_mut(slot).map_or(0, |slot| slot.read(offset, size)),
+            Target::Virtio(slot) => {
+                self.slots.get_mut(slot).map_or(0, |slot| slot.with(|slot| slot.read(offset, size)))
+            }
             Target::Htif => devices.htif.read(offset, size),
             // Nothing to read.
             Target::Test => 0,
             // These have 32-bit registers only.
             Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => 0,
-            Target::Rtc => devices.rtc.read(now, offset).into(),
-            Target::Plic => self.plic.lock().read(offset).into(),
-        };
-        self.settle();
-        value
+            Target::Rtc => devices.rtc.with(|rtc| rtc.read(now, offset)).into(),
+            Target::Plic => self.plic.with(|plic| plic.read(offset)).into(),
+        }
     }
 
     /// Writes the low `size` bytes of `value` at guest-physical address `gpa`.
@@ -240,11 +295,11 @@ impl Virt {
         let devices = &mut self.devices;
         let Some((target, offset)) = route(self.model, gpa) else { return };
         match target {
-            Target::Clint => devices.clint.write(now, offset, size, value),
+            Target::Clint => self.clint.write(now, offset, size, value),
             Target::Uart => devices.uart.with(|uart| uart.write(offset as u8, value as u8)),
             Target::Virtio(slot) => {
                 if let Some(slot) = self.slots.get_mut(slot) {
-                    slot.write(offset, size, value);
+                    slot.with(|slot| slot.write(offset, size, value));
                 }
             }
             Target::Htif => {
@@ -263,63 +318,50 @@ impl Virt {
             Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => {
                 tracing::debug!(gpa, size, "narrow or unaligned register write ignored");
             }
-            Target::Rtc => devices.rtc.write(now, offset, value as u32),
-            Target::Plic => self.plic.lock().write(offset, value as u32),
+            Target::Rtc => devices.rtc.with(|rtc| rtc.write(now, offset, value as u32)),
+            Target::Plic => self.plic.with(|plic| plic.write(offset, value as u32)),
         }
-        self.settle();
     }
 
-    /// mtime at guest nanosecond `now`.
-    pub fn time(&self, now: u64) -> u64 {
-        self.devices.clint.time(now)
-    }
-
-    /// What mtime is ahead of the ticks of 10 MHz since power-on, modulo 2^64: changes only when a hart writes mtime.
-    pub fn time_shift(&self) -> u64 {
-        self.devices.clint.shift()
-    }
-
-    /// Brings every device to `now`.
+    /// Brings the devices whose timers are due to `now`.
     pub fn advance(&mut self, now: u64) {
         let now = self.set_now(now);
-        self.devices.rtc.advance(now);
-        for slot in &mut self.slots {
-            if let Some(device) = slot.device_mut().filter(|device| device.has_more()) {
-                device.go_on();
-            }
+        for number in self.timers.due(now) {
+            self.fire(number, now);
         }
         if self.devices.htif.memory.is_some() {
             self.poll_htif();
         }
-        self.settle();
+        self.look_at_htif_later();
     }
 
-    /// The earliest guest nanosecond at which [`Virt::advance`] or [`Virt::interrupts`] has something new.
+    /// Does what the timer with this number is for. The words of the host-target interface are looked at in any case.
+    fn fire(&mut self, number: u32, now: u64) {
+        match number {
+            RTC_TIMER => self.devices.rtc.with(|rtc| rtc.advance(now)),
+            HART_TIMERS.. => self.clint.advance(now),
+            SLOT_TIMERS.. => {
+                if let Some(slot) = self.slots.get_mut((number - SLOT_TIMERS) as usize) {
+                    slot.with(mmio::Slot::go_on);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn look_at_htif_later(&mut self) {
+        self.htif_timer.set(self.devices.htif.next_look(self.devices.now));
+    }
+
+    /// The earliest guest nanosecond at which [`Virt::advance`] has something to do.
     pub fn next_deadline(&self) -> Option<u64> {
-        let devices = &self.devices;
-        let busy = self.slots.iter().filter_map(mmio::Slot::device).any(Virtio::has_more);
-        let soon = [
-            busy.then_some(devices.now),
-            devices.htif.next_look(devices.now),
-            devices.rtc.next_deadline(devices.now),
-            devices.clint.next_deadline(devices.now),
-        ];
-        soon.into_iter().fold(None, earlier)
+        self.timers.next_deadline()
     }
 
     /// The bits of mip that the board drives into hart `hart`: MSIP, MTIP, SEIP and MEIP, as of `now`.
     pub fn interrupts(&self, now: u64, hart: usize) -> u64 {
-        let devices = &self.devices;
-        let now = devices.now.max(now);
-        let plic = self.plic.lock();
-        [
-            (MSIP, devices.clint.software(hart)),
-            (MTIP, devices.clint.timer(now, hart)),
-            (MEIP, plic.output(CONTEXTS * hart)),
-            (SEIP, plic.output(CONTEXTS * hart + 1)),
-        ]
-        .into_iter()
-        .fold(0, |bits, (bit, level)| if level { bits | bit } else { bits })
+        let expired = self.clint.timer(self.devices.now.max(now), hart);
+        self.lines.levels(hart) & !(1 << MTIP) | u64::from(expired) << MTIP
     }
 
     /// How many bytes the serial port can take now.
@@ -349,9 +391,7 @@ impl Virt {
 
     /// Does something with the virtio device in `slot`; `None` if there is none.
     pub fn virtio<T>(&mut self, slot: usize, f: impl FnOnce(&mut Virtio) -> T) -> Option<T> {
-        let result = self.slots.get_mut(slot).and_then(mmio::Slot::device_mut).map(f);
-        self.settle();
-        result
+        self.slots.get_mut(slot)?.with(|slot| slot.device_mut().map(f))
     }
 
     /// Whether the guest has asked for something that [`Virt::take_event`] would return.
@@ -371,17 +411,16 @@ impl Virt {
 
     /// The reset line: every device as at power-on, but for the clock.
     pub fn reset(&mut self, now: u64) {
-        self.set_now(now);
+        let now = self.set_now(now);
         let devices = &mut self.devices;
-        let harts = devices.clint.harts();
-        devices.clint = Clint::new(harts);
-        *self.plic.lock() = Plic::new(CONTEXTS * harts);
+        self.clint.reset(now);
+        self.plic.restore(Plic::new(CONTEXTS * self.harts));
         devices.uart.with(Uart::reset);
-        devices.rtc.reset();
+        devices.rtc.with(GoldfishRtc::reset);
         devices.htif.reset();
         devices.event = None;
-        self.slots.iter_mut().for_each(mmio::Slot::reset);
-        self.settle();
+        self.slots.iter_mut().for_each(|slot| slot.with(mmio::Slot::reset));
+        self.look_at_htif_later();
         self.inputs.announce();
     }
 
@@ -390,21 +429,11 @@ impl Virt {
         self.devices.now = self.devices.now.max(now.min(1 << 62));
         self.devices.now
     }
-
-    /// Drives the lines of devices that do not own theirs.
-    fn settle(&mut self) {
-        let slots = (VIRTIO_IRQ..).zip(&self.slots).map(|(source, slot)| (source, slot.irq()));
-        for (source, level) in slots.chain([(RTC_IRQ, self.devices.rtc.irq())]) {
-            if let Some(line) = self.lines.get_mut(source as usize) {
-                line.set(level);
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for Virt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Virt").field("model", &self.model).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Virt").field("model", &self.model).field("lines", &self.lines).finish_non_exhaustive()
     }
 }
 

@@ -8,19 +8,18 @@ use crate::fabric::Wired;
 use crate::goldfish_rtc::GoldfishRtc;
 use crate::plic::Plic;
 use crate::uart::Uart;
-use crate::virtio::mmio::{Slot, SlotData};
+use crate::virtio::mmio::SlotData;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// The board's devices but for virtio slots, with what they are wired to.
 pub(super) struct Devices {
     /// Guest nanoseconds since power-on, as far as the board knows.
     pub(super) now: u64,
-    pub(super) clint: Clint,
     pub(super) uart: Wired<Uart>,
-    pub(super) rtc: GoldfishRtc,
+    pub(super) rtc: Wired<GoldfishRtc>,
     pub(super) htif: Port,
     pub(super) event: Option<VirtEvent>,
 }
@@ -59,14 +58,14 @@ impl Virt {
             version: VERSION,
             devices: DeviceData {
                 now: self.devices.now,
-                clint: self.devices.clint.clone(),
-                plic: self.plic.lock().clone(),
+                clint: self.clint.save(),
+                plic: self.plic.save(),
                 uart: self.devices.uart.state().clone(),
-                rtc: self.devices.rtc.clone(),
+                rtc: self.devices.rtc.state().clone(),
                 htif: self.devices.htif.clone(),
                 event: self.devices.event,
             },
-            slots: self.slots.iter().map(Slot::save).collect(),
+            slots: self.slots.iter().map(|slot| slot.state().save()).collect(),
         }
     }
 
@@ -76,13 +75,13 @@ impl Virt {
         if state.version != VERSION {
             return Err(StateError::Version { found: state.version, expected: VERSION });
         }
-        let harts = self.devices.clint.harts();
+        let harts = self.harts;
         let devices = state.devices;
         for (what, same) in [
             ("number of harts", devices.clint.harts() == harts),
             ("serial port", devices.uart.config() == SERIAL),
             ("number of virtio slots", state.slots.len() == self.slots.len()),
-            ("set of virtio devices", self.slots.iter().zip(&state.slots).all(|(slot, data)| slot.fits(data))),
+            ("set of virtio devices", self.slots.iter().zip(&state.slots).all(|(slot, data)| slot.state().fits(data))),
         ] {
             if !same {
                 return Err(StateError::Machine(what));
@@ -99,17 +98,17 @@ impl Virt {
         }
         let live = &mut self.devices;
         live.now = devices.now;
-        live.clint = devices.clint;
         live.uart.restore(devices.uart);
-        live.rtc = devices.rtc;
+        live.rtc.restore(devices.rtc);
         live.htif = devices.htif;
         live.event = devices.event;
         for (slot, data) in self.slots.iter_mut().zip(state.slots) {
-            slot.restore(data);
+            slot.with(|slot| slot.restore(data));
         }
-        self.settle();
+        self.look_at_htif_later();
         // After all that drives its sources: it is as it was, whatever they have just told it.
-        *self.plic.lock() = devices.plic;
+        self.plic.restore(devices.plic);
+        self.clint.restore(devices.clint);
         Ok(())
     }
 }

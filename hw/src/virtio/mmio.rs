@@ -14,6 +14,7 @@ use virtio_bindings::virtio_mmio::{
 
 use super::queue::Ring;
 use super::{Virtio, VirtioData};
+use crate::fabric::{Drives, IrqLine, Timer};
 
 /// Size in bytes of a slot's registers.
 pub(crate) const SIZE: u64 = 0x1000;
@@ -38,6 +39,22 @@ pub(crate) struct Slot {
     select: Select,
     /// It has version 1 of the registers.
     legacy: bool,
+}
+
+/// What a slot is wired to.
+pub(crate) struct SlotHandles {
+    pub(crate) irq: IrqLine,
+    pub(crate) timer: Timer,
+}
+
+impl Drives for Slot {
+    type Handles = SlotHandles;
+
+    fn drive(&mut self, handles: &mut SlotHandles) {
+        handles.irq.set(self.irq());
+        // At once.
+        handles.timer.set(self.device.as_ref().is_some_and(Virtio::has_more).then_some(0));
+    }
 }
 
 /// What the selecting registers hold.
@@ -118,8 +135,15 @@ impl Slot {
     }
 
     /// The level of the slot's interrupt line.
-    pub(crate) fn irq(&self) -> bool {
+    fn irq(&self) -> bool {
         self.device.as_ref().is_some_and(Virtio::interrupt)
+    }
+
+    /// Has the device go on with what it has left, if it has left something.
+    pub(crate) fn go_on(&mut self) {
+        if let Some(device) = self.device.as_mut().filter(|device| device.has_more()) {
+            device.go_on();
+        }
     }
 
     pub(crate) fn reset(&mut self) {

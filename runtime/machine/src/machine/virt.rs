@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
-use mimus_hw::virt::VirtModel;
+use mimus_hw::fabric::TimerQueue;
+use mimus_hw::virt::{CLINT, VirtModel};
 use mimus_hw::virtio::{Entropy, Virtio};
-use mimus_hw::{Virt, VirtConfig, VirtEvent};
+use mimus_hw::{SharedClint, Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
@@ -40,9 +41,9 @@ struct Devices {
     clock: Clock,
     alarm: Alarm,
     kicker: Arc<Kicker>,
-    lines: Lines,
-    /// What mtime is ahead of the clock, in ticks: a copy that is read without the lock.
-    shift: AtomicU64,
+    /// The harts' timers and software interrupts: these accesses do not lock the devices.
+    clint: Arc<SharedClint>,
+    timers: TimerQueue,
     /// The hart's own timer, in ticks of mtime; `u64::MAX` for never.
     stimecmp: AtomicU64,
 }
@@ -53,37 +54,22 @@ impl Devices {
         self.virt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the devices at the present time, and passes on what it set off.
+    /// Does something with the devices at the present time. Interrupts and deadlines go their own ways; what the guest asks of the
+    /// machine is passed on here.
     fn access<T>(&self, f: impl FnOnce(&mut Virt, u64) -> T) -> T {
         let now = self.clock.now();
         let mut virt = self.lock();
         let result = f(&mut virt, now);
-        let raised = self.drive(&virt, now) || virt.has_event();
-        let deadline = virt.next_deadline();
+        let wanted = virt.has_event();
         drop(virt);
-        if raised {
+        if wanted {
             self.kicker.kick();
         }
-        self.alarm.set(deadline);
         result
     }
 
-    /// Drives the hart's interrupt lines, with the devices locked so that the last to change them is the last to do so; whether
-    /// one was raised.
-    fn drive(&self, virt: &Virt, now: u64) -> bool {
-        self.shift.store(virt.time_shift(), Ordering::Release);
-        let (levels, before) = (virt.interrupts(now, HART), self.lines.levels());
-        let mut changed = levels ^ before;
-        while changed != 0 {
-            let number = changed.trailing_zeros();
-            changed &= changed - 1;
-            self.lines.set(number, levels >> number & 1 != 0);
-        }
-        levels & !before != 0
-    }
-
     fn time(&self) -> u64 {
-        (self.clock.now() / TICK).wrapping_add(self.shift.load(Ordering::Acquire))
+        self.clint.time(self.clock.now())
     }
 
     /// When the hart's own timer expires, in guest nanoseconds, if that is yet to come.
@@ -95,8 +81,13 @@ impl Devices {
         Some((now - now % TICK).saturating_add(ticks.saturating_mul(TICK)))
     }
 
-    fn deadline(&self, virt: &Virt) -> Option<u64> {
-        [virt.next_deadline(), self.timer_deadline()].into_iter().flatten().min()
+    fn deadline(&self) -> Option<u64> {
+        [self.timers.next_deadline(), self.timer_deadline()].into_iter().flatten().min()
+    }
+
+    /// The offset in the CLINT's registers, if that is where they are.
+    fn clint_offset(gpa: u64) -> Option<u64> {
+        gpa.checked_sub(CLINT.base).filter(|offset| *offset < CLINT.size)
     }
 }
 
@@ -105,11 +96,17 @@ struct VirtBus(Arc<Devices>, VirtModel);
 
 impl MmioBus for VirtBus {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
-        self.0.access(|virt, now| virt.mmio_read(now, gpa, size))
+        match Devices::clint_offset(gpa) {
+            Some(offset) => self.0.clint.read(self.0.clock.now(), offset, size),
+            None => self.0.access(|virt, now| virt.mmio_read(now, gpa, size)),
+        }
     }
 
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
-        self.0.access(|virt, now| virt.mmio_write(now, gpa, size, value));
+        match Devices::clint_offset(gpa) {
+            Some(offset) => self.0.clint.write(self.0.clock.now(), offset, size, value),
+            None => self.0.access(|virt, now| virt.mmio_write(now, gpa, size, value)),
+        }
     }
 
     fn ends_block(&self, gpa: u64) -> bool {
@@ -203,13 +200,22 @@ impl Board for VirtBoard {
             virtio::tell(&mut inventory, Place::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
+        let (lines, timers, alarm) = (Lines::default(), virt.timers().clone(), parts.alarm.clone());
+        timers.on_earlier(move |deadline| alarm.set(Some(deadline)));
+        let (driven, kicker) = (lines.clone(), parts.kicker.clone());
+        virt.lines().on_change(HART, move |number, level| {
+            driven.set(number, level);
+            if level {
+                kicker.kick();
+            }
+        });
         let devices = Arc::new(Devices {
+            clint: virt.clint().clone(),
+            timers,
             virt: Mutex::new(virt),
             clock: parts.clock.clone(),
             alarm: parts.alarm.clone(),
             kicker: parts.kicker.clone(),
-            lines: Lines::default(),
-            shift: AtomicU64::new(0),
             stimecmp: AtomicU64::new(u64::MAX),
         });
         let mut started = Started::default();
@@ -227,7 +233,7 @@ impl Board for VirtBoard {
             parts.ram.set_backing(page, Backing::ROM);
         }
         let mut cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), bus, features);
-        cpu.lines = devices.lines.clone();
+        cpu.lines = lines;
         if let Some(wanted) = &config.riscv.semihosting {
             let (calls, input) = semihost::open(parts, wanted, &devices)?;
             cpu.semihosting = Some(calls);
@@ -283,10 +289,9 @@ impl Board for VirtBoard {
         let now = self.devices.clock.now();
         let mut virt = self.devices.lock();
         virt.advance(now);
-        self.devices.drive(&virt, now);
         let event = virt.take_event();
-        let deadline = self.devices.deadline(&virt);
         drop(virt);
+        let deadline = self.devices.deadline();
         let (pc, level) = (vcpu.cpu.state.pc, vcpu.cpu.state.privilege);
         if let Some(number) = vcpu.cpu.take_interrupt() {
             vcpu.stats.interrupts += 1;
@@ -312,7 +317,7 @@ impl Board for VirtBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.devices.deadline(&self.devices.lock())
+        self.devices.deadline()
     }
 
     fn reset(&mut self) {

@@ -38,6 +38,7 @@ pub mod pci;
 mod pic;
 mod pit;
 mod plic;
+pub mod registry;
 mod rtc;
 pub mod share;
 mod sifive_test;

@@ -35,7 +35,7 @@ fn property(key: &Key) -> Option<Property> {
         | Kind::Without(_) => ValueKind::Text,
         Kind::NotYet | Kind::Lacks(_) => return None,
     };
-    Some(Property { name: key.name, kind, help: key.help })
+    Some(Property { name: key.name, kind, help: key.help, default: None })
 }
 
 fn properties(keys: &[Key]) -> Vec<Property> {
@@ -43,11 +43,14 @@ fn properties(keys: &[Key]) -> Vec<Property> {
 }
 
 fn offered(family: &'static Family) -> impl Iterator<Item = Offered> {
-    let one = |choice: &'static Choice| match choice.offer {
-        Offer::Yes(keys) if !choice.name.contains('*') => {
-            Some(Offered { name: choice.name, properties: properties(keys) })
+    let one = |choice: &'static Choice| {
+        let keys = choice.keys().filter(|_| !choice.name.contains('*'))?;
+        let mut properties = properties(&keys);
+        if let Offer::Device(model) = choice.offer {
+            let default = |name| model.property(name).and_then(|property| property.default);
+            properties.iter_mut().for_each(|property| property.default = default(property.name));
         }
-        _ => None,
+        Some(Offered { name: choice.name, properties })
     };
     family.choices.iter().chain(family.common).filter_map(one)
 }

@@ -370,9 +370,8 @@ impl Disks {
         drive.disk.ok_or_else(|| CliError::new(option, "drive: it is empty"))
     }
 
-    /// A `-device` ide-hd or ide-cd.
-    pub(super) fn ide_device(&mut self, option: &str, values: &Values) -> Result<(), CliError> {
-        let cd_rom = option.ends_with("ide-cd");
+    /// A `-device` on the IDE controller: a CD-ROM drive, or a disk.
+    pub(super) fn ide_device(&mut self, option: &str, cd_rom: bool, values: &Values) -> Result<(), CliError> {
         let drive = match self.take(option, values)? {
             Some(drive) => drive,
             None if cd_rom => {

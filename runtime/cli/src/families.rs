@@ -1,10 +1,13 @@
 //! Options whose value is a name from a list with keys of its own: `-machine`, `-accel`, `-cpu`, `-device`, `-display`.
 
-pub(super) use super::device_keys::SLOT_BUS;
-use super::device_keys::*;
+use mimus_hw::registry::{self, Board, MODELS};
+
 pub(super) use super::family::*;
 use super::keyval::{Key, Kind, accepted, fixed, key, key_lacks, key_later, without};
 use super::subjects;
+
+/// What the names of the buses begin with that are slots of a board with virtio-mmio.
+pub(super) const SLOT_BUS: &str = "virtio-mmio-bus.";
 
 /// The keys of no machine.
 const NO_MACHINE: &[Key] =
@@ -182,9 +185,61 @@ const LOADER: Choice = yes(
         key("data", Kind::Number(0, u64::MAX), "a word instead of a file"),
         key("data-len", Kind::Number(1, 8), "its bytes"),
         key("data-be", Kind::Word(&["on", "off", "true", "false"]), "the most significant one first"),
-        ID,
+        Key::of(&registry::ID),
     ],
 );
+
+/// What the registry of devices does not have: what is no device, and what a RISC-V machine has no bus for.
+const PC_MORE: &[Choice] = &[LOADER];
+const VIRT_MORE: &[Choice] = &[lacks("virtio-*-pci", &subjects::PCI), lacks("e1000", &subjects::PCI), LOADER];
+
+/// How many names the devices have that are offered for `board`, and how many `more` has.
+const fn count(board: Board, more: &[Choice]) -> usize {
+    let (mut count, mut list) = (more.len(), 0);
+    while list < MODELS.len() {
+        let mut row = 0;
+        while row < MODELS[list].len() {
+            if MODELS[list][row].is_offered(board) {
+                count += 1 + MODELS[list][row].aliases.len();
+            }
+            row += 1;
+        }
+        list += 1;
+    }
+    count
+}
+
+/// The `N` choices of `-device`: every row of the registry that is offered for `board`, its aliases behind it, and `more`.
+const fn choices<const N: usize>(board: Board, more: &[Choice]) -> [Choice; N] {
+    let mut all = [LOADER; N];
+    let (mut place, mut list) = (0, 0);
+    while list < MODELS.len() {
+        let mut row = 0;
+        while row < MODELS[list].len() {
+            let model = MODELS[list][row];
+            row += 1;
+            if !model.is_offered(board) {
+                continue;
+            }
+            all[place] = Choice { name: model.name, help: model.help, offer: Offer::Device(model) };
+            place += 1;
+            let mut index = 0;
+            while index < model.aliases.len() {
+                all[place] = alias(model.aliases[index], model.name);
+                place += 1;
+                index += 1;
+            }
+        }
+        list += 1;
+    }
+    let mut index = 0;
+    while index < more.len() {
+        all[place] = more[index];
+        place += 1;
+        index += 1;
+    }
+    all
+}
 
 /// `-device` of a PC.
 pub(super) const DEVICE: Family = Family {
@@ -193,58 +248,7 @@ pub(super) const DEVICE: Family = Family {
     implied: "driver",
     heading: "Supported devices are:",
     common: DEVICES_LATER,
-    choices: &[
-        yes(
-            "isa-debug-exit",
-            "a port that ends the run with exit code (value << 1) | 1",
-            &[
-                key("iobase", Kind::Number(0, 0xffff), "first I/O port, default 0x501"),
-                key("iosize", Kind::Number(1, 4), "number of ports, default 2"),
-                ID,
-            ],
-        ),
-        yes(
-            "isa-debugcon",
-            "a port that sends what is written to it",
-            &[
-                key("chardev", Kind::Text("the id of a -chardev"), "where it sends to"),
-                key("iobase", Kind::Number(0, 0xffff), "I/O port, default 0xe9"),
-                key("readback", Kind::Number(0, 0xff), "what the port reads as, default 0xe9"),
-                ID,
-            ],
-        ),
-        yes(
-            "isa-serial",
-            "a serial port",
-            &[
-                key("chardev", Kind::Text("the id of a -chardev"), "what it is connected to"),
-                key("index", Kind::Number(0, 3), "which of the four usual places, default the first free one"),
-                key("iobase", Kind::Number(0, 0xffff), "first I/O port"),
-                key("irq", Kind::Number(0, 15), "interrupt line"),
-                ID,
-            ],
-        ),
-        yes("pc-testdev", "ports, memory and interrupt lines for tests of kernels", &[ID]),
-        yes("pci-testdev", "a PCI function for tests of single accesses", PCI_TEST_KEYS),
-        yes("e1000", "a network adapter, Intel 82540EM", PCI_ADAPTER),
-        yes("virtio-net-pci", "a network adapter, virtio", PCI_VIRTIO_ADAPTER),
-        alias("virtio-net", "virtio-net-pci"),
-        alias("e1000-82540em", "e1000"),
-        yes("ide-hd", "an IDE disk", IDE_KEYS),
-        yes("ide-cd", "an IDE CD-ROM drive", IDE_KEYS),
-        yes("virtio-blk-pci", "a disk", PCI_BLOCK_KEYS),
-        alias("virtio-blk", "virtio-blk-pci"),
-        yes("virtio-serial-pci", "a virtio console's controller; see virtconsole", PCI_SERIAL_KEYS),
-        alias("virtio-serial", "virtio-serial-pci"),
-        yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-pci", "a source of random numbers", PCI_RNG_KEYS),
-        alias("virtio-rng", "virtio-rng-pci"),
-        yes("virtio-9p-pci", "a folder of the host's", PCI_FOLDER_KEYS),
-        alias("virtio-9p", "virtio-9p-pci"),
-        yes("VGA", "the display adapter; -vga std", VGA_KEYS),
-        LOADER,
-    ],
+    choices: &choices::<{ count(Board::Pc, PC_MORE) }>(Board::Pc, PC_MORE),
 };
 
 /// `-device` of a RISC-V machine.
@@ -254,23 +258,7 @@ pub(super) const DEVICE_RISCV: Family = Family {
     implied: "driver",
     heading: "Supported devices are:",
     common: DEVICES_LATER,
-    choices: &[
-        yes("virtio-blk-device", "a disk", BLOCK_KEYS),
-        alias("virtio-blk", "virtio-blk-device"),
-        yes("virtio-serial-device", "a virtio console's controller; see virtconsole", SERIAL_KEYS),
-        alias("virtio-serial", "virtio-serial-device"),
-        yes("virtconsole", "a console at a virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtserialport", "a port with a name at a virtio-serial device before it", CONSOLE_KEYS),
-        yes("virtio-rng-device", "a source of random numbers", RNG_KEYS),
-        alias("virtio-rng", "virtio-rng-device"),
-        yes("virtio-9p-device", "a folder of the host's", FOLDER_KEYS),
-        alias("virtio-9p", "virtio-9p-device"),
-        alias("virtio-net", "virtio-net-device"),
-        lacks("virtio-*-pci", &subjects::PCI),
-        lacks("e1000", &subjects::PCI),
-        yes("virtio-net-device", "a network adapter", ADAPTER),
-        LOADER,
-    ],
+    choices: &choices::<{ count(Board::Virt, VIRT_MORE) }>(Board::Virt, VIRT_MORE),
 };
 
 /// Devices of QEMU that mimus does not have, or not on this architecture.

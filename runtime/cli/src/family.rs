@@ -1,5 +1,9 @@
 //! Options whose value is a name from a list with keys of its own: what such a list is, and how a value is looked up in it.
 
+use std::borrow::Cow;
+
+use mimus_hw::registry::{Model, Property};
+
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Values};
 use super::subjects::Subject;
@@ -22,6 +26,7 @@ pub(super) struct Family {
 }
 
 /// A name that can be chosen.
+#[derive(Clone, Copy)]
 pub(super) struct Choice {
     /// The name, as typed.
     pub name: &'static str,
@@ -32,6 +37,29 @@ pub(super) struct Choice {
 }
 
 impl Choice {
+    /// Its keys, if it is offered.
+    pub fn keys(&self) -> Option<Cow<'static, [Key]>> {
+        match self.offer {
+            Offer::Yes(keys) => Some(keys.into()),
+            Offer::Device(model) => Some(model.properties.iter().map(Key::of).collect()),
+            _ => None,
+        }
+    }
+
+    /// What `NAME,help` prints; nothing is offered of what is not offered itself.
+    fn list(&self) -> String {
+        let more = |key: &Key| match self.offer {
+            Offer::Device(model) => model.property(key.name).and_then(Property::default_text),
+            _ => None,
+        };
+        list(self.name, &self.keys().unwrap_or_default(), more)
+    }
+
+    /// Whether it is offered.
+    pub fn is_offered(&self) -> bool {
+        matches!(self.offer, Offer::Yes(_) | Offer::Device(_))
+    }
+
     /// Whether `name` is its name.
     pub fn is(&self, name: &str) -> bool {
         match self.name.split_once('*') {
@@ -46,6 +74,8 @@ impl Choice {
 pub(super) enum Offer {
     /// Yes, with these keys.
     Yes(&'static [Key]),
+    /// Yes, with the properties of this device.
+    Device(&'static Model),
     /// QEMU has it and mimus does not, yet.
     NotYet,
     /// The same, since this is missing.
@@ -148,13 +178,13 @@ impl Family {
         if let Offer::LeftOut(what) = choice.offer {
             return Ok(Chosen::One(choice.name, Values::of_left_out(what)));
         }
-        let Offer::Yes(keys) = choice.offer else { return Err(self.refused(&name, choice)) };
+        let Some(keys) = choice.keys() else { return Err(self.refused(&name, choice)) };
         if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
-            return Ok(Chosen::Help(list_keys(choice.name, keys)));
+            return Ok(Chosen::Help(choice.list()));
         }
         items.splice(0..0, more(choice.name));
         let option = format!("{} {}", self.option, choice.name);
-        let values = keyval::typed(&option, &items, keys)?;
+        let values = keyval::typed(&option, &items, &keys)?;
         Ok(Chosen::One(choice.name, values))
     }
 
@@ -163,7 +193,7 @@ impl Family {
         match choice.offer {
             Offer::Instead(advice) => CliError::new(self.option, format!("'{name}': {advice}")),
             Offer::Lacks(subject) => CliError::new(self.option, subject.lacking(&format!("'{name}'"))),
-            Offer::Yes(_) | Offer::Same(_) | Offer::NotYet | Offer::LeftOut(_) => {
+            Offer::Yes(_) | Offer::Device(_) | Offer::Same(_) | Offer::NotYet | Offer::LeftOut(_) => {
                 let mut message = format!("'{name}' is not supported yet");
                 if let Some(near) = nearest(name, self.offered()) {
                     message.push_str(&format!("; did you mean '{near}'?"));
@@ -195,7 +225,7 @@ impl Family {
     }
 
     fn offered(&self) -> impl Iterator<Item = &'static str> {
-        self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))).map(|choice| choice.name)
+        self.choices.iter().filter(|choice| choice.is_offered()).map(|choice| choice.name)
     }
 
     fn supported(&self) -> String {
@@ -204,7 +234,7 @@ impl Family {
 
     fn list(&self) -> String {
         let mut text = format!("{}\n", self.heading);
-        for choice in self.choices.iter().filter(|choice| matches!(choice.offer, Offer::Yes(_))) {
+        for choice in self.choices.iter().filter(|choice| choice.is_offered()) {
             text.push_str(&match self.option {
                 "-device" => self.quoted(choice),
                 _ => format!("{:<20} {}\n", choice.name, choice.help),
@@ -230,13 +260,19 @@ pub(super) fn is_help(text: &str) -> bool {
 
 /// What `NAME,help` prints.
 pub(super) fn list_keys(name: &str, keys: &[Key]) -> String {
+    list(name, keys, |_| None)
+}
+
+/// The same, with the value that `default` says that a key has if none is given.
+fn list(name: &str, keys: &[Key], default: impl Fn(&Key) -> Option<String>) -> String {
     let offered: Vec<&Key> = keys.iter().filter(|key| !key.help.is_empty()).collect();
     if offered.is_empty() {
         return format!("There are no options for {name}.\n");
     }
     let mut text = format!("{name} options:\n");
     for key in offered {
-        text.push_str(&format!("  {:<12} {} ({})\n", key.name, key.help, keyval::allowed(key.kind)));
+        let default = default(key).map(|text| format!(", default {text}")).unwrap_or_default();
+        text.push_str(&format!("  {:<12} {}{default} ({})\n", key.name, key.help, keyval::allowed(key.kind)));
     }
     text
 }

@@ -1,102 +1,50 @@
-//! What is on a PC's ISA bus: `-serial`, `-debugcon`, and `-device` with the test devices of kernels.
+//! Devices that their rows make, and what is on a PC's ISA bus by other options: `-serial`, `-debugcon`.
 
-use mimus_hw::{COM_PORTS, SerialPort};
+use mimus_hw::COM_PORTS;
+use mimus_hw::registry::{Host, ISA_DEBUGCON, ISA_SERIAL, Kind, Model, TOO_MANY_SERIALS, Values as RowValues};
 
 use super::chardev::{self, Chardevs, is_stdio};
 use super::keyval::Values;
 use super::{Arch, CliError, Given, disks, keyval, utf8};
-use mimus_host::config::{Chardev, Plug};
-use mimus_machine::config::{Config, DebugExit, Debugcon, IsaSerial, PciDevice, PciModel, VirtioDevice};
+use mimus_host::config::Chardev;
+use mimus_machine::config::{Config, Device, VirtioDevice};
 
-/// The port of a debug console, and what it reads as.
-const DEBUGCON: u16 = 0xe9;
-
-/// The most serial ports that have a usual place, as a user reads it.
-const FULL: &str = "a PC has no more than four serial ports, unless iobase= and irq= are given";
-
-/// A serial port of `-device`, which gets its place when those of `-serial` have theirs.
-#[derive(Debug)]
-struct Wanted {
-    option: String,
-    plug: Plug,
-    index: Option<usize>,
-    iobase: Option<u16>,
-    irq: Option<u8>,
-    chardev: Chardev,
-}
-
-/// The serial ports of `-device`.
-#[derive(Debug, Default)]
-pub(super) struct Serials(Vec<Wanted>);
-
-/// The ids of the devices here.
-pub(super) fn plugs(config: &Config) -> impl Iterator<Item = &Plug> {
-    let isa = &config.isa;
-    let serials = isa.serials.iter().map(|serial| &serial.plug);
-    let consoles = isa.debugcons.iter().map(|debugcon| &debugcon.plug);
-    let exits = isa.debug_exits.iter().map(|exit| &exit.plug);
-    serials.chain(consoles).chain(exits).chain(&isa.testdev).chain(config.pci.iter().map(|device| &device.plug))
-}
-
-/// Plugs in a device of `-device` that is neither a disk, an adapter nor a virtio device.
+/// A `-device` that its row makes.
 pub(super) fn device(
-    name: &str,
+    model: &'static Model,
     option: &str,
     values: &Values,
-    (serials, chardevs): (&mut Serials, &mut Chardevs),
+    chardevs: &mut Chardevs,
     config: &mut Config,
 ) -> Result<(), CliError> {
-    let plug = disks::plug(option, values)?;
-    let number = |key: &str, default: u16| {
-        values
-            .number(key)
-            .map_or(Ok(default), u16::try_from)
-            .map_err(|_| CliError::new(option, format!("{key}: out of range")))
-    };
-    match name {
-        "pci-testdev" => config.pci.push(PciDevice { model: PciModel::Testdev, plug }),
-        "pc-testdev" => {
-            if config.isa.testdev.replace(plug).is_some() {
-                return Err(CliError::new(option, "its ports are fixed: there can be only one"));
-            }
-        }
-        "isa-serial" => {
-            let chardev = take(option, values, chardevs)?;
-            serials.0.push(Wanted {
-                option: option.to_owned(),
-                plug,
-                index: values.number("index").and_then(|index| usize::try_from(index).ok()),
-                iobase: values.number("iobase").and_then(|port| u16::try_from(port).ok()),
-                irq: values.number("irq").and_then(|irq| u8::try_from(irq).ok()),
-                chardev,
-            });
-        }
-        "isa-debugcon" => {
-            let chardev = take(option, values, chardevs)?;
-            let iobase = number("iobase", DEBUGCON)?;
-            let [readback, _] = number("readback", DEBUGCON)?.to_le_bytes();
-            config.isa.debugcons.push(Debugcon { plug, iobase, readback, chardev });
-        }
-        _ => {
-            // QEMU's defaults.
-            let exit = DebugExit { plug, iobase: number("iobase", 0x501)?, iosize: number("iosize", 2)? };
-            check_ports(option, "iosize", exit.iobase, exit.iosize)?;
-            config.isa.debug_exits.push(exit);
-        }
+    if let Some(why) = model.only_one
+        && config.devices_of(model).next().is_some()
+    {
+        return Err(CliError::new(option, why));
     }
+    let is_chardev = |kind| matches!(kind, Kind::Id(Host::Chardev | Host::Output));
+    let chardev = model.properties.iter().find(|property| is_chardev(property.kind)).map(|property| {
+        let id = values.text(property.name);
+        let id = id.ok_or_else(|| CliError::new(option, format!("needs {}=ID", property.name)))?;
+        chardevs.take(option, id)
+    });
+    let (plug, chardev, values) = (disks::plug(option, values)?, chardev.transpose()?, values.of(model));
+    (model.check)(&values).map_err(|wrong| CliError::new(option, wrong))?;
+    config.devices.push(Device { model, option: option.to_owned(), plug, values, chardev });
     Ok(())
 }
 
-fn check_ports(option: &str, size: &str, iobase: u16, count: u16) -> Result<(), CliError> {
-    if u32::from(iobase) + u32::from(count) > 0x1_0000 {
-        return Err(CliError::new(option, format!("iobase={iobase:#x},{size}={count} reaches past port 0xffff")));
+/// Gives every device the place that was left to the board. The first serial port has its own.
+fn place(config: &mut Config) -> Result<(), CliError> {
+    let first = (config.serial != Chardev::None).then(|| Device::serial(COM_PORTS[0]).values);
+    let mut placed: Vec<(&Model, RowValues)> = first.map(|values| (ISA_SERIAL, values)).into_iter().collect();
+    for Device { model, option, values, .. } in &mut config.devices {
+        let others: Vec<&RowValues> =
+            placed.iter().filter(|(other, _)| other == model).map(|(_, other)| other).collect();
+        (model.place)(values, &others).map_err(|wrong| CliError::new(&*option, wrong))?;
+        placed.push((model, values.clone()));
     }
     Ok(())
-}
-
-fn take(option: &str, values: &Values, chardevs: &mut Chardevs) -> Result<Chardev, CliError> {
-    let id = values.text("chardev").ok_or_else(|| CliError::new(option, "needs chardev=ID"))?;
-    chardevs.take(option, id)
 }
 
 /// Warns of what is to be beside the screen, and of a parallel port: there is none.
@@ -113,13 +61,7 @@ fn unseen(given: &Given, config: &mut Config) {
 }
 
 /// Reads `-serial` and `-debugcon`, and gives all serial ports their places.
-pub(super) fn ports(
-    given: &Given,
-    arch: Arch,
-    wanted: Serials,
-    chardevs: &mut Chardevs,
-    config: &mut Config,
-) -> Result<(), CliError> {
+pub(super) fn ports(given: &Given, arch: Arch, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
     let nographic = config.nographic;
     let mut all = |name: &'static str| -> Result<Vec<Chardev>, CliError> {
         given.all(name).map(|value| chardev::parse(name, value, nographic, chardevs)).collect()
@@ -127,19 +69,18 @@ pub(super) fn ports(
     let (serials, debugcons) = (all("serial")?, all("debugcon")?);
     unseen(given, config);
     let iobase = debugcon_port(given)?;
-    if debugcons.is_empty() && config.isa.debugcons.is_empty() && iobase.is_some() {
-        return Err(CliError::new("-global", "isa-debugcon needs -debugcon"));
+    if debugcons.is_empty() && config.devices_of(ISA_DEBUGCON).next().is_none() && iobase.is_some() {
+        return Err(CliError::new("-global", format!("{} needs -debugcon", ISA_DEBUGCON.name)));
     }
-    let consoles = debugcons.into_iter().filter(|chardev| *chardev != Chardev::None).map(|chardev| Debugcon {
-        plug: Plug::default(),
-        iobase: iobase.unwrap_or(DEBUGCON),
-        readback: DEBUGCON as u8,
-        chardev,
-    });
-    config.isa.debugcons.extend(consoles);
-    let usual = if wanted.0.is_empty() { usual_serial(given, arch, config) } else { Chardev::None };
+    let debugcon = Device::new(ISA_DEBUGCON, "-debugcon");
+    let debugcon = iobase.map_or(debugcon.clone(), |iobase| debugcon.with("iobase", iobase.into()));
+    let connected = debugcons.into_iter().filter(|chardev| *chardev != Chardev::None);
+    config.devices.extend(connected.map(|chardev| debugcon.clone().at(chardev)));
+    let by_device = config.devices_of(ISA_SERIAL).next().is_some();
+    let usual = if by_device { Chardev::None } else { usual_serial(given, arch, config) };
     let mut serials = serials.into_iter();
     config.serial = serials.next().unwrap_or(usual);
+    let mut more = Vec::new();
     for (index, chardev) in serials.enumerate() {
         if arch == Arch::Riscv {
             if !matches!(chardev, Chardev::None | Chardev::Null) {
@@ -147,13 +88,14 @@ pub(super) fn ports(
             }
             continue;
         }
-        let port = COM_PORTS.get(index + 1).ok_or_else(|| CliError::new("-serial", FULL))?;
+        let port = COM_PORTS.get(index + 1).ok_or_else(|| CliError::new("-serial", TOO_MANY_SERIALS))?;
         if chardev != Chardev::None {
-            let SerialPort { iobase, irq } = *port;
-            config.isa.serials.push(IsaSerial { plug: Plug::default(), iobase, irq, chardev });
+            more.push(Device::serial(*port).at(chardev));
         }
     }
-    wanted.0.into_iter().try_for_each(|wanted| place(wanted, config))?;
+    // They have the first numbers.
+    config.devices.splice(0..0, more);
+    place(config)?;
     check_terminal(config)
 }
 
@@ -181,14 +123,16 @@ fn consoles_at_stdio(config: &Config) -> usize {
 
 /// How many devices read what is typed at the terminal.
 pub(super) fn readers_of_stdio(config: &Config) -> usize {
-    let serials = config.isa.serials.iter().map(|serial| &serial.chardev).chain([&config.serial]);
-    serials.filter(|chardev| is_stdio(chardev)).count() + consoles_at_stdio(config)
+    let devices = config.devices.iter().filter(|device| device.reads()).filter_map(|device| device.chardev.as_ref());
+    devices.chain([&config.serial]).filter(|chardev| is_stdio(chardev)).count() + consoles_at_stdio(config)
 }
 
 /// Checks that no two who read have the terminal, and that nobody has it who would disturb what is drawn there.
 fn check_terminal(config: &Config) -> Result<(), CliError> {
     let readers = readers_of_stdio(config);
-    let writer = config.isa.debugcons.iter().any(|debugcon| is_stdio(&debugcon.chardev));
+    let mut writers =
+        config.devices.iter().filter(|device| !device.reads()).filter_map(|device| device.chardev.as_ref());
+    let writer = writers.any(is_stdio);
     match config.curses {
         true if writer => Err(CliError::new("-debugcon", "stdio is where -display curses draws")),
         true if consoles_at_stdio(config) != 0 => {
@@ -200,33 +144,12 @@ fn check_terminal(config: &Config) -> Result<(), CliError> {
     }
 }
 
-/// Gives a serial port of `-device` its place: that of its index, or the first that is free.
-fn place(wanted: Wanted, config: &mut Config) -> Result<(), CliError> {
-    let Wanted { option, plug, index, iobase, irq, chardev } = wanted;
-    let first = (config.serial != Chardev::None).then_some(COM_PORTS[0].iobase);
-    let taken =
-        |port: u16| config.isa.serials.iter().map(|serial| serial.iobase).chain(first).any(|other| other == port);
-    let usual = match index {
-        Some(index) => COM_PORTS.get(index).copied(),
-        None => COM_PORTS.into_iter().find(|port| !taken(port.iobase)),
-    };
-    let (Some(iobase), Some(irq)) = (iobase.or(usual.map(|usual| usual.iobase)), irq.or(usual.map(|usual| usual.irq)))
-    else {
-        return Err(CliError::new(option, FULL));
-    };
-    if taken(iobase) {
-        return Err(CliError::new(option, format!("iobase={iobase:#x}: another serial port is there")));
-    }
-    check_ports(&option, "ports", iobase, 8)?;
-    config.isa.serials.push(IsaSerial { plug, iobase, irq, chardev });
-    Ok(())
-}
-
 /// The port of `-debugcon`, if `-global` moves it.
 fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
     let mut port = None;
     for value in given.all("global") {
-        if let Some(number) = utf8("global", value)?.strip_prefix("isa-debugcon.iobase=") {
+        let name = utf8("global", value)?.strip_prefix(ISA_DEBUGCON.name);
+        if let Some(number) = name.and_then(|property| property.strip_prefix(".iobase=")) {
             let parsed = keyval::number(number).and_then(|number| u16::try_from(number).ok());
             port = Some(parsed.ok_or_else(|| CliError::new("-global", format!("'{number}' is not a port")))?);
         }

@@ -4,6 +4,8 @@
 //! comes first (`-m 512` is `-m size=512`); later it switches an on/off key on, or off with `no` before it. A key that is
 //! given again counts as it was given last. A JSON object is another way to write such a list.
 
+use mimus_hw::registry::{self, Model, Property};
+
 use super::error::CliError;
 use super::json;
 use super::subjects::Subject;
@@ -18,6 +20,24 @@ pub(super) struct Key {
     pub kind: Kind,
     /// One line for `NAME,help`.
     pub help: &'static str,
+}
+
+impl Key {
+    /// A property of a device as a key of `-device`.
+    pub const fn of(property: &Property) -> Key {
+        let kind = match property.kind {
+            registry::Kind::Number(low, high) | registry::Kind::Address(low, high) => Kind::Number(low, high),
+            registry::Kind::Word(words) => Kind::Word(words),
+            registry::Kind::Text(meaning) => Kind::Text(meaning),
+            registry::Kind::Id(host) => Kind::Text(host.meaning()),
+            registry::Kind::Fixed(word) => Kind::Fixed(word),
+            registry::Kind::Accepted => Kind::Accepted,
+            registry::Kind::Among(words) => Kind::Among(words),
+            registry::Kind::Without(what) => Kind::Without(what),
+            registry::Kind::NotYet => Kind::NotYet,
+        };
+        Key { name: property.name, kind, help: property.help }
+    }
 }
 
 /// A key with values of this kind.
@@ -148,6 +168,21 @@ impl Values {
             Value::Text(text) if *name == key => Some(text.as_str()),
             _ => None,
         })
+    }
+
+    /// They as the values of a device's properties.
+    pub fn of(&self, model: &'static Model) -> registry::Values {
+        let mut values = registry::Values::new(model);
+        for (name, value) in &self.0 {
+            let value = match value {
+                Value::Number(number) => registry::Value::Number(*number),
+                Value::Word(word) => registry::Value::Word(word),
+                Value::Text(text) => registry::Value::Text(text.clone()),
+                Value::Without(_) => continue,
+            };
+            values.set(name, value);
+        }
+        values
     }
 
     /// Every text given for `key`.

@@ -10,7 +10,6 @@ mod block;
 mod catalogue;
 mod chardev;
 mod cpu;
-mod device_keys;
 mod disks;
 mod display;
 mod error;
@@ -49,6 +48,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 pub use error::CliError;
 pub use surface::surface;
 
+use mimus_hw::registry::{self, Bus, Make, Model, Transports};
 use mimus_hw::virt::VIRTIO_SLOTS;
 use mimus_machine::offers::Catalogue;
 
@@ -307,12 +307,10 @@ fn devices(
     (config.nics, config.vga) = (Vec::new(), VgaKind::None);
     let folders = share::Folders::parse(given, arch, refused, config)?;
     refused.note(adapters(arch, &mut networks, config))?;
-    let mut serials = isa::Serials::default();
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
         let (disks, networks, chardevs) = (&mut disks, &mut networks, &mut chardevs);
-        let mut hosts =
-            Hosts { disks, networks, chardevs, serials: &mut serials, folders: &folders, objects, globals: &globals };
+        let mut hosts = Hosts { disks, networks, chardevs, folders: &folders, objects, globals: &globals };
         device(text, arch, family, &mut hosts, config)
     })?;
     refused.note(globals.sleep(config))?;
@@ -333,7 +331,7 @@ fn devices(
     }
     refused.note(display::parse(given, arch, config))?;
     refused.note(riscv::semihosting(given, arch, &mut chardevs, config))?;
-    refused.note(isa::ports(given, arch, serials, &mut chardevs, config))?;
+    refused.note(isa::ports(given, arch, &mut chardevs, config))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;
     refused.note(process::parse(given, config))?;
@@ -453,8 +451,9 @@ fn networks(given: &Given, chardevs: &mut chardev::Chardevs, refused: &mut Refus
     Ok(networks)
 }
 
-/// Network adapters for PCI by their names as devices.
-const PCI_ADAPTERS: &[(&str, NicModel)] = &[("e1000", NicModel::E1000), ("virtio-net-pci", NicModel::Virtio)];
+/// Network adapters for PCI by their rows.
+const PCI_ADAPTERS: &[(&Model, NicModel)] =
+    &[(registry::E1000, NicModel::E1000), (registry::VIRTIO_NET.pci, NicModel::Virtio)];
 
 /// Network adapters that a machine has.
 fn adapter_count(config: &Config) -> usize {
@@ -491,7 +490,7 @@ fn check_ids(config: &Config) -> Result<(), CliError> {
         IdeDrive::CdRom { plug, .. } => plug,
     });
     let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.virtio.iter().map(VirtioDevice::plug)).chain(ide);
-    let plugs = plugs.chain(isa::plugs(config));
+    let plugs = plugs.chain(config.devices.iter().map(|device| &device.plug));
     let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
@@ -516,14 +515,13 @@ struct Hosts<'a> {
     disks: &'a mut disks::Disks,
     networks: &'a mut net::Networks,
     chardevs: &'a mut chardev::Chardevs,
-    serials: &'a mut isa::Serials,
     folders: &'a share::Folders,
     objects: &'a objects::Objects,
     globals: &'a globals::Globals,
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, networks, chardevs, serials, folders, objects, globals } = hosts;
+    let Hosts { disks, networks, chardevs, folders, objects, globals } = hosts;
     let items = keyval::split("-device", text)?;
     let (name, values) = match family.parse_with(items, None, |name| globals.items(name))? {
         Chosen::Help(text) => return Err(Stop::Print(text)),
@@ -538,48 +536,48 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
     if let Some(id) = values.text("iothread") {
         objects.check(&option, "iothread", id, "iothread")?;
     }
-    if let Some((_, model)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == name) {
-        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
-        let netdev = networks.device(&option, &values)?;
-        config.nics.push(Nic { model: *model, plug: disks::plug(&option, &values)?, mac, netdev });
-        return Ok(());
-    }
-    if name == "loader" {
+    let Some(model) = registry::model(name) else {
+        // The one choice that is no device.
         config.pieces.push(loader::loader(&option, &values)?);
         return Ok(());
+    };
+    if !matches!(model.make, Make::Board) {
+        return Ok(isa::device(model, &option, &values, chardevs, config)?);
     }
-    if name == "VGA" {
-        return Ok(display::device(&values, config)?);
-    }
-    if name.starts_with("ide-") {
-        return Ok(disks.ide_device(&option, &values)?);
-    }
-    if name.starts_with("virtio-") {
-        check_slots(&option, arch, config)?;
-        config.virtio.push(match name {
-            "virtio-blk-device" | "virtio-blk-pci" => VirtioDevice::Block(disks.device(&option, &values)?),
-            "virtio-net-device" => VirtioDevice::Net {
-                plug: disks::plug(&option, &values)?,
-                mac: net::mac(&option, values.text("mac"), adapter_count(config))?,
-                netdev: networks.device(&option, &values)?,
-            },
-            "virtio-9p-pci" | "virtio-9p-device" => VirtioDevice::Share(folders.device(&option, &values)?),
-            "virtio-serial-pci" | "virtio-serial-device" => {
-                VirtioDevice::Console(Vec::new(), disks::plug(&option, &values)?)
-            }
-            _ => {
-                if let Some(id) = values.text("rng") {
-                    objects.check(&option, "rng", id, "rng-")?;
-                }
-                VirtioDevice::Rng(disks::plug(&option, &values)?)
-            }
-        });
+    if let Some((_, kind)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == model) {
+        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
+        let netdev = networks.device(&option, &values)?;
+        config.nics.push(Nic { model: *kind, plug: disks::plug(&option, &values)?, mac, netdev });
         return Ok(());
     }
-    if matches!(name, "virtconsole" | "virtserialport") {
-        return Ok(chardev::port(&option, name == "virtconsole", &values, chardevs, config)?);
+    if model == registry::VGA {
+        return Ok(display::device(&values, config)?);
     }
-    Ok(isa::device(name, &option, &values, (serials, chardevs), config)?)
+    if model.bus == Bus::Ide {
+        return Ok(disks.ide_device(&option, model == registry::IDE_CD, &values)?);
+    }
+    if model.bus == Bus::Ports {
+        return Ok(chardev::port(&option, model == registry::VIRTCONSOLE, &values, chardevs, config)?);
+    }
+    check_slots(&option, arch, config)?;
+    let plug = disks::plug(&option, &values)?;
+    let is = |transports: Transports| transports.has(model);
+    config.virtio.push(match model {
+        _ if is(registry::VIRTIO_BLK) => VirtioDevice::Block(disks.device(&option, &values)?),
+        _ if is(registry::VIRTIO_NET) => {
+            let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
+            VirtioDevice::Net { plug, mac, netdev: networks.device(&option, &values)? }
+        }
+        _ if is(registry::VIRTIO_9P) => VirtioDevice::Share(folders.device(&option, &values)?),
+        _ if is(registry::VIRTIO_SERIAL) => VirtioDevice::Console(Vec::new(), plug),
+        _ => {
+            if let Some(id) = values.text("rng") {
+                objects.check(&option, "rng", id, "rng-")?;
+            }
+            VirtioDevice::Rng(plug)
+        }
+    });
+    Ok(())
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

@@ -2,9 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
+use mimus_hw::registry::{self, E1000, VIRTIO_NET};
+
 use super::Stop;
 use super::chardev::Chardevs;
-use super::device_keys::ADDR as SLOT;
 use super::error::CliError;
 use super::families::{DEVICES_LATER, Family, Offer, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values, accepted, key, key_later as not_yet};
@@ -15,6 +16,7 @@ use user::USER;
 mod user;
 
 const ID: Key = key("id", Kind::Text("a name"), "what -device calls it");
+const SLOT: Key = Key::of(&registry::ADDR);
 const ON_OFF: Kind = Kind::Word(&["on", "off"]);
 const ADDRESS: Kind = Kind::Text("an IPv4 address");
 const ADDRESS_TYPE: Kind = Kind::Word(&["unix", "inet"]);
@@ -95,11 +97,11 @@ pub(super) enum Model {
 
 /// Their names.
 const MODELS: &[(&str, Model)] = &[
-    ("e1000", Model::E1000),
-    ("e1000-82540em", Model::E1000),
+    (E1000.name, Model::E1000),
+    (E1000.aliases[0], Model::E1000),
     ("virtio", Model::Virtio),
-    ("virtio-net-pci", Model::Virtio),
-    ("virtio-net-device", Model::Virtio),
+    (VIRTIO_NET.pci.name, Model::Virtio),
+    (VIRTIO_NET.slot.name, Model::Virtio),
 ];
 
 /// An adapter that `-nic` or `-net nic` asks for.

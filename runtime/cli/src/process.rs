@@ -33,8 +33,8 @@ fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if given.one("serial").is_none() && !config.nographic {
         config.serial = Chardev::Null;
     }
-    let mut debugcons = config.isa.debugcons.iter().map(|debugcon| &debugcon.chardev);
-    let terminal = debugcons.any(chardev::is_stdio)
+    let mut connected = config.devices.iter().filter_map(|device| device.chardev.as_ref());
+    let terminal = connected.any(chardev::is_stdio)
         || isa::readers_of_stdio(config) != 0
         || config.monitors.iter().chain(&config.qmp).any(|place| *place == MonitorSocket::Stdio);
     let user = match (config.nographic && !given.flag("nodefaults"), config.curses, terminal) {

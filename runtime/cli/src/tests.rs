@@ -4,7 +4,9 @@ mod cpus;
 mod devices;
 mod firmware;
 mod lines;
+
 mod riscv;
+mod rows;
 mod settings;
 mod share;
 
@@ -18,13 +20,18 @@ use mimus_host::display::{VncPlace, VncTarget};
 use mimus_host::sandbox::Groups;
 use mimus_hw::virtio::Interface;
 use mimus_machine::config::ConsolePort;
-use mimus_machine::config::{Accel, Bios, Boot, CompileMode, DebugExit, Debugcon, IdeDrive, JitConfig, VgaKind, Video};
+use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, IdeDrive, JitConfig, VgaKind, Video};
 use std::os::unix::ffi::OsStrExt;
+
+/// The device of `-device isa-debug-exit`.
+fn debug_exit() -> Device {
+    Device::new(registry::model("isa-debug-exit").unwrap(), "-device isa-debug-exit")
+}
 
 /// What a message says of the names that a family offers.
 fn offered(family: &Family) -> String {
-    let yes = |choice: &&families::Choice| matches!(choice.offer, families::Offer::Yes(_));
-    let names: Vec<&str> = family.choices.iter().filter(yes).map(|choice| choice.name).collect();
+    let names: Vec<&str> =
+        family.choices.iter().filter(|choice| choice.is_offered()).map(|choice| choice.name).collect();
     format!("(supported: {})", names.join(", "))
 }
 
@@ -157,31 +164,19 @@ fn good_lines() {
         }),
         ("-serial file:a,b=c", |c| c.serial = Chardev::File("a,b=c".into())),
         ("-debugcon file:log", |c| {
-            c.isa.debugcons.push(Debugcon {
-                plug: Plug::default(),
-                iobase: 0xe9,
-                readback: 0xe9,
-                chardev: Chardev::File("log".into()),
-            });
+            c.devices.push(Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::File("log".into())));
         }),
         ("-debugcon stdio -nographic", |c| {
             c.nographic = true;
             c.serial = Chardev::Stdio { mux: true };
-            c.isa.debugcons.push(Debugcon {
-                plug: Plug::default(),
-                iobase: 0xe9,
-                readback: 0xe9,
-                chardev: Chardev::Stdio { mux: true },
-            });
+            c.devices.push(Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::Stdio { mux: true }));
         }),
-        ("-device isa-debug-exit", |c| {
-            c.isa.debug_exits.push(DebugExit { plug: Plug::default(), iobase: 0x501, iosize: 2 })
-        }),
+        ("-device isa-debug-exit", |c| c.devices.push(debug_exit())),
         ("-device isa-debug-exit,iobase=0xf4,iosize=0x04", |c| {
-            c.isa.debug_exits.push(DebugExit { plug: Plug::default(), iobase: 0xf4, iosize: 4 });
+            c.devices.push(debug_exit().with("iobase", 0xf4).with("iosize", 4));
         }),
         ("-device driver=isa-debug-exit,iobase=0xffff,iosize=1", |c| {
-            c.isa.debug_exits.push(DebugExit { plug: Plug::default(), iobase: 0xffff, iosize: 1 });
+            c.devices.push(debug_exit().with("iobase", 0xffff).with("iosize", 1));
         }),
         ("-M pc", |_| ()),
         ("-machine type=pc,usb=off,acpi", |_| ()),

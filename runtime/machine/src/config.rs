@@ -1,7 +1,7 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod device;
 mod firmware;
-mod isa;
 mod loader;
 mod memory;
 mod needs;
@@ -13,10 +13,11 @@ use std::path::PathBuf;
 use crate::offers::Catalogue;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
+use mimus_hw::registry::Board;
 use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
 
+pub use device::Device;
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
-pub use isa::{DebugExit, Debugcon, IsaDevices, IsaSerial};
 pub use loader::{LoadedPiece, PieceContent};
 pub use memory::{GuestMemory, RamFile};
 use mimus_host::config::{
@@ -72,10 +73,8 @@ pub struct Config {
     pub riscv: RiscvConfig,
     /// Where the first serial port (a PC's COM1) is connected.
     pub serial: Chardev,
-    /// What else is on the ISA bus; only [`MachineKind::Pc`] has one.
-    pub isa: IsaDevices,
-    /// Functions on the PCI bus that need nothing of the host; only [`MachineKind::Pc`] has one.
-    pub pci: Vec<PciDevice>,
+    /// Devices that the rows of the registry make, those on a bus in the order in which they are plugged in.
+    pub devices: Vec<Device>,
     /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
@@ -157,8 +156,7 @@ impl Default for Config {
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
-            isa: IsaDevices::default(),
-            pci: Vec::new(),
+            devices: Vec::new(),
             virtio: Vec::new(),
             vga: VgaKind::Std,
             hpet: None,
@@ -245,6 +243,15 @@ pub enum MachineKind {
 }
 
 impl MachineKind {
+    /// The board, as the registry of devices knows it.
+    pub const fn board(self) -> Board {
+        match self {
+            MachineKind::Pc => Board::Pc,
+            MachineKind::Virt => Board::Virt,
+            MachineKind::Spike => Board::Spike,
+        }
+    }
+
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
@@ -322,22 +329,6 @@ impl Default for Boot {
             splash: None,
         }
     }
-}
-
-/// A function on the PCI bus that needs nothing of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PciDevice {
-    /// Which one.
-    pub model: PciModel,
-    /// What it is called and where it is.
-    pub plug: Plug,
-}
-
-/// What such a function is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PciModel {
-    /// `pci-testdev`.
-    Testdev,
 }
 
 /// A port of a virtio console's controller.

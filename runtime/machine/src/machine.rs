@@ -24,11 +24,14 @@ use anyhow::{Context, Result, bail};
 use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_hw::CharSink;
+use mimus_hw::registry::Parts as DeviceParts;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
-use crate::config::{Accel, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, VirtioDevice};
+use crate::config::{
+    self, Accel, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, VirtioDevice,
+};
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::monitor::Monitors;
 use crate::throttle::Throttle;
@@ -143,6 +146,12 @@ impl Parts<'_> {
     /// What a disk's jobs go through.
     fn disk_queue(&self) -> DiskQueue {
         DiskQueue::new().stopping(self.requests.disks.clone(), self.kicker.clone())
+    }
+
+    /// What a device is made of that its row makes, and where the characters for it come from.
+    fn of<'d>(&self, device: &'d config::Device) -> Result<(DeviceParts<'d>, Option<Source>)> {
+        let (chars, source) = self.open(&device.option, device.chardev.as_ref().unwrap_or(&Chardev::Null))?;
+        Ok((DeviceParts { values: &device.values, mem: self.dma(), chars }, source))
     }
 
     /// Where the characters of the device that `option` connects go, and where those for it come from.

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::ops::Deref;
 
+use mimus_hw::registry;
+
 use crate::config::{MachineKind, UserObject};
 
 /// What kind of value a property has.
@@ -28,6 +30,8 @@ pub struct Property {
     pub kind: ValueKind,
     /// A line of help; may be empty.
     pub help: &'static str,
+    /// Its value if none is given; `None` if that is no fixed one.
+    pub default: Option<registry::Default>,
 }
 
 /// Something that the command line offers by name.

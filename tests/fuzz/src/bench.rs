@@ -10,10 +10,11 @@ use mimus_hw::e1000::E1000;
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
-use mimus_hw::pci::{DevFn, PciTestdev, Space};
+use mimus_hw::pci::{DevFn, Space};
+use mimus_hw::registry::{self, Make, Parts, Values};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
 use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Target, Virtio, VirtioPci};
-use mimus_hw::{COM_PORTS, Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
+use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -37,6 +38,10 @@ const SECTORS: u64 = 4096;
 pub enum Plug {
     /// Nothing that was not there already.
     Nothing,
+    /// What the rows of this target make by themselves.
+    Rows(&'static str),
+    /// A timer.
+    Hpet,
     /// A disk on virtio.
     Block,
     /// A network adapter on virtio.
@@ -55,8 +60,6 @@ pub enum Plug {
     Vga,
     /// A disk, an empty and a full CD-ROM drive.
     Ide,
-    /// What tests of kernels plug in.
-    Tests,
     /// What firmware is told.
     FwCfg,
     /// The words of the host-target interface.
@@ -157,9 +160,7 @@ impl Side {
                 let config =
                     PcConfig { ram_size: 64 << 20, cpus: 2, tsc_hz: TSC_HZ, unix_time_at_power_on: 1_000_000_000 };
                 let mut pc = Box::new(Pc::new(config));
-                pc.plug_serial(COM_PORTS[0], Box::new(host.clone()));
-                pc.plug_debugcon(0xe9, 0xe9, Box::new(host.clone()));
-                pc.plug_debug_exit(0x501, 2);
+                plug_rows(&mut pc, plug, &mem, &host);
                 if let Some(device) = virtio {
                     pc.plug(Some(PLACE), Box::new(VirtioPci::new(device, Interface::Transitional)));
                 }
@@ -176,10 +177,7 @@ impl Side {
                     Plug::Ide => {
                         pc.plug(Some(IDE_DEVFN), Box::new(IdeFunction::new(ide(mem, info, &host))));
                     }
-                    Plug::Tests => {
-                        pc.plug_testdev();
-                        pc.plug(Some(PLACE), Box::new(PciTestdev::new()));
-                    }
+                    Plug::Hpet => pc.plug_hpet(),
                     Plug::FwCfg => {
                         let mut device = FwCfg::new(mem);
                         device.add_file("opt/short", vec![1; 5]);
@@ -315,6 +313,24 @@ impl Side {
 
 /// Where the host-target interface's words are, relative to RAM.
 pub const HTIF: u64 = 0x1000;
+
+/// Targets whose devices every PC here has, since guests look for them.
+const ALWAYS: [&str; 2] = ["uart", "debug-ports"];
+
+/// Plugs in what rows of the registry make by themselves: those of the target, and those that are always there.
+fn plug_rows(pc: &mut Pc, plug: Plug, mem: &Dma, host: &Shared) {
+    let is_wanted = |name: &&'static str| ALWAYS.contains(name) || plug == Plug::Rows(name);
+    for model in registry::offered(registry::Board::Pc).filter(|model| model.fuzz.iter().any(is_wanted)) {
+        let mut values = Values::new(model);
+        (model.place)(&mut values, &[]).expect("there is room");
+        let parts = Parts { values: &values, mem: mem.clone(), chars: Box::new(host.clone()) };
+        match model.make {
+            Make::Isa(make) => drop(make(pc, parts)),
+            Make::Function(make) => drop(pc.plug(Some(PLACE), make(parts))),
+            Make::Board => {}
+        }
+    }
+}
 
 /// The drives: a disk, and CD-ROM drives with and without a medium.
 fn ide(mem: Dma, info: BlockInfo, host: &Shared) -> Ide {

@@ -31,7 +31,7 @@ fn character_devices() {
     let mux = Chardev::Mux(Mux::new(Chardev::Socket(unix(true)), 0x14));
     let at = MonitorSocket::At(mux.clone().into());
     assert_eq!((config.serial, config.monitors, config.qmp), (named("a", mux), vec![at.clone()], vec![at]));
-    let ports: Vec<Chardev> = config.isa.serials.into_iter().map(|serial| serial.chardev).collect();
+    let ports: Vec<Chardev> = config.devices.into_iter().filter_map(|serial| serial.chardev).collect();
     assert_eq!(ports, [named("b", Chardev::Device("/t".into())), Chardev::Device("/dev/ttyS0".into())]);
     assert_eq!(config.settings.escape_key, Some(0x14));
     let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
@@ -73,10 +73,11 @@ fn ports_of_virtio_consoles() {
 fn serial_ports() {
     let ports = |line: &str| {
         let config = config_of(line);
-        let more = config.isa.serials.into_iter().map(|serial| (serial.iobase, serial.irq, serial.chardev.to_string()));
+        let place = |serial: &Device| (serial.values.port("iobase"), serial.values.port("irq"));
+        let more = config.devices.iter().map(|serial| (place(serial), serial.chardev.as_ref().unwrap().to_string()));
         (config.serial.to_string(), more.collect::<Vec<_>>())
     };
-    let row = |iobase: u16, irq: u8, name: &str| (iobase, irq, name.to_owned());
+    let row = |iobase: u16, irq: u16, name: &str| ((iobase, irq), name.to_owned());
     let devices = "-chardev null,id=a -chardev pty,id=b -chardev file,path=f,id=c";
     assert_eq!(
         ports("-serial stdio -serial null -serial none -serial pty"),
@@ -111,14 +112,13 @@ fn devices_for_tests_of_kernels() {
                 -vnc none -serial stdio -device pci-testdev -chardev null,id=d \
                 -device isa-debugcon,iobase=0x402,chardev=d,readback=7";
     let config = config_of(line);
-    assert_eq!(
-        (config.isa.testdev, config.pci.len(), config.serial),
-        (Some(Plug::default()), 1, Chardev::Stdio { mux: false })
-    );
-    let exits: Vec<_> = config.isa.debug_exits.iter().map(|exit| (exit.iobase, exit.iosize, &*exit.plug.id)).collect();
-    assert_eq!(exits, [(0xf4, 4, ""), (0x501, 2, "x")]);
-    let consoles: Vec<_> = config.isa.debugcons.iter().map(|console| (console.iobase, console.readback)).collect();
-    assert_eq!(consoles, [(0x402, 7)]);
+    assert_eq!(config.serial, Chardev::Stdio { mux: false });
+    let devices: Vec<_> = config.devices.iter().map(|device| (device.model.name, &*device.plug.id)).collect();
+    let names = ["pc-testdev", "isa-debug-exit", "isa-debug-exit", "pci-testdev", "isa-debugcon"];
+    assert_eq!(devices, [0, 1, 2, 3, 4].map(|index| (names[index], if index == 2 { "x" } else { "" })));
+    let told = |index: usize| config.devices[index].values.told().map(|(_, text)| text).collect::<Vec<_>>();
+    assert_eq!((told(1), told(2)), (vec!["0xf4".into(), "4".into()], vec!["0x501".into(), "2".into()]));
+    assert_eq!(told(4), ["d", "0x402", "0x7"]);
 }
 
 #[test]

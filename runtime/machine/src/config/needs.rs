@@ -45,10 +45,10 @@ impl Config {
             VirtioDevice::Console(ports, _) => ports.iter().any(|port| mux(&port.chardev)),
             _ => false,
         };
-        let serials = self.isa.serials.iter().map(|serial| &serial.chardev);
+        let devices = self.devices.iter().filter_map(|device| device.chardev.as_ref());
         !self.monitors.is_empty()
             || !self.qmp.is_empty()
-            || serials.chain([&self.serial]).any(mux)
+            || devices.chain([&self.serial]).any(mux)
             || self.virtio.iter().any(console)
     }
 }

@@ -8,6 +8,7 @@ use mimus_hw::COM_PORTS;
 use mimus_hw::acpi_tables::{self, AcpiConfig};
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::fw_cfg::files::{FirmwareConfig, fw_cfg};
+use mimus_hw::registry::ISA_SERIAL;
 use mimus_hw::smbios::{self, SmbiosConfig};
 use mimus_softmmu::Dma;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -205,7 +206,8 @@ pub(super) fn has_hpet(config: &Config) -> bool {
 /// What the ACPI tables say.
 fn acpi(config: &Config) -> Result<AcpiConfig> {
     let first = (config.serial != Chardev::None).then_some(COM_PORTS[0].iobase);
-    let ports: Vec<u16> = config.isa.serials.iter().map(|serial| serial.iobase).chain(first).collect();
+    let ports: Vec<u16> =
+        config.devices_of(ISA_SERIAL).map(|serial| serial.values.port("iobase")).chain(first).collect();
     let firmware = &config.firmware;
     let oem = if firmware.qemu_identity { QEMU_OEM } else { ("", "") };
     let name = |own: &str, other: &'static str| if own.is_empty() { other.to_owned() } else { own.to_owned() };

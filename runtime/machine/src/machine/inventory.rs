@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
+use mimus_hw::registry::{self, Fixed, Model};
 
 use crate::config::MachineKind;
 use mimus_host::block::{Counters, Image};
@@ -30,6 +31,8 @@ pub(super) enum Place {
     Ide(IdePlace),
     /// In a slot of the RISC-V board.
     Slot(usize),
+    /// At the controller of this number among the devices.
+    Port(usize),
 }
 
 impl Place {
@@ -40,6 +43,7 @@ impl Place {
             Place::Ide(IdePlace { channel: 0, .. }) => "ide.0",
             Place::Ide(_) => "ide.1",
             Place::Slot(_) => ROOT,
+            Place::Port(_) => "virtio-serial-bus.0",
         }
     }
 }
@@ -47,14 +51,12 @@ impl Place {
 /// A device.
 #[derive(Debug)]
 pub(super) struct Device {
-    /// QEMU's name of it.
-    driver: &'static str,
+    /// Its row.
+    model: &'static Model,
     /// What the command line calls it; empty for nothing.
     id: String,
     place: Place,
     boot_index: Option<u32>,
-    /// Buses that it makes, and their types.
-    buses: &'static [(&'static str, &'static str)],
     /// What else there is to say of it.
     facts: Vec<(&'static str, String)>,
     part: Part,
@@ -70,7 +72,7 @@ impl Device {
         match self.place {
             Place::Pci(devfn) => Some(format!("/pci@i0cf8/{kind}@{:x}/{below}", devfn >> 3)),
             Place::Ide(IdePlace { channel, unit }) => Some(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}")),
-            Place::On(_) | Place::Slot(_) => None,
+            Place::On(_) | Place::Slot(_) | Place::Port(_) => None,
         }
     }
 }
@@ -129,105 +131,55 @@ pub(super) struct Inventory {
     devices: Vec<Device>,
 }
 
-/// Devices that every PC has: where, what, the buses that they make, and what is said of them.
-type BoardDevice = (Place, &'static str, &'static [(&'static str, &'static str)], &'static str);
-
-const PC: &[BoardDevice] = &[
-    (Place::On(ROOT), "ioapic", &[], "mmio 00000000fec00000/0000000000001000"),
-    (Place::On(ROOT), "fw_cfg_io", &[], "iobase = 1296 (0x510)"),
-    (Place::On(ROOT), "i440FX-pcihost", &[("pci.0", "PCI")], ""),
-    (Place::Pci(0), "i440FX", &[], ""),
-    (Place::Pci(1 << 3), "PIIX3", &[("isa.0", "ISA")], ""),
-    (Place::Pci(1 << 3 | 1), "piix3-ide", &[("ide.0", "IDE"), ("ide.1", "IDE")], ""),
-    (Place::Pci(1 << 3 | 3), "PIIX4_PM", &[], ""),
-    (Place::On("isa.0"), "isa-i8259", &[], "iobase = 32 (0x20)"),
-    (Place::On("isa.0"), "isa-i8259", &[], "iobase = 160 (0xa0)"),
-    (Place::On("isa.0"), "i8257", &[], "iobase = 0 (0x0)"),
-    (Place::On("isa.0"), "i8257", &[], "iobase = 192 (0xc0)"),
-    (Place::On("isa.0"), "isa-pit", &[], "iobase = 64 (0x40)"),
-    (Place::On("isa.0"), "mc146818rtc", &[], "isa irq 8"),
-    (Place::On("isa.0"), "i8042", &[], "isa irqs 1,12"),
-    (Place::On("isa.0"), "port92", &[], ""),
-];
-
-/// And those of the RISC-V board.
-const VIRT: &[BoardDevice] = &[
-    (Place::On(ROOT), "riscv.sifive.test", &[], "mmio 0000000000100000/0000000000001000"),
-    (Place::On(ROOT), "goldfish_rtc", &[], "mmio 0000000000101000/0000000000001000"),
-    (Place::On(ROOT), "riscv.aclint.swi", &[], "mmio 0000000002000000/0000000000004000"),
-    (Place::On(ROOT), "riscv.aclint.mtimer", &[], "mmio 0000000002004000/0000000000008000"),
-    (Place::On(ROOT), "riscv.sifive.plic", &[], "mmio 000000000c000000/0000000000600000"),
-    (Place::On(ROOT), "serial-mm", &[], "mmio 0000000010000000/0000000000000100"),
-];
-
-/// And those of the board `spike`.
-const SPIKE: &[BoardDevice] = &[
-    (Place::On(ROOT), "riscv.aclint.swi", &[], "mmio 0000000002000000/0000000000004000"),
-    (Place::On(ROOT), "riscv.aclint.mtimer", &[], "mmio 0000000002004000/0000000000008000"),
-];
-
 /// What every machine of this kind has.
 pub(crate) fn board_drivers(machine: MachineKind) -> impl Iterator<Item = &'static str> {
-    let rows = match machine {
-        MachineKind::Pc => PC,
-        MachineKind::Virt => VIRT,
-        MachineKind::Spike => SPIKE,
-    };
-    rows.iter().map(|(_, driver, ..)| *driver)
+    registry::fixed(machine.board()).filter(|(_, fixed)| !fixed.optional).map(|(model, _)| model.name)
 }
 
 impl Inventory {
-    /// A PC without what the configuration adds.
-    pub fn pc() -> Inventory {
-        Inventory::board(PC)
-    }
-
-    /// The RISC-V board, the same.
-    pub fn virt() -> Inventory {
-        Inventory::board(VIRT)
-    }
-
-    /// The board `spike`, the same.
-    pub fn spike() -> Inventory {
-        Inventory::board(SPIKE)
-    }
-
-    fn board(rows: &[BoardDevice]) -> Inventory {
+    /// A machine without what the configuration adds.
+    pub fn of(machine: MachineKind) -> Inventory {
         let mut all = Inventory::default();
-        for &(place, driver, buses, fact) in rows {
-            all.add(place, driver, Plug::default(), Part::Nothing);
-            if let Some(device) = all.devices.last_mut() {
-                device.buses = buses;
-                device.facts = Vec::from_iter((!fact.is_empty()).then(|| ("", fact.to_owned())));
-            }
+        for (model, fixed) in registry::fixed(machine.board()).filter(|(_, fixed)| !fixed.optional) {
+            all.fixed(model, fixed);
         }
         all
     }
 
-    fn add(&mut self, place: Place, driver: &'static str, plug: Plug, part: Part) {
-        self.devices.push(Device {
-            driver,
-            id: plug.id,
-            place,
-            boot_index: plug.boot_index,
-            buses: &[],
-            facts: Vec::new(),
-            part,
-        });
+    /// Adds what the board may have, and this one has.
+    pub fn optional(&mut self, machine: MachineKind, model: &'static Model) {
+        for fixed in model.fixed.iter().filter(|fixed| fixed.board == machine.board()) {
+            self.fixed(model, fixed);
+        }
+    }
+
+    fn fixed(&mut self, model: &'static Model, fixed: &Fixed) {
+        let place = fixed.devfn.map_or(Place::On(fixed.bus), Place::Pci);
+        let fact = (!fixed.fact.is_empty()).then(|| ("", fixed.fact.to_owned()));
+        self.plain(place, model, &Plug::default(), fact.as_slice());
+    }
+
+    fn add(&mut self, place: Place, model: &'static Model, plug: Plug, part: Part) {
+        self.devices.push(Device { model, id: plug.id, place, boot_index: plug.boot_index, facts: Vec::new(), part });
     }
 
     /// Adds a device with nothing in it, and what is said of it.
-    pub fn plain(&mut self, place: Place, driver: &'static str, plug: &Plug, facts: &[(&'static str, String)]) {
-        self.add(place, driver, plug.clone(), Part::Nothing);
+    pub fn plain(&mut self, place: Place, model: &'static Model, plug: &Plug, facts: &[(&'static str, String)]) {
+        self.add(place, model, plug.clone(), Part::Nothing);
         if let Some(device) = self.devices.last_mut() {
             device.facts = facts.to_vec();
         }
     }
 
+    /// Where a port is of the controller that was added last.
+    pub fn port(&self) -> Place {
+        Place::Port(self.devices.len().saturating_sub(1))
+    }
+
     /// Adds a disk or a drive for media.
-    pub fn drive(&mut self, place: Place, driver: &'static str, plug: &Plug, drive: Drive) {
+    pub fn drive(&mut self, place: Place, model: &'static Model, plug: &Plug, drive: Drive) {
         drive.counters.name(&drive.name, &block::node_name(&drive));
-        self.add(place, driver, plug.clone(), Part::Drive(drive));
+        self.add(place, model, plug.clone(), Part::Drive(drive));
     }
 
     /// Where the devices are that firmware is to boot, in that order, as it names places (QEMU documentation, "Managing device
@@ -246,8 +198,8 @@ impl Inventory {
     }
 
     /// Adds a network adapter.
-    pub fn adapter(&mut self, place: Place, driver: &'static str, plug: &Plug, adapter: Adapter) {
-        self.add(place, driver, plug.clone(), Part::Adapter(adapter));
+    pub fn adapter(&mut self, place: Place, model: &'static Model, plug: &Plug, adapter: Adapter) {
+        self.add(place, model, plug.clone(), Part::Adapter(adapter));
     }
 
     fn drives(&self) -> impl Iterator<Item = (&Device, &Drive)> {
@@ -306,7 +258,8 @@ impl Inventory {
 
     /// What the function is.
     pub fn pci_name(&self, devfn: DevFn) -> String {
-        self.at(devfn).map_or_else(|| format!("{:02x}.{:x}", devfn >> 3, devfn & 7), |device| device.driver.to_owned())
+        self.at(devfn)
+            .map_or_else(|| format!("{:02x}.{:x}", devfn >> 3, devfn & 7), |device| device.model.name.to_owned())
     }
 
     /// A device's path in QEMU's object model.

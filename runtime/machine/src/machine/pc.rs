@@ -11,9 +11,10 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
-use mimus_hw::pci::{DevFn, Function, PciTestdev};
+use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::registry::{HPET, Make, VGA};
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent, hpet};
+use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -27,7 +28,7 @@ use super::virtio::{self, Access, Started};
 use super::{Board, Event, Looked, Pace, Parts, Turn};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{Outside, PcBus};
-use crate::config::{Config, CpuFeatures, PciDevice, PciModel, VgaKind, VirtioDevice};
+use crate::config::{Config, CpuFeatures, VgaKind, VirtioDevice};
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
 use mimus_host::clock::{Clock, TSC_HZ};
@@ -44,7 +45,7 @@ struct Places {
 
 impl Places {
     fn new(config: &Config) -> Places {
-        let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.pci.iter().map(|device| &device.plug));
+        let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.devices.iter().map(|device| &device.plug));
         Places {
             given: plugs.chain(config.virtio.iter().map(VirtioDevice::plug)).filter_map(|plug| plug.addr).collect(),
         }
@@ -176,7 +177,7 @@ impl Board for PcBoard {
         if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
-        let (mut inventory, places) = (Inventory::pc(), Places::new(config));
+        let (mut inventory, places) = (Inventory::of(config.machine), Places::new(config));
         board_devices(config, &mut inventory);
         let typed = isa::plug(parts, &mut pc, &mut inventory)?;
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
@@ -185,12 +186,11 @@ impl Board for PcBoard {
         if let Some(vram) = &vram {
             screen::plug(config, &mut pc, vram.clone())?;
         }
-        for PciDevice { model, plug } in &config.pci {
-            let (driver, function): (_, Box<dyn Function>) = match model {
-                PciModel::Testdev => ("pci-testdev", Box::new(PciTestdev::new())),
-            };
-            let place = places.plug(&mut pc, plug, None, function)?;
-            inventory.plain(Place::Pci(place), driver, plug, &[]);
+        for device in &config.devices {
+            let Make::Function(make) = device.model.make else { continue };
+            let (parts, _) = parts.of(device)?;
+            let place = places.plug(&mut pc, &device.plug, None, make(parts))?;
+            inventory.plain(Place::Pci(place), device.model, &device.plug, &isa::facts(device));
         }
         let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
@@ -496,11 +496,10 @@ fn features(config: &Config) -> Features {
 fn board_devices(config: &Config, inventory: &mut Inventory) {
     let plain = Plug::default();
     if firmware::has_hpet(config) {
-        let registers = format!("mmio {:016x}/{:016x}", hpet::BASE, hpet::LENGTH);
-        inventory.plain(Place::On("main-system-bus"), "hpet", &plain, &[("", registers)]);
+        inventory.optional(config.machine, HPET);
     }
     if config.vga == VgaKind::Std {
-        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), "VGA", &plain, &[]);
+        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), VGA, &plain, &[]);
     }
 }
 

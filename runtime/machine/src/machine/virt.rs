@@ -151,13 +151,6 @@ fn model(config: &Config) -> VirtModel {
     if config.machine == MachineKind::Spike { VirtModel::Spike } else { VirtModel::Virt }
 }
 
-fn inventory(config: &Config) -> Inventory {
-    match model(config) {
-        VirtModel::Virt => Inventory::virt(),
-        VirtModel::Spike => Inventory::spike(),
-    }
-}
-
 /// The devices of the board and the host's side of them.
 pub(super) struct VirtBoard {
     // Before the devices: its threads use them.
@@ -188,7 +181,7 @@ impl Board for VirtBoard {
             modern_virtio: config.riscv.modern_virtio,
         };
         let mut virt = Virt::new(&board, serial, mem);
-        let (mut unstarted, mut inventory) = (Vec::new(), inventory(config));
+        let (mut unstarted, mut inventory) = (Vec::new(), Inventory::of(config.machine));
         let kept: Vec<usize> = config.virtio.iter().filter_map(|device| device.plug().slot).map(usize::from).collect();
         for device in &config.virtio {
             let (made, host) = virtio::make(parts, device)?;

@@ -2,6 +2,9 @@
 
 use anyhow::{Context, Result};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
+use mimus_hw::registry::{
+    Transports, VIRTCONSOLE, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, VIRTSERIALPORT,
+};
 use mimus_hw::virtio::{self, Entropy, Virtio};
 
 use super::Parts;
@@ -10,7 +13,7 @@ use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
 use crate::config::{ConsolePort, VirtioDevice};
 use mimus_host::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use mimus_host::chardev::Source;
-use mimus_host::config::{Chardev, Disk};
+use mimus_host::config::{Chardev, Disk, Plug};
 use mimus_host::net::{self, NetQueue, NetThread};
 use mimus_host::share::{self, ShareQueue, ShareThread};
 
@@ -145,29 +148,35 @@ fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Virtio, Unstarted)> 
 
 /// Tells monitors of a device that was made and is plugged in at `place`.
 pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevice, unstarted: &Unstarted) {
-    let driver = |pci, slot| if matches!(place, Place::Pci(_)) { pci } else { slot };
+    let on = |model: Transports| if matches!(place, Place::Pci(_)) { model.pci } else { model.slot };
     let plug = device.plug();
     match (device, unstarted) {
         (VirtioDevice::Block(disk), Unstarted::Disk(parts)) => {
             let (jobs, image, _) = &**parts;
             let (name, medium) = (inventory.virtio_name(disk), Some(Medium::new(disk, image)));
             let drive = Drive { name, removable: false, medium, counters: jobs.counters() };
-            inventory.drive(place, driver("virtio-blk-pci", "virtio-blk-device"), plug, drive);
+            inventory.drive(place, on(VIRTIO_BLK), plug, drive);
         }
         (VirtioDevice::Net { mac, netdev, .. }, unstarted) => {
             let watcher = if let Unstarted::Network(network) = unstarted { Some(network.watcher()) } else { None };
             let row = AdapterRow { mac: *mac, netdev: netdev.clone(), watcher };
-            inventory.adapter(place, driver("virtio-net-pci", "virtio-net-device"), plug, row);
+            inventory.adapter(place, on(VIRTIO_NET), plug, row);
         }
         (VirtioDevice::Console(ports, _), _) => {
-            let facts: Vec<_> = ports.iter().map(|port| ("chardev", port.chardev.to_string())).collect();
-            inventory.plain(place, driver("virtio-serial-pci", "virtio-serial-device"), plug, &facts);
+            inventory.plain(place, on(VIRTIO_SERIAL), plug, &[]);
+            let controller = inventory.port();
+            for ConsolePort { id, number, name, console, chardev } in ports {
+                let model = if *console { VIRTCONSOLE } else { VIRTSERIALPORT };
+                let plug = Plug { id: id.clone(), ..Plug::default() };
+                let facts = [("chardev", chardev.to_string()), ("nr", number.to_string()), ("name", name.clone())];
+                inventory.plain(controller, model, &plug, &facts);
+            }
         }
         (VirtioDevice::Share(share), _) => {
             let facts = [("mount_tag", share.tag.clone()), ("fsdev", share.folder.id.clone())];
-            inventory.plain(place, driver("virtio-9p-pci", "virtio-9p-device"), plug, &facts);
+            inventory.plain(place, on(VIRTIO_9P), plug, &facts);
         }
-        _ => inventory.plain(place, driver("virtio-rng-pci", "virtio-rng-device"), plug, &[]),
+        _ => inventory.plain(place, on(VIRTIO_RNG), plug, &[]),
     }
 }
 

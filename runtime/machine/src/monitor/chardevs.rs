@@ -9,9 +9,13 @@ pub(super) fn all(config: &Config) -> Vec<(String, String)> {
         let label = if let Chardev::Named { id, .. } = chardev { id.clone() } else { usual };
         (*chardev != Chardev::None).then(|| (label, chardev.to_string()))
     };
-    let serials = [&config.serial].into_iter().chain(config.isa.serials.iter().map(|serial| &serial.chardev));
+    let devices = |reads| {
+        let devices = config.devices.iter().filter(move |device| device.reads() == reads);
+        devices.filter_map(|device| device.chardev.as_ref())
+    };
+    let serials = [&config.serial].into_iter().chain(devices(true));
     let serials = serials.enumerate().filter_map(|(index, chardev)| row(format!("serial{index}"), chardev));
-    let debugcons = config.isa.debugcons.iter().filter_map(|console| row("debugcon".to_owned(), &console.chardev));
+    let debugcons = devices(false).filter_map(|chardev| row("debugcon".to_owned(), chardev));
     let ports = config.virtio.iter().flat_map(|device| match device {
         VirtioDevice::Console(ports, _) => &ports[..],
         _ => &[],

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use mimus_hw::registry::VIRTIO_NET;
 use serde_json::{Value, json};
 
 use super::{Adapter, Device, Inventory, Part};
@@ -49,8 +50,8 @@ impl Inventory {
 
     /// What monitors call an adapter that is the one of this number.
     fn adapter_name(&self, device: &Device, number: usize) -> String {
-        let same = self.adapters().take(number).filter(|(other, _)| other.driver == device.driver).count();
-        if device.id.is_empty() { format!("{}.{same}", device.driver) } else { device.id.clone() }
+        let same = self.adapters().take(number).filter(|(other, _)| other.model == device.model).count();
+        if device.id.is_empty() { format!("{}.{same}", device.model.name) } else { device.id.clone() }
     }
 
     /// Every network's name, a line each.
@@ -98,7 +99,7 @@ impl Inventory {
 
     /// What of a network reaches the guest, of adapters that can tell: everything, since the drivers cannot ask for less.
     pub(super) fn filters_json(&self) -> Value {
-        let virtio = self.adapters().enumerate().filter(|(_, (device, _))| device.driver.starts_with("virtio-"));
+        let virtio = self.adapters().enumerate().filter(|(_, (device, _))| VIRTIO_NET.has(device.model));
         let one = |(number, (device, adapter)): (usize, (&Device, &Adapter))| {
             json!({
                 "name": self.adapter_name(device, number),
@@ -123,7 +124,7 @@ impl Inventory {
         for (number, (device, adapter)) in self.adapters().enumerate() {
             let name = self.adapter_name(device, number);
             let mac = adapter.mac.map(|byte| format!("{byte:02x}")).join(":");
-            let _ = writeln!(out, "{name}: index=0,type=nic,model={},macaddr={mac}", device.driver);
+            let _ = writeln!(out, "{name}: index=0,type=nic,model={},macaddr={mac}", device.model.name);
             if let Some(netdev) = &adapter.netdev {
                 let _ = writeln!(out, " \\ {}: index=0,{}", network_name(netdev, number), network(netdev));
             }

@@ -8,7 +8,7 @@ use mimus_host::config::{FIRST_MAC, ImageFormat, NetBackend, UserNet};
 const CD: IdePlace = IdePlace { channel: 1, unit: 0 };
 
 fn machine(image: &Path) -> Inventory {
-    let mut all = Inventory::pc();
+    let mut all = Inventory::of(MachineKind::Pc);
     let disk = Disk { format: Some(ImageFormat::Raw), serial: "s".into(), ..Disk::new(image) };
     let open = Image::open("-drive", &disk).unwrap();
     let drive = |name: String, medium: Option<()>| Drive {
@@ -17,12 +17,12 @@ fn machine(image: &Path) -> Inventory {
         medium: medium.map(|()| Medium::new(&disk, &open)),
         counters: Arc::default(),
     };
-    all.drive(Place::Ide(CD), "ide-cd", &Plug::default(), drive("ide1-cd0".into(), None));
+    all.drive(Place::Ide(CD), registry::IDE_CD, &Plug::default(), drive("ide1-cd0".into(), None));
     let plug = Plug { id: "disk".into(), ..Plug::default() };
-    all.drive(Place::Pci(4 << 3), "virtio-blk-pci", &plug, drive(all.virtio_name(&disk), Some(())));
+    all.drive(Place::Pci(4 << 3), registry::VIRTIO_BLK.pci, &plug, drive(all.virtio_name(&disk), Some(())));
     let netdev = Netdev { id: "n".into(), ..Netdev::of(NetBackend::User(UserNet::default())) };
     let adapter = Adapter { mac: FIRST_MAC, netdev: Some(netdev), watcher: None };
-    all.adapter(Place::Pci(3 << 3), "e1000", &Plug::default(), adapter);
+    all.adapter(Place::Pci(3 << 3), registry::E1000, &Plug::default(), adapter);
     all
 }
 
@@ -76,10 +76,15 @@ fn monitors_are_told_of_every_device() {
 
 #[test]
 fn an_adapter_is_in_the_network_that_it_is_in() {
-    let mut all = Inventory::pc();
+    let mut all = Inventory::of(MachineKind::Pc);
     let unnamed = Netdev::of(NetBackend::User(UserNet::default()));
     for netdev in [None, Some(unnamed)] {
-        all.adapter(Place::On("pci.0"), "e1000", &Plug::default(), Adapter { mac: FIRST_MAC, netdev, watcher: None });
+        all.adapter(
+            Place::On("pci.0"),
+            registry::E1000,
+            &Plug::default(),
+            Adapter { mac: FIRST_MAC, netdev, watcher: None },
+        );
     }
     let tree = all.tree_text(&[]);
     assert!(tree.contains("netdev = \"\"\n"), "{tree}");

@@ -39,21 +39,25 @@ impl Pci {
 impl Inventory {
     pub(super) fn tree_text(&self, pci: &[Pci]) -> String {
         let mut out = String::from("bus: main-system-bus\n  type System\n");
-        self.bus_text(ROOT, 1, pci, &mut out);
+        self.bus_text((ROOT, None), 1, pci, &mut out);
         out
     }
 
-    /// The devices of a bus, `depth` steps inwards. No device makes a bus that it is on, so this ends.
-    fn bus_text(&self, bus: &str, depth: usize, pci: &[Pci], out: &mut String) {
-        for device in self.devices.iter().filter(|device| device.place.bus() == bus) {
+    /// The devices of a bus that device number `maker` makes, `depth` steps inwards. No device makes a bus that it is on, so this ends.
+    fn bus_text(&self, (bus, maker): (&str, Option<usize>), depth: usize, pci: &[Pci], out: &mut String) {
+        let is_on = |device: &Device| match device.place {
+            Place::Port(controller) => maker == Some(controller),
+            place => place.bus() == bus,
+        };
+        for (index, device) in self.devices.iter().enumerate().filter(|(_, device)| is_on(device)) {
             let (outer, inner) = ("  ".repeat(depth), "  ".repeat(depth + 1));
-            let _ = writeln!(out, "{outer}dev: {}, id \"{}\"", device.driver, device.id);
+            let _ = writeln!(out, "{outer}dev: {}, id \"{}\"", device.model.name, device.id);
             for line in self.lines(device, pci) {
                 let _ = writeln!(out, "{inner}{line}");
             }
-            for (bus, kind) in device.buses {
+            for (bus, kind) in device.model.buses {
                 let _ = writeln!(out, "{inner}bus: {bus}\n{inner}  type {kind}");
-                self.bus_text(bus, depth + 2, pci, out);
+                self.bus_text((bus, Some(index)), depth + 2, pci, out);
             }
         }
     }
@@ -62,7 +66,7 @@ impl Inventory {
 impl Inventory {
     /// Every device for QMP's object model: its path, what it is, and what is said of it.
     pub(super) fn devices_json(&self) -> Value {
-        let one = |device: &Device| json!({ "path": self.path(device), "type": device.driver, "properties": self.properties(device) });
+        let one = |device: &Device| json!({ "path": self.path(device), "type": device.model.name, "properties": self.properties(device) });
         self.devices.iter().map(one).collect()
     }
 
@@ -96,7 +100,7 @@ impl Inventory {
     fn lines(&self, device: &Device, pci: &[Pci]) -> Vec<String> {
         let mut lines = Vec::new();
         match device.place {
-            Place::On(_) => {}
+            Place::On(_) | Place::Port(_) => {}
             Place::Pci(devfn) => {
                 lines.push(format!("addr = {:02x}.{:x}", devfn >> 3, devfn & 7));
                 lines.extend(pci.iter().filter(|row| row.devfn == devfn).flat_map(|row| row.lines.iter().cloned()));

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::ata::Tray;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
+use mimus_hw::registry::{IDE_CD, IDE_HD};
 
 use super::super::Parts;
 use super::super::inventory::{Drive, Inventory, Medium, Place};
@@ -116,13 +117,13 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
             };
             ide.plug(place, device);
             ide.name(place, plug.names.clone());
-            let (kind, driver) = if removable { ("cd", "ide-cd") } else { ("hd", "ide-hd") };
+            let (kind, model) = if removable { ("cd", IDE_CD) } else { ("hd", IDE_HD) };
             let name = if id.is_empty() { format!("ide{channel}-{kind}{unit}") } else { id.to_owned() };
             let medium = medium.zip(image.as_ref()).map(|(disk, image)| Medium::new(disk, image));
             let disk = drive.as_ref().and_then(|drive| wanted(drive).medium.cloned()).unwrap_or_else(|| Disk::new(""));
             inventory.drive(
                 Place::Ide(place),
-                driver,
+                model,
                 &plug,
                 Drive { name, removable, medium, counters: queue.counters() },
             );

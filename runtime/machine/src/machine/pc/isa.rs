@@ -1,15 +1,16 @@
 //! What is on a PC's ISA bus besides what every PC has, and where its serial ports' input comes from.
 
 use anyhow::Result;
-use mimus_hw::{COM_PORTS, Pc, SerialPort};
+use mimus_hw::registry::Make;
+use mimus_hw::{COM_PORTS, Pc};
 
 use super::super::Parts;
 use super::super::input::Input;
 use super::super::inventory::{Inventory, Place};
 use crate::bus::Outside;
-use crate::config::IsaSerial;
+use crate::config::Device;
 use mimus_host::chardev::Source;
-use mimus_host::config::{Chardev, Plug};
+use mimus_host::config::Chardev;
 
 /// The bus.
 const ISA: Place = Place::On("isa.0");
@@ -31,30 +32,25 @@ impl Typed {
     }
 }
 
+/// What there is to tell of a device that its row makes.
+pub(super) fn facts(device: &Device) -> Vec<(&'static str, String)> {
+    device.values.told().collect()
+}
+
 /// Plugs in what the configuration names; the serial ports' input.
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Vec<Typed>> {
     let (config, mut typed) = (parts.config, Vec::new());
-    let SerialPort { iobase, irq } = COM_PORTS[0];
-    let first = IsaSerial { plug: Plug::default(), iobase, irq, chardev: config.serial.clone() };
-    let first = Some(&first).filter(|first| first.chardev != Chardev::None);
-    for IsaSerial { plug, iobase, irq, chardev } in first.into_iter().chain(&config.isa.serials) {
-        let (sink, source) = parts.open("-serial", chardev)?;
-        let index = pc.plug_serial(SerialPort { iobase: *iobase, irq: *irq }, sink);
-        typed.push(Typed { index, chardev: chardev.clone(), source });
-        inventory.plain(ISA, "isa-serial", plug, &[("iobase", format!("{iobase:#x}")), ("", format!("isa irq {irq}"))]);
-    }
-    for debugcon in &config.isa.debugcons {
-        pc.plug_debugcon(debugcon.iobase, debugcon.readback, parts.open("-debugcon", &debugcon.chardev)?.0);
-        inventory.plain(ISA, "isa-debugcon", &debugcon.plug, &[("iobase", format!("{:#x}", debugcon.iobase))]);
-    }
-    for exit in &config.isa.debug_exits {
-        pc.plug_debug_exit(exit.iobase, exit.iosize);
-        let facts = [("iobase", format!("{:#x}", exit.iobase)), ("iosize", exit.iosize.to_string())];
-        inventory.plain(ISA, "isa-debug-exit", &exit.plug, &facts);
-    }
-    if let Some(plug) = &config.isa.testdev {
-        pc.plug_testdev();
-        inventory.plain(ISA, "pc-testdev", plug, &[]);
+    let first = Device::serial(COM_PORTS[0]).at(config.serial.clone());
+    let first = Some(&first).filter(|_| config.serial != Chardev::None);
+    for device in first.into_iter().chain(&config.devices) {
+        let Make::Isa(make) = device.model.make else { continue };
+        let (parts, source) = parts.of(device)?;
+        if let (Some(index), Some(chardev)) = (make(pc, parts), device.chardev.clone()) {
+            typed.push(Typed { index, chardev, source });
+        }
+        let line = device.values.number("irq").map(|irq| ("", format!("isa irq {irq}")));
+        let facts: Vec<_> = facts(device).into_iter().chain(line).collect();
+        inventory.plain(ISA, device.model, &device.plug, &facts);
     }
     Ok(typed)
 }

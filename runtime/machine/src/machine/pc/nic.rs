@@ -5,6 +5,7 @@ use mimus_hw::Pc;
 use mimus_hw::e1000::E1000;
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::registry::{self, VIRTIO_NET};
 use mimus_hw::virtio::{Virtio, VirtioPci};
 
 use super::super::Parts;
@@ -27,17 +28,17 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
         let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
         let network = nic.netdev.as_ref().map(open).transpose()?;
         let (mem, peer) = (parts.dma(), network.as_ref().map(NetQueue::peer));
-        let (driver, function): (_, Box<dyn Function>) = match nic.model {
-            NicModel::E1000 => ("e1000", Box::new(E1000::new(mem, nic.mac, peer))),
+        let (model, function): (_, Box<dyn Function>) = match nic.model {
+            NicModel::E1000 => (registry::E1000, Box::new(E1000::new(mem, nic.mac, peer))),
             NicModel::Virtio => {
                 let adapter = VirtioPci::new(Virtio::net(mem, nic.mac, peer), nic.plug.interface);
-                ("virtio-net-pci", Box::new(adapter))
+                (VIRTIO_NET.pci, Box::new(adapter))
             }
         };
         let place = places.plug(pc, &nic.plug, Some(FIRST), function)?;
         let watcher = network.as_ref().map(NetQueue::watcher);
         let row = Row { mac: nic.mac, netdev: nic.netdev.clone(), watcher };
-        inventory.adapter(Place::Pci(place), driver, &nic.plug, row);
+        inventory.adapter(Place::Pci(place), model, &nic.plug, row);
         unstarted.extend(network.map(|network| (place, nic.model, network)));
     }
     Ok(unstarted)

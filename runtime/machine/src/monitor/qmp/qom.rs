@@ -1,5 +1,6 @@
 //! The object model as QEMU has it: types with their properties, and a tree of what the machine is made of.
 
+use mimus_hw::registry::{self, Bus, Default};
 use serde_json::{Map, Value, json};
 
 use super::commands::listed;
@@ -26,30 +27,12 @@ const BASES: &[(&str, &str)] = &[
     ("virtio-serial-port", "device"),
 ];
 
-/// What a device is by the form of its name; the first that fits.
-const PARENTS: &[(&str, &str)] = &[
-    ("virtio-*-pci", "pci-device"),
-    ("virtio-*-device", "virtio-device"),
-    ("ide-*", "ide-device"),
-    ("isa-*", "isa-device"),
-    ("virtconsole", "virtio-serial-port"),
-    ("e1000", "pci-device"),
-    ("VGA", "pci-device"),
-    ("piix3-ide", "pci-device"),
-    ("PII*", "pci-device"),
-    ("i440FX", "pci-device"),
-];
-
 fn not_found(text: String) -> Failure {
     ("DeviceNotFound", text)
 }
 
 fn parent_of(device: &str) -> &'static str {
-    let fits = |pattern: &str| match pattern.split_once('*') {
-        Some((start, end)) => device.starts_with(start) && device.ends_with(end),
-        None => device == pattern,
-    };
-    PARENTS.iter().find(|(pattern, _)| fits(pattern)).map_or("sys-bus-device", |(_, parent)| parent)
+    registry::model(device).map_or(Bus::System, |model| model.bus).parent()
 }
 
 /// A type that something can be.
@@ -72,7 +55,8 @@ fn classes(m: &dyn Controlled) -> Vec<Class> {
         .into_iter()
         .map(|offered| class(format!("{}-machine", probe::full_name(offered.name)), "machine", offered.properties));
     let cpus = catalogue.cpus(kind).into_iter().map(|model| {
-        let switch = |(name, _): &(&'static str, bool)| Property { name, kind: ValueKind::Switch, help: "" };
+        let switch =
+            |(name, _): &(&'static str, bool)| Property { name, kind: ValueKind::Switch, help: "", default: None };
         class(machine::cpu_type(m, model.name), "cpu", model.features.iter().map(switch).collect())
     });
     let objects = catalogue.objects().into_iter().map(|made| class(made.name.to_owned(), "object", made.properties));
@@ -114,7 +98,15 @@ fn property(property: &Property) -> Value {
         ValueKind::Size => "size",
         ValueKind::Text => "str",
     };
-    described(property.name, kind, property.help)
+    let mut row = described(property.name, kind, property.help);
+    if let Some(default) = property.default {
+        row["default-value"] = match default {
+            Default::Number(number) => number.into(),
+            Default::Word(word) if property.kind == ValueKind::Switch => (word == "on").into(),
+            Default::Word(word) => word.into(),
+        };
+    }
+    row
 }
 
 pub(super) fn types(m: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {

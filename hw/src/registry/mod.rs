@@ -1,0 +1,289 @@
+//! The registry of devices, a row a device: what it is called, the bus that it is on, its properties with their types and
+//! defaults, how it is made, and what fuzzes it. The command line, what monitors tell and the fuzz targets are read from the rows;
+//! nobody else writes down a device's name, property or default.
+//!
+//! A row knows nothing of the host. What a device needs of it, such as where characters go, comes as a handle in [`Parts`].
+
+mod board;
+mod ide;
+mod isa;
+mod pci;
+mod property;
+mod virtio;
+
+use mimus_softmmu::Dma;
+
+use crate::pc::{CharSink, Pc};
+use crate::pci::{DevFn, Function, Space};
+pub use board::HPET;
+pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD};
+pub use isa::{DEBUGCON as ISA_DEBUGCON, SERIAL as ISA_SERIAL, TOO_MANY as TOO_MANY_SERIALS};
+pub use pci::{ADDR, E1000, VGA};
+pub use property::{Default, Host, ID, Kind, Property, Value, Values};
+pub use virtio::{
+    BLOCK as VIRTIO_BLK, CONSOLE as VIRTCONSOLE, NET as VIRTIO_NET, PORT as VIRTSERIALPORT, RNG as VIRTIO_RNG,
+    SERIAL_BUS as VIRTIO_SERIAL, SHARE as VIRTIO_9P, Transports,
+};
+
+/// A board, as far as devices differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// The PC.
+    Pc,
+    /// `virt` for RISC-V.
+    Virt,
+    /// `spike` for RISC-V.
+    Spike,
+}
+
+/// A kind of bus, which decides where a device can be plugged in and what QEMU's object model says that it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// At fixed addresses of a board.
+    System,
+    /// The ISA bus.
+    Isa,
+    /// The PCI bus.
+    Pci,
+    /// A cable of an IDE controller.
+    Ide,
+    /// A slot of a board with virtio-mmio.
+    Slot,
+    /// A virtio-serial device.
+    Ports,
+}
+
+impl Bus {
+    /// The type in QEMU's object model that all devices on such a bus are of.
+    pub const fn parent(self) -> &'static str {
+        match self {
+            Bus::System => "sys-bus-device",
+            Bus::Isa => "isa-device",
+            Bus::Pci => "pci-device",
+            Bus::Ide => "ide-device",
+            Bus::Slot => "virtio-device",
+            Bus::Ports => "virtio-serial-port",
+        }
+    }
+
+    /// Whether a user can plug a device into such a bus of this board.
+    pub const fn is_on(self, board: Board) -> bool {
+        match self {
+            Bus::System => false,
+            Bus::Isa | Bus::Pci | Bus::Ide => matches!(board, Board::Pc),
+            Bus::Slot => !matches!(board, Board::Pc),
+            Bus::Ports => true,
+        }
+    }
+}
+
+/// Handles of the host's for a device that is made.
+pub struct Parts<'a> {
+    /// The values of its properties.
+    pub values: &'a Values,
+    /// Its way to guest RAM.
+    pub mem: Dma,
+    /// Where the characters go that it sends. Nowhere for a device without a property of kind [`Host::Chardev`] or
+    /// [`Host::Output`].
+    pub chars: Box<dyn CharSink>,
+}
+
+/// How a device is made.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// It is part of boards, or made by their own code.
+    Board,
+    /// Plugged into the PC by this. The number of its serial port, if its input is to be brought by [`Pc::serial_receive`].
+    Isa(fn(&mut Pc, Parts<'_>) -> Option<usize>),
+    /// A function for the PCI bus.
+    Function(fn(Parts<'_>) -> Box<dyn Function>),
+}
+
+/// Registers of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Where they are.
+    pub space: Space,
+    /// The first one's address.
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes from one register to the next.
+    pub step: u64,
+}
+
+/// I/O ports.
+const fn ports(base: u64, size: u64) -> Window {
+    Window { space: Space::Io, base, size, step: 1 }
+}
+
+/// Registers in memory.
+const fn memory(base: u64, size: u64, step: u64) -> Window {
+    Window { space: Space::Memory, base, size, step }
+}
+
+/// Where a board has a device from the beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixed {
+    /// The board.
+    pub board: Board,
+    /// The name of the bus.
+    pub bus: &'static str,
+    /// Its place, if that is the PCI bus.
+    pub devfn: Option<DevFn>,
+    /// Its addresses and interrupt lines, for people; may be empty.
+    pub fact: &'static str,
+    /// It is there only if the configuration says so.
+    pub optional: bool,
+}
+
+/// A device.
+pub struct Model {
+    /// QEMU's name of it.
+    pub name: &'static str,
+    /// Other names of it.
+    pub aliases: &'static [&'static str],
+    /// What it is plugged into.
+    pub bus: Bus,
+    /// A line about it; empty for what no user plugs in.
+    pub help: &'static str,
+    /// What can be said of it.
+    pub properties: &'static [Property],
+    /// Buses that it makes, and their types.
+    pub buses: &'static [(&'static str, &'static str)],
+    /// Where boards have it.
+    pub fixed: &'static [Fixed],
+    /// Why there can be one only; `None` if there can be more.
+    pub only_one: Option<&'static str>,
+    /// What is wrong with these values together, beyond what their types say.
+    pub check: fn(&Values) -> Result<(), String>,
+    /// Chooses what was left to the board; the values of all others of the model are as they are at last.
+    pub place: fn(&mut Values, others: &[&Values]) -> Result<(), String>,
+    /// How it is made.
+    pub make: Make,
+    /// Where its registers are that have a fixed place, as far as there is something to be found.
+    pub windows: &'static [Window],
+    /// The fuzz targets that play a malicious guest in front of it.
+    pub fuzz: &'static [&'static str],
+}
+
+impl Model {
+    /// A device with nothing but a name and a bus, from which rows are made.
+    const fn on(bus: Bus, name: &'static str) -> Model {
+        Model {
+            name,
+            aliases: &[],
+            bus,
+            help: "",
+            properties: &[],
+            buses: &[],
+            fixed: &[],
+            only_one: None,
+            check: |_| Ok(()),
+            place: |_, _| Ok(()),
+            make: Make::Board,
+            windows: &[],
+            fuzz: &[],
+        }
+    }
+
+    /// The property of this name.
+    pub fn property(&self, name: &str) -> Option<&'static Property> {
+        self.properties.iter().find(|property| property.name == name)
+    }
+
+    /// Whether a user plugs it into this board by name.
+    pub const fn is_offered(&self, board: Board) -> bool {
+        !self.help.is_empty() && self.bus.is_on(board)
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Model").field(&self.name).finish()
+    }
+}
+
+/// Names tell devices apart.
+impl PartialEq for Model {
+    fn eq(&self, other: &Model) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Model {}
+
+/// All rows, by bus.
+pub const MODELS: &[&[&Model]] =
+    &[board::ROWS, isa::ROWS, pci::ROWS, ide::ROWS, virtio::PCI_ROWS, virtio::SLOT_ROWS, virtio::PORT_ROWS];
+
+/// Every device.
+pub fn models() -> impl Iterator<Item = &'static Model> {
+    MODELS.iter().copied().flatten().copied()
+}
+
+/// The device of this name, which is QEMU's first one for it.
+pub fn model(name: &str) -> Option<&'static Model> {
+    models().find(|model| model.name == name)
+}
+
+/// The devices that a user can plug into this board.
+pub fn offered(board: Board) -> impl Iterator<Item = &'static Model> {
+    models().filter(move |model| model.is_offered(board))
+}
+
+/// The devices that this board has from the beginning, and where; the order is that in which monitors list them.
+pub fn fixed(board: Board) -> impl Iterator<Item = (&'static Model, &'static Fixed)> {
+    models()
+        .flat_map(|model| model.fixed.iter().map(move |fixed| (model, fixed)))
+        .filter(move |(_, fixed)| fixed.board == board)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_there_once() {
+        for board in [Board::Pc, Board::Virt, Board::Spike] {
+            let mut names: Vec<&str> =
+                offered(board).flat_map(|model| model.aliases.iter().copied().chain([model.name])).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        }
+        let mut names: Vec<&str> = models().map(|model| model.name).collect();
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        assert!(models().all(|model| super::model(model.name) == Some(model)));
+    }
+
+    #[test]
+    fn a_default_is_a_value_of_its_property() {
+        for model in models() {
+            let mut names: Vec<&str> = model.properties.iter().map(|property| property.name).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{model:?}: {names:?}");
+            for Property { name, kind, default, .. } in model.properties {
+                let fits = match (kind, default) {
+                    (_, None) => true,
+                    (Kind::Number(low, high) | Kind::Address(low, high), Some(Default::Number(number))) => {
+                        (low..=high).contains(&number)
+                    }
+                    (Kind::Word(words), Some(Default::Word(word))) => words.contains(word),
+                    _ => false,
+                };
+                assert!(fits, "{model:?}: {name}");
+            }
+            assert!((model.check)(&Values::new(model)).is_ok(), "{model:?}: its defaults");
+        }
+    }
+
+    #[test]
+    fn what_a_user_plugs_in_can_be_described_and_is_fuzzed() {
+        for model in models().filter(|model| !model.help.is_empty()) {
+            assert!(!model.fuzz.is_empty(), "{model:?}: nothing fuzzes it");
+            assert!(model.property("id").is_some(), "{model:?}: it cannot be named");
+        }
+        assert!(models().all(|model| !model.help.is_empty() || !model.fixed.is_empty()), "nobody has it");
+    }
+}

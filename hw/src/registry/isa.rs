@@ -1,7 +1,7 @@
 //! Devices on the ISA bus that a user plugs in.
 
 use super::property::{Default, Host, ID, Value, Values, address, host, number};
-use super::{Bus, Make, Model, Parts, memory, ports};
+use super::{Bus, Handle, Make, Model, Parts, memory, ports};
 use crate::pc::{COM_PORTS, Pc, SerialPort};
 
 /// I/O ports of a serial port.
@@ -39,8 +39,10 @@ pub const DEBUGCON: &Model = &Model {
         address("readback", 0, 0xff, "what the port reads as").or(Default::Number(DEBUG_PORT)),
         ID,
     ],
-    make: Make::Isa(|pc, Parts { values, chars, .. }| {
-        pc.plug_debugcon(values.port("iobase"), values.port("readback") as u8, chars);
+    make: Make::Isa(|pc, Parts { values, handle, .. }| {
+        if let Handle::Chars(chars) = handle {
+            pc.plug_debugcon(values.port("iobase"), values.port("readback") as u8, chars);
+        }
         None
     }),
     windows: &[ports(DEBUG_PORT, 1)],
@@ -108,7 +110,8 @@ fn place_serial(values: &mut Values, others: &[&Values]) -> Result<(), String> {
     ends_in_time(values, "ports", SERIAL_PORTS)
 }
 
-fn plug_serial(pc: &mut Pc, Parts { values, chars, .. }: Parts<'_>) -> Option<usize> {
+fn plug_serial(pc: &mut Pc, Parts { values, handle, .. }: Parts<'_>) -> Option<usize> {
+    let Handle::Chars(chars) = handle else { return None };
     Some(pc.plug_serial(SerialPort { iobase: values.port("iobase"), irq: values.port("irq") as u8 }, chars))
 }
 

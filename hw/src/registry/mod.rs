@@ -13,8 +13,12 @@ mod virtio;
 
 use mimus_softmmu::Dma;
 
+use crate::block::{BlockBackend, BlockInfo};
+use crate::net::NetPeer;
 use crate::pc::{CharSink, Pc};
 use crate::pci::{DevFn, Function, Space};
+use crate::share::ShareBackend;
+use crate::virtio::{ConsolePort, Entropy, Interface, Virtio, VirtioPci};
 pub use board::HPET;
 pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD};
 pub use isa::{DEBUGCON as ISA_DEBUGCON, SERIAL as ISA_SERIAL, TOO_MANY as TOO_MANY_SERIALS};
@@ -77,15 +81,32 @@ impl Bus {
     }
 }
 
-/// Handles of the host's for a device that is made.
+/// What a device has of the host's.
+pub enum Handle {
+    /// Nothing.
+    Nothing,
+    /// Where the characters go that it sends.
+    Chars(Box<dyn CharSink>),
+    /// A disk, and who does its jobs.
+    Disk(BlockInfo, Box<dyn BlockBackend>),
+    /// A hardware address, and the network that it is plugged into, if any.
+    Network([u8; 6], Option<Box<dyn NetPeer>>),
+    /// Random numbers.
+    Random(Box<dyn Entropy>),
+    /// What a folder is mounted by, and who answers for it.
+    Folder(String, Box<dyn ShareBackend>),
+    /// Consoles and ports.
+    Ports(Vec<ConsolePort>),
+}
+
+/// What a device is made of.
 pub struct Parts<'a> {
     /// The values of its properties.
     pub values: &'a Values,
     /// Its way to guest RAM.
     pub mem: Dma,
-    /// Where the characters go that it sends. Nowhere for a device without a property of kind [`Host::Chardev`] or
-    /// [`Host::Output`].
-    pub chars: Box<dyn CharSink>,
+    /// What its properties of kind [`Kind::Id`] name.
+    pub handle: Handle,
 }
 
 /// How a device is made.
@@ -95,8 +116,10 @@ pub enum Make {
     Board,
     /// Plugged into the PC by this. The number of its serial port, if its input is to be brought by [`Pc::serial_receive`].
     Isa(fn(&mut Pc, Parts<'_>) -> Option<usize>),
-    /// A function for the PCI bus.
-    Function(fn(Parts<'_>) -> Box<dyn Function>),
+    /// A function for the PCI bus; `None` if its handle is none for it.
+    Function(fn(Parts<'_>) -> Option<Box<dyn Function>>),
+    /// A virtio device, which is a function of the PCI bus or in a slot; `None` if its handle is none for it.
+    Virtio(fn(Parts<'_>) -> Option<Virtio>),
 }
 
 /// Registers of a device.
@@ -190,6 +213,28 @@ impl Model {
     /// The property of this name.
     pub fn property(&self, name: &str) -> Option<&'static Property> {
         self.properties.iter().find(|property| property.name == name)
+    }
+
+    /// Whether nothing is to be known to make it but its properties: it has nothing of the host's but a character device.
+    pub fn is_plain(&self) -> bool {
+        let other = |kind| matches!(kind, Kind::Id(host) if !matches!(host, Host::Chardev | Host::Output));
+        let made = matches!(self.make, Make::Isa(_) | Make::Function(_));
+        made && !self.properties.iter().any(|property| other(property.kind))
+    }
+
+    /// Makes a function of the PCI bus; a virtio device has this interface to drivers. `None` if it is none, or its handle is
+    /// none for it.
+    pub fn function(&self, parts: Parts<'_>, interface: Interface) -> Option<Box<dyn Function>> {
+        match self.make {
+            Make::Function(make) => make(parts),
+            Make::Virtio(make) => Some(Box::new(VirtioPci::new(make(parts)?, interface))),
+            Make::Isa(_) | Make::Board => None,
+        }
+    }
+
+    /// Makes a virtio device; `None` if it is none, or its handle is none for it.
+    pub fn virtio(&self, parts: Parts<'_>) -> Option<Virtio> {
+        if let Make::Virtio(make) = self.make { make(parts) } else { None }
     }
 
     /// Whether a user plugs it into this board by name.

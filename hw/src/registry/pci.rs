@@ -2,7 +2,8 @@
 
 use super::property::{BOOT_INDEX, ID, accepted, among, fixed, not_yet, number, properties, text, without, word};
 use super::virtio::NETWORK;
-use super::{Bus, Make, Model, Property, memory, ports};
+use super::{Bus, Handle, Make, Model, Property, memory, ports};
+use crate::e1000::E1000 as E1000Adapter;
 use crate::pci::PciTestdev;
 
 /// A function's place on the bus.
@@ -55,7 +56,7 @@ const VGA_PROPERTIES: &[Property] = &[
 const TESTDEV: &Model = &Model {
     help: "a PCI function for tests of single accesses",
     properties: properties!(FUNCTION, &[not_yet("membar")]),
-    make: Make::Function(|_| Box::new(PciTestdev::new())),
+    make: Make::Function(|_| Some(Box::new(PciTestdev::new()))),
     fuzz: &["testdevs"],
     ..Model::on(Bus::Pci, "pci-testdev")
 };
@@ -65,6 +66,10 @@ pub const E1000: &Model = &Model {
     aliases: &["e1000-82540em"],
     help: "a network adapter, Intel 82540EM",
     properties: properties!(NETWORK, FUNCTION, E1000_PROPERTIES),
+    make: Make::Function(|parts| match parts.handle {
+        Handle::Network(mac, peer) => Some(Box::new(E1000Adapter::new(parts.mem, mac, peer))),
+        _ => None,
+    }),
     fuzz: &["e1000"],
     ..Model::on(Bus::Pci, "e1000")
 };

@@ -4,7 +4,8 @@ use super::pci::FUNCTION;
 use super::property::{
     BOOT_INDEX, Default, Host, ID, accepted, among, fixed, host, number, properties, text, without, word,
 };
-use super::{Bus, Model, Property, Window, memory};
+use super::{Bus, Handle, Make, Model, Parts, Property, Window, memory};
+use crate::virtio::Virtio;
 
 /// What every virtio device has. A guest does without the features that there are not.
 const VIRTIO: &[Property] = &[
@@ -186,6 +187,7 @@ pub const NET: Transports = Transports {
         aliases: &["virtio-net"],
         help: "a network adapter, virtio",
         properties: properties!(NETWORK, FUNCTION, &[BOOT_INDEX], VIRTIO_PCI, VIRTIO, VIRTIO_NETWORK),
+        make: Make::Virtio(net),
         fuzz: &["virtio-net-pci"],
         ..Model::on(Bus::Pci, "virtio-net-pci")
     },
@@ -194,6 +196,7 @@ pub const NET: Transports = Transports {
         help: "a network adapter",
         properties: properties!(NETWORK, SLOT, VIRTIO, VIRTIO_NETWORK, &[accepted("bootindex")]),
         windows: SLOT_WINDOW,
+        make: Make::Virtio(net),
         fuzz: &["virtio-net-mmio"],
         ..Model::on(Bus::Slot, "virtio-net-device")
     },
@@ -205,6 +208,7 @@ pub const BLOCK: Transports = Transports {
         aliases: &["virtio-blk"],
         help: "a disk",
         properties: properties!(IMAGE, FUNCTION, &[BOOT_INDEX], VIRTIO_PCI, VIRTIO, VIRTIO_DISK),
+        make: Make::Virtio(block),
         fuzz: &["virtio-blk-pci"],
         ..Model::on(Bus::Pci, "virtio-blk-pci")
     },
@@ -213,6 +217,7 @@ pub const BLOCK: Transports = Transports {
         help: "a disk",
         properties: properties!(IMAGE, SLOT, VIRTIO, VIRTIO_DISK, &[accepted("bootindex")]),
         windows: SLOT_WINDOW,
+        make: Make::Virtio(block),
         fuzz: &["virtio-blk-mmio"],
         ..Model::on(Bus::Slot, "virtio-blk-device")
     },
@@ -225,6 +230,7 @@ pub const SERIAL_BUS: Transports = Transports {
         help: "a virtio console's controller; see virtconsole",
         properties: properties!(FUNCTION, VIRTIO_PCI, VIRTIO, SERIAL),
         buses: SERIAL_BUSES,
+        make: Make::Virtio(ports),
         fuzz: &["virtio-console-pci", "virtio-ports-pci"],
         ..Model::on(Bus::Pci, "virtio-serial-pci")
     },
@@ -234,6 +240,7 @@ pub const SERIAL_BUS: Transports = Transports {
         properties: properties!(SLOT, VIRTIO, SERIAL),
         buses: SERIAL_BUSES,
         windows: SLOT_WINDOW,
+        make: Make::Virtio(ports),
         fuzz: &["virtio-console-mmio"],
         ..Model::on(Bus::Slot, "virtio-serial-device")
     },
@@ -245,6 +252,7 @@ pub const RNG: Transports = Transports {
         aliases: &["virtio-rng"],
         help: "a source of random numbers",
         properties: properties!(RANDOM, FUNCTION, VIRTIO_PCI, VIRTIO),
+        make: Make::Virtio(rng),
         fuzz: &["virtio-rng-pci"],
         ..Model::on(Bus::Pci, "virtio-rng-pci")
     },
@@ -253,6 +261,7 @@ pub const RNG: Transports = Transports {
         help: "a source of random numbers",
         properties: properties!(RANDOM, SLOT, VIRTIO),
         windows: SLOT_WINDOW,
+        make: Make::Virtio(rng),
         fuzz: &["virtio-rng-mmio"],
         ..Model::on(Bus::Slot, "virtio-rng-device")
     },
@@ -264,6 +273,7 @@ pub const SHARE: Transports = Transports {
         aliases: &["virtio-9p"],
         help: "a folder of the host's",
         properties: properties!(FOLDER, FUNCTION, VIRTIO_PCI, VIRTIO),
+        make: Make::Virtio(share),
         fuzz: &["virtio-9p-pci"],
         ..Model::on(Bus::Pci, "virtio-9p-pci")
     },
@@ -272,6 +282,7 @@ pub const SHARE: Transports = Transports {
         help: "a folder of the host's",
         properties: properties!(FOLDER, SLOT, VIRTIO),
         windows: SLOT_WINDOW,
+        make: Make::Virtio(share),
         fuzz: &["virtio-9p-mmio"],
         ..Model::on(Bus::Slot, "virtio-9p-device")
     },
@@ -296,3 +307,32 @@ pub const PORT: &Model = &Model {
 pub(super) const PCI_ROWS: &[&Model] = &[NET.pci, BLOCK.pci, SERIAL_BUS.pci, RNG.pci, SHARE.pci];
 pub(super) const SLOT_ROWS: &[&Model] = &[BLOCK.slot, SERIAL_BUS.slot, RNG.slot, SHARE.slot, NET.slot];
 pub(super) const PORT_ROWS: &[&Model] = &[CONSOLE, PORT];
+
+fn net(parts: Parts<'_>) -> Option<Virtio> {
+    let Handle::Network(mac, peer) = parts.handle else { return None };
+    Some(Virtio::net(parts.mem, mac, peer))
+}
+
+fn block(parts: Parts<'_>) -> Option<Virtio> {
+    let Handle::Disk(info, backend) = parts.handle else { return None };
+    Some(Virtio::block(parts.mem, info, backend))
+}
+
+fn rng(parts: Parts<'_>) -> Option<Virtio> {
+    let Handle::Random(entropy) = parts.handle else { return None };
+    Some(Virtio::rng(parts.mem, entropy))
+}
+
+fn share(parts: Parts<'_>) -> Option<Virtio> {
+    let Handle::Folder(tag, backend) = parts.handle else { return None };
+    Some(Virtio::share(parts.mem, tag, backend))
+}
+
+fn ports(parts: Parts<'_>) -> Option<Virtio> {
+    let Handle::Ports(mut ports) = parts.handle else { return None };
+    // A lone console needs no driver that knows of ports.
+    Some(match ports.pop() {
+        Some(only) if ports.is_empty() && only.console && only.number == 0 => Virtio::console(parts.mem, only.sink),
+        last => Virtio::ports(parts.mem, ports.into_iter().chain(last).collect()),
+    })
+}

@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 
+use mimus_hw::registry;
+
 use super::error::CliError;
 use super::keyval::{self, Item, Key, Kind};
-use super::{Given, Refused, Stop, display};
+use super::{Given, Refused, Stop};
 use mimus_machine::config::Config;
 
 /// A property of a device.
@@ -42,8 +44,13 @@ const ACCEPTED: &[(&str, &str, &[&str])] = &[
     ("virtio-mmio", "force-legacy", &[]),
 ];
 
-/// Devices that are there without a `-device`, whose other properties are named in a warning.
-const PRESENT: &[&str] = &["PIIX4_PM", "isa-fdc", "kvm-pit", "mc146818rtc", "virtio-mmio", "i8042", "isa-pit", "hpet"];
+/// Devices of QEMU's boards that are not in the registry, or have another name there.
+const PRESENT: &[&str] = &["isa-fdc", "kvm-pit", "virtio-mmio"];
+
+/// Whether a device is there without a `-device`: its properties are named in a warning.
+fn is_present(driver: &str) -> bool {
+    PRESENT.contains(&driver) || registry::model(driver).is_some_and(|model| !model.fixed.is_empty())
+}
 
 /// The device of power management, and its properties that take sleep states away.
 const PM: &str = "PIIX4_PM";
@@ -102,12 +109,12 @@ impl Globals {
     pub(super) fn warn(&self, offered: impl Fn(&str) -> bool, config: &mut Config) {
         for Global { driver, property, value, used } in &self.0 {
             // These have their own readers.
-            let elsewhere = display::GLOBAL.strip_suffix('.') == Some(driver) || driver == "isa-debugcon";
+            let elsewhere = [registry::VGA.name, registry::ISA_DEBUGCON.name].contains(&driver.as_str());
             let elsewhere = elsewhere || driver == PM && SLEEPS.contains(&property.as_str());
             if used.get() || elsewhere || accepted(driver, property, value) {
                 continue;
             }
-            let what = match (PRESENT.contains(&driver.as_str()), offered(driver)) {
+            let what = match (is_present(driver), offered(driver)) {
                 (true, _) => "it has no effect here",
                 (false, true) => "there is no -device of this name",
                 (false, false) => "there is no such device",

@@ -48,7 +48,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 pub use error::CliError;
 pub use surface::surface;
 
-use mimus_hw::registry::{self, Bus, Make, Model, Transports};
+use mimus_hw::registry::{self, Bus, Model, Transports};
 use mimus_hw::virt::VIRTIO_SLOTS;
 use mimus_machine::offers::Catalogue;
 
@@ -541,7 +541,7 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         config.pieces.push(loader::loader(&option, &values)?);
         return Ok(());
     };
-    if !matches!(model.make, Make::Board) {
+    if model.is_plain() {
         return Ok(isa::device(model, &option, &values, chardevs, config)?);
     }
     if let Some((_, kind)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == model) {

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_hw::CharSink;
-use mimus_hw::registry::Parts as DeviceParts;
+use mimus_hw::registry::{Handle, Parts as DeviceParts};
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
@@ -150,8 +150,9 @@ impl Parts<'_> {
 
     /// What a device is made of that its row makes, and where the characters for it come from.
     fn of<'d>(&self, device: &'d config::Device) -> Result<(DeviceParts<'d>, Option<Source>)> {
-        let (chars, source) = self.open(&device.option, device.chardev.as_ref().unwrap_or(&Chardev::Null))?;
-        Ok((DeviceParts { values: &device.values, mem: self.dma(), chars }, source))
+        let opened = device.chardev.as_ref().map(|chardev| self.open(&device.option, chardev)).transpose()?;
+        let (handle, source) = opened.map_or((Handle::Nothing, None), |(chars, source)| (Handle::Chars(chars), source));
+        Ok((DeviceParts { values: &device.values, mem: self.dma(), handle }, source))
     }
 
     /// Where the characters of the device that `option` connects go, and where those for it come from.

@@ -11,7 +11,9 @@ use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
 use mimus_hw::pci::{DevFn, Space};
-use mimus_hw::registry::{self, Make, Parts, Values};
+use mimus_hw::registry::{
+    self, Handle, Make, Parts, Transports, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, Values,
+};
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
 use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Target, Virtio, VirtioPci};
 use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
@@ -139,19 +141,22 @@ impl Side {
         let ram = Arc::new(Ram::new(memory));
         let mem = Dma::new(ram.clone(), Arc::new(NoCode));
         let info = BlockInfo { sectors: SECTORS, read_only: false, discard: true, serial: "fuzz".into() };
+        // It is the same in a slot.
+        let made = |of: Transports, handle| {
+            of.pci.virtio(Parts { values: &Values::new(of.pci), mem: mem.clone(), handle }).expect("its handle")
+        };
+        let network = || Handle::Network([2; 6], Some(Box::new(host.clone())));
+        let port = |number, name: &str| {
+            let sink = Box::new(host.clone());
+            ConsolePort { number, name: name.to_owned(), console: number == 0, sink }
+        };
         let virtio = match plug {
-            Plug::Block => Some(Virtio::block(mem.clone(), info.clone(), host.disk(0))),
-            Plug::Net => Some(Virtio::net(mem.clone(), [2; 6], Some(Box::new(host.clone())))),
-            Plug::Rng => Some(Virtio::rng(mem.clone(), Box::new(host.clone()))),
-            Plug::Console => Some(Virtio::console(mem.clone(), Box::new(host.clone()))),
-            Plug::Share => Some(Virtio::share(mem.clone(), "tag".into(), Box::new(host.clone()))),
-            Plug::Ports => {
-                let port = |number, name: &str| {
-                    let sink = Box::new(host.clone());
-                    ConsolePort { number, name: name.to_owned(), console: number == 0, sink }
-                };
-                Some(Virtio::ports(mem.clone(), vec![port(0, ""), port(2, "org.port.2")]))
-            }
+            Plug::Block => Some(made(VIRTIO_BLK, Handle::Disk(info.clone(), host.disk(0)))),
+            Plug::Net => Some(made(VIRTIO_NET, network())),
+            Plug::Rng => Some(made(VIRTIO_RNG, Handle::Random(Box::new(host.clone())))),
+            Plug::Console => Some(made(VIRTIO_SERIAL, Handle::Ports(vec![port(0, "")]))),
+            Plug::Share => Some(made(VIRTIO_9P, Handle::Folder("tag".into(), Box::new(host.clone())))),
+            Plug::Ports => Some(made(VIRTIO_SERIAL, Handle::Ports(vec![port(0, ""), port(2, "org.port.2")]))),
             _ => None,
         };
         let (mut vram, mut slot) = (None, 0);
@@ -166,8 +171,8 @@ impl Side {
                 }
                 match plug {
                     Plug::E1000 => {
-                        let peer = Some(Box::new(host.clone()) as _);
-                        pc.plug(Some(PLACE), Box::new(E1000::new(mem, [2; 6], peer)));
+                        let parts = Parts { values: &Values::new(registry::E1000), mem, handle: network() };
+                        pc.plug(Some(PLACE), registry::E1000.function(parts, Interface::Modern).expect("an adapter"));
                     }
                     Plug::Vga => {
                         let memory = Arc::new(Vram::new(VRAM_SIZE as usize).expect("display memory"));
@@ -323,11 +328,10 @@ fn plug_rows(pc: &mut Pc, plug: Plug, mem: &Dma, host: &Shared) {
     for model in registry::offered(registry::Board::Pc).filter(|model| model.fuzz.iter().any(is_wanted)) {
         let mut values = Values::new(model);
         (model.place)(&mut values, &[]).expect("there is room");
-        let parts = Parts { values: &values, mem: mem.clone(), chars: Box::new(host.clone()) };
+        let parts = Parts { values: &values, mem: mem.clone(), handle: Handle::Chars(Box::new(host.clone())) };
         match model.make {
             Make::Isa(make) => drop(make(pc, parts)),
-            Make::Function(make) => drop(pc.plug(Some(PLACE), make(parts))),
-            Make::Board => {}
+            _ => drop(model.function(parts, Interface::Modern).map(|function| pc.plug(Some(PLACE), function))),
         }
     }
 }

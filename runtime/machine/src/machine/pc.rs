@@ -187,9 +187,9 @@ impl Board for PcBoard {
             screen::plug(config, &mut pc, vram.clone())?;
         }
         for device in &config.devices {
-            let Make::Function(make) = device.model.make else { continue };
-            let (parts, _) = parts.of(device)?;
-            let place = places.plug(&mut pc, &device.plug, None, make(parts))?;
+            let (Make::Function(_), (parts, _)) = (device.model.make, parts.of(device)?) else { continue };
+            let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
+            let place = places.plug(&mut pc, &device.plug, None, function)?;
             inventory.plain(Place::Pci(place), device.model, &device.plug, &isa::facts(device));
         }
         let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;

@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::registry::{
-    Transports, VIRTCONSOLE, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, VIRTSERIALPORT,
+    Handle, Parts as DeviceParts, Transports, VIRTCONSOLE, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG,
+    VIRTIO_SERIAL, VIRTSERIALPORT, Values,
 };
 use mimus_hw::virtio::{self, Entropy, Virtio};
 
@@ -103,80 +104,94 @@ pub(super) enum Unstarted {
     Console(Vec<(u32, Chardev, Option<Source>)>),
 }
 
+/// The row of a device.
+fn row(device: &VirtioDevice) -> Transports {
+    match device {
+        VirtioDevice::Block(_) => VIRTIO_BLK,
+        VirtioDevice::Rng(_) => VIRTIO_RNG,
+        VirtioDevice::Net { .. } => VIRTIO_NET,
+        VirtioDevice::Console(..) => VIRTIO_SERIAL,
+        VirtioDevice::Share(_) => VIRTIO_9P,
+    }
+}
+
 /// Makes `device`, and the host's side of it.
 pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unstarted)> {
-    let mem = parts.dma();
+    let (handle, unstarted) = host_side(parts, device)?;
+    // It is the same in a slot.
+    let model = row(device).pci;
+    let made = model.virtio(DeviceParts { values: &Values::new(model), mem: parts.dma(), handle });
+    Ok((made.with_context(|| format!("{}: its row makes no such device", model.name))?, unstarted))
+}
+
+/// What `device` has of the host's, and what of that is to be started.
+fn host_side(parts: &Parts, device: &VirtioDevice) -> Result<(Handle, Unstarted)> {
     Ok(match device {
         VirtioDevice::Block(disk) => {
             let image = Image::open(&disk.option, disk)?;
             let jobs = parts.disk_queue();
-            let device = Virtio::block(mem, image.info(&disk.serial), jobs.backend());
-            (device, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
+            let handle = Handle::Disk(image.info(&disk.serial), jobs.backend());
+            (handle, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
         }
-        VirtioDevice::Rng(_) => (Virtio::rng(mem, Box::new(HostEntropy)), Unstarted::Nothing),
+        VirtioDevice::Rng(_) => (Handle::Random(Box::new(HostEntropy)), Unstarted::Nothing),
         VirtioDevice::Net { mac, netdev, .. } => {
             let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
             let network = netdev.as_ref().map(open).transpose()?;
-            let device = Virtio::net(mem, *mac, network.as_ref().map(NetQueue::peer));
-            (device, network.map_or(Unstarted::Nothing, Unstarted::Network))
+            let handle = Handle::Network(*mac, network.as_ref().map(NetQueue::peer));
+            (handle, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }
         VirtioDevice::Console(ports, _) => console(parts, ports)?,
         VirtioDevice::Share(share) => {
             let folder = ShareQueue::open(&share.folder)?;
-            let device = Virtio::share(mem, share.tag.clone(), folder.backend());
-            (device, Unstarted::Share(Box::new(folder)))
+            let handle = Handle::Folder(share.tag.clone(), folder.backend());
+            (handle, Unstarted::Share(Box::new(folder)))
         }
     })
 }
 
-/// Makes a console, or ports.
-fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Virtio, Unstarted)> {
+/// Opens what consoles and ports are connected to.
+fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Handle, Unstarted)> {
     let (mut made, mut inputs) = (Vec::new(), Vec::new());
     for ConsolePort { number, name, console, chardev, .. } in ports {
-        let (sink, source) =
-            parts.open(if *console { "-device virtconsole" } else { "-device virtserialport" }, chardev)?;
+        let option = format!("-device {}", if *console { VIRTCONSOLE.name } else { VIRTSERIALPORT.name });
+        let (sink, source) = parts.open(&option, chardev)?;
         made.push(virtio::ConsolePort { number: *number, name: name.clone(), console: *console, sink });
         inputs.push((*number, chardev.clone(), source));
     }
-    // A lone console needs no driver that knows of ports.
-    let device = match made.pop() {
-        Some(only) if made.is_empty() && only.console && only.number == 0 => Virtio::console(parts.dma(), only.sink),
-        last => Virtio::ports(parts.dma(), made.into_iter().chain(last).collect()),
-    };
-    Ok((device, Unstarted::Console(inputs)))
+    Ok((Handle::Ports(made), Unstarted::Console(inputs)))
 }
 
 /// Tells monitors of a device that was made and is plugged in at `place`.
 pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevice, unstarted: &Unstarted) {
-    let on = |model: Transports| if matches!(place, Place::Pci(_)) { model.pci } else { model.slot };
+    let model = if matches!(place, Place::Pci(_)) { row(device).pci } else { row(device).slot };
     let plug = device.plug();
     match (device, unstarted) {
         (VirtioDevice::Block(disk), Unstarted::Disk(parts)) => {
             let (jobs, image, _) = &**parts;
             let (name, medium) = (inventory.virtio_name(disk), Some(Medium::new(disk, image)));
             let drive = Drive { name, removable: false, medium, counters: jobs.counters() };
-            inventory.drive(place, on(VIRTIO_BLK), plug, drive);
+            inventory.drive(place, model, plug, drive);
         }
         (VirtioDevice::Net { mac, netdev, .. }, unstarted) => {
             let watcher = if let Unstarted::Network(network) = unstarted { Some(network.watcher()) } else { None };
             let row = AdapterRow { mac: *mac, netdev: netdev.clone(), watcher };
-            inventory.adapter(place, on(VIRTIO_NET), plug, row);
+            inventory.adapter(place, model, plug, row);
         }
         (VirtioDevice::Console(ports, _), _) => {
-            inventory.plain(place, on(VIRTIO_SERIAL), plug, &[]);
+            inventory.plain(place, model, plug, &[]);
             let controller = inventory.port();
             for ConsolePort { id, number, name, console, chardev } in ports {
-                let model = if *console { VIRTCONSOLE } else { VIRTSERIALPORT };
+                let port = if *console { VIRTCONSOLE } else { VIRTSERIALPORT };
                 let plug = Plug { id: id.clone(), ..Plug::default() };
                 let facts = [("chardev", chardev.to_string()), ("nr", number.to_string()), ("name", name.clone())];
-                inventory.plain(controller, model, &plug, &facts);
+                inventory.plain(controller, port, &plug, &facts);
             }
         }
         (VirtioDevice::Share(share), _) => {
             let facts = [("mount_tag", share.tag.clone()), ("fsdev", share.folder.id.clone())];
-            inventory.plain(place, on(VIRTIO_9P), plug, &facts);
+            inventory.plain(place, model, plug, &facts);
         }
-        _ => inventory.plain(place, on(VIRTIO_RNG), plug, &[]),
+        _ => inventory.plain(place, model, plug, &[]),
     }
 }
 

@@ -5,8 +5,8 @@ use mimus_hw::Pc;
 use mimus_hw::e1000::E1000;
 use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::pci::{DevFn, Function};
-use mimus_hw::registry::{self, VIRTIO_NET};
-use mimus_hw::virtio::{Virtio, VirtioPci};
+use mimus_hw::registry::{self, Handle, Parts as DeviceParts, VIRTIO_NET, Values};
+use mimus_hw::virtio::VirtioPci;
 
 use super::super::Parts;
 use super::super::inventory::{Adapter as Row, Inventory, Place};
@@ -28,13 +28,13 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
         let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
         let network = nic.netdev.as_ref().map(open).transpose()?;
         let (mem, peer) = (parts.dma(), network.as_ref().map(NetQueue::peer));
-        let (model, function): (_, Box<dyn Function>) = match nic.model {
-            NicModel::E1000 => (registry::E1000, Box::new(E1000::new(mem, nic.mac, peer))),
-            NicModel::Virtio => {
-                let adapter = VirtioPci::new(Virtio::net(mem, nic.mac, peer), nic.plug.interface);
-                (VIRTIO_NET.pci, Box::new(adapter))
-            }
+        let model = match nic.model {
+            NicModel::E1000 => registry::E1000,
+            NicModel::Virtio => VIRTIO_NET.pci,
         };
+        let parts = DeviceParts { values: &Values::new(model), mem, handle: Handle::Network(nic.mac, peer) };
+        let function = model.function(parts, nic.plug.interface);
+        let function = function.with_context(|| format!("{}: its row makes no such device", model.name))?;
         let place = places.plug(pc, &nic.plug, Some(FIRST), function)?;
         let watcher = network.as_ref().map(NetQueue::watcher);
         let row = Row { mac: nic.mac, netdev: nic.netdev.clone(), watcher };

@@ -148,12 +148,13 @@ fn nothing_else_lies_at_the_top() {
     assert_eq!(found, expected);
 }
 
-/// All Rust files below a folder.
+/// All Rust files below a folder, but for what cargo builds beside a manifest.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
+    let built = folder.join("Cargo.toml").exists().then(|| folder.join("target"));
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
-        if path.is_dir() && !path.ends_with("target") {
+        if path.is_dir() && Some(&path) != built.as_ref() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);

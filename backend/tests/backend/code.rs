@@ -149,7 +149,7 @@ fn the_arena_is_bounded_and_rotates() {
 }
 
 #[test]
-#[should_panic(expected = "in a slot of")]
+#[should_panic(expected = "in an allocation of")]
 fn code_longer_than_its_slot_is_refused() {
     let mut arena = Arena::new(1 << 20).unwrap();
     let slot = arena.alloc(16).unwrap();

@@ -38,7 +38,7 @@ fn what_is_of_another_version_or_hart_is_refused() {
     bytes[0] += 1;
     let other: CpuState = postcard::from_bytes(&bytes).unwrap();
     hart.run(&[Insn::new(Fence)]);
-    assert_eq!(hart.cpu.restore(&other), Err(RestoreError::Version { found: 3 }));
+    assert_eq!(hart.cpu.restore(&other), Err(RestoreError::Version { found: 4 }));
     let saved = hart.cpu.save();
     hart.cpu.features.hart += 1;
     assert_eq!(hart.cpu.restore(&saved), Err(RestoreError::Features));

@@ -16,13 +16,15 @@ pub struct HaltPolling {
     most: Duration,
 }
 
-impl HaltPolling {
+impl Default for HaltPolling {
     /// One that has seen nothing yet.
-    pub fn new() -> HaltPolling {
+    fn default() -> HaltPolling {
         let alone = std::thread::available_parallelism().is_ok_and(|count| count.get() == 1);
         HaltPolling { span: Duration::ZERO, most: if alone { Duration::ZERO } else { MOST } }
     }
+}
 
+impl HaltPolling {
     /// What `look` finds, or else `sleep` brings.
     pub fn wait<T>(&mut self, mut look: impl FnMut() -> Option<T>, sleep: impl FnOnce() -> T) -> T {
         if let Some(found) = look() {

@@ -35,7 +35,7 @@ impl Kicker {
             state: Mutex::new(State { request: Request(std::ptr::null()), asleep: false }),
             kicked: AtomicBool::new(false),
             wake: Condvar::new(),
-            polling: Mutex::new(HaltPolling::new()),
+            polling: Mutex::new(HaltPolling::default()),
         })
     }
 

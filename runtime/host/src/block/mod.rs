@@ -220,7 +220,7 @@ impl DiskQueue {
             let mut worker =
                 Worker { store, exchange, stop: own, throttle, cache, on_error, stopping, counters, reading };
             let mut piece = vec![0; PIECE];
-            let mut polling = HaltPolling::new();
+            let mut polling = HaltPolling::default();
             loop {
                 match polling.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Message::Stop)) {
                     Message::Job(job) => worker.run(job, &mut piece),

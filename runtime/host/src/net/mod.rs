@@ -276,7 +276,7 @@ impl NetQueue {
         network.start(&poll)?;
         let own = told.clone();
         let thread = std::thread::Builder::new().name("net".into()).spawn(move || {
-            let (queue, polling) = (FrameQueue::default(), HaltPolling::new());
+            let (queue, polling) = (FrameQueue::default(), HaltPolling::default());
             let mut server = Server { told: own, network, exchange, poll, queue, polling, recorders, recorded: 0 };
             if let Err(error) = server.run() {
                 tracing::warn!("the network is down: {error}");

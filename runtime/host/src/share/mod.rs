@@ -116,7 +116,7 @@ impl ShareQueue {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("share".into()).spawn(move || {
-            let mut polling = HaltPolling::new();
+            let mut polling = HaltPolling::default();
             while !stopped.load(Ordering::Acquire) {
                 let next = polling.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Task::Stop));
                 match next {

@@ -1,4 +1,4 @@
-//! Compressed instructions: one line each, with the instruction that it stands for (vol. I, "C" extension).
+//! Compressed instructions: one line each, with the instruction that it stands for (vol. I, "C" extension and Zcb).
 //!
 //! The pattern has 16 bits from the highest on: digits of the opcode, `A` and `B` registers in bits 7 to 11 and 2 to 6, `a`
 //! and `b` registers `x8` to `x15` in bits 7 to 9 and 2 to 4, `i` the immediate. Then: destination and source registers of the
@@ -108,6 +108,19 @@ compressed! {
     "c.fsdsp" "101 iiiiii BBBBB 10" => Fsd "02B" [5 4 3 8 7 6] unsigned "";
     "c.swsp" "110 iiiiii BBBBB 10" => Sw "02B" [5 4 3 2 7 6] unsigned "";
     "c.sdsp" "111 iiiiii BBBBB 10" => Sd "02B" [5 4 3 8 7 6] unsigned "";
+    // Zcb. What the manual describes by a constant is here an instruction with x0: ANDI of 255 is PACKH, XORI of -1 is XNOR.
+    "c.lbu" "100000 aaa ii bbb 00" => Lbu "ba0" [0 1] unsigned "";
+    "c.lhu" "100001 aaa 0 i bbb 00" => Lhu "ba0" [1] unsigned "";
+    "c.lh" "100001 aaa 1 i bbb 00" => Lh "ba0" [1] unsigned "";
+    "c.sb" "100010 aaa ii bbb 00" => Sb "0ab" [0 1] unsigned "";
+    "c.sh" "100011 aaa 0 i bbb 00" => Sh "0ab" [1] unsigned "";
+    "c.zext.b" "100111 aaa 11000 01" => Packh "aa0" [] unsigned "";
+    "c.sext.b" "100111 aaa 11001 01" => SextB "aa0" [] unsigned "";
+    "c.zext.h" "100111 aaa 11010 01" => Packw "aa0" [] unsigned "";
+    "c.sext.h" "100111 aaa 11011 01" => SextH "aa0" [] unsigned "";
+    "c.zext.w" "100111 aaa 11100 01" => AddUw "aa0" [] unsigned "";
+    "c.not" "100111 aaa 11101 01" => Xnor "aa0" [] unsigned "";
+    "c.mul" "100111 aaa 10 bbb 01" => Mul "aab" [] unsigned "";
 }
 
 impl Row {
@@ -188,8 +201,9 @@ mod tests {
             (0x2001, "c.addiw x0"),
             (0x4002, "c.lwsp x0"),
             (0x6081, "c.lui of 0"),
-            (0x9c41, "c.subw's neighbours"),
-            (0x8000, "reserved in quadrant 0"),
+            (0x9c79, "c.not's neighbours"),
+            (0x8c40, "c.sh's neighbours"),
+            (0x9000, "reserved in quadrant 0"),
         ] {
             assert_eq!(expand(half), None, "{why}");
         }

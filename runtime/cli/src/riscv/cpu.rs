@@ -23,8 +23,8 @@ const MODELS: &[(&str, &str)] = &[
     ("rv64i", ""),
     ("rva22s64", "svpbmt zicbop zkt"),
     ("rva22u64", "zicbop zkt"),
-    ("rva23s64", "h svnapot svpbmt v zawrs zcb zcmop zfa zicbop zihintntl zimop zkt zvbb zvfhmin zvkt"),
-    ("rva23u64", "v zawrs zcb zcmop zfa zicbop zihintntl zimop zkt zvbb zvfhmin zvkt"),
+    ("rva23s64", "h svnapot svpbmt v zawrs zcmop zfa zicbop zihintntl zimop zkt zvbb zvfhmin zvkt"),
+    ("rva23u64", "v zawrs zcmop zfa zicbop zihintntl zimop zkt zvbb zvfhmin zvkt"),
     ("shakti-c", ""),
     ("sifive-e51", ""),
     ("sifive-u54", ""),
@@ -52,7 +52,7 @@ const ALSO: [&str; 12] = ["b", "counters", "g", "mmu", "pmp", "s", "sv39", "sv48
 const MISSING: &str = "debug e h j q sdtrig smaia smcdeleg smcntrpmf smcsrind smdbltrp smepmp smmpm smnpm smrnmi smstateen ssaia \
     ssccfg sscofpmf sscsrind ssdbltrp ssnpm svade svnapot svpbmt v xtheadba xtheadbb xtheadbs xtheadcmo xtheadcondmov \
     xtheadfmemidx xtheadfmv xtheadmac xtheadmemidx xtheadmempair xtheadsync xventanacondops zabha zacas zama16b zawrs zbkc \
-    zca zcb zcd zce zcf zcmop zcmp zcmt zdinx zfa zfbfmin zfinx zhinx zhinxmin zicbop zicfilp zicfiss zihintntl zimop zk zkn \
+    zce zcf zcmop zcmp zcmt zdinx zfa zfbfmin zfinx zhinx zhinxmin zicbop zicfilp zicfiss zihintntl zimop zk zkn \
     zknd zkne zknh zkr zks zksed zksh zkt zmmul ztso zvbb zvbc zve32f zve32x zve64d zve64f zve64x zvfbfmin zvfbfwma zvfh \
     zvfhmin zvkb zvkg zvkn zvknc zvkned zvkng zvknha zvknhb zvks zvksc zvksed zvksg zvksh zvkt";
 

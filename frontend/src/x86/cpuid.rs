@@ -150,8 +150,8 @@ const fn bits(numbers: &[u32]) -> u32 {
     value
 }
 
-/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, POPCNT, TSC-deadline, hypervisor.
-const LEAF1_ECX: u32 = bits(&[0, 9, 13, 17, 19, 20, 23, 24, 31]);
+/// SSE3, SSSE3, CX16, PCID, SSE4.1, SSE4.2, MOVBE, POPCNT, TSC-deadline, hypervisor.
+const LEAF1_ECX: u32 = bits(&[0, 9, 13, 17, 19, 20, 22, 23, 24, 31]);
 
 /// FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2.
 const LEAF1_EDX: u32 = bits(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 19, 23, 24, 25, 26]);

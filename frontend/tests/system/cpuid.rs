@@ -146,7 +146,7 @@ fn encodings_of_features_that_are_not_shown() {
         {
             assert_eq!(m.run(insn), None, "{insn:x?}");
         }
-        // What had no meaning has none: XBEGIN, RDPID, INCSSP, TPAUSE, CLWB, RDRAND, MOVBE.
+        // What had no meaning has none: XBEGIN, RDPID, INCSSP, TPAUSE, CLWB, RDRAND.
         for insn in [
             &[0xc7, 0xf8, 0, 0, 0, 0][..],
             &[0xf3, 0x0f, 0xc7, 0xf8],
@@ -154,13 +154,28 @@ fn encodings_of_features_that_are_not_shown() {
             &[0x66, 0x0f, 0xae, 0xf0],
             &[0x66, 0x0f, 0xae, 0x31],
             &[0x0f, 0xc7, 0xf0],
-            &[0x0f, 0x38, 0xf0, 0x01],
         ] {
             assert_eq!(m.run(insn), Some((6, None)), "{insn:x?}");
         }
     }
     assert_eq!(Machine::protected(3).run(&[0xf3, 0x0f, 0x09]), Some((13, Some(0))), "WBNOINVD is WBINVD");
     assert_eq!(Machine::protected(0).run(&[0xf3, 0x0f, 0x09]), None);
+}
+
+#[test]
+fn movbe_moves_with_the_bytes_in_the_opposite_order() {
+    let mut m = Machine::long(3);
+    m.cpu.state.gpr[reg::RAX] = 0x0102_0304_0506_0708;
+    m.cpu.state.gpr[reg::RBX] = u64::MAX;
+    m.cpu.state.gpr[reg::RDX] = u64::MAX;
+    m.cpu.state.gpr[reg::RCX] = 0x6000;
+    for insn in [&[0x48, 0x0f, 0x38, 0xf1, 0x01][..], &[0x0f, 0x38, 0xf0, 0x11], &[0x66, 0x0f, 0x38, 0xf0, 0x19]] {
+        assert_eq!(m.run(insn), None, "{insn:x?}");
+    }
+    assert_eq!(m.cpu.state.gpr[reg::RDX], 0x0102_0304);
+    assert_eq!(m.cpu.state.gpr[reg::RBX], 0xffff_ffff_ffff_0102);
+    assert_eq!(m.run(&[0x48, 0x8b, 0x01]), None);
+    assert_eq!(m.cpu.state.gpr[reg::RAX], 0x0807_0605_0403_0201);
 }
 
 #[test]

@@ -22,6 +22,7 @@ const fn exclude(reason: &'static str, mnemonics: &'static [Mnemonic]) -> Exclus
 pub const EXCLUDED: &[Exclusion] = {
     use Mnemonic::*;
     &[
+        exclude("a host of x86-64-v2 may lack it", &[Movbe]),
         exclude("tells of the machine", &[Cpuid, Rdtsc, Rdtscp, Rdpmc, Rdmsr, Xgetbv]),
         exclude("depends on the kernel's descriptor tables", &[Lar, Lsl, Verr, Verw, Lds, Les, Lfs, Lgs, Lss]),
         exclude("the kernel may emulate it", &[Sgdt, Sidt, Sldt, Str, Smsw]),

@@ -147,6 +147,15 @@ impl Lift {
         Ok(())
     }
 
+    /// MOVBE: between memory and a register, the bytes in the opposite order (SDM vol. 2B, MOVBE).
+    pub(super) fn movbe(&mut self, insn: &Instruction) -> Lifted {
+        let ty = self.operand_type(insn, 0);
+        let value = self.read(insn, 1, ty);
+        let swapped = self.b.unary(Op::Bswap, ty, value);
+        self.write(insn, 0, ty, swapped);
+        Ok(())
+    }
+
     /// CBW, CWDE, CDQE: sign extension within the accumulator. CWD, CDQ, CQO: into RDX.
     pub(super) fn convert(&mut self, insn: &Instruction) -> Lifted {
         let (ty, to_rdx) = match insn.mnemonic() {

@@ -40,6 +40,7 @@ table! {
     Popcnt => popcnt;
     Crc32 => crc32;
     Mov | Movnti => mov;
+    Movbe => movbe;
     Movzx | Movsx | Movsxd => mov_extend;
     Lea => lea;
     Xchg => xchg;

@@ -66,6 +66,7 @@ fn every_model_is_what_there_is_of_it() {
         "sse4.2",
         "ssse3",
         "popcnt",
+        "movbe",
         "tsc-deadline",
         "fsgsbase",
         "tsc-adjust",
@@ -87,7 +88,7 @@ fn every_model_is_what_there_is_of_it() {
     assert_eq!(warnings("-cpu qemu64,+ssse3"), "-cpu qemu64: the guest does without svm");
     assert_eq!(
         warnings("-cpu Haswell-noTSX,vmx=on,hv-relaxed,tsc-frequency=5,-rdctl-no"),
-        "-cpu Haswell-noTSX: the guest does without pclmulqdq vmx fma x2apic movbe aes xsave avx f16c rdrand bmi1 avx2 bmi2 \
+        "-cpu Haswell-noTSX: the guest does without pclmulqdq vmx fma x2apic aes xsave avx f16c rdrand bmi1 avx2 bmi2 \
          xsaveopt abm -rdctl-no hv-relaxed tsc-frequency=5"
     );
     assert!(warnings("-cpu SapphireRapids-v2").contains("amx-tile"));

@@ -421,8 +421,9 @@ pub(super) const OPTIONS: &[Opt] = &[
     // Display.
     flag("full-screen", Console, "accepted; there is no window"),
     later("g"),
-    later_flag("portrait"),
-    later("rotate"),
+    // Of the screens of handheld boards; a PC's does not turn in QEMU either.
+    always("portrait"),
+    accepted("rotate", "DEGREES"),
     lacks("spice", &subjects::SPICE),
     // PC only.
     // Network, character devices, TPM.
@@ -436,7 +437,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     once("icount", "KEYS", Machine, "accepted; the guest's time is the host's"),
     lacks("incoming", &subjects::MIGRATION),
     lacks("loadvm", &subjects::MIGRATION),
-    later_flag("old-param"),
+    // How Arm boards hand over arguments.
+    always("old-param"),
     lacks_flag("only-migratable", &subjects::MIGRATION),
     lacks("plugin", &subjects::PLUGINS),
     later_flag("preconfig"),

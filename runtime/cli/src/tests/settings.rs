@@ -42,6 +42,7 @@ fn how_it_is_run() {
     assert_eq!(settings("-M pc-i440fx-7.2,usb=off,dump-guest-core=off -M accel=jit,smm=off,vmport=auto"), default());
     assert_eq!(settings(r#"-audiodev {"id":"a","driver":"none"}"#), default());
     assert_eq!(settings("-audiodev none,id=a -audio driver=none -k de -compat x -win2k-hack"), default());
+    assert_eq!(settings("-portrait -rotate 90 -old-param"), default());
     refused(&[
         (
             "-rtc base=now",

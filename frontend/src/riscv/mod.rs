@@ -14,9 +14,10 @@
 //! and SSIP (software, from the CLINT or ACLINT), MTIP (from mtimecmp), MEIP and SEIP (the PLIC's two contexts of the hart).
 //! STIP is not a line: Sstc's stimecmp makes it inside of the vCPU, or firmware sets it.
 //!
-//! **The dispatcher** is the one of every guest, `Vcpu<Cpu>` in the runtime, by [`crate::common::guest::GuestCpu`]. Its owner, whenever it it has seen `exit_request`, before it runs the next block, calls [`Cpu::take_interrupt`], which
-//! enters the trap handler if an interrupt is pending and enabled and says whether it did. An instruction that enables an
-//! interrupt sets `exit_request` itself. There is no acknowledgement: software quiets the device.
+//! **The dispatcher** is the one of every guest, `Vcpu<Cpu>` in the runtime, by [`crate::common::guest::GuestCpu`]. Its owner,
+//! whenever it has seen `exit_request`, calls [`Cpu::take_interrupt`] before it runs the next block; that enters the trap handler
+//! if an interrupt is pending and enabled, and says whether it did. An instruction that enables an interrupt sets `exit_request`
+//! itself. There is no acknowledgement: software quiets the device.
 //!
 //! **Sleep.** WFI sets `state.halted`. The machine sleeps until the next of its own deadlines or [`Bus::set_timer`]'s, or a kick;
 //! [`Cpu::wakes`] says whether to go on (a pending interrupt that is enabled in mie, whatever mstatus says), and clears

@@ -11,7 +11,7 @@ use crate::machine::memory_map::{Piece, memory_map};
 use mimus_host::clock::{Clock, TSC_HZ};
 use mimus_softmmu::kick::Kicker;
 
-/// The way to the devices of whoever is not one of them.
+/// What vCPUs and threads of the host reach a PC's devices by.
 #[derive(Clone)]
 pub struct Outside {
     /// The devices.
@@ -38,7 +38,7 @@ impl Outside {
     }
 }
 
-/// One vCPU's way to the devices.
+/// What one vCPU reaches the devices by.
 pub struct PcBus {
     /// The devices, and whom to tell.
     pub outside: Outside,

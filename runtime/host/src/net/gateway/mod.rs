@@ -8,6 +8,7 @@
 //! All tables are bounded, since a guest decides how much is in them.
 
 mod dhcp;
+mod forwards;
 mod fragments;
 mod icmp;
 mod packet;
@@ -34,9 +35,6 @@ use packet::Link;
 
 /// Guests whose hardware addresses are known, at most.
 const GUESTS: usize = 64;
-
-/// Ports that are forwarded of each protocol, at most, those counted that no longer are.
-const FORWARDS: usize = 256;
 
 /// Which table the rest of an event's number is for.
 const KINDS: u32 = 60;
@@ -245,8 +243,8 @@ impl Network for Gateway {
     }
 
     fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        self.tcp.start(poll)?;
-        self.udp.start(poll)
+        self.tcp.forwards.start(poll)?;
+        self.udp.forwards.start(poll)
     }
 
     fn send(&mut self, frame: &[u8], offload: Offload, cx: &mut Context) {
@@ -288,16 +286,16 @@ impl Network for Gateway {
         if !add {
             let (protocol, host) = super::rules::forwarded(rule).ok_or_else(|| format!("invalid format '{rule}'"))?;
             let found = match protocol {
-                Protocol::Tcp => self.tcp.unforward(host),
-                Protocol::Udp => self.udp.unforward(host),
+                Protocol::Tcp => self.tcp.forwards.remove(host),
+                Protocol::Udp => self.udp.forwards.remove(host),
             };
             return found.then_some(()).ok_or_else(|| format!("host forwarding rule for {rule} not found"));
         }
         let forward = super::rules::forward(rule, self.config.dhcp_start);
         let forward = forward.ok_or_else(|| format!("Invalid host forwarding rule '{rule}'"))?;
         let added = match forward.protocol {
-            Protocol::Tcp => self.tcp.add_forward(forward, poll),
-            Protocol::Udp => self.udp.add_forward(forward, poll),
+            Protocol::Tcp => self.tcp.forwards.add(forward, poll),
+            Protocol::Udp => self.udp.forwards.add(forward, poll),
         };
         added.map_err(|error| format!("Could not set up host forwarding rule '{rule}': {error}"))
     }

@@ -23,11 +23,12 @@ use smoltcp::phy::{Checksum, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, TcpControl, TcpPacket, TcpRepr};
 
+use super::forwards::Forwards;
 use super::packet::{self, MTU};
-use super::{FORWARDS, Gateway, KINDS, TCP, TCP_LISTENER, Target};
-use crate::config::{Endpoint, Forward, GuestForward, Protocol, Service, UserNet};
+use super::{Gateway, KINDS, TCP, Target};
+use crate::config::{Endpoint, GuestForward, Service, UserNet};
 use crate::error::HostError;
-use crate::net::{Connection, Context, Poll};
+use crate::net::{Connection, Context};
 
 mod wire;
 
@@ -77,14 +78,6 @@ struct Flow {
     deadline: Option<Instant>,
 }
 
-/// A port of the host that leads to the guest.
-struct Listener {
-    socket: TcpListener,
-    guest: SocketAddrV4,
-    /// There may be connections to accept.
-    ready: bool,
-}
-
 /// The connections.
 pub(super) struct Flows {
     slots: Vec<Option<Box<Flow>>>,
@@ -92,8 +85,7 @@ pub(super) struct Flows {
     generations: Vec<u32>,
     index: HashMap<Ends, usize>,
     dirty: Vec<usize>,
-    /// By number; none where a port is forwarded no longer.
-    listeners: Vec<Option<Listener>>,
+    pub(super) forwards: Forwards<TcpListener>,
     started: Instant,
     /// The port for a connection from the host whose own is in use.
     next_port: u16,
@@ -104,60 +96,17 @@ fn token(index: usize, generation: u32) -> u64 {
     TCP << KINDS | u64::from(generation) << 16 | index as u64
 }
 
-impl Listener {
-    fn bind(forward: Forward) -> io::Result<Listener> {
-        let socket = TcpListener::bind(forward.host)?;
-        socket.set_nonblocking(true)?;
-        Ok(Listener { socket, guest: forward.guest, ready: false })
-    }
-
-    /// Has `poll` tell of it as the listener of this number.
-    fn tell(&self, poll: &Poll, number: usize) -> io::Result<()> {
-        poll.add(&self.socket, TCP_LISTENER << KINDS | number as u64, EventFlags::IN | EventFlags::ET)
-    }
-}
-
 impl Flows {
     pub(super) fn open(config: &UserNet) -> Result<Flows, HostError> {
-        let mut listeners = Vec::new();
-        for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Tcp) {
-            let failed =
-                |error| HostError::new("-netdev user: hostfwd", format!("cannot bind tcp:{}: {error}", forward.host));
-            listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
-        }
         Ok(Flows {
             slots: Vec::new(),
             generations: Vec::new(),
             index: HashMap::new(),
             dirty: Vec::new(),
-            listeners,
+            forwards: Forwards::open(config)?,
             started: Instant::now(),
             next_port: 0,
         })
-    }
-
-    /// Forwards another port.
-    pub(super) fn add_forward(&mut self, forward: Forward, poll: &Poll) -> io::Result<()> {
-        // A number is never used again: flows remember it.
-        if self.listeners.len() >= FORWARDS {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        let listener = Listener::bind(forward)?;
-        listener.tell(poll, self.listeners.len())?;
-        self.listeners.push(Some(listener));
-        Ok(())
-    }
-
-    /// Forwards a port no longer; whether it was.
-    pub(super) fn unforward(&mut self, host: SocketAddrV4) -> bool {
-        let is = |listener: &Listener| listener.socket.local_addr().is_ok_and(|own| own == SocketAddr::V4(host));
-        let found = self.listeners.iter_mut().find(|listener| listener.as_ref().is_some_and(is));
-        found.is_some_and(|listener| listener.take().is_some())
-    }
-
-    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        let mut all = self.listeners.iter().enumerate();
-        all.try_for_each(|(index, listener)| listener.as_ref().map_or(Ok(()), |listener| listener.tell(poll, index)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -166,9 +115,6 @@ impl Flows {
 
     /// Forwarded ports and connections, for a monitor.
     pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
-        let listening = self.listeners.iter().flatten().filter_map(|listener| {
-            Some(Connection::forwarded("TCP", listener.socket.local_addr().ok()?, listener.guest))
-        });
         let flows = self.slots.iter().flatten().map(|flow| {
             let socket = flow.sockets.get::<Socket>(flow.handle);
             // RFC 793's names in capitals, as everybody writes them.
@@ -183,7 +129,7 @@ impl Flows {
                 to_host: socket.recv_queue(),
             }
         });
-        listening.chain(flows)
+        self.forwards.connections().chain(flows)
     }
 
     /// smoltcp's time.
@@ -205,7 +151,7 @@ impl Flows {
     }
 
     pub(super) fn listener_event(&mut self, index: u64) {
-        if let Some(Some(listener)) = self.listeners.get_mut(index as usize) {
+        if let Some(listener) = self.forwards.get_mut(index as usize) {
             listener.ready = true;
         }
     }
@@ -576,12 +522,10 @@ impl Gateway {
 
     /// Accepts connections to forwarded ports, as many as there is room for.
     fn accept(&mut self, cx: &mut Context) {
-        for number in 0..self.tcp.listeners.len() {
+        for number in 0..self.tcp.forwards.numbers() {
             for _ in 0..ACCEPT_AT_ONCE {
-                let listener = self.tcp.listeners.get_mut(number).and_then(Option::as_mut);
-                let Some(listener) = listener.filter(|listener| listener.ready) else {
-                    break;
-                };
+                let listener = self.tcp.forwards.get_mut(number);
+                let Some(listener) = listener.filter(|listener| listener.ready) else { break };
                 let guest = listener.guest;
                 let (stream, peer) = match listener.socket.accept() {
                     Ok((stream, SocketAddr::V4(peer))) => (stream, peer),
@@ -656,6 +600,6 @@ impl Gateway {
                 self.tcp.remove(index);
             }
         }
-        !self.tcp.dirty.is_empty() || self.tcp.listeners.iter().flatten().any(|listener| listener.ready)
+        !self.tcp.dirty.is_empty() || self.tcp.forwards.any_ready()
     }
 }

@@ -16,10 +16,11 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setso
 use rustix::event::epoll::EventFlags;
 use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacket};
 
-use super::{FORWARDS, Gateway, KINDS, Target, UDP, UDP_LISTENER, packet, tftp};
-use crate::config::{Forward, Protocol, UserNet};
+use super::forwards::Forwards;
+use super::{Gateway, KINDS, Target, UDP, packet, tftp};
+use crate::config::UserNet;
 use crate::error::HostError;
-use crate::net::{Connection, Context, Poll};
+use crate::net::{Connection, Context};
 
 /// Sockets at most.
 const FLOWS: usize = 256;
@@ -108,79 +109,28 @@ impl Flow {
     }
 }
 
-/// A port of the host that leads to the guest.
-#[derive(Debug)]
-struct Listener {
-    socket: UdpSocket,
-    guest: SocketAddrV4,
-}
-
 /// The sockets.
 #[derive(Debug)]
 pub(super) struct Flows {
     slots: Vec<Option<Flow>>,
     index: HashMap<Key, usize>,
-    /// By number; none where a port is forwarded no longer.
-    listeners: Vec<Option<Listener>>,
+    pub(super) forwards: Forwards<UdpSocket>,
     buffer: Vec<u8>,
     ident: u16,
     /// When to look for sockets that nobody uses.
     sweep: Option<Instant>,
 }
 
-impl Listener {
-    fn bind(forward: Forward) -> io::Result<Listener> {
-        let socket = UdpSocket::bind(forward.host)?;
-        socket.set_nonblocking(true)?;
-        Ok(Listener { socket, guest: forward.guest })
-    }
-
-    /// Has `poll` tell of it as the listener of this number.
-    fn tell(&self, poll: &Poll, number: usize) -> io::Result<()> {
-        poll.add(&self.socket, UDP_LISTENER << KINDS | number as u64, EventFlags::IN)
-    }
-}
-
 impl Flows {
     pub(super) fn open(config: &UserNet) -> Result<Flows, HostError> {
-        let mut listeners = Vec::new();
-        for forward in config.forwards.iter().filter(|forward| forward.protocol == Protocol::Udp) {
-            let failed =
-                |error| HostError::new("-netdev user: hostfwd", format!("cannot bind udp:{}: {error}", forward.host));
-            listeners.push(Some(Listener::bind(*forward).map_err(failed)?));
-        }
         Ok(Flows {
             slots: Vec::new(),
             index: HashMap::new(),
-            listeners,
+            forwards: Forwards::open(config)?,
             buffer: vec![0; 0x1_0000],
             ident: super::random() as u16,
             sweep: None,
         })
-    }
-
-    /// Forwards another port.
-    pub(super) fn add_forward(&mut self, forward: Forward, poll: &Poll) -> io::Result<()> {
-        // A number is never used again: flows remember it.
-        if self.listeners.len() >= FORWARDS {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        }
-        let listener = Listener::bind(forward)?;
-        listener.tell(poll, self.listeners.len())?;
-        self.listeners.push(Some(listener));
-        Ok(())
-    }
-
-    /// Forwards a port no longer; whether it was.
-    pub(super) fn unforward(&mut self, host: SocketAddrV4) -> bool {
-        let is = |listener: &Listener| listener.socket.local_addr().is_ok_and(|own| own == SocketAddr::V4(host));
-        let found = self.listeners.iter_mut().find(|listener| listener.as_ref().is_some_and(is));
-        found.is_some_and(|listener| listener.take().is_some())
-    }
-
-    pub(super) fn start(&mut self, poll: &Poll) -> io::Result<()> {
-        let mut all = self.listeners.iter().enumerate();
-        all.try_for_each(|(index, listener)| listener.as_ref().map_or(Ok(()), |listener| listener.tell(poll, index)))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -189,15 +139,12 @@ impl Flows {
 
     /// Forwarded ports and sockets, for a monitor.
     pub(super) fn connections(&self) -> impl Iterator<Item = Connection> + '_ {
-        let listening = self.listeners.iter().flatten().filter_map(|listener| {
-            Some(Connection::forwarded("UDP", listener.socket.local_addr().ok()?, listener.guest))
-        });
         let flows = self.slots.iter().flatten().map(|flow| {
             let left = flow.end().saturating_duration_since(Instant::now()).as_secs();
             let (source, dest) = flow.ends;
             Connection { protocol: "UDP", state: format!("{left} sec"), source, dest, to_guest: 0, to_host: 0 }
         });
-        listening.chain(flows)
+        self.forwards.connections().chain(flows)
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
@@ -301,9 +248,9 @@ impl Flows {
                 }
                 .map(drop)
             }
-            Way::Forwarded(listener, peer) => match self.listeners.get(*listener) {
-                Some(Some(listener)) => listener.socket.send_to(payload, *peer).map(drop),
-                _ => Ok(()),
+            Way::Forwarded(listener, peer) => match self.forwards.get(*listener) {
+                Some(listener) => listener.socket.send_to(payload, *peer).map(drop),
+                None => Ok(()),
             },
         }
     }
@@ -452,7 +399,7 @@ impl Gateway {
     pub(super) fn udp_listener_event(&mut self, number: usize, cx: &mut Context) {
         let mut buffer = std::mem::take(&mut self.udp.buffer);
         for _ in 0..AT_ONCE {
-            let Some(Some(listener)) = self.udp.listeners.get(number) else { break };
+            let Some(listener) = self.udp.forwards.get(number) else { break };
             let guest = listener.guest;
             match listener.socket.recv_from(&mut buffer) {
                 Ok((len, SocketAddr::V4(peer))) => {

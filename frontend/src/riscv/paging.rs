@@ -1,5 +1,6 @@
 //! Virtual to physical translation: Sv39, Sv48 and Sv57 (vol. II, "Supervisor-Level ISA"), with Svade and Svadu.
 
+use bitflags::bitflags;
 use mimus_softmmu::{Access, Mapping, PAGE_SIZE, PageTables, Ram, Walker};
 
 use super::cpu::bank;
@@ -22,20 +23,35 @@ pub mod satp {
     pub const PPN: u64 = (1 << 44) - 1;
 }
 
-/// Bits of a page-table entry.
-mod pte {
-    pub const V: u64 = 1 << 0;
-    pub const R: u64 = 1 << 1;
-    pub const W: u64 = 1 << 2;
-    pub const X: u64 = 1 << 3;
-    pub const U: u64 = 1 << 4;
-    pub const G: u64 = 1 << 5;
-    pub const A: u64 = 1 << 6;
-    pub const D: u64 = 1 << 7;
-    pub const PPN_SHIFT: u32 = 10;
-    pub const PPN: u64 = (1 << 44) - 1;
-    /// Of extensions that are not there: Svnapot's N, Svpbmt's PBMT, and what nobody has.
-    pub const RESERVED: u64 = 0x3ff << 54;
+bitflags! {
+    /// A page-table entry (vol. II, "Sv39: Page-Based 39-bit Virtual-Memory System").
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Pte: u64 {
+        const V = 1 << 0;
+        const R = 1 << 1;
+        const W = 1 << 2;
+        const X = 1 << 3;
+        const U = 1 << 4;
+        const G = 1 << 5;
+        const A = 1 << 6;
+        const D = 1 << 7;
+        /// Of extensions that are not there: Svnapot's N, Svpbmt's PBMT, and what nobody has.
+        const RESERVED = 0x3ff << 54;
+    }
+}
+
+impl Pte {
+    /// The bits that a listing shows.
+    const RIGHTS: Pte = Pte::from_bits_retain(0xff);
+
+    /// Physical address of the table or page that it leads to.
+    const fn address(self) -> u64 {
+        (self.bits() >> 10 & ((1 << 44) - 1)) << 12
+    }
+
+    const fn is_leaf(self) -> bool {
+        self.intersects(Pte::R.union(Pte::X))
+    }
 }
 
 /// The cause of a page fault.
@@ -93,33 +109,34 @@ impl Walk<'_> {
                 return Err(self.access_fault());
             }
             let Some(entry) = self.tables.read_u64(at) else { return Err(self.access_fault()) };
-            let reserved = entry & pte::RESERVED != 0 || entry & (pte::R | pte::W) == pte::W;
-            if entry & pte::V == 0 || reserved {
+            let entry = Pte::from_bits_retain(entry);
+            let reserved = entry.intersects(Pte::RESERVED) || entry & (Pte::R | Pte::W) == Pte::W;
+            if !entry.contains(Pte::V) || reserved {
                 return Err(self.page_fault());
             }
-            global |= entry & pte::G != 0;
-            if entry & (pte::R | pte::X) != 0 {
+            global |= entry.contains(Pte::G);
+            if entry.is_leaf() {
                 break (at, entry);
             }
-            if level == 0 || entry & (pte::A | pte::D | pte::U) != 0 {
+            if level == 0 || entry.intersects(Pte::A | Pte::D | Pte::U) {
                 return Err(self.page_fault());
             }
-            table = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+            table = entry.address();
         };
         let shift = 12 + 9 * level;
-        let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
+        let frame = entry.address();
         if !self.allowed(entry) || frame & ((1 << shift) - 1) != 0 {
             return Err(self.page_fault());
         }
-        let needed = pte::A | if self.access == Access::Write { pte::D } else { 0 };
-        if entry & needed != needed {
+        let needed = if self.access == Access::Write { Pte::A | Pte::D } else { Pte::A };
+        if !entry.contains(needed) {
             if s.menvcfg & envcfg::ADUE == 0 {
                 return Err(self.page_fault());
             }
             if !s.pmp_allows(at, Access::Write, privilege::SUPERVISOR) {
                 return Err(self.access_fault());
             }
-            match self.tables.replace(at, 8, entry, entry | needed) {
+            match self.tables.replace(at, 8, entry.bits(), (entry | needed).bits()) {
                 Some(true) => {}
                 Some(false) => return Ok(Err(Changed)),
                 // It was read from memory that cannot be written.
@@ -127,13 +144,13 @@ impl Walk<'_> {
             }
         }
         let gpa = frame | self.addr & ((1 << shift) - 1) & !(PAGE_SIZE - 1);
-        let writable = entry & pte::W != 0 && (entry | needed) & pte::D != 0;
+        let writable = entry.contains(Pte::W) && (entry | needed).contains(Pte::D);
         self.physical(Mapping { gpa, writable, global, shift }).map(Ok)
     }
 
     /// Whether the leaf `entry` permits the access.
-    fn allowed(&self, entry: u64) -> bool {
-        let user_page = entry & pte::U != 0;
+    fn allowed(&self, entry: Pte) -> bool {
+        let user_page = entry.contains(Pte::U);
         let level = match self.bank {
             bank::USER => user_page,
             bank::SUPERVISOR_SUM => !user_page || self.access != Access::Fetch,
@@ -141,12 +158,12 @@ impl Walk<'_> {
         };
         let executable_too = self.state.mstatus & mstatus::MXR != 0;
         let bits = match self.access {
-            Access::Read if executable_too => pte::R | pte::X,
-            Access::Read => pte::R,
-            Access::Write => pte::W,
-            Access::Fetch => pte::X,
+            Access::Read if executable_too => Pte::R | Pte::X,
+            Access::Read => Pte::R,
+            Access::Write => Pte::W,
+            Access::Fetch => Pte::X,
         };
-        level && entry & bits != 0
+        level && entry.intersects(bits)
     }
 
     /// The mapping, as far as physical memory protection allows it.
@@ -218,12 +235,12 @@ impl State {
         let mut table = (self.satp & satp::PPN) << 12;
         for level in (0..levels).rev() {
             let shift = 12 + 9 * level;
-            let entry = ram.read_u64(table + (addr >> shift & 0x1ff) * 8)?;
-            if entry & pte::V == 0 {
+            let entry = Pte::from_bits_retain(ram.read_u64(table + (addr >> shift & 0x1ff) * 8)?);
+            if !entry.contains(Pte::V) {
                 return None;
             }
-            let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
-            if entry & (pte::R | pte::X) != 0 {
+            let frame = entry.address();
+            if entry.is_leaf() {
                 let within = (1u64 << shift) - 1;
                 return Some(frame & !within | addr & within);
             }
@@ -239,7 +256,7 @@ struct Range {
     addr: u64,
     gpa: u64,
     size: u64,
-    rights: u64,
+    rights: Pte,
 }
 
 /// A listing of page tables in the making.
@@ -261,13 +278,14 @@ impl Listing<'_> {
             if self.entries > MAX_ENTRIES {
                 return false;
             }
-            let Some(entry) = self.ram.read_u64(table + index * 8).filter(|entry| entry & pte::V != 0) else {
+            let entry = self.ram.read_u64(table + index * 8).map(Pte::from_bits_retain);
+            let Some(entry) = entry.filter(|entry| entry.contains(Pte::V)) else {
                 continue;
             };
             let addr = base | index << shift;
-            let frame = (entry >> pte::PPN_SHIFT & pte::PPN) << 12;
-            let more = if entry & (pte::R | pte::X) != 0 {
-                self.page(addr, frame, 1 << shift, entry & 0xff)
+            let frame = entry.address();
+            let more = if entry.is_leaf() {
+                self.page(addr, frame, 1 << shift, entry & Pte::RIGHTS)
             } else {
                 level == 0 || self.table(frame, level - 1, addr)
             };
@@ -278,7 +296,7 @@ impl Listing<'_> {
         true
     }
 
-    fn page(&mut self, addr: u64, gpa: u64, size: u64, rights: u64) -> bool {
+    fn page(&mut self, addr: u64, gpa: u64, size: u64, rights: Pte) -> bool {
         let unused = 64 - (12 + 9 * self.levels);
         let addr = ((addr << unused) as i64 >> unused) as u64;
         let grows = self.tables == Tables::Ranges;
@@ -303,8 +321,8 @@ impl Listing<'_> {
     fn end_range(&mut self) -> bool {
         let Some(Range { addr, gpa, size, rights }) = self.range.take() else { return true };
         let letters =
-            [(pte::R, 'r'), (pte::W, 'w'), (pte::X, 'x'), (pte::U, 'u'), (pte::G, 'g'), (pte::A, 'a'), (pte::D, 'd')];
-        let text: String = letters.iter().map(|&(bit, c)| if rights & bit != 0 { c } else { '-' }).collect();
+            [(Pte::R, 'r'), (Pte::W, 'w'), (Pte::X, 'x'), (Pte::U, 'u'), (Pte::G, 'g'), (Pte::A, 'a'), (Pte::D, 'd')];
+        let text: String = letters.iter().map(|&(bit, c)| if rights.contains(bit) { c } else { '-' }).collect();
         append(&mut self.out, &format!("{addr:016x} {gpa:016x} {size:016x} {text}\n"))
     }
 }

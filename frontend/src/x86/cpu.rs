@@ -151,7 +151,7 @@ impl Arch for Cpu {
 
     fn refused(fault: PageFault) -> Option<Exception> {
         match fault {
-            PageFault::Page { addr, code } => Some(Exception::page_fault(addr, code)),
+            PageFault::Page { addr, code } => Some(Exception::page_fault(addr, code.bits())),
             PageFault::NonCanonical => Some(Exception::non_canonical()),
             PageFault::Watched => None,
         }

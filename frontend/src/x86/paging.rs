@@ -1,5 +1,6 @@
 //! Linear to physical translation (SDM vol. 3A, chapter 4).
 
+use bitflags::bitflags;
 use mimus_softmmu::{Access, Mapping, PageTables, Ram, Walker};
 
 use super::cpu::bank;
@@ -19,8 +20,8 @@ pub enum PageFault {
     Page {
         /// Faulting linear address, for CR2.
         addr: u64,
-        /// Error code ([`code`]).
-        code: u32,
+        /// Error code.
+        code: FaultCode,
     },
     /// The address is not canonical.
     NonCanonical,
@@ -28,30 +29,45 @@ pub enum PageFault {
     Watched,
 }
 
-/// Bits of a page-fault error code (SDM vol. 3A, 4.7).
-pub mod code {
-    /// The page is present: the fault is one of rights or reserved bits.
-    pub const PRESENT: u32 = 1 << 0;
-    /// The access was a write.
-    pub const WRITE: u32 = 1 << 1;
-    /// The access was made at CPL 3.
-    pub const USER: u32 = 1 << 2;
-    /// A reserved bit is set in a paging structure.
-    pub const RESERVED: u32 = 1 << 3;
-    /// The access was an instruction fetch, and fetches can be forbidden.
-    pub const FETCH: u32 = 1 << 4;
+bitflags! {
+    /// A page-fault error code (SDM vol. 3A, 4.7).
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct FaultCode: u32 {
+        /// The page is present: the fault is one of rights or reserved bits.
+        const PRESENT = 1 << 0;
+        /// The access was a write.
+        const WRITE = 1 << 1;
+        /// The access was made at CPL 3.
+        const USER = 1 << 2;
+        /// A reserved bit is set in a paging structure.
+        const RESERVED = 1 << 3;
+        /// The access was an instruction fetch, and fetches can be forbidden.
+        const FETCH = 1 << 4;
+    }
 }
 
-/// Bits of paging-structure entries (SDM vol. 3A, tables 4-4 to 4-20).
-mod pte {
-    pub const P: u64 = 1 << 0;
-    pub const W: u64 = 1 << 1;
-    pub const U: u64 = 1 << 2;
-    pub const A: u64 = 1 << 5;
-    pub const D: u64 = 1 << 6;
-    pub const PS: u64 = 1 << 7;
-    pub const G: u64 = 1 << 8;
-    pub const NX: u64 = 1 << 63;
+bitflags! {
+    /// A paging-structure entry (SDM vol. 3A, tables 4-4 to 4-20).
+    #[derive(Clone, Copy, PartialEq, Eq, Default)]
+    struct Pte: u64 {
+        const P = 1 << 0;
+        const W = 1 << 1;
+        const U = 1 << 2;
+        const PWT = 1 << 3;
+        const PCD = 1 << 4;
+        const A = 1 << 5;
+        const D = 1 << 6;
+        const PS = 1 << 7;
+        const G = 1 << 8;
+        const NX = 1 << 63;
+    }
+}
+
+impl Pte {
+    /// Physical address of the table or page of 4 KiB that it leads to.
+    const fn address(self) -> u64 {
+        self.bits() & PHYSICAL_MASK & !0xfff
+    }
 }
 
 /// Bits of a legacy PAE PDPTE that must be 0 (SDM vol. 3A, table 4-8).
@@ -80,7 +96,7 @@ impl Format {
 
     /// Bits that must be 0 in any present entry.
     const fn reserved(self, s: &State) -> u64 {
-        let execute = if s.efer & efer::NXE == 0 { pte::NX } else { 0 };
+        let execute = if s.efer & efer::NXE == 0 { Pte::NX.bits() } else { 0 };
         match self {
             Format::Bits32 => 0,
             Format::Pae => HIGH_RESERVED | execute | 0x7ff << 52,
@@ -117,7 +133,7 @@ impl State {
         for (i, entry) in (0u64..).zip(&mut entries) {
             *entry = ram.read_u64((cr3 & 0xffff_ffe0) + 8 * i).unwrap_or(0);
         }
-        let valid = |e: &u64| e & pte::P == 0 || e & PDPTE_RESERVED == 0;
+        let valid = |e: &u64| e & Pte::P.bits() == 0 || e & PDPTE_RESERVED == 0;
         entries.iter().all(valid).then_some(entries)
     }
 }
@@ -126,7 +142,7 @@ impl State {
 #[derive(Clone, Copy, Default)]
 struct Visited {
     gpa: u64,
-    value: u64,
+    value: Pte,
 }
 
 /// Bits that must be 0 in a present entry of `level` for what it is; `leaf` with PS for levels above 1.
@@ -135,7 +151,7 @@ const fn reserved_at(entry_bytes: u64, level: u32, leaf: bool) -> u64 {
         // PSE-36: bits 13..21 are address bits 32..40 (SDM vol. 3A, table 4-4).
         (2, true) if entry_bytes == 4 => 1 << 21,
         _ if entry_bytes == 4 => 0,
-        (4 | 5, _) => pte::PS,
+        (4 | 5, _) => Pte::PS.bits(),
         (3, true) => 0x3fff_e000,
         (2, true) => 0x1f_e000,
         _ => 0,
@@ -155,32 +171,31 @@ struct Walk<'a> {
 struct Changed;
 
 impl Walk<'_> {
-    fn fault(&self, extra: u32) -> PageFault {
+    fn fault(&self, mut code: FaultCode) -> PageFault {
         let no_execute = self.state.efer & efer::NXE != 0 && self.format != Format::Bits32;
         let fetch = self.access == Access::Fetch && (no_execute || self.state.cr4 & cr4::SMEP != 0);
-        let code = extra
-            | if self.access == Access::Write { code::WRITE } else { 0 }
-            | if self.bank == bank::USER { code::USER } else { 0 }
-            | if fetch { code::FETCH } else { 0 };
+        code.set(FaultCode::WRITE, self.access == Access::Write);
+        code.set(FaultCode::USER, self.bank == bank::USER);
+        code.set(FaultCode::FETCH, fetch);
         PageFault::Page { addr: self.addr, code }
     }
 
     /// Sets accessed and dirty bits of the entries of a walk, the last of which is the leaf.
     #[cold]
-    fn mark(&self, visited: &[Visited], leaf_bits: u64) -> Result<(), Changed> {
+    fn mark(&self, visited: &[Visited], leaf_bits: Pte) -> Result<(), Changed> {
         let Some((last, upper)) = visited.split_last() else { return Ok(()) };
-        upper.iter().try_for_each(|&entry| self.set_bits(entry, pte::A))?;
+        upper.iter().try_for_each(|&entry| self.set_bits(entry, Pte::A))?;
         self.set_bits(*last, leaf_bits)
     }
 
-    fn set_bits(&self, at: Visited, bits: u64) -> Result<(), Changed> {
-        if at.value & bits == bits {
+    fn set_bits(&self, at: Visited, bits: Pte) -> Result<(), Changed> {
+        if at.value.contains(bits) {
             return Ok(());
         }
         let new = at.value | bits;
         let size = if self.format == Format::Bits32 { 4 } else { 8 };
         // Entries are aligned. Those in memory that cannot be written stay as they are.
-        let done = self.tables.replace(at.gpa, size, at.value, new);
+        let done = self.tables.replace(at.gpa, size, at.value.bits(), new.bits());
         if done == Some(false) { Err(Changed) } else { Ok(()) }
     }
 
@@ -190,11 +205,11 @@ impl Walk<'_> {
             Format::Long { levels } => Ok((self.state.cr3 & PHYSICAL_MASK & !0xfff, levels)),
             Format::Bits32 => Ok((self.state.cr3 & 0xffff_f000, 2)),
             Format::Pae => {
-                let entry = self.state.pdpte[(self.addr >> 30 & 3) as usize];
-                if entry & pte::P == 0 {
-                    return Err(self.fault(0));
+                let entry = Pte::from_bits_retain(self.state.pdpte[(self.addr >> 30 & 3) as usize]);
+                if !entry.contains(Pte::P) {
+                    return Err(self.fault(FaultCode::empty()));
                 }
-                Ok((entry & PHYSICAL_MASK & !0xfff, 2))
+                Ok((entry.address(), 2))
             }
         }
     }
@@ -213,20 +228,21 @@ impl Walk<'_> {
         let mut visited = [Visited::default(); 5];
         let mut depth = 0;
         // Of all entries.
-        let (mut and, mut or) = (u64::MAX, 0);
+        let (mut and, mut or) = (Pte::from_bits_retain(u64::MAX), Pte::empty());
         let (leaf, shift) = loop {
             let shift = 12 + index_bits * (level - 1);
             let index = self.addr >> shift & ((1 << index_bits) - 1);
             let gpa = table + index * ENTRY_BYTES;
             let tables = self.tables;
             let value = if ENTRY_BYTES == 4 { tables.read_u32(gpa).map(u64::from) } else { tables.read_u64(gpa) };
-            let value = value.unwrap_or(0);
-            if value & pte::P == 0 {
-                return Err(self.fault(0));
+            let value = Pte::from_bits_retain(value.unwrap_or(0));
+            if !value.contains(Pte::P) {
+                return Err(self.fault(FaultCode::empty()));
             }
-            let large = level > 1 && value & pte::PS != 0 && (ENTRY_BYTES != 4 || s.cr4 & cr4::PSE != 0) && level <= 3;
-            if value & (reserved | reserved_at(ENTRY_BYTES, level, large)) != 0 {
-                return Err(self.fault(code::PRESENT | code::RESERVED));
+            let large =
+                level > 1 && value.contains(Pte::PS) && (ENTRY_BYTES != 4 || s.cr4 & cr4::PSE != 0) && level <= 3;
+            if value.bits() & (reserved | reserved_at(ENTRY_BYTES, level, large)) != 0 {
+                return Err(self.fault(FaultCode::PRESENT | FaultCode::RESERVED));
             }
             and &= value;
             or |= value;
@@ -235,33 +251,33 @@ impl Walk<'_> {
             if large || level == 1 {
                 break (value, shift);
             }
-            table = value & PHYSICAL_MASK & !0xfff;
+            table = value.address();
             level -= 1;
         };
-        let writable = self.check_rights(and, or & pte::NX != 0)?;
+        let writable = self.check_rights(and, or.contains(Pte::NX))?;
         let write = self.access == Access::Write;
-        let leaf_bits = if write { pte::A | pte::D } else { pte::A };
-        if (and & pte::A == 0 || leaf & leaf_bits != leaf_bits) && self.mark(&visited[..depth], leaf_bits).is_err() {
+        let leaf_bits = if write { Pte::A | Pte::D } else { Pte::A };
+        if (!and.contains(Pte::A) || !leaf.contains(leaf_bits)) && self.mark(&visited[..depth], leaf_bits).is_err() {
             return Ok(Err(Changed));
         }
         let page_mask = (1u64 << shift) - 1;
         let frame = if ENTRY_BYTES == 4 && shift == 22 {
-            leaf & 0xffc0_0000 | (leaf >> 13 & 0xff) << 32
+            leaf.bits() & 0xffc0_0000 | (leaf.bits() >> 13 & 0xff) << 32
         } else {
-            leaf & PHYSICAL_MASK & !page_mask
+            leaf.bits() & PHYSICAL_MASK & !page_mask
         };
         Ok(Ok(Mapping {
             gpa: (frame | self.addr & page_mask) & !0xfff,
-            writable: writable && (write || leaf & pte::D != 0),
-            global: leaf & pte::G != 0 && s.cr4 & cr4::PGE != 0,
+            writable: writable && (write || leaf.contains(Pte::D)),
+            global: leaf.contains(Pte::G) && s.cr4 & cr4::PGE != 0,
             shift,
         }))
     }
 
     /// Checks access rights (SDM vol. 3A, 4.6.1); whether a write would be allowed.
-    fn check_rights(&self, rights: u64, no_execute: bool) -> Result<bool, PageFault> {
+    fn check_rights(&self, rights: Pte, no_execute: bool) -> Result<bool, PageFault> {
         let s = self.state;
-        let (user_page, write_bit) = (rights & pte::U != 0, rights & pte::W != 0);
+        let (user_page, write_bit) = (rights.contains(Pte::U), rights.contains(Pte::W));
         let user = self.bank == bank::USER;
         let writable = write_bit || !user && s.cr0 & cr0::WP == 0;
         let allowed = match self.access {
@@ -271,7 +287,7 @@ impl Walk<'_> {
             Access::Read => true,
             Access::Write => writable,
         };
-        if allowed { Ok(writable) } else { Err(self.fault(code::PRESENT)) }
+        if allowed { Ok(writable) } else { Err(self.fault(FaultCode::PRESENT)) }
     }
 }
 
@@ -329,12 +345,12 @@ struct Listing<'a> {
     out: String,
     entries: usize,
     /// A range that may go on: begin, end, rights.
-    range: Option<(u64, u64, u64)>,
+    range: Option<(u64, u64, Pte)>,
 }
 
 impl Listing<'_> {
     /// Lists what a table maps from linear address `base` on; whether there is to be more.
-    fn table(&mut self, table: u64, level: u32, base: u64, rights: u64) -> bool {
+    fn table(&mut self, table: u64, level: u32, base: u64, rights: Pte) -> bool {
         let (bytes, bits) = if self.format == Format::Bits32 { (4, 10) } else { (8, 9) };
         let pae_root = self.format == Format::Pae && level == 3;
         let shift = 12 + bits * (level - 1);
@@ -348,16 +364,16 @@ impl Listing<'_> {
                 Format::Bits32 => self.ram.read_u32(table + index * bytes).map(u64::from),
                 _ => self.ram.read_u64(table + index * bytes),
             };
-            let Some(entry) = entry.filter(|entry| entry & pte::P != 0) else { continue };
+            let Some(entry) = entry.map(Pte::from_bits_retain).filter(|entry| entry.contains(Pte::P)) else { continue };
             let addr = base + (index << shift);
-            let large = level > 1 && level <= 3 && !pae_root && entry & pte::PS != 0;
+            let large = level > 1 && level <= 3 && !pae_root && entry.contains(Pte::PS);
             let large = large && (self.format != Format::Bits32 || self.state.cr4 & cr4::PSE != 0);
             // The PDPTEs of PAE have no rights.
-            let rights = if pae_root { rights } else { rights & (entry | !(pte::U | pte::W)) };
+            let rights = if pae_root { rights } else { rights & entry };
             let more = if large || level == 1 {
                 self.page(addr, entry, shift, rights)
             } else {
-                self.table(entry & PHYSICAL_MASK & !0xfff, level - 1, addr, rights)
+                self.table(entry.address(), level - 1, addr, rights)
             };
             if !more {
                 return false;
@@ -366,7 +382,7 @@ impl Listing<'_> {
         true
     }
 
-    fn page(&mut self, addr: u64, entry: u64, shift: u32, rights: u64) -> bool {
+    fn page(&mut self, addr: u64, entry: Pte, shift: u32, rights: Pte) -> bool {
         let unused = match self.format {
             Format::Long { levels: 5 } => 7,
             Format::Long { .. } => 16,
@@ -374,22 +390,22 @@ impl Listing<'_> {
         };
         let addr = ((addr << unused) as i64 >> unused) as u64;
         if self.tables == Tables::Pages {
-            let frame = entry & PHYSICAL_MASK & !((1 << shift) - 1);
+            let frame = entry.bits() & PHYSICAL_MASK & !((1 << shift) - 1);
             let letters = [
-                (pte::NX, 'X'),
-                (pte::G, 'G'),
-                (if shift > 12 { pte::PS } else { 0 }, 'P'),
-                (pte::D, 'D'),
-                (pte::A, 'A'),
-                (1 << 4, 'C'),
-                (1 << 3, 'T'),
-                (pte::U, 'U'),
-                (pte::W, 'W'),
+                (Pte::NX, 'X'),
+                (Pte::G, 'G'),
+                (if shift > 12 { Pte::PS } else { Pte::empty() }, 'P'),
+                (Pte::D, 'D'),
+                (Pte::A, 'A'),
+                (Pte::PCD, 'C'),
+                (Pte::PWT, 'T'),
+                (Pte::U, 'U'),
+                (Pte::W, 'W'),
             ];
-            let text: String = letters.iter().map(|&(bit, c)| if entry & bit != 0 { c } else { '-' }).collect();
+            let text: String = letters.iter().map(|&(bit, c)| if entry.intersects(bit) { c } else { '-' }).collect();
             return append(&mut self.out, &format!("{addr:016x}: {frame:016x} {text}\n"));
         }
-        let (end, rights) = (addr.wrapping_add(1 << shift), rights & (pte::U | pte::W));
+        let (end, rights) = (addr.wrapping_add(1 << shift), rights);
         match &mut self.range {
             Some((_, last, same)) if *last == addr && *same == rights => {
                 *last = end;
@@ -406,7 +422,7 @@ impl Listing<'_> {
     fn end_range(&mut self) -> bool {
         let Some((begin, end, rights)) = self.range.take() else { return true };
         let (user, write) =
-            (if rights & pte::U != 0 { 'u' } else { '-' }, if rights & pte::W != 0 { 'w' } else { '-' });
+            (if rights.contains(Pte::U) { 'u' } else { '-' }, if rights.contains(Pte::W) { 'w' } else { '-' });
         let size = end.wrapping_sub(begin);
         append(&mut self.out, &format!("{begin:016x}-{end:016x} {size:016x} {user}r{write}\n"))
     }
@@ -424,7 +440,7 @@ pub(super) fn tables_text(state: &State, ram: &Ram, tables: Tables) -> String {
         Format::Long { levels } => (state.cr3 & PHYSICAL_MASK & !0xfff, levels),
     };
     let mut listing = Listing { state, ram, format, tables, out: String::new(), entries: 0, range: None };
-    listing.table(root, level, 0, pte::U | pte::W);
+    listing.table(root, level, 0, Pte::U | Pte::W);
     listing.end_range();
     listing.out
 }

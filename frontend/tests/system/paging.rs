@@ -44,7 +44,7 @@ fn walk(m: &Machine, s: &State, addr: u64, access: Access, bank: usize) -> Resul
 
 fn code(result: Result<Mapping, PageFault>) -> u32 {
     match result {
-        Err(PageFault::Page { code, .. }) => code,
+        Err(PageFault::Page { code, .. }) => code.bits(),
         other => panic!("{other:?}"),
     }
 }

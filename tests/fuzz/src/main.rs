@@ -3,21 +3,35 @@
 
 use std::os::unix::process::CommandExt;
 use std::panic::catch_unwind;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use clap::{CommandFactory, Parser};
 use mimus_fuzz::{Target, case, targets};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-const USAGE: &str = "\
-Usage: cargo run -p mimus-fuzz -- TARGET|all [SECONDS] [SEED]
-       cargo run -p mimus-fuzz -- TARGET --seed SEED
-       cargo run -p mimus-fuzz -- TARGET --file FILE
-
-Plays bad company for TARGET, for SECONDS (60; each, with all) from SEED on, and says
-which seed found something. --seed and --file (of cargo-fuzz) run one case again.
-Without --release there are overflow checks and debug assertions.
-Targets:";
+/// Plays bad company for a target, and says which seed found something.
+///
+/// Without --release there are overflow checks and debug assertions.
+#[derive(Parser)]
+#[command(name = "cargo run -p mimus-fuzz --")]
+struct Arguments {
+    /// The target, or "all"; without one there is a list
+    target: Option<String>,
+    /// For how long, each
+    #[arg(default_value_t = 60)]
+    seconds: u64,
+    /// The seed to begin with
+    #[arg(default_value_t = 1)]
+    first_seed: u64,
+    /// Runs the case of this seed again
+    #[arg(long, conflicts_with = "file")]
+    seed: Option<u64>,
+    /// Runs a case of cargo-fuzz's again
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
 
 /// Bytes of memory that the process may have when a case is over, and address space that it may have at all.
 const MEMORY: u64 = 1 << 30;
@@ -30,12 +44,12 @@ const NOBODY: u32 = 65_534;
 
 /// Begins anew as somebody who may do nothing, if images are among what is `chosen` and it is root who runs this: what an image
 /// names would be opened as root. Comes back only if that is not so, or failed.
-fn leave_root(chosen: &[Target], words: &[String]) -> bool {
+fn leave_root(chosen: &[Target]) -> bool {
     if !rustix::process::geteuid().is_root() || !chosen.iter().any(|target| IMAGES.contains(&target.name)) {
         return true;
     }
     println!("images and folders are not looked at as root: going on as user {NOBODY}");
-    let error = Command::new("/proc/self/exe").args(words).uid(NOBODY).gid(NOBODY).exec();
+    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).uid(NOBODY).gid(NOBODY).exec();
     println!("that failed ({error}): run it as an ordinary user");
     false
 }
@@ -70,48 +84,56 @@ fn run(target: Target, time: Duration, seed: u64) -> bool {
     true
 }
 
+/// Runs one case of `target` again.
+fn again(target: Target, bytes: &[u8]) -> bool {
+    target.run(bytes);
+    true
+}
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let arguments = Arguments::parse();
     let limit = getrlimit(Resource::As);
     // What asks for more ends with a message of the allocator. A hard limit that is lower stays.
     let _ = setrlimit(Resource::As, Rlimit { current: Some(ADDRESS_SPACE), ..limit });
     let all = targets();
-    let Some(chosen) = words.first().filter(|word| !word.starts_with('-')) else {
+    let Some(name) = &arguments.target else {
         let names: Vec<&str> = all.iter().map(|target| target.name).collect();
-        println!("{USAGE}\n  {}", names.join("\n  "));
+        println!("{}\nTargets:\n  {}", Arguments::command().render_help(), names.join("\n  "));
         return ExitCode::from(2);
     };
-    let chosen: Vec<Target> = all.into_iter().filter(|target| *chosen == "all" || target.name == *chosen).collect();
-    if !leave_root(&chosen, &arguments) {
+    let chosen: Vec<Target> = all.into_iter().filter(|target| name == "all" || target.name == name).collect();
+    if !leave_root(&chosen) {
         return ExitCode::FAILURE;
     }
-    let number = |at: usize, default: u64| words.get(at).map_or(Some(default), |word| word.parse().ok());
-    let ok = match (&chosen[..], words.get(1).copied()) {
-        ([], _) => {
+    let ok = match (&chosen[..], arguments.seed, &arguments.file) {
+        ([], ..) => {
             println!("no such target; without arguments there is a list");
             false
         }
-        ([target], Some("--seed")) => {
-            target.run(&case(number(2, 0).unwrap_or(0)));
-            true
+        ([target], Some(seed), _) => again(*target, &case(seed)),
+        ([target], _, Some(file)) => again(*target, &std::fs::read(file).expect("the file can be read")),
+        (_, Some(_), _) | (_, _, Some(_)) => {
+            println!("--seed and --file are a case of one target");
+            false
         }
-        ([target], Some("--file")) => {
-            let bytes = std::fs::read(words.get(2).unwrap_or(&"")).expect("the file can be read");
-            target.run(&bytes);
-            true
+        (targets, ..) => {
+            let time = Duration::from_secs(arguments.seconds);
+            let results: Vec<bool> = targets.iter().map(|target| run(*target, time, arguments.first_seed)).collect();
+            results.iter().all(|ok| *ok)
         }
-        (targets, _) => match (number(1, 60), number(2, 1)) {
-            (Some(seconds), Some(seed)) => {
-                let results: Vec<bool> =
-                    targets.iter().map(|target| run(*target, Duration::from_secs(seconds), seed)).collect();
-                results.iter().all(|ok| *ok)
-            }
-            _ => {
-                println!("{USAGE}");
-                false
-            }
-        },
     };
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+        let again = Arguments::try_parse_from(["fuzz", "ide", "--seed", "7"]).expect("a case again");
+        assert_eq!((again.target.as_deref(), again.seed), (Some("ide"), Some(7)));
+        assert!(Arguments::try_parse_from(["fuzz", "ide", "--seed", "7", "--file", "x"]).is_err());
+    }
 }

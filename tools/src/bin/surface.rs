@@ -1,10 +1,11 @@
-//! Writes the man page and shells' completions into a folder, in the layout of `/usr/share`.
+//! Writes mimus's man page and shells' completions into a folder, in the layout of `/usr/share`.
 #![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use clap_complete::Shell;
 use mimus_cli::surface;
 use mimus_tools::{completions, man_page};
@@ -16,8 +17,15 @@ const SCRIPTS: &[(Shell, &str)] = &[
     (Shell::Fish, "fish/vendor_completions.d/mimus.fish"),
 ];
 
+/// Writes mimus's man page and shells' completions, in the layout of /usr/share.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to, made if missing
+    folder: PathBuf,
+}
+
 fn main() -> Result<()> {
-    let folder: PathBuf = std::env::args_os().nth(1).context("usage: surface FOLDER")?.into();
+    let Arguments { folder } = Arguments::parse();
     let command = surface();
     let scripts = SCRIPTS.iter().map(|(shell, place)| (*place, completions(&command, *shell)));
     for (place, text) in scripts.chain([("man/man1/mimus.1", man_page(&command)?)]) {

@@ -51,7 +51,7 @@ mod tests {
         assert!(!latch.set_ferr(true) && latch.irq);
         assert!(!latch.set_ferr(true), "told again");
         latch.write();
-        assert!(!latch.irq && latch.set_ferr(true) && !latch.irq);
+        assert_eq!((latch.irq, latch.set_ferr(true), latch.irq), (false, true, false));
         assert!(!latch.set_ferr(false));
         assert!(!latch.set_ferr(true) && latch.irq, "the next one");
         latch.set_ferr(false);

@@ -2,11 +2,13 @@
 //! of its own and no call is indirect.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::ops::DerefMut;
 
 use mimus_ir::text::Names;
-use mimus_ir::{Block, Guest};
+use mimus_ir::{Block, EnvSlot, Guest};
 
+use super::helpers::{GuestNames, HelperRow};
 use super::vcpu::{Arch, Core};
 
 pub use super::vcpu::Raised;
@@ -50,10 +52,19 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// Most instructions of a block.
     const MAX_BLOCK_INSNS: u32;
 
-    /// The helper table for [`EnvHeader::helpers`]: host addresses by number.
-    fn helpers() -> Vec<u64>;
+    /// The helper table.
+    fn helper_table() -> &'static [HelperRow<Self>];
+    /// Name of a register for dumps.
+    fn slot_name(slot: EnvSlot) -> Option<Cow<'static, str>>;
+
+    /// The helper table for [`EnvHeader::helpers`](mimus_softmmu::EnvHeader::helpers): host addresses by number.
+    fn helpers() -> Vec<u64> {
+        Self::helper_table().iter().map(|row| row.function as usize as u64).collect()
+    }
     /// Names of registers and helpers for dumps.
-    fn names() -> &'static dyn Names;
+    fn names() -> &'static dyn Names {
+        &GuestNames::<Self>(PhantomData)
+    }
 
     /// Program counter, as blocks have it.
     fn pc(&self) -> u64;
@@ -62,7 +73,10 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// What code translated at the program counter depends on beside its bytes and addresses.
     fn tb_words(&self) -> TbWords;
     /// Linear address of the program counter.
-    fn linear_pc(&self) -> u64;
+    #[inline]
+    fn linear_pc(&self) -> u64 {
+        self.pc()
+    }
     /// Recomputes everything that is derived from registers.
     fn update_mode(&mut self);
 
@@ -71,7 +85,10 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// # Errors
     ///
     /// [`Raised`] with the fault pending.
-    fn check_pc(&mut self) -> Result<(), Raised>;
+    #[inline]
+    fn check_pc(&mut self) -> Result<(), Raised> {
+        Ok(())
+    }
     /// Guest-physical address of an instruction byte at linear address `addr`.
     ///
     /// # Errors
@@ -98,15 +115,20 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     fn raise_too_long(&mut self) -> Raised;
 
     /// Whether instructions are to be run one at a time: a trap follows each, or may come before it.
-    fn single_steps(&self) -> bool;
+    #[inline]
+    fn single_steps(&self) -> bool {
+        false
+    }
     /// Before an instruction run by itself; `Err` when a fault is pending instead.
     ///
     /// # Errors
     ///
     /// [`Raised`] with the fault pending.
-    fn before_step(&mut self) -> Result<(), Raised>;
+    fn before_step(&mut self) -> Result<(), Raised> {
+        Ok(())
+    }
     /// After it, unless it faulted.
-    fn after_step(&mut self);
+    fn after_step(&mut self) {}
     /// Enters the handler of the pending fault of the instruction at the program counter.
     fn deliver(&mut self);
 

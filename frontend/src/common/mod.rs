@@ -4,5 +4,6 @@ pub mod context;
 pub mod debug;
 pub mod fp;
 pub mod guest;
+pub mod helpers;
 pub mod pattern;
 pub mod vcpu;

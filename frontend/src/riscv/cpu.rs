@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::bus::{Bus, Lines};
 use super::float;
-use super::helpers;
 use super::mode::Mode;
 use super::paging::{access_fault, satp};
 use super::semihost::Semihosting;
 use super::state::{State, envcfg, mstatus, privilege};
 use super::trap::{Pending, Trap, TrapCode, cause};
+use crate::common::helpers;
 use crate::common::vcpu::{Arch, Core, Raised};
 use crate::has_core;
 
@@ -251,9 +251,7 @@ impl Guest for Cpu {
 
     #[inline(always)]
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
-        let Some(row) = helpers::TABLE.get(usize::from(helper)) else { return Err(Stop::Fault) };
-        let value = (row.function)(self, args[0], args[1], args[2], arg);
-        if self.header.verdict != 0 { Err(Stop::Fault) } else { Ok(value) }
+        helpers::call(self, helper, args, arg)
     }
 
     fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {

@@ -2,19 +2,23 @@
 
 use std::borrow::Cow;
 
-use mimus_ir::text::Names;
 use mimus_ir::{Block, EnvSlot};
 
 use super::cpu::Cpu;
 use super::state::{f_slot, slot};
 use super::{disasm, helpers, lift};
 use crate::common::guest::{self, GuestCpu, Raised, TbWords, Truncated};
+use crate::common::helpers::HelperRow;
 
-/// Names of registers and helpers for dumps.
-struct RiscvNames;
+impl GuestCpu for Cpu {
+    const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
+    const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
 
-impl Names for RiscvNames {
-    fn slot(&self, place: EnvSlot) -> Option<Cow<'_, str>> {
+    fn helper_table() -> &'static [HelperRow<Cpu>] {
+        helpers::TABLE
+    }
+
+    fn slot_name(place: EnvSlot) -> Option<Cow<'static, str>> {
         let index = |first: EnvSlot, bytes: u16| {
             let offset = place.offset.checked_sub(first.offset)?;
             (offset % bytes == 0 && offset / bytes < 32).then_some(usize::from(offset / bytes))
@@ -26,23 +30,6 @@ impl Names for RiscvNames {
             return Some(disasm::X_NAMES[n].into());
         }
         index(f_slot(0), 16).map(|n| disasm::F_NAMES[n].into())
-    }
-
-    fn helper(&self, number: u16) -> Option<Cow<'_, str>> {
-        helpers::TABLE.get(usize::from(number)).map(|row| row.name.into())
-    }
-}
-
-impl GuestCpu for Cpu {
-    const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
-    const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
-
-    fn helpers() -> Vec<u64> {
-        helpers::TABLE.iter().map(|row| row.function as usize as u64).collect()
-    }
-
-    fn names() -> &'static dyn Names {
-        &RiscvNames
     }
 
     fn pc(&self) -> u64 {
@@ -57,16 +44,8 @@ impl GuestCpu for Cpu {
         [self.mode.bits(), 0]
     }
 
-    fn linear_pc(&self) -> u64 {
-        self.state.pc
-    }
-
     fn update_mode(&mut self) {
         Cpu::update_mode(self);
-    }
-
-    fn check_pc(&mut self) -> Result<(), Raised> {
-        Ok(())
     }
 
     fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised> {
@@ -80,16 +59,6 @@ impl GuestCpu for Cpu {
     fn raise_too_long(&mut self) -> Raised {
         self.raise_illegal(0)
     }
-
-    fn single_steps(&self) -> bool {
-        false
-    }
-
-    fn before_step(&mut self) -> Result<(), Raised> {
-        Ok(())
-    }
-
-    fn after_step(&mut self) {}
 
     fn deliver(&mut self) {
         self.deliver_pending();

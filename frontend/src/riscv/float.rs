@@ -12,7 +12,7 @@ use super::isa::{Code, Insn};
 use super::state::State;
 use crate::common::fp::element::{arith, compare, convert, finish, multiply_add, sqrt};
 use crate::common::fp::soft::{self, Arith, Class, DE, F16, F32, F64, Format, IE, PE, Val};
-use crate::common::fp::{Env, Rounding, vector};
+use crate::common::fp::{self, Env, Rounding};
 
 /// [`State::fp_env`] after reset: no exception traps, and every NaN is the canonical one.
 pub const FP_ENV_RESET: FpEnv = FpEnv::RESET.union(FpEnv::DEFAULT_NAN);
@@ -66,7 +66,7 @@ pub const fn rounding(rm: u8) -> Rounding {
 /// An operation of the IR's vector table, by the environment, where its flags go.
 pub fn operation(state: &mut State, info: VecInfo, operands: [u128; 3]) -> u128 {
     let mut env = Env::of(state.fp_env());
-    let value = vector::float(&mut env, info, operands);
+    let value = fp::float(&mut env, info, operands);
     state.fp_env |= u64::from(env.finish());
     value
 }

@@ -9,7 +9,8 @@ use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
 use mimus_softmmu::{Access, AccessFlags, Backing, CodeSink, MmioBus, Ram, Stored, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::common::fp::vector;
+use crate::common;
+use crate::common::fp;
 use crate::common::vcpu::{Arch, Core};
 use crate::has_core;
 
@@ -401,20 +402,15 @@ impl Guest for Cpu {
 
     #[inline(always)]
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
-        let Some(row) = helpers::TABLE.get(usize::from(helper)) else { return Err(Stop::Fault) };
-        let value = (row.function)(self, args[0], args[1], args[2], arg);
-        if self.header.verdict != 0 {
-            Err(Stop::Fault)
-        } else if row.effects.contains(Effects::EXTENSION) && value == CODE_CHANGED {
-            Err(Stop::CodeChanged)
-        } else {
-            Ok(value)
-        }
+        let value = common::helpers::call(self, helper, args, arg)?;
+        let changed = value == CODE_CHANGED
+            && helpers::TABLE.get(usize::from(helper)).is_some_and(|row| row.effects.contains(Effects::EXTENSION));
+        if changed { Err(Stop::CodeChanged) } else { Ok(value) }
     }
 
     fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
         let mut env = Mxcsr(self.state.mxcsr as u32).env();
-        let value = vector::float(&mut env, info, operands);
+        let value = fp::float(&mut env, info, operands);
         self.state.mxcsr |= u64::from(env.finish());
         value
     }

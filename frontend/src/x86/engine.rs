@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
-use mimus_ir::text::Names;
 use mimus_ir::{Block, EnvSlot};
 
 use super::cpu::Cpu;
@@ -12,33 +11,7 @@ use super::mode::Mode;
 use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, TbWords, Truncated};
-
-/// Names of registers and helpers for dumps.
-struct X86Names;
-
-impl Names for X86Names {
-    fn slot(&self, place: EnvSlot) -> Option<Cow<'_, str>> {
-        const GPR: [&str; 16] = [
-            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-            "r15",
-        ];
-        let at = |slot: EnvSlot| slot.offset == place.offset;
-        if let Some((name, _)) = GPR.iter().zip(0..).find(|&(_, i)| at(gpr_slot(i))) {
-            return Some((*name).into());
-        }
-        if let Some(i) = (0..16).find(|&i| at(xmm_slot(i))) {
-            return Some(format!("xmm{i}").into());
-        }
-        if let Some(seg) = Seg::ALL.into_iter().find(|&seg| at(seg_base_slot(seg))) {
-            return Some(format!("{seg:?}.base").to_lowercase().into());
-        }
-        slot::ALL.iter().find(|(known, _)| at(*known)).map(|&(_, name)| name.into())
-    }
-
-    fn helper(&self, number: u16) -> Option<Cow<'_, str>> {
-        helpers::TABLE.get(usize::from(number)).map(|row| row.name.into())
-    }
-}
+use crate::common::helpers::HelperRow;
 
 impl Cpu {
     /// Instruction breakpoints at the guest PC, as DR6 has them (SDM vol. 3B, 17.2).
@@ -57,12 +30,26 @@ impl GuestCpu for Cpu {
     const MAX_INSN_LEN: usize = lift::MAX_INSN_LEN;
     const MAX_BLOCK_INSNS: u32 = lift::MAX_GUEST_INSNS;
 
-    fn helpers() -> Vec<u64> {
-        helpers::TABLE.iter().map(|row| row.function as usize as u64).collect()
+    fn helper_table() -> &'static [HelperRow<Cpu>] {
+        helpers::TABLE
     }
 
-    fn names() -> &'static dyn Names {
-        &X86Names
+    fn slot_name(place: EnvSlot) -> Option<Cow<'static, str>> {
+        const GPR: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+            "r15",
+        ];
+        let at = |slot: EnvSlot| slot.offset == place.offset;
+        if let Some((name, _)) = GPR.iter().zip(0..).find(|&(_, i)| at(gpr_slot(i))) {
+            return Some((*name).into());
+        }
+        if let Some(i) = (0..16).find(|&i| at(xmm_slot(i))) {
+            return Some(format!("xmm{i}").into());
+        }
+        if let Some(seg) = Seg::ALL.into_iter().find(|&seg| at(seg_base_slot(seg))) {
+            return Some(format!("{seg:?}.base").to_lowercase().into());
+        }
+        slot::ALL.iter().find(|(known, _)| at(*known)).map(|&(_, name)| name.into())
     }
 
     #[inline(always)]

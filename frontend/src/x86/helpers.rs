@@ -1,49 +1,10 @@
 //! The helper table: what translated code calls for instructions too large to be micro-ops.
 
-use mimus_ir::Effects;
-use mimus_ir::block::CallInfo;
-
 use super::cpu::Cpu;
 use super::{arith, fpu, sys};
 
-/// A helper: three operands and a constant. It must not panic whatever they are.
-pub type HelperFn = extern "C" fn(&mut Cpu, u64, u64, u64, u32) -> u64;
-
-/// A row of the helper table.
-#[derive(Clone, Copy)]
-pub struct HelperRow {
-    /// Name in dumps.
-    pub name: &'static str,
-    /// The function.
-    pub function: HelperFn,
-    /// What it may do beside returning a value.
-    pub effects: Effects,
-}
-
-macro_rules! helpers {
-    ($($(#[$doc:meta])* $id:ident $function:path [$($effect:ident)*];)*) => {
-        /// Numbers of the helpers; the rows of the helper table.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[repr(u16)]
-        pub enum Helper { $($(#[$doc])* $id),* }
-
-        /// The helper table, by number.
-        pub static TABLE: &[HelperRow] = &[$(HelperRow {
-            name: stringify!($id),
-            function: $function,
-            effects: Effects::MARK$(.union(Effects::$effect))*,
-        }),*];
-    };
-}
-
-impl Helper {
-    /// How a call with constant `arg` is held in an op.
-    pub fn info(self, arg: u32) -> CallInfo {
-        CallInfo { helper: self as u16, effects: TABLE[self as usize].effects, arg }
-    }
-}
-
-helpers! {
+crate::helpers! {
+    Cpu:
     /// The arithmetic flags, as in RFLAGS.
     CcFlags arith::cc_flags [READ_ENV LEAF];
     /// Whether condition `arg` holds.

@@ -7,7 +7,7 @@ use super::soft::{DE, Format, IE, Rounding, ZE};
 
 /// Which NaN an operation gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Nans {
+pub enum Nans {
     /// The first operand that is one, made quiet; for an invalid operation the negative default one (SDM vol. 1, table 4-7).
     Propagated,
     /// Always the positive default one (RISC-V; AArch64 with FPCR.DN).
@@ -16,12 +16,14 @@ pub(crate) enum Nans {
 
 /// The control bits of one instruction, and the exceptions that it has raised so far.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Env {
+pub struct Env {
+    /// How results are rounded.
     pub rounding: Rounding,
     /// Denormal operands are zeros.
     pub denormals_are_zeros: bool,
     /// Results below the normal range become zeros.
     pub flush_to_zero: bool,
+    /// Which NaN is a result.
     pub nans: Nans,
     /// Exceptions that stop the instruction instead of giving their default result.
     pub unmasked: u32,
@@ -47,12 +49,13 @@ impl Env {
         Self { rounding, denormals_are_zeros: false, flush_to_zero: false, nans, unmasked: 0, flags: 0, settled: 0 }
     }
 
-    pub fn raise(&mut self, flags: u32) {
+    /// Raises flags, in the positions of [`super::soft`]'s constants.
+    pub(crate) fn raise(&mut self, flags: u32) {
         self.flags |= flags;
     }
 
     /// An invalid operation: its flag and its result.
-    pub fn invalid(&mut self, fmt: Format) -> u64 {
+    pub(crate) fn invalid(&mut self, fmt: Format) -> u64 {
         self.raise(IE);
         match self.nans {
             Nans::Propagated => fmt.indefinite(),
@@ -63,7 +66,7 @@ impl Env {
     /// Ends a step, that is the operations that an instruction does side by side; tells whether an unmasked exception ends
     /// the instruction. When an exception of the operands is unmasked in any element, no element gets as far as the
     /// exceptions of a result (SDM vol. 1, 4.9.2 and 11.5.3).
-    pub fn settle(&mut self) -> bool {
+    pub(crate) fn settle(&mut self) -> bool {
         if self.flags & self.unmasked & (IE | DE | ZE) != 0 {
             self.flags &= IE | DE | ZE;
         }

@@ -13,7 +13,7 @@ use super::element::*;
 use super::soft::{Arith, Format};
 
 /// Does an operation of the table that has floating point; 0 for others.
-pub(crate) fn float(e: &mut Env, info: VecInfo, [a, b, c]: [u128; 3]) -> u128 {
+pub fn float(e: &mut Env, info: VecInfo, [a, b, c]: [u128; 3]) -> u128 {
     use VecKind::*;
     let i = info.imm;
     let add = |e: &mut Env, fmt, x, y| arith(e, fmt, Arith::Add, x, y);

@@ -4,7 +4,7 @@ use super::mxcsr::{Mxcsr, SimdException};
 use super::sse::{comis, dot_product, reciprocal};
 use super::string;
 use crate::common::fp::element::{D, S, from_integers, packed, scalar, to_integers};
-use crate::common::fp::{Env, vector};
+use crate::common::fp::{self, Env};
 use iced_x86::Code;
 use mimus_ir::packed::*;
 use mimus_ir::vec::VecShape;
@@ -517,8 +517,8 @@ pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxc
             let mut env = mxcsr.env();
             let info = VecInfo { kind, imm };
             let result = match kind.row().shape {
-                VecShape::VToV | VecShape::VToI => vector::float(&mut env, info, [src, 0, 0]),
-                _ => vector::float(&mut env, info, [dst, src, 0]),
+                VecShape::VToV | VecShape::VToI => fp::float(&mut env, info, [src, 0, 0]),
+                _ => fp::float(&mut env, info, [dst, src, 0]),
             };
             mxcsr.settle(env)?;
             result

@@ -6,9 +6,9 @@ use std::marker::PhantomData;
 use std::ops::DerefMut;
 
 use mimus_ir::text::Names;
-use mimus_ir::{Block, EnvSlot, Guest};
+use mimus_ir::{Block, EnvSlot, Guest, Stop, VecInfo};
 
-use super::helpers::{GuestNames, HelperRow};
+use super::helpers::{self, GuestNames, HelperRow};
 use super::vcpu::{Arch, Core};
 
 pub use super::vcpu::Raised;
@@ -55,7 +55,9 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// The helper table.
     fn helper_table() -> &'static [HelperRow<Self>];
     /// Name of a register for dumps.
-    fn slot_name(slot: EnvSlot) -> Option<Cow<'static, str>>;
+    fn slot_name(_slot: EnvSlot) -> Option<Cow<'static, str>> {
+        None
+    }
 
     /// The helper table for [`EnvHeader::helpers`](mimus_softmmu::EnvHeader::helpers): host addresses by number.
     fn helpers() -> Vec<u64> {
@@ -65,6 +67,20 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     fn names() -> &'static dyn Names {
         &GuestNames::<Self>(PhantomData)
     }
+
+    /// What [`Guest::call`] asks for.
+    ///
+    /// # Errors
+    ///
+    /// As for that.
+    #[inline(always)]
+    fn call_helper(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop> {
+        helpers::call(self, helper, args, arg)
+    }
+    /// What [`Guest::float`] asks for.
+    fn compute_float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128;
+    /// What [`Guest::trap`] asks for.
+    fn raise_trap(&mut self, code: u64);
 
     /// Program counter, as blocks have it.
     fn pc(&self) -> u64;
@@ -94,7 +110,10 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// # Errors
     ///
     /// [`Raised`] with the fault pending.
-    fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised>;
+    fn translate_fetch(&mut self, addr: u64) -> Result<u64, Raised> {
+        let bank = self.bank;
+        self.fetch(bank, addr)
+    }
     /// Translates a block at the program counter in the present mode. The result has at least one instruction: one that cannot
     /// be decoded raises its exception.
     ///

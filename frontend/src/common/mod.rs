@@ -5,5 +5,8 @@ pub mod debug;
 pub mod fp;
 pub mod guest;
 pub mod helpers;
+mod no_devices;
 pub mod pattern;
 pub mod vcpu;
+
+pub use no_devices::NoDevices;

@@ -38,6 +38,9 @@ pub trait Arch: Sized + 'static {
     /// Whether an access raises something where nobody answers on the bus, as [`Arch::answers`] and [`Arch::unanswered`] say.
     const BUS_FAULTS: bool = false;
 
+    /// Whether a compare-and-swap that fails writes the old value back.
+    const FAILED_CAS_WRITES: bool = false;
+
     /// What an instruction raises whose access cannot be translated; `None` if it is to be executed by itself
     /// ([`Walker::watched`]).
     fn refused(fault: WalkFault<Self>) -> Option<Self::Pending>;
@@ -93,7 +96,7 @@ pub struct Core<A: Arch> {
     pub jump_caches: Box<[JumpCacheEntry]>,
 }
 
-/// Lets a guest's `Cpu`, whose first field is `core: Core<Cpu>`, be used as its core.
+/// Lets a guest's `Cpu`, whose first field is `core: Core<Cpu>`, be used as its core, and execute micro-ops by it.
 #[macro_export]
 macro_rules! has_core {
     ($cpu:ty) => {
@@ -112,6 +115,67 @@ macro_rules! has_core {
             #[inline(always)]
             fn deref_mut(&mut self) -> &mut Self::Target {
                 &mut self.core
+            }
+        }
+
+        impl mimus_ir::Guest for $cpu {
+            #[inline(always)]
+            fn env(&mut self) -> &mut [u8] {
+                self.core.env()
+            }
+
+            #[inline(always)]
+            fn load(
+                &mut self,
+                addr: u64,
+                ty: mimus_ir::Type,
+                flags: mimus_ir::MemFlags,
+            ) -> std::result::Result<[u64; 2], mimus_ir::Stop> {
+                self.core.load(addr, ty, flags)
+            }
+
+            #[inline(always)]
+            fn store(
+                &mut self,
+                addr: u64,
+                ty: mimus_ir::Type,
+                value: [u64; 2],
+                flags: mimus_ir::MemFlags,
+            ) -> std::result::Result<(), mimus_ir::Stop> {
+                self.core.store(addr, ty, value, flags)
+            }
+
+            fn rmw(
+                &mut self,
+                kind: mimus_ir::op::RmwKind,
+                addr: u64,
+                ty: mimus_ir::Type,
+                operand: u64,
+            ) -> std::result::Result<(u64, bool), mimus_ir::Stop> {
+                self.core.rmw(kind, addr, ty, operand)
+            }
+
+            fn cas(
+                &mut self,
+                addr: u64,
+                ty: mimus_ir::Type,
+                expected: u64,
+                new: u64,
+            ) -> std::result::Result<(u64, bool), mimus_ir::Stop> {
+                self.core.cas(addr, ty, expected, new)
+            }
+
+            #[inline(always)]
+            fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, mimus_ir::Stop> {
+                $crate::common::guest::GuestCpu::call_helper(self, helper, args, arg)
+            }
+
+            fn float(&mut self, info: mimus_ir::VecInfo, operands: [u128; 3]) -> u128 {
+                $crate::common::guest::GuestCpu::compute_float(self, info, operands)
+            }
+
+            fn trap(&mut self, code: u64) {
+                $crate::common::guest::GuestCpu::raise_trap(self, code);
             }
         }
     };
@@ -343,6 +407,14 @@ impl<A: Arch> Core<A> {
         map.gpa | linear & (PAGE_SIZE - 1)
     }
 
+    /// Guest-physical address of an instruction byte at `addr`, by the translations of MMU mode `bank`.
+    pub fn fetch(&mut self, bank: usize, addr: u64) -> Result<u64, Raised> {
+        match self.mmu.walk(&self.state, bank, addr, Access::Fetch) {
+            Ok(map) => Ok(self.fetched(addr, map)),
+            Err(fault) => Err(self.refuse(fault)),
+        }
+    }
+
     /// Reads a byte of code that is not in RAM.
     pub fn read_code(&mut self, gpa: u64) -> u8 {
         self.mmu.phys_read(&mut *self.bus, gpa, 1) as u8
@@ -446,6 +518,12 @@ impl<A: Arch> Core<A> {
         }
     }
 
+    /// What [`mimus_ir::Guest::env`] asks for.
+    #[inline(always)]
+    pub fn env(&mut self) -> &mut [u8] {
+        bytemuck::bytes_of_mut(&mut self.state)
+    }
+
     /// What [`mimus_ir::Guest::load`] asks for; a vector is two accesses.
     #[inline(always)]
     pub fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop> {
@@ -499,17 +577,11 @@ impl<A: Arch> Core<A> {
         self.update(addr, ty, |old| Some(kind.apply(old as u64, operand).into()))
     }
 
-    /// What [`mimus_ir::Guest::cas`] asks for. If it fails, nothing is written, or the old value with `writes_back`.
-    pub fn cas(
-        &mut self,
-        addr: u64,
-        ty: Type,
-        (expected, new): (u64, u64),
-        writes_back: bool,
-    ) -> Result<(u64, bool), Stop> {
+    /// What [`mimus_ir::Guest::cas`] asks for.
+    pub fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> Result<(u64, bool), Stop> {
         let expected = u128::from(expected & ty.mask());
         self.update(addr, ty, |old| {
-            let kept = if writes_back { Some(old) } else { None };
+            let kept = if A::FAILED_CAS_WRITES { Some(old) } else { None };
             if old == expected { Some(new.into()) } else { kept }
         })
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mimus_softmmu::{CodeSink, Dropped, MmioBus};
+use mimus_softmmu::MmioBus;
+
+use crate::common::NoDevices;
 
 /// Frequency of [`Bus::time`] in Hz.
 pub const TIME_HZ: u64 = 10_000_000;
@@ -49,17 +51,6 @@ impl Lines {
     }
 }
 
-/// No devices, for a vCPU without a machine around it: nothing answers, and time stands still.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoDevices;
-
-impl MmioBus for NoDevices {
-    fn mmio_read(&mut self, _: u64, _: u8) -> u64 {
-        0
-    }
-    fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
 impl Bus for NoDevices {
     fn time(&mut self) -> u64 {
         0
@@ -70,11 +61,5 @@ impl Bus for NoDevices {
     fn set_timer(&mut self, _: u64) {}
     fn exists(&mut self, _: u64, _: u8) -> bool {
         false
-    }
-}
-
-impl CodeSink for NoDevices {
-    fn code_written(&self, _: u64, _: u64) -> Dropped {
-        Dropped::NONE
     }
 }

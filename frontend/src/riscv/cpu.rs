@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use mimus_ir::op::RmwKind;
-use mimus_ir::{Guest, MemFlags, Stop, Type, VecInfo};
+use mimus_ir::Stop;
 use mimus_softmmu::{Access, AccessFlags, CodeSink, PAGE_SIZE, Ram, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::bus::{Bus, Lines};
-use super::float;
 use super::mode::Mode;
 use super::paging::{access_fault, satp};
 use super::semihost::Semihosting;
 use super::state::{State, envcfg, mstatus, privilege};
-use super::trap::{Pending, Trap, TrapCode, cause};
-use crate::common::helpers;
+use super::trap::{Pending, Trap, cause};
 use crate::common::vcpu::{Arch, Core, Raised};
 use crate::has_core;
 
@@ -221,53 +218,5 @@ impl Cpu {
             }
         }
         result
-    }
-}
-
-impl Guest for Cpu {
-    #[inline(always)]
-    fn env(&mut self) -> &mut [u8] {
-        bytemuck::bytes_of_mut(&mut self.state)
-    }
-
-    #[inline(always)]
-    fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> std::result::Result<[u64; 2], Stop> {
-        self.core.load(addr, ty, flags)
-    }
-
-    #[inline(always)]
-    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> std::result::Result<(), Stop> {
-        self.core.store(addr, ty, value, flags)
-    }
-
-    // Atomic instructions are never weaker than with both aq and rl.
-    fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
-        self.core.rmw(kind, addr, ty, operand)
-    }
-
-    fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
-        self.core.cas(addr, ty, (expected, new), false)
-    }
-
-    #[inline(always)]
-    fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
-        helpers::call(self, helper, args, arg)
-    }
-
-    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
-        float::operation(&mut self.state, info, operands)
-    }
-
-    fn trap(&mut self, code: u64) {
-        match TrapCode::decode(code) {
-            TrapCode::Known(trap) => self.set_pending(Pending::Trap(trap)),
-            TrapCode::Register { cause, register } => {
-                let tval = self.state.x[usize::from(register & 31)];
-                self.set_pending(Pending::Trap(Trap { cause, tval }));
-            }
-            TrapCode::FailedStore { rd } => self.set_pending(Pending::FailedStore { rd }),
-            TrapCode::Float { word } => self.set_pending(Pending::Float { word }),
-            TrapCode::Retry => self.header.verdict = Verdict::Again as u32,
-        }
     }
 }

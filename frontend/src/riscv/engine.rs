@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use mimus_ir::{Block, EnvSlot};
+use mimus_ir::{Block, EnvSlot, VecInfo};
+use mimus_softmmu::Verdict;
 
 use super::cpu::Cpu;
 use super::state::{f_slot, slot};
-use super::{disasm, helpers, lift};
+use super::trap::{Pending, Trap, TrapCode};
+use super::{disasm, float, helpers, lift};
 use crate::common::guest::{self, GuestCpu, Raised, TbWords, Truncated};
 use crate::common::helpers::HelperRow;
 
@@ -30,6 +32,23 @@ impl GuestCpu for Cpu {
             return Some(disasm::X_NAMES[n].into());
         }
         index(f_slot(0), 16).map(|n| disasm::F_NAMES[n].into())
+    }
+
+    fn compute_float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
+        float::operation(&mut self.state, info, operands)
+    }
+
+    fn raise_trap(&mut self, code: u64) {
+        match TrapCode::decode(code) {
+            TrapCode::Known(trap) => self.set_pending(Pending::Trap(trap)),
+            TrapCode::Register { cause, register } => {
+                let tval = self.state.x[usize::from(register & 31)];
+                self.set_pending(Pending::Trap(Trap { cause, tval }));
+            }
+            TrapCode::FailedStore { rd } => self.set_pending(Pending::FailedStore { rd }),
+            TrapCode::Float { word } => self.set_pending(Pending::Float { word }),
+            TrapCode::Retry => self.header.verdict = Verdict::Again as u32,
+        }
     }
 
     fn pc(&self) -> u64 {

@@ -48,7 +48,8 @@ pub mod semihost;
 pub mod state;
 pub mod trap;
 
-pub use bus::{Bus, Lines, NoDevices, TIME_HZ, irq};
+pub use crate::common::NoDevices;
+pub use bus::{Bus, Lines, TIME_HZ, irq};
 pub use cpu::{Cpu, Features};
 pub use mode::Mode;
 pub use saved::{CpuState, RestoreError};

@@ -4,22 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mimus_ir::op::RmwKind;
-use mimus_ir::{Effects, Guest, MemFlags, Stop, Type, VecInfo};
-use mimus_softmmu::{Access, AccessFlags, Backing, CodeSink, MmioBus, Ram, Stored, Verdict};
+use mimus_ir::Stop;
+use mimus_softmmu::{Access, AccessFlags, Backing, CodeSink, MmioBus, Ram, Stored};
 use serde::{Deserialize, Serialize};
 
-use crate::common;
-use crate::common::fp;
+use crate::common::NoDevices;
 use crate::common::vcpu::{Arch, Core};
 use crate::has_core;
 
 use super::cpuid::Identity;
-use super::exception::{Exception, RETRY};
+use super::exception::Exception;
 use super::features::FeatureSet;
-use super::fp::Mxcsr;
-use super::fpu::CODE_CHANGED;
-use super::helpers;
 use super::mode::Mode;
 use super::paging::{PHYSICAL_MASK, PageFault};
 use super::state::{Seg, State, cr0, reg, rflags};
@@ -76,6 +71,13 @@ pub trait Bus: MmioBus + Send {
         let _ = asserted;
         false
     }
+}
+
+impl Bus for NoDevices {
+    fn port_in(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
 }
 
 /// A fault was raised and is pending in the vCPU; the helper must return.
@@ -149,6 +151,9 @@ impl Arch for Cpu {
     type State = State;
     type Bus = dyn Bus;
     type Pending = Exception;
+
+    // CMPXCHG (SDM vol. 2A).
+    const FAILED_CAS_WRITES: bool = true;
 
     fn refused(fault: PageFault) -> Option<Exception> {
         match fault {
@@ -372,54 +377,5 @@ impl Cpu {
             }
         }
         Ok(stored)
-    }
-}
-
-impl Guest for Cpu {
-    #[inline(always)]
-    fn env(&mut self) -> &mut [u8] {
-        bytemuck::bytes_of_mut(&mut self.state)
-    }
-
-    #[inline(always)]
-    fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> std::result::Result<[u64; 2], Stop> {
-        self.core.load(addr, ty, flags)
-    }
-
-    #[inline(always)]
-    fn store(&mut self, addr: u64, ty: Type, value: [u64; 2], flags: MemFlags) -> std::result::Result<(), Stop> {
-        self.core.store(addr, ty, value, flags)
-    }
-
-    fn rmw(&mut self, kind: RmwKind, addr: u64, ty: Type, operand: u64) -> std::result::Result<(u64, bool), Stop> {
-        self.core.rmw(kind, addr, ty, operand)
-    }
-
-    fn cas(&mut self, addr: u64, ty: Type, expected: u64, new: u64) -> std::result::Result<(u64, bool), Stop> {
-        // A failed CMPXCHG writes the old value back (SDM vol. 2A, CMPXCHG).
-        self.core.cas(addr, ty, (expected, new), true)
-    }
-
-    #[inline(always)]
-    fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> std::result::Result<u64, Stop> {
-        let value = common::helpers::call(self, helper, args, arg)?;
-        let changed = value == CODE_CHANGED
-            && helpers::TABLE.get(usize::from(helper)).is_some_and(|row| row.effects.contains(Effects::EXTENSION));
-        if changed { Err(Stop::CodeChanged) } else { Ok(value) }
-    }
-
-    fn float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
-        let mut env = Mxcsr(self.state.mxcsr as u32).env();
-        let value = fp::float(&mut env, info, operands);
-        self.state.mxcsr |= u64::from(env.finish());
-        value
-    }
-
-    fn trap(&mut self, code: u64) {
-        if code == RETRY {
-            self.header.verdict = Verdict::Again as u32;
-        } else {
-            self.raise(Exception::from_trap_code(code));
-        }
     }
 }

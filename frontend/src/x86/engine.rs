@@ -3,13 +3,18 @@
 use std::borrow::Cow;
 
 use iced_x86::{Decoder, DecoderOptions, Formatter, NasmFormatter};
-use mimus_ir::{Block, EnvSlot};
+use mimus_ir::{Block, Effects, EnvSlot, Stop, VecInfo};
+use mimus_softmmu::Verdict;
 
 use super::cpu::Cpu;
+use super::exception::RETRY;
 use super::exception::{Exception, debug, vector};
+use super::fp::Mxcsr;
+use super::fpu::CODE_CHANGED;
 use super::mode::Mode;
 use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
+use crate::common::fp;
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, TbWords, Truncated};
 use crate::common::helpers::HelperRow;
 
@@ -50,6 +55,29 @@ impl GuestCpu for Cpu {
             return Some(format!("{seg:?}.base").to_lowercase().into());
         }
         slot::ALL.iter().find(|(known, _)| at(*known)).map(|&(_, name)| name.into())
+    }
+
+    #[inline(always)]
+    fn call_helper(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop> {
+        let value = crate::common::helpers::call(self, helper, args, arg)?;
+        let changed = value == CODE_CHANGED
+            && helpers::TABLE.get(usize::from(helper)).is_some_and(|row| row.effects.contains(Effects::EXTENSION));
+        if changed { Err(Stop::CodeChanged) } else { Ok(value) }
+    }
+
+    fn compute_float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
+        let mut env = Mxcsr(self.state.mxcsr as u32).env();
+        let value = fp::float(&mut env, info, operands);
+        self.state.mxcsr |= u64::from(env.finish());
+        value
+    }
+
+    fn raise_trap(&mut self, code: u64) {
+        if code == RETRY {
+            self.header.verdict = Verdict::Again as u32;
+        } else {
+            self.raise(Exception::from_trap_code(code));
+        }
     }
 
     #[inline(always)]

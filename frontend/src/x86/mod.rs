@@ -13,14 +13,13 @@ pub mod fpu;
 pub mod helpers;
 pub mod lift;
 pub mod mode;
-mod no_devices;
 pub mod paging;
 pub mod saved;
 pub mod state;
 pub mod strings;
 pub mod sys;
 
+pub use crate::common::NoDevices;
 pub use cpu::{Bus, Cpu, Features, HEADER_OFFSET};
 pub use mode::Mode;
-pub use no_devices::NoDevices;
 pub use saved::{CpuState, RestoreError};

@@ -2,8 +2,6 @@
 
 use mimus_softmmu::{CodeSink, Dropped, MmioBus};
 
-use super::cpu::Bus;
-
 /// No devices, for a vCPU without a machine around it: reads give 0, writes and what becomes of code are ignored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoDevices;
@@ -13,13 +11,6 @@ impl MmioBus for NoDevices {
         0
     }
     fn mmio_write(&mut self, _: u64, _: u8, _: u64) {}
-}
-
-impl Bus for NoDevices {
-    fn port_in(&mut self, _: u16, _: u8) -> u32 {
-        0
-    }
-    fn port_out(&mut self, _: u16, _: u8, _: u32) {}
 }
 
 impl CodeSink for NoDevices {

@@ -10,6 +10,7 @@ pub mod files;
 pub mod image;
 pub mod rng;
 pub mod session;
+pub mod toy;
 
 pub use files::{Folder, Guest, guest, program};
 pub use session::{Ended, Hangup, Session};

@@ -45,7 +45,7 @@ const WRITABLE: u64 = LEVEL | INTERRUPT | PERIODIC | VALUE_SET | MODE_32 | 0x1f 
 const TIMER_CAPABILITIES: u64 = 1 << 4 | 1 << 5 | 0x00f0_0000 << 32;
 
 /// One timer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Timer {
     config: u64,
     comparator: u64,
@@ -58,6 +58,9 @@ struct Timer {
 }
 
 impl Timer {
+    /// As after a reset, which sets all bits of the comparator (2.3.9.2).
+    const RESET: Timer = Timer { config: 0, comparator: u64::MAX, period: 0, rose: false, high: false };
+
     /// What the counter is compared in.
     fn mask(&self) -> u64 {
         if self.config & MODE_32 != 0 { u32::MAX.into() } else { u64::MAX }
@@ -115,7 +118,7 @@ impl Timer {
 }
 
 /// The event timer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Hpet {
     config: u64,
     status: u8,
@@ -157,7 +160,7 @@ impl Drives for Hpet {
 
 impl Hpet {
     pub(crate) fn new() -> Hpet {
-        Hpet::default()
+        Hpet { config: 0, status: 0, counter: 0, checked: 0, timers: [Timer::RESET; 3] }
     }
 
     /// Brings it to `now`.
@@ -307,6 +310,7 @@ mod tests {
         assert_eq!(hpet.read(0, 0, 8), 0x0098_9680_8086_a201);
         assert_eq!((hpet.read(0, 0, 4), hpet.read(0, 4, 4)), (0x8086_a201, 10_000_000));
         assert_eq!(hpet.read(0, 0x100, 8), 0x00f0_0000_0000_0030);
+        assert_eq!(hpet.read(0, 0x108, 8), u64::MAX, "the comparator after a reset");
         assert_eq!((hpet.read(0, 0x160, 8), hpet.read(0, 0x3f8, 8)), (0, 0), "there are three timers");
     }
 

@@ -41,7 +41,8 @@ const VGA_PROPERTIES: &[Property] = &[
     number("xres", 64, 2560, "its width"),
     number("yres", 64, 1600, "its height"),
     BUS,
-    accepted("addr"),
+    // Firmware knows it there.
+    among("addr", &["0x2", "2", "02", "2.0", "0x2.0"]),
     accepted("big-endian-framebuffer"),
     accepted("mmio"),
     accepted("qemu-extended-regs"),

@@ -5,7 +5,7 @@ use mimus_hw::vga::{LARGEST_MODE, NATIVE_MODE, VRAM_SIZE};
 use super::error::CliError;
 use super::families::{DISPLAY, VGA};
 use super::keyval::{self, Key, Kind, Values};
-use super::{Arch, Given, Stop, choose, utf8};
+use super::{Arch, Given, Stop, choose, disks, utf8};
 use mimus_host::display::{VncPlace, VncTarget};
 use mimus_machine::config::{Config, VgaKind, Video};
 
@@ -56,7 +56,7 @@ pub(super) fn device(values: &Values, config: &mut Config) -> Result<(), CliErro
     if config.vga == VgaKind::Std {
         return Err(CliError::new(OPTION, "more than one display adapter is not supported yet"));
     }
-    config.vga = VgaKind::Std;
+    (config.vga, config.video_plug) = (VgaKind::Std, disks::plug(OPTION, values)?);
     let Video { memory, .. } = Video::default();
     let mib = values.number("vgamem_mb").unwrap_or(memory >> 20);
     if !mib.is_power_of_two() {

@@ -75,7 +75,7 @@ pub struct Config {
     pub serial: Chardev,
     /// Devices that the rows of the registry make, those on a bus in the order in which they are plugged in.
     pub devices: Vec<Device>,
-    /// Virtio devices in the order of their slots; only [`MachineKind::Virt`] has slots.
+    /// Virtio devices, in the order in which they get places: on the PCI bus of a PC, in the virtio-mmio slots of the other boards.
     pub virtio: Vec<VirtioDevice>,
     /// The display adapter; only [`MachineKind::Pc`] has one.
     pub vga: VgaKind,
@@ -84,6 +84,8 @@ pub struct Config {
     pub hpet: Option<bool>,
     /// What the display adapter has.
     pub video: Video,
+    /// What `-device` says of the display adapter.
+    pub video_plug: Plug,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
     /// How a guest may sleep; only [`MachineKind::Pc`] can.
@@ -161,6 +163,7 @@ impl Default for Config {
             vga: VgaKind::Std,
             hpet: None,
             video: Video::default(),
+            video_plug: Plug::default(),
             vnc: None,
             sleep: SleepStates::default(),
             curses: false,

@@ -427,11 +427,16 @@ fn the_display_adapter_may_be_a_device() {
     assert_eq!((config.vga, config.video), (VgaKind::Std, Video { memory: 32 << 20, monitor: Some((1024, 768)) }));
     let config = config_of("-vga none -global VGA.edid=off -device VGA");
     assert_eq!((config.vga, config.video.monitor), (VgaKind::Std, None));
+    assert_eq!(config_of("-nodefaults -device VGA,id=video0,addr=0x2").video_plug.id, "video0");
     assert_eq!(config_of("-nodefaults").vga, VgaKind::None);
     refused(&[
         ("-vga std -device VGA", "-device VGA: more than one display adapter is not supported yet"),
         ("-device VGA -device VGA", "-device VGA: more than one display adapter is not supported yet"),
         ("-device VGA,vgamem_mb=3", "-device VGA: vgamem_mb=3 is not a power of two"),
+        (
+            "-nodefaults -device VGA,addr=5",
+            "-device VGA: addr: '5' is not supported yet: 0x2 or 2 or 02 or 2.0 or 0x2.0",
+        ),
         (
             "-nodefaults -vnc :1 -device cirrus-vga",
             "-device: 'cirrus-vga' needs cirrus, which is not supported yet: use -vga std",

@@ -494,12 +494,11 @@ fn features(config: &Config) -> Features {
 
 /// What of the board the configuration decides.
 fn board_devices(config: &Config, inventory: &mut Inventory) {
-    let plain = Plug::default();
     if firmware::has_hpet(config) {
         inventory.optional(config.machine, HPET);
     }
     if config.vga == VgaKind::Std {
-        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), VGA, &plain, &[]);
+        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), VGA, &config.video_plug, &[]);
     }
 }
 

@@ -109,3 +109,23 @@ fn each_device_of_a_risc_v_board_is_told_of() {
     let firmware = folder.write("firmware", &0x0000_006fu32.to_le_bytes());
     each_device_is_told_of(Board::Virt, &["-arch", "riscv64", "-bios", &firmware]);
 }
+
+/// What a port is connected to on the host is opened once: a second time, the socket's name would be taken.
+#[test]
+fn each_serial_port_has_its_socket() {
+    let folder = Folder::new();
+    let [socket, ports @ ..] = ["qmp", "port0", "port1", "port2"].map(|name| folder.path(name));
+    let listening = |path: &String| format!("unix:{path},server=on,wait=off");
+    let (qmp, serial) = (listening(&socket), ports.each_ref().map(listening));
+    let mut args = vec!["-S", "-display", "none", "-qmp", &qmp];
+    serial.iter().for_each(|port| args.extend(["-serial", port]));
+    let mut session = Session::piped("serial ports", &args, LIMIT);
+    session.close_input();
+    let mut q = Qmp::new(&socket);
+    q.execute("qmp_capabilities");
+    for port in &ports {
+        std::os::unix::net::UnixStream::connect(port).unwrap_or_else(|error| panic!("{port}: {error}"));
+    }
+    q.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
+}

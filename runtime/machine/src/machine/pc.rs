@@ -186,8 +186,9 @@ impl Board for PcBoard {
         if let Some(vram) = &vram {
             screen::plug(config, &mut pc, vram.clone())?;
         }
-        for device in &config.devices {
-            let (Make::Function(_), (parts, _)) = (device.model.make, parts.of(device)?) else { continue };
+        // What the others are connected to on the host must not be opened once more.
+        for device in config.devices.iter().filter(|device| matches!(device.model.make, Make::Function(_))) {
+            let (parts, _) = parts.of(device)?;
             let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
             let place = places.plug(&mut pc, &device.plug, None, function)?;
             inventory.plain(Place::Pci(place), device.model, &device.plug, &isa::facts(device));

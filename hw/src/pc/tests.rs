@@ -587,13 +587,14 @@ fn pci_interrupts_by_pin_and_by_message() {
 
 const HPET: u64 = 0xfed0_0000;
 
-/// A machine whose event timer 0, or 1, has a period of 1 ms and the place of the timer, or the clock.
+/// A machine whose event timer 0, or 1, has a period of 1 ms and the place of the timer, or the clock. It is used with 32 bits, as
+/// Linux does: of 64, the upper half is all ones after a reset.
 fn pc_with_hpet(timer: u64) -> Pc {
     let mut p = board(1, &Sink::default(), &Sink::default());
     p.plug_hpet();
     p.set_up_as_firmware();
     let registers = HPET + 0x100 + 0x20 * timer;
-    for (address, value) in [(registers, 0x4c), (registers + 8, 100_000), (registers + 8, 100_000), (HPET + 0x10, 3)] {
+    for (address, value) in [(registers, 0x14c), (registers + 8, 100_000), (registers + 8, 100_000), (HPET + 0x10, 3)] {
         p.mmio_write(0, 0, address, 4, value);
     }
     p
@@ -646,7 +647,7 @@ fn the_event_timer_takes_the_clocks_place() {
 fn an_event_timer_that_has_nobodys_place_has_an_input_of_its_own() {
     let mut p = pc_with_hpet(2);
     redirect(&mut p, 20, 0x64);
-    p.mmio_write(0, 0, HPET + 0x140, 4, 20 << 9 | 0x0c);
+    p.mmio_write(0, 0, HPET + 0x140, 4, 20 << 9 | 0x10c);
     for round in 1..3 {
         p.advance(round * MS);
         assert_eq!(p.interrupts.acknowledge(0), Some(0x64));

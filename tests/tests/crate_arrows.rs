@@ -28,29 +28,14 @@ const ARROWS: &[(&str, &str, &[&str])] = &[
     ("mimus-benches", "benches", ALL),
     ("mimus-tools", "tools", ALL),
 ];
-const BELOW_MACHINES: &[&str] =
-    &["mimus-ir", "mimus-softmmu", "mimus-hw", "mimus-frontend", "mimus-backend", "mimus-engine", "mimus-host"];
-const BELOW_CLI: &[&str] = &[
-    "mimus-ir",
-    "mimus-softmmu",
-    "mimus-hw",
-    "mimus-frontend",
-    "mimus-backend",
-    "mimus-engine",
-    "mimus-host",
-    "mimus-machine",
-];
-const BELOW_MIMUS: &[&str] = &[
-    "mimus-ir",
-    "mimus-softmmu",
-    "mimus-hw",
-    "mimus-frontend",
-    "mimus-backend",
-    "mimus-engine",
-    "mimus-host",
-    "mimus-machine",
-    "mimus-cli",
-];
+/// Those below the crate of this place in [`ALL`].
+const fn below(place: usize) -> &'static [&'static str] {
+    ALL.split_at(place).0
+}
+const BELOW_MACHINES: &[&str] = below(7);
+const BELOW_CLI: &[&str] = below(8);
+const BELOW_MIMUS: &[&str] = below(9);
+/// From the lowest on.
 const ALL: &[&str] = &[
     "mimus-ir",
     "mimus-softmmu",

@@ -81,6 +81,7 @@ impl Wires {
         let mut slot = Slot {
             pin: pin.map(|pin| self.inputs.line(pirq(devfn, pin) as u32)).unwrap_or_default(),
             isa: (0..ISA_LINES).map(&self.board.isa).collect(),
+            irqs: 0,
             timer: (self.board.timer)(devfn),
             messages: self.board.messages.clone(),
             function,
@@ -96,6 +97,8 @@ pub(super) struct Slot {
     pin: IrqLine,
     /// By number.
     isa: Vec<IrqLine>,
+    /// Those of them that are high, a bit each.
+    irqs: u16,
     timer: Timer,
     messages: Arc<dyn MsiSink>,
 }
@@ -115,9 +118,15 @@ impl Slot {
         messages.into_iter().for_each(|message| self.messages.send(message));
         let enabled = self.function.config().u16(COMMAND) & COMMAND_INTX_DISABLE == 0;
         self.pin.set(enabled && self.function.intx());
+        // This comes behind each access, and most functions drive none.
         let irqs = self.function.isa_irqs();
-        for (irq, line) in self.isa.iter_mut().enumerate() {
-            line.set(irqs >> irq & 1 != 0);
+        let mut changed = std::mem::replace(&mut self.irqs, irqs) ^ irqs;
+        while changed != 0 {
+            let irq = changed.trailing_zeros();
+            changed &= changed - 1;
+            if let Some(line) = self.isa.get_mut(irq as usize) {
+                line.set(irqs >> irq & 1 != 0);
+            }
         }
         self.timer.set(self.function.next_deadline());
     }

@@ -2,7 +2,7 @@
 //!
 //! A device makes [`BlockJob`]s of what its driver wants. The host side does them on a thread of its own and asks for the data,
 //! or brings them, piece by piece. What crosses is copied while the device is locked, so that a device that was reset is left
-//! alone; or it is read straight into a [`Target`], and a reset waits for that. What is under way is state: a restored device
+//! alone; or it is read straight into a [`DmaTarget`], and a reset waits for that. What is under way is state: a restored device
 //! gives it to its backend once more.
 
 use mimus_softmmu::{Dma, DmaWatch};
@@ -78,7 +78,7 @@ pub trait BlockBackend: Send {
     /// its `done`, as [`Virtio::block_done`](crate::virtio::Virtio::block_done), from another call than this one.
     fn submit(&mut self, job: BlockJob);
 
-    /// Waits until nothing is written to a [`Target`] that the device gave before: it is about to be reset. Called with the
+    /// Waits until nothing is written to a [`DmaTarget`] that the device gave before: it is about to be reset. Called with the
     /// device locked, which whoever has a target therefore must not wait for. A host side that asks for no targets needs none.
     fn settle(&mut self) {}
 }
@@ -86,15 +86,15 @@ pub trait BlockBackend: Send {
 /// Where in guest RAM a piece of what is read goes. Nothing may be written to it once the backend has
 /// [settled](BlockBackend::settle).
 #[derive(Debug)]
-pub struct Target {
+pub struct DmaTarget {
     mem: Dma,
     parts: Vec<(u64, usize)>,
 }
 
-impl Target {
+impl DmaTarget {
     /// These parts of RAM: guest-physical address and bytes of each.
-    pub fn new(mem: &Dma, parts: Vec<(u64, usize)>) -> Target {
-        Target { mem: mem.clone(), parts }
+    pub fn new(mem: &Dma, parts: Vec<(u64, usize)>) -> DmaTarget {
+        DmaTarget { mem: mem.clone(), parts }
     }
 
     /// The parts in their order. Whoever writes to one behind its back marks it dirty afterwards. `None` if any of it is not RAM.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::packet::{HARDWARE_ERROR, MEDIUM_ERROR, PacketState};
 use super::regs::{ABRT, IDNF, Regs, UNC, USE_LBA};
 use super::{Medium, Names, identify};
-use crate::block::{BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
+use crate::block::{BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
 use crate::buffer::Buffer;
 
 /// The most sectors of a block of READ MULTIPLE and WRITE MULTIPLE.
@@ -488,7 +488,7 @@ impl Disk {
     }
 
     /// Where in RAM a part of an operation's data goes, if it is there that they go.
-    pub(crate) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<Target> {
+    pub(crate) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
         // Without a medium there is nobody to settle with.
         self.medium.as_ref()?;
         match &self.operation(token, false, at, count)?.data {

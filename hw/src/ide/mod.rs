@@ -13,7 +13,7 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
 use crate::ata::{Disk, Kind, MAKER, Medium, Names, TaskFile, Tray};
-use crate::block::{BlockBackend, BlockInfo, Target};
+use crate::block::{BlockBackend, BlockInfo, DmaTarget};
 use channel::{Channel, ChannelState};
 pub use function::{IDE_DEVFN, IdeFunction};
 
@@ -213,7 +213,7 @@ impl Ide {
 
     /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off, or
     /// the processor moves its data.
-    pub fn block_target(&mut self, place: IdePlace, token: u64, at: u64, count: usize) -> Option<Target> {
+    pub fn block_target(&mut self, place: IdePlace, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
         let mem = self.mem.clone();
         self.disk(place)?.target(&mem, token, at, count)
     }

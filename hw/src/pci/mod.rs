@@ -135,7 +135,7 @@ pub type DevFn = u8;
 
 /// Where an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+enum Resource {
     Bar(usize),
     Fixed(usize),
 }
@@ -147,7 +147,7 @@ struct Route {
     base: u64,
     last: u64,
     devfn: DevFn,
-    target: Target,
+    target: Resource,
 }
 
 /// A range of addresses at which a function answers.
@@ -244,7 +244,7 @@ impl Bus {
             base: route.base,
             last: route.last,
             devfn: route.devfn,
-            bar: if let Target::Bar(bar) = route.target { Some(bar) } else { None },
+            bar: if let Resource::Bar(bar) = route.target { Some(bar) } else { None },
         })
     }
 
@@ -345,9 +345,9 @@ impl Bus {
     fn reroute(&mut self) {
         self.routes.clear();
         for (&devfn, Slot { function, .. }) in &self.functions {
-            let bars = function.config().windows().map(|w| (w.space, w.base, w.size, Target::Bar(w.bar)));
+            let bars = function.config().windows().map(|w| (w.space, w.base, w.size, Resource::Bar(w.bar)));
             let fixed = function.fixed();
-            let fixed = fixed.iter().enumerate().map(|(index, f)| (f.space, f.base, f.size, Target::Fixed(index)));
+            let fixed = fixed.iter().enumerate().map(|(index, f)| (f.space, f.base, f.size, Resource::Fixed(index)));
             for (space, base, size, target) in fixed.chain(bars).filter(|&(_, _, size, _)| size != 0) {
                 self.routes.push(Route { space, base, last: base.saturating_add(size - 1), devfn, target });
             }
@@ -362,7 +362,7 @@ impl Bus {
         let window = self.functions.get(&devfn)?.function.config().windows().find(|window| window.bar == bar)?;
         let Window { space, base, size, .. } = window;
         let last = base + (size - 1);
-        let mut others = self.routes.iter().filter(|route| (route.devfn, route.target) != (devfn, Target::Bar(bar)));
+        let mut others = self.routes.iter().filter(|route| (route.devfn, route.target) != (devfn, Resource::Bar(bar)));
         let alone = !others.any(|route| route.space == space && route.base <= last && base <= route.last);
         (alone && last < MEMORY_WINDOW.1).then_some(window)
     }
@@ -377,8 +377,8 @@ impl Bus {
         let route = self.route(space, address)?;
         let offset = address - route.base;
         let read = |function: &mut dyn Function| match route.target {
-            Target::Bar(bar) => function.bar_read(now, bar, offset, size),
-            Target::Fixed(index) => function.fixed_read(now, index, offset, size),
+            Resource::Bar(bar) => function.bar_read(now, bar, offset, size),
+            Resource::Fixed(index) => function.fixed_read(now, index, offset, size),
         };
         Some(self.functions.get_mut(&route.devfn)?.with(read))
     }
@@ -389,8 +389,8 @@ impl Bus {
         let Some(slot) = self.functions.get_mut(&route.devfn) else { return false };
         let offset = address - route.base;
         slot.with(|function| match route.target {
-            Target::Bar(bar) => function.bar_write(now, bar, offset, size, value),
-            Target::Fixed(index) => function.fixed_write(now, index, offset, size, value),
+            Resource::Bar(bar) => function.bar_write(now, bar, offset, size, value),
+            Resource::Fixed(index) => function.fixed_write(now, index, offset, size, value),
         });
         true
     }

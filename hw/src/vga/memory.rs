@@ -34,7 +34,7 @@ fn replicate(byte: u8) -> u32 {
 }
 
 /// Where an access of the CPU goes.
-enum Place {
+enum WindowAccess {
     /// A byte of a linear mode.
     Linear(u64),
     /// A byte of each of some planes; the offset is of the four bytes, which lie side by side.
@@ -42,7 +42,7 @@ enum Place {
 }
 
 /// What is at `offset` of the window. The way that bytes alternate between planes may differ for reading and writing.
-fn place(regs: &Regs, offset: u64, write: bool) -> Option<Place> {
+fn place(regs: &Regs, offset: u64, write: bool) -> Option<WindowAccess> {
     if !regs.ram_enabled() {
         return None;
     }
@@ -50,7 +50,7 @@ fn place(regs: &Regs, offset: u64, write: bool) -> Option<Place> {
     let (base, len) = MAPS[usize::from(regs.gfx[6] >> 2 & 3)];
     let at = offset.checked_sub(base).filter(|at| *at < len)?;
     if regs.vbe.is_linear() {
-        return Some(Place::Linear(bank + (at & (BANK - 1))));
+        return Some(WindowAccess::Linear(bank + (at & (BANK - 1))));
     }
     let odd_even = if write { regs.seq[4] & SEQ_SEQUENTIAL == 0 } else { regs.gfx[5] & GFX_ODD_EVEN != 0 };
     let (at, planes, plane) = if regs.seq[4] & SEQ_CHAIN_4 != 0 {
@@ -61,15 +61,15 @@ fn place(regs: &Regs, offset: u64, write: bool) -> Option<Place> {
         (at, 0b1111, usize::from(regs.gfx[4] & 3))
     };
     let at = if regs.vbe.is_on() { bank + at } else { at & (PLANE - 1) };
-    Some(Place::Planes { offset: at * 4, planes, plane })
+    Some(WindowAccess::Planes { offset: at * 4, planes, plane })
 }
 
 /// Reads the byte at `offset` of the window; all ones where nothing is.
 pub(super) fn read(regs: &mut Regs, vram: &Vram, offset: u64) -> u8 {
     match place(regs, offset, false) {
         None => 0xff,
-        Some(Place::Linear(at)) => vram.read(at, 1) as u8,
-        Some(Place::Planes { offset, plane, .. }) => {
+        Some(WindowAccess::Linear(at)) => vram.read(at, 1) as u8,
+        Some(WindowAccess::Planes { offset, plane, .. }) => {
             regs.latch = vram.read_word(offset);
             if regs.gfx[5] & GFX_READ_COMPARE == 0 {
                 return regs.latch[plane & 3];
@@ -85,8 +85,8 @@ pub(super) fn read(regs: &mut Regs, vram: &Vram, offset: u64) -> u8 {
 pub(super) fn write(regs: &mut Regs, vram: &Vram, offset: u64, value: u8) {
     match place(regs, offset, true) {
         None => {}
-        Some(Place::Linear(at)) => vram.write(at, 1, u64::from(value)),
-        Some(Place::Planes { offset, planes, .. }) => {
+        Some(WindowAccess::Linear(at)) => vram.write(at, 1, u64::from(value)),
+        Some(WindowAccess::Planes { offset, planes, .. }) => {
             let planes = expand(planes & regs.seq[2]);
             let new = through_the_graphics_controller(regs, value);
             let old = u32::from_le_bytes(vram.read_word(offset));

@@ -83,7 +83,7 @@ const CONTEXTS: usize = 2;
 const SERIAL: UartConfig = UartConfig { base: 0, irq: UART_IRQ as u8 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+enum RegionDevice {
     Test,
     Rtc,
     Clint,
@@ -93,10 +93,15 @@ enum Target {
     Virtio(usize),
 }
 
-const TARGETS: [(Region, Target); 5] =
-    [(TEST, Target::Test), (RTC, Target::Rtc), (CLINT, Target::Clint), (PLIC, Target::Plic), (UART, Target::Uart)];
+const TARGETS: [(Region, RegionDevice); 5] = [
+    (TEST, RegionDevice::Test),
+    (RTC, RegionDevice::Rtc),
+    (CLINT, RegionDevice::Clint),
+    (PLIC, RegionDevice::Plic),
+    (UART, RegionDevice::Uart),
+];
 
-const SPIKE_TARGETS: [(Region, Target); 2] = [(CLINT, Target::Clint), (HTIF, Target::Htif)];
+const SPIKE_TARGETS: [(Region, RegionDevice); 2] = [(CLINT, RegionDevice::Clint), (HTIF, RegionDevice::Htif)];
 
 /// Which board it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,14 +113,14 @@ pub enum VirtModel {
 }
 
 /// The device at `gpa`, and the offset in its registers.
-fn route(model: VirtModel, gpa: u64) -> Option<(Target, u64)> {
-    let targets: &[(Region, Target)] = match model {
+fn route(model: VirtModel, gpa: u64) -> Option<(RegionDevice, u64)> {
+    let targets: &[(Region, RegionDevice)] = match model {
         VirtModel::Virt => &TARGETS,
         VirtModel::Spike => &SPIKE_TARGETS,
     };
     let slot = gpa.checked_sub(VIRTIO.base).map(|at| (at / VIRTIO.size, at % VIRTIO.size));
     if let Some((slot, offset)) = slot.filter(|(slot, _)| *slot < VIRTIO_SLOTS as u64 && model == VirtModel::Virt) {
-        return Some((Target::Virtio(slot as usize), offset));
+        return Some((RegionDevice::Virtio(slot as usize), offset));
     }
     targets.iter().find_map(|(region, target)| {
         let offset = gpa.checked_sub(region.base)?;
@@ -162,7 +167,7 @@ pub struct Virt {
     /// Where the serial port and the host-target interface send to.
     serial: CharPort,
     mem: Dma,
-    slots: [Wired<mmio::Slot>; VIRTIO_SLOTS],
+    slots: [Wired<mmio::MmioTransport>; VIRTIO_SLOTS],
     devices: Devices,
     /// When the words of the host-target interface are to be looked at.
     htif_timer: Timer,
@@ -197,7 +202,7 @@ impl Virt {
             let number = index as u32;
             let handles =
                 SlotHandles { irq: inputs.line(VIRTIO_IRQ + number), timer: timers.timer(SLOT_TIMERS + number) };
-            Wired::new(mmio::Slot::new(!config.modern_virtio), handles)
+            Wired::new(mmio::MmioTransport::new(!config.modern_virtio), handles)
         });
         let serial = CharPort::new(serial);
         let rtc = GoldfishHandles { irq: inputs.line(RTC_IRQ), timer: timers.timer(RTC_TIMER) };
@@ -265,7 +270,7 @@ impl Virt {
 
     /// Whether a write at `gpa` may power a machine of `model` off, reset it, or end its run.
     pub fn ends_run(model: VirtModel, gpa: u64) -> bool {
-        matches!(route(model, gpa), Some((Target::Test | Target::Htif, _)))
+        matches!(route(model, gpa), Some((RegionDevice::Test | RegionDevice::Htif, _)))
     }
 
     /// Reads `size` (1, 2, 4 or 8) bytes at guest-physical address `gpa`. 0 where nothing is.
@@ -274,18 +279,18 @@ impl Virt {
         let devices = &mut self.devices;
         let Some((target, offset)) = route(self.model, gpa) else { return 0 };
         match target {
-            Target::Clint => self.clint.read(now, offset, size),
-            Target::Uart => devices.uart.with(|uart| uart.read(offset as u8)).into(),
-            Target::Virtio(slot) => {
+            RegionDevice::Clint => self.clint.read(now, offset, size),
+            RegionDevice::Uart => devices.uart.with(|uart| uart.read(offset as u8)).into(),
+            RegionDevice::Virtio(slot) => {
                 self.slots.get_mut(slot).map_or(0, |slot| slot.with(|slot| slot.read(offset, size)))
             }
-            Target::Htif => devices.htif.read(offset, size),
+            RegionDevice::Htif => devices.htif.read(offset, size),
             // Nothing to read.
-            Target::Test => 0,
+            RegionDevice::Test => 0,
             // These have 32-bit registers only.
-            Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => 0,
-            Target::Rtc => devices.rtc.with(|rtc| rtc.read(now, offset)).into(),
-            Target::Plic => self.plic.with(|plic| plic.read(offset)).into(),
+            RegionDevice::Rtc | RegionDevice::Plic if size < 4 || !offset.is_multiple_of(4) => 0,
+            RegionDevice::Rtc => devices.rtc.with(|rtc| rtc.read(now, offset)).into(),
+            RegionDevice::Plic => self.plic.with(|plic| plic.read(offset)).into(),
         }
     }
 
@@ -295,31 +300,31 @@ impl Virt {
         let devices = &mut self.devices;
         let Some((target, offset)) = route(self.model, gpa) else { return };
         match target {
-            Target::Clint => self.clint.write(now, offset, size, value),
-            Target::Uart => devices.uart.with(|uart| uart.write(offset as u8, value as u8)),
-            Target::Virtio(slot) => {
+            RegionDevice::Clint => self.clint.write(now, offset, size, value),
+            RegionDevice::Uart => devices.uart.with(|uart| uart.write(offset as u8, value as u8)),
+            RegionDevice::Virtio(slot) => {
                 if let Some(slot) = self.slots.get_mut(slot) {
                     slot.with(|slot| slot.write(offset, size, value));
                 }
             }
-            Target::Htif => {
+            RegionDevice::Htif => {
                 if devices.htif.write(offset, size, value) {
                     self.poll_htif();
                 } else {
                     self.answer_htif();
                 }
             }
-            Target::Test => match sifive_test::finish(offset, value as u32) {
+            RegionDevice::Test => match sifive_test::finish(offset, value as u32) {
                 Some(Finish::PowerOff) => devices.request(VirtEvent::PowerOff),
                 Some(Finish::Reset) => devices.request(VirtEvent::Reset),
                 Some(Finish::Fail(code)) => devices.request(VirtEvent::Exit(code)),
                 None => {}
             },
-            Target::Rtc | Target::Plic if size < 4 || !offset.is_multiple_of(4) => {
+            RegionDevice::Rtc | RegionDevice::Plic if size < 4 || !offset.is_multiple_of(4) => {
                 tracing::debug!(gpa, size, "narrow or unaligned register write ignored");
             }
-            Target::Rtc => devices.rtc.with(|rtc| rtc.write(now, offset, value as u32)),
-            Target::Plic => self.plic.with(|plic| plic.write(offset, value as u32)),
+            RegionDevice::Rtc => devices.rtc.with(|rtc| rtc.write(now, offset, value as u32)),
+            RegionDevice::Plic => self.plic.with(|plic| plic.write(offset, value as u32)),
         }
     }
 
@@ -342,7 +347,7 @@ impl Virt {
             HART_TIMERS.. => self.clint.advance(now),
             SLOT_TIMERS.. => {
                 if let Some(slot) = self.slots.get_mut((number - SLOT_TIMERS) as usize) {
-                    slot.with(mmio::Slot::go_on);
+                    slot.with(mmio::MmioTransport::go_on);
                 }
             }
             _ => {}
@@ -419,7 +424,7 @@ impl Virt {
         devices.rtc.with(GoldfishRtc::reset);
         devices.htif.reset();
         devices.event = None;
-        self.slots.iter_mut().for_each(|slot| slot.with(mmio::Slot::reset));
+        self.slots.iter_mut().for_each(|slot| slot.with(mmio::MmioTransport::reset));
         self.look_at_htif_later();
         self.inputs.announce();
     }

@@ -14,7 +14,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::Device;
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
+use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
 use crate::buffer::Buffer;
 
 /// The request queue.
@@ -192,7 +192,7 @@ impl Block {
         self.read(token).is_some_and(|job| job.data.write(mem, at, bytes) == bytes.len())
     }
 
-    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<Target> {
+    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
         self.read(token)?.data.target(mem, at, count)
     }
 

@@ -34,7 +34,7 @@ const ADDRESSES: [(u32, u32, Ring); 3] = [
 
 /// A slot for a virtio device, plugged or not.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+pub(crate) struct MmioTransport {
     device: Option<Virtio>,
     select: Select,
     /// It has version 1 of the registers.
@@ -108,10 +108,10 @@ pub(crate) struct SlotData {
     device: Option<VirtioData>,
 }
 
-impl Slot {
+impl MmioTransport {
     /// An empty slot, with version 1 of the registers or with version 2.
-    pub(crate) fn new(legacy: bool) -> Slot {
-        Slot { legacy, ..Slot::default() }
+    pub(crate) fn new(legacy: bool) -> MmioTransport {
+        Slot { legacy, ..MmioTransport::default() }
     }
 
     /// Plugs a device in; false, and it is dropped, if there is one already.
@@ -273,16 +273,16 @@ mod tests {
         }
     }
 
-    fn read(slot: &mut Slot, offset: u32) -> u32 {
+    fn read(slot: &mut MmioTransport, offset: u32) -> u32 {
         slot.read(offset.into(), 4) as u32
     }
 
-    fn write(slot: &mut Slot, offset: u32, value: u32) {
+    fn write(slot: &mut MmioTransport, offset: u32, value: u32) {
         slot.write(offset.into(), 4, value.into());
     }
 
     /// The driver's side of the initialization up to FEATURES_OK (3.1.1).
-    fn negotiate(slot: &mut Slot, features: u64) -> u32 {
+    fn negotiate(slot: &mut MmioTransport, features: u64) -> u32 {
         write(slot, VIRTIO_MMIO_STATUS, 0);
         write(slot, VIRTIO_MMIO_STATUS, 1);
         write(slot, VIRTIO_MMIO_STATUS, 3);
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn an_empty_slot_says_so() {
-        let mut slot = Slot::default();
+        let mut slot = MmioTransport::default();
         assert_eq!([0, 4, 8].map(|at| read(&mut slot, at)), [0x7472_6976, 2, 0]);
         write(&mut slot, VIRTIO_MMIO_STATUS, 0xff);
         write(&mut slot, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_driver_through_the_registers() {
         let (ram, mem) = setup();
-        let mut slot = Slot::default();
+        let mut slot = MmioTransport::default();
         assert!(slot.plug(Virtio::rng(mem.clone(), Box::new(Zero))));
         assert!(!slot.plug(Virtio::rng(mem, Box::new(Zero))), "it is taken");
         assert_eq!(read(&mut slot, VIRTIO_MMIO_DEVICE_ID), 4);
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_driver_from_before_the_standard() {
         let (ram, mem) = setup();
-        let mut slot = Slot::new(true);
+        let mut slot = MmioTransport::new(true);
         assert!(slot.plug(Virtio::rng(mem, Box::new(Zero))));
         assert_eq!([4, 8].map(|at| read(&mut slot, at)), [1, 4]);
         write(&mut slot, VIRTIO_MMIO_DEVICE_FEATURES_SEL, 1);
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn rings_outside_ram_need_a_reset() {
         let (_, mem) = setup();
-        let mut slot = Slot::default();
+        let mut slot = MmioTransport::default();
         slot.plug(Virtio::rng(mem, Box::new(Zero)));
         negotiate(&mut slot, 1 << 32);
         write(&mut slot, VIRTIO_MMIO_QUEUE_DESC_HIGH, 0xffff_ffff);
@@ -409,11 +409,11 @@ mod tests {
     #[test]
     fn any_access_is_survived() {
         let (_, mem) = setup();
-        let mut slot = Slot::default();
+        let mut slot = MmioTransport::default();
         let mut random = 0x1234_5678_9abc_def1u64;
         for i in 0..400_000 {
             if i % 200_000 == 0 {
-                slot = Slot::new(i == 0);
+                slot = MmioTransport::new(i == 0);
                 slot.plug(Virtio::net(mem.clone(), [1; 6], None));
             }
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn state_round_trips() {
         let (ram, mem) = setup();
-        let mut slot = Slot::default();
+        let mut slot = MmioTransport::default();
         slot.plug(Virtio::rng(mem.clone(), Box::new(Zero)));
         let mut driver = Driver::start(slot.device_mut().unwrap(), &ram);
         write(&mut slot, VIRTIO_MMIO_QUEUE_SEL, 7);
@@ -437,11 +437,11 @@ mod tests {
         write(&mut slot, VIRTIO_MMIO_QUEUE_NOTIFY, 0);
         let bytes = postcard::to_stdvec(&slot.save()).unwrap();
         let data: SlotData = postcard::from_bytes(&bytes).unwrap();
-        assert!(!Slot::default().fits(&data));
-        let mut other = Slot::default();
+        assert!(!MmioTransport::default().fits(&data));
+        let mut other = MmioTransport::default();
         other.plug(Virtio::net(mem.clone(), [0; 6], None));
         assert!(!other.fits(&data));
-        let mut back = Slot::default();
+        let mut back = MmioTransport::default();
         back.plug(Virtio::rng(mem, Box::new(Zero)));
         assert!(back.fits(&data));
         back.restore(data);

@@ -26,7 +26,7 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE, Target};
+pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
 pub use crate::share::{MAX_MESSAGE, ShareBackend, ShareRequest};
 pub use pci::{Interface, VirtioPci};
 pub use rng::Entropy;
@@ -397,7 +397,7 @@ impl Virtio {
     }
 
     /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off.
-    pub fn block_target(&mut self, token: u64, at: u64, count: usize) -> Option<Target> {
+    pub fn block_target(&mut self, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
         match &self.model {
             Model::Block(block) if self.runs() => block.target(&self.mem, token, at, count),
             _ => None,

@@ -28,7 +28,7 @@ const MAX_SNAPSHOT_TABLE: usize = 64 << 20;
 const MAX_SNAPSHOT_L1: u64 = 256 << 20;
 
 /// Offset and bytes of something in the file.
-pub(super) type Place = (u64, u64);
+pub(super) type Extent = (u64, u64);
 
 /// Where an image's tables are, from its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +37,9 @@ pub(super) struct Layout {
     /// Base-2 logarithm of the bits of a refcount.
     refcount_order: u32,
     /// The L1 table.
-    pub l1: Place,
+    pub l1: Extent,
     /// The refcount table.
-    pub refcounts: Place,
+    pub refcounts: Extent,
 }
 
 /// A refcount in the file: where, how many bytes, and which bits of them if it is narrower than one.
@@ -81,7 +81,7 @@ impl Layout {
     }
 
     /// Whole clusters around a place.
-    fn whole(&self, (at, bytes): Place) -> Place {
+    fn whole(&self, (at, bytes): Extent) -> Extent {
         (at, bytes.next_multiple_of(self.cluster()))
     }
 
@@ -149,9 +149,9 @@ impl Refcount {
 pub(super) struct Tables {
     layout: Layout,
     /// The table of internal snapshots and the L1 tables in it: nobody writes there.
-    snapshots: Vec<Place>,
+    snapshots: Vec<Extent>,
     /// Header, tables of the first level, and what is of snapshots: what, and where, by whole clusters and in order.
-    places: Vec<(&'static str, Place)>,
+    places: Vec<(&'static str, Extent)>,
     /// The clusters that are L2 tables and refcount blocks, by offset.
     tables: FxHashSet<u64>,
     /// The file has changed in a way that could not be followed.
@@ -161,7 +161,7 @@ pub(super) struct Tables {
 /// Entries of the L1 or refcount table that a write changes: what they referred to, and what they will.
 pub(super) type Changes = Vec<(u64, u64)>;
 
-fn touches(offset: u64, len: u64, (at, bytes): Place) -> bool {
+fn touches(offset: u64, len: u64, (at, bytes): Extent) -> bool {
     offset < at.saturating_add(bytes) && at < offset.saturating_add(len)
 }
 
@@ -189,7 +189,7 @@ impl Tables {
     }
 
     /// Reads the tables of the first level, and where those are that they refer to.
-    fn read(file: &File, layout: Layout, snapshots: Vec<Place>, len: u64) -> io::Result<Tables> {
+    fn read(file: &File, layout: Layout, snapshots: Vec<Extent>, len: u64) -> io::Result<Tables> {
         let mut places = vec![
             ("the header", (0, layout.cluster())),
             ("the L1 table", layout.whole(layout.l1)),
@@ -340,7 +340,7 @@ impl Tables {
 }
 
 /// The table of internal snapshots, and the L1 tables of the snapshots.
-fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Place>> {
+fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Extent>> {
     let (start, count) = header.snapshots;
     if count == 0 {
         return Ok(Vec::new());

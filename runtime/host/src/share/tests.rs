@@ -9,17 +9,17 @@ use super::*;
 use crate::config::{OtherDevices, SecurityModel};
 
 /// A folder that goes with the value: what is shared is in `root`, and beside it is what nobody may reach.
-struct Place(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl TestFolder {
+    fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("mimus-share-{}-{name}", std::process::id()));
         // What a test that failed has left behind.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(path.join("root/sub")).unwrap();
         fs::write(path.join("secret"), SECRET).unwrap();
         fs::write(path.join("root/file"), "contents").unwrap();
-        Place(path)
+        TestFolder(path)
     }
 
     fn root(&self) -> PathBuf {
@@ -41,7 +41,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         assert_eq!(fs::read_to_string(self.0.join("secret")).unwrap(), SECRET);
         // What is left behind in the temporary directory harms nobody.
@@ -100,7 +100,7 @@ impl Client {
         client
     }
 
-    fn of(place: &Place) -> Client {
+    fn of(place: &TestFolder) -> Client {
         Client::new(&place.config(SecurityModel::None), 1000)
     }
 
@@ -177,7 +177,7 @@ const EOPNOTSUPP: i32 = 95;
 
 #[test]
 fn files_are_read_and_written() {
-    let place = Place::new("files");
+    let place = TestFolder::new("files");
     let mut client = Client::of(&place);
     assert_eq!(client.walk(1, &[b"file"]), Ok(1));
     assert_eq!(client.read(1), Err(EBADF));
@@ -198,7 +198,7 @@ fn files_are_read_and_written() {
 /// What a file is after it was renamed and removed: still the same.
 #[test]
 fn a_fid_is_a_file_and_not_a_name() {
-    let place = Place::new("moved");
+    let place = TestFolder::new("moved");
     let mut client = Client::of(&place);
     client.walk(1, &[b"file"]).unwrap();
     client.ask(74, &[W(0), S(b"file"), W(0), S(b"other")]).unwrap();
@@ -210,7 +210,7 @@ fn a_fid_is_a_file_and_not_a_name() {
 
 #[test]
 fn nothing_outside_is_reached_by_names() {
-    let place = Place::new("names");
+    let place = TestFolder::new("names");
     symlink("../secret", place.root().join("relative")).unwrap();
     symlink(place.0.join("secret"), place.root().join("absolute")).unwrap();
     symlink("..", place.root().join("up")).unwrap();
@@ -263,7 +263,7 @@ impl Client {
 /// A directory that the host has put elsewhere leads back to where it was found, and not above where it is.
 #[test]
 fn nothing_outside_is_reached_while_the_host_renames() {
-    let place = Place::new("renamed");
+    let place = TestFolder::new("renamed");
     fs::create_dir(place.root().join("sub/deeper")).unwrap();
     let mut client = Client::of(&place);
     client.walk(1, &[b"sub", b"deeper"]).unwrap();
@@ -285,7 +285,7 @@ fn nothing_outside_is_reached_while_the_host_renames() {
 
 #[test]
 fn what_would_wait_is_not_opened() {
-    let place = Place::new("pipes");
+    let place = TestFolder::new("pipes");
     let mut client = Client::of(&place);
     let gid = rustix::process::getegid().as_raw();
     client.ask(18, &[W(0), S(b"pipe"), W(0o010600), W(0), W(0), W(gid)]).unwrap();
@@ -300,7 +300,7 @@ fn what_would_wait_is_not_opened() {
 
 #[test]
 fn the_mapped_model_keeps_what_the_guest_says_beside_the_files() {
-    let place = Place::new("mapped");
+    let place = TestFolder::new("mapped");
     let config = place.config(SecurityModel::MappedXattr);
     let mut client = Client::new(&config, 1000);
     let path = |name: &str| place.root().join(name);
@@ -339,7 +339,7 @@ fn the_mapped_model_keeps_what_the_guest_says_beside_the_files() {
 
 #[test]
 fn extended_attributes_of_users_are_the_hosts() {
-    let place = Place::new("attributes");
+    let place = TestFolder::new("attributes");
     let mut client = Client::of(&place);
     client.walk(1, &[b"file"]).unwrap();
     client.walk(2, &[b"file"]).unwrap();
@@ -368,7 +368,7 @@ fn extended_attributes_of_users_are_the_hosts() {
 
 #[test]
 fn a_read_only_folder_stays_as_it_is() {
-    let place = Place::new("readonly");
+    let place = TestFolder::new("readonly");
     let mut client = Client::new(&SharedFolder { read_only: true, ..place.config(SecurityModel::None) }, 1000);
     client.walk(1, &[b"file"]).unwrap();
     let zeros = || [D(0), D(0), D(0), D(0)];
@@ -399,7 +399,7 @@ fn a_read_only_folder_stays_as_it_is() {
 
 #[test]
 fn a_client_has_no_more_than_its_share_of_descriptors() {
-    let place = Place::new("descriptors");
+    let place = TestFolder::new("descriptors");
     let mut client = Client::new(&place.config(SecurityModel::None), 20);
     let got: Vec<_> = (1..40).map(|fid| client.walk(fid, &[b"file"])).collect();
     let count = got.iter().filter(|answer| answer.is_ok()).count();
@@ -426,7 +426,7 @@ fn a_client_has_no_more_than_its_share_of_descriptors() {
 #[test]
 fn folders_in_folders_need_no_stack() {
     const DEPTH: u32 = 1000;
-    let place = Place::new("deep");
+    let place = TestFolder::new("deep");
     let config = place.config(SecurityModel::None);
     let deep = move || {
         let mut client = Client::new(&config, 10_000);
@@ -443,7 +443,7 @@ fn folders_in_folders_need_no_stack() {
 
 #[test]
 fn answers_fit_where_they_go() {
-    let place = Place::new("sizes");
+    let place = TestFolder::new("sizes");
     fs::write(place.root().join("file"), vec![7; 100_000]).unwrap();
     let mut client = Client::of(&place);
     client.walk(1, &[b"file"]).unwrap();
@@ -468,7 +468,7 @@ fn answers_fit_where_they_go() {
 
 #[test]
 fn what_is_no_request_is_refused() {
-    let place = Place::new("garbage");
+    let place = TestFolder::new("garbage");
     let mut server = Server::new(&place.config(SecurityModel::None), Budget::new(100)).unwrap();
     let code = |answer: Vec<u8>| (answer[4] == 7).then(|| i32::from_le_bytes(answer[7..].try_into().unwrap()));
     assert_eq!(code(server.serve(&message(120, &[W(0)]), ROOM)), Some(EPROTO));
@@ -490,7 +490,7 @@ fn what_is_no_request_is_refused() {
 
 #[test]
 fn names_change_by_fids_too() {
-    let place = Place::new("fids");
+    let place = TestFolder::new("fids");
     let mut client = Client::of(&place);
     client.walk(1, &[b"file"]).unwrap();
     client.walk(2, &[b"sub"]).unwrap();
@@ -513,7 +513,7 @@ fn names_change_by_fids_too() {
 
 #[test]
 fn other_file_systems_have_numbers_of_their_own_if_told_so() {
-    let place = Place::new("devices");
+    let place = TestFolder::new("devices");
     let folder = |devices| {
         let config = SharedFolder { devices, ..place.config(SecurityModel::None) };
         folder::Folder::open(&config, Budget::new(10)).unwrap()
@@ -547,7 +547,7 @@ impl Exchange for Guest {
 
 #[test]
 fn the_thread_answers_in_order() {
-    let place = Place::new("thread");
+    let place = TestFolder::new("thread");
     let queue = ShareQueue::open(&place.config(SecurityModel::None)).unwrap();
     let answers = Arc::new(Mutex::new(Vec::new()));
     let mut backend = queue.backend();
@@ -566,7 +566,7 @@ fn the_thread_answers_in_order() {
 
 #[test]
 fn a_folder_that_is_none_is_told() {
-    let place = Place::new("none");
+    let place = TestFolder::new("none");
     let mut config = place.config(SecurityModel::None);
     config.path = place.root().join("file");
     let error = ShareQueue::open(&config).map(|_| ()).unwrap_err();

@@ -24,11 +24,11 @@ const SIZE: u64 = 1 << 20;
 const DECOY: &[u8; 16] = b"nobody named it!";
 
 /// A folder with an image in it, other files beside that, and a file that must neither be read nor written to outside.
-struct Place(Folder);
+struct TestFolder(Folder);
 
-impl Place {
-    fn new() -> Place {
-        let place = Place(Folder::new());
+impl TestFolder {
+    fn new() -> TestFolder {
+        let place = TestFolder(Folder::new());
         std::fs::create_dir(place.0.file("images")).expect("a folder");
         std::fs::write(place.decoy(), DECOY.repeat(256)).expect("a file");
         // Read as a backing file, and written to as a data file.
@@ -61,7 +61,7 @@ impl Place {
 }
 
 /// The disk's client: it reads and writes all of an image, opened twice.
-fn using(input: &mut Input, place: &Place, bytes: &[u8], disk: &Disk, forged: &[u8]) {
+fn using(input: &mut Input, place: &TestFolder, bytes: &[u8], disk: &Disk, forged: &[u8]) {
     std::fs::write(&disk.file, bytes).expect("a file");
     for _ in 0..2 {
         if let Ok(image) = Image::open("-drive", disk) {

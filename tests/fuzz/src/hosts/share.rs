@@ -49,11 +49,11 @@ const REQUESTS: &[(u8, &str)] = &[
     (122, "f"),
 ];
 
-struct Place(Folder);
+struct TestFolder(Folder);
 
-impl Place {
-    fn new() -> Place {
-        let place = Place(Folder::new());
+impl TestFolder {
+    fn new() -> TestFolder {
+        let place = TestFolder(Folder::new());
         let root = place.0.file("root");
         std::fs::create_dir_all(root.join("a/b")).expect("a folder");
         std::fs::write(place.0.file("decoy"), DECOY).expect("a file");
@@ -146,7 +146,7 @@ impl Place {
 
 /// Asks one thing after another.
 pub fn run(input: &mut Input) {
-    let place = Place::new();
+    let place = TestFolder::new();
     let config = SharedFolder {
         id: "fs".into(),
         path: place.0.file("root"),

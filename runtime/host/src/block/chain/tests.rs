@@ -14,14 +14,14 @@ const SIZE: u64 = 1 << 20;
 const DECOY: u8 = 0x5a;
 
 /// A folder that goes with the value, with a file beside it.
-struct Place(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl TestFolder {
+    fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("mimus-chain-{}-{name}", std::process::id()));
         fs::create_dir_all(path.join("folder")).unwrap();
         fs::write(path.join("decoy"), [DECOY; 4096]).unwrap();
-        Place(path)
+        TestFolder(path)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -39,7 +39,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         assert_eq!(fs::read(self.0.join("decoy")).unwrap(), [DECOY; 4096], "a file that nobody named was written to");
         // What is left behind in the temporary directory harms nobody.
@@ -146,7 +146,7 @@ fn use_it(path: &Path, bytes: &[u8]) -> bool {
 
 #[test]
 fn a_good_image_is_written() {
-    let place = Place::new("good");
+    let place = TestFolder::new("good");
     let path = place.make("a", &Made::new());
     assert!(use_it(&path, &[0x11; 4096]));
     let mut image = Image::open("-drive", &disk(&path)).unwrap();
@@ -157,7 +157,7 @@ fn a_good_image_is_written() {
 
 #[test]
 fn damaged_metadata_are_not_written() {
-    let place = Place::new("damaged");
+    let place = TestFolder::new("damaged");
     let good = Made::new;
     let refused = [
         (Made { refcounts: [0, 1, 1, 1, 1, 1], ..good() }, "the refcount of the header at 0x0 is 0"),
@@ -186,7 +186,7 @@ fn damaged_metadata_are_not_written() {
 
 #[test]
 fn features_that_are_not_honoured_are_refused() {
-    let place = Place::new("features");
+    let place = TestFolder::new("features");
     let with = |incompatible| Made { incompatible, ..Made::new() };
     let refused = [
         (Made { crypt: 1, ..Made::new() }, "encrypted"),
@@ -211,7 +211,7 @@ fn features_that_are_not_honoured_are_refused() {
 /// An image whose mappings lie has the guest write to metadata: nothing of them changes.
 #[test]
 fn the_guest_does_not_write_metadata() {
-    let place = Place::new("overlap");
+    let place = TestFolder::new("overlap");
     // The guest's writes look like a header that names another file.
     let forged = Made::with_data_in(&place.decoy()).bytes();
     for target in 1..5 {
@@ -231,7 +231,7 @@ fn the_guest_does_not_write_metadata() {
 /// A compressed cluster that is said to be in the header's cluster: writing over it frees that.
 #[test]
 fn a_header_that_was_freed_is_not_given_to_the_guest() {
-    let place = Place::new("freed");
+    let place = TestFolder::new("freed");
     let forged = Made::with_data_in(&place.decoy()).bytes();
     for cluster in 0..5u64 {
         let image = Made { l2: [(1 << 62) | (cluster * CLUSTER as u64), 0], ..Made::new() };
@@ -255,7 +255,7 @@ fn a_header_that_was_freed_is_not_given_to_the_guest() {
 
 #[test]
 fn names_from_inside_stay_inside() {
-    let place = Place::new("names");
+    let place = TestFolder::new("names");
     std::os::unix::fs::symlink(place.decoy(), place.file("link")).unwrap();
     let decoy = place.decoy();
     for name in
@@ -277,7 +277,7 @@ fn names_from_inside_stay_inside() {
 /// As qemu-img writes them, which has their format said.
 #[test]
 fn absolute_names_are_of_the_same_folder() {
-    let place = Place::new("absolute");
+    let place = TestFolder::new("absolute");
     fs::write(place.file("base"), [7; 4096]).unwrap();
     let called = |name: &str| place.file(name).to_str().unwrap().to_owned();
     let raw = |name: &str| Made { extensions: vec![(0xe279_2aca, "raw".to_owned())], ..Made::backed_by(name) };
@@ -292,7 +292,7 @@ fn absolute_names_are_of_the_same_folder() {
 
 #[test]
 fn special_files_are_not_waited_for() {
-    let place = Place::new("special");
+    let place = TestFolder::new("special");
     let fifo = place.file("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     for image in [Made::backed_by("fifo"), Made::with_data_in("fifo")] {
@@ -305,7 +305,7 @@ fn special_files_are_not_waited_for() {
 
 #[test]
 fn chains_end() {
-    let place = Place::new("chains");
+    let place = TestFolder::new("chains");
     let told = error(&Disk { read_only: true, ..disk(&place.make("a", &Made::backed_by("a"))) });
     assert!(told.contains("its own backing file"), "{told}");
     place.make("b", &Made::backed_by("a"));
@@ -328,7 +328,7 @@ fn chains_end() {
 
 #[test]
 fn names_on_the_command_line_go_anywhere() {
-    let place = Place::new("layers");
+    let place = TestFolder::new("layers");
     let path = place.make("a", &Made::backed_by("/nowhere/at/all"));
     let layers = Layers { backing: vec![(place.decoy().into(), Some(ImageFormat::Raw))], ..Layers::default() };
     let mut image = Image::open("-drive", &Disk { layers, ..disk(&path) }).unwrap();
@@ -368,7 +368,7 @@ fn a_device_has_no_folder() {
 
 #[test]
 fn the_tables_of_snapshots_are_looked_at_within_limits() {
-    let place = Place::new("snapshots");
+    let place = TestFolder::new("snapshots");
     let path = place.file("0");
     let mut bytes = Made::new().bytes();
     bytes.resize(8 * CLUSTER, 0);
@@ -384,7 +384,7 @@ fn the_tables_of_snapshots_are_looked_at_within_limits() {
 
 #[test]
 fn what_is_read_from_a_backing_image_is_copied_if_that_is_wanted() {
-    let place = Place::new("copy");
+    let place = TestFolder::new("copy");
     let raw = place.file("raw");
     let mut below = vec![0; 1 << 20];
     below[..1 << 16].fill(5);

@@ -29,13 +29,13 @@ pub(super) fn record_vector(offset: u64, bufv: &IoVector<'_>) {
 
 const SECTOR: u64 = 512;
 /// A directory that goes with the value.
-struct Place(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl TestFolder {
+    fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("mimus-guarded-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        Place(path)
+        TestFolder(path)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -43,7 +43,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         // What is left behind in the temporary directory harms nobody.
         let _ = std::fs::remove_dir_all(&self.0);
@@ -167,7 +167,7 @@ fn compare(bytes: &[u8], allowed: &[Vec<u64>], when: &str) {
 }
 
 /// Does random things to an image and looks at `samples` of the states in which a killed process would have left it.
-fn crash(place: &Place, name: &str, contents: &Contents, seed: u64, samples: usize) {
+fn crash(place: &TestFolder, name: &str, contents: &Contents, seed: u64, samples: usize) {
     let (path, original) = (place.file(name), place.file("original"));
     std::fs::copy(&path, &original).unwrap();
     WRITES.with_borrow_mut(Vec::clear);
@@ -227,7 +227,7 @@ fn numbers(sectors: u64) -> Contents {
     (1..=sectors).collect()
 }
 
-fn write_raw(place: &Place, contents: &Contents) -> PathBuf {
+fn write_raw(place: &TestFolder, contents: &Contents) -> PathBuf {
     let path = place.file("base.raw");
     let bytes: Vec<u8> = contents.iter().flat_map(|value| sector(*value)).collect();
     std::fs::write(&path, bytes).unwrap();
@@ -236,7 +236,7 @@ fn write_raw(place: &Place, contents: &Contents) -> PathBuf {
 
 #[test]
 fn an_image_survives_a_kill_after_any_write() {
-    let place = Place::new("plain");
+    let place = TestFolder::new("plain");
     for (seed, cluster, sectors) in [(1, 512u64, 4096), (2, 4096, 20_000)] {
         let path = place.file("plain");
         let options = format!("cluster_size={cluster}");
@@ -248,7 +248,7 @@ fn an_image_survives_a_kill_after_any_write() {
 
 #[test]
 fn a_compressed_image_survives_a_kill_after_any_write() {
-    let place = Place::new("compressed");
+    let place = TestFolder::new("compressed");
     let contents = numbers(4096);
     let raw = write_raw(&place, &contents);
     let path = place.file("compressed");
@@ -261,7 +261,7 @@ fn a_compressed_image_survives_a_kill_after_any_write() {
 
 #[test]
 fn an_image_with_a_backing_file_survives_a_kill_after_any_write() {
-    let place = Place::new("backing");
+    let place = TestFolder::new("backing");
     let contents = numbers(4096);
     let raw = write_raw(&place, &contents);
     let path = place.file("backing");

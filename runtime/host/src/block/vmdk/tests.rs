@@ -10,13 +10,13 @@ use crate::config::{Disk, ImageFormat};
 const LEN: usize = 3 << 20;
 
 /// A folder that goes with the value.
-struct Place(PathBuf);
+struct TestFolder(PathBuf);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl TestFolder {
+    fn new(name: &str) -> TestFolder {
         let path = std::env::temp_dir().join(format!("mimus-vmdk-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
-        Place(path)
+        TestFolder(path)
     }
 
     /// A disk with something in a few places, as a vmdk image of the kind `subformat`.
@@ -36,7 +36,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         // What is left behind in the temporary directory harms nobody.
         let _ = fs::remove_dir_all(&self.0);
@@ -45,7 +45,7 @@ impl Drop for Place {
 
 #[test]
 fn every_kind_that_qemu_img_makes_is_read() {
-    let place = Place::new("kinds");
+    let place = TestFolder::new("kinds");
     for kind in ["monolithicSparse", "streamOptimized", "twoGbMaxExtentSparse", "monolithicFlat", "twoGbMaxExtentFlat"]
     {
         let (path, contents) = place.image(kind);
@@ -61,7 +61,7 @@ fn every_kind_that_qemu_img_makes_is_read() {
 
 #[test]
 fn it_is_written_above_only() {
-    let place = Place::new("written");
+    let place = TestFolder::new("written");
     let (path, contents) = place.image("monolithicSparse");
     let told = Image::open("-hda", &Disk::new(&path)).map(|_| ()).expect_err("it cannot be written").to_string();
     assert!(told.starts_with("-hda: ") && told.contains("can only be read: use readonly=on or snapshot=on"), "{told}");
@@ -74,7 +74,7 @@ fn it_is_written_above_only() {
 
 #[test]
 fn what_is_wrong_is_refused() {
-    let place = Place::new("wrong");
+    let place = TestFolder::new("wrong");
     let (sparse, _) = place.image("monolithicSparse");
     let good = fs::read(&sparse).unwrap();
     let told = |change: &dyn Fn(&mut Vec<u8>)| {

@@ -8,7 +8,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Repr, UdpPacket, UdpRepr};
 
-use super::{Gateway, KINDS, PING, Target, packet};
+use super::{Destination, Gateway, KINDS, PING, packet};
 use crate::net::Context;
 
 /// Hosts that are pinged at a time, at most.
@@ -90,9 +90,9 @@ impl Gateway {
             return;
         }
         match self.target(SocketAddrV4::new(to, 0)) {
-            Target::Host(_) => {}
-            Target::Unreachable => return self.unreachable_ping((from, to), bytes, cx),
-            Target::Lost => return,
+            Destination::Host(_) => {}
+            Destination::Unreachable => return self.unreachable_ping((from, to), bytes, cx),
+            Destination::Lost => return,
         }
         let sent = match self.pings.find(from, ident, to, cx) {
             Some(ping) => ping.socket.send(bytes).is_ok(),

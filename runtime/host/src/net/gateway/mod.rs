@@ -46,7 +46,7 @@ const PING: u64 = 5;
 
 /// Where something goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
+enum Destination {
     /// To this address of the host's network.
     Host(SocketAddr),
     /// Nowhere.
@@ -124,28 +124,28 @@ impl Gateway {
     }
 
     /// Where the guest's packets to `to` go.
-    fn target(&self, to: SocketAddrV4) -> Target {
+    fn target(&self, to: SocketAddrV4) -> Destination {
         let (address, port) = (*to.ip(), to.port());
         if self.config.restrict || address.is_loopback() || address.is_multicast() || address.octets()[0] == 0 {
-            return Target::Lost;
+            return Destination::Lost;
         }
         if !self.config.host_loopback && (address == self.config.host || address.is_link_local()) {
-            return Target::Unreachable;
+            return Destination::Unreachable;
         }
         if address == self.config.host {
-            return Target::Host((Ipv4Addr::LOCALHOST, port).into());
+            return Destination::Host((Ipv4Addr::LOCALHOST, port).into());
         }
         if address == self.config.dns {
             // Read each time: hosts move between networks.
             let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let server = name_server(&text).unwrap_or(Ipv4Addr::LOCALHOST.into());
-            return if port == 53 { Target::Host((server, port).into()) } else { Target::Unreachable };
+            return if port == 53 { Destination::Host((server, port).into()) } else { Destination::Unreachable };
         }
         // 240.0.0.0 and up are reserved or broadcasts (RFC 1112, 4).
         if self.config.contains(address) || address.octets()[0] >= 240 {
-            return Target::Unreachable;
+            return Destination::Unreachable;
         }
-        Target::Host(to.into())
+        Destination::Host(to.into())
     }
 
     /// As the guest sees the peer of a forwarded port.

@@ -25,7 +25,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr, IpProtocol, TcpControl, 
 
 use super::forwards::Forwards;
 use super::packet::{self, MTU};
-use super::{Gateway, KINDS, TCP, Target};
+use super::{Destination, Gateway, KINDS, TCP};
 use crate::config::{Endpoint, GuestForward, Service, UserNet};
 use crate::error::HostError;
 use crate::net::{Connection, Context};
@@ -197,15 +197,15 @@ impl Flows {
     }
 
     /// Whether a guest may have another connection: `Err` says what becomes of its wish.
-    fn admit(&self, now: Instant) -> Result<(), Target> {
+    fn admit(&self, now: Instant) -> Result<(), Destination> {
         let idle = |slot: &Option<Box<Flow>>| slot.as_ref().is_none_or(|flow| flow.last + IDLE <= now);
         if self.slots.len() == FLOWS && !self.slots.iter().any(idle) {
             // A table full of connections that are in use: the guest is to give up one.
-            return Err(Target::Unreachable);
+            return Err(Destination::Unreachable);
         }
         // It asks again by itself.
         let connecting = self.slots.iter().flatten().filter(|flow| flow.connecting).count();
-        if connecting < CONNECTING { Ok(()) } else { Err(Target::Lost) }
+        if connecting < CONNECTING { Ok(()) } else { Err(Destination::Lost) }
     }
 
     /// Puts a flow into a slot and tells of what its host socket can do.
@@ -450,7 +450,7 @@ impl Gateway {
         if index.is_none() && opens {
             index = match self.open_flow(ends, cx) {
                 Ok(index) => Some(index),
-                Err(Target::Lost) => return,
+                Err(Destination::Lost) => return,
                 Err(_) => None,
             };
         }
@@ -469,27 +469,27 @@ impl Gateway {
     }
 
     /// Makes a flow for a SYN of the guest, or says what becomes of it.
-    fn open_flow(&mut self, ends: Ends, cx: &mut Context) -> Result<usize, Target> {
+    fn open_flow(&mut self, ends: Ends, cx: &mut Context) -> Result<usize, Destination> {
         if ends.0.port() == 0 || ends.1.port() == 0 {
-            return Err(Target::Lost);
+            return Err(Destination::Lost);
         }
         self.tcp.admit(cx.now)?;
         let service = self.config.guest_forwards.iter().find(|forward| forward.guest == ends.1);
         let stream = match (service, self.target(ends.1)) {
             (Some(GuestForward { to, .. }), _) => self.reach(to),
-            (None, Target::Host(host)) => connect(host).map_err(io::Error::from),
+            (None, Destination::Host(host)) => connect(host).map_err(io::Error::from),
             (None, other) => return Err(other),
         };
         let stream = stream.map_err(|error| {
             tracing::debug!(?ends, "net: cannot connect: {error}");
-            Target::Unreachable
+            Destination::Unreachable
         })?;
         let time = self.tcp.time(cx.now);
         let mut flow = Flow::new(ends, stream, true, time, cx);
         let listen = (IpAddress::from(*ends.1.ip()), ends.1.port());
         flow.socket().pause_synack(true);
-        flow.socket().listen(listen).map_err(|_| Target::Lost)?;
-        self.tcp.insert(flow, cx).ok_or(Target::Unreachable)
+        flow.socket().listen(listen).map_err(|_| Destination::Lost)?;
+        self.tcp.insert(flow, cx).ok_or(Destination::Unreachable)
     }
 
     /// Answers a segment of no connection by a reset (RFC 9293, 3.10.7.1).

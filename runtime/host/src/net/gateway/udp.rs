@@ -17,7 +17,7 @@ use rustix::event::epoll::EventFlags;
 use smoltcp::wire::{DHCP_SERVER_PORT, Icmpv4DstUnreachable, IpProtocol, UdpPacket};
 
 use super::forwards::Forwards;
-use super::{Gateway, KINDS, Target, UDP, packet, tftp};
+use super::{Destination, Gateway, KINDS, UDP, packet, tftp};
 use crate::config::UserNet;
 use crate::error::HostError;
 use crate::net::{Connection, Context};
@@ -310,9 +310,9 @@ impl Gateway {
             return self.udp.send(index, (ends, ends.1.into()), payload, cx);
         }
         let host = match self.target(ends.1) {
-            Target::Host(host) => host,
-            Target::Unreachable => return Err(io::ErrorKind::HostUnreachable.into()),
-            Target::Lost => return Ok(()),
+            Destination::Host(host) => host,
+            Destination::Unreachable => return Err(io::ErrorKind::HostUnreachable.into()),
+            Destination::Lost => return Ok(()),
         };
         let index = match ends.1.port() == DNS_PORT {
             true => self.udp.connect(ends, host, cx)?,

@@ -295,7 +295,7 @@ impl Disks {
     }
 
     /// Puts a drive on the IDE controller: bus and unit where they are given, or the first free place.
-    fn connect(&mut self, option: &str, drive: Drive, (bus, unit): Place) -> Result<(), CliError> {
+    fn connect(&mut self, option: &str, drive: Drive, (bus, unit): IdeAddress) -> Result<(), CliError> {
         if !drive.cd_rom && drive.disk.as_ref().is_some_and(|disk| disk.read_only) {
             let message = "readonly=on: an IDE disk can be written to (use if=virtio, media=cdrom or snapshot=on)";
             return Err(CliError::new(option, message));
@@ -449,9 +449,9 @@ fn interface(items: &[Item]) -> Result<(), CliError> {
 }
 
 /// Bus and unit, where they are given.
-type Place = (Option<u64>, Option<u64>);
+type IdeAddress = (Option<u64>, Option<u64>);
 
-fn place(option: &str, values: &Values) -> Result<Place, CliError> {
+fn place(option: &str, values: &Values) -> Result<IdeAddress, CliError> {
     let place = match (values.number("index"), values.number("bus"), values.number("unit")) {
         (Some(_), bus, unit) if bus.or(unit).is_some() => {
             return Err(CliError::new(option, "index: cannot be combined with bus and unit"));

@@ -13,7 +13,7 @@ use mimus_softmmu::kick::Kicker;
 
 /// What vCPUs and threads of the host reach a PC's devices by.
 #[derive(Clone)]
-pub struct Outside {
+pub struct DeviceHandle {
     /// The devices.
     pub pc: SharedPc,
     /// Guest time.
@@ -22,7 +22,7 @@ pub struct Outside {
     pub kicker: Arc<Kicker>,
 }
 
-impl Outside {
+impl DeviceHandle {
     /// Does one device access at the present time. Interrupts and deadlines go their own ways; what the guest asks of the machine is
     /// passed on here.
     pub fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
@@ -41,7 +41,7 @@ impl Outside {
 /// What one vCPU reaches the devices by.
 pub struct PcBus {
     /// The devices, and whom to tell.
-    pub outside: Outside,
+    pub devices: DeviceHandle,
     /// The interrupt controllers, its own local APIC among them: these accesses do not lock the devices.
     pub interrupts: Arc<Interrupts>,
     /// Number of the vCPU.
@@ -54,20 +54,20 @@ pub struct PcBus {
 
 impl PcBus {
     fn access<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        self.outside.access(f)
+        self.devices.access(f)
     }
 }
 
 impl MmioBus for PcBus {
     fn mmio_read(&mut self, gpa: u64, size: u8) -> u64 {
         let index = self.index;
-        let own = self.interrupts.read(self.outside.clock.now(), index, gpa, size);
+        let own = self.interrupts.read(self.devices.clock.now(), index, gpa, size);
         own.unwrap_or_else(|| self.access(|pc, now| pc.mmio_read(now, index, gpa, size)))
     }
 
     fn mmio_write(&mut self, gpa: u64, size: u8, value: u64) {
         let index = self.index;
-        if !self.interrupts.write(self.outside.clock.now(), index, gpa, size, value) {
+        if !self.interrupts.write(self.devices.clock.now(), index, gpa, size, value) {
             self.access(|pc, now| pc.mmio_write(now, index, gpa, size, value));
         }
     }
@@ -95,7 +95,7 @@ impl Bus for PcBus {
     }
 
     fn tsc(&mut self) -> u64 {
-        self.outside.clock.now()
+        self.devices.clock.now()
     }
 
     fn apic_base(&mut self) -> u64 {
@@ -115,7 +115,7 @@ impl Bus for PcBus {
 
     fn set_tsc_deadline(&mut self, value: u64) {
         // The machine's counter counts nanoseconds: `now` is its value.
-        let now = self.outside.clock.now();
+        let now = self.devices.clock.now();
         self.interrupts.set_tsc_deadline(self.index, now, now, TSC_HZ, value);
     }
 
@@ -134,6 +134,6 @@ impl Bus for PcBus {
 
 impl std::fmt::Debug for PcBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PcBus").field("clock", &self.outside.clock).field("index", &self.index).finish_non_exhaustive()
+        f.debug_struct("PcBus").field("clock", &self.devices.clock).field("index", &self.index).finish_non_exhaustive()
     }
 }

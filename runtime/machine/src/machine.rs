@@ -206,14 +206,14 @@ enum Event {
 }
 
 /// What a board's devices have after a look at them.
-struct Looked {
+struct DevicePoll {
     event: Option<Event>,
     /// When to look again, in guest nanoseconds.
     deadline: Option<u64>,
 }
 
 /// What comes after a turn of the vCPU.
-enum Turn {
+enum StepOutcome {
     /// Another.
     Again,
     /// Nothing until something happens: the vCPU waits for an interrupt.
@@ -260,10 +260,10 @@ trait Board: Sized {
     fn send_break(&self) -> impl FnMut() + Send + 'static;
 
     /// Brings the devices to the present and the vCPU their interrupts. Called whenever `exit_request` was seen.
-    fn look(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> Looked;
+    fn poll_devices(&mut self, vcpu: &mut Vcpu<Self::Cpu>) -> DevicePoll;
 
     /// Delivers an interrupt if one is to be taken, or runs a block.
-    fn turn(&mut self, vcpu: &mut Vcpu<Self::Cpu>, pace: Pace) -> Result<Turn>;
+    fn step_vcpu(&mut self, vcpu: &mut Vcpu<Self::Cpu>, pace: Pace) -> Result<StepOutcome>;
 
     /// When a device wants to be looked at, in guest nanoseconds.
     fn deadline(&self) -> Option<u64>;
@@ -545,15 +545,15 @@ impl<B: Board> Runner<B> {
                     continue;
                 }
             }
-            match self.board.turn(&mut self.vcpu, self.pace)? {
-                Turn::Again if self.pace == Pace::One => {
+            match self.board.step_vcpu(&mut self.vcpu, self.pace)? {
+                StepOutcome::Continue if self.pace == Pace::One => {
                     self.pace = Pace::Free;
                     let reason = self.vcpu.take_stop().map_or(StopReason::Step, stop_reason);
                     self.pause(RunState::Debug, reason);
                 }
-                Turn::Again => {}
-                Turn::Sleep => self.sleep(),
-                Turn::Reset => {
+                StepOutcome::Continue => {}
+                StepOutcome::Halt => self.sleep(),
+                StepOutcome::Reset => {
                     if let Some(status) = self.reset(true)? {
                         return Ok(status);
                     }
@@ -573,14 +573,14 @@ impl<B: Board> Runner<B> {
         if let Some(stop) = self.vcpu.take_stop() {
             self.pause(RunState::Debug, stop_reason(stop));
         }
-        if let Some(status) = self.obey()? {
+        if let Some(status) = self.handle_requests()? {
             return Ok(Some(status));
         }
         if self.pace == Pace::One && !self.vcpu.cpu.is_halted() {
             // No interrupt comes before the one instruction.
             return Ok(None);
         }
-        let Looked { event, deadline } = self.board.look(&mut self.vcpu);
+        let DevicePoll { event, deadline } = self.board.poll_devices(&mut self.vcpu);
         self.timer.alarm().set(deadline);
         match event {
             None => Ok(None),
@@ -599,7 +599,7 @@ impl<B: Board> Runner<B> {
     }
 
     /// Does what others have asked for, and does not come back while the guest is stopped.
-    fn obey(&mut self) -> Result<Option<ExitStatus>> {
+    fn handle_requests(&mut self) -> Result<Option<ExitStatus>> {
         loop {
             // A reset comes before what was asked for after it.
             while !self.reset_wanted

@@ -22,7 +22,7 @@ const ROOT: &str = "main-system-bus";
 
 /// Where a device is plugged in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Attachment {
     /// On this bus, at no place that has a number.
     On(&'static str),
     /// On the PCI bus.
@@ -35,15 +35,15 @@ pub(super) enum Place {
     Port(usize),
 }
 
-impl Place {
+impl Attachment {
     fn bus(self) -> &'static str {
         match self {
-            Place::On(bus) => bus,
-            Place::Pci(_) => "pci.0",
-            Place::Ide(IdePlace { channel: 0, .. }) => "ide.0",
-            Place::Ide(_) => "ide.1",
-            Place::Slot(_) => ROOT,
-            Place::Port(_) => "virtio-serial-bus.0",
+            Attachment::On(bus) => bus,
+            Attachment::Pci(_) => "pci.0",
+            Attachment::Ide(IdePlace { channel: 0, .. }) => "ide.0",
+            Attachment::Ide(_) => "ide.1",
+            Attachment::Slot(_) => ROOT,
+            Attachment::Port(_) => "virtio-serial-bus.0",
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Device {
     model: &'static Model,
     /// What the command line calls it; empty for nothing.
     id: String,
-    place: Place,
+    place: Attachment,
     boot_index: Option<u32>,
     /// What else there is to say of it.
     facts: Vec<(&'static str, String)>,
@@ -70,9 +70,11 @@ impl Device {
             Part::Nothing => return None,
         };
         match self.place {
-            Place::Pci(devfn) => Some(format!("/pci@i0cf8/{kind}@{:x}/{below}", devfn >> 3)),
-            Place::Ide(IdePlace { channel, unit }) => Some(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}")),
-            Place::On(_) | Place::Slot(_) | Place::Port(_) => None,
+            Attachment::Pci(devfn) => Some(format!("/pci@i0cf8/{kind}@{:x}/{below}", devfn >> 3)),
+            Attachment::Ide(IdePlace { channel, unit }) => {
+                Some(format!("/pci@i0cf8/ide@1,1/drive@{channel}/disk@{unit}"))
+            }
+            Attachment::On(_) | Attachment::Slot(_) | Attachment::Port(_) => None,
         }
     }
 }
@@ -154,17 +156,17 @@ impl Inventory {
     }
 
     fn fixed(&mut self, model: &'static Model, fixed: &Fixed) {
-        let place = fixed.devfn.map_or(Place::On(fixed.bus), Place::Pci);
+        let place = fixed.devfn.map_or(Attachment::On(fixed.bus), Attachment::Pci);
         let fact = (!fixed.fact.is_empty()).then(|| ("", fixed.fact.to_owned()));
         self.plain(place, model, &Plug::default(), fact.as_slice());
     }
 
-    fn add(&mut self, place: Place, model: &'static Model, plug: Plug, part: Part) {
+    fn add(&mut self, place: Attachment, model: &'static Model, plug: Plug, part: Part) {
         self.devices.push(Device { model, id: plug.id, place, boot_index: plug.boot_index, facts: Vec::new(), part });
     }
 
     /// Adds a device with nothing in it, and what is said of it.
-    pub fn plain(&mut self, place: Place, model: &'static Model, plug: &Plug, facts: &[(&'static str, String)]) {
+    pub fn plain(&mut self, place: Attachment, model: &'static Model, plug: &Plug, facts: &[(&'static str, String)]) {
         self.add(place, model, plug.clone(), Part::Nothing);
         if let Some(device) = self.devices.last_mut() {
             device.facts = facts.to_vec();
@@ -172,12 +174,12 @@ impl Inventory {
     }
 
     /// Where a port is of the controller that was added last.
-    pub fn port(&self) -> Place {
-        Place::Port(self.devices.len().saturating_sub(1))
+    pub fn port(&self) -> Attachment {
+        Attachment::Port(self.devices.len().saturating_sub(1))
     }
 
     /// Adds a disk or a drive for media.
-    pub fn drive(&mut self, place: Place, model: &'static Model, plug: &Plug, drive: Drive) {
+    pub fn drive(&mut self, place: Attachment, model: &'static Model, plug: &Plug, drive: Drive) {
         drive.counters.name(&drive.name, &block::node_name(&drive));
         self.add(place, model, plug.clone(), Part::Drive(drive));
     }
@@ -193,12 +195,12 @@ impl Inventory {
 
     /// What a disk is called that is the next to be plugged in as a virtio device, unless it has a name.
     pub fn virtio_name(&self, disk: &Disk) -> String {
-        let count = self.drives().filter(|(device, _)| !matches!(device.place, Place::Ide(_))).count();
+        let count = self.drives().filter(|(device, _)| !matches!(device.place, Attachment::Ide(_))).count();
         if disk.id.is_empty() { format!("virtio{count}") } else { disk.id.clone() }
     }
 
     /// Adds a network adapter.
-    pub fn adapter(&mut self, place: Place, model: &'static Model, plug: &Plug, adapter: Adapter) {
+    pub fn adapter(&mut self, place: Attachment, model: &'static Model, plug: &Plug, adapter: Adapter) {
         self.add(place, model, plug.clone(), Part::Adapter(adapter));
     }
 
@@ -221,7 +223,7 @@ impl Inventory {
                 continue;
             }
             return match device.place {
-                Place::Ide(place) if drive.removable => Ok((place, &mut drive.medium)),
+                Attachment::Ide(place) if drive.removable => Ok((place, &mut drive.medium)),
                 _ => Err(format!("Device '{name}' is not removable")),
             };
         }
@@ -248,7 +250,7 @@ impl Inventory {
     }
 
     fn at(&self, devfn: DevFn) -> Option<&Device> {
-        self.devices.iter().find(|device| device.place == Place::Pci(devfn))
+        self.devices.iter().find(|device| device.place == Attachment::Pci(devfn))
     }
 
     /// What the command line calls the function of the PCI bus at this place; empty for nothing.

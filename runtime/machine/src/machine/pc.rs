@@ -21,13 +21,13 @@ use vm_memory::{Bytes, GuestAddress};
 use super::firmware::{self, Left, Rom};
 use super::info;
 use super::input::Input;
-use super::inventory::{Inventory, Pci, Place};
+use super::inventory::{Attachment, Inventory, Pci};
 use super::memory_map;
 use super::screen::{self, Held};
 use super::virtio::{self, Access, Started};
-use super::{Board, Event, Looked, Pace, Parts, Turn};
+use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
-use crate::bus::{Outside, PcBus};
+use crate::bus::{DeviceHandle, PcBus};
 use crate::config::{Config, CpuFeatures, VgaKind, VirtioDevice};
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
@@ -77,15 +77,15 @@ const FIRST_SERIAL: usize = 0;
 
 /// The way to a virtio device.
 #[derive(Clone)]
-struct Slot {
-    outside: Outside,
+struct VirtioPciHandle {
+    devices: DeviceHandle,
     devfn: DevFn,
 }
 
-impl Access for Slot {
+impl Access for VirtioPciHandle {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         let function = |function: &mut VirtioPci, _| f(function.device_mut());
-        self.outside.access(|pc, now| pc.function(now, self.devfn, function)).unwrap_or_default()
+        self.devices.access(|pc, now| pc.function(now, self.devfn, function)).unwrap_or_default()
     }
 }
 
@@ -191,7 +191,7 @@ impl Board for PcBoard {
             let (parts, _) = parts.of(device)?;
             let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
             let place = places.plug(&mut pc, &device.plug, None, function)?;
-            inventory.plain(Place::Pci(place), device.model, &device.plug, &isa::facts(device));
+            inventory.plain(Attachment::Pci(place), device.model, &device.plug, &isa::facts(device));
         }
         let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
@@ -199,7 +199,7 @@ impl Board for PcBoard {
             let (made, unstarted) = virtio::make(parts, device)?;
             let place =
                 places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made, device.plug().interface)))?;
-            virtio::tell(&mut inventory, Place::Pci(place), device, &unstarted);
+            virtio::tell(&mut inventory, Attachment::Pci(place), device, &unstarted);
             unstarted_virtio.push((place, unstarted));
         }
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
@@ -211,16 +211,16 @@ impl Board for PcBoard {
         interrupts.on_wake(CPU, move || woken.kick());
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let outside = Outside { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
-        let networks = nic::start(networks, &outside)?;
+        let outside = DeviceHandle { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
+        let networks = nic::start(networks, &devices)?;
         let mut started = Started { networks, ..Started::default() };
         for (devfn, unstarted) in unstarted_virtio {
-            started.start(unstarted, Slot { outside: outside.clone(), devfn })?;
+            started.start(unstarted, VirtioPciHandle { devices: devices.clone(), devfn })?;
         }
-        let cd_roms = drives.start(&outside, &mut started.disks)?;
-        started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&outside)));
+        let cd_roms = drives.start(&devices, &mut started.disks)?;
+        started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&devices)));
         let bus = PcBus {
-            outside,
+            devices,
             interrupts: interrupts.clone(),
             index: CPU,
             rom: rom.as_ref().map(Rom::size),
@@ -300,7 +300,7 @@ impl Board for PcBoard {
         }
     }
 
-    fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
+    fn poll_devices(&mut self, vcpu: &mut Vcpu<Cpu>) -> DevicePoll {
         let now = self.clock.now();
         let mut pc = devices::lock(&self.pc);
         self.held.look(&mut pc, now);
@@ -327,24 +327,24 @@ impl Board for PcBoard {
         });
         // Firmware, at the reset vector, would ask for a reset: nobody has told it of another way to go on.
         let event = if init && self.rom.is_none() { event.or(Some(Event::Reset)) } else { event };
-        Looked { event, deadline }
+        DevicePoll { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
+    fn step_vcpu(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<StepOutcome> {
         if vcpu.cpu.triple_fault {
             tracing::warn!("triple fault at {:#x}: the machine resets", vcpu.cpu.state.rip);
-            return Ok(Turn::Reset);
+            return Ok(StepOutcome::Reset);
         }
         if pace == Pace::One && vcpu.cpu.state.halted == 0 {
             vcpu.execute_one()?;
-            return Ok(Turn::Again);
+            return Ok(StepOutcome::Continue);
         }
         let nmi = vcpu.cpu.nmi_is_due();
         let interrupt = self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0;
         if (nmi || interrupt) && !vcpu.cpu.trap_is_due() {
             if vcpu.cpu.state.shadow != 0 {
                 vcpu.step_one()?;
-                return Ok(Turn::Again);
+                return Ok(StepOutcome::Continue);
             }
             if nmi {
                 vcpu.cpu.deliver_nmi();
@@ -358,14 +358,14 @@ impl Board for PcBoard {
             vcpu.cpu.state.shadow = 0;
         }
         if vcpu.cpu.state.halted != 0 {
-            return Ok(Turn::Sleep);
+            return Ok(StepOutcome::Halt);
         }
         vcpu.cpu.interrupt_waits = self.interrupt_pending;
         match pace {
             Pace::Free => vcpu.step()?,
             Pace::One => vcpu.execute_one()?,
         }
-        Ok(Turn::Again)
+        Ok(StepOutcome::Continue)
     }
 
     fn deadline(&self) -> Option<u64> {
@@ -499,7 +499,7 @@ fn board_devices(config: &Config, inventory: &mut Inventory) {
         inventory.optional(config.machine, HPET);
     }
     if config.vga == VgaKind::Std {
-        inventory.plain(Place::Pci(mimus_hw::vga::DEVFN), VGA, &config.video_plug, &[]);
+        inventory.plain(Attachment::Pci(mimus_hw::vga::DEVFN), VGA, &config.video_plug, &[]);
     }
 }
 

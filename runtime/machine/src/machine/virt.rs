@@ -16,9 +16,9 @@ use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
 use super::input::Input;
-use super::inventory::{Inventory, Place};
+use super::inventory::{Attachment, Inventory};
 use super::virtio::{self, Access, HostEntropy, Started};
-use super::{Board, Event, Looked, Pace, Parts, Turn};
+use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::config::{self, Config, MachineKind};
 use mimus_engine::log;
@@ -135,12 +135,12 @@ impl Bus for VirtBus {
 
 /// The way to a virtio device.
 #[derive(Clone)]
-struct Slot {
+struct VirtioMmioHandle {
     devices: Arc<Devices>,
     slot: usize,
 }
 
-impl Access for Slot {
+impl Access for VirtioMmioHandle {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         self.devices.access(|virt, _| virt.virtio(self.slot, f)).unwrap_or_default()
     }
@@ -190,7 +190,7 @@ impl Board for VirtBoard {
                 None => virt.free_slot(&kept).context("-device: no free slot for a virtio device")?,
             };
             ensure!(virt.plug(slot, made), "-device: bus=virtio-mmio-bus.{slot} is given twice");
-            virtio::tell(&mut inventory, Place::Slot(slot), device, &host);
+            virtio::tell(&mut inventory, Attachment::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
         let (lines, timers, alarm) = (Lines::default(), virt.timers().clone(), parts.alarm.clone());
@@ -213,7 +213,7 @@ impl Board for VirtBoard {
         });
         let mut started = Started::default();
         for (slot, host) in unstarted {
-            started.start(host, Slot { devices: devices.clone(), slot })?;
+            started.start(host, VirtioMmioHandle { devices: devices.clone(), slot })?;
         }
         let serial = devices.clone();
         let deliver = move |bytes: &[u8]| serial.access(|virt, now| virt.serial_receive(now, bytes));
@@ -278,7 +278,7 @@ impl Board for VirtBoard {
         move || devices.access(|virt, now| virt.serial_break(now))
     }
 
-    fn look(&mut self, vcpu: &mut Vcpu<Cpu>) -> Looked {
+    fn poll_devices(&mut self, vcpu: &mut Vcpu<Cpu>) -> DevicePoll {
         let now = self.devices.clock.now();
         let mut virt = self.devices.lock();
         virt.advance(now);
@@ -295,18 +295,18 @@ impl Board for VirtBoard {
             VirtEvent::Exit(code) => Event::Exit(code),
             VirtEvent::Reset => Event::Reset,
         });
-        Looked { event, deadline }
+        DevicePoll { event, deadline }
     }
 
-    fn turn(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<Turn> {
+    fn step_vcpu(&mut self, vcpu: &mut Vcpu<Cpu>, pace: Pace) -> Result<StepOutcome> {
         if vcpu.cpu.state.halted != 0 && !vcpu.cpu.wakes() {
-            return Ok(Turn::Sleep);
+            return Ok(StepOutcome::Halt);
         }
         match pace {
             Pace::Free => vcpu.step()?,
             Pace::One => vcpu.execute_one()?,
         }
-        Ok(Turn::Again)
+        Ok(StepOutcome::Continue)
     }
 
     fn deadline(&self) -> Option<u64> {

@@ -10,7 +10,7 @@ use mimus_hw::virtio::{self, Entropy, Virtio};
 
 use super::Parts;
 use super::input::Input;
-use super::inventory::{Adapter as AdapterRow, Drive, Inventory, Medium, Place};
+use super::inventory::{Adapter as AdapterRow, Attachment, Drive, Inventory, Medium};
 use crate::config::{ConsolePort, VirtioDevice};
 use mimus_host::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
 use mimus_host::chardev::Source;
@@ -45,9 +45,9 @@ pub(super) trait Access: Clone + Send + 'static {
 }
 
 /// A virtio device as threads of the host see it.
-struct Slot<A>(A);
+struct VirtioExchange<A>(A);
 
-impl<A: Access> block::Exchange for Slot<A> {
+impl<A: Access> block::Exchange for VirtioExchange<A> {
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
         self.0.access(|device| device.block_fill(token, at, bytes))
     }
@@ -65,7 +65,7 @@ impl<A: Access> block::Exchange for Slot<A> {
     }
 }
 
-impl<A: Access> net::Exchange for Slot<A> {
+impl<A: Access> net::Exchange for VirtioExchange<A> {
     fn transmit(&self, batch: &mut Batch) -> bool {
         self.0.access(|device| device.transmit(batch))
     }
@@ -83,7 +83,7 @@ impl<A: Access> net::Exchange for Slot<A> {
     }
 }
 
-impl<A: Access> share::Exchange for Slot<A> {
+impl<A: Access> share::Exchange for VirtioExchange<A> {
     fn request(&self, token: u64) -> Option<virtio::ShareRequest> {
         self.0.access(|device| device.share_request(token))
     }
@@ -162,8 +162,8 @@ fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Handle, Unstarted)> 
 }
 
 /// Tells monitors of a device that was made and is plugged in at `place`.
-pub(super) fn tell(inventory: &mut Inventory, place: Place, device: &VirtioDevice, unstarted: &Unstarted) {
-    let model = if matches!(place, Place::Pci(_)) { row(device).pci } else { row(device).slot };
+pub(super) fn tell(inventory: &mut Inventory, place: Attachment, device: &VirtioDevice, unstarted: &Unstarted) {
+    let model = if matches!(place, Attachment::Pci(_)) { row(device).pci } else { row(device).slot };
     let plug = device.plug();
     match (device, unstarted) {
         (VirtioDevice::Block(disk), Unstarted::Disk(parts)) => {
@@ -208,7 +208,7 @@ pub(super) struct Started {
 impl Started {
     /// Starts what a device needs that `access` leads to.
     pub(super) fn start(&mut self, unstarted: Unstarted, access: impl Access) -> Result<()> {
-        let slot = Slot(access);
+        let slot = VirtioExchange(access);
         match unstarted {
             Unstarted::Nothing => {}
             Unstarted::Disk(disk) => {

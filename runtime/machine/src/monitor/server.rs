@@ -219,7 +219,7 @@ impl Server {
             None
         };
         let listener = control.listen().map_err(failed)?;
-        let place = Place {
+        let place = ServerSetup {
             option: option.to_owned(),
             endpoint: endpoint.clone(),
             source,
@@ -282,7 +282,7 @@ fn typed(telnet: &mut Telnet, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What a server's thread works on.
-struct Place {
+struct ServerSetup {
     option: String,
     endpoint: MonitorSocket,
     source: Source,
@@ -291,7 +291,7 @@ struct Place {
     open: Open,
 }
 
-impl Place {
+impl ServerSetup {
     fn run(mut self, mut next: Option<Client>) {
         while !self.control.is_closed() {
             let client = match next.take() {

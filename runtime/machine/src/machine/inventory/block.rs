@@ -8,7 +8,7 @@ use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use serde_json::{Value, json};
 
-use super::{Device, Drive, Inventory, Medium, Place};
+use super::{Attachment, Device, Drive, Inventory, Medium};
 use mimus_host::block::IoStatus;
 use mimus_host::config::{Limit, Limits, OnError, Zeroes};
 
@@ -28,7 +28,7 @@ fn cache_mode(medium: &Medium) -> &'static str {
 }
 
 fn tray_of(device: &Device, tray: &mut dyn FnMut(IdePlace) -> Option<Tray>) -> Tray {
-    let place = if let Place::Ide(place) = device.place { tray(place) } else { None };
+    let place = if let Attachment::Ide(place) = device.place { tray(place) } else { None };
     place.unwrap_or(Tray { open: false, locked: false })
 }
 
@@ -128,7 +128,7 @@ fn backend_name(drive: &Drive) -> &str {
 impl Inventory {
     /// The path of what has the drive: in QEMU that is a device within the one that is on the PCI bus.
     fn drive_path(&self, device: &Device) -> String {
-        let within = if matches!(device.place, Place::Pci(_)) { "/virtio-backend" } else { "" };
+        let within = if matches!(device.place, Attachment::Pci(_)) { "/virtio-backend" } else { "" };
         self.path(device) + within
     }
 

@@ -17,12 +17,12 @@ fn machine(image: &Path) -> Inventory {
         medium: medium.map(|()| Medium::new(&disk, &open)),
         counters: Arc::default(),
     };
-    all.drive(Place::Ide(CD), registry::IDE_CD, &Plug::default(), drive("ide1-cd0".into(), None));
+    all.drive(Attachment::Ide(CD), registry::IDE_CD, &Plug::default(), drive("ide1-cd0".into(), None));
     let plug = Plug { id: "disk".into(), ..Plug::default() };
-    all.drive(Place::Pci(4 << 3), registry::VIRTIO_BLK.pci, &plug, drive(all.virtio_name(&disk), Some(())));
+    all.drive(Attachment::Pci(4 << 3), registry::VIRTIO_BLK.pci, &plug, drive(all.virtio_name(&disk), Some(())));
     let netdev = Netdev { id: "n".into(), ..Netdev::of(NetBackend::User(UserNet::default())) };
     let adapter = Adapter { mac: FIRST_MAC, netdev: Some(netdev), watcher: None };
-    all.adapter(Place::Pci(3 << 3), registry::E1000, &Plug::default(), adapter);
+    all.adapter(Attachment::Pci(3 << 3), registry::E1000, &Plug::default(), adapter);
     all
 }
 
@@ -80,7 +80,7 @@ fn an_adapter_is_in_the_network_that_it_is_in() {
     let unnamed = Netdev::of(NetBackend::User(UserNet::default()));
     for netdev in [None, Some(unnamed)] {
         all.adapter(
-            Place::On("pci.0"),
+            Attachment::On("pci.0"),
             registry::E1000,
             &Plug::default(),
             Adapter { mac: FIRST_MAC, netdev, watcher: None },

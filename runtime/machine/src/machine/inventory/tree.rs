@@ -6,7 +6,7 @@ use mimus_hw::pci::{Config, DevFn, INTERRUPT_PIN, Space};
 use serde_json::{Value, json};
 
 use super::super::info::{self, Ids};
-use super::{Adapter, Device, Drive, Inventory, Part, Place, ROOT};
+use super::{Adapter, Attachment, Device, Drive, Inventory, Part, ROOT};
 
 /// A function of the PCI bus as its configuration space tells it, a line a fact.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Inventory {
     /// The devices of a bus that device number `maker` makes, `depth` steps inwards. No device makes a bus that it is on, so this ends.
     fn bus_text(&self, (bus, maker): (&str, Option<usize>), depth: usize, pci: &[Pci], out: &mut String) {
         let is_on = |device: &Device| match device.place {
-            Place::Port(controller) => maker == Some(controller),
+            Attachment::Port(controller) => maker == Some(controller),
             place => place.bus() == bus,
         };
         for (index, device) in self.devices.iter().enumerate().filter(|(_, device)| is_on(device)) {
@@ -72,7 +72,7 @@ impl Inventory {
 
     fn properties(&self, device: &Device) -> Value {
         let mut all = json!({ "realized": true, "hotplugged": false, "parent_bus": device.place.bus() });
-        if let Place::Pci(devfn) = device.place {
+        if let Attachment::Pci(devfn) = device.place {
             all["addr"] = format!("{:02x}.{:x}", devfn >> 3, devfn & 7).into();
         }
         let facts = device.facts.iter().filter(|(name, _)| !name.is_empty()).cloned();
@@ -100,13 +100,13 @@ impl Inventory {
     fn lines(&self, device: &Device, pci: &[Pci]) -> Vec<String> {
         let mut lines = Vec::new();
         match device.place {
-            Place::On(_) | Place::Port(_) => {}
-            Place::Pci(devfn) => {
+            Attachment::On(_) | Attachment::Port(_) => {}
+            Attachment::Pci(devfn) => {
                 lines.push(format!("addr = {:02x}.{:x}", devfn >> 3, devfn & 7));
                 lines.extend(pci.iter().filter(|row| row.devfn == devfn).flat_map(|row| row.lines.iter().cloned()));
             }
-            Place::Ide(place) => lines.push(format!("unit = {}", place.unit)),
-            Place::Slot(slot) => lines.push(format!("slot = {slot}")),
+            Attachment::Ide(place) => lines.push(format!("unit = {}", place.unit)),
+            Attachment::Slot(slot) => lines.push(format!("slot = {slot}")),
         }
         lines.extend(self.contents(device).iter().map(|(name, text)| format!("{name} = \"{text}\"")));
         lines.extend(device.facts.iter().map(|(name, value)| match *name {

@@ -7,8 +7,8 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::registry::{IDE_CD, IDE_HD};
 
 use super::super::Parts;
-use super::super::inventory::{Drive, Inventory, Medium, Place};
-use crate::bus::Outside;
+use super::super::inventory::{Attachment, Drive, Inventory, Medium};
+use crate::bus::DeviceHandle;
 use crate::config::IdeDrive;
 use mimus_host::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
 use mimus_host::config::{Disk, Plug};
@@ -18,19 +18,19 @@ use mimus_host::devices::{self, SharedPc};
 const CD_ROM: (IdePlace, &str) = (IdePlace { channel: 1, unit: 0 }, "MM00003");
 
 /// A drive's way to its device.
-struct Cable {
-    outside: Outside,
+struct IdeExchange {
+    devices: DeviceHandle,
     place: IdePlace,
 }
 
-impl Cable {
+impl IdeExchange {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
         let function = |function: &mut IdeFunction, _| f(&mut function.ide);
-        self.outside.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
+        self.devices.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
     }
 }
 
-impl Exchange for Cable {
+impl Exchange for IdeExchange {
     fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
         self.access(|ide| ide.block_fill(self.place, token, at, bytes))
     }
@@ -122,7 +122,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
             let medium = medium.zip(image.as_ref()).map(|(disk, image)| Medium::new(disk, image));
             let disk = drive.as_ref().and_then(|drive| wanted(drive).medium.cloned()).unwrap_or_else(|| Disk::new(""));
             inventory.drive(
-                Place::Ide(place),
+                Attachment::Ide(place),
                 model,
                 &plug,
                 Drive { name, removable, medium, counters: queue.counters() },
@@ -137,10 +137,10 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
 
 impl Drives {
     /// Starts the threads: those of disks go to `disks`.
-    pub(super) fn start(self, outside: &Outside, disks: &mut Vec<DiskThread>) -> Result<Vec<CdRom>> {
+    pub(super) fn start(self, devices: &DeviceHandle, disks: &mut Vec<DiskThread>) -> Result<Vec<CdRom>> {
         let mut cd_roms = Vec::new();
         for Unstarted { place, removable, queue, image, disk } in self.0 {
-            let exchange = Cable { outside: outside.clone(), place };
+            let exchange = IdeExchange { devices: devices.clone(), place };
             let thread = queue.start(image, &disk, exchange).context("cannot start a disk's thread")?;
             if removable {
                 cd_roms.push(CdRom { place, thread });

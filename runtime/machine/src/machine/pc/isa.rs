@@ -6,14 +6,14 @@ use mimus_hw::{COM_PORTS, Pc};
 
 use super::super::Parts;
 use super::super::input::Input;
-use super::super::inventory::{Inventory, Place};
-use crate::bus::Outside;
+use super::super::inventory::{Attachment, Inventory};
+use crate::bus::DeviceHandle;
 use crate::config::Device;
 use mimus_host::chardev::Source;
 use mimus_host::config::Chardev;
 
 /// The bus.
-const ISA: Place = Place::On("isa.0");
+const ISA: Attachment = Attachment::On("isa.0");
 
 /// Where the input of a serial port comes from.
 pub(super) struct Typed {
@@ -24,10 +24,10 @@ pub(super) struct Typed {
 
 impl Typed {
     /// Brings it to the port.
-    pub(super) fn connect(self, outside: &Outside) -> Input {
+    pub(super) fn connect(self, devices: &DeviceHandle) -> Input {
         let Typed { index, chardev, source } = self;
-        let outside = outside.clone();
-        let deliver = move |bytes: &[u8]| outside.access(|pc, now| pc.serial_receive(index, now, bytes));
+        let outside = devices.clone();
+        let deliver = move |bytes: &[u8]| devices.access(|pc, now| pc.serial_receive(index, now, bytes));
         Input { chardev, source, deliver: Box::new(deliver) }
     }
 }

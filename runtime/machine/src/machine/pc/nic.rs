@@ -9,9 +9,9 @@ use mimus_hw::registry::{self, Handle, Parts as DeviceParts, VIRTIO_NET, Values}
 use mimus_hw::virtio::VirtioPci;
 
 use super::super::Parts;
-use super::super::inventory::{Adapter as Row, Inventory, Place};
+use super::super::inventory::{Adapter as Row, Attachment, Inventory};
 use super::Places;
-use crate::bus::Outside;
+use crate::bus::DeviceHandle;
 use mimus_host::config::NicModel;
 use mimus_host::net::{self, NetQueue, NetThread};
 
@@ -38,32 +38,32 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
         let place = places.plug(pc, &nic.plug, Some(FIRST), function)?;
         let watcher = network.as_ref().map(NetQueue::watcher);
         let row = Row { mac: nic.mac, netdev: nic.netdev.clone(), watcher };
-        inventory.adapter(Place::Pci(place), model, &nic.plug, row);
+        inventory.adapter(Attachment::Pci(place), model, &nic.plug, row);
         unstarted.extend(network.map(|network| (place, nic.model, network)));
     }
     Ok(unstarted)
 }
 
 /// Starts the threads.
-pub(super) fn start(unstarted: Unstarted, outside: &Outside) -> Result<Vec<NetThread>> {
+pub(super) fn start(unstarted: Unstarted, devices: &DeviceHandle) -> Result<Vec<NetThread>> {
     let start = |(place, model, network): (DevFn, NicModel, NetQueue)| {
-        let exchange = Slot { outside: outside.clone(), place, model };
+        let exchange = NicExchange { devices: devices.clone(), place, model };
         network.start(exchange).context("cannot start a network's thread")
     };
     unstarted.into_iter().map(start).collect()
 }
 
 /// A network's way to its adapter.
-struct Slot {
-    outside: Outside,
+struct NicExchange {
+    devices: DeviceHandle,
     place: DevFn,
     model: NicModel,
 }
 
-impl Slot {
+impl NicExchange {
     /// Does something with the adapter at the present time, and passes on what it set off.
     fn access<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
-        let result = self.outside.access(|pc, now| match self.model {
+        let result = self.devices.access(|pc, now| match self.model {
             NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, now| {
                 // Its pin waits by its own clock.
                 adapter.advance(now);
@@ -75,7 +75,7 @@ impl Slot {
     }
 }
 
-impl net::Exchange for Slot {
+impl net::Exchange for NicExchange {
     fn transmit(&self, batch: &mut Batch) -> bool {
         self.access(|adapter| adapter.transmit(batch))
     }

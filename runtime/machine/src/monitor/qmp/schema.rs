@@ -84,14 +84,14 @@ fn halves(text: &'static str) -> (&'static str, &'static str) {
 
 /// Where in a command's arguments a value is.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct ArgumentPath<'a> {
     /// The way to it.
     path: &'a str,
     /// Its own name.
     name: &'a str,
 }
 
-fn mistyped(place: Place<'_>, expected: &str) -> Failure {
+fn mistyped(place: ArgumentPath<'_>, expected: &str) -> Failure {
     generic(format!("Invalid parameter type for '{}', expected: {expected}", place.path))
 }
 
@@ -108,7 +108,9 @@ fn check_members(texts: &[&'static str], object: &Map<String, Value>, path: &str
     let full = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for member in texts.iter().flat_map(|text| members(text)) {
         match object.get(member.name) {
-            Some(value) => check(Type::named(member.of), value, Place { path: &full(member.name), name: member.name })?,
+            Some(value) => {
+                check(Type::named(member.of), value, ArgumentPath { path: &full(member.name), name: member.name })?
+            }
             None if member.optional => {}
             None => return Err(generic(format!("Parameter '{}' is missing", full(member.name)))),
         }
@@ -124,7 +126,7 @@ fn check_members(texts: &[&'static str], object: &Map<String, Value>, path: &str
 }
 
 /// Types contain each other to no depth but the value's own, which the JSON parser bounds.
-fn check(of: Type, value: &Value, place: Place<'_>) -> Result<(), Failure> {
+fn check(of: Type, value: &Value, place: ArgumentPath<'_>) -> Result<(), Failure> {
     match of {
         Type::Builtin((_, _, _, is)) if is(value) => Ok(()),
         Type::Builtin((_, _, expected, _)) => Err(mistyped(place, expected)),
@@ -132,7 +134,7 @@ fn check(of: Type, value: &Value, place: Place<'_>) -> Result<(), Failure> {
             let list = value.as_array().ok_or_else(|| mistyped(place, "array"))?;
             list.iter().enumerate().try_for_each(|(index, value)| {
                 let path = format!("{}[{index}]", place.path);
-                check(Type::named(element), value, Place { path: &path, name: &path })
+                check(Type::named(element), value, ArgumentPath { path: &path, name: &path })
             })
         }
         Type::Row((_, Kind::Enum, text)) => {

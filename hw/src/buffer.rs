@@ -4,7 +4,7 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
-use crate::block::Target;
+use crate::block::DmaTarget;
 
 /// A piece of guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +72,9 @@ impl Buffer {
     }
 
     /// Where bytes `at..at + count` are; `None` if there are not so many.
-    pub(crate) fn target(&self, mem: &Dma, at: u64, count: usize) -> Option<Target> {
+    pub(crate) fn target(&self, mem: &Dma, at: u64, count: usize) -> Option<DmaTarget> {
         let parts: Vec<_> = self.parts(at, count).collect();
-        (parts.iter().map(|(_, len)| len).sum::<usize>() == count).then(|| Target::new(mem, parts))
+        (parts.iter().map(|(_, len)| len).sum::<usize>() == count).then(|| DmaTarget::new(mem, parts))
     }
 
     /// Copies from byte `at` on into `out`; how many bytes that were.

@@ -47,7 +47,7 @@ pub(crate) struct SlotHandles {
     pub(crate) timer: Timer,
 }
 
-impl Drives for Slot {
+impl Drives for MmioTransport {
     type Handles = SlotHandles;
 
     fn drive(&mut self, handles: &mut SlotHandles) {
@@ -111,7 +111,7 @@ pub(crate) struct SlotData {
 impl MmioTransport {
     /// An empty slot, with version 1 of the registers or with version 2.
     pub(crate) fn new(legacy: bool) -> MmioTransport {
-        Slot { legacy, ..MmioTransport::default() }
+        MmioTransport { legacy, ..MmioTransport::default() }
     }
 
     /// Plugs a device in; false, and it is dropped, if there is one already.

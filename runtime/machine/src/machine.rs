@@ -212,17 +212,17 @@ struct DevicePoll {
     deadline: Option<u64>,
 }
 
-/// What comes after a turn of the vCPU.
+/// What is to be done after a step of the vCPU.
 enum StepOutcome {
-    /// Another.
-    Again,
+    /// The next step.
+    Continue,
     /// Nothing until something happens: the vCPU waits for an interrupt.
-    Sleep,
+    Halt,
     /// The vCPU cannot go on.
     Reset,
 }
 
-/// How much of the guest a turn executes.
+/// How much of the guest a step executes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Pace {
     /// A block, and interrupts as they come.

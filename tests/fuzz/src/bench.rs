@@ -15,7 +15,7 @@ use mimus_hw::registry::{
     self, Handle, Make, Parts, Transports, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, Values,
 };
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
-use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Target, Virtio, VirtioPci};
+use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, DmaTarget, Interface, Virtio, VirtioPci};
 use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
@@ -716,8 +716,8 @@ fn keep_known(first: &Shared, second: &Shared) {
 }
 
 /// Writes to where a disk's data may go straight to.
-fn straight(target: Option<Target>) {
-    for slice in target.as_ref().and_then(Target::slices).into_iter().flatten() {
+fn straight(target: Option<DmaTarget>) {
+    for slice in target.as_ref().and_then(DmaTarget::slices).into_iter().flatten() {
         slice.copy_from(&vec![0x5au8; slice.len()]);
     }
 }

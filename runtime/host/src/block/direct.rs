@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use mimus_hw::virtio::Target;
+use mimus_hw::virtio::DmaTarget;
 use vm_memory::bitmap::Bitmap;
 
 /// Parts that the host reads into at once (Linux: IOV_MAX).
@@ -16,7 +16,7 @@ const MAX_PARTS: usize = 1024;
 /// # Errors
 ///
 /// Whatever the host says.
-pub(super) fn read(file: &File, target: &Target, offset: u64) -> io::Result<bool> {
+pub(super) fn read(file: &File, target: &DmaTarget, offset: u64) -> io::Result<bool> {
     let Some(slices) = target.slices() else { return Ok(false) };
     let guards: Vec<_> = slices.iter().map(|slice| slice.ptr_guard_mut()).collect();
     let parts: Vec<_> = guards
@@ -43,7 +43,7 @@ fn read_parts(file: &File, parts: &[libc::iovec], offset: u64) -> io::Result<boo
     let wanted: usize = parts.iter().map(|part| part.iov_len).sum();
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     loop {
-        // SAFETY: each part is a slice of guest RAM, which `Target::slices` has checked and which its `Dma` keeps mapped while the
+        // SAFETY: each part is a slice of guest RAM, which `DmaTarget::slices` has checked and which its `Dma` keeps mapped while the
         // caller's `target` lives; whoever else accesses guest RAM does so by raw or atomic accesses. There are at most `MAX_PARTS`.
         let count = unsafe { libc::preadv(file.as_raw_fd(), parts.as_ptr(), parts.len() as libc::c_int, offset) };
         match usize::try_from(count) {

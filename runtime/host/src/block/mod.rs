@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mimus_hw::virtio::{BlockBackend, BlockJob, Target};
+use mimus_hw::virtio::{BlockBackend, BlockJob, DmaTarget};
 
 use crate::config::Disk;
 pub use counters::{Counters, IoStatus};
@@ -93,9 +93,9 @@ pub trait Store: Send {
 }
 
 /// A target, and word of it for who must wait until it is dropped.
-pub type Held<'a> = (Target, MutexGuard<'a, ()>);
+pub type Held<'a> = (DmaTarget, MutexGuard<'a, ()>);
 
-/// Held while a disk's thread writes to a [`Target`].
+/// Held while a disk's thread writes to a [`DmaTarget`].
 #[derive(Clone, Debug, Default)]
 pub struct Reading(Arc<Mutex<()>>);
 

@@ -57,7 +57,7 @@ impl Exchange for Handle {
         let dma = self.0.direct.as_ref()?;
         let half = count / 2;
         let parts = vec![(at, half), (at + half as u64, count - half)];
-        Some((Target::new(dma, parts), reading.lock()))
+        Some((DmaTarget::new(dma, parts), reading.lock()))
     }
 
     fn take(&self, _: u64, at: u64, bytes: &mut [u8]) -> bool {

@@ -314,7 +314,7 @@ fn isolation(a: &mut CodeAssembler, l: &Labels) -> Asm {
     a.call(l.verdict)
 }
 
-/// Code that changes before each run: a function's operand from devices, and the instruction that comes next.
+/// Code that changes before each run: an operand of a function, written from elsewhere, and the instruction that comes next.
 pub(super) fn self_modifying(a: &mut CodeAssembler, l: &Labels) -> Asm {
     let (mut outer, mut inner, mut site, mut done) =
         (a.create_label(), a.create_label(), a.create_label(), a.create_label());

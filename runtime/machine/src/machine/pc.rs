@@ -75,7 +75,7 @@ const CPU: usize = 0;
 /// The serial port that a break from the terminal goes to.
 const FIRST_SERIAL: usize = 0;
 
-/// The way to a virtio device.
+/// Reaches a virtio device on the PCI bus.
 #[derive(Clone)]
 struct VirtioPciHandle {
     devices: DeviceHandle,
@@ -211,7 +211,7 @@ impl Board for PcBoard {
         interrupts.on_wake(CPU, move || woken.kick());
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
-        let outside = DeviceHandle { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
+        let devices = DeviceHandle { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
         let networks = nic::start(networks, &devices)?;
         let mut started = Started { networks, ..Started::default() };
         for (devfn, unstarted) in unstarted_virtio {

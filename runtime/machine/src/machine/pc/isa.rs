@@ -26,7 +26,7 @@ impl Typed {
     /// Brings it to the port.
     pub(super) fn connect(self, devices: &DeviceHandle) -> Input {
         let Typed { index, chardev, source } = self;
-        let outside = devices.clone();
+        let devices = devices.clone();
         let deliver = move |bytes: &[u8]| devices.access(|pc, now| pc.serial_receive(index, now, bytes));
         Input { chardev, source, deliver: Box::new(deliver) }
     }

@@ -3,7 +3,7 @@
 use mimus_host::block::Image;
 use mimus_host::config::{Cache, Disk, ImageFormat, Zeroes};
 
-use super::{Place, SIZE, disk, using};
+use super::{SIZE, TestFolder, disk, using};
 use crate::input::Input;
 
 /// Offsets and bytes of the header's fields.
@@ -157,7 +157,7 @@ impl Made {
     }
 
     /// Changes one thing.
-    fn change(&mut self, input: &mut Input, place: &Place) {
+    fn change(&mut self, input: &mut Input, place: &TestFolder) {
         let cluster = self.cluster;
         match input.u8() % 13 {
             12 => self.snapshot(input),
@@ -201,7 +201,7 @@ impl Made {
 }
 
 /// A header that names the file that nobody may reach, for the guest to write.
-fn forged(place: &Place) -> Vec<u8> {
+fn forged(place: &TestFolder) -> Vec<u8> {
     let mut made = Made::new(16, 4);
     let decoy = place.decoy();
     made.extend(0x4441_5441, decoy.to_str().unwrap_or_default().as_bytes());
@@ -212,7 +212,7 @@ fn forged(place: &Place) -> Vec<u8> {
 }
 
 /// An image that is taken for a raw one, whatever its guest does.
-fn guessed(input: &mut Input, place: &Place) {
+fn guessed(input: &mut Input, place: &TestFolder) {
     let direct = input.one_in(2);
     let cache = Cache { direct, ..Cache::default() };
     let disk = Disk { format: None, cache, ..disk(&place.file("disk"), ImageFormat::Raw) };
@@ -224,7 +224,7 @@ fn guessed(input: &mut Input, place: &Place) {
 
 /// Images of which up to six things are changed, and some that have no format.
 pub fn run(input: &mut Input) {
-    let place = Place::new();
+    let place = TestFolder::new();
     if input.one_in(16) {
         return guessed(input, &place);
     }

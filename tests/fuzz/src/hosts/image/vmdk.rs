@@ -2,7 +2,7 @@
 
 use mimus_host::config::{Disk, ImageFormat};
 
-use super::{Place, SIZE, disk, using};
+use super::{SIZE, TestFolder, disk, using};
 use crate::input::Input;
 
 /// Lines of a descriptor.
@@ -95,7 +95,7 @@ fn change(input: &mut Input, bytes: &mut Vec<u8>) {
 
 /// Descriptors, and extents that are a whole image.
 pub fn run(input: &mut Input) {
-    let place = Place::new();
+    let place = TestFolder::new();
     let mut extent = sparse();
     for _ in 0..input.u8() % 5 {
         change(input, &mut extent);

@@ -4,8 +4,6 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
-use crate::block::DmaTarget;
-
 /// A piece of guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Segment {
@@ -71,10 +69,10 @@ impl Buffer {
         })
     }
 
-    /// Where bytes `at..at + count` are; `None` if there are not so many.
-    pub(crate) fn target(&self, mem: &Dma, at: u64, count: usize) -> Option<DmaTarget> {
+    /// Where bytes `at..at + count` are, address and length of each part; `None` if there are not so many.
+    pub(crate) fn parts_of(&self, at: u64, count: usize) -> Option<Vec<(u64, usize)>> {
         let parts: Vec<_> = self.parts(at, count).collect();
-        (parts.iter().map(|(_, len)| len).sum::<usize>() == count).then(|| DmaTarget::new(mem, parts))
+        (parts.iter().map(|(_, len)| len).sum::<usize>() == count).then_some(parts)
     }
 
     /// Copies from byte `at` on into `out`; how many bytes that were.

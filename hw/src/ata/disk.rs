@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::packet::{HARDWARE_ERROR, MEDIUM_ERROR, PacketState};
 use super::regs::{ABRT, IDNF, Regs, UNC, USE_LBA};
 use super::{Medium, Names, identify};
-use crate::block::{BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
-use crate::buffer::Buffer;
+use crate::block::{BlockInfo, BlockOp, SECTOR_SIZE};
+use crate::fabric::{BlockClient, Data};
 
 /// The most sectors of a block of READ MULTIPLE and WRITE MULTIPLE.
 pub(super) const MAX_MULTIPLE: u8 = 16;
@@ -24,7 +24,7 @@ const RANGES: usize = 64;
 pub(super) const CHUNK: u64 = 64 << 10;
 
 /// Operations that the backend may have been given, those included that a reset has made useless.
-const MAX_OPERATIONS: u32 = 32;
+const MAX_OPERATIONS: usize = 32;
 
 /// What drives' names begin with unless somebody says otherwise.
 pub(crate) const MAKER: &str = "MIMUS";
@@ -70,27 +70,6 @@ pub(crate) enum Step {
     Packet,
     /// Nothing crosses: it waits for these operations, one after the other.
     Run(Vec<BlockOp>),
-}
-
-/// Where the bytes are that an operation moves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Data {
-    /// It moves none.
-    None,
-    /// The processor moves them, by way of this.
-    Bytes(Vec<u8>),
-    /// In guest RAM.
-    Memory(Buffer),
-}
-
-impl Data {
-    fn len(&self) -> u64 {
-        match self {
-            Data::None => 0,
-            Data::Bytes(bytes) => bytes.len() as u64,
-            Data::Memory(buffer) => buffer.len(),
-        }
-    }
 }
 
 /// A command that waits for its operations.
@@ -160,11 +139,8 @@ pub(crate) struct Disk {
     pub(crate) maker: &'static str,
     pub(super) serial: String,
     pub(crate) names: Names,
-    medium: Option<Medium>,
-    /// Never used twice, not even after a reset: the backend may be late.
-    next_token: u64,
-    /// Operations whose end the backend has not told.
-    given: u32,
+    medium: Option<BlockInfo>,
+    client: BlockClient,
     pub(super) state: DiskState,
 }
 
@@ -250,9 +226,12 @@ fn packet_command(regs: &Regs) -> Step {
 }
 
 impl Disk {
-    pub(crate) fn new(kind: Kind, serial: String, medium: Option<Medium>) -> Disk {
+    /// A drive with this medium, or without one, that reaches guest RAM by `mem`.
+    pub(crate) fn new(mem: Dma, kind: Kind, serial: String, medium: Option<Medium>) -> Disk {
         let state = DiskState::new(medium.is_some());
-        Disk { kind, maker: MAKER, serial, names: Names::default(), medium, next_token: 0, given: 0, state }
+        let (medium, backend) = medium.unzip();
+        let client = BlockClient::new(mem, backend, MAX_OPERATIONS);
+        Disk { kind, maker: MAKER, serial, names: Names::default(), medium, client, state }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -261,7 +240,7 @@ impl Disk {
 
     /// The medium, if there is one in the drive.
     pub(super) fn info(&self) -> Option<&BlockInfo> {
-        self.medium.as_ref().map(|(info, _)| info)
+        self.medium.as_ref()
     }
 
     /// Bytes of the medium.
@@ -271,22 +250,16 @@ impl Disk {
 
     /// Puts another medium in, or takes it out. What is under way is done with the one before.
     pub(crate) fn set_medium(&mut self, medium: Option<Medium>) {
-        self.settle();
+        let (medium, backend) = medium.unzip();
         self.medium = medium;
+        self.client.connect(backend);
         self.medium_changed();
     }
 
     /// Power-on and the reset line.
     pub(crate) fn reset(&mut self) {
-        self.settle();
+        self.client.cancel_all();
         self.state = DiskState::new(self.medium.is_some());
-    }
-
-    /// Waits until what is under way has left RAM alone.
-    fn settle(&mut self) {
-        if let (false, Some((_, backend))) = (self.state.waiting.is_empty(), &mut self.medium) {
-            backend.settle();
-        }
     }
 
     /// Executes a command as far as no data cross; `regs` are its parameters.
@@ -454,12 +427,11 @@ impl Disk {
     /// Gives the backend an operation.
     fn submit(&mut self, tag: u8, op: BlockOp, data: Data, then: Vec<BlockOp>) -> bool {
         // Only a guest that resets again and again gets there.
-        let Some((_, backend)) = self.medium.as_mut().filter(|_| self.given < MAX_OPERATIONS) else { return false };
-        self.next_token += 1;
-        self.given += 1;
-        let token = self.next_token;
+        if !self.client.has_room() {
+            return false;
+        }
+        let token = self.client.submit(op, data.clone());
         self.state.waiting.push(Waiting { tag, token, op, data, then });
-        backend.submit(BlockJob { token, op });
         true
     }
 
@@ -470,69 +442,15 @@ impl Disk {
 
     /// Nobody waits for command `tag` any more. What it has given the backend leaves RAM alone from now on.
     pub(crate) fn cancel(&mut self, tag: u8) {
-        if self.state.waits(tag) {
-            self.settle();
-            self.state.waiting.retain(|waiting| waiting.tag != tag);
-        }
-    }
-
-    /// The operation that the backend calls `token`, if it moves bytes `at..at + count` that way.
-    fn operation(&self, token: u64, write: bool, at: u64, count: usize) -> Option<&Waiting> {
-        let waiting = self.state.waiting.iter().find(|waiting| waiting.token == token)?;
-        let len = match waiting.op {
-            BlockOp::Read { len, .. } if !write => len,
-            BlockOp::Write { len, .. } if write => len,
-            _ => return None,
-        };
-        at.checked_add(count as u64).is_some_and(|end| end <= len).then_some(waiting)
-    }
-
-    /// Where in RAM a part of an operation's data goes, if it is there that they go.
-    pub(crate) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
-        // Without a medium there is nobody to settle with.
-        self.medium.as_ref()?;
-        match &self.operation(token, false, at, count)?.data {
-            Data::Memory(buffer) => buffer.target(mem, at, count),
-            _ => None,
-        }
-    }
-
-    /// Bytes `at..` of an operation's data were read from the medium. False when it is off.
-    pub(crate) fn fill(&mut self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
-        if self.operation(token, false, at, bytes.len()).is_none() {
-            return false;
-        }
-        let waiting = self.state.waiting.iter_mut().find(|waiting| waiting.token == token);
-        let from = at as usize;
-        match waiting.map(|waiting| &mut waiting.data) {
-            Some(Data::Memory(buffer)) => buffer.write(mem, at, bytes) == bytes.len(),
-            Some(Data::Bytes(room)) => {
-                let room = room.get_mut(from..from + bytes.len());
-                room.map(|room| room.copy_from_slice(bytes)).is_some()
-            }
-            _ => false,
-        }
-    }
-
-    /// Copies bytes `at..` of an operation's data. False when it is off.
-    pub(crate) fn take(&self, mem: &Dma, token: u64, at: u64, out: &mut [u8]) -> bool {
-        let Some(waiting) = self.operation(token, true, at, out.len()) else { return false };
-        let from = at as usize;
-        match &waiting.data {
-            Data::Memory(buffer) => buffer.read(mem, at, out) == out.len(),
-            Data::Bytes(bytes) => {
-                let bytes = bytes.get(from..from + out.len());
-                bytes.map(|bytes| out.copy_from_slice(bytes)).is_some()
-            }
-            Data::None => false,
-        }
+        let called_off = self.state.waiting.extract_if(.., |waiting| waiting.tag == tag);
+        called_off.for_each(|waiting| self.client.cancel(waiting.token));
     }
 
     /// The backend has done operation `token`, or has failed; `None` if nobody waits for it any more.
     pub(crate) fn done(&mut self, token: u64, ok: bool) -> Option<Ended> {
-        self.given = self.given.saturating_sub(1);
+        let data = self.client.done(token)?;
         let index = self.state.waiting.iter().position(|waiting| waiting.token == token)?;
-        let Waiting { tag, op, data, mut then, .. } = self.state.waiting.remove(index);
+        let Waiting { tag, op, mut then, .. } = self.state.waiting.remove(index);
         let next = if ok { then.pop() } else { None };
         let goes_on = next.map(|next| self.submit(tag, next, Data::None, then));
         Some(Ended { tag, op, data, ok: ok && goes_on != Some(false), last: goes_on != Some(true) })
@@ -580,16 +498,13 @@ impl Disk {
             };
             now && room && waiting.then.iter().all(later)
         };
-        state.waiting.len() <= MAX_OPERATIONS as usize
-            && state.waiting.iter().all(waits)
-            && state.heads != 0
-            && state.track != 0
+        state.waiting.len() <= MAX_OPERATIONS && state.waiting.iter().all(waits) && state.heads != 0 && state.track != 0
     }
 
     /// Replaces the state by one that fits. What was under way is given to the backend again; the commands for which that cannot
     /// be, since it has too much to do.
     pub(crate) fn restore(&mut self, mut state: DiskState) -> Vec<u8> {
-        self.settle();
+        self.client.cancel_all();
         let waiting = std::mem::take(&mut state.waiting);
         self.state = state;
         let again = |Waiting { tag, op, data, then, .. }| (!self.submit(tag, op, data, then)).then_some(tag);

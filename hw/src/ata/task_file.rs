@@ -4,13 +4,14 @@
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
-use super::disk::{CHUNK, Data, Disk, DiskState, Ended, Kind, Move, Step};
+use super::disk::{CHUNK, Disk, DiskState, Ended, Kind, Move, Step};
 use super::packet::PACKET;
 use super::regs::{
     ABRT, BSY, COUNT, DEV, DEVICE, DRQ, ERR, FEATURES, LBA, READY, REASON_COMMAND, REASON_TO_HOST, Regs, push,
 };
 use crate::block::{BlockOp, SECTOR_SIZE};
 use crate::buffer::Buffer;
+use crate::fabric::Data;
 
 /// The command that is under way, of which there is one.
 const TAG: u8 = 0;
@@ -436,6 +437,15 @@ impl TaskFile {
             self.stop();
             self.state.regs.status = READY | ERR;
             self.state.regs.error = ABRT;
+        }
+    }
+
+    /// The bus master may not use the bus any more: what it moves begins anew when it may.
+    pub(crate) fn recall_dma(&mut self) {
+        if self.disk.moves_memory(TAG) {
+            self.disk.cancel(TAG);
+            self.state.phase = Phase::Dma;
+            self.state.regs.status = READY | DRQ;
         }
     }
 

@@ -3,12 +3,15 @@
 //! A device is a state machine and its handles, together a [`Wired`]. The state machine is plain data; the handles are what a
 //! board has wired it to. Whoever accesses the device settles what it drives, and nothing else: no access looks at other devices.
 
+mod block;
 mod char_port;
 mod irq;
 mod switch;
 mod timer;
 mod wired;
 
+pub(crate) use block::{BlockClient, Data};
+pub use block::{BlockJob, DmaTarget, JobBuffer};
 pub(crate) use char_port::CharPort;
 pub use irq::{IrqInputs, IrqLine, IrqSink};
 pub(crate) use switch::IrqSwitch;

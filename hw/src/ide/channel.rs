@@ -216,6 +216,9 @@ impl Channel {
 
     pub(super) fn enable_bus_master(&mut self, enabled: bool, mem: &Dma) {
         self.common.bus_master.held = !enabled;
+        if !enabled {
+            self.drives.iter_mut().flatten().for_each(TaskFile::recall_dma);
+        }
         self.settle(mem);
     }
 

@@ -13,7 +13,7 @@ use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
 
 use crate::ata::{Disk, Kind, MAKER, Medium, Names, TaskFile, Tray};
-use crate::block::{BlockBackend, BlockInfo, DmaTarget};
+use crate::block::{BlockBackend, BlockInfo};
 use channel::{Channel, ChannelState};
 pub use function::{IDE_DEVFN, IdeFunction};
 
@@ -90,10 +90,11 @@ impl Ide {
     /// Plugs `device` in; false if there is no such place, or something is there already.
     pub fn plug(&mut self, place: IdePlace, device: IdeDevice) -> bool {
         let Some(channel) = self.channels.get_mut(place.channel) else { return false };
-        let mut disk = match device {
-            IdeDevice::Disk { info, backend } => Disk::new(Kind::Disk, info.serial.clone(), Some((info, backend))),
-            IdeDevice::CdRom { medium, serial } => Disk::new(Kind::CdRom, serial, medium),
+        let (kind, serial, medium) = match device {
+            IdeDevice::Disk { info, backend } => (Kind::Disk, info.serial.clone(), Some((info, backend))),
+            IdeDevice::CdRom { medium, serial } => (Kind::CdRom, serial, medium),
         };
+        let mut disk = Disk::new(self.mem.clone(), kind, serial, medium);
         disk.maker = self.maker;
         channel.plug(place.unit, TaskFile::new(disk))
     }
@@ -203,25 +204,6 @@ impl Ide {
         for channel in &mut self.channels {
             channel.enable_bus_master(enabled, &self.mem);
         }
-    }
-
-    /// Bytes `at..` of job `token`'s data were read from the medium. False when the job is off.
-    pub fn block_fill(&mut self, place: IdePlace, token: u64, at: u64, bytes: &[u8]) -> bool {
-        let mem = self.mem.clone();
-        self.disk(place).is_some_and(|disk| disk.fill(&mem, token, at, bytes))
-    }
-
-    /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off, or
-    /// the processor moves its data.
-    pub fn block_target(&mut self, place: IdePlace, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
-        let mem = self.mem.clone();
-        self.disk(place)?.target(&mem, token, at, count)
-    }
-
-    /// Copies bytes `at..` of job `token`'s data, to be written to the medium. False when the job is off.
-    pub fn block_take(&mut self, place: IdePlace, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        let mem = self.mem.clone();
-        self.disk(place).is_some_and(|disk| disk.take(&mem, token, at, bytes))
     }
 
     /// Job `token` is done, or has failed.

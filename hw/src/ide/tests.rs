@@ -1,12 +1,12 @@
 //! The controller as its drivers see it, and what it does to those that break the rules.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
+use crate::block::testing::Jobs;
 use crate::block::{BlockJob, BlockOp};
 use crate::pci::Function;
 
@@ -25,30 +25,6 @@ struct NoCode;
 impl CodeSink for NoCode {
     fn code_written(&self, _: u64, _: u64) -> Dropped {
         Dropped::NONE
-    }
-}
-
-/// Jobs, and how often the device has waited for what is under way.
-#[derive(Clone, Default)]
-struct Jobs(Arc<Mutex<Vec<BlockJob>>>, Arc<AtomicU32>);
-
-impl BlockBackend for Jobs {
-    fn submit(&mut self, job: BlockJob) {
-        self.0.lock().unwrap().push(job);
-    }
-
-    fn settle(&mut self) {
-        self.1.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Jobs {
-    fn settled(&self) -> u32 {
-        self.1.swap(0, Ordering::Relaxed)
-    }
-
-    fn take(&self) -> Vec<BlockJob> {
-        std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
@@ -104,7 +80,7 @@ impl Setup {
     /// The one job that the backend has got.
     fn job(&self, place: IdePlace) -> BlockJob {
         let jobs = if place == CD { &self.cd } else { &self.disk };
-        let [job] = jobs.take()[..] else { panic!("one job") };
+        let [job] = jobs.take();
         job
     }
 
@@ -114,14 +90,14 @@ impl Setup {
         match job.op {
             BlockOp::Read { offset, len } => {
                 let bytes: Vec<u8> = (offset..offset + len).map(|at| (at / 512 + at % 512) as u8).collect();
-                assert!(self.ide.block_fill(place, job.token, 0, &bytes[..100]));
-                assert!(self.ide.block_fill(place, job.token, 100, &bytes[100..]));
-                assert!(!self.ide.block_fill(place, job.token, 100, &bytes), "beyond the end");
+                assert!(job.buffer.fill(0, &bytes[..100]));
+                assert!(job.buffer.fill(100, &bytes[100..]));
+                assert!(!job.buffer.fill(100, &bytes), "beyond the end");
             }
             BlockOp::Write { len, .. } => {
                 written = vec![0; len as usize];
-                assert!(self.ide.block_take(place, job.token, 0, &mut written));
-                assert!(!self.ide.block_take(place, job.token, 1, &mut vec![0; len as usize]), "beyond the end");
+                assert!(job.buffer.take(0, &mut written));
+                assert!(!job.buffer.take(1, &mut vec![0; len as usize]), "beyond the end");
             }
             _ => {}
         }
@@ -236,7 +212,7 @@ fn sectors_cross_by_the_port_in_jobs_of_64_kib() {
     // 32 bits at a time, too.
     assert_eq!(s.ide.command_read(0, 0, 4), 0x88_87_86_85);
     s.words(0, 254 + 256);
-    assert_eq!((s.status(0), s.disk.take().len()), (READY, 0));
+    assert_eq!((s.status(0), s.disk.all().len()), (READY, 0));
 }
 
 #[test]
@@ -275,7 +251,7 @@ fn the_bus_master_moves_a_command_at_once() {
     let mut s = Setup::new();
     // 48 bits: the previous contents are the upper halves.
     s.write(0, &[(6, 0x40), (2, 1), (2, 0), (3, 0), (3, 7), (4, 0), (4, 0), (5, 0), (5, 0), (7, 0x25)]);
-    assert_eq!((s.status(0), s.disk.take().len()), (READY | DRQ, 0));
+    assert_eq!((s.status(0), s.disk.all().len()), (READY | DRQ, 0));
     s.start_bus_master(0, &[(0x2000, 512), (0x4000, 0), (0x1_5000, 0xfe00)], true);
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Read { offset: 7 * 512, len: 256 * 512 });
@@ -297,42 +273,40 @@ fn the_bus_master_moves_a_command_at_once() {
 }
 
 #[test]
-fn whatever_ends_a_job_waits_for_what_goes_straight_to_memory() {
-    let ends: [fn(&mut Setup); 5] = [
+fn whatever_ends_a_job_ends_its_copies() {
+    let ends: [fn(&mut Setup); 6] = [
         |s| s.ide.control_write(0, 4),
         |s| s.ide.bus_master_write(0, 1, 8),
         |s| s.write(0, &[(7, 0x90)]),
         |s| s.ide.reset(),
         |s| s.ide.restore(Setup::new().ide.save()),
+        |s| s.ide.enable_bus_master(false),
     ];
     for (index, end) in ends.iter().enumerate() {
         let mut s = Setup::new();
         s.command(100, 8, 0xc8);
         s.start_bus_master(0, &[(0x3000, 0x800), (0x8000, 0x800)], true);
-        let BlockJob { token, .. } = s.job(MASTER);
-        let target = s.ide.block_target(MASTER, token, 0x7ff, 2).unwrap();
+        let BlockJob { buffer, .. } = s.job(MASTER);
+        let target = buffer.target(0x7ff, 2).unwrap();
         target.slices().unwrap().iter().for_each(|slice| slice.copy_from(&[9u8]));
         assert_eq!([0x37fe, 0x37ff, 0x8000, 0x8001].map(|gpa| s.byte(gpa)), [0, 9, 9, 0]);
-        assert!(s.ide.block_target(MASTER, token, 1, 0x1000).is_none(), "beyond the end");
-        s.disk.settled();
+        drop(target);
+        assert!(buffer.target(1, 0x1000).is_none(), "beyond the end");
         end(&mut s);
-        assert_ne!(s.disk.settled(), 0, "{index}");
-        assert!(s.ide.block_target(MASTER, token, 0, 1).is_none(), "{index}");
+        assert!(buffer.target(0, 1).is_none() && !buffer.fill(0, &[1]), "{index}");
     }
     // What the processor moves is the drive's.
     let mut s = Setup::new();
     s.command(100, 8, 0x20);
-    let BlockJob { token, .. } = s.job(MASTER);
-    assert!(s.ide.block_target(MASTER, token, 0, 512).is_none());
-    // Without a medium nobody could be waited for.
+    assert!(s.job(MASTER).buffer.target(0, 512).is_none());
+    // What is under way is done with the medium that it was begun with.
     s.packet(&[0x28, 0, 0, 0, 0, 1, 0, 0, 1], true);
     s.start_bus_master(1, &[(0x3000, 0x800)], true);
-    let BlockJob { token, .. } = s.job(CD);
-    assert!(s.ide.block_target(CD, token, 0, 0x800).is_some());
-    s.cd.settled();
+    let job = s.job(CD);
     s.ide.set_medium(CD, None);
-    assert_eq!((s.cd.settled(), s.ide.block_target(CD, token, 0, 0x800).is_none()), (1, true));
-    assert!(s.ide.block_fill(CD, token, 0, &[0; 0x800]), "the job itself goes on");
+    assert!(job.buffer.fill(0, &[6; 0x800]));
+    s.ide.block_done(CD, job.token, true);
+    assert_eq!((s.byte(0x3000), s.bus_master_status(1)), (6, 4));
 }
 
 #[test]
@@ -347,13 +321,13 @@ fn bad_tables_stop_the_bus_master() {
     s.ide.bus_master_write(0, 1, 0);
     s.ide.bus_master_write(4, 4, u32::MAX);
     s.ide.bus_master_write(0, 1, 9);
-    assert_eq!((s.bus_master_status(0) & 3, s.disk.take().len()), (2, 0), "no table");
+    assert_eq!((s.bus_master_status(0) & 3, s.disk.all().len()), (2, 0), "no table");
     // Stopped in the middle: nothing of it reaches RAM any more.
     s.command(0, 2, 0xc8);
     s.start_bus_master(0, &[(0x2000, 1024)], true);
     let job = s.job(MASTER);
     s.ide.bus_master_write(0, 1, 0);
-    assert!(!s.ide.block_fill(MASTER, job.token, 0, &[1; 512]));
+    assert!(!job.buffer.fill(0, &[1; 512]));
     s.ide.block_done(MASTER, job.token, true);
     assert_eq!((s.byte(0x2000), s.status(0) & 0x81), (0, 1));
 }
@@ -364,9 +338,21 @@ fn a_bus_master_waits_until_it_may_use_the_bus() {
     s.ide.enable_bus_master(false);
     s.command(0, 1, 0xc8);
     s.start_bus_master(0, &[(0x2000, 512)], true);
-    assert_eq!((s.bus_master_status(0), s.disk.take().len()), (1, 0));
+    assert_eq!((s.bus_master_status(0), s.disk.all().len()), (1, 0));
     s.ide.enable_bus_master(true);
-    assert_eq!(s.disk.take().len(), 1);
+    // It loses the bus in the middle, and begins again when it has it back.
+    let job = s.job(MASTER);
+    assert!(job.buffer.fill(0, &[1; 256]));
+    s.ide.enable_bus_master(false);
+    assert!(!job.buffer.fill(256, &[1; 256]));
+    s.ide.block_done(MASTER, job.token, false);
+    assert_eq!((s.bus_master_status(0), s.status(0), s.byte(0x2100)), (1, READY | DRQ, 0));
+    s.ide.enable_bus_master(true);
+    let again = s.job(MASTER);
+    assert_eq!(again.op, job.op);
+    assert!(again.buffer.fill(0, &[2; 512]));
+    s.ide.block_done(MASTER, again.token, true);
+    assert_eq!((s.bus_master_status(0), s.status(0), s.byte(0x2000), s.byte(0x21ff)), (4, READY, 2, 2));
 }
 
 #[test]
@@ -441,7 +427,7 @@ fn resets_show_signatures_and_forget_jobs() {
         assert_eq!(s.status(channel) & 0x80, 0x80);
         s.ide.control_write(channel, 0);
     }
-    assert!(!s.ide.block_fill(MASTER, job.token, 0, &[0; 512]));
+    assert!(!job.buffer.fill(0, &[0; 512]));
     s.ide.block_done(MASTER, job.token, true);
     let signature = |s: &mut Setup, channel| [2, 3, 4, 5].map(|at| s.ide.command_read(channel, at, 1));
     assert_eq!((s.status(0), signature(&mut s, 0)), (READY, [1, 1, 0, 0]));
@@ -462,7 +448,7 @@ fn resets_show_signatures_and_forget_jobs() {
         s.ide.control_write(0, 0);
         s.command(0, 1, 0x20);
     }
-    assert_eq!(s.disk.take().len(), 32);
+    assert_eq!(s.disk.all().len(), 32);
 }
 
 #[test]
@@ -558,7 +544,7 @@ fn the_host_changes_the_medium() {
     assert_eq!(s.sense(), (6, 0x28), "the next command hears of it");
     assert_eq!(s.ask(&[0x25]), [0, 0, 0, 1, 0, 0, 8, 0], "two blocks");
     s.packet(&[0x28, 0, 0, 0, 0, 1, 0, 0, 1], false);
-    assert_eq!((other.take().len(), s.cd.take().len()), (1, 0));
+    assert_eq!((other.all().len(), s.cd.all().len()), (1, 0));
 }
 
 #[test]
@@ -613,10 +599,10 @@ fn hostile_accesses() {
             6 => s.ide.control_write(channel, value as u8 & if round % 100 == 0 { 0xff } else { 0x82 }),
             7 => drop(s.ide.bus_master_read((random() & 15) as u16, size)),
             _ => {
-                for (place, jobs) in [(MASTER, s.disk.take()), (CD, s.cd.take())] {
+                for (place, jobs) in [(MASTER, s.disk.all()), (CD, s.cd.all())] {
                     for job in jobs {
-                        s.ide.block_fill(place, job.token, random() % 1024, &[0; 512]);
-                        s.ide.block_take(place, job.token, random() % 1024, &mut [0; 512]);
+                        job.buffer.fill(random() % 1024, &[0; 512]);
+                        job.buffer.take(random() % 1024, &mut [0; 512]);
                         s.ide.block_done(place, job.token, random() & 7 != 0);
                     }
                 }

@@ -1,6 +1,6 @@
 //! The block device (VIRTIO 1.2, 5.2).
 //!
-//! A request becomes a [`BlockJob`] for the host side: see [`crate::block`].
+//! A request becomes a [`BlockJob`](crate::block::BlockJob) for the host side: see [`crate::block`].
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,9 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use super::Device;
 use super::queue::{Broken, Chain, VirtQueue};
-use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
+use crate::block::{BlockBackend, BlockInfo, BlockOp, SECTOR_SIZE};
 use crate::buffer::Buffer;
+use crate::fabric::{BlockClient, Data};
 
 /// The request queue.
 pub(super) const QUEUE: usize = 0;
@@ -48,12 +49,8 @@ pub(super) struct BlockData {
 /// A disk.
 pub(super) struct Block {
     info: BlockInfo,
-    backend: Box<dyn BlockBackend>,
+    client: BlockClient,
     pending: Vec<Pending>,
-    /// Never used twice, not even after a reset: the backend may be late.
-    next_token: u64,
-    /// Jobs that the backend has, those of before a reset included: a driver must not make them more and more by resetting.
-    under_way: usize,
 }
 
 /// What becomes of a request.
@@ -65,8 +62,8 @@ enum Verdict {
 }
 
 impl Block {
-    pub(super) fn new(info: BlockInfo, backend: Box<dyn BlockBackend>) -> Self {
-        Block { info, backend, pending: Vec::new(), next_token: 0, under_way: 0 }
+    pub(super) fn new(mem: Dma, info: BlockInfo, backend: Box<dyn BlockBackend>) -> Self {
+        Block { info, client: BlockClient::new(mem, Some(backend), QUEUE_SIZE.into()), pending: Vec::new() }
     }
 
     /// Cylinders, heads and sectors of a track, where firmware is to use them (5.2.4): of a disk of less than a cylinder by the
@@ -97,9 +94,7 @@ impl Block {
         match self.judge(kind, sector, &readable, &data, mem) {
             Verdict::Submit(op) => {
                 let data = if matches!(op, BlockOp::Read { .. }) { data } else { readable };
-                let token = self.token();
-                self.pending.push(Pending { token, head, op, data, status });
-                self.submit(BlockJob { token, op });
+                self.submit(Pending { token: 0, head, op, data, status });
                 Ok(())
             }
             Verdict::Over(code, written) => {
@@ -112,24 +107,14 @@ impl Block {
         }
     }
 
-    fn token(&mut self) -> u64 {
-        self.next_token += 1;
-        self.next_token
-    }
-
-    fn submit(&mut self, job: BlockJob) {
-        self.under_way += 1;
-        self.backend.submit(job);
-    }
-
-    /// The backend is done with a job, wanted or not.
-    pub(super) fn returned(&mut self) {
-        self.under_way = self.under_way.saturating_sub(1);
-    }
-
-    /// The backend is done with a job whose driver stopped the device and gets no answer.
-    pub(super) fn forget(&mut self, token: u64) {
-        self.pending.retain(|job| job.token != token);
+    /// Gives the backend a request under a new token.
+    fn submit(&mut self, request: Pending) {
+        let data = match request.op {
+            BlockOp::Read { .. } | BlockOp::Write { .. } => Data::Memory(request.data.clone()),
+            _ => Data::None,
+        };
+        let token = self.client.submit(request.op, data);
+        self.pending.push(Pending { token, ..request });
     }
 
     fn judge(&self, kind: u32, sector: u64, readable: &Buffer, writable: &Buffer, mem: &Dma) -> Verdict {
@@ -180,29 +165,11 @@ impl Block {
         self.info.discard && !self.info.read_only
     }
 
-    fn job(&self, token: u64) -> Option<&Pending> {
-        self.pending.iter().find(|pending| pending.token == token)
-    }
-
-    fn read(&self, token: u64) -> Option<&Pending> {
-        self.job(token).filter(|job| matches!(job.op, BlockOp::Read { .. }))
-    }
-
-    pub(super) fn fill(&self, mem: &Dma, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.read(token).is_some_and(|job| job.data.write(mem, at, bytes) == bytes.len())
-    }
-
-    pub(super) fn target(&self, mem: &Dma, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
-        self.read(token)?.data.target(mem, at, count)
-    }
-
-    pub(super) fn take(&self, mem: &Dma, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        self.job(token)
-            .filter(|job| matches!(job.op, BlockOp::Write { .. }))
-            .is_some_and(|job| job.data.read(mem, at, bytes) == bytes.len())
-    }
-
+    /// The backend is done with a job, wanted or not.
     pub(super) fn done(&mut self, queues: &mut [VirtQueue], mem: &Dma, token: u64, ok: bool) -> Result<(), Broken> {
+        if self.client.done(token).is_none() {
+            return Ok(());
+        }
         let Some(index) = self.pending.iter().position(|pending| pending.token == token) else { return Ok(()) };
         // The others stay in the order in which they were made: a restored device gives them to its backend in it.
         let job = self.pending.remove(index);
@@ -241,15 +208,7 @@ impl Block {
     }
 
     pub(super) fn restore(&mut self, data: BlockData) {
-        self.pending = data.pending;
-        for index in 0..self.pending.len() {
-            let token = self.token();
-            if let Some(job) = self.pending.get_mut(index) {
-                job.token = token;
-                let op = job.op;
-                self.submit(BlockJob { token, op });
-            }
-        }
+        data.pending.into_iter().for_each(|request| self.submit(request));
     }
 }
 
@@ -309,7 +268,11 @@ impl Device for Block {
     }
 
     fn reset(&mut self) {
-        self.backend.settle();
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.client.cancel_all();
         self.pending.clear();
     }
 
@@ -317,7 +280,7 @@ impl Device for Block {
         // A queue's worth at once. Requests that end here and now could keep this going as long as others make them.
         for _ in 0..QUEUE_SIZE {
             // A driver has no more under way than its queue holds; one that seems to, or has reset the device, must wait.
-            if self.under_way >= usize::from(QUEUE_SIZE) {
+            if !self.client.has_room() {
                 return Ok(false);
             }
             let Some(queue) = queues.get_mut(index) else { return Ok(false) };

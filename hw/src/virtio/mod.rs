@@ -26,7 +26,7 @@ use virtio_bindings::virtio_config::{
 use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, DmaTarget, SECTOR_SIZE};
+pub use crate::block::{BlockBackend, BlockInfo, BlockJob, BlockOp, SECTOR_SIZE};
 pub use crate::share::{MAX_MESSAGE, ShareBackend, ShareRequest};
 pub use pci::{Interface, VirtioPci};
 pub use rng::Entropy;
@@ -74,6 +74,10 @@ trait Device {
 
     /// Forgets everything but its host handles.
     fn reset(&mut self);
+
+    /// The driver has stopped it, or has broken the rules. What waits gets no answer, and from now on nothing is written to guest
+    /// RAM on its behalf.
+    fn stop(&mut self) {}
 
     /// Does what the driver has made available in queue `index`, a bounded part of it at once; whether there is more.
     fn process(&mut self, index: usize, queues: &mut [VirtQueue], mem: &Dma) -> Result<bool, Broken>;
@@ -160,7 +164,7 @@ impl Virtio {
 
     /// A disk of `info`, whose jobs `backend` does.
     pub fn block(mem: Dma, info: BlockInfo, backend: Box<dyn BlockBackend>) -> Virtio {
-        Virtio::new(Model::Block(Block::new(info, backend)), mem)
+        Virtio::new(Model::Block(Block::new(mem.clone(), info, backend)), mem)
     }
 
     /// A source of random numbers.
@@ -246,6 +250,9 @@ impl Virtio {
         if started {
             // Whatever was made available before, the notification of which came too early.
             (0..self.queues.len()).for_each(|index| self.process(index));
+        }
+        if !self.runs() {
+            self.model.device_mut().stop();
         }
     }
 
@@ -375,6 +382,7 @@ impl Virtio {
                 tracing::debug!(device = self.id(), "virtio: {broken}: the device needs a reset");
                 self.common.status |= NEEDS_RESET;
                 self.common.more = 0;
+                self.model.device_mut().stop();
                 if self.common.status & DRIVER_OK != 0 {
                     self.common.isr |= ISR_CONFIG;
                 }
@@ -388,38 +396,9 @@ impl Virtio {
         matches!(self.model, Model::Block(_))
     }
 
-    /// Bytes `at..` of job `token`'s data were read from the medium. False when the job is off: its driver reset the device.
-    pub fn block_fill(&mut self, token: u64, at: u64, bytes: &[u8]) -> bool {
-        match &self.model {
-            Model::Block(block) if self.runs() => block.fill(&self.mem, token, at, bytes),
-            _ => false,
-        }
-    }
-
-    /// Where in RAM bytes `at..at + count` of job `token` go, to be written to by the host side. `None` when the job is off.
-    pub fn block_target(&mut self, token: u64, at: u64, count: usize) -> Option<DmaTarget> {
-        match &self.model {
-            Model::Block(block) if self.runs() => block.target(&self.mem, token, at, count),
-            _ => None,
-        }
-    }
-
-    /// Copies bytes `at..` of job `token`'s data, to be written to the medium. False when the job is off.
-    pub fn block_take(&mut self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        match &self.model {
-            Model::Block(block) if self.runs() => block.take(&self.mem, token, at, bytes),
-            _ => false,
-        }
-    }
-
     /// Job `token` is done, or has failed.
     pub fn block_done(&mut self, token: u64, ok: bool) {
         let Model::Block(block) = &mut self.model else { return };
-        block.returned();
-        if !self.common.runs() {
-            block.forget(token);
-            return;
-        }
         let result = block.done(&mut self.queues, &self.mem, token, ok);
         self.check(result);
         // There is room for another job.

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use mimus_hw::block::{BlockJob, DmaTarget};
 use mimus_hw::e1000::E1000;
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
@@ -15,7 +16,7 @@ use mimus_hw::registry::{
     self, Handle, Make, Parts, Transports, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, Values,
 };
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
-use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, DmaTarget, Interface, Virtio, VirtioPci};
+use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Virtio, VirtioPci};
 use mimus_hw::{Htif, Pc, PcConfig, PcState, Virt, VirtConfig, VirtState, virt};
 use mimus_softmmu::{DirtyPages, Dma, Ram, Vram};
 use rustix::time::{ClockId, clock_gettime};
@@ -235,16 +236,22 @@ impl Side {
     /// Does one of the disks' jobs; what was to be written. The order of a disk's jobs is the same on both sides.
     fn job(&mut self, now: u64, nth: usize, well: bool, fill: u8) -> Option<(BlockOp, Vec<u8>)> {
         let host = self.host.clone();
-        let (key, op) = host.lock().jobs.iter().map(|(key, op)| (*key, *op)).nth(nth)?;
-        host.lock().jobs.remove(&key);
-        let (disk, token) = key;
+        let key = host.lock().jobs.keys().copied().nth(nth)?;
+        let BlockJob { token, op, buffer } = host.lock().jobs.remove(&key)?;
+        let disk = key.0;
         let mut taken = Vec::new();
         if let BlockOp::Read { len, .. } | BlockOp::Write { len, .. } = op {
             let write = matches!(op, BlockOp::Write { .. });
             let mut at = 0;
             while at < len {
                 let mut piece = vec![fill; (len - at).min(100_000) as usize];
-                if !self.piece(now, disk, token, write, at, &mut piece) {
+                let wanted = if write {
+                    buffer.take(at, &mut piece)
+                } else {
+                    straight(buffer.target(at, piece.len()));
+                    buffer.fill(at, &piece)
+                };
+                if !wanted {
                     break;
                 }
                 at += piece.len() as u64;
@@ -273,29 +280,6 @@ impl Side {
         let request = self.virtio(now, |device| device.share_request(token)).flatten();
         self.virtio(now, |device| device.share_answer(token, answer));
         request.map(|request| (request.message, request.room))
-    }
-
-    fn piece(&mut self, now: u64, disk: u8, token: u64, write: bool, at: u64, piece: &mut [u8]) -> bool {
-        if let Machine::Pc(pc) = &mut self.machine {
-            let ide = |function: &mut IdeFunction, _| match write {
-                true => function.ide.block_take(place(disk), token, at, piece),
-                false => {
-                    straight(function.ide.block_target(place(disk), token, at, piece.len()));
-                    function.ide.block_fill(place(disk), token, at, piece)
-                }
-            };
-            if let Some(goes_on) = pc.function(now, IDE_DEVFN, ide) {
-                return goes_on;
-            }
-        }
-        let wanted = self.virtio(now, |device| match write {
-            true => device.block_take(token, at, piece),
-            false => {
-                straight(device.block_target(token, at, piece.len()));
-                device.block_fill(token, at, piece)
-            }
-        });
-        wanted.unwrap_or(false)
     }
 
     fn next_deadline(&self) -> Option<u64> {
@@ -704,8 +688,8 @@ fn keep_known(first: &Shared, second: &Shared) {
     let (mut first, second) = (first.lock(), second.lock());
     for disk in 0..4 {
         let ours: Vec<(u64, BlockOp)> =
-            first.jobs.range((disk, 0)..=(disk, u64::MAX)).map(|(key, op)| (key.1, *op)).collect();
-        let theirs: Vec<BlockOp> = second.jobs.range((disk, 0)..=(disk, u64::MAX)).map(|(_, op)| *op).collect();
+            first.jobs.range((disk, 0)..=(disk, u64::MAX)).map(|(key, job)| (key.1, job.op)).collect();
+        let theirs: Vec<BlockOp> = second.jobs.range((disk, 0)..=(disk, u64::MAX)).map(|(_, job)| job.op).collect();
         let forgotten = ours.len().checked_sub(theirs.len()).expect("no job is made by restoring");
         let (gone, known) = ours.split_at(forgotten);
         assert!(known.iter().map(|(_, op)| op).eq(&theirs), "restored jobs {theirs:?}, the disk had {known:?}");
@@ -716,7 +700,7 @@ fn keep_known(first: &Shared, second: &Shared) {
 }
 
 /// Writes to where a disk's data may go straight to.
-fn straight(target: Option<DmaTarget>) {
+fn straight(target: Option<DmaTarget<'_>>) {
     for slice in target.as_ref().and_then(DmaTarget::slices).into_iter().flatten() {
         slice.copy_from(&vec![0x5au8; slice.len()]);
     }

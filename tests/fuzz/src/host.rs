@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mimus_hw::CharSink;
 use mimus_hw::net::NetPeer;
-use mimus_hw::virtio::{BlockBackend, BlockJob, BlockOp, Entropy, ShareBackend};
+use mimus_hw::virtio::{BlockBackend, BlockJob, Entropy, ShareBackend};
 use mimus_softmmu::{CodeSink, Dropped};
 
 /// Jobs that a disk may have at once; see [`BlockBackend::submit`].
@@ -24,7 +24,7 @@ pub struct Host {
     /// Times that a network was told of something to do.
     pub notified: u64,
     /// Jobs that are not done, by disk and token.
-    pub jobs: BTreeMap<(u8, u64), BlockOp>,
+    pub jobs: BTreeMap<(u8, u64), BlockJob>,
     /// Messages that are not answered.
     pub messages: BTreeSet<u64>,
 }
@@ -98,8 +98,9 @@ struct Disk(Shared, u8);
 impl BlockBackend for Disk {
     fn submit(&mut self, job: BlockJob) {
         let mut host = self.0.lock();
-        let before = host.jobs.insert((self.1, job.token), job.op);
-        assert!(before.is_none(), "two jobs have token {}", job.token);
+        let token = job.token;
+        let before = host.jobs.insert((self.1, token), job);
+        assert!(before.is_none(), "two jobs have token {token}");
         let count = host.jobs.keys().filter(|(disk, _)| *disk == self.1).count();
         assert!(count <= MOST_JOBS, "a disk has {count} jobs");
     }

@@ -1,13 +1,13 @@
 //! Several commands at one disk.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use mimus_softmmu::{CodeSink, Dropped, Ram};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
-use crate::block::BlockBackend;
-use crate::buffer::Segment;
+use crate::block::testing::Jobs;
+use crate::buffer::{Buffer, Segment};
 
 struct NoCode;
 
@@ -17,38 +17,18 @@ impl CodeSink for NoCode {
     }
 }
 
-/// What the backend was given, and how often it was waited for.
-#[derive(Clone, Default)]
-struct Backend(Arc<Mutex<(Vec<BlockJob>, u32)>>);
-
-impl BlockBackend for Backend {
-    fn submit(&mut self, job: BlockJob) {
-        self.0.lock().unwrap().0.push(job);
-    }
-
-    fn settle(&mut self) {
-        self.0.lock().unwrap().1 += 1;
-    }
-}
-
-impl Backend {
-    fn take(&self) -> Vec<BlockJob> {
-        std::mem::take(&mut self.0.lock().unwrap().0)
-    }
-
-    fn settled(&self) -> u32 {
-        std::mem::take(&mut self.0.lock().unwrap().1)
-    }
-}
-
 fn mem() -> Dma {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
     Dma::new(Arc::new(Ram::new(memory)), Arc::new(NoCode))
 }
 
-fn disk(backend: &Backend) -> Disk {
+fn disk(backend: &Jobs) -> Disk {
+    disk_on(&mem(), backend)
+}
+
+fn disk_on(mem: &Dma, backend: &Jobs) -> Disk {
     let info = BlockInfo { sectors: 1000, read_only: false, discard: true, serial: "1".into() };
-    Disk::new(Kind::Disk, "1".into(), Some((info, Box::new(backend.clone()))))
+    Disk::new(mem.clone(), Kind::Disk, "1".into(), Some((info, Box::new(backend.clone()))))
 }
 
 /// A 48-bit command's parameters.
@@ -70,13 +50,13 @@ fn read(disk: &mut Disk, tag: u8, lba: u8, gpa: u64) {
 
 #[test]
 fn several_commands_wait_and_end_in_any_order() {
-    let (backend, mem) = (Backend::default(), mem());
-    let mut disk = disk(&backend);
+    let (backend, mem) = (Jobs::default(), mem());
+    let mut disk = disk_on(&mem, &backend);
     read(&mut disk, 3, 10, 0x1000);
     read(&mut disk, 7, 20, 0x2000);
-    let [first, second] = backend.take()[..] else { panic!() };
-    assert!(disk.fill(&mem, second.token, 0, &[2; 512]) && disk.fill(&mem, first.token, 0, &[1; 512]));
-    assert!(!disk.fill(&mem, first.token, 1, &[1; 512]), "beyond the end");
+    let [first, second] = backend.take();
+    assert!(second.buffer.fill(0, &[2; 512]) && first.buffer.fill(0, &[1; 512]));
+    assert!(!first.buffer.fill(1, &[1; 512]), "beyond the end");
     for (job, tag) in [(second, 7), (first, 3)] {
         let ended = disk.done(job.token, true).unwrap();
         assert_eq!((ended.tag, ended.op, ended.ok, ended.last), (tag, job.op, true, true));
@@ -90,24 +70,21 @@ fn several_commands_wait_and_end_in_any_order() {
 
 #[test]
 fn a_command_that_is_called_off_leaves_the_others_alone() {
-    let (backend, mem) = (Backend::default(), mem());
+    let backend = Jobs::default();
     let mut disk = disk(&backend);
     read(&mut disk, 0, 10, 0x1000);
     read(&mut disk, 1, 20, 0x2000);
-    let [first, second] = backend.take()[..] else { panic!() };
+    let [first, second] = backend.take();
     disk.cancel(0);
-    assert_eq!(backend.settled(), 1);
-    assert!(!disk.fill(&mem, first.token, 0, &[1; 512]));
-    assert!(disk.fill(&mem, second.token, 0, &[1; 512]));
+    assert!(!first.buffer.fill(0, &[1; 512]));
+    assert!(second.buffer.fill(0, &[1; 512]));
     assert_eq!(disk.done(first.token, true), None);
     assert_eq!(disk.done(second.token, false).map(|ended| (ended.tag, ended.ok, ended.last)), Some((1, false, true)));
-    disk.cancel(1);
-    assert_eq!(backend.settled(), 0, "nothing is under way");
 }
 
 #[test]
 fn one_command_becomes_several_operations() {
-    let backend = Backend::default();
+    let backend = Jobs::default();
     let mut disk = disk(&backend);
     // Without a write cache a write is followed by a flush, and what is done before it does not end the command.
     let no_cache = Regs { features: [0x82, 0], ..Regs::default() };
@@ -115,21 +92,21 @@ fn one_command_becomes_several_operations() {
     let write = disk.write(0, 512, true);
     assert_eq!(write, [BlockOp::Write { offset: 0, len: 512 }, BlockOp::Flush]);
     assert!(disk.start(5, write.clone(), ram(0x1000, 512)));
-    let [job] = backend.take()[..] else { panic!() };
+    let [job] = backend.take();
     let ended = disk.done(job.token, true).unwrap();
     assert_eq!((ended.data, ended.last), (ram(0x1000, 512), false));
-    let [job] = backend.take()[..] else { panic!() };
+    let [job] = backend.take();
     assert_eq!(disk.done(job.token, true).map(|ended| (ended.op, ended.last)), Some((BlockOp::Flush, true)));
     // What fails is not followed by anything.
     assert!(disk.start(5, write, ram(0x1000, 512)));
-    let [job] = backend.take()[..] else { panic!() };
+    let [job] = backend.take();
     assert_eq!(disk.done(job.token, false).map(|ended| (ended.ok, ended.last)), Some((false, true)));
-    assert!(backend.take().is_empty());
+    assert!(backend.all().is_empty());
 }
 
 #[test]
 fn what_waits_is_state() {
-    let (backend, other, mem) = (Backend::default(), Backend::default(), mem());
+    let (backend, other, mem) = (Jobs::default(), Jobs::default(), mem());
     let mut first = disk(&backend);
     read(&mut first, 3, 10, 0x1000);
     read(&mut first, 7, 20, 0x2000);
@@ -137,8 +114,7 @@ fn what_waits_is_state() {
     let mut second = disk(&other);
     assert!(second.fits(&state, &mem));
     assert!(second.restore(state.clone()).is_empty());
-    let ops = |jobs: Vec<BlockJob>| jobs.into_iter().map(|job| job.op).collect::<Vec<_>>();
-    assert_eq!(ops(backend.take()), ops(other.take()));
+    assert_eq!(backend.ops(), other.ops());
     // Nor does what reaches outside RAM fit.
     let mut outside = state;
     outside.waiting[0].data = ram(1 << 30, 512);

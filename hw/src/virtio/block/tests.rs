@@ -1,41 +1,12 @@
 //! The disk, and what it does to drivers that break the rules.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::*;
+use crate::block::testing::Jobs;
 use crate::virtio::Virtio;
 use crate::virtio::testing::{BASE, Driver, INDIRECT, NEXT, Offered, SIZE, WRITE, setup};
 use mimus_softmmu::Ram;
-use vm_memory::VolatileSlice;
-
-/// Jobs, and how often the device has waited for what is under way.
-#[derive(Clone, Default)]
-struct Jobs(Arc<Mutex<Vec<BlockJob>>>, Arc<AtomicU32>);
-
-impl BlockBackend for Jobs {
-    fn submit(&mut self, job: BlockJob) {
-        self.0.lock().unwrap().push(job);
-    }
-
-    fn settle(&mut self) {
-        self.1.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Jobs {
-    fn settled(&self) -> u32 {
-        self.1.swap(0, Ordering::Relaxed)
-    }
-
-    fn take(&self) -> Vec<BlockJob> {
-        std::mem::take(&mut self.0.lock().unwrap())
-    }
-
-    fn ops(&self) -> Vec<BlockOp> {
-        self.take().into_iter().map(|job| job.op).collect()
-    }
-}
 
 const SECTORS: u64 = 64;
 
@@ -89,7 +60,7 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
     let read = s.request(VIRTIO_BLK_T_IN, 2, &[], &[100, 924]);
     let data = [7u8; 512];
     let write = s.request(VIRTIO_BLK_T_OUT, 63, &[&data[..500], &data[500..]], &[]);
-    let [first, second] = s.jobs.take()[..] else { panic!("two jobs") };
+    let [first, second] = s.jobs.take();
     assert_eq!(first.op, BlockOp::Read { offset: 1024, len: 1024 });
     assert_eq!(second.op, BlockOp::Write { offset: 63 * 512, len: 512 });
     assert_eq!((s.driver.used(0), s.device.isr()), (vec![], 0), "nothing is done yet");
@@ -97,16 +68,15 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
     // In any order, in pieces.
     let mut taken = [0; 512];
     let (a, b) = taken.split_at_mut(490);
-    assert!(s.device.block_take(second.token, 0, a) && s.device.block_take(second.token, 490, b));
+    assert!(second.buffer.take(0, a) && second.buffer.take(490, b));
     assert_eq!(taken, data);
-    assert!(!s.device.block_take(second.token, 500, &mut [0; 13]), "beyond the end");
-    assert!(!s.device.block_fill(second.token, 0, &[0]), "a write takes nothing");
+    assert!(!second.buffer.take(500, &mut [0; 13]), "beyond the end");
     s.device.block_done(second.token, true);
     assert_eq!(s.driver.used(0), [(write.head, 1)]);
     assert_eq!((s.status(&write), s.device.isr()), (VIRTIO_BLK_S_OK, 1));
 
-    assert!(!s.device.block_fill(first.token, 600, &[3; 425]));
-    assert!(s.device.block_fill(first.token, 0, &[1; 600]) && s.device.block_fill(first.token, 600, &[2; 424]));
+    assert!(!first.buffer.fill(600, &[3; 425]));
+    assert!(first.buffer.fill(0, &[1; 600]) && first.buffer.fill(600, &[2; 424]));
     s.device.block_done(first.token, true);
     assert_eq!(s.driver.used(0), [(read.head, 1025)]);
     let bytes = s.driver.bytes(&read.writable);
@@ -116,24 +86,50 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
 }
 
 #[test]
-fn reads_may_go_straight_to_memory_until_a_reset() {
-    let mut s = Setup::new(info());
-    let read = s.request(VIRTIO_BLK_T_IN, 2, &[], &[100, 924]);
-    s.request(VIRTIO_BLK_T_OUT, 63, &[&[7; 512]], &[]);
-    let [first, second] = s.jobs.take()[..] else { panic!("two jobs") };
-    let target = s.device.block_target(first.token, 90, 20).unwrap();
-    let slices = target.slices().unwrap();
-    assert_eq!(slices.iter().map(VolatileSlice::len).collect::<Vec<_>>(), [10, 10]);
-    slices[1].copy_from(&[5u8; 10]);
-    let bytes = s.driver.bytes(&read.writable);
-    assert_eq!((bytes[99], bytes[100], bytes[109], bytes[110]), (0, 5, 5, 0));
-    assert!(s.device.block_target(first.token, 600, 425).is_none(), "beyond the end");
-    assert!(s.device.block_target(second.token, 0, 512).is_none(), "a write takes nothing");
+fn what_ends_a_request_ends_its_copies() {
+    let ends: [(&str, fn(&mut Setup)); 4] = [
+        ("a reset by the driver", |s| s.device.set_status(0)),
+        ("one by the machine", |s| s.device.reset()),
+        ("DRIVER_OK taken back", |s| s.device.set_status(11)),
+        ("a broken rule", |s| {
+            s.driver.publish(0, 40_000);
+            s.device.notify(0);
+        }),
+    ];
+    for (what, end) in ends {
+        let mut s = Setup::new(info());
+        let read = s.request(VIRTIO_BLK_T_IN, 2, &[], &[512]);
+        s.request(VIRTIO_BLK_T_OUT, 63, &[&[7; 512]], &[]);
+        let [first, second] = s.jobs.take();
+        assert!(first.buffer.fill(0, &[1; 256]) && second.buffer.take(0, &mut [0; 256]), "{what}");
+        end(&mut s);
+        assert!(!first.buffer.fill(256, &[2; 256]) && !second.buffer.take(256, &mut [0; 256]), "{what}");
+        assert!(first.buffer.target(0, 512).is_none(), "{what}");
+        [first, second].iter().for_each(|job| s.device.block_done(job.token, true));
+        let bytes = s.driver.bytes(&read.writable);
+        assert_eq!((bytes[255], bytes[256], s.driver.used(0)), (1, 0, vec![]), "{what}");
+    }
+}
 
-    s.jobs.settled();
-    s.device.set_status(0);
-    assert_eq!(s.jobs.settled(), 1);
-    assert!(s.device.block_target(first.token, 0, 1024).is_none());
+#[test]
+fn a_state_that_is_saved_during_a_copy_begins_it_again() {
+    let mut s = Setup::new(info());
+    let read = s.request(VIRTIO_BLK_T_IN, 2, &[], &[512]);
+    let [job] = s.jobs.take();
+    // Saving waits for no copy.
+    let target = job.buffer.target(0, 256).unwrap();
+    let state = s.device.save();
+    target.slices().unwrap()[0].copy_from(&[1u8; 256]);
+    drop(target);
+    let jobs = Jobs::default();
+    let mut back = Virtio::block(s.mem.clone(), info(), Box::new(jobs.clone()));
+    back.restore(state);
+    let [again] = jobs.take();
+    assert_eq!(again.op, job.op);
+    assert!(again.buffer.fill(0, &[2; 512]));
+    back.block_done(again.token, true);
+    assert_eq!(s.driver.used(0), [(read.head, 513)]);
+    assert_eq!(s.driver.bytes(&read.writable)[..512], [2; 512]);
 }
 
 #[test]
@@ -221,7 +217,7 @@ fn small_disks_have_a_geometry() {
 fn a_failed_job_is_an_error_of_the_disk() {
     let mut s = Setup::new(info());
     let read = s.request(VIRTIO_BLK_T_IN, 0, &[], &[512]);
-    let job = s.jobs.take()[0];
+    let [job] = s.jobs.take();
     s.device.block_done(job.token, false);
     assert_eq!((s.driver.used(0), s.status(&read)), (vec![(read.head, 1)], VIRTIO_BLK_S_IOERR));
 }
@@ -230,13 +226,14 @@ fn a_failed_job_is_an_error_of_the_disk() {
 fn a_reset_device_is_left_alone_by_late_jobs() {
     let mut s = Setup::new(info());
     let read = s.request(VIRTIO_BLK_T_IN, 0, &[], &[512]);
-    let job = s.jobs.take()[0];
+    let [job] = s.jobs.take();
     s.device.reset();
-    assert!(!s.device.block_fill(job.token, 0, &[1; 512]));
+    assert!(!job.buffer.fill(0, &[1; 512]));
     s.driver = Driver::start(&mut s.device, &s.ram);
     s.request(VIRTIO_BLK_T_IN, 0, &[], &[512]);
-    assert_ne!(s.jobs.take()[0].token, job.token);
-    assert!(!s.device.block_fill(job.token, 0, &[1; 512]));
+    let [other] = s.jobs.take();
+    assert_ne!(other.token, job.token);
+    assert!(!job.buffer.fill(0, &[1; 512]));
     s.device.block_done(job.token, true);
     assert_eq!(s.driver.bytes(&read.writable[..1])[0], 0);
 }
@@ -256,10 +253,10 @@ fn what_is_under_way_is_begun_again_after_a_restore() {
     let read_only = Virtio::block(s.mem.clone(), BlockInfo { read_only: true, ..info() }, Box::new(jobs.clone()));
     assert!(!smaller.fits(&data) && !read_only.fits(&data));
     back.restore(data);
-    let [write, flush] = jobs.take()[..] else { panic!("two jobs") };
+    let [write, flush] = jobs.take();
     assert_eq!([write.op, flush.op], [BlockOp::Write { offset: 1536, len: 512 }, BlockOp::Flush]);
     let mut taken = [0; 512];
-    assert!(back.block_take(write.token, 0, &mut taken) && taken == [9; 512]);
+    assert!(write.buffer.take(0, &mut taken) && taken == [9; 512]);
     back.block_done(write.token, true);
     back.block_done(flush.token, true);
     assert_eq!(s.driver.used(0).len(), 2);
@@ -274,7 +271,7 @@ fn no_more_is_under_way_than_the_queue_holds() {
         s.driver.publish(0, head);
         s.device.notify(0);
     }
-    let jobs = s.jobs.take();
+    let jobs = s.jobs.all();
     assert_eq!(jobs.len(), usize::from(QUEUE_SIZE));
     s.device.block_done(jobs[0].token, true);
     assert!(s.needs_reset(), "the ring is ahead of its size");
@@ -290,12 +287,12 @@ fn resets_do_not_pile_jobs_up() {
         s.device.set_status(0);
         s.driver = Driver::start(&mut s.device, &s.ram);
     }
-    let jobs = s.jobs.take();
+    let jobs = s.jobs.all();
     assert_eq!(jobs.len(), usize::from(QUEUE_SIZE));
     let late = s.request(VIRTIO_BLK_T_FLUSH, 0, &[], &[]);
-    assert_eq!(s.jobs.take(), []);
+    assert_eq!(s.jobs.ops(), []);
     s.device.block_done(jobs[0].token, true);
-    let [flush] = s.jobs.take()[..] else { panic!("there is room again") };
+    let [flush] = s.jobs.take();
     s.device.block_done(flush.token, true);
     assert_eq!(s.driver.used(0), [(late.head, 1)]);
 }
@@ -304,13 +301,13 @@ fn resets_do_not_pile_jobs_up() {
 fn a_job_that_ends_in_a_stopped_device_is_not_begun_again() {
     let mut s = Setup::new(info());
     s.request(VIRTIO_BLK_T_OUT, 0, &[&[0; 512]], &[]);
-    let [job] = s.jobs.take()[..] else { panic!("one job") };
+    let [job] = s.jobs.take();
     s.device.set_status(11);
     s.device.block_done(job.token, true);
     let jobs = Jobs::default();
     let mut back = Virtio::block(s.mem.clone(), info(), Box::new(jobs.clone()));
     back.restore(s.device.save());
-    assert_eq!(jobs.take(), []);
+    assert_eq!(jobs.ops(), []);
 }
 
 #[test]

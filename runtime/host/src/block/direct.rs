@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use mimus_hw::virtio::DmaTarget;
+use mimus_hw::block::DmaTarget;
 use vm_memory::bitmap::Bitmap;
 
 /// Parts that the host reads into at once (Linux: IOV_MAX).

@@ -16,13 +16,13 @@ mod worker;
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mimus_hw::virtio::{BlockBackend, BlockJob, DmaTarget};
+use mimus_hw::block::{BlockBackend, BlockJob};
 
 use crate::config::Disk;
 pub use counters::{Counters, IoStatus};
@@ -34,7 +34,7 @@ pub use overlay::temporary_folder;
 use throttle::{Groups, Throttle};
 use worker::Worker;
 
-/// Bytes that are copied at once: as long as a device may be kept from its vCPU by a copy.
+/// Bytes that are copied at once: as long as a reset may have to wait for a copy.
 const PIECE: usize = 128 << 10;
 
 /// Bytes that are read straight into guest memory at once: as long as a reset may have to wait.
@@ -42,19 +42,6 @@ const DIRECT_PIECE: usize = 512 << 10;
 
 /// The longest sleep of a thread that may be told to end.
 const LONGEST_SLEEP: Duration = Duration::from_millis(20);
-
-/// What the thread needs of the machine. None of it is called with a lock held that a machine needs to stop.
-pub trait Exchange: Send {
-    /// See [`Virtio::block_fill`](mimus_hw::virtio::Virtio::block_fill).
-    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool;
-    /// See [`Virtio::block_target`](mimus_hw::virtio::Virtio::block_target). `reading` is locked before the device is not any
-    /// more, so that a reset, which has the device locked, finds it free or waits.
-    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>>;
-    /// See [`Virtio::block_take`](mimus_hw::virtio::Virtio::block_take).
-    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool;
-    /// See [`Virtio::block_done`](mimus_hw::virtio::Virtio::block_done).
-    fn done(&self, token: u64, ok: bool);
-}
 
 /// What has a disk's bytes. A range that is not on the disk is an [`io::ErrorKind::InvalidInput`].
 pub trait Store: Send {
@@ -92,20 +79,6 @@ pub trait Store: Send {
     fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool, stop: &AtomicBool) -> io::Result<()>;
 }
 
-/// A target, and word of it for who must wait until it is dropped.
-pub type Held<'a> = (DmaTarget, MutexGuard<'a, ()>);
-
-/// Held while a disk's thread writes to a [`DmaTarget`].
-#[derive(Clone, Debug, Default)]
-pub struct Reading(Arc<Mutex<()>>);
-
-impl Reading {
-    /// Waits until nobody holds it. Nothing is behind the lock that a panic could have spoilt.
-    pub fn lock(&self) -> MutexGuard<'_, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Calls `f` with offset and size of each piece, of `size` bytes at most, of `len` bytes.
 fn for_pieces(
     len: u64,
@@ -140,17 +113,12 @@ enum Message {
 /// A device's way to the thread.
 struct Jobs {
     sender: Sender<Message>,
-    reading: Reading,
 }
 
 impl BlockBackend for Jobs {
     fn submit(&mut self, job: BlockJob) {
         // Fails when the thread is gone: then the machine is about to go, too.
         let _ = self.sender.send(Message::Job(job));
-    }
-
-    fn settle(&mut self) {
-        drop(self.reading.lock());
     }
 }
 
@@ -160,7 +128,6 @@ pub struct DiskQueue {
     sender: Sender<Message>,
     receiver: Receiver<Message>,
     counters: Arc<Counters>,
-    reading: Reading,
     stopping: Stopping,
 }
 
@@ -171,7 +138,7 @@ impl DiskQueue {
     /// An empty one.
     pub fn new() -> DiskQueue {
         let (sender, receiver) = channel();
-        DiskQueue { sender, receiver, counters: Arc::default(), reading: Reading::default(), stopping: None }
+        DiskQueue { sender, receiver, counters: Arc::default(), stopping: None }
     }
 
     /// One that can stop the machine, whose vCPU `kicker` wakes.
@@ -181,7 +148,7 @@ impl DiskQueue {
 
     /// What to make the device with.
     pub fn backend(&self) -> Box<dyn BlockBackend> {
-        Box::new(Jobs { sender: self.sender.clone(), reading: self.reading.clone() })
+        Box::new(Jobs { sender: self.sender.clone() })
     }
 
     /// What the thread has done, and will have.
@@ -189,7 +156,8 @@ impl DiskQueue {
         self.counters.clone()
     }
 
-    /// Starts the thread that does the jobs on `image`, as `disk` says. Without an image there is none yet.
+    /// Starts the thread that does the jobs on `image`, as `disk` says. Without an image there is none yet. `done` is to tell the
+    /// device that a job is done, and whether it went well; it is called with no lock held.
     ///
     /// # Errors
     ///
@@ -198,9 +166,9 @@ impl DiskQueue {
         self,
         image: impl Into<Option<Image>>,
         disk: &Disk,
-        exchange: impl Exchange + 'static,
+        done: impl Fn(u64, bool) + Send + 'static,
     ) -> io::Result<DiskThread> {
-        self.start_with(image.into().map(boxed), disk, exchange)
+        self.start_with(image.into().map(boxed), disk, done)
     }
 
     /// The same on what is no image.
@@ -208,28 +176,27 @@ impl DiskQueue {
         self,
         store: Option<Box<dyn Store>>,
         disk: &Disk,
-        exchange: impl Exchange + 'static,
+        done: impl Fn(u64, bool) + Send + 'static,
     ) -> io::Result<DiskThread> {
-        let (counters, reading) = (self.counters, self.reading.clone());
+        let counters = self.counters;
         let stop = Arc::new(AtomicBool::new(false));
         let (receiver, own) = (self.receiver, stop.clone());
         let groups = self.stopping.as_ref().map_or_else(Groups::default, |(halt, _)| halt.groups.clone());
         let throttle = Throttle::new(&disk.limits, &groups);
         let (cache, on_error, stopping) = (disk.cache, disk.on_error, self.stopping);
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let mut worker =
-                Worker { store, exchange, stop: own, throttle, cache, on_error, stopping, counters, reading };
+            let mut worker = Worker { store, done, stop: own, throttle, cache, on_error, stopping, counters };
             let mut piece = vec![0; PIECE];
             let mut polling = HaltPolling::default();
             loop {
                 match polling.wait(|| receiver.try_recv().ok(), || receiver.recv().unwrap_or(Message::Stop)) {
-                    Message::Job(job) => worker.run(job, &mut piece),
+                    Message::Job(job) => worker.run(&job, &mut piece),
                     Message::Change(store) => worker.store = store,
                     Message::Stop => break,
                 }
             }
         })?;
-        Ok(DiskThread { sender: self.sender, reading: self.reading, stop, thread: Some(thread) })
+        Ok(DiskThread { sender: self.sender, stop, thread: Some(thread) })
     }
 }
 
@@ -244,7 +211,6 @@ impl Default for DiskQueue {
 #[derive(Debug)]
 pub struct DiskThread {
     sender: Sender<Message>,
-    reading: Reading,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -254,7 +220,7 @@ impl DiskThread {
     pub fn change(&self, image: Option<Image>) -> Box<dyn BlockBackend> {
         // Fails when the thread is gone: then nothing is done for anybody.
         let _ = self.sender.send(Message::Change(image.map(boxed)));
-        Box::new(Jobs { sender: self.sender.clone(), reading: self.reading.clone() })
+        Box::new(Jobs { sender: self.sender.clone() })
     }
 }
 

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
-use std::sync::Condvar;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Condvar, Mutex};
 use std::time::Instant;
 
-use mimus_hw::virtio::BlockOp;
+use mimus_hw::block::{BlockOp, JobBuffer};
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
@@ -32,45 +33,73 @@ fn disk(file: &TempFile) -> Disk {
     Disk { discard: true, ..Disk::new(&file.0) }
 }
 
-/// The memory of a guest that wants everything at the beginning of it.
-#[derive(Default)]
+/// Nothing of the guest's is code.
+struct NoCode;
+
+impl CodeSink for NoCode {
+    fn code_written(&self, _: u64, _: u64) -> Dropped {
+        Dropped::NONE
+    }
+}
+
+/// A guest that wants everything at the beginning of its memory.
 struct Guest {
-    memory: Mutex<Vec<u8>>,
+    ram: Arc<Ram>,
+    dma: Dma,
+    /// The devices' lock: jobs that are done, and how they went.
     done: Mutex<Vec<(u64, bool)>>,
     changed: Condvar,
-    refuses: AtomicBool,
-    /// Where reads go straight to.
-    direct: Option<Dma>,
 }
 
-#[derive(Clone)]
-struct Handle(Arc<Guest>);
-
-impl Exchange for Handle {
-    fn fill(&self, _: u64, at: u64, bytes: &[u8]) -> bool {
-        let at = at as usize;
-        self.0.memory.lock().unwrap()[at..at + bytes.len()].copy_from_slice(bytes);
-        !self.0.refuses.load(Ordering::Acquire)
+impl Guest {
+    fn new() -> Arc<Guest> {
+        Guest::with(|_| Arc::new(NoCode))
     }
 
-    fn target<'a>(&self, _: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
-        let dma = self.0.direct.as_ref()?;
-        let half = count / 2;
-        let parts = vec![(at, half), (at + half as u64, count - half)];
-        Some((DmaTarget::new(dma, parts), reading.lock()))
+    fn with(sink: impl FnOnce(&Arc<Ram>) -> Arc<dyn CodeSink>) -> Arc<Guest> {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
+        let ram = Arc::new(Ram::new(memory));
+        let dma = Dma::new(ram.clone(), sink(&ram));
+        Arc::new(Guest { ram, dma, done: Mutex::default(), changed: Condvar::new() })
     }
 
-    fn take(&self, _: u64, at: u64, bytes: &mut [u8]) -> bool {
-        let at = at as usize;
-        bytes.copy_from_slice(&self.0.memory.lock().unwrap()[at..at + bytes.len()]);
-        !self.0.refuses.load(Ordering::Acquire)
+    /// What to tell it by that a job is done.
+    fn tell(self: &Arc<Self>) -> impl Fn(u64, bool) + Send + 'static {
+        let guest = self.clone();
+        move |token, ok| {
+            guest.done.lock().unwrap().push((token, ok));
+            guest.changed.notify_all();
+        }
     }
 
-    fn done(&self, token: u64, ok: bool) {
-        self.0.done.lock().unwrap().push((token, ok));
-        self.0.changed.notify_all();
+    fn job(&self, token: u64, op: BlockOp) -> BlockJob {
+        // In two parts, of which the first is as long as neither a page nor a sector.
+        let rest = RAM as u32 - 1000;
+        BlockJob { token, op, buffer: JobBuffer::of_ram(&self.dma, &[(0, 1000), (1000, rest)]) }
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        self.ram.memory().write_slice(bytes, GuestAddress(0)).unwrap();
+    }
+
+    fn read(&self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.ram.memory().read_slice(&mut bytes, GuestAddress(0)).unwrap();
+        bytes
+    }
+
+    /// Waits for the next job that is done.
+    fn next(&self) -> (u64, bool) {
+        let done = self.done.lock().unwrap();
+        let waits = |done: &mut Vec<(u64, bool)>| done.is_empty();
+        let (mut done, timeout) = self.changed.wait_timeout_while(done, Duration::from_secs(60), waits).unwrap();
+        assert!(!timeout.timed_out());
+        done.remove(0)
     }
 }
+
+/// Bytes of the guest's memory.
+const RAM: usize = 2 * DIRECT_PIECE;
 
 struct Setup {
     guest: Arc<Guest>,
@@ -85,29 +114,22 @@ impl Setup {
     }
 
     fn with(disk: &Disk) -> Setup {
-        Setup::of(disk, |_| None)
+        Setup::of(disk, Guest::new())
     }
 
-    /// `direct` makes the memory that reads go straight to.
-    fn of(disk: &Disk, direct: impl FnOnce(Reading) -> Option<Dma>) -> Setup {
+    fn of(disk: &Disk, guest: Arc<Guest>) -> Setup {
         let image = Image::open("-drive", disk).unwrap();
         let queue = DiskQueue::new();
-        let direct = direct(queue.reading.clone());
-        let guest = Arc::new(Guest { memory: Mutex::new(vec![0; 1 << 20]), direct, ..Guest::default() });
         let backend = queue.backend();
-        let thread = queue.start(image, disk, Handle(guest.clone())).unwrap();
+        let thread = queue.start(image, disk, guest.tell()).unwrap();
         Setup { guest, backend, thread, token: 0 }
     }
 
     /// Does a job and waits for it; whether it went well.
     fn run(&mut self, op: BlockOp) -> bool {
         self.token += 1;
-        self.backend.submit(BlockJob { token: self.token, op });
-        let done = self.guest.done.lock().unwrap();
-        let waits = |done: &mut Vec<(u64, bool)>| done.is_empty();
-        let (mut done, timeout) = self.guest.changed.wait_timeout_while(done, Duration::from_secs(60), waits).unwrap();
-        assert!(!timeout.timed_out());
-        let (token, ok) = done.remove(0);
+        self.backend.submit(self.guest.job(self.token, op));
+        let (token, ok) = self.guest.next();
         assert_eq!(token, self.token);
         ok
     }
@@ -118,7 +140,7 @@ fn jobs_reach_the_file() {
     let size = 3 * PIECE + 512;
     let file = TempFile::new("jobs", &vec![1; size + 100]);
     let mut s = Setup::new(&file);
-    s.guest.memory.lock().unwrap().iter_mut().enumerate().for_each(|(i, byte)| *byte = (i % 251) as u8);
+    s.guest.write(&(0..RAM).map(|i| (i % 251) as u8).collect::<Vec<_>>());
     assert!(s.run(BlockOp::Write { offset: 512, len: 2 * PIECE as u64 + 512 }));
     assert!(s.run(BlockOp::Flush));
     let contents = std::fs::read(&file.0).unwrap();
@@ -127,7 +149,7 @@ fn jobs_reach_the_file() {
     assert!(s.run(BlockOp::WriteZeroes { offset: 2048, len: 512, unmap: true }));
     assert!(s.run(BlockOp::Discard { offset: 4096, len: 4096 }));
     assert!(s.run(BlockOp::Read { offset: 0, len: size as u64 }));
-    let memory = s.guest.memory.lock().unwrap().clone();
+    let memory = s.guest.read(size);
     assert_eq!((memory[0], memory[1024], memory[1535], memory[1536]), (1, 0, 0, (1024 % 251) as u8));
     assert_eq!((memory[2048], memory[2560]), (0, (2048 % 251) as u8));
     assert_eq!(memory[size - 1], 1);
@@ -162,13 +184,13 @@ fn a_failure_stops_the_machine_and_is_tried_again() {
     let file = TempFile::new("stop", &[0; 4096]);
     let disk = Disk { on_error: (OnError::Report, OnError::Stop), ..disk(&file) };
     let halt = Arc::new(Halt::default());
-    let guest = Arc::new(Guest { memory: Mutex::new(vec![7; 1 << 20]), ..Guest::default() });
+    let guest = Guest::new();
     let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
     let mut backend = queue.backend();
     // Without a medium each request fails; with one the write is done.
-    let thread = queue.start(None, &disk, Handle(guest.clone())).unwrap();
-    backend.submit(BlockJob { token: 1, op: BlockOp::Read { offset: 0, len: 512 } });
-    backend.submit(BlockJob { token: 2, op: BlockOp::Write { offset: 0, len: 512 } });
+    let thread = queue.start(None, &disk, guest.tell()).unwrap();
+    backend.submit(guest.job(1, READ));
+    backend.submit(guest.job(2, WRITE));
     for _ in 0..3 {
         while !halt.take() {
             std::thread::yield_now();
@@ -231,14 +253,14 @@ struct Broken {
 impl Broken {
     fn new(error: i32, on_error: (OnError, OnError), op: BlockOp) -> Broken {
         let (error, halt) = (Arc::new(Mutex::new(Some(error))), Arc::new(Halt::default()));
-        let guest = Arc::new(Guest { memory: Mutex::new(vec![7; 1 << 20]), ..Guest::default() });
+        let guest = Guest::new();
         let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
         let (counters, mut backend) = (queue.counters(), queue.backend());
         counters.name("drive", "#image");
         let disk = Disk { on_error, ..Disk::new("") };
         let store: Box<dyn Store> = Box::new(Failing(error.clone()));
-        let thread = queue.start_with(Some(store), &disk, Handle(guest.clone())).unwrap();
-        backend.submit(BlockJob { token: 1, op });
+        let thread = queue.start_with(Some(store), &disk, guest.tell()).unwrap();
+        backend.submit(guest.job(1, op));
         Broken { error, halt, counters, guest, thread }
     }
 
@@ -445,52 +467,131 @@ fn failures_are_reported() {
         assert!(!s.run(BlockOp::WriteZeroes { offset, len: 512, unmap: true }));
     }
     assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 4096);
-    s.guest.refuses.store(true, Ordering::Release);
-    assert!(!s.run(BlockOp::Write { offset: 0, len: 512 }));
     drop(s.thread);
-    s.backend.submit(BlockJob { token: 0, op: BlockOp::Flush });
+    s.backend.submit(s.guest.job(0, BlockOp::Flush));
 }
 
-/// Whether the disk's thread was reading at each write to code, which is told while it goes on.
-struct Sink(Reading, Mutex<Vec<(u64, bool)>>);
+/// Where code was written to. A reset, which is not here, would wait meanwhile.
+#[derive(Default)]
+struct Sink(Mutex<Vec<u64>>);
 
 impl CodeSink for Sink {
     fn code_written(&self, gpa: u64, _: u64) -> Dropped {
-        self.1.lock().unwrap().push((gpa, self.0.0.try_lock().is_err()));
+        self.0.lock().unwrap().push(gpa);
         Dropped::UNKNOWN
     }
 }
 
 #[test]
 fn reads_go_straight_to_memory() {
-    const RAM: usize = 2 * DIRECT_PIECE;
     let contents: Vec<u8> = (0..DIRECT_PIECE + 3072 + 100).map(|i| (i % 253) as u8).collect();
     let file = TempFile::new("direct", &contents);
-    let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
-    let ram = Arc::new(Ram::new(memory));
-    ram.mark_code(0x2000, Ram::granules(0, 1));
-    let (mut sink, of_sink) = (None, ram.clone());
-    let disk = Disk { read_only: true, ..disk(&file) };
-    let mut s = Setup::of(&disk, |reading| {
-        let sink = sink.insert(Arc::new(Sink(reading, Mutex::default())));
-        Some(Dma::new(of_sink, sink.clone()))
+    let sink = Arc::new(Sink::default());
+    let guest = Guest::with(|ram| {
+        ram.mark_code(0x2000, Ram::granules(0, 1));
+        sink.clone()
     });
-    let read = |at: usize, len: usize| {
-        let mut bytes = vec![0; len];
-        ram.memory().read_slice(&mut bytes, GuestAddress(at as u64)).unwrap();
-        bytes
-    };
-    // Two pieces, of two parts each.
+    let mut s = Setup::of(&Disk { read_only: true, ..disk(&file) }, guest);
+    // Two pieces, the first of two parts.
     assert!(s.run(BlockOp::Read { offset: 512, len: DIRECT_PIECE as u64 + 2048 }));
-    assert!(read(0, DIRECT_PIECE + 2048) == contents[512..DIRECT_PIECE + 2560]);
-    assert!(s.guest.memory.lock().unwrap().iter().all(|byte| *byte == 0), "nothing went the other way");
-    assert_eq!(*sink.unwrap().1.lock().unwrap(), [(0x2000, true)]);
-    s.backend.settle();
+    assert!(s.guest.read(DIRECT_PIECE + 2048) == contents[512..DIRECT_PIECE + 2560]);
+    assert_eq!(*sink.0.lock().unwrap(), [0x2000]);
 
-    // A last sector that the file has in part comes the other way.
+    // A last sector that the file has in part comes by way of a buffer.
     let last = (contents.len() / 512 * 512) as u64;
     assert!(s.run(BlockOp::Read { offset: last, len: 512 }));
-    assert_eq!(s.guest.memory.lock().unwrap()[..101], [&contents[last as usize..], &[0]].concat());
+    assert_eq!(s.guest.read(101), [&contents[last as usize..], &[0]].concat());
+}
+
+/// A disk that says when it begins with a piece, and goes on when somebody has heard it twice.
+struct Told(SyncSender<u64>);
+
+impl Told {
+    fn tell(&self, offset: u64) -> io::Result<()> {
+        // Fails when the test is over.
+        self.0.send(offset).and_then(|()| self.0.send(offset)).map_err(io::Error::other)
+    }
+}
+
+impl Store for Told {
+    fn file(&self, _: u64, _: u64) -> Option<&File> {
+        None
+    }
+
+    fn read(&mut self, out: &mut [u8], offset: u64) -> io::Result<()> {
+        self.tell(offset)?;
+        out.fill(7);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.tell(offset)?;
+        if bytes.iter().all(|byte| *byte == 7) { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn discard(&mut self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write_zeroes(&mut self, _: u64, _: u64, _: bool, _: &AtomicBool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A disk of which somebody hears when it begins with a piece.
+fn told() -> (Arc<Guest>, Box<dyn BlockBackend>, DiskThread, Receiver<u64>) {
+    let (sender, pieces) = std::sync::mpsc::sync_channel(0);
+    let (guest, queue) = (Guest::new(), DiskQueue::new());
+    let backend = queue.backend();
+    let thread = queue.start_with(Some(Box::new(Told(sender))), &Disk::new(""), guest.tell()).unwrap();
+    (guest, backend, thread, pieces)
+}
+
+#[test]
+fn copies_do_not_wait_for_the_devices() {
+    const LEN: u64 = 3 * PIECE as u64;
+    let (guest, mut backend, thread, pieces) = told();
+    for (token, op) in [(1, BlockOp::Read { offset: 0, len: LEN }), (2, BlockOp::Write { offset: 0, len: LEN })] {
+        // As long as somebody has the devices no job is done, but its data cross all the same.
+        let devices = guest.done.lock().unwrap();
+        backend.submit(guest.job(token, op));
+        for piece in 0..3 {
+            assert_eq!(pieces.recv().unwrap(), piece * PIECE as u64, "{op:?}");
+            // Whoever has begun with a piece has moved the one before.
+            assert!(guest.read(piece as usize * PIECE).iter().all(|byte| *byte == 7), "{op:?}");
+            pieces.recv().unwrap();
+        }
+        assert!(devices.is_empty());
+        drop(devices);
+        assert_eq!(guest.next(), (token, true));
+    }
+    drop((pieces, thread));
+}
+
+#[test]
+fn a_job_that_is_called_off_moves_nothing_more() {
+    let (guest, mut backend, thread, pieces) = told();
+    let len = RAM as u64;
+    for (token, op) in [(1, BlockOp::Read { offset: 0, len }), (2, BlockOp::Write { offset: 0, len })] {
+        let job = guest.job(token, op);
+        let buffer = job.buffer.clone();
+        backend.submit(job);
+        assert_eq!(pieces.iter().take(3).collect::<Vec<_>>(), [0, 0, PIECE as u64]);
+        // The second piece is on its way between the medium and memory.
+        buffer.call_off();
+        pieces.recv().unwrap();
+        assert_eq!(guest.next(), (token, false), "{op:?}");
+        assert!(pieces.try_recv().is_err(), "{op:?}: a third piece");
+        let seen = guest.read(RAM);
+        assert!(seen[..PIECE].iter().all(|byte| *byte == 7), "{op:?}");
+        assert!(token == 2 || seen[PIECE..].iter().all(|byte| *byte == 0), "{op:?}");
+        guest.write(&[7; RAM]);
+    }
+    drop((pieces, thread));
 }
 
 fn limit(average: u64) -> Limit {
@@ -514,7 +615,7 @@ fn limits_slow_a_disk_down_and_hold_up_no_end() {
         limits: Box::new(Limits { requests: [limit(1), limit(0), limit(0)], ..Limits::default() }),
         ..disk(&file)
     });
-    (0..100).for_each(|token| s.backend.submit(BlockJob { token, op: BlockOp::Flush }));
+    (0..100).for_each(|token| s.backend.submit(s.guest.job(token, BlockOp::Flush)));
     let start = Instant::now();
     drop(s.thread);
     assert!(start.elapsed() < Duration::from_secs(10));

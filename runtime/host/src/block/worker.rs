@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mimus_hw::virtio::{BlockJob, BlockOp};
+use mimus_hw::block::{BlockJob, BlockOp};
 
 use super::halt::{Action, Fault, is_full};
 use super::throttle::Throttle;
-use super::{Counters, DIRECT_PIECE, Exchange, LONGEST_SLEEP, PIECE, Reading, Stopping, Store, direct, for_pieces};
+use super::{Counters, DIRECT_PIECE, LONGEST_SLEEP, PIECE, Stopping, Store, direct, for_pieces};
 use crate::config::{Cache, OnError};
 
 /// A disk's thread.
-pub(super) struct Worker<E> {
+pub(super) struct Worker<F> {
     pub store: Option<Box<dyn Store>>,
-    pub exchange: E,
+    /// Tells the device that a job is done: its token, and whether it went well.
+    pub done: F,
     pub stop: Arc<AtomicBool>,
     pub throttle: Throttle,
     pub cache: Cache,
@@ -23,7 +24,6 @@ pub(super) struct Worker<E> {
     pub on_error: (OnError, OnError),
     pub stopping: Stopping,
     pub counters: Arc<Counters>,
-    pub reading: Reading,
 }
 
 /// Bytes of a request, and whether it writes; neither reads nor writes what says nothing of it.
@@ -35,9 +35,9 @@ fn extent(op: BlockOp) -> (u64, Option<bool>) {
     }
 }
 
-impl<E: Exchange> Worker<E> {
+impl<F: Fn(u64, bool)> Worker<F> {
     /// Does a job, or makes sure that nobody waits for it.
-    pub(super) fn run(&mut self, job: BlockJob, piece: &mut [u8]) {
+    pub(super) fn run(&mut self, job: &BlockJob, piece: &mut [u8]) {
         loop {
             self.wait(job.op);
             let start = Instant::now();
@@ -53,7 +53,7 @@ impl<E: Exchange> Worker<E> {
             if action == Some(Action::Stop) && !self.stop.load(Ordering::Acquire) {
                 continue;
             }
-            return self.exchange.done(job.token, result.is_ok() || action == Some(Action::Ignore));
+            return (self.done)(job.token, result.is_ok() || action == Some(Action::Ignore));
         }
     }
 
@@ -96,16 +96,16 @@ impl<E: Exchange> Worker<E> {
         }
     }
 
-    fn work(&mut self, BlockJob { token, op }: BlockJob, piece: &mut [u8]) -> io::Result<()> {
-        let Worker { store: Some(store), exchange, stop, reading, .. } = self else {
+    fn work(&mut self, BlockJob { op, buffer, .. }: &BlockJob, piece: &mut [u8]) -> io::Result<()> {
+        let Worker { store: Some(store), stop, .. } = self else {
             return Err(io::ErrorKind::NotFound.into());
         };
         // The device was reset: nobody waits for the rest.
         let wanted = |wanted: bool| if wanted { Ok(()) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) };
-        match op {
+        match *op {
             BlockOp::Read { offset, len } => for_pieces(len, DIRECT_PIECE, stop, |start, count| {
                 if let Some(file) = store.file(offset + start, count as u64)
-                    && let Some((target, _reading)) = exchange.target(token, start, count, reading)
+                    && let Some(target) = buffer.target(start, count)
                     && direct::read(file, &target, offset + start)?
                 {
                     return Ok(());
@@ -113,12 +113,12 @@ impl<E: Exchange> Worker<E> {
                 for_pieces(count as u64, PIECE, stop, |at, count| {
                     let bytes = piece.get_mut(..count).unwrap_or_default();
                     store.read(bytes, offset + start + at)?;
-                    wanted(exchange.fill(token, start + at, bytes))
+                    wanted(buffer.fill(start + at, bytes))
                 })
             }),
             BlockOp::Write { offset, len } => for_pieces(len, PIECE, stop, |at, count| {
                 let bytes = piece.get_mut(..count).unwrap_or_default();
-                wanted(exchange.take(token, at, bytes))?;
+                wanted(buffer.take(at, bytes))?;
                 store.write(bytes, offset + at)
             }),
             BlockOp::Flush => Ok(()),

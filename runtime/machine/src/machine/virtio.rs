@@ -12,7 +12,7 @@ use super::Parts;
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Attachment, Drive, Inventory, Medium};
 use crate::config::{ConsolePort, VirtioDevice};
-use mimus_host::block::{self, DiskQueue, DiskThread, Held, Image, Reading};
+use mimus_host::block::{DiskQueue, DiskThread, Image};
 use mimus_host::chardev::Source;
 use mimus_host::config::{Chardev, Disk, Plug};
 use mimus_host::net::{self, NetQueue, NetThread};
@@ -46,24 +46,6 @@ pub(super) trait Access: Clone + Send + 'static {
 
 /// A virtio device as threads of the host see it.
 struct VirtioExchange<A>(A);
-
-impl<A: Access> block::Exchange for VirtioExchange<A> {
-    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.0.access(|device| device.block_fill(token, at, bytes))
-    }
-
-    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
-        self.0.access(|device| Some((device.block_target(token, at, count)?, reading.lock())))
-    }
-
-    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        self.0.access(|device| device.block_take(token, at, bytes))
-    }
-
-    fn done(&self, token: u64, ok: bool) {
-        self.0.access(|device| device.block_done(token, ok));
-    }
-}
 
 impl<A: Access> net::Exchange for VirtioExchange<A> {
     fn transmit(&self, batch: &mut Batch) -> bool {
@@ -213,7 +195,8 @@ impl Started {
             Unstarted::Nothing => {}
             Unstarted::Disk(disk) => {
                 let (jobs, image, disk) = *disk;
-                self.disks.push(jobs.start(image, &disk, slot).context("cannot start a disk's thread")?);
+                let done = move |token, ok| slot.0.access(|device| device.block_done(token, ok));
+                self.disks.push(jobs.start(image, &disk, done).context("cannot start a disk's thread")?);
             }
             Unstarted::Network(network) => {
                 self.networks.push(network.start(slot).context("cannot start a network's thread")?);

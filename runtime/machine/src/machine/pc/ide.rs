@@ -10,43 +10,12 @@ use super::super::Parts;
 use super::super::inventory::{Attachment, Drive, Inventory, Medium};
 use crate::bus::DeviceHandle;
 use crate::config::IdeDrive;
-use mimus_host::block::{DiskQueue, DiskThread, Exchange, Held, Image, Reading};
+use mimus_host::block::{DiskQueue, DiskThread, Image};
 use mimus_host::config::{Disk, Plug};
 use mimus_host::devices::{self, SharedPc};
 
 /// Where QEMU has a CD-ROM drive unless it is told otherwise, and its serial number there.
 const CD_ROM: (IdePlace, &str) = (IdePlace { channel: 1, unit: 0 }, "MM00003");
-
-/// A drive's way to its device.
-struct IdeExchange {
-    devices: DeviceHandle,
-    place: IdePlace,
-}
-
-impl IdeExchange {
-    fn access<T: Default>(&self, f: impl FnOnce(&mut Ide) -> T) -> T {
-        let function = |function: &mut IdeFunction, _| f(&mut function.ide);
-        self.devices.access(|pc, now| pc.function(now, IDE_DEVFN, function)).unwrap_or_default()
-    }
-}
-
-impl Exchange for IdeExchange {
-    fn fill(&self, token: u64, at: u64, bytes: &[u8]) -> bool {
-        self.access(|ide| ide.block_fill(self.place, token, at, bytes))
-    }
-
-    fn target<'a>(&self, token: u64, at: u64, count: usize, reading: &'a Reading) -> Option<Held<'a>> {
-        self.access(|ide| Some((ide.block_target(self.place, token, at, count)?, reading.lock())))
-    }
-
-    fn take(&self, token: u64, at: u64, bytes: &mut [u8]) -> bool {
-        self.access(|ide| ide.block_take(self.place, token, at, bytes))
-    }
-
-    fn done(&self, token: u64, ok: bool) {
-        self.access(|ide| ide.block_done(self.place, token, ok));
-    }
-}
 
 /// A CD-ROM drive whose medium can be changed.
 pub(super) struct CdRom {
@@ -140,8 +109,11 @@ impl Drives {
     pub(super) fn start(self, devices: &DeviceHandle, disks: &mut Vec<DiskThread>) -> Result<Vec<CdRom>> {
         let mut cd_roms = Vec::new();
         for Unstarted { place, removable, queue, image, disk } in self.0 {
-            let exchange = IdeExchange { devices: devices.clone(), place };
-            let thread = queue.start(image, &disk, exchange).context("cannot start a disk's thread")?;
+            let devices = devices.clone();
+            let done = move |token, ok| {
+                devices.access(|pc, now| controller(pc, now, |ide| ide.block_done(place, token, ok)));
+            };
+            let thread = queue.start(image, &disk, done).context("cannot start a disk's thread")?;
             if removable {
                 cd_roms.push(CdRom { place, thread });
             } else {

@@ -10,7 +10,7 @@ use mimus_ir as ir;
 use crate::error::BackendError;
 use crate::host::{Arch, HostIsa};
 use crate::lower::{Lowering, TypedValues};
-use crate::target::x64::frame;
+use crate::target::x64::{frame, listing::listing};
 
 /// Alignment of the arena's slots, and so the largest that code may ask for, in bytes.
 pub(crate) const CODE_ALIGN: u32 = 16;
@@ -53,7 +53,7 @@ pub struct Request<'a> {
 pub struct Dump {
     /// Cranelift's intermediate form.
     pub clif: String,
-    /// Host instructions, as the code generator made them: with the frame that may be stripped afterwards.
+    /// Host instructions from the entry on; on hosts other than x86-64 in the code generator's own notation.
     pub asm: String,
 }
 
@@ -119,22 +119,17 @@ impl Compiler {
             }
         };
         let dump = request.dump;
+        self.context.set_disasm(dump.is_some());
         finish(&self.host, &mut self.context, out)?;
         let entry_offset = if self.host.arch == Arch::X64 && !summary.calls_helpers { frame::strip(out) } else { 0 };
         if let Some(dump) = dump {
             dump.clif = self.context.func.display().to_string();
-            dump.asm = self.disassemble()?;
+            dump.asm = match self.host.arch {
+                Arch::X64 => listing(out.get(entry_offset as usize..).unwrap_or_default()),
+                _ => self.context.compiled_code().and_then(|code| code.vcode.clone()).unwrap_or_default(),
+            };
         }
         Ok(CompiledInfo { entry_offset, link_targets: summary.link_targets })
-    }
-
-    /// The host instructions of the function just compiled, before its frame was stripped.
-    fn disassemble(&self) -> Result<String, BackendError> {
-        let capstone = self.host.isa.to_capstone().map_err(|e| BackendError::Codegen(e.to_string()))?;
-        match self.context.compiled_code() {
-            Some(code) => code.disassemble(None, &capstone).map_err(|e| BackendError::Codegen(e.to_string())),
-            None => Ok(String::new()),
-        }
     }
 }
 

@@ -66,6 +66,8 @@ fn a_dump_shows_both_forms() {
     toy.compiler.compile(request, &mut toy.code).unwrap();
     assert!(dump.clif.contains("load.i32"), "{}", dump.clif);
     assert!(dump.asm.lines().count() > 10, "{}", dump.asm);
+    #[cfg(target_arch = "x86_64")]
+    assert!(dump.asm.starts_with("     0  "), "{}", dump.asm);
 }
 
 #[cfg(target_arch = "x86_64")]

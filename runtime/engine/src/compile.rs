@@ -200,6 +200,9 @@ impl Compiling {
         let link_slot = cache.begin_quick(tb)?;
         let parts = [Part { block: &tb.block, link_slot }];
         let info = compiler.compile(&self.settings.request(tb, &parts, false));
+        if self.settings.dump && info.is_some() {
+            tracing::info!(target: "out_asm", "quick {:#x}\n{}", tb.key.pc, compiler.listing());
+        }
         cache.publish_quick(tb, link_slot, info.map(|info| (compiler.code(), info)), count)
     }
 

@@ -486,7 +486,7 @@ pub const LOG_ITEMS: &[LogItem] = &[
     (LogItems::OP, "op", "micro-ops of each block as lifted"),
     (LogItems::OP_OPT, "op_opt", "micro-ops of each block after optimization"),
     (LogItems::CLIF, "clif", "Cranelift IR of each compiled block"),
-    (LogItems::OUT_ASM, "out_asm", "host code of each compiled block"),
+    (LogItems::OUT_ASM, "out_asm", "host code of each block and region, quick and compiled"),
     (LogItems::INT, "int", "interrupts and exceptions"),
     (LogItems::EXEC, "exec", "each block that is entered (slow: no chaining)"),
     (LogItems::MMU, "mmu", "page walks, TLB refills and flushes"),

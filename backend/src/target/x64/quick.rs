@@ -90,6 +90,11 @@ impl QuickCompiler {
     pub fn code(&self) -> &[u8] {
         &self.emitter.code
     }
+
+    /// The same as text, a line an instruction.
+    pub fn listing(&self) -> String {
+        super::listing::listing(self.code())
+    }
 }
 
 /// Code off the hot path, which is emitted behind the block.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use mimus_hw::registry::{Board, Bus, Host, Kind, Model, Property, fixed, models, offered};
+use mimus_hw::registry::{Board, Host, Kind, Model, Property, fixed, models, offered};
 use mimus_tests::client::Qmp;
 use mimus_tests::{Folder, Session};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ fn each_device_is_told_of(board: Board, more: &[&str]) {
         let head = format!("dev: {}, id \"row{index}\"\n", model.name);
         let (_, rest) = tree.split_once(&head).unwrap_or_else(|| panic!("{head}{tree}"));
         let own = rest.split("dev: ").next().unwrap_or_default();
-        let defaults = model.properties.iter().filter(|_| model.bus == Bus::Isa);
+        let defaults = model.properties.iter().filter(|_| model.is_plain());
         for (property, text) in defaults.filter_map(|property| Some((property, property.default_text()?))) {
             let line = format!("{} = {text}\n", property.name);
             assert!(own.contains(&line), "{}: {line}{own}", model.name);
@@ -108,6 +108,26 @@ fn each_device_of_a_risc_v_board_is_told_of() {
     let folder = Folder::new();
     let firmware = folder.write("firmware", &0x0000_006fu32.to_le_bytes());
     each_device_is_told_of(Board::Virt, &["-arch", "riscv64", "-bios", &firmware]);
+}
+
+#[test]
+fn what_is_said_of_all_of_a_kind_is_told() {
+    let folder = Folder::new();
+    let socket = folder.path("qmp");
+    let qmp = format!("unix:{socket},server=on,wait=off");
+    let args = ["-S", "-display", "none", "-qmp", &qmp, "-global", "VGA.xres=800", "-global", "PIIX4_PM.disable_s3=1"];
+    let mut session = Session::piped("globals", &args, LIMIT);
+    session.close_input();
+    let mut q = Qmp::new(&socket);
+    q.execute("qmp_capabilities");
+    let line = json!({ "execute": "human-monitor-command", "arguments": { "command-line": "info qtree" } });
+    let tree = q.ask(&line)["return"].as_str().expect("text").replace('\r', "");
+    for (device, expected) in [("VGA", "xres = 800\n"), ("VGA", "yres = 800\n"), ("PIIX4_PM", "disable_s3 = 1\n")] {
+        let own = tree.split("dev: ").find(|part| part.starts_with(&format!("{device},"))).expect("it is there");
+        assert!(own.contains(expected), "{device}: {expected}{own}");
+    }
+    q.execute("quit");
+    assert_eq!(session.finish().code, Some(0));
 }
 
 /// What a port is connected to on the host is opened once: a second time, the socket's name would be taken.

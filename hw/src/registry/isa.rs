@@ -1,6 +1,6 @@
 //! Devices on the ISA bus that a user plugs in.
 
-use super::property::{Default, Host, ID, Value, Values, address, host, number};
+use super::property::{Default, Host, ID, Value, Values, accepted, address, host, number, without};
 use super::{Bus, Handle, Make, Model, Parts, memory, ports};
 use crate::pc::{COM_PORTS, Pc, SerialPort};
 
@@ -58,6 +58,8 @@ pub const SERIAL: &Model = &Model {
         number("index", 0, 3, "which of the four usual places, default the first free one"),
         address("iobase", 0, 0xffff, "first I/O port"),
         number("irq", 0, 15, "interrupt line"),
+        without("baudbase", "the clock's rate is 115200"),
+        accepted("wakeup"),
         ID,
     ],
     place: place_serial,

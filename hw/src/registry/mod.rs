@@ -4,6 +4,7 @@
 //!
 //! A row knows nothing of the host. What a device needs of it, such as where characters go, comes as a handle in [`Parts`].
 
+mod absent;
 mod board;
 mod ide;
 mod isa;
@@ -11,7 +12,9 @@ mod pci;
 mod property;
 mod virtio;
 
-use mimus_softmmu::Dma;
+use std::sync::Arc;
+
+use mimus_softmmu::{Dma, Vram};
 
 use crate::block::{BlockBackend, BlockInfo};
 use crate::net::NetPeer;
@@ -19,7 +22,8 @@ use crate::pc::{CharSink, Pc};
 use crate::pci::{DevFn, Function, Space};
 use crate::share::ShareBackend;
 use crate::virtio::{ConsolePort, Entropy, Interface, Virtio, VirtioPci};
-pub use board::HPET;
+pub use absent::ABSENT;
+pub use board::{HPET, POWER, SLOTS};
 pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD};
 pub use isa::{DEBUGCON as ISA_DEBUGCON, SERIAL as ISA_SERIAL, TOO_MANY as TOO_MANY_SERIALS};
 pub use pci::{ADDR, E1000, VGA};
@@ -97,6 +101,8 @@ pub enum Handle {
     Folder(String, Box<dyn ShareBackend>),
     /// Consoles and ports.
     Ports(Vec<ConsolePort>),
+    /// Display memory, and the BIOS that firmware runs.
+    Display(Arc<Vram>, Option<Vec<u8>>),
 }
 
 /// What a device is made of.
@@ -208,6 +214,17 @@ impl Model {
             windows: &[],
             fuzz: &[],
         }
+    }
+
+    /// Whether a device is meant that is called so: by its name or another name of it, or by a type in QEMU's object model that it
+    /// is of, or has a part of.
+    pub fn is_a(&self, class: &str) -> bool {
+        let virtio = matches!(self.make, Make::Virtio(_)) && self.bus == Bus::Pci;
+        let part = || Some((self.name.strip_suffix("-pci")?, class.strip_suffix("-device")?));
+        self.name == class
+            || self.aliases.contains(&class)
+            || self.bus.parent() == class
+            || virtio && (["virtio-pci", "virtio-device"].contains(&class) || part().is_some_and(|(own, of)| own == of))
     }
 
     /// The property of this name.

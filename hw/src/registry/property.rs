@@ -254,6 +254,16 @@ impl Values {
         self.number(name).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
     }
 
+    /// Whether property `name` is on, however that is written.
+    pub fn is_on(&self, name: &str) -> bool {
+        matches!(self.get(name), Some(Value::Word("on" | "true" | "1")))
+    }
+
+    /// The device.
+    pub const fn model(&self) -> &'static Model {
+        self.model
+    }
+
     /// The text that property `name` is.
     pub fn text(&self, name: &str) -> Option<String> {
         if let Some(Value::Text(text)) = self.get(name) { Some(text) } else { None }

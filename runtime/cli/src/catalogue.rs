@@ -45,11 +45,10 @@ fn properties(keys: &[Key]) -> Vec<Property> {
 fn offered(family: &'static Family) -> impl Iterator<Item = Offered> {
     let one = |choice: &'static Choice| {
         let keys = choice.keys().filter(|_| !choice.name.contains('*'))?;
-        let mut properties = properties(&keys);
-        if let Offer::Device(model) = choice.offer {
-            let default = |name| model.property(name).and_then(|property| property.default);
-            properties.iter_mut().for_each(|property| property.default = default(property.name));
-        }
+        let properties = match choice.offer {
+            Offer::Device(model) => model.properties.iter().filter_map(Property::of).collect(),
+            _ => properties(&keys),
+        };
         Some(Offered { name: choice.name, properties })
     };
     family.choices.iter().chain(family.common).filter_map(one)

@@ -1,13 +1,14 @@
 //! The screen: `-vga`, `-display`, `-vnc`.
 
-use mimus_hw::vga::{LARGEST_MODE, NATIVE_MODE, VRAM_SIZE};
+use mimus_hw::registry;
 
 use super::error::CliError;
 use super::families::{DISPLAY, VGA};
-use super::keyval::{self, Key, Kind, Values};
-use super::{Arch, Given, Stop, choose, disks, utf8};
+use super::globals::Globals;
+use super::keyval::{self, Key, Kind};
+use super::{Arch, Given, Stop, choose};
 use mimus_host::display::{VncPlace, VncTarget};
-use mimus_machine::config::{Config, VgaKind, Video};
+use mimus_machine::config::Config;
 
 const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, help: "" }
@@ -40,55 +41,28 @@ const VNC: &[Key] = &[
 /// The largest number of a display: its port is 5900 more.
 const LAST_DISPLAY: u16 = u16::MAX - 5900;
 
-/// What begins a `-global` of the display adapter's, and which there are.
-pub(super) const GLOBAL: &str = "VGA.";
-pub(super) const GLOBALS: &str = "VGA.vgamem_mb=, VGA.edid=on|off, VGA.xres=, VGA.yres=";
-
-/// Most MiB of display memory.
-const MOST_MEMORY: u64 = 256;
-
 /// This host alone.
 const LOOPBACK: &str = "127.0.0.1";
 
-/// A `-device` VGA.
-pub(super) fn device(values: &Values, config: &mut Config) -> Result<(), CliError> {
-    const OPTION: &str = "-device VGA";
-    if config.vga == VgaKind::Std {
-        return Err(CliError::new(OPTION, "more than one display adapter is not supported yet"));
+/// Whether `-vga`, or what a machine has without it, asks for an adapter beside those that are `plugged` in by `-device`.
+fn is_wanted(given: &Given, arch: Arch, plugged: bool) -> Result<bool, Stop> {
+    let Some(text) = given.text("vga")? else {
+        return Ok(!plugged && arch == Arch::X86 && !given.flag("nodefaults"));
+    };
+    if choose(&VGA, text, None)?.0 == "none" {
+        return Ok(false);
     }
-    (config.vga, config.video_plug) = (VgaKind::Std, disks::plug(OPTION, values)?);
-    let Video { memory, .. } = Video::default();
-    let mib = values.number("vgamem_mb").unwrap_or(memory >> 20);
-    if !mib.is_power_of_two() {
-        return Err(CliError::new(OPTION, format!("vgamem_mb={mib} is not a power of two")));
+    match (plugged, arch) {
+        (true, _) => Err(CliError::new("-device VGA", registry::VGA.only_one.unwrap_or_default()).into()),
+        (_, Arch::X86) => Ok(true),
+        _ => Err(CliError::new("-vga", "only the machine pc has a display adapter").into()),
     }
-    let pixels = |key, default| values.number(key).and_then(|pixels| u16::try_from(pixels).ok()).unwrap_or(default);
-    let size = (pixels("xres", NATIVE_MODE.0), pixels("yres", NATIVE_MODE.1));
-    config.video = Video { memory: mib << 20, monitor: (values.word("edid") != Some("off")).then_some(size) };
-    Ok(())
 }
 
 /// Parses what there is of a screen and who sees it.
-pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<(), Stop> {
-    let plugged = config.vga == VgaKind::Std;
-    config.vga = match given.text("vga")? {
-        None if plugged => VgaKind::Std,
-        Some("none") if plugged => VgaKind::Std,
-        Some(_) if plugged => {
-            return Err(CliError::new("-device VGA", "more than one display adapter is not supported yet").into());
-        }
-        None if arch == Arch::X86 && !given.flag("nodefaults") => VgaKind::Std,
-        None => VgaKind::None,
-        Some(text) => match choose(&VGA, text, None)?.0 {
-            "none" => VgaKind::None,
-            _ if arch != Arch::X86 => {
-                return Err(CliError::new("-vga", "only the machine pc has a display adapter").into());
-            }
-            _ => VgaKind::Std,
-        },
-    };
-    if !plugged {
-        config.video = video(given)?;
+pub(super) fn parse(given: &Given, arch: Arch, globals: &Globals, config: &mut Config) -> Result<(), Stop> {
+    if is_wanted(given, arch, config.display().is_some())? {
+        config.devices.insert(0, globals.device(registry::VGA, "-vga")?);
     }
     let mut shown = None;
     match given.text("display")? {
@@ -115,7 +89,7 @@ pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<()
         shown = config.vnc.is_some().then_some("-vnc").or(shown);
     }
     if let Some(option) = shown
-        && config.vga == VgaKind::None
+        && config.display().is_none()
     {
         return Err(CliError::new(option, "the machine has no display adapter").following("-device").into());
     }
@@ -144,36 +118,8 @@ pub(super) const HINT: &str = "nothing shows the guest's screen";
 /// What to say where a guest draws on a screen that nobody sees, and nobody asked for that: QEMU would open a window.
 pub(super) fn hint(given: &Given, config: &Config) -> Option<String> {
     let asked = config.nographic || given.one("display").is_some() || given.one("vnc").is_some();
-    let drawn = config.vga != VgaKind::None && !config.runs_demo();
+    let drawn = config.display().is_some() && !config.runs_demo();
     (drawn && !asked).then(|| format!("{HINT}: {SHOWN}; -nographic and -display none say that nothing has to"))
-}
-
-/// What `-global` says of the adapter and its monitor.
-fn video(given: &Given) -> Result<Video, CliError> {
-    let (mut memory, mut edid) = (VRAM_SIZE, true);
-    let (mut width, mut height) = NATIVE_MODE;
-    for value in given.all("global") {
-        let text = utf8("global", value)?;
-        let Some((name, value)) = text.strip_prefix(GLOBAL).and_then(|text| text.split_once('=')) else { continue };
-        let wrong = |what: &str| CliError::new("-global", format!("'{text}' {what}"));
-        // What the largest mode is, and the smallest of any use.
-        let pixels = |most| match value.parse() {
-            Ok(pixels) if (64..=most).contains(&pixels) => Ok(pixels),
-            _ => Err(wrong(&format!("is not a number from 64 to {most}"))),
-        };
-        match (name, value) {
-            ("vgamem_mb", _) => match value.parse::<u64>() {
-                Ok(mib) if mib.is_power_of_two() && mib <= MOST_MEMORY => memory = mib << 20,
-                _ => return Err(wrong(&format!("is not a power of two up to {MOST_MEMORY}"))),
-            },
-            ("edid", "on") => edid = true,
-            ("edid", "off") => edid = false,
-            ("xres", _) => width = pixels(LARGEST_MODE.0)?,
-            ("yres", _) => height = pixels(LARGEST_MODE.1)?,
-            _ => return Err(wrong(&format!("is not supported yet (supported: {GLOBALS})"))),
-        }
-    }
-    Ok(Video { memory, monitor: edid.then_some((width, height)) })
 }
 
 /// Where a VNC server listens; nowhere for `none`.

@@ -127,7 +127,7 @@ impl Family {
 
     /// Parses `items`, which are what [`keyval::split`] makes of a value.
     pub fn parse_items(&self, items: Vec<Item>, default: Option<&'static str>) -> Result<Chosen, CliError> {
-        self.parse_with(items, default, |_| Vec::new())
+        self.parse_with(items, default, |_| Ok(Vec::new()))
     }
 
     /// Where the name is among `items`, if they have one.
@@ -151,12 +151,12 @@ impl Family {
         Ok(values)
     }
 
-    /// Parses `items` behind those that `more` has for what is chosen.
+    /// Parses `items` behind those that `more` has for the device that is chosen.
     pub fn parse_with(
         &self,
         mut items: Vec<Item>,
         default: Option<&'static str>,
-        more: impl Fn(&str) -> Vec<Item>,
+        more: impl Fn(&'static Model) -> Result<Vec<Item>, CliError>,
     ) -> Result<Chosen, CliError> {
         let name = match self.named(&items) {
             Some(position) => items.remove(position).value,
@@ -182,7 +182,9 @@ impl Family {
         if items.iter().any(|item| item.key.is_none() && is_help(&item.value)) {
             return Ok(Chosen::Help(choice.list()));
         }
-        items.splice(0..0, more(choice.name));
+        if let Offer::Device(model) = choice.offer {
+            items.splice(0..0, more(model)?);
+        }
         let option = format!("{} {}", self.option, choice.name);
         let values = keyval::typed(&option, &items, &keys)?;
         Ok(Chosen::One(choice.name, values))
@@ -201,11 +203,6 @@ impl Family {
                 CliError::new(self.option, format!("{message} ({})", self.supported()))
             }
         }
-    }
-
-    /// Whether `name` is offered.
-    pub fn offers(&self, name: &str) -> bool {
-        self.offered().any(|offered| offered == name)
     }
 
     fn find(&self, name: &str) -> Result<&'static Choice, CliError> {

@@ -1,21 +1,21 @@
-//! `-global`: properties of devices that nobody plugs in by `-device`, or of all of a kind.
+//! `-global`: properties of devices, whoever plugs them in, or of all that are of a type. What they are is in the registry's rows.
 
 use std::cell::Cell;
 
-use mimus_hw::registry;
+use mimus_hw::registry::{self, ABSENT, Model, models};
 
 use super::error::CliError;
-use super::keyval::{self, Item, Key, Kind};
+use super::keyval::{self, Item, Key, Kind, Values};
 use super::{Given, Refused, Stop};
-use mimus_machine::config::Config;
+use mimus_machine::config::{Config, Device};
 
 /// A property of a device.
 struct Global {
-    /// The device.
+    /// The device's name, or the type that it is of.
     driver: String,
     property: String,
     value: String,
-    /// A `-device` has taken it.
+    /// A device has taken it.
     used: Cell<bool>,
 }
 
@@ -24,49 +24,38 @@ impl Global {
         let (driver, property, value) = (driver.to_owned(), property.to_owned(), value.to_owned());
         Global { driver, property, value, used: Cell::new(false) }
     }
+
+    fn item(&self) -> Item {
+        Item { key: Some(self.property.clone()), value: self.value.clone() }
+    }
+
+    /// Its value as one of these properties.
+    fn check(&self, keys: &[Key]) -> Result<Values, CliError> {
+        keyval::typed(&format!("-global {}", self.driver), &[self.item()], keys)
+    }
+
+    /// The devices that it is of, be they here or not.
+    fn models(&self) -> impl Iterator<Item = &'static Model> {
+        models().chain(ABSENT.iter().copied()).filter(|model| model.is_a(&self.driver))
+    }
+
+    /// Whether it makes no difference, whether there is such a device or not.
+    fn is_without_effect(&self) -> bool {
+        let accepted = |keys: Vec<Key>| {
+            keys.iter().any(|key| key.name == "*") || self.check(&keys).is_ok_and(|values| values == Values::default())
+        };
+        self.models().map(keys).any(accepted)
+    }
 }
 
-/// Properties that are accepted, since devices here are so anyway or it makes no difference. A `*` stands for anything.
-const ACCEPTED: &[(&str, &str, &[&str])] = &[
-    ("ICH9-LPC", "disable_s3", &["1", "on"]),
-    ("ICH9-LPC", "disable_s4", &["1", "on"]),
-    ("ICH9-LPC", "*", &[]),
-    ("PIIX4_PM", "acpi-*", &[]),
-    ("cfi.pflash01", "*", &[]),
-    ("driver.cfi.pflash01", "*", &[]),
-    ("isa-fdc", "fdtypeA", &["none", "auto"]),
-    ("isa-fdc", "fdtypeB", &["none", "auto"]),
-    ("kvm-apic", "*", &[]),
-    ("kvm-pit", "lost_tick_policy", &["delay", "discard"]),
-    ("mc146818rtc", "lost_tick_policy", &["delay", "discard", "slew"]),
-    ("migration", "*", &[]),
-    ("virtio-blk-pci", "scsi", &["off"]),
-    ("virtio-mmio", "force-legacy", &[]),
-];
-
-/// Devices of QEMU's boards that are not in the registry, or have another name there.
-const PRESENT: &[&str] = &["isa-fdc", "kvm-pit", "virtio-mmio"];
-
-/// Whether a device is there without a `-device`: its properties are named in a warning.
-fn is_present(driver: &str) -> bool {
-    PRESENT.contains(&driver) || registry::model(driver).is_some_and(|model| !model.fixed.is_empty())
+/// The properties of a device.
+fn keys(model: &Model) -> Vec<Key> {
+    model.properties.iter().map(Key::of).collect()
 }
-
-/// The device of power management, and its properties that take sleep states away.
-const PM: &str = "PIIX4_PM";
-const SLEEPS: [&str; 2] = ["disable_s3", "disable_s4"];
 
 /// Those of `-global`.
 #[derive(Default)]
 pub(super) struct Globals(Vec<Global>);
-
-/// Whether `name` is `pattern`, in which a `*` at the end stands for anything.
-fn is(pattern: &str, name: &str) -> bool {
-    match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == pattern,
-    }
-}
 
 impl Globals {
     /// Reads every `-global`.
@@ -79,55 +68,60 @@ impl Globals {
         Ok(all)
     }
 
-    /// Says which sleep states there are.
-    pub(super) fn sleep(&self, config: &mut Config) -> Result<(), CliError> {
-        for Global { property, value, .. } in self.0.iter().filter(|global| global.driver == PM) {
-            let state = match SLEEPS.iter().position(|known| known == property) {
-                Some(0) => &mut config.sleep.to_ram,
-                Some(_) => &mut config.sleep.to_disk,
-                None => continue,
-            };
-            *state = match value.as_str() {
-                "0" | "off" | "false" => true,
-                "1" | "on" | "true" => false,
-                _ => return Err(CliError::new("-global", format!("{PM}.{property}={value}: not 0 or 1"))),
-            };
-        }
-        Ok(())
+    /// What a device of this row has besides its own items, as items that come before them.
+    ///
+    /// # Errors
+    ///
+    /// The row has no such property, or not this value of it.
+    pub(super) fn items(&self, model: &Model) -> Result<Vec<Item>, CliError> {
+        let (own, keys) = (self.0.iter().filter(|global| model.is_a(&global.driver)), keys(model));
+        let item = |global: &Global| {
+            global.used.set(true);
+            global.check(&keys).map(|_| global.item())
+        };
+        own.map(item).collect()
     }
 
-    /// What a `-device` of this name has besides its own items, as items that come before them.
-    pub(super) fn items(&self, driver: &str) -> Vec<Item> {
-        let own = self.0.iter().filter(|global| global.driver == driver);
-        let own = own.filter(|global| !accepted(driver, &global.property, &global.value));
-        own.inspect(|global| global.used.set(true))
-            .map(|global| Item { key: Some(global.property.clone()), value: global.value.clone() })
-            .collect()
+    /// The values that a device of this row has if nothing else is said of it.
+    fn values(&self, model: &'static Model) -> Result<Values, CliError> {
+        keyval::typed("-global", &self.items(model)?, &keys(model))
     }
 
-    /// Warns of what no device has taken. `offered` says which devices a `-device` may name.
-    pub(super) fn warn(&self, offered: impl Fn(&str) -> bool, config: &mut Config) {
-        for Global { driver, property, value, used } in &self.0 {
-            // These have their own readers.
-            let elsewhere = [registry::VGA.name, registry::ISA_DEBUGCON.name].contains(&driver.as_str());
-            let elsewhere = elsewhere || driver == PM && SLEEPS.contains(&property.as_str());
-            if used.get() || elsewhere || accepted(driver, property, value) {
+    /// A device by the option `option`, of which that says nothing but its row.
+    pub(super) fn device(&self, model: &'static Model, option: &str) -> Result<Device, CliError> {
+        let values = self.values(model)?.of(model);
+        (model.check)(&values).map_err(|wrong| CliError::new(format!("-global {}", model.name), wrong))?;
+        Ok(Device { values, ..Device::new(model, option) })
+    }
+
+    /// Takes over what is said of devices that the board has.
+    pub(super) fn board(&self, config: &mut Config) -> Result<(), CliError> {
+        let mut wrong = Vec::new();
+        for (model, _) in registry::fixed(config.machine.board()) {
+            if config.board.iter().any(|values| values.model() == model) {
                 continue;
             }
-            let what = match (is_present(driver), offered(driver)) {
-                (true, _) => "it has no effect here",
-                (false, true) => "there is no -device of this name",
-                (false, false) => "there is no such device",
-            };
+            match self.values(model) {
+                Ok(values) if values == Values::default() => {}
+                Ok(values) => {
+                    config.warnings.extend(values.warnings(&format!("-global {}", model.name)));
+                    config.board.push(values.of(model));
+                }
+                Err(error) => wrong.push(error),
+            }
+        }
+        CliError::all(wrong).map_or(Ok(()), Err)
+    }
+
+    /// Warns of what no device has taken.
+    pub(super) fn warn(&self, config: &mut Config) {
+        for global in self.0.iter().filter(|global| !global.used.get() && !global.is_without_effect()) {
+            let Global { driver, property, value, .. } = global;
+            let known = global.models().next().is_some();
+            let what = if known { "the machine has no such device" } else { "there is no such device" };
             config.warnings.push(format!("-global {driver}.{property}={value}: {what}"));
         }
     }
-}
-
-fn accepted(driver: &str, property: &str, value: &str) -> bool {
-    ACCEPTED.iter().any(|(device, name, values)| {
-        is(device, driver) && is(name, property) && (values.is_empty() || values.contains(&value))
-    })
 }
 
 fn global(text: &str) -> Result<Global, CliError> {

@@ -4,8 +4,9 @@ use mimus_hw::COM_PORTS;
 use mimus_hw::registry::{Host, ISA_DEBUGCON, ISA_SERIAL, Kind, Model, TOO_MANY_SERIALS, Values as RowValues};
 
 use super::chardev::{self, Chardevs, is_stdio};
+use super::globals::Globals;
 use super::keyval::Values;
-use super::{Arch, CliError, Given, disks, keyval, utf8};
+use super::{Arch, CliError, Given, disks};
 use mimus_host::config::Chardev;
 use mimus_machine::config::{Config, Device, VirtioDevice};
 
@@ -61,21 +62,22 @@ fn unseen(given: &Given, config: &mut Config) {
 }
 
 /// Reads `-serial` and `-debugcon`, and gives all serial ports their places.
-pub(super) fn ports(given: &Given, arch: Arch, chardevs: &mut Chardevs, config: &mut Config) -> Result<(), CliError> {
+pub(super) fn ports(
+    given: &Given,
+    arch: Arch,
+    globals: &Globals,
+    chardevs: &mut Chardevs,
+    config: &mut Config,
+) -> Result<(), CliError> {
     let nographic = config.nographic;
     let mut all = |name: &'static str| -> Result<Vec<Chardev>, CliError> {
         given.all(name).map(|value| chardev::parse(name, value, nographic, chardevs)).collect()
     };
     let (serials, debugcons) = (all("serial")?, all("debugcon")?);
     unseen(given, config);
-    let iobase = debugcon_port(given)?;
-    if debugcons.is_empty() && config.devices_of(ISA_DEBUGCON).next().is_none() && iobase.is_some() {
-        return Err(CliError::new("-global", format!("{} needs -debugcon", ISA_DEBUGCON.name)));
+    for chardev in debugcons.into_iter().filter(|chardev| *chardev != Chardev::None) {
+        config.devices.push(globals.device(ISA_DEBUGCON, "-debugcon")?.at(chardev));
     }
-    let debugcon = Device::new(ISA_DEBUGCON, "-debugcon");
-    let debugcon = iobase.map_or(debugcon.clone(), |iobase| debugcon.with("iobase", iobase.into()));
-    let connected = debugcons.into_iter().filter(|chardev| *chardev != Chardev::None);
-    config.devices.extend(connected.map(|chardev| debugcon.clone().at(chardev)));
     let by_device = config.devices_of(ISA_SERIAL).next().is_some();
     let usual = if by_device { Chardev::None } else { usual_serial(given, arch, config) };
     let mut serials = serials.into_iter();
@@ -90,7 +92,8 @@ pub(super) fn ports(given: &Given, arch: Arch, chardevs: &mut Chardevs, config: 
         }
         let port = COM_PORTS.get(index + 1).ok_or_else(|| CliError::new("-serial", TOO_MANY_SERIALS))?;
         if chardev != Chardev::None {
-            more.push(Device::serial(*port).at(chardev));
+            let serial = globals.device(ISA_SERIAL, "-serial")?;
+            more.push(serial.with("iobase", port.iobase.into()).with("irq", port.irq.into()).at(chardev));
         }
     }
     // They have the first numbers.
@@ -142,17 +145,4 @@ fn check_terminal(config: &Config) -> Result<(), CliError> {
         _ if readers > 1 => Err(CliError::new("-serial", "cannot use stdio by multiple character devices")),
         _ => Ok(()),
     }
-}
-
-/// The port of `-debugcon`, if `-global` moves it.
-fn debugcon_port(given: &Given) -> Result<Option<u16>, CliError> {
-    let mut port = None;
-    for value in given.all("global") {
-        let name = utf8("global", value)?.strip_prefix(ISA_DEBUGCON.name);
-        if let Some(number) = name.and_then(|property| property.strip_prefix(".iobase=")) {
-            let parsed = keyval::number(number).and_then(|number| u16::try_from(number).ok());
-            port = Some(parsed.ok_or_else(|| CliError::new("-global", format!("'{number}' is not a port")))?);
-        }
-    }
-    Ok(port)
 }

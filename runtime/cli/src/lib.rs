@@ -55,7 +55,7 @@ use mimus_machine::offers::Catalogue;
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use mimus_host::config::{Nic, NicModel, Plug};
-use mimus_machine::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, VgaKind, VirtioDevice};
+use mimus_machine::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, VirtioDevice};
 use options::{OPTIONS, Shape, Status};
 
 /// What monitors of a machine may ask for by name: what the command line offers.
@@ -304,7 +304,8 @@ fn devices(
     let mut chardevs = chardev::Chardevs::parse(given, refused)?;
     let mut networks = networks(given, &mut chardevs, refused)?;
     refused.note(networks.record(objects.captures()))?;
-    (config.nics, config.vga) = (Vec::new(), VgaKind::None);
+    config.nics.clear();
+    config.devices.clear();
     let folders = share::Folders::parse(given, arch, refused, config)?;
     refused.note(adapters(arch, &mut networks, config))?;
     let (_, family, _) = arch.families();
@@ -313,8 +314,7 @@ fn devices(
         let mut hosts = Hosts { disks, networks, chardevs, folders: &folders, objects, globals: &globals };
         device(text, arch, family, &mut hosts, config)
     })?;
-    refused.note(globals.sleep(config))?;
-    globals.warn(|name| family.offers(name), config);
+    refused.note(globals.board(config))?;
     for disk in disks.undecided() {
         refused.note(check_slots("-drive", arch, config))?;
         config.virtio.push(VirtioDevice::Block(disk));
@@ -329,12 +329,13 @@ fn devices(
     if arch == Arch::X86 && networks.silent() && defaults {
         config.nics = Config::default().nics;
     }
-    refused.note(display::parse(given, arch, config))?;
+    refused.note(display::parse(given, arch, &globals, config))?;
     refused.note(riscv::semihosting(given, arch, &mut chardevs, config))?;
-    refused.note(isa::ports(given, arch, &mut chardevs, config))?;
+    refused.note(isa::ports(given, arch, &globals, &mut chardevs, config))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;
     refused.note(process::parse(given, config))?;
+    globals.warn(config);
     Ok(())
 }
 
@@ -523,7 +524,7 @@ struct Hosts<'a> {
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
     let Hosts { disks, networks, chardevs, folders, objects, globals } = hosts;
     let items = keyval::split("-device", text)?;
-    let (name, values) = match family.parse_with(items, None, |name| globals.items(name))? {
+    let (name, values) = match family.parse_with(items, None, |model| globals.items(model))? {
         Chosen::Help(text) => return Err(Stop::Print(text)),
         Chosen::One(name, values) => (name, values),
     };
@@ -549,9 +550,6 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         let netdev = networks.device(&option, &values)?;
         config.nics.push(Nic { model: *kind, plug: disks::plug(&option, &values)?, mac, netdev });
         return Ok(());
-    }
-    if model == registry::VGA {
-        return Ok(display::device(&values, config)?);
     }
     if model.bus == Bus::Ide {
         return Ok(disks.ide_device(&option, model == registry::IDE_CD, &values)?);

@@ -8,9 +8,6 @@ use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, Given, utf8};
 use mimus_machine::config::{Config, MachineKind, Semihosting};
 
-/// The setting of the slots of virtio devices, as `-global` names it.
-const LEGACY: &str = "virtio-mmio.force-legacy=";
-
 /// Keys of `-semihosting-config`.
 const SEMIHOSTING: &[Key] = &[
     Key { name: "enable", kind: Kind::Word(&["on", "off"]), help: "whether programs may call the host" },
@@ -68,14 +65,6 @@ pub(super) fn machine(name: &str, values: &Values, config: &mut Config) {
 
 /// Takes over the options that are for RISC-V machines.
 pub(super) fn parse(given: &Given, arch: Arch, config: &mut Config) -> Result<(), CliError> {
-    for value in given.all("global") {
-        let Some(word) = utf8("global", value)?.strip_prefix(LEGACY) else { continue };
-        config.riscv.modern_virtio = match word {
-            "false" | "off" | "no" | "n" => true,
-            "true" | "on" | "yes" | "y" => false,
-            _ => return Err(CliError::new("-global", format!("{LEGACY}{word}: not on or off"))),
-        };
-    }
     if let Some(file) = given.path("dtb")? {
         if arch != Arch::Riscv {
             return Err(CliError::new("-dtb", "this machine has no device tree"));

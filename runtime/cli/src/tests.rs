@@ -20,7 +20,7 @@ use mimus_host::display::{VncPlace, VncTarget};
 use mimus_host::sandbox::Groups;
 use mimus_hw::virtio::Interface;
 use mimus_machine::config::ConsolePort;
-use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, IdeDrive, JitConfig, VgaKind, Video};
+use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, IdeDrive, JitConfig};
 use std::os::unix::ffi::OsStrExt;
 
 /// The device of `-device isa-debug-exit`.
@@ -153,11 +153,16 @@ fn good_lines() {
             c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
-        ("-vga none -vnc none -serial stdio", |c| c.vga = VgaKind::None),
-        ("-global VGA.xres=1024 -global VGA.yres=768 -global VGA.vgamem_mb=64", |c| {
-            c.video = Video { memory: 64 << 20, monitor: Some((1024, 768)) };
+        ("-vga none -vnc none -serial stdio", |c| c.devices.clear()),
+        ("-global VGA.xres=1024 -global driver=VGA,property=yres,value=768 -global VGA.vgamem_mb=64", |c| {
+            let display = c.devices.remove(0).with("xres", 1024).with("yres", 768);
+            c.devices.push(display.with("vgamem_mb", 64));
         }),
-        ("-global VGA.edid=off", |c| c.video.monitor = None),
+        ("-global VGA.edid=off", |c| c.devices[0].values.set("edid", registry::Value::Word("off"))),
+        ("-global isa-debugcon.iobase=0x402 -debugcon null", |c| {
+            let debugcon = Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::Null);
+            c.devices.push(debugcon.with("iobase", 0x402));
+        }),
         ("-display none -nographic", |c| {
             c.nographic = true;
             c.serial = Chardev::Stdio { mux: true };
@@ -282,9 +287,8 @@ fn bad_lines() {
         ("-boot order=cc", "-boot: order=cc: 'c' is there twice"),
         ("-boot acdn", "-boot: order=acdn: 'n' is one too many: firmware tries three"),
         ("-global x.y", "-global: 'x.y' is not of the form DRIVER.PROPERTY=VALUE"),
-        ("-global VGA.xres=4096", "-global: 'VGA.xres=4096' is not a number from 64 to 2560"),
-        ("-global VGA.vgamem_mb=24", "-global: 'VGA.vgamem_mb=24' is not a power of two up to 256"),
-        ("-global isa-debugcon.iobase=0x402", "-global: isa-debugcon needs -debugcon"),
+        ("-global VGA.xres=4096", "-global VGA: xres: '4096' is out of range: a number from 64 to 2560"),
+        ("-global VGA.vgamem_mb=24", "-global VGA: vgamem_mb=24 is not a power of two"),
         (
             "-fdb a.img -krenel",
             "-fdb: -fdb needs floppy, which is not supported yet: use -hda or -cdrom\n\

@@ -13,8 +13,7 @@ use std::path::PathBuf;
 use crate::offers::Catalogue;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
-use mimus_hw::registry::Board;
-use mimus_hw::vga::{NATIVE_MODE, VRAM_SIZE};
+use mimus_hw::registry::{Board, VGA, Values};
 
 pub use device::Device;
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
@@ -73,23 +72,18 @@ pub struct Config {
     pub riscv: RiscvConfig,
     /// Where the first serial port (a PC's COM1) is connected.
     pub serial: Chardev,
-    /// Devices that the rows of the registry make, those on a bus in the order in which they are plugged in.
+    /// Devices that the rows of the registry make, those on a bus in the order in which they are plugged in. Only
+    /// [`MachineKind::Pc`] has a bus for a display adapter.
     pub devices: Vec<Device>,
+    /// What is said of devices that the board has.
+    pub board: Vec<Values>,
     /// Virtio devices, in the order in which they get places: on the PCI bus of a PC, in the virtio-mmio slots of the other boards.
     pub virtio: Vec<VirtioDevice>,
-    /// The display adapter; only [`MachineKind::Pc`] has one.
-    pub vga: VgaKind,
     /// Whether there is a high precision event timer; only [`MachineKind::Pc`] has one. `None`: where there is firmware. A
     /// kernel that starts at once gets along without, and does not spend its time on testing it.
     pub hpet: Option<bool>,
-    /// What the display adapter has.
-    pub video: Video,
-    /// What `-device` says of the display adapter.
-    pub video_plug: Plug,
     /// Where a VNC server shows the screen.
     pub vnc: Option<VncTarget>,
-    /// How a guest may sleep; only [`MachineKind::Pc`] can.
-    pub sleep: SleepStates,
     /// The terminal shows the screen's text.
     pub curses: bool,
     /// Network adapters; only [`MachineKind::Pc`] has a bus for them.
@@ -158,14 +152,11 @@ impl Default for Config {
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
-            devices: Vec::new(),
+            devices: vec![Device::new(VGA, "-vga")],
+            board: Vec::new(),
             virtio: Vec::new(),
-            vga: VgaKind::Std,
             hpet: None,
-            video: Video::default(),
-            video_plug: Plug::default(),
             vnc: None,
-            sleep: SleepStates::default(),
             curses: false,
             nics: vec![Nic {
                 model: NicModel::E1000,
@@ -219,21 +210,6 @@ impl Config {
     }
 }
 
-/// How a guest may sleep. It is told by the ACPI tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SleepStates {
-    /// With its state in RAM: S3.
-    pub to_ram: bool,
-    /// With its state on a disk: S4.
-    pub to_disk: bool,
-}
-
-impl Default for SleepStates {
-    fn default() -> Self {
-        SleepStates { to_ram: true, to_disk: true }
-    }
-}
-
 /// A board that can be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MachineKind {
@@ -262,30 +238,6 @@ impl MachineKind {
             MachineKind::Virt => "virt",
             MachineKind::Spike => "spike",
         }
-    }
-}
-
-/// A display adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VgaKind {
-    /// None.
-    None,
-    /// A VGA with the Bochs VBE extensions.
-    Std,
-}
-
-/// What a display adapter has, and its monitor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Video {
-    /// Display memory in bytes, a power of two.
-    pub memory: u64,
-    /// The monitor's native mode, width and height in pixels; `None` where there is no EDID.
-    pub monitor: Option<(u16, u16)>,
-}
-
-impl Default for Video {
-    fn default() -> Video {
-        Video { memory: VRAM_SIZE, monitor: Some(NATIVE_MODE) }
     }
 }
 

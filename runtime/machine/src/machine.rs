@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail};
 use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_hw::CharSink;
-use mimus_hw::registry::{Handle, Parts as DeviceParts};
+use mimus_hw::registry::{Handle, Parts as DeviceParts, VGA};
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
@@ -150,8 +150,14 @@ impl Parts<'_> {
 
     /// What a device is made of that its row makes, and where the characters for it come from.
     fn of<'d>(&self, device: &'d config::Device) -> Result<(DeviceParts<'d>, Option<Source>)> {
-        let opened = device.chardev.as_ref().map(|chardev| self.open(&device.option, chardev)).transpose()?;
-        let (handle, source) = opened.map_or((Handle::Nothing, None), |(chars, source)| (Handle::Chars(chars), source));
+        let (handle, source) = match &device.chardev {
+            Some(chardev) => {
+                let (chars, source) = self.open(&device.option, chardev)?;
+                (Handle::Chars(chars), source)
+            }
+            None if device.model == VGA => (screen::handle(self, &device.option)?, None),
+            None => (Handle::Nothing, None),
+        };
         Ok((DeviceParts { values: &device.values, mem: self.dma(), handle }, source))
     }
 

@@ -34,6 +34,22 @@ pub struct Property {
     pub default: Option<registry::Default>,
 }
 
+impl Property {
+    /// A property of a device; `None` for one that is not supported yet.
+    pub fn of(property: &registry::Property) -> Option<Property> {
+        use registry::Kind;
+        let kind = match property.kind {
+            Kind::NotYet => return None,
+            Kind::Number(..) | Kind::Address(..) => ValueKind::Number,
+            Kind::Word(words) | Kind::Among(words) if words.contains(&"on") => ValueKind::Switch,
+            Kind::Fixed("on" | "off") => ValueKind::Switch,
+            Kind::Word(_) | Kind::Among(_) | Kind::Fixed(_) => ValueKind::Text,
+            Kind::Text(_) | Kind::Id(_) | Kind::Accepted | Kind::Without(_) => ValueKind::Text,
+        };
+        Some(Property { name: property.name, kind, help: property.help, default: property.default })
+    }
+}
+
 /// Something that the command line offers by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {

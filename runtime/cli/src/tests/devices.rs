@@ -74,7 +74,9 @@ fn serial_ports() {
     let ports = |line: &str| {
         let config = config_of(line);
         let place = |serial: &Device| (serial.values.port("iobase"), serial.values.port("irq"));
-        let more = config.devices.iter().map(|serial| (place(serial), serial.chardev.as_ref().unwrap().to_string()));
+        let more = config
+            .devices_of(registry::ISA_SERIAL)
+            .map(|serial| (place(serial), serial.chardev.as_ref().unwrap().to_string()));
         (config.serial.to_string(), more.collect::<Vec<_>>())
     };
     let row = |iobase: u16, irq: u16, name: &str| ((iobase, irq), name.to_owned());
@@ -260,7 +262,7 @@ fn devices_have_names_and_places() {
 #[test]
 fn without_defaults_there_is_what_was_asked_for() {
     let bare = Config {
-        vga: VgaKind::None,
+        devices: Vec::new(),
         nics: Vec::new(),
         default_cd_rom: false,
         serial: Chardev::None,
@@ -268,7 +270,7 @@ fn without_defaults_there_is_what_was_asked_for() {
     };
     assert_eq!(config_of("-nodefaults"), bare);
     let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
-    assert_eq!((some.vga, some.nics.len(), some.serial), (VgaKind::Std, 1, Chardev::Stdio { mux: true }));
+    assert_eq!((some.devices.len(), some.nics.len(), some.serial), (1, 1, Chardev::Stdio { mux: true }));
 }
 
 #[test]
@@ -423,12 +425,21 @@ fn a_monitors_log_is_warned_of() {
 
 #[test]
 fn the_display_adapter_may_be_a_device() {
-    let config = config_of("-nodefaults -device VGA,edid=on,xres=1024,yres=768,vgamem_mb=32 -vnc :1");
-    assert_eq!((config.vga, config.video), (VgaKind::Std, Video { memory: 32 << 20, monitor: Some((1024, 768)) }));
-    let config = config_of("-vga none -global VGA.edid=off -device VGA");
-    assert_eq!((config.vga, config.video.monitor), (VgaKind::Std, None));
-    assert_eq!(config_of("-nodefaults -device VGA,id=video0,addr=0x2").video_plug.id, "video0");
-    assert_eq!(config_of("-nodefaults").vga, VgaKind::None);
+    // Width, height, MiB, and whether there is an EDID.
+    let display = |line: &str| {
+        let values = config_of(line).display().expect("an adapter").values.clone();
+        ["xres", "yres", "vgamem_mb"]
+            .map(|name| values.port(name))
+            .into_iter()
+            .chain([values.is_on("edid").into()])
+            .collect::<Vec<u16>>()
+    };
+    assert_eq!(display("-nodefaults -device VGA,edid=on,xres=1024,yres=768,vgamem_mb=32 -vnc :1"), [1024, 768, 32, 1]);
+    assert_eq!(display("-vga none -global VGA.edid=off -device VGA"), [1280, 800, 16, 0]);
+    assert_eq!(display("-global VGA.xres=800 -device VGA,yres=600"), [800, 600, 16, 1]);
+    assert_eq!(display("-global VGA.xres=800"), [800, 800, 16, 1]);
+    assert_eq!(config_of("-nodefaults -device VGA,id=video0,addr=0x2").display().unwrap().plug.id, "video0");
+    assert_eq!(config_of("-nodefaults").devices, []);
     refused(&[
         ("-vga std -device VGA", "-device VGA: more than one display adapter is not supported yet"),
         ("-device VGA -device VGA", "-device VGA: more than one display adapter is not supported yet"),

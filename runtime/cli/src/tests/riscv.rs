@@ -34,10 +34,11 @@ fn pieces() {
 #[test]
 fn slots_and_their_registers() {
     let config = config_of("-arch riscv64 -device virtio-rng-device,bus=virtio-mmio-bus.0 -device virtio-rng-device");
+    let legacy = |config: &Config| config.board_values(registry::SLOTS).is_on("force-legacy");
     let slots: Vec<Option<u8>> = config.virtio.iter().map(|device| device.plug().slot).collect();
-    assert_eq!((slots, config.riscv.modern_virtio), (vec![Some(0), None], false));
+    assert_eq!((slots, legacy(&config)), (vec![Some(0), None], true));
     let config = config_of("-arch riscv64 -global virtio-mmio.force-legacy=false");
-    assert!(config.riscv.modern_virtio);
+    assert!(!legacy(&config));
     refused("-arch riscv64 -device virtio-rng-device,bus=virtio-mmio-bus.8");
     refused("-arch riscv64 -global virtio-mmio.force-legacy=maybe");
 }
@@ -98,7 +99,7 @@ fn calls_to_the_host() {
 
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
-    Config { machine: MachineKind::Virt, vga: VgaKind::None, nics: Vec::new(), ..Config::default() }
+    Config { machine: MachineKind::Virt, devices: Vec::new(), nics: Vec::new(), ..Config::default() }
 }
 
 #[test]

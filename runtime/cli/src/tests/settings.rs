@@ -118,24 +118,39 @@ fn properties_of_what_there_is() {
         "-global virtio-blk-pci.scsi=off",
         "-global isa-fdc.fdtypeA=none",
         "-global ICH9-LPC.disable_s3=1 -global PIIX4_PM.disable_s4=1",
+        "-global driver=cfi.pflash01,property=secure,value=on",
+        "-global PIIX4_PM.acpi-root-pci-hotplug=off",
+        "-global pci-device.rombar=0",
+        "-global VGA.xmax=1 -global isa-serial.irq=3 -serial none -serial null",
     ] {
         assert_eq!(warnings(line), "", "{line}");
     }
     for (line, expected) in [
         ("-global x.y=1", "-global x.y=1: there is no such device"),
-        ("-global e1000.mac=x", "-global e1000.mac=x: there is no -device of this name"),
-        ("-global PIIX4_PM.smm-enabled=1", "-global PIIX4_PM.smm-enabled=1: it has no effect here"),
+        ("-global e1000.nosuch=x", "-global e1000.nosuch=x: the machine has no such device"),
+        ("-global isa-debugcon.iobase=0x402", "-global isa-debugcon.iobase=0x402: the machine has no such device"),
+        ("-global isa-fdc.fdtypeA=144", "-global isa-fdc.fdtypeA=144: the machine has no such device"),
+        ("-global PIIX4_PM.smm-enabled=on", "-global PIIX4_PM: smm-enabled: there is no system management mode"),
     ] {
         assert_eq!(warnings(line), expected, "{line}");
     }
-    let sleep = |line: &str| config_of(line).sleep;
-    assert_eq!(
-        sleep("-global PIIX4_PM.disable_s3=1"),
-        mimus_machine::config::SleepStates { to_ram: false, to_disk: true }
-    );
-    assert!(!sleep("-global PIIX4_PM.disable_s3=0 -global PIIX4_PM.disable_s4=on").to_disk);
+    let sleeps = |line: &str| config_of(line).sleeps();
+    assert_eq!(sleeps(""), [true, true]);
+    assert_eq!(sleeps("-global PIIX4_PM.disable_s3=1"), [false, true]);
+    assert_eq!(sleeps("-global PIIX4_PM.disable_s3=0 -global PIIX4_PM.disable_s4=on"), [true, false]);
+    // By a type that the device is of, and by another name of it.
+    let interface = |line: &str| match &config_of(&format!("{line} -device virtio-rng-pci")).virtio[..] {
+        [VirtioDevice::Rng(plug)] => plug.interface,
+        other => panic!("{other:?}"),
+    };
+    for driver in ["virtio-pci", "virtio-rng", "virtio-rng-pci"] {
+        assert_eq!(interface(&format!("-global {driver}.disable-legacy=on")), Interface::Modern, "{driver}");
+    }
+    assert_eq!(interface("-global virtio-blk-pci.disable-legacy=on"), Interface::Transitional);
     refused(&[
-        ("-global PIIX4_PM.disable_s3=x", "-global: PIIX4_PM.disable_s3=x: not 0 or 1"),
+        ("-global PIIX4_PM.disable_s3=x", "-global PIIX4_PM: disable_s3: 'x' is not known here: 0 or 1 or off or on"),
+        ("-global mc146818rtc.nosuch=1", "-global mc146818rtc: unknown key 'nosuch' (no keys are supported)"),
+        ("-global isa-pit.nosuch=1", "-global isa-pit: unknown key 'nosuch' (no keys are supported)"),
         ("-global e1000.mac=x -device e1000", "-device e1000: mac: 'x' is not six bytes"),
         ("-global e1000", "-global: 'e1000' is not of the form DRIVER.PROPERTY=VALUE"),
     ]);

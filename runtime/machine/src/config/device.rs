@@ -1,7 +1,7 @@
 //! Devices that the rows of the registry make: what the command line says of them.
 
 use mimus_hw::SerialPort;
-use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Model, Values};
+use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Model, POWER, VGA, Values};
 
 use super::Config;
 use mimus_host::config::{Chardev, Plug};
@@ -53,5 +53,21 @@ impl Config {
     /// The devices of this row, in their order.
     pub fn devices_of(&self, model: &Model) -> impl Iterator<Item = &Device> {
         self.devices.iter().filter(move |device| device.model == model)
+    }
+
+    /// The display adapter, if there is one.
+    pub fn display(&self) -> Option<&Device> {
+        self.devices_of(VGA).next()
+    }
+
+    /// The values of a device that the board has.
+    pub fn board_values(&self, model: &'static Model) -> Values {
+        self.board.iter().find(|values| values.model() == model).cloned().unwrap_or(Values::new(model))
+    }
+
+    /// Whether a guest may sleep with its state in RAM (S3), and with its state on a disk (S4).
+    pub fn sleeps(&self) -> [bool; 2] {
+        let values = self.board_values(POWER);
+        ["disable_s3", "disable_s4"].map(|property| !values.is_on(property))
     }
 }

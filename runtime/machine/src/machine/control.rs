@@ -139,7 +139,7 @@ impl<B: Board> Controlled for Runner<B> {
     }
 
     fn can_sleep(&self) -> bool {
-        self.config.machine == MachineKind::Pc && self.config.sleep.to_ram
+        self.config.machine == MachineKind::Pc && self.config.sleeps()[0]
     }
 
     fn raise_nmi(&mut self) -> bool {

@@ -15,7 +15,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::memory_map::{ROM_END, ROM_MOST};
 use crate::boot::{self, BootConfig, BootScreen};
-use crate::config::{AcpiTable, Bios, Config, FwCfgSource, VgaKind};
+use crate::config::{AcpiTable, Bios, Config, FwCfgSource};
 use mimus_host::config::Chardev;
 use mimus_host::error::open_input;
 
@@ -213,10 +213,10 @@ fn acpi(config: &Config) -> Result<AcpiConfig> {
     let name = |own: &str, other: &'static str| if own.is_empty() { other.to_owned() } else { own.to_owned() };
     Ok(AcpiConfig {
         cpus: config.smp,
-        vga: config.vga != VgaKind::None,
+        vga: config.display().is_some(),
         hpet: has_hpet(config),
         serials: COM_PORTS.map(|port| ports.contains(&port.iobase)),
-        sleeps: [config.sleep.to_ram, config.sleep.to_disk],
+        sleeps: config.sleeps(),
         absent: !firmware.acpi,
         oem: (padded(&name(&firmware.oem.0, oem.0)), padded(&name(&firmware.oem.1, oem.1))),
         more: firmware.acpi_tables.iter().map(acpi_table).collect::<Result<_>>()?,
@@ -317,7 +317,7 @@ pub(super) fn left(config: &Config) -> Result<Left> {
     let rsdp = if acpi.absent { 0 } else { acpi_tables::RSDP_ADDRESS };
     let serials = COM_PORTS.iter().zip(acpi.serials).filter(|(_, present)| *present);
     let serials: Vec<u16> = serials.map(|(port, _)| port.iobase).collect();
-    Ok(Left { tables, rsdp, data: boot::bios_data(config.vga != VgaKind::None, &serials) })
+    Ok(Left { tables, rsdp, data: boot::bios_data(config.display().is_some(), &serials) })
 }
 
 #[cfg(test)]

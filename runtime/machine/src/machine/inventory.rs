@@ -11,7 +11,7 @@ use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
 use mimus_hw::registry::{self, Fixed, Model};
 
-use crate::config::MachineKind;
+use crate::config::{Config, MachineKind};
 use mimus_host::block::{Counters, Image};
 use mimus_host::config::{Disk, Netdev, Plug};
 use mimus_host::net::Watcher;
@@ -140,25 +140,26 @@ pub(crate) fn board_drivers(machine: MachineKind) -> impl Iterator<Item = &'stat
 
 impl Inventory {
     /// A machine without what the configuration adds.
-    pub fn of(machine: MachineKind) -> Inventory {
+    pub fn of(config: &Config) -> Inventory {
         let mut all = Inventory::default();
-        for (model, fixed) in registry::fixed(machine.board()).filter(|(_, fixed)| !fixed.optional) {
-            all.fixed(model, fixed);
+        for (model, fixed) in registry::fixed(config.machine.board()).filter(|(_, fixed)| !fixed.optional) {
+            all.fixed(config, model, fixed);
         }
         all
     }
 
     /// Adds what the board may have, and this one has.
-    pub fn optional(&mut self, machine: MachineKind, model: &'static Model) {
-        for fixed in model.fixed.iter().filter(|fixed| fixed.board == machine.board()) {
-            self.fixed(model, fixed);
+    pub fn optional(&mut self, config: &Config, model: &'static Model) {
+        for fixed in model.fixed.iter().filter(|fixed| fixed.board == config.machine.board()) {
+            self.fixed(config, model, fixed);
         }
     }
 
-    fn fixed(&mut self, model: &'static Model, fixed: &Fixed) {
+    fn fixed(&mut self, config: &Config, model: &'static Model, fixed: &Fixed) {
         let place = fixed.devfn.map_or(Attachment::On(fixed.bus), Attachment::Pci);
         let fact = (!fixed.fact.is_empty()).then(|| ("", fixed.fact.to_owned()));
-        self.plain(place, model, &Plug::default(), fact.as_slice());
+        let facts: Vec<_> = config.board_values(model).told().chain(fact).collect();
+        self.plain(place, model, &Plug::default(), &facts);
     }
 
     fn add(&mut self, place: Attachment, model: &'static Model, plug: Plug, part: Part) {

@@ -13,6 +13,7 @@ use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
 use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::registry::{HPET, Make, VGA};
+use mimus_hw::vga;
 use mimus_hw::virtio::{Virtio, VirtioPci};
 use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent};
 use mimus_softmmu::Vram;
@@ -28,7 +29,7 @@ use super::virtio::{self, Access, Started};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{DeviceHandle, PcBus};
-use crate::config::{Config, CpuFeatures, VgaKind, VirtioDevice};
+use crate::config::{Config, CpuFeatures, Device, VirtioDevice};
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
 use mimus_host::clock::{Clock, TSC_HZ};
@@ -177,20 +178,22 @@ impl Board for PcBoard {
         if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
-        let (mut inventory, places) = (Inventory::of(config.machine), Places::new(config));
-        board_devices(config, &mut inventory);
+        let (mut inventory, places) = (Inventory::of(config), Places::new(config));
+        if firmware::has_hpet(config) {
+            inventory.optional(config, HPET);
+        }
         let typed = isa::plug(parts, &mut pc, &mut inventory)?;
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
-        // Before what takes the first free place: it has one of its own.
-        let vram = parts.ram.display().cloned();
-        if let Some(vram) = &vram {
-            screen::plug(config, &mut pc, vram.clone())?;
-        }
         // What the others are connected to on the host must not be opened once more.
-        for device in config.devices.iter().filter(|device| matches!(device.model.make, Make::Function(_))) {
+        let is_function = |device: &&Device| matches!(device.model.make, Make::Function(_));
+        let mut functions: Vec<&Device> = config.devices.iter().filter(is_function).collect();
+        functions.sort_by_key(|device| device.model != VGA);
+        for device in functions {
             let (parts, _) = parts.of(device)?;
             let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
-            let place = places.plug(&mut pc, &device.plug, None, function)?;
+            // Firmware knows the display adapter there.
+            let addr = device.plug.addr.or((device.model == VGA).then_some(vga::DEVFN));
+            let place = places.plug(&mut pc, &Plug { addr, ..device.plug.clone() }, None, function)?;
             inventory.plain(Attachment::Pci(place), device.model, &device.plug, &isa::facts(device));
         }
         let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
@@ -228,7 +231,7 @@ impl Board for PcBoard {
         };
         let features = features(config);
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), vram);
+        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), parts.ram.display().cloned());
         let held = Held::default();
         let board = PcBoard {
             started,
@@ -490,16 +493,6 @@ fn features(config: &Config) -> Features {
         // What QEMU's translator calls itself.
         true => Features { hypervisor: *b"TCGTCGTCGTCG", ..features },
         false => features,
-    }
-}
-
-/// What of the board the configuration decides.
-fn board_devices(config: &Config, inventory: &mut Inventory) {
-    if firmware::has_hpet(config) {
-        inventory.optional(config.machine, HPET);
-    }
-    if config.vga == VgaKind::Std {
-        inventory.plain(Attachment::Pci(mimus_hw::vga::DEVFN), VGA, &config.video_plug, &[]);
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::keys::Key;
-use mimus_hw::vga::{DEVFN, StdVga, edid};
+use mimus_hw::registry::Handle;
+use mimus_hw::vga::{DEVFN, StdVga};
 use mimus_softmmu::Vram;
 
-use super::firmware;
+use super::{Parts, firmware};
 use crate::boot::BootScreen;
-use crate::config::{Config, VgaKind};
+use crate::config::{Config, Device};
 use mimus_host::display::{Console, ImageFormat, write_image};
 
 /// Modes that `vga=` on a kernel's command line chooses, with their size: numbers of VBE (VBE 3.0, "VBE Mode Numbers"), and
@@ -35,22 +36,19 @@ pub(super) const DISPLAY_HOME: u64 = 0xe000_0000;
 
 /// Memory for the adapter that `config` asks for, and where backings find it.
 pub(super) fn memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {
-    if config.vga == VgaKind::None {
-        return Ok(None);
-    }
-    let vram = Vram::new(config.video.memory as usize).context("-vga: cannot allocate display memory")?;
+    let Some(Device { option, values, .. }) = config.display() else { return Ok(None) };
+    let bytes = usize::from(values.port("vgamem_mb")) << 20;
+    let vram = Vram::new(bytes).with_context(|| format!("{option}: cannot allocate display memory"))?;
     Ok(Some((DISPLAY_HOME, Arc::new(vram))))
 }
 
-/// Plugs in the adapter with this memory, and with its BIOS where the machine has firmware that would run it.
-pub(super) fn plug(config: &Config, pc: &mut Pc, vram: Arc<Vram>) -> Result<()> {
-    let path = if firmware::is_used(config) { firmware::find(config, VIDEO_BIOS) } else { None };
-    let read = |path: PathBuf| std::fs::read(&path).with_context(|| format!("-vga: cannot read {}", path.display()));
-    let rom = path.map(read).transpose()?;
-    let mut adapter = StdVga::new(vram, rom);
-    adapter.vga_mut().set_edid(config.video.monitor.map(|(width, height)| edid(width, height)));
-    pc.plug(Some(DEVFN), Box::new(adapter)).context("-vga: the place is taken")?;
-    Ok(())
+/// What an adapter is made of: its memory, and its BIOS where the machine has firmware that would run it.
+pub(super) fn handle(parts: &Parts, option: &str) -> Result<Handle> {
+    let Some(vram) = parts.ram.display() else { return Ok(Handle::Nothing) };
+    let path = if firmware::is_used(parts.config) { firmware::find(parts.config, VIDEO_BIOS) } else { None };
+    let read =
+        |path: PathBuf| std::fs::read(&path).with_context(|| format!("{option}: cannot read {}", path.display()));
+    Ok(Handle::Display(vram.clone(), path.map(read).transpose()?))
 }
 
 /// Sets the mode that a boot loader would leave to a kernel with this command line.

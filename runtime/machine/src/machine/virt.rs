@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::fabric::TimerQueue;
+use mimus_hw::registry::SLOTS;
 use mimus_hw::virt::{CLINT, VirtModel};
 use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{SharedClint, Virt, VirtConfig, VirtEvent};
@@ -178,10 +179,10 @@ impl Board for VirtBoard {
             model: model(config),
             harts: config.smp.into(),
             unix_time_at_power_on: config.settings.rtc.seconds(),
-            modern_virtio: config.riscv.modern_virtio,
+            modern_virtio: !config.board_values(SLOTS).is_on("force-legacy"),
         };
         let mut virt = Virt::new(&board, serial, mem);
-        let (mut unstarted, mut inventory) = (Vec::new(), Inventory::of(config.machine));
+        let (mut unstarted, mut inventory) = (Vec::new(), Inventory::of(config));
         let kept: Vec<usize> = config.virtio.iter().filter_map(|device| device.plug().slot).map(usize::from).collect();
         for device in &config.virtio {
             let (made, host) = virtio::make(parts, device)?;

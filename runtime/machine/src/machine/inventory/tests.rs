@@ -8,7 +8,7 @@ use mimus_host::config::{FIRST_MAC, ImageFormat, NetBackend, UserNet};
 const CD: IdePlace = IdePlace { channel: 1, unit: 0 };
 
 fn machine(image: &Path) -> Inventory {
-    let mut all = Inventory::of(MachineKind::Pc);
+    let mut all = Inventory::of(&crate::config::Config::default());
     let disk = Disk { format: Some(ImageFormat::Raw), serial: "s".into(), ..Disk::new(image) };
     let open = Image::open("-drive", &disk).unwrap();
     let drive = |name: String, medium: Option<()>| Drive {
@@ -76,7 +76,7 @@ fn monitors_are_told_of_every_device() {
 
 #[test]
 fn an_adapter_is_in_the_network_that_it_is_in() {
-    let mut all = Inventory::of(MachineKind::Pc);
+    let mut all = Inventory::of(&crate::config::Config::default());
     let unnamed = Netdev::of(NetBackend::User(UserNet::default()));
     for netdev in [None, Some(unnamed)] {
         all.adapter(

@@ -65,7 +65,8 @@ fn classes(m: &dyn Controlled) -> Vec<Class> {
     all.push(class("tcg-accel".to_owned(), "accel", Vec::new()));
     for name in board_drivers(kind) {
         if all.iter().all(|known| known.name != name) {
-            all.push(class(name.to_owned(), parent_of(name), Vec::new()));
+            let rows = registry::model(name).map_or(&[][..], |model| model.properties);
+            all.push(class(name.to_owned(), parent_of(name), rows.iter().filter_map(Property::of).collect()));
         }
     }
     all
@@ -102,7 +103,7 @@ fn property(property: &Property) -> Value {
     if let Some(default) = property.default {
         row["default-value"] = match default {
             Default::Number(number) => number.into(),
-            Default::Word(word) if property.kind == ValueKind::Switch => (word == "on").into(),
+            Default::Word(word) if property.kind == ValueKind::Switch => matches!(word, "on" | "1").into(),
             Default::Word(word) => word.into(),
         };
     }

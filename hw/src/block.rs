@@ -2,7 +2,7 @@
 //!
 //! A device makes [`BlockJob`]s of what its driver wants, by the [`fabric`](crate::fabric)'s handle for that. The host side does them
 //! on a thread of its own, moves their bytes by itself by way of the [`JobBuffer`](crate::fabric::JobBuffer) that each has with it,
-//! and locks the device only to say that one is done. What is under way is state: a restored device gives it to its backend once
+//! and has the device attend to it when one is done. What is under way is state: a restored device gives it to its backend once
 //! more.
 
 #[cfg(test)]
@@ -67,7 +67,7 @@ pub enum BlockOp {
 
 /// The host side of a disk.
 pub trait BlockBackend: Send {
-    /// Takes a job, to be done soon, and returns at once. No more than 256 are ever under way. The device hears of the end by
-    /// its `done`, as [`Virtio::block_done`](crate::virtio::Virtio::block_done), from another call than this one.
+    /// Takes a job, to be done and [finished](BlockJob::finish) soon, and returns at once. No more than 256 are ever under way. The
+    /// device is told from another call than this one.
     fn submit(&mut self, job: BlockJob);
 }

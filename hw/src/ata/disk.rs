@@ -11,7 +11,7 @@ use super::packet::{HARDWARE_ERROR, MEDIUM_ERROR, PacketState};
 use super::regs::{ABRT, IDNF, Regs, UNC, USE_LBA};
 use super::{Medium, Names, identify};
 use crate::block::{BlockInfo, BlockOp, SECTOR_SIZE};
-use crate::fabric::{BlockClient, Data};
+use crate::fabric::{BlockClient, Data, Finished};
 
 /// The most sectors of a block of READ MULTIPLE and WRITE MULTIPLE.
 pub(super) const MAX_MULTIPLE: u8 = 16;
@@ -446,9 +446,9 @@ impl Disk {
         called_off.for_each(|waiting| self.client.cancel(waiting.token));
     }
 
-    /// The backend has done operation `token`, or has failed; `None` if nobody waits for it any more.
-    pub(crate) fn done(&mut self, token: u64, ok: bool) -> Option<Ended> {
-        let data = self.client.done(token)?;
+    /// The next operation that the backend has done, or has failed at, of those that somebody waits for.
+    pub(crate) fn next_ended(&mut self) -> Option<Ended> {
+        let Finished { token, data, ok } = self.client.next_finished()?;
         let index = self.state.waiting.iter().position(|waiting| waiting.token == token)?;
         let Waiting { tag, op, mut then, .. } = self.state.waiting.remove(index);
         let next = if ok { then.pop() } else { None };

@@ -454,9 +454,14 @@ impl TaskFile {
         std::mem::take(&mut self.state.dma_done)
     }
 
-    /// The backend has done operation `token`, or has failed.
-    pub(crate) fn done(&mut self, token: u64, ok: bool) {
-        let Some(Ended { op, data, ok, last, .. }) = self.disk.done(token, ok) else { return };
+    /// Goes on with what the backend has done, or has failed at.
+    pub(crate) fn attend(&mut self) {
+        while let Some(ended) = self.disk.next_ended() {
+            self.ended(ended);
+        }
+    }
+
+    fn ended(&mut self, Ended { op, data, ok, last, .. }: Ended) {
         if !ok {
             let error = self.disk.medium_failed(op);
             return self.fail(error);

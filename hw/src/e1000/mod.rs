@@ -12,6 +12,7 @@ mod transmit;
 
 use mimus_softmmu::Dma;
 
+use crate::fabric::NetPort;
 use crate::net::{Adapter, Batch, FrameQueue, NetPeer, Offloads};
 use crate::pci::{BarKind, Config, Function, Identity};
 use eeprom::Microwire;
@@ -48,17 +49,13 @@ const PHY: u32 = 1;
 pub struct E1000 {
     config: Config,
     mem: Dma,
-    peer: Option<Box<dyn NetPeer>>,
-    /// The cable is plugged in.
-    up: bool,
+    port: NetPort,
     eeprom: [u16; eeprom::WORDS],
     regs: Regs,
     phy: [u16; eeprom::PHY_REGISTERS],
     microwire: Microwire,
     io_address: u32,
     transmitter: Transmitter,
-    /// The peer has frames for which there were no descriptors.
-    starved: bool,
     now: u64,
     /// The pin is asserted, and when it may be again.
     raised: bool,
@@ -76,15 +73,13 @@ impl E1000 {
         let mut adapter = E1000 {
             config,
             mem,
-            peer,
-            up: true,
+            port: NetPort::new(peer),
             eeprom: eeprom::contents(mac, (VENDOR, DEVICE), SUBSYSTEM),
             regs: Regs::new(),
             phy: eeprom::phy(),
             microwire: Microwire::new(),
             io_address: 0,
             transmitter: Transmitter::default(),
-            starved: false,
             now: 0,
             raised: false,
             next_interrupt: 0,
@@ -103,22 +98,16 @@ impl E1000 {
         self.regs.set(RAH, u32::from(c) | ADDRESS_VALID);
         self.microwire = Microwire::new();
         self.transmitter = Transmitter::default();
-        self.starved = false;
+        self.port.reset();
         self.raised = false;
         self.next_interrupt = 0;
     }
 
     /// Has the registers say whether there is a link.
     fn show_link(&mut self) {
-        let up = if self.up { STATUS_LINK } else { 0 };
+        let up = if self.port.is_up() { STATUS_LINK } else { 0 };
         self.regs.set(STATUS, self.regs.get(STATUS) & !STATUS_LINK | up);
-        eeprom::show_link(&mut self.phy, self.up);
-    }
-
-    fn notify(&mut self) {
-        if let Some(peer) = &mut self.peer {
-            peer.notify();
-        }
+        eeprom::show_link(&mut self.phy, self.port.is_up());
     }
 
     /// Causes that are not masked.
@@ -192,10 +181,10 @@ impl E1000 {
             }
         }
         match offset {
-            TDT | TCTL if self.peer.is_some() => self.notify(),
+            TDT | TCTL if self.port.has_peer() => self.port.notify(),
             // No cable: frames are lost.
             TDT | TCTL => while self.transmit_to(&mut Batch::default()) {},
-            RDT | RCTL if std::mem::take(&mut self.starved) => self.notify(),
+            RDT | RCTL => self.port.has_room(),
             _ => {}
         }
     }
@@ -219,7 +208,7 @@ impl E1000 {
             _ if address != PHY => self.regs.get(MDIC) & !MDIC_OPERATION | MDIC_ERROR,
             MDIC_READ => value & !0xffff | u32::from(self.phy.get(index).copied().unwrap_or(0)),
             MDIC_WRITE => {
-                link = eeprom::write_phy(&mut self.phy, index, value as u16) && self.up;
+                link = eeprom::write_phy(&mut self.phy, index, value as u16) && self.port.is_up();
                 self.show_link();
                 value
             }
@@ -238,21 +227,21 @@ impl E1000 {
 impl Adapter for E1000 {
     fn transmit(&mut self, batch: &mut Batch) -> bool {
         let more = self.transmit_to(batch);
-        if !self.up {
+        if !self.port.is_up() {
             batch.clear();
         }
         more
     }
 
     fn receive(&mut self, queue: &mut FrameQueue) -> bool {
-        if !self.up {
+        if !self.port.is_up() {
             queue.clear();
         }
         self.receive_from(queue)
     }
 
     fn set_link(&mut self, up: bool) {
-        if std::mem::replace(&mut self.up, up) != up {
+        if self.port.set_link(up) {
             self.show_link();
             self.cause(LINK_CHANGED);
         }
@@ -274,7 +263,7 @@ impl Function for E1000 {
 
     fn config_written(&mut self, _: u8) {
         // It may be a master now.
-        self.notify();
+        self.port.notify();
     }
 
     fn bar_read(&mut self, now: u64, bar: usize, offset: u64, size: u8) -> u64 {
@@ -305,6 +294,12 @@ impl Function for E1000 {
             (BAR_IO, IO_DATA) if size == 4 => self.write_register(self.io_address & !3, value as u32),
             _ => tracing::debug!(bar, offset, size, "e1000: write ignored"),
         }
+    }
+
+    fn adapter(&mut self, now: u64) -> Option<&mut dyn Adapter> {
+        // Its pin waits by its own clock.
+        self.advance(now);
+        Some(self)
     }
 
     fn intx(&self) -> bool {
@@ -349,8 +344,8 @@ impl Function for E1000 {
         (self.raised, self.now, self.next_interrupt) = (saved.raised, saved.now, saved.next_interrupt);
         self.transmitter = saved.transmitter;
         self.show_link();
-        self.starved = true;
-        self.notify();
+        self.port.starve();
+        self.port.notify();
     }
 }
 

@@ -148,7 +148,7 @@ impl E1000 {
                 let free = if head < count && tail < count { (tail + count - head) % count } else { 0 };
                 let needed = (frame.bytes.len().max(MIN_FRAME) + CHECK_SEQUENCE).div_ceil(self.buffer_size()) as u32;
                 if free < needed {
-                    self.starved = true;
+                    self.port.starve();
                     break;
                 }
                 self.deliver(&frame.bytes);

@@ -316,7 +316,7 @@ impl E1000 {
 
     /// Sends the frame that is complete.
     fn finish(&mut self, vlan: Option<u16>, batch: &mut Batch) {
-        let unfinished = vlan.is_none() && self.peer.as_ref().is_some_and(|peer| peer.offloads());
+        let unfinished = vlan.is_none() && self.port.offloads();
         let tag = vlan.map(|tag| [self.regs.get(VET) as u16, tag]);
         let pad = self.regs.get(TCTL) & TCTL_PAD != 0;
         let (mut packets, mut octets) = (0, 0);

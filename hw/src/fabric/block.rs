@@ -7,7 +7,7 @@
 //! that a driver which has seen the reset done has its memory for itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mimus_softmmu::{Dma, DmaWatch};
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ impl Data {
 /// Something for a [`BlockBackend`] to do.
 #[derive(Clone, Debug)]
 pub struct BlockJob {
-    /// Names the job when it is done.
+    /// The device's name for it.
     pub token: u64,
     /// What.
     pub op: BlockOp,
@@ -53,10 +53,33 @@ pub struct BlockJob {
     pub buffer: JobBuffer,
 }
 
+impl BlockJob {
+    /// It is done, or has failed, once and for all. The device sees it when it is attended to, which is up to the caller:
+    /// [`Virtio::attend`](crate::virtio::Virtio::attend), [`Function::attend`](crate::pci::Function::attend).
+    pub fn finish(&self, ok: bool) {
+        // Only the first one counts.
+        let _ = self.buffer.0.outcome.set(ok);
+    }
+
+    /// Whether it went well, if it is over.
+    pub fn outcome(&self) -> Option<bool> {
+        self.buffer.0.outcome.get().copied()
+    }
+}
+
+/// A job that somebody waited for is over.
+pub(crate) struct Finished {
+    pub(crate) token: u64,
+    pub(crate) data: Data,
+    pub(crate) ok: bool,
+}
+
 struct Shared {
     mem: Dma,
     /// Nobody waits for the job. Set before the lock is waited for, so that whoever copies piece after piece lets it go.
     off: AtomicBool,
+    /// Whether it went well.
+    outcome: OnceLock<bool>,
     /// Locked while a piece is copied.
     data: Mutex<Data>,
 }
@@ -67,7 +90,8 @@ pub struct JobBuffer(Arc<Shared>);
 
 impl JobBuffer {
     pub(crate) fn new(mem: &Dma, data: Data) -> JobBuffer {
-        JobBuffer(Arc::new(Shared { mem: mem.clone(), off: AtomicBool::new(false), data: Mutex::new(data) }))
+        let (mem, off, outcome) = (mem.clone(), AtomicBool::new(false), OnceLock::new());
+        JobBuffer(Arc::new(Shared { mem, off, outcome, data: Mutex::new(data) }))
     }
 
     /// These parts of guest RAM, one behind the other: guest-physical address and bytes of each.
@@ -180,16 +204,15 @@ pub(crate) struct BlockClient {
     most: usize,
     /// Never used twice, not even after a reset: the host side may be late.
     last_token: u64,
-    /// Jobs that the host side has, those included that are off: a driver must not make them more and more by resetting.
-    under_way: usize,
-    /// Those that somebody waits for.
+    /// What the host side has, and what of that is over, those included that are off: a driver must not make them more and more by
+    /// resetting.
     jobs: Vec<(u64, JobBuffer)>,
 }
 
 impl BlockClient {
     /// A client of `backend`, to which no more than `most` jobs are given at once, on guest RAM as `mem` has it.
     pub(crate) fn new(mem: Dma, backend: Option<Box<dyn BlockBackend>>, most: usize) -> BlockClient {
-        BlockClient { mem, backend, most, last_token: 0, under_way: 0, jobs: Vec::new() }
+        BlockClient { mem, backend, most, last_token: 0, jobs: Vec::new() }
     }
 
     /// Has another host side do what comes from now on. What the former one has it still does.
@@ -199,7 +222,7 @@ impl BlockClient {
 
     /// Whether another job may be made.
     pub(crate) fn has_room(&self) -> bool {
-        self.backend.is_some() && self.under_way < self.most
+        self.backend.is_some() && self.jobs.len() < self.most
     }
 
     /// Has `op` done on `data`; the job's token.
@@ -207,7 +230,6 @@ impl BlockClient {
         self.last_token += 1;
         let (token, buffer) = (self.last_token, JobBuffer::new(&self.mem, data));
         if let Some(backend) = &mut self.backend {
-            self.under_way += 1;
             self.jobs.push((token, buffer.clone()));
             backend.submit(BlockJob { token, op, buffer });
         }
@@ -216,19 +238,24 @@ impl BlockClient {
 
     /// Calls job `token` off: none of its bytes are touched any more.
     pub(crate) fn cancel(&mut self, token: u64) {
-        self.jobs.extract_if(.., |(job, _)| *job == token).for_each(|(_, buffer)| buffer.call_off());
+        self.jobs.iter().filter(|(job, _)| *job == token).for_each(|(_, buffer)| buffer.call_off());
     }
 
     /// Calls all jobs off.
     pub(crate) fn cancel_all(&mut self) {
-        self.jobs.drain(..).for_each(|(_, buffer)| buffer.call_off());
+        self.jobs.iter().for_each(|(_, buffer)| buffer.call_off());
     }
 
-    /// The host side is done with job `token`: its bytes, if somebody waits for it.
-    pub(crate) fn done(&mut self, token: u64) -> Option<Data> {
-        self.under_way = self.under_way.saturating_sub(1);
-        let index = self.jobs.iter().position(|(job, _)| *job == token)?;
-        Some(self.jobs.remove(index).1.end())
+    /// The next job that is over, of those that somebody waits for.
+    pub(crate) fn next_finished(&mut self) -> Option<Finished> {
+        loop {
+            let index = self.jobs.iter().position(|(_, buffer)| buffer.0.outcome.get().is_some())?;
+            let (token, buffer) = self.jobs.remove(index);
+            let ok = buffer.0.outcome.get().copied().unwrap_or(false);
+            if !buffer.is_off() {
+                return Some(Finished { token, data: buffer.end(), ok });
+            }
+        }
     }
 }
 

@@ -6,14 +6,16 @@
 mod block;
 mod char_port;
 mod irq;
+mod net_port;
 mod switch;
 mod timer;
 mod wired;
 
-pub(crate) use block::{BlockClient, Data};
+pub(crate) use block::{BlockClient, Data, Finished};
 pub use block::{BlockJob, DmaTarget, JobBuffer};
 pub(crate) use char_port::CharPort;
 pub use irq::{IrqInputs, IrqLine, IrqSink};
+pub(crate) use net_port::NetPort;
 pub(crate) use switch::IrqSwitch;
 pub(crate) use timer::Timer;
 pub use timer::TimerQueue;

@@ -301,10 +301,8 @@ impl Channel {
         }
     }
 
-    pub(super) fn done(&mut self, unit: usize, token: u64, ok: bool, mem: &Dma) {
-        if let Some(drive) = self.drive_mut(unit) {
-            drive.done(token, ok);
-        }
+    pub(super) fn attend(&mut self, mem: &Dma) {
+        self.drives.iter_mut().flatten().for_each(TaskFile::attend);
         self.settle(mem);
     }
 

@@ -109,6 +109,10 @@ impl Function for IdeFunction {
         }
     }
 
+    fn attend(&mut self, _now: u64) {
+        self.ide.attend();
+    }
+
     fn isa_irqs(&self) -> u16 {
         (0..).zip(IRQS).filter(|(channel, _)| self.ide.irq(*channel)).fold(0, |lines, (_, irq)| lines | 1 << irq)
     }

@@ -206,11 +206,9 @@ impl Ide {
         }
     }
 
-    /// Job `token` is done, or has failed.
-    pub fn block_done(&mut self, place: IdePlace, token: u64, ok: bool) {
-        if let Some(channel) = self.channels.get_mut(place.channel) {
-            channel.done(place.unit, token, ok, &self.mem);
-        }
+    /// Goes on with what the drives' host sides have done.
+    pub fn attend(&mut self) {
+        self.channels.iter_mut().for_each(|channel| channel.attend(&self.mem));
     }
 
     /// As at power-on.

@@ -84,8 +84,14 @@ impl Setup {
         job
     }
 
+    /// The host side is done with a job.
+    fn done(&mut self, job: &BlockJob, ok: bool) {
+        job.finish(ok);
+        self.ide.attend();
+    }
+
     /// Does a job: reads bring bytes that follow from their position, writes are returned.
-    fn finish(&mut self, place: IdePlace, job: BlockJob, ok: bool) -> Vec<u8> {
+    fn finish(&mut self, job: &BlockJob, ok: bool) -> Vec<u8> {
         let mut written = Vec::new();
         match job.op {
             BlockOp::Read { offset, len } => {
@@ -101,7 +107,7 @@ impl Setup {
             }
             _ => {}
         }
-        self.ide.block_done(place, job.token, ok);
+        self.done(job, ok);
         written
     }
 
@@ -200,7 +206,7 @@ fn sectors_cross_by_the_port_in_jobs_of_64_kib() {
     assert_eq!(s.status(0), 0x80);
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Read { offset: 5 * 512, len: 64 << 10 });
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     for sector in 0..128u8 {
         assert!(s.ide.irq(0));
         assert_eq!(s.status(0), READY | DRQ);
@@ -208,7 +214,7 @@ fn sectors_cross_by_the_port_in_jobs_of_64_kib() {
     }
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Read { offset: (5 + 128) * 512, len: 1024 });
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     // 32 bits at a time, too.
     assert_eq!(s.ide.command_read(0, 0, 4), 0x88_87_86_85);
     s.words(0, 254 + 256);
@@ -222,7 +228,7 @@ fn writes_wait_for_the_backend_and_flush_without_a_cache() {
     s.write(0, &[(7, 0xef)]);
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Flush);
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     s.write(0, &[(2, 4), (7, 0xc6)]);
     s.status(0);
     s.command(9, 6, 0xc5);
@@ -237,11 +243,11 @@ fn writes_wait_for_the_backend_and_flush_without_a_cache() {
     }
     let job = s.job(MASTER);
     assert_eq!((job.op, s.status(0)), (BlockOp::Write { offset: 9 * 512, len: 6 * 512 }, 0x80));
-    let written = s.finish(MASTER, job, true);
+    let written = s.finish(&job, true);
     assert_eq!((written[2], written[3], written[2046], written[2047]), (1, 0, 0xff, 3));
     let job = s.job(MASTER);
     assert_eq!((job.op, s.status(0)), (BlockOp::Flush, 0x80));
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     assert!(s.ide.irq(0));
     assert_eq!(s.status(0), READY);
 }
@@ -256,7 +262,7 @@ fn the_bus_master_moves_a_command_at_once() {
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Read { offset: 7 * 512, len: 256 * 512 });
     assert_eq!(s.bus_master_status(0), 1);
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     assert!(s.ide.irq(0));
     assert_eq!((s.bus_master_status(0), s.status(0)), (4, READY));
     assert_eq!((s.byte(0x2000), s.byte(0x2001), s.byte(0x4000), s.byte(0x1_5000)), (7, 8, 8, 136));
@@ -268,7 +274,7 @@ fn the_bus_master_moves_a_command_at_once() {
     s.start_bus_master(0, &[(0x2000, 2048)], false);
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Write { offset: 512, len: 1024 });
-    let written = s.finish(MASTER, job, true);
+    let written = s.finish(&job, true);
     assert_eq!((written[0], written[1], s.bus_master_status(0)), (7, 8, 5));
 }
 
@@ -305,7 +311,7 @@ fn whatever_ends_a_job_ends_its_copies() {
     let job = s.job(CD);
     s.ide.set_medium(CD, None);
     assert!(job.buffer.fill(0, &[6; 0x800]));
-    s.ide.block_done(CD, job.token, true);
+    s.done(&job, true);
     assert_eq!((s.byte(0x3000), s.bus_master_status(1)), (6, 4));
 }
 
@@ -328,7 +334,7 @@ fn bad_tables_stop_the_bus_master() {
     let job = s.job(MASTER);
     s.ide.bus_master_write(0, 1, 0);
     assert!(!job.buffer.fill(0, &[1; 512]));
-    s.ide.block_done(MASTER, job.token, true);
+    s.done(&job, true);
     assert_eq!((s.byte(0x2000), s.status(0) & 0x81), (0, 1));
 }
 
@@ -345,13 +351,13 @@ fn a_bus_master_waits_until_it_may_use_the_bus() {
     assert!(job.buffer.fill(0, &[1; 256]));
     s.ide.enable_bus_master(false);
     assert!(!job.buffer.fill(256, &[1; 256]));
-    s.ide.block_done(MASTER, job.token, false);
+    s.done(&job, false);
     assert_eq!((s.bus_master_status(0), s.status(0), s.byte(0x2100)), (1, READY | DRQ, 0));
     s.ide.enable_bus_master(true);
     let again = s.job(MASTER);
     assert_eq!(again.op, job.op);
     assert!(again.buffer.fill(0, &[2; 512]));
-    s.ide.block_done(MASTER, again.token, true);
+    s.done(&again, true);
     assert_eq!((s.bus_master_status(0), s.status(0), s.byte(0x2000), s.byte(0x21ff)), (4, READY, 2, 2));
 }
 
@@ -386,7 +392,7 @@ fn trim_discards_range_after_range() {
     for (offset, len) in [(100 * 512, 512), (10 * 512, 8 * 512)] {
         let job = s.job(MASTER);
         assert_eq!(job.op, BlockOp::Discard { offset, len });
-        s.finish(MASTER, job, true);
+        s.finish(&job, true);
     }
     assert_eq!((s.status(0), s.bus_master_status(0)), (READY, 4));
 }
@@ -404,7 +410,7 @@ fn failures_and_what_is_out_of_reach() {
     s.write(0, &[(6, 0xa1), (2, 1), (3, 2), (4, 1), (5, 0), (7, 0x20)]);
     let job = s.job(MASTER);
     assert_eq!(job.op, BlockOp::Read { offset: ((16 + 1) * 63 + 1) * 512, len: 512 });
-    s.ide.block_done(MASTER, job.token, false);
+    s.done(&job, false);
     assert_eq!((s.status(0), s.ide.command_read(0, 1, 1)), (READY | 1, 0x40));
     s.write(0, &[(2, 0), (7, 0xc6)]);
     for command in [0x00, 0xb0, 0xff, 0x3d, 0xc4] {
@@ -428,7 +434,7 @@ fn resets_show_signatures_and_forget_jobs() {
         s.ide.control_write(channel, 0);
     }
     assert!(!job.buffer.fill(0, &[0; 512]));
-    s.ide.block_done(MASTER, job.token, true);
+    s.done(&job, true);
     let signature = |s: &mut Setup, channel| [2, 3, 4, 5].map(|at| s.ide.command_read(channel, at, 1));
     assert_eq!((s.status(0), signature(&mut s, 0)), (READY, [1, 1, 0, 0]));
     assert_eq!((s.status(1), signature(&mut s, 1)), (0, [1, 1, 0x14, 0xeb]));
@@ -481,7 +487,7 @@ fn blocks_of_a_cd_cross_by_port_and_bus_master() {
     s.packet(&[0x28, 0, 0, 0, 0, 7, 0, 0, 3], false);
     let job = s.job(CD);
     assert_eq!(job.op, BlockOp::Read { offset: 7 * 2048, len: 3 * 2048 });
-    s.finish(CD, job, true);
+    s.finish(&job, true);
     for block in 0..3u32 {
         assert!(s.ide.irq(1));
         assert_eq!((s.status(1), s.ide.command_read(1, 5, 1)), (READY | DRQ, 8));
@@ -493,11 +499,11 @@ fn blocks_of_a_cd_cross_by_port_and_bus_master() {
     s.start_bus_master(1, &[(0x8000, 4096)], true);
     let job = s.job(CD);
     assert_eq!(job.op, BlockOp::Read { offset: 0, len: 4096 });
-    s.finish(CD, job, true);
+    s.finish(&job, true);
     assert_eq!((s.status(1), s.bus_master_status(1), s.byte(0x8000 + 512)), (READY, 4, 1));
     s.packet(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1], false);
     let job = s.job(CD);
-    s.ide.block_done(CD, job.token, false);
+    s.done(&job, false);
     assert_eq!((s.status(1) & 1, s.sense()), (1, (3, 0x11)));
     // An answer by the bus master.
     s.packet(&[0x25], true);
@@ -552,7 +558,7 @@ fn state_is_saved_in_the_middle_of_a_transfer() {
     let mut s = Setup::new();
     s.command(3, 2, 0x20);
     let job = s.job(MASTER);
-    s.finish(MASTER, job, true);
+    s.finish(&job, true);
     s.words(0, 100);
     s.packet(&[0x28, 0, 0, 0, 0, 7, 0, 0, 1], true);
     s.start_bus_master(1, &[(0x8000, 2048)], true);
@@ -566,7 +572,7 @@ fn state_is_saved_in_the_middle_of_a_transfer() {
     assert_eq!(other.status(0), READY);
     let job = other.job(CD);
     assert_eq!(job.op, before.op);
-    other.finish(CD, job, true);
+    other.finish(&job, true);
     assert_eq!((other.byte(0x8000), other.status(1)), (28, READY));
     // One of a smaller disk does not fit.
     let mut small = Ide::new(Dma::new(s.ram.clone(), Arc::new(NoCode)));
@@ -599,12 +605,10 @@ fn hostile_accesses() {
             6 => s.ide.control_write(channel, value as u8 & if round % 100 == 0 { 0xff } else { 0x82 }),
             7 => drop(s.ide.bus_master_read((random() & 15) as u16, size)),
             _ => {
-                for (place, jobs) in [(MASTER, s.disk.all()), (CD, s.cd.all())] {
-                    for job in jobs {
-                        job.buffer.fill(random() % 1024, &[0; 512]);
-                        job.buffer.take(random() % 1024, &mut [0; 512]);
-                        s.ide.block_done(place, job.token, random() & 7 != 0);
-                    }
+                for job in [s.disk.all(), s.cd.all()].concat() {
+                    job.buffer.fill(random() % 1024, &[0; 512]);
+                    job.buffer.take(random() % 1024, &mut [0; 512]);
+                    s.done(&job, random() & 7 != 0);
                 }
             }
         }

@@ -16,6 +16,7 @@ use crate::fw_cfg::FwCfg;
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
 use crate::keys::Key;
+use crate::net::Adapter;
 use crate::pci::{Bus, DevFn, Function, Pam, Space, Window};
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -139,6 +140,18 @@ impl Pc {
     pub fn function<T: Function, R>(&mut self, now: u64, devfn: DevFn, f: impl FnOnce(&mut T, u64) -> R) -> Option<R> {
         let now = self.set_now(now);
         self.bus.with(devfn, |function| f(function, now))
+    }
+
+    /// Has the function at `devfn` go on with what its host side has done.
+    pub fn attend(&mut self, now: u64, devfn: DevFn) {
+        let now = self.set_now(now);
+        self.bus.with_any(devfn, |function| function.attend(now));
+    }
+
+    /// Does something with the network adapter at `devfn`, if there is one.
+    pub fn adapter<R>(&mut self, now: u64, devfn: DevFn, f: impl FnOnce(&mut dyn Adapter) -> R) -> Option<R> {
+        let now = self.set_now(now);
+        self.bus.with_any(devfn, |function| function.adapter(now).map(f)).flatten()
     }
 
     /// Leaves the devices as firmware would, for a guest that is booted without: timer and interrupt controllers initialised,

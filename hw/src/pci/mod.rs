@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::Adapter;
 pub use chipset::Pam;
 use chipset::{Chipset, PIRQ_LINES};
 pub use config::{
@@ -84,6 +85,17 @@ pub trait Function: Any + Send {
     /// Writes the low `size` bytes of `value` at `offset` of element `index` of [`Function::fixed`].
     fn fixed_write(&mut self, now: u64, index: usize, offset: u64, size: u8, value: u64) {
         let _ = (now, index, offset, size, value);
+    }
+
+    /// The host side has done something that it waits for.
+    fn attend(&mut self, now: u64) {
+        let _ = now;
+    }
+
+    /// Itself, if it is a network adapter, brought to `now`.
+    fn adapter(&mut self, now: u64) -> Option<&mut dyn Adapter> {
+        let _ = now;
+        None
     }
 
     /// Whether its interrupt pin is asserted. The bus sees to the command register's bit that disables it.
@@ -235,6 +247,11 @@ impl Bus {
     pub(crate) fn with<T: Function, R>(&mut self, devfn: DevFn, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         let on = |function: &mut dyn Function| Some(f((function as &mut dyn Any).downcast_mut()?));
         self.functions.get_mut(&devfn)?.with(on)
+    }
+
+    /// Does something with the function at `devfn`, whatever it is.
+    pub(crate) fn with_any<R>(&mut self, devfn: DevFn, f: impl FnOnce(&mut dyn Function) -> R) -> Option<R> {
+        Some(self.functions.get_mut(&devfn)?.with(f))
     }
 
     /// The ranges of addresses that functions answer at now.

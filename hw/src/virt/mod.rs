@@ -399,6 +399,11 @@ impl Virt {
         self.slots.get_mut(slot)?.with(|slot| slot.device_mut().map(f))
     }
 
+    /// Has the device in slot `slot` go on with what its host side has done.
+    pub fn attend(&mut self, slot: usize) {
+        self.virtio(slot, Virtio::attend);
+    }
+
     /// Whether the guest has asked for something that [`Virt::take_event`] would return.
     pub fn has_event(&self) -> bool {
         self.devices.event.is_some()

@@ -16,7 +16,7 @@ use super::Device;
 use super::queue::{Broken, Chain, VirtQueue};
 use crate::block::{BlockBackend, BlockInfo, BlockOp, SECTOR_SIZE};
 use crate::buffer::Buffer;
-use crate::fabric::{BlockClient, Data};
+use crate::fabric::{BlockClient, Data, Finished};
 
 /// The request queue.
 pub(super) const QUEUE: usize = 0;
@@ -165,11 +165,14 @@ impl Block {
         self.info.discard && !self.info.read_only
     }
 
-    /// The backend is done with a job, wanted or not.
-    pub(super) fn done(&mut self, queues: &mut [VirtQueue], mem: &Dma, token: u64, ok: bool) -> Result<(), Broken> {
-        if self.client.done(token).is_none() {
-            return Ok(());
-        }
+    /// The next job that the backend is done with.
+    pub(super) fn next_finished(&mut self) -> Option<Finished> {
+        self.client.next_finished()
+    }
+
+    /// Gives the request of a job that is over back to the driver.
+    pub(super) fn finish(&mut self, queues: &mut [VirtQueue], mem: &Dma, job: &Finished) -> Result<(), Broken> {
+        let Finished { token, ok, .. } = *job;
         let Some(index) = self.pending.iter().position(|pending| pending.token == token) else { return Ok(()) };
         // The others stay in the order in which they were made: a restored device gives them to its backend in it.
         let job = self.pending.remove(index);

@@ -396,13 +396,18 @@ impl Virtio {
         matches!(self.model, Model::Block(_))
     }
 
-    /// Job `token` is done, or has failed.
-    pub fn block_done(&mut self, token: u64, ok: bool) {
-        let Model::Block(block) = &mut self.model else { return };
-        let result = block.done(&mut self.queues, &self.mem, token, ok);
-        self.check(result);
-        // There is room for another job.
-        self.process(block::QUEUE);
+    /// The host side has done something: jobs of a disk are over.
+    pub fn attend(&mut self) {
+        if let Model::Block(_) = self.model {
+            while let Model::Block(block) = &mut self.model
+                && let Some(job) = block.next_finished()
+            {
+                let result = block.finish(&mut self.queues, &self.mem, &job);
+                self.check(result);
+            }
+            // There is room for others.
+            self.process(block::QUEUE);
+        }
     }
 
     /// Message `token` of a shared folder's driver. `None` when nobody waits for an answer: the device was reset.

@@ -14,6 +14,7 @@ use virtio_bindings::virtio_net::{
 
 use super::Device;
 use super::queue::{Broken, Chain, VirtQueue};
+use crate::fabric::NetPort;
 use crate::net::{Batch, Frame, FrameQueue, MAX_FRAME, MAX_SEGMENTED, NetPeer, Offload, Offloads};
 
 const RECEIVE: usize = 0;
@@ -84,26 +85,22 @@ impl Header {
 /// A network adapter.
 pub(super) struct Net {
     mac: [u8; 6],
-    peer: Option<Box<dyn NetPeer>>,
-    /// The cable is plugged in.
-    up: bool,
-    /// The peer has frames for which there were no buffers.
-    starved: bool,
+    port: NetPort,
 }
 
 impl Net {
     pub(super) fn new(mac: [u8; 6], peer: Option<Box<dyn NetPeer>>) -> Self {
-        Net { mac, peer, up: true, starved: false }
+        Net { mac, port: NetPort::new(peer) }
     }
 
     /// Plugs the cable in, or pulls it out; whether that changes anything.
     pub(super) fn set_link(&mut self, up: bool) -> bool {
-        std::mem::replace(&mut self.up, up) != up
+        self.port.set_link(up)
     }
 
     /// Whether the cable is plugged in.
     pub(super) fn is_up(&self) -> bool {
-        self.up
+        self.port.is_up()
     }
 
     /// What a driver that has accepted `features` takes.
@@ -204,7 +201,7 @@ impl Net {
                 return Ok(true);
             }
             let Some(chains) = Net::chains(queue, mem, header_len + frame.bytes.len(), merge)? else {
-                self.starved = true;
+                self.port.starve();
                 return Ok(false);
             };
             Net::write(queue, mem, &chains, header_len, frame)?;
@@ -221,7 +218,7 @@ impl Device for Net {
     }
 
     fn features(&self) -> u64 {
-        let offloads = if self.peer.as_ref().is_some_and(|peer| peer.offloads()) { OFFLOADS } else { 0 };
+        let offloads = if self.port.offloads() { OFFLOADS } else { 0 };
         1 << VIRTIO_NET_F_MAC | 1 << VIRTIO_NET_F_STATUS | 1 << VIRTIO_NET_F_MRG_RXBUF | offloads
     }
 
@@ -231,25 +228,21 @@ impl Device for Net {
 
     /// Hardware address, then the link's status (5.1.4).
     fn config(&self) -> Vec<u8> {
-        let status = if self.up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        let status = if self.port.is_up() { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
         let [low, high] = status.to_le_bytes();
         self.mac.into_iter().chain([low, high]).collect()
     }
 
     fn reset(&mut self) {
-        self.starved = false;
+        self.port.reset();
     }
 
     fn process(&mut self, index: usize, queues: &mut [VirtQueue], mem: &Dma) -> Result<bool, Broken> {
-        match &mut self.peer {
-            Some(peer) if index == TRANSMIT || std::mem::take(&mut self.starved) => peer.notify(),
-            Some(_) => {}
-            None if index == TRANSMIT => {
-                // No cable: frames are lost.
-                let mut lost = Batch::default();
-                return self.transmit(queues, mem, 0, &mut lost);
-            }
-            None => {}
+        match index {
+            // No cable: frames are lost.
+            TRANSMIT if !self.port.has_peer() => return self.transmit(queues, mem, 0, &mut Batch::default()),
+            TRANSMIT => self.port.notify(),
+            _ => self.port.has_room(),
         }
         Ok(false)
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::queue::Ring;
 use super::{ISR_CONFIG, ISR_QUEUE, Virtio, VirtioData};
+use crate::net::Adapter;
 use crate::pci::{BarKind, Config, Function, Identity, MsiMessage, Msix, MsixData};
 
 /// Vendor, and the first of the device numbers, to which a device's type is added (4.1.2).
@@ -400,6 +401,14 @@ impl Function for VirtioPci {
             (legacy::LEGACY_BAR, _) => self.legacy_write(offset, value),
             _ => self.write_register(offset, size, value),
         }
+    }
+
+    fn attend(&mut self, _now: u64) {
+        self.device.attend();
+    }
+
+    fn adapter(&mut self, _now: u64) -> Option<&mut dyn Adapter> {
+        Some(&mut self.device)
     }
 
     fn intx(&self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
+mod access;
 mod control;
 mod firmware;
 mod info;

@@ -7,7 +7,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use mimus_hw::block::{BlockJob, DmaTarget};
-use mimus_hw::e1000::E1000;
 use mimus_hw::fw_cfg::FwCfg;
 use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
@@ -218,11 +217,10 @@ impl Side {
     }
 
     /// Does something with the network adapter.
-    fn adapter<T>(&mut self, now: u64, plug: Plug, f: impl FnOnce(&mut dyn Adapter) -> T) -> Option<T> {
-        match (&mut self.machine, plug) {
-            (Machine::Pc(pc), Plug::E1000) => pc.function(now, PLACE, |adapter: &mut E1000, _| f(adapter)),
-            (Machine::Pc(pc), _) => pc.function(now, PLACE, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
-            (Machine::Virt(virt), _) => virt.virtio(self.slot, |adapter| f(adapter)),
+    fn adapter<T>(&mut self, now: u64, f: impl FnOnce(&mut dyn Adapter) -> T) -> Option<T> {
+        match &mut self.machine {
+            Machine::Pc(pc) => pc.adapter(now, PLACE, f),
+            Machine::Virt(virt) => virt.virtio(self.slot, |adapter| f(adapter)),
         }
     }
 
@@ -237,10 +235,10 @@ impl Side {
     fn job(&mut self, now: u64, nth: usize, well: bool, fill: u8) -> Option<(BlockOp, Vec<u8>)> {
         let host = self.host.clone();
         let key = host.lock().jobs.keys().copied().nth(nth)?;
-        let BlockJob { token, op, buffer } = host.lock().jobs.remove(&key)?;
-        let disk = key.0;
+        let job = host.lock().jobs.remove(&key)?;
+        let BlockJob { op, buffer, .. } = &job;
         let mut taken = Vec::new();
-        if let BlockOp::Read { len, .. } | BlockOp::Write { len, .. } = op {
+        if let BlockOp::Read { len, .. } | BlockOp::Write { len, .. } = *op {
             let write = matches!(op, BlockOp::Write { .. });
             let mut at = 0;
             while at < len {
@@ -258,18 +256,15 @@ impl Side {
                 taken.extend(piece);
             }
         }
+        job.finish(well);
         match &mut self.machine {
             Machine::Pc(pc) => {
-                let ide = |function: &mut IdeFunction, _| function.ide.block_done(place(disk), token, well);
-                if pc.function(now, IDE_DEVFN, ide).is_none() {
-                    self.virtio(now, |device| device.block_done(token, well));
-                }
+                pc.attend(now, IDE_DEVFN);
+                pc.attend(now, PLACE);
             }
-            Machine::Virt(_) => {
-                self.virtio(now, |device| device.block_done(token, well));
-            }
+            Machine::Virt(virt) => virt.attend(self.slot),
         }
-        Some((op, taken))
+        Some((*op, taken))
     }
 
     /// Answers one of the messages of a shared folder's driver; what it was, and what there was room for.
@@ -645,10 +640,9 @@ impl Bench {
         if !matches!(self.plug, Plug::Net | Plug::E1000) {
             return;
         }
-        let plug = self.plug;
         self.each(|side, now| {
             let mut batch = Batch::default();
-            let more = side.adapter(now, plug, |adapter| adapter.transmit(&mut batch));
+            let more = side.adapter(now, |adapter| adapter.transmit(&mut batch));
             let frames: Vec<(Vec<u8>, Offload)> =
                 batch.iter().map(|(bytes, offload)| (bytes.to_vec(), offload)).collect();
             assert!(frames.iter().all(|(bytes, _)| bytes.len() <= mimus_hw::net::MAX_SEGMENTED), "a long frame");
@@ -661,13 +655,13 @@ impl Bench {
         if !matches!(self.plug, Plug::Net | Plug::E1000) {
             return;
         }
-        let (plug, count, len) = (self.plug, input.below(5), input.u16() as usize);
+        let (count, len) = (input.below(5), input.u16() as usize);
         let bytes = vec![input.u8(); len];
         let offload = Offload { checksum: None, segment: 0, headers: 0 };
         self.each(|side, now| {
             let mut queue = FrameQueue::default();
             (0..count).for_each(|_| queue.push(Frame { bytes: bytes.clone(), offload }));
-            (side.adapter(now, plug, |adapter| adapter.receive(&mut queue)), queue.len())
+            (side.adapter(now, |adapter| adapter.receive(&mut queue)), queue.len())
         });
     }
 }

@@ -58,9 +58,11 @@ fn several_commands_wait_and_end_in_any_order() {
     assert!(second.buffer.fill(0, &[2; 512]) && first.buffer.fill(0, &[1; 512]));
     assert!(!first.buffer.fill(1, &[1; 512]), "beyond the end");
     for (job, tag) in [(second, 7), (first, 3)] {
-        let ended = disk.done(job.token, true).unwrap();
+        job.finish(true);
+        let ended = disk.next_ended().unwrap();
         assert_eq!((ended.tag, ended.op, ended.ok, ended.last), (tag, job.op, true, true));
-        assert_eq!(disk.done(job.token, true), None, "once");
+        job.finish(true);
+        assert_eq!(disk.next_ended(), None, "once");
     }
     assert_eq!(
         (mem.read_obj::<u8>(GuestAddress(0x1000)).unwrap(), mem.read_obj::<u8>(GuestAddress(0x21ff)).unwrap()),
@@ -78,8 +80,10 @@ fn a_command_that_is_called_off_leaves_the_others_alone() {
     disk.cancel(0);
     assert!(!first.buffer.fill(0, &[1; 512]));
     assert!(second.buffer.fill(0, &[1; 512]));
-    assert_eq!(disk.done(first.token, true), None);
-    assert_eq!(disk.done(second.token, false).map(|ended| (ended.tag, ended.ok, ended.last)), Some((1, false, true)));
+    first.finish(true);
+    assert_eq!(disk.next_ended(), None);
+    second.finish(false);
+    assert_eq!(disk.next_ended().map(|ended| (ended.tag, ended.ok, ended.last)), Some((1, false, true)));
 }
 
 #[test]
@@ -93,14 +97,17 @@ fn one_command_becomes_several_operations() {
     assert_eq!(write, [BlockOp::Write { offset: 0, len: 512 }, BlockOp::Flush]);
     assert!(disk.start(5, write.clone(), ram(0x1000, 512)));
     let [job] = backend.take();
-    let ended = disk.done(job.token, true).unwrap();
+    job.finish(true);
+    let ended = disk.next_ended().unwrap();
     assert_eq!((ended.data, ended.last), (ram(0x1000, 512), false));
     let [job] = backend.take();
-    assert_eq!(disk.done(job.token, true).map(|ended| (ended.op, ended.last)), Some((BlockOp::Flush, true)));
+    job.finish(true);
+    assert_eq!(disk.next_ended().map(|ended| (ended.op, ended.last)), Some((BlockOp::Flush, true)));
     // What fails is not followed by anything.
     assert!(disk.start(5, write, ram(0x1000, 512)));
     let [job] = backend.take();
-    assert_eq!(disk.done(job.token, false).map(|ended| (ended.ok, ended.last)), Some((false, true)));
+    job.finish(false);
+    assert_eq!(disk.next_ended().map(|ended| (ended.ok, ended.last)), Some((false, true)));
     assert!(backend.all().is_empty());
 }
 

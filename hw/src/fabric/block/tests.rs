@@ -60,21 +60,28 @@ fn bytes_cross_without_the_device() {
     assert_eq!([0x1063, 0x3000, 0x3001].map(|gpa| s.byte(gpa)), [3, 3, 2]);
     drop(target);
     assert!(job.buffer.target(99, 502).is_none(), "beyond the end");
-    assert!(matches!(s.client.done(job.token), Some(Data::Memory(_))));
-    assert!(s.client.done(job.token).is_none(), "a job ends once");
+    assert!(s.client.next_finished().is_none() && job.outcome().is_none());
+    job.finish(true);
+    job.finish(false);
+    let finished = s.client.next_finished().unwrap();
+    assert!(matches!(finished.data, Data::Memory(_)) && (finished.token, finished.ok) == (job.token, true));
+    assert!(s.client.next_finished().is_none() && job.outcome() == Some(true), "a job ends once");
     assert!(!job.buffer.fill(0, &[9]), "it has ended");
 }
 
 #[test]
 fn what_the_processor_moves_is_the_devices() {
     let mut s = Setup::new();
-    let token = s.client.submit(READ, Data::Bytes(vec![0; 600]));
+    s.client.submit(READ, Data::Bytes(vec![0; 600]));
     let [job] = s.jobs.take();
     assert!(job.buffer.target(0, 512).is_none());
     assert!(job.buffer.fill(1, &[7; 599]) && !job.buffer.fill(1, &[7; 600]));
     let mut taken = [0; 2];
     assert!(job.buffer.take(0, &mut taken) && taken == [0, 7] && !job.buffer.take(599, &mut taken));
-    let Some(Data::Bytes(bytes)) = s.client.done(token) else { panic!("it was waited for") };
+    job.finish(false);
+    let Some(Finished { data: Data::Bytes(bytes), ok: false, .. }) = s.client.next_finished() else {
+        panic!("it was waited for")
+    };
     assert_eq!(bytes, [vec![0], vec![7; 599]].concat());
 }
 
@@ -117,13 +124,16 @@ fn jobs_that_are_off_count_until_the_host_side_is_done_with_them() {
     assert!(!s.client.has_room());
     s.client.cancel(first.token);
     assert!(first.buffer.is_off() && !second.buffer.is_off() && !s.client.has_room());
-    assert!(s.client.done(first.token).is_none() && s.client.has_room());
+    first.finish(true);
+    assert!(s.client.next_finished().is_none() && s.client.has_room());
     // Another host side: what the former one has goes on.
     let other = Jobs::default();
     s.client.connect(Some(Box::new(other.clone())));
     let token = s.client.submit(BlockOp::Flush, Data::None);
     assert!(token > second.token && s.jobs.all().is_empty() && other.ops() == [BlockOp::Flush]);
-    assert!(second.buffer.fill(0, &[1; 600]) && s.client.done(second.token).is_some());
+    assert!(second.buffer.fill(0, &[1; 600]));
+    second.finish(true);
+    assert_eq!(s.client.next_finished().map(|job| job.token), Some(second.token));
     s.client.connect(None);
     assert!(!s.client.has_room());
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::block::BlockJob;
 use crate::block::testing::Jobs;
 use crate::virtio::Virtio;
 use crate::virtio::testing::{BASE, Driver, INDIRECT, NEXT, Offered, SIZE, WRITE, setup};
@@ -41,6 +42,12 @@ impl Setup {
         offered
     }
 
+    /// The host side is done with a job.
+    fn done(&mut self, job: &BlockJob, ok: bool) {
+        job.finish(ok);
+        self.device.attend();
+    }
+
     fn status(&self, offered: &Offered) -> u32 {
         u32::from(*self.driver.bytes(&offered.writable).last().unwrap())
     }
@@ -71,17 +78,17 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
     assert!(second.buffer.take(0, a) && second.buffer.take(490, b));
     assert_eq!(taken, data);
     assert!(!second.buffer.take(500, &mut [0; 13]), "beyond the end");
-    s.device.block_done(second.token, true);
+    s.done(&second, true);
     assert_eq!(s.driver.used(0), [(write.head, 1)]);
     assert_eq!((s.status(&write), s.device.isr()), (VIRTIO_BLK_S_OK, 1));
 
     assert!(!first.buffer.fill(600, &[3; 425]));
     assert!(first.buffer.fill(0, &[1; 600]) && first.buffer.fill(600, &[2; 424]));
-    s.device.block_done(first.token, true);
+    s.done(&first, true);
     assert_eq!(s.driver.used(0), [(read.head, 1025)]);
     let bytes = s.driver.bytes(&read.writable);
     assert_eq!((bytes[0], bytes[599], bytes[600], bytes[1023], bytes[1024]), (1, 1, 2, 2, 0));
-    s.device.block_done(first.token, true);
+    s.done(&first, true);
     assert_eq!(s.driver.used(0), [], "a job ends once");
 }
 
@@ -105,7 +112,7 @@ fn what_ends_a_request_ends_its_copies() {
         end(&mut s);
         assert!(!first.buffer.fill(256, &[2; 256]) && !second.buffer.take(256, &mut [0; 256]), "{what}");
         assert!(first.buffer.target(0, 512).is_none(), "{what}");
-        [first, second].iter().for_each(|job| s.device.block_done(job.token, true));
+        [first, second].iter().for_each(|job| s.done(job, true));
         let bytes = s.driver.bytes(&read.writable);
         assert_eq!((bytes[255], bytes[256], s.driver.used(0)), (1, 0, vec![]), "{what}");
     }
@@ -127,7 +134,8 @@ fn a_state_that_is_saved_during_a_copy_begins_it_again() {
     let [again] = jobs.take();
     assert_eq!(again.op, job.op);
     assert!(again.buffer.fill(0, &[2; 512]));
-    back.block_done(again.token, true);
+    again.finish(true);
+    back.attend();
     assert_eq!(s.driver.used(0), [(read.head, 513)]);
     assert_eq!(s.driver.bytes(&read.writable)[..512], [2; 512]);
 }
@@ -218,7 +226,7 @@ fn a_failed_job_is_an_error_of_the_disk() {
     let mut s = Setup::new(info());
     let read = s.request(VIRTIO_BLK_T_IN, 0, &[], &[512]);
     let [job] = s.jobs.take();
-    s.device.block_done(job.token, false);
+    s.done(&job, false);
     assert_eq!((s.driver.used(0), s.status(&read)), (vec![(read.head, 1)], VIRTIO_BLK_S_IOERR));
 }
 
@@ -234,7 +242,7 @@ fn a_reset_device_is_left_alone_by_late_jobs() {
     let [other] = s.jobs.take();
     assert_ne!(other.token, job.token);
     assert!(!job.buffer.fill(0, &[1; 512]));
-    s.device.block_done(job.token, true);
+    s.done(&job, true);
     assert_eq!(s.driver.bytes(&read.writable[..1])[0], 0);
 }
 
@@ -257,8 +265,9 @@ fn what_is_under_way_is_begun_again_after_a_restore() {
     assert_eq!([write.op, flush.op], [BlockOp::Write { offset: 1536, len: 512 }, BlockOp::Flush]);
     let mut taken = [0; 512];
     assert!(write.buffer.take(0, &mut taken) && taken == [9; 512]);
-    back.block_done(write.token, true);
-    back.block_done(flush.token, true);
+    write.finish(true);
+    flush.finish(true);
+    back.attend();
     assert_eq!(s.driver.used(0).len(), 2);
 }
 
@@ -273,7 +282,7 @@ fn no_more_is_under_way_than_the_queue_holds() {
     }
     let jobs = s.jobs.all();
     assert_eq!(jobs.len(), usize::from(QUEUE_SIZE));
-    s.device.block_done(jobs[0].token, true);
+    s.done(&jobs[0], true);
     assert!(s.needs_reset(), "the ring is ahead of its size");
 }
 
@@ -291,9 +300,9 @@ fn resets_do_not_pile_jobs_up() {
     assert_eq!(jobs.len(), usize::from(QUEUE_SIZE));
     let late = s.request(VIRTIO_BLK_T_FLUSH, 0, &[], &[]);
     assert_eq!(s.jobs.ops(), []);
-    s.device.block_done(jobs[0].token, true);
+    s.done(&jobs[0], true);
     let [flush] = s.jobs.take();
-    s.device.block_done(flush.token, true);
+    s.done(&flush, true);
     assert_eq!(s.driver.used(0), [(late.head, 1)]);
 }
 
@@ -303,7 +312,7 @@ fn a_job_that_ends_in_a_stopped_device_is_not_begun_again() {
     s.request(VIRTIO_BLK_T_OUT, 0, &[&[0; 512]], &[]);
     let [job] = s.jobs.take();
     s.device.set_status(11);
-    s.device.block_done(job.token, true);
+    s.done(&job, true);
     let jobs = Jobs::default();
     let mut back = Virtio::block(s.mem.clone(), info(), Box::new(jobs.clone()));
     back.restore(s.device.save());

@@ -156,8 +156,8 @@ impl DiskQueue {
         self.counters.clone()
     }
 
-    /// Starts the thread that does the jobs on `image`, as `disk` says. Without an image there is none yet. `done` is to tell the
-    /// device that a job is done, and whether it went well; it is called with no lock held.
+    /// Starts the thread that does the jobs on `image`, as `disk` says. Without an image there is none yet. `attend` has
+    /// the device see which jobs are over; it is called with no lock held.
     ///
     /// # Errors
     ///
@@ -166,9 +166,9 @@ impl DiskQueue {
         self,
         image: impl Into<Option<Image>>,
         disk: &Disk,
-        done: impl Fn(u64, bool) + Send + 'static,
+        attend: impl Fn() + Send + 'static,
     ) -> io::Result<DiskThread> {
-        self.start_with(image.into().map(boxed), disk, done)
+        self.start_with(image.into().map(boxed), disk, attend)
     }
 
     /// The same on what is no image.
@@ -176,7 +176,7 @@ impl DiskQueue {
         self,
         store: Option<Box<dyn Store>>,
         disk: &Disk,
-        done: impl Fn(u64, bool) + Send + 'static,
+        attend: impl Fn() + Send + 'static,
     ) -> io::Result<DiskThread> {
         let counters = self.counters;
         let stop = Arc::new(AtomicBool::new(false));
@@ -185,7 +185,7 @@ impl DiskQueue {
         let throttle = Throttle::new(&disk.limits, &groups);
         let (cache, on_error, stopping) = (disk.cache, disk.on_error, self.stopping);
         let thread = std::thread::Builder::new().name("disk".into()).spawn(move || {
-            let mut worker = Worker { store, done, stop: own, throttle, cache, on_error, stopping, counters };
+            let mut worker = Worker { store, attend, stop: own, throttle, cache, on_error, stopping, counters };
             let mut piece = vec![0; PIECE];
             let mut polling = HaltPolling::default();
             loop {

@@ -46,6 +46,7 @@ impl CodeSink for NoCode {
 struct Guest {
     ram: Arc<Ram>,
     dma: Dma,
+    jobs: Mutex<Vec<BlockJob>>,
     /// The devices' lock: jobs that are done, and how they went.
     done: Mutex<Vec<(u64, bool)>>,
     changed: Condvar,
@@ -60,14 +61,18 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap();
         let ram = Arc::new(Ram::new(memory));
         let dma = Dma::new(ram.clone(), sink(&ram));
-        Arc::new(Guest { ram, dma, done: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Guest { ram, dma, jobs: Mutex::default(), done: Mutex::default(), changed: Condvar::new() })
     }
 
-    /// What to tell it by that a job is done.
-    fn tell(self: &Arc<Self>) -> impl Fn(u64, bool) + Send + 'static {
+    /// What has it see which of its jobs are over.
+    fn attend(self: &Arc<Self>) -> impl Fn() + Send + 'static {
         let guest = self.clone();
-        move |token, ok| {
-            guest.done.lock().unwrap().push((token, ok));
+        move || {
+            let mut done = guest.done.lock().unwrap();
+            guest.jobs.lock().unwrap().retain(|job| match job.outcome() {
+                Some(ok) => (done.push((job.token, ok)), false).1,
+                None => true,
+            });
             guest.changed.notify_all();
         }
     }
@@ -75,7 +80,9 @@ impl Guest {
     fn job(&self, token: u64, op: BlockOp) -> BlockJob {
         // In two parts, of which the first is as long as neither a page nor a sector.
         let rest = RAM as u32 - 1000;
-        BlockJob { token, op, buffer: JobBuffer::of_ram(&self.dma, &[(0, 1000), (1000, rest)]) }
+        let job = BlockJob { token, op, buffer: JobBuffer::of_ram(&self.dma, &[(0, 1000), (1000, rest)]) };
+        self.jobs.lock().unwrap().push(job.clone());
+        job
     }
 
     fn write(&self, bytes: &[u8]) {
@@ -121,7 +128,7 @@ impl Setup {
         let image = Image::open("-drive", disk).unwrap();
         let queue = DiskQueue::new();
         let backend = queue.backend();
-        let thread = queue.start(image, disk, guest.tell()).unwrap();
+        let thread = queue.start(image, disk, guest.attend()).unwrap();
         Setup { guest, backend, thread, token: 0 }
     }
 
@@ -188,7 +195,7 @@ fn a_failure_stops_the_machine_and_is_tried_again() {
     let queue = DiskQueue::new().stopping(halt.clone(), Kicker::new());
     let mut backend = queue.backend();
     // Without a medium each request fails; with one the write is done.
-    let thread = queue.start(None, &disk, guest.tell()).unwrap();
+    let thread = queue.start(None, &disk, guest.attend()).unwrap();
     backend.submit(guest.job(1, READ));
     backend.submit(guest.job(2, WRITE));
     for _ in 0..3 {
@@ -259,7 +266,7 @@ impl Broken {
         counters.name("drive", "#image");
         let disk = Disk { on_error, ..Disk::new("") };
         let store: Box<dyn Store> = Box::new(Failing(error.clone()));
-        let thread = queue.start_with(Some(store), &disk, guest.tell()).unwrap();
+        let thread = queue.start_with(Some(store), &disk, guest.attend()).unwrap();
         backend.submit(guest.job(1, op));
         Broken { error, halt, counters, guest, thread }
     }
@@ -547,7 +554,7 @@ fn told() -> (Arc<Guest>, Box<dyn BlockBackend>, DiskThread, Receiver<u64>) {
     let (sender, pieces) = std::sync::mpsc::sync_channel(0);
     let (guest, queue) = (Guest::new(), DiskQueue::new());
     let backend = queue.backend();
-    let thread = queue.start_with(Some(Box::new(Told(sender))), &Disk::new(""), guest.tell()).unwrap();
+    let thread = queue.start_with(Some(Box::new(Told(sender))), &Disk::new(""), guest.attend()).unwrap();
     (guest, backend, thread, pieces)
 }
 

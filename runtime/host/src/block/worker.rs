@@ -15,8 +15,8 @@ use crate::config::{Cache, OnError};
 /// A disk's thread.
 pub(super) struct Worker<F> {
     pub store: Option<Box<dyn Store>>,
-    /// Tells the device that a job is done: its token, and whether it went well.
-    pub done: F,
+    /// Has the device attend to jobs that are over.
+    pub attend: F,
     pub stop: Arc<AtomicBool>,
     pub throttle: Throttle,
     pub cache: Cache,
@@ -35,7 +35,7 @@ fn extent(op: BlockOp) -> (u64, Option<bool>) {
     }
 }
 
-impl<F: Fn(u64, bool)> Worker<F> {
+impl<F: Fn()> Worker<F> {
     /// Does a job, or makes sure that nobody waits for it.
     pub(super) fn run(&mut self, job: &BlockJob, piece: &mut [u8]) {
         loop {
@@ -53,7 +53,8 @@ impl<F: Fn(u64, bool)> Worker<F> {
             if action == Some(Action::Stop) && !self.stop.load(Ordering::Acquire) {
                 continue;
             }
-            return (self.done)(job.token, result.is_ok() || action == Some(Action::Ignore));
+            job.finish(result.is_ok() || action == Some(Action::Ignore));
+            return (self.attend)();
         }
     }
 

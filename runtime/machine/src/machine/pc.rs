@@ -11,6 +11,7 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
+use mimus_hw::net::Adapter;
 use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::registry::{HPET, Make, VGA};
 use mimus_hw::vga;
@@ -19,13 +20,14 @@ use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
+use super::access::DeviceAccess;
 use super::firmware::{self, Left, Rom};
 use super::info;
 use super::input::Input;
 use super::inventory::{Attachment, Inventory, Pci};
 use super::memory_map;
 use super::screen::{self, Held};
-use super::virtio::{self, Access, Started};
+use super::virtio::{self, Started, VirtioAccess};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{DeviceHandle, PcBus};
@@ -76,14 +78,24 @@ const CPU: usize = 0;
 /// The serial port that a break from the terminal goes to.
 const FIRST_SERIAL: usize = 0;
 
-/// Reaches a virtio device on the PCI bus.
+/// Reaches a function of the PCI bus.
 #[derive(Clone)]
-struct VirtioPciHandle {
+struct FunctionHandle {
     devices: DeviceHandle,
     devfn: DevFn,
 }
 
-impl Access for VirtioPciHandle {
+impl DeviceAccess for FunctionHandle {
+    fn attend(&self) {
+        self.devices.access(|pc, now| pc.attend(now, self.devfn));
+    }
+
+    fn adapter<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
+        self.devices.access(|pc, now| pc.adapter(now, self.devfn, f)).unwrap_or_default()
+    }
+}
+
+impl VirtioAccess for FunctionHandle {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         let function = |function: &mut VirtioPci, _| f(function.device_mut());
         self.devices.access(|pc, now| pc.function(now, self.devfn, function)).unwrap_or_default()
@@ -218,7 +230,7 @@ impl Board for PcBoard {
         let networks = nic::start(networks, &devices)?;
         let mut started = Started { networks, ..Started::default() };
         for (devfn, unstarted) in unstarted_virtio {
-            started.start(unstarted, VirtioPciHandle { devices: devices.clone(), devfn })?;
+            started.start(unstarted, FunctionHandle { devices: devices.clone(), devfn })?;
         }
         let cd_roms = drives.start(&devices, &mut started.disks)?;
         started.inputs.extend(typed.into_iter().map(|typed| typed.connect(&devices)));

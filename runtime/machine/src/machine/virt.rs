@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::fabric::TimerQueue;
+use mimus_hw::net::Adapter;
 use mimus_hw::registry::SLOTS;
 use mimus_hw::virt::{CLINT, VirtModel};
 use mimus_hw::virtio::{Entropy, Virtio};
@@ -16,9 +17,10 @@ use mimus_hw::{SharedClint, Virt, VirtConfig, VirtEvent};
 use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
+use super::access::DeviceAccess;
 use super::input::Input;
 use super::inventory::{Attachment, Inventory};
-use super::virtio::{self, Access, HostEntropy, Started};
+use super::virtio::{self, HostEntropy, Started, VirtioAccess};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::config::{self, Config, MachineKind};
@@ -141,7 +143,17 @@ struct VirtioMmioHandle {
     slot: usize,
 }
 
-impl Access for VirtioMmioHandle {
+impl DeviceAccess for VirtioMmioHandle {
+    fn attend(&self) {
+        self.devices.access(|virt, _| virt.attend(self.slot));
+    }
+
+    fn adapter<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
+        self.access(|device| f(device))
+    }
+}
+
+impl VirtioAccess for VirtioMmioHandle {
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T {
         self.devices.access(|virt, _| virt.virtio(self.slot, f)).unwrap_or_default()
     }

@@ -1,7 +1,6 @@
 //! Virtio devices of any machine: what they are made of on the host's side, and how its threads reach them.
 
 use anyhow::{Context, Result};
-use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
 use mimus_hw::registry::{
     Handle, Parts as DeviceParts, Transports, VIRTCONSOLE, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG,
     VIRTIO_SERIAL, VIRTSERIALPORT, Values,
@@ -9,13 +8,14 @@ use mimus_hw::registry::{
 use mimus_hw::virtio::{self, Entropy, Virtio};
 
 use super::Parts;
+use super::access::{AdapterExchange, DeviceAccess};
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Attachment, Drive, Inventory, Medium};
 use crate::config::{ConsolePort, VirtioDevice};
 use mimus_host::block::{DiskQueue, DiskThread, Image};
 use mimus_host::chardev::Source;
 use mimus_host::config::{Chardev, Disk, Plug};
-use mimus_host::net::{self, NetQueue, NetThread};
+use mimus_host::net::{NetQueue, NetThread};
 use mimus_host::share::{self, ShareQueue, ShareThread};
 
 /// The host's random numbers.
@@ -39,33 +39,15 @@ impl Entropy for HostEntropy {
 }
 
 /// What leads to a virtio device of a machine.
-pub(super) trait Access: Clone + Send + 'static {
+pub(super) trait VirtioAccess: DeviceAccess {
     /// Does something with the device at the present time, and passes on what it set off.
     fn access<T: Default>(&self, f: impl FnOnce(&mut Virtio) -> T) -> T;
 }
 
-/// A virtio device as threads of the host see it.
-struct VirtioExchange<A>(A);
+/// A virtio device as the thread of a shared folder sees it.
+struct ShareExchange<A>(A);
 
-impl<A: Access> net::Exchange for VirtioExchange<A> {
-    fn transmit(&self, batch: &mut Batch) -> bool {
-        self.0.access(|device| device.transmit(batch))
-    }
-
-    fn receive(&self, queue: &mut FrameQueue) -> bool {
-        self.0.access(|device| device.receive(queue))
-    }
-
-    fn offloads(&self) -> Offloads {
-        self.0.access(|device| device.offloads())
-    }
-
-    fn set_link(&self, up: bool) {
-        self.0.access(|device| device.set_link(up));
-    }
-}
-
-impl<A: Access> share::Exchange for VirtioExchange<A> {
+impl<A: VirtioAccess> share::Exchange for ShareExchange<A> {
     fn request(&self, token: u64) -> Option<virtio::ShareRequest> {
         self.0.access(|device| device.share_request(token))
     }
@@ -189,24 +171,23 @@ pub(super) struct Started {
 
 impl Started {
     /// Starts what a device needs that `access` leads to.
-    pub(super) fn start(&mut self, unstarted: Unstarted, access: impl Access) -> Result<()> {
-        let slot = VirtioExchange(access);
+    pub(super) fn start(&mut self, unstarted: Unstarted, access: impl VirtioAccess) -> Result<()> {
         match unstarted {
             Unstarted::Nothing => {}
             Unstarted::Disk(disk) => {
                 let (jobs, image, disk) = *disk;
-                let done = move |token, ok| slot.0.access(|device| device.block_done(token, ok));
-                self.disks.push(jobs.start(image, &disk, done).context("cannot start a disk's thread")?);
+                let attend = move || access.attend();
+                self.disks.push(jobs.start(image, &disk, attend).context("cannot start a disk's thread")?);
             }
             Unstarted::Network(network) => {
-                self.networks.push(network.start(slot).context("cannot start a network's thread")?);
+                self.networks.push(network.start(AdapterExchange(access)).context("cannot start a network's thread")?);
             }
             Unstarted::Share(folder) => {
-                self.shares.push(folder.start(slot).context("cannot start a shared folder's thread")?);
+                self.shares.push(folder.start(ShareExchange(access)).context("cannot start a shared folder's thread")?);
             }
             Unstarted::Console(inputs) => {
                 for (port, chardev, source) in inputs {
-                    let (access, attended) = (slot.0.clone(), slot.0.clone());
+                    let (access, attended) = (access.clone(), access.clone());
                     let attend = move |here| attended.access(|device| device.console_attend(port, here));
                     let source = source.map(|source| source.attended(Box::new(attend)));
                     let deliver = move |bytes: &[u8]| access.access(|device| device.console_receive(port, bytes));

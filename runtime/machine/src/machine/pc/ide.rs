@@ -7,7 +7,9 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::registry::{IDE_CD, IDE_HD};
 
 use super::super::Parts;
+use super::super::access::DeviceAccess;
 use super::super::inventory::{Attachment, Drive, Inventory, Medium};
+use super::FunctionHandle;
 use crate::bus::DeviceHandle;
 use crate::config::IdeDrive;
 use mimus_host::block::{DiskQueue, DiskThread, Image};
@@ -109,11 +111,8 @@ impl Drives {
     pub(super) fn start(self, devices: &DeviceHandle, disks: &mut Vec<DiskThread>) -> Result<Vec<CdRom>> {
         let mut cd_roms = Vec::new();
         for Unstarted { place, removable, queue, image, disk } in self.0 {
-            let devices = devices.clone();
-            let done = move |token, ok| {
-                devices.access(|pc, now| controller(pc, now, |ide| ide.block_done(place, token, ok)));
-            };
-            let thread = queue.start(image, &disk, done).context("cannot start a disk's thread")?;
+            let access = FunctionHandle { devices: devices.clone(), devfn: IDE_DEVFN };
+            let thread = queue.start(image, &disk, move || access.attend()).context("cannot start a disk's thread")?;
             if removable {
                 cd_roms.push(CdRom { place, thread });
             } else {

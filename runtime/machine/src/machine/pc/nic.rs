@@ -2,24 +2,22 @@
 
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
-use mimus_hw::e1000::E1000;
-use mimus_hw::net::{Adapter, Batch, FrameQueue, Offloads};
-use mimus_hw::pci::{DevFn, Function};
+use mimus_hw::pci::DevFn;
 use mimus_hw::registry::{self, Handle, Parts as DeviceParts, VIRTIO_NET, Values};
-use mimus_hw::virtio::VirtioPci;
 
 use super::super::Parts;
+use super::super::access::AdapterExchange;
 use super::super::inventory::{Adapter as Row, Attachment, Inventory};
-use super::Places;
+use super::{FunctionHandle, Places};
 use crate::bus::DeviceHandle;
 use mimus_host::config::NicModel;
-use mimus_host::net::{self, NetQueue, NetThread};
+use mimus_host::net::{NetQueue, NetThread};
 
 /// Where QEMU has the first adapter; programs know it by the name that follows from that.
 const FIRST: DevFn = 3 << 3;
 
 /// Networks that have their adapters and not their threads.
-pub(super) type Unstarted = Vec<(DevFn, NicModel, NetQueue)>;
+pub(super) type Unstarted = Vec<(DevFn, NetQueue)>;
 
 /// Plugs the adapters in; their networks.
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut Inventory) -> Result<Unstarted> {
@@ -39,56 +37,16 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, places: &Places, inventory: &mut 
         let watcher = network.as_ref().map(NetQueue::watcher);
         let row = Row { mac: nic.mac, netdev: nic.netdev.clone(), watcher };
         inventory.adapter(Attachment::Pci(place), model, &nic.plug, row);
-        unstarted.extend(network.map(|network| (place, nic.model, network)));
+        unstarted.extend(network.map(|network| (place, network)));
     }
     Ok(unstarted)
 }
 
 /// Starts the threads.
 pub(super) fn start(unstarted: Unstarted, devices: &DeviceHandle) -> Result<Vec<NetThread>> {
-    let start = |(place, model, network): (DevFn, NicModel, NetQueue)| {
-        let exchange = NicExchange { devices: devices.clone(), place, model };
-        network.start(exchange).context("cannot start a network's thread")
+    let start = |(devfn, network): (DevFn, NetQueue)| {
+        let access = FunctionHandle { devices: devices.clone(), devfn };
+        network.start(AdapterExchange(access)).context("cannot start a network's thread")
     };
     unstarted.into_iter().map(start).collect()
-}
-
-/// A network's way to its adapter.
-struct NicExchange {
-    devices: DeviceHandle,
-    place: DevFn,
-    model: NicModel,
-}
-
-impl NicExchange {
-    /// Does something with the adapter at the present time, and passes on what it set off.
-    fn access<T: Default>(&self, f: impl FnOnce(&mut dyn Adapter) -> T) -> T {
-        let result = self.devices.access(|pc, now| match self.model {
-            NicModel::E1000 => pc.function(now, self.place, |adapter: &mut E1000, now| {
-                // Its pin waits by its own clock.
-                adapter.advance(now);
-                f(adapter)
-            }),
-            NicModel::Virtio => pc.function(now, self.place, |adapter: &mut VirtioPci, _| f(adapter.device_mut())),
-        });
-        result.unwrap_or_default()
-    }
-}
-
-impl net::Exchange for NicExchange {
-    fn transmit(&self, batch: &mut Batch) -> bool {
-        self.access(|adapter| adapter.transmit(batch))
-    }
-
-    fn receive(&self, queue: &mut FrameQueue) -> bool {
-        self.access(|adapter| adapter.receive(queue))
-    }
-
-    fn offloads(&self) -> Offloads {
-        self.access(|adapter| adapter.offloads())
-    }
-
-    fn set_link(&self, up: bool) {
-        self.access(|adapter| adapter.set_link(up));
-    }
 }

@@ -60,6 +60,8 @@ pub struct AcpiConfig {
     pub hpet: bool,
     /// Which of the four usual places have a serial port.
     pub serials: [bool; 4],
+    /// What rows of the registry say of devices that are plugged in: AML for the system bus.
+    pub devices: Vec<u8>,
     /// The guest may sleep with its state in RAM, and on a disk.
     pub sleeps: [bool; 2],
     /// The first port of the power management registers; 0 stands for where they are without firmware.
@@ -356,13 +358,19 @@ fn hpet_device() -> Vec<u8> {
 /// The firmware configuration device, by the name that guests' drivers know (QEMU documentation, "QEMU Firmware Configuration
 /// (fw_cfg) Device").
 fn fw_cfg_device() -> Vec<u8> {
-    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports(fw_cfg::BASE, fw_cfg::LENGTH as u8)]));
-    let hid = Name::new("_HID".into(), &"QEMU0002");
-    bytes_of(&Device::new("FWCF".into(), vec![&hid, &Name::new("_STA".into(), &FW_CFG_STATUS), &crs]))
+    named_device("FWCF", "QEMU0002", fw_cfg::BASE, fw_cfg::LENGTH as u8)
 }
 
 /// Present, enabled, working, and nothing to show to users (6.3.7).
-const FW_CFG_STATUS: u8 = 0x0b;
+const UNSEEN: u8 = 0x0b;
+
+/// A device that is not of ISA Plug and Play, with `count` I/O ports from `first` on: a name, and the hardware ID by which its
+/// driver finds it.
+pub(crate) fn named_device(name: &str, id: &'static str, first: u16, count: u8) -> Vec<u8> {
+    let crs = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports(first, count)]));
+    let hid = Name::new("_HID".into(), &id);
+    bytes_of(&Device::new(name.into(), vec![&hid, &Name::new("_STA".into(), &UNSEEN), &crs]))
+}
 
 fn dsdt(config: &AcpiConfig) -> Sdt {
     let mut system_bus = pci_root();
@@ -372,6 +380,7 @@ fn dsdt(config: &AcpiConfig) -> Sdt {
         system_bus.extend(hpet_device());
     }
     system_bus.extend(serial_devices(config.serials));
+    system_bus.extend(&config.devices);
     for device in ISA_DEVICES {
         system_bus.extend(isa_device(device));
     }
@@ -507,6 +516,13 @@ mod tests {
         };
         let serials = [false, true, false, true];
         assert_eq!([b"COM1", b"COM2", b"COM3", b"COM4"].map(|name| named(serials, name)), serials);
+    }
+
+    #[test]
+    fn devices_that_are_plugged_in_are_told_of() {
+        let devices = named_device("XYZ_", "ABCD1234", 0x123, 1);
+        let blobs = build(&AcpiConfig { devices: devices.clone(), ..config(1) });
+        assert!(blobs.iter().any(|blob| blob.bytes.windows(devices.len()).any(|window| window == devices)));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod htif;
 mod i8042;
 pub mod ide;
 mod ioapic;
+pub mod isa;
 pub mod keys;
 mod lapic;
 mod mp_table;

@@ -1,7 +1,8 @@
-//! What is plugged into the ISA bus besides what every PC has: serial ports, debugging ports, the test device.
+//! What is plugged into the ISA bus besides what every PC has: what its rows make, and the board's own serial ports, debugging
+//! ports and test device.
 
 use super::ports::{PortDevice, TEST_PORTS};
-use super::{CharSink, Pc};
+use super::{CharSink, IsaDevice, IsaSlot, Pc};
 use crate::fabric::{CharPort, Wired};
 use crate::testdev::{IRQ_LINES, PcTestdev};
 use crate::uart::{Uart, UartConfig, UartHandles};
@@ -67,6 +68,33 @@ impl Pc {
             let lines = (0..IRQ_LINES.into()).map(|input| self.wires.interrupt(input)).collect();
             self.devices.testdev = Some(Wired::new(PcTestdev::new(), lines));
             self.ports.extend(TEST_PORTS);
+        }
+    }
+
+    /// Plugs in a device that is called `name`; there is room for 256.
+    pub fn plug_isa(&mut self, name: &'static str, device: Box<dyn IsaDevice>) {
+        if let Ok(number) = u8::try_from(self.isa.len()) {
+            for (first, last) in device.ports() {
+                self.claim(first, last.saturating_sub(first).saturating_add(1), PortDevice::Isa(number));
+            }
+            self.isa.push(IsaSlot::new(name, device, self.wires.isa_timer(number)));
+        }
+    }
+
+    /// Does something with device `number` of those that rows have made, and keeps what it asks for; `None` if there is none.
+    pub(super) fn with_isa<T>(&mut self, number: u8, f: impl FnOnce(&mut dyn IsaDevice) -> T) -> Option<T> {
+        let (result, event) = self.isa.get_mut(usize::from(number))?.with(f);
+        if let Some(event) = event {
+            self.devices.request(event);
+        }
+        Some(result)
+    }
+
+    /// What monitors call the device behind a port.
+    pub(super) fn port_name(&self, device: PortDevice) -> &'static str {
+        match device {
+            PortDevice::Isa(number) => self.isa.get(usize::from(number)).map_or(device.name(), |slot| slot.name),
+            _ => device.name(),
         }
     }
 

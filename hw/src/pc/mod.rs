@@ -15,6 +15,7 @@ use crate::ferr::FerrLatch;
 use crate::fw_cfg::FwCfg;
 use crate::hpet::{self, Hpet};
 use crate::i8042::{I8042, MouseEvent};
+use crate::isa::{IsaDevice, IsaSlot};
 use crate::keys::Key;
 use crate::net::Adapter;
 use crate::pci::{Bus, DevFn, Function, Pam, Space, Window};
@@ -65,6 +66,12 @@ pub enum PcEvent {
     Reset,
     /// The guest wrote to the debug exit port: the exit code for the process.
     DebugExit(u8),
+    /// The guest's kernel has panicked.
+    Panicked,
+    /// It has, and starts another one that makes a dump.
+    CrashLoaded,
+    /// The watchdog was not written for too long.
+    Watchdog,
 }
 
 /// RAM below the PCI hole, in bytes, for a machine with `ram_size` bytes; the rest starts at 4 GiB. As on the machine
@@ -87,6 +94,8 @@ pub struct Pc {
     /// What [`Pc::take_display`] told last.
     display_before: Option<Window>,
     devices: Devices,
+    /// What users plug into the ISA bus.
+    isa: Vec<IsaSlot>,
     interrupts: Arc<Interrupts>,
     wires: Wires,
 }
@@ -105,6 +114,7 @@ impl Pc {
             fw_cfg: None,
             display_before: None,
             devices,
+            isa: Vec::new(),
             interrupts,
             wires,
         }
@@ -355,7 +365,7 @@ impl Pc {
             .chipset()
             .pm_base()
             .map(|base| (base, base.saturating_add(acpi_pm::PM_LENGTH - 1), PortDevice::Pm));
-        self.ports.iter().copied().chain(power).map(|(first, last, device)| (first, last, device.name()))
+        self.ports.iter().copied().chain(power).map(|(first, last, device)| (first, last, self.port_name(device)))
     }
 
     /// The interrupt controllers as lines of text, for a monitor.
@@ -438,6 +448,9 @@ impl Pc {
         devices.ferr.restore(FerrLatch::default());
         devices.post_code = PostCode::default();
         devices.event = None;
+        for slot in &mut self.isa {
+            slot.with(|device| device.reset());
+        }
         self.bus.reset(resumes);
         if let Some(device) = &mut self.fw_cfg {
             device.reset();

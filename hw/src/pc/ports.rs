@@ -1,4 +1,4 @@
-//! Which device answers at which I/O port.
+//! The PC's I/O ports: one table says which device answers at which port, two functions read and write them.
 
 use super::{Pc, PcEvent};
 use crate::acpi_pm::Sleep;
@@ -29,6 +29,7 @@ pub(super) enum PortDevice {
     FwCfg,
     DebugExit,
     Debugcon(u8),
+    Isa(u8),
     TestData,
     TestFlush,
     TestByte,
@@ -36,7 +37,7 @@ pub(super) enum PortDevice {
 }
 
 impl PortDevice {
-    /// What monitors call it.
+    /// What monitors call it, if it is the board's own.
     pub(super) fn name(self) -> &'static str {
         match self {
             PortDevice::Dma => "dma",
@@ -58,6 +59,7 @@ impl PortDevice {
             PortDevice::FwCfg => "fwcfg",
             PortDevice::DebugExit => "isa-debug-exit",
             PortDevice::Debugcon(_) => "isa-debugcon",
+            PortDevice::Isa(_) => "isa",
             PortDevice::TestData | PortDevice::TestFlush | PortDevice::TestByte | PortDevice::TestIrq => "pc-testdev",
         }
     }
@@ -127,6 +129,9 @@ impl Pc {
         let byte = match device {
             PortDevice::Pm => return devices.pm.with(|pm| pm.read(now, offset, size)),
             PortDevice::Pci => return self.bus.read(low, size),
+            PortDevice::Isa(number) => {
+                return self.with_isa(number, |device| device.read(now, port)).map_or(u32::MAX, u32::from);
+            }
             PortDevice::FwCfg => return self.fw_cfg.as_mut().map_or(u32::MAX, |device| device.read(offset, size)),
             PortDevice::TestData | PortDevice::TestByte => {
                 let device = devices.testdev.as_ref();
@@ -187,6 +192,7 @@ impl Pc {
                     device.write(offset, size, value, pm_base);
                 }
             }
+            PortDevice::Isa(number) => drop(self.with_isa(number, |device| device.write(now, port, byte))),
             PortDevice::DebugExit => devices.request(PcEvent::DebugExit(debug_exit_code(value))),
             PortDevice::Debugcon(index) => {
                 if let Some(port) = self.debugcons.get_mut(usize::from(index)) {

@@ -1,4 +1,4 @@
-//! The board's state as data.
+//! The PC's state as data: what is saved of each device, and how it is checked before it is restored.
 
 use super::interrupts::InterruptData;
 use super::{Pc, PcEvent};
@@ -10,6 +10,7 @@ use crate::ferr::FerrLatch;
 use crate::fw_cfg::{FwCfg, FwCfgData};
 use crate::hpet::Hpet;
 use crate::i8042::I8042;
+use crate::isa::{IsaData, IsaSlot};
 use crate::pci::BusData;
 use crate::pit::Pit;
 use crate::rtc::Rtc;
@@ -18,7 +19,7 @@ use crate::uart::Uart;
 use serde::{Deserialize, Serialize};
 
 /// Changes whenever a device's state changes its shape.
-const VERSION: u32 = 11;
+const VERSION: u32 = 12;
 
 /// The board's devices but for those of PCI, with what they are wired to.
 pub(super) struct Devices {
@@ -38,9 +39,11 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    /// Keeps the first request that nobody has taken yet.
+    /// Keeps the first request that nobody has taken yet. One behind which the guest goes on anyway gives way to any other.
     pub(super) fn request(&mut self, event: PcEvent) {
-        self.event.get_or_insert(event);
+        if matches!(self.event, None | Some(PcEvent::CrashLoaded)) {
+            self.event = Some(event);
+        }
     }
 
     fn save(&self) -> DeviceData {
@@ -107,6 +110,7 @@ pub struct PcState {
     ram_size: u64,
     tsc_hz: u64,
     devices: DeviceData,
+    isa: Vec<IsaData>,
     interrupts: InterruptData,
     bus: BusData,
     fw_cfg: Option<FwCfgData>,
@@ -139,6 +143,7 @@ impl Pc {
             ram_size: self.config.ram_size,
             tsc_hz: self.config.tsc_hz,
             devices: self.devices.save(),
+            isa: self.isa.iter().map(IsaSlot::save).collect(),
             interrupts: self.interrupts.save(),
             bus: self.bus.save(),
             fw_cfg: self.fw_cfg.as_ref().map(FwCfg::save),
@@ -158,6 +163,7 @@ impl Pc {
             ("number of processors", state.interrupts.cpus() == usize::from(self.config.cpus)),
             ("set of serial ports", self.has_serial_ports(&devices.uarts)),
             ("set of test devices", devices.testdev.is_some() == self.devices.testdev.is_some()),
+            ("set of ISA devices", self.has_isa_devices(&state.isa)),
             ("set of timers", devices.hpet.is_some() == self.devices.hpet.is_some()),
             ("way to configure firmware", state.fw_cfg.is_some() == self.fw_cfg.is_some()),
             ("set of PCI functions", self.bus.fits(&state.bus)),
@@ -176,6 +182,9 @@ impl Pc {
                 return Err(StateError::Malformed(what));
             }
         }
+        for (slot, data) in self.isa.iter_mut().zip(&state.isa) {
+            slot.restore(data);
+        }
         self.devices.restore(devices);
         self.bus.restore(state.bus);
         if let (Some(device), Some(data)) = (&mut self.fw_cfg, state.fw_cfg) {
@@ -184,6 +193,10 @@ impl Pc {
         // After all that drives lines: it is as it was, whatever they have just told it.
         self.interrupts.restore(state.interrupts);
         Ok(())
+    }
+
+    fn has_isa_devices(&self, data: &[IsaData]) -> bool {
+        self.isa.len() == data.len() && self.isa.iter().zip(data).all(|(slot, data)| slot.fits(data))
     }
 
     fn has_serial_ports(&self, uarts: &[Uart]) -> bool {

@@ -1,4 +1,7 @@
+//! Tests of the board: what answers where, which line leads to which interrupt, reset, state and hostile accesses.
+
 use super::*;
+use crate::isa::{Ib700, Pvpanic};
 use std::sync::{Arc, Mutex};
 
 #[derive(Clone, Default)]
@@ -465,7 +468,7 @@ fn a_state_that_does_not_fit_is_refused() {
     let mut bytes = postcard::to_stdvec(&q.save()).unwrap();
     bytes[0] = 99;
     let result = q.restore(postcard::from_bytes(&bytes).unwrap());
-    assert_eq!(result, Err(StateError::Version { found: 99, expected: 11 }));
+    assert_eq!(result, Err(StateError::Version { found: 99, expected: 12 }));
 }
 
 /// A xorshift generator: the same traffic on every run.
@@ -725,6 +728,36 @@ fn the_test_device_drives_lines_and_keeps_data() {
     assert_eq!(other.mmio_read(0, 0, 0xff00_1000, 4), 0x5566_7788);
     p.reset(0);
     assert_eq!(p.port_read(0, 0xe0, 4), 0);
+}
+
+#[test]
+fn what_is_on_the_isa_bus_is_routed_timed_saved_and_reset() {
+    let plugged = || {
+        let mut p = Pc::new(config(1));
+        p.plug_isa("pvpanic", Box::new(Pvpanic::new(0x505, 3)));
+        p.plug_isa("ib700", Box::new(Ib700::default()));
+        p
+    };
+    let mut p = plugged();
+    assert!(p.port_ranges().any(|range| range == (0x505, 0x505, "pvpanic")));
+    assert_eq!((inb(&mut p, 0x505), inb(&mut p, 0x506)), (3, 0xff));
+    for value in [2, 1, 2] {
+        outb(&mut p, 0x505, value);
+    }
+    assert_eq!((p.take_event(), p.take_event()), (Some(PcEvent::Panicked), None));
+    // Two bytes are a byte at each port: the second is nobody's.
+    p.port_write(MS, 0x443, 2, 0x000e);
+    assert_eq!(p.next_deadline(), Some(2001 * MS));
+    let mut other = plugged();
+    other.restore(p.save()).unwrap();
+    assert_eq!(Pc::new(config(1)).restore(p.save()), Err(StateError::Machine("set of ISA devices")));
+    for p in [&mut p, &mut other] {
+        p.advance(2001 * MS);
+        assert_eq!((p.take_event(), p.next_deadline()), (Some(PcEvent::Watchdog), None));
+    }
+    outb(&mut p, 0x443, 0);
+    p.reset(3000 * MS);
+    assert_eq!(p.next_deadline(), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the devices of a PC are wired to: interrupt inputs, and the machine's timers.
+//! How the PC's devices are wired: to interrupt inputs, and to the machine's timer queue.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::{Pc, PcConfig};
 use crate::acpi_pm::{self, AcpiPm, PmHandles};
 use crate::debug::PostCode;
 use crate::dma::Dma;
-use crate::fabric::{IrqInputs, IrqLine, IrqSink, IrqSwitch, TimerQueue, Wired};
+use crate::fabric::{IrqInputs, IrqLine, IrqSink, IrqSwitch, Timer, TimerQueue, Wired};
 use crate::ferr::{FERR_IRQ, FerrLatch};
 use crate::hpet::{self, HpetHandles};
 use crate::i8042::{I8042, I8042Handles};
@@ -22,7 +22,7 @@ const TIMER_IRQ: u32 = 0;
 const RTC_IRQ: u32 = 8;
 const CASCADE: u32 = 2;
 
-/// Numbers of timers. Those of local APICs and of PCI functions begin here, by processor and by place.
+/// Numbers of timers. Those of local APICs, of PCI functions and of ISA devices begin here, by processor, by place and in order.
 const PIT: u32 = 0;
 const HPET: u32 = 1;
 const RTC: u32 = 2;
@@ -30,6 +30,7 @@ const PM: u32 = 3;
 const KEYBOARD: u32 = 4;
 const LAPICS: u32 = 0x100;
 const FUNCTIONS: u32 = 0x200;
+const ISA: u32 = 0x300;
 
 /// The board's side of all handles.
 pub(super) struct Wires {
@@ -46,6 +47,11 @@ impl Wires {
     /// A line to an interrupt input.
     pub(super) fn interrupt(&self, input: u32) -> IrqLine {
         interrupt(&self.inputs, input)
+    }
+
+    /// The timer of a device on the ISA bus.
+    pub(super) fn isa_timer(&self, number: u8) -> Timer {
+        self.timers.timer(ISA + u32::from(number))
     }
 
     /// The event timer's handles.
@@ -80,7 +86,8 @@ impl Pc {
             PM => devices.pm.with(|pm| pm.advance(now)),
             KEYBOARD => devices.i8042.with(|i8042| i8042.advance(now)),
             LAPICS..FUNCTIONS => self.interrupts.advance((number - LAPICS) as usize, now),
-            _ => self.bus.advance((number - FUNCTIONS) as u8, now),
+            FUNCTIONS..ISA => self.bus.advance((number - FUNCTIONS) as u8, now),
+            _ => drop(self.with_isa((number - ISA) as u8, |device| device.advance(now))),
         }
     }
 }

@@ -1,13 +1,17 @@
-//! Devices on the ISA bus that a user plugs in.
+//! Rows of the registry: devices on the ISA bus that a user plugs in.
 
 use super::property::{Default, Host, ID, Value, Values, accepted, address, host, number, without};
 use super::{Bus, Handle, Make, Model, Parts, memory, ports};
+use crate::isa;
 use crate::pc::{COM_PORTS, Pc, SerialPort};
 
 /// I/O ports of a serial port.
 const SERIAL_PORTS: u64 = 8;
 /// The port of a debug console, and what it reads as.
 const DEBUG_PORT: u64 = 0xe9;
+
+/// The port of `pvpanic`.
+const PANIC_PORT: u64 = 0x505;
 
 /// The most serial ports that have a usual place, as a user reads it.
 pub const TOO_MANY: &str = "a PC has no more than four serial ports, unless iobase= and irq= are given";
@@ -83,7 +87,35 @@ const TESTDEV: &Model = &Model {
     ..Model::on(Bus::Isa, "pc-testdev")
 };
 
-pub(super) const ROWS: &[&Model] = &[EXIT, DEBUGCON, SERIAL, TESTDEV];
+/// Tells the host that the guest has panicked.
+const PVPANIC: &Model = &Model {
+    help: "a port by which a guest tells that it has panicked; see -action panic=",
+    properties: &[
+        address("ioport", 0, 0xffff, "I/O port").or(Default::Number(PANIC_PORT)),
+        number("events", 0, 3, "what it says that it understands: 1 a panic, 2 a panic with a dump to come, 3 both")
+            .or(Default::Number((isa::PANICKED | isa::CRASH_LOADED) as u64)),
+        ID,
+    ],
+    only_one: Some("drivers look for one"),
+    acpi: |values| isa::pvpanic_acpi(values.port("ioport")),
+    make: Make::IsaDevice(|values| Box::new(isa::Pvpanic::new(values.port("ioport"), values.port("events") as u8))),
+    windows: &[ports(PANIC_PORT, 1)],
+    fuzz: &["pvpanic"],
+    ..Model::on(Bus::Isa, "pvpanic")
+};
+
+/// A watchdog.
+const IB700: &Model = &Model {
+    help: "a watchdog timer; see -action watchdog=",
+    properties: &[ID],
+    only_one: Some("its ports are fixed: there can be only one"),
+    make: Make::IsaDevice(|_| Box::new(isa::Ib700::default())),
+    windows: &[ports(isa::IB700_DISABLE as u64, 1), ports(isa::IB700_ENABLE as u64, 1)],
+    fuzz: &["ib700"],
+    ..Model::on(Bus::Isa, "ib700")
+};
+
+pub(super) const ROWS: &[&Model] = &[EXIT, DEBUGCON, SERIAL, TESTDEV, PVPANIC, IB700];
 
 /// Checks that the last of `count` ports is one; `size` is the property that says how many.
 fn ends_in_time(values: &Values, size: &str, count: u64) -> Result<(), String> {

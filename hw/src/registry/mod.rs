@@ -17,6 +17,7 @@ use std::sync::Arc;
 use mimus_softmmu::{Dma, Vram};
 
 use crate::block::{BlockBackend, BlockInfo};
+use crate::isa::IsaDevice;
 use crate::net::NetPeer;
 use crate::pc::{CharSink, Pc};
 use crate::pci::{DevFn, Function, Space};
@@ -120,6 +121,8 @@ pub struct Parts<'a> {
 pub enum Make {
     /// It is part of boards, or made by their own code.
     Board,
+    /// A device for the ISA bus.
+    IsaDevice(fn(&Values) -> Box<dyn IsaDevice>),
     /// Plugged into the PC by this. The number of its serial port, if its input is to be brought by [`Pc::serial_receive`].
     Isa(fn(&mut Pc, Parts<'_>) -> Option<usize>),
     /// A function for the PCI bus; `None` if its handle is none for it.
@@ -188,6 +191,8 @@ pub struct Model {
     pub check: fn(&Values) -> Result<(), String>,
     /// Chooses what was left to the board; the values of all others of the model are as they are at last.
     pub place: fn(&mut Values, others: &[&Values]) -> Result<(), String>,
+    /// What the ACPI tables say of it, as AML for the system bus; empty if nothing.
+    pub acpi: fn(&Values) -> Vec<u8>,
     /// How it is made.
     pub make: Make,
     /// Where its registers are that have a fixed place, as far as there is something to be found.
@@ -210,6 +215,7 @@ impl Model {
             only_one: None,
             check: |_| Ok(()),
             place: |_, _| Ok(()),
+            acpi: |_| Vec::new(),
             make: Make::Board,
             windows: &[],
             fuzz: &[],
@@ -235,8 +241,19 @@ impl Model {
     /// Whether nothing is to be known to make it but its properties: it has nothing of the host's but a character device.
     pub fn is_plain(&self) -> bool {
         let other = |kind| matches!(kind, Kind::Id(host) if !matches!(host, Host::Chardev | Host::Output));
-        let made = matches!(self.make, Make::Isa(_) | Make::Function(_));
+        let made = matches!(self.make, Make::IsaDevice(_) | Make::Isa(_) | Make::Function(_));
         made && !self.properties.iter().any(|property| other(property.kind))
+    }
+
+    /// Plugs one into the PC's ISA bus, if it is a device for that. The number of its serial port, if its input is to be brought by
+    /// [`Pc::serial_receive`].
+    pub fn plug_isa(&self, pc: &mut Pc, parts: Parts<'_>) -> Option<usize> {
+        match self.make {
+            Make::IsaDevice(make) => pc.plug_isa(self.name, make(parts.values)),
+            Make::Isa(plug) => return plug(pc, parts),
+            Make::Function(_) | Make::Virtio(_) | Make::Board => {}
+        }
+        None
     }
 
     /// Makes a function of the PCI bus; a virtio device has this interface to drivers. `None` if it is none, or its handle is
@@ -245,7 +262,7 @@ impl Model {
         match self.make {
             Make::Function(make) => make(parts),
             Make::Virtio(make) => Some(Box::new(VirtioPci::new(make(parts)?, interface))),
-            Make::Isa(_) | Make::Board => None,
+            Make::IsaDevice(_) | Make::Isa(_) | Make::Board => None,
         }
     }
 

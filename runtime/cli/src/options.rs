@@ -348,7 +348,8 @@ pub(super) const OPTIONS: &[Opt] = &[
         "EVENT=ACTION[,...]",
         Machine,
         "what an event leads to: reboot=reset|shutdown, shutdown=poweroff|pause, sigterm=exit|powerdown (the power button; a \
-         second SIGTERM ends the machine)",
+         second SIGTERM ends the machine), panic=shutdown|exit-failure|pause|none, \
+         watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi",
     ),
     flag("no-shutdown", Machine, "stop, but do not exit when the guest powers the machine off"),
     each(
@@ -375,7 +376,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         Console,
         "the key that escapes of a terminal begin with, by its ASCII number, default 1 (Ctrl-A)",
     ),
-    once("watchdog-action", "ACTION", Machine, "accepted; there is no watchdog"),
+    once("watchdog-action", "ACTION", Machine, "the same as -action watchdog=ACTION"),
     each("trace", "EVENTS", Logs, "accepted; there are no trace events"),
     once("dfilter", "RANGES", Logs, "accepted; log items are of all addresses"),
     // True of mimus as it is.
@@ -398,7 +399,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     gone_flag("sdl", "-vnc or -display curses"),
     lacks("soundhw", &subjects::SOUND),
     gone("startdate", "-rtc base=DATE"),
-    lacks("watchdog", &subjects::WATCHDOG),
+    gone("watchdog", "-device ib700"),
     // Standard options.
     each("numa", "node[,KEY=VALUE...]", Machine, "accepted; all memory is in one node"),
     each(

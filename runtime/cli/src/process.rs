@@ -6,10 +6,11 @@ use super::keyval::{self, Key, Kind};
 use super::{CliError, Given, chardev, isa, utf8};
 use mimus_host::config::{Chardev, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
 use mimus_host::sandbox::Groups;
-use mimus_machine::config::Config;
+use mimus_machine::config::{Config, PanicAction, WatchdogAction};
 
 /// Reads the options about the process itself.
 pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> {
+    watchdog(given, config)?;
     for value in given.all("action") {
         action(utf8("action", value)?, config)?;
     }
@@ -102,17 +103,24 @@ fn sandbox(text: &str) -> Result<Sandbox, CliError> {
     Ok(Sandbox::On(groups))
 }
 
-/// What an event leads to. No guest panics where anybody would hear of it, and no machine has a watchdog.
+/// `-watchdog-action`, the same as `-action watchdog=`.
+fn watchdog(given: &Given, config: &mut Config) -> Result<(), CliError> {
+    if let Some(word) = given.text("watchdog-action")? {
+        config.settings.watchdog = WatchdogAction::named(word).ok_or_else(|| {
+            let message = format!("'{word}' is not known here: {}", WatchdogAction::WORDS.join(" or "));
+            CliError::new("-watchdog-action", message)
+        })?;
+    }
+    Ok(())
+}
+
+/// `-action`: what an event leads to.
 fn action(text: &str, config: &mut Config) -> Result<(), CliError> {
     const KEYS: &[Key] = &[
         Key { name: "reboot", kind: Kind::Word(&["reset", "shutdown"]), help: "" },
         Key { name: "shutdown", kind: Kind::Word(&["poweroff", "pause"]), help: "" },
-        Key { name: "panic", kind: Kind::Word(&["none", "pause", "shutdown", "exit-failure"]), help: "" },
-        Key {
-            name: "watchdog",
-            kind: Kind::Word(&["reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi"]),
-            help: "",
-        },
+        Key { name: "panic", kind: Kind::Word(PanicAction::WORDS), help: "" },
+        Key { name: "watchdog", kind: Kind::Word(WatchdogAction::WORDS), help: "" },
         Key { name: "sigterm", kind: Kind::Word(&["exit", "powerdown"]), help: "" },
     ];
     let values = keyval::parse("-action", text, "reboot", KEYS)?;
@@ -122,6 +130,9 @@ fn action(text: &str, config: &mut Config) -> Result<(), CliError> {
     if let Some(word) = values.word("shutdown") {
         config.settings.no_shutdown = word == "pause";
     }
+    let settings = &mut config.settings;
+    settings.panic = values.word("panic").and_then(PanicAction::named).unwrap_or(settings.panic);
+    settings.watchdog = values.word("watchdog").and_then(WatchdogAction::named).unwrap_or(settings.watchdog);
     if let Some(word) = values.word("sigterm") {
         let Process { sigterm, .. } = &mut config.process;
         *sigterm = if word == "powerdown" { OnSigterm::PowerDown } else { OnSigterm::End };

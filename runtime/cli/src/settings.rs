@@ -10,9 +10,6 @@ const fn key(name: &'static str, kind: Kind) -> Key {
     Key { name, kind, help: "" }
 }
 
-/// There is no watchdog.
-const WATCHDOG_ACTIONS: &[&str] = &["reset", "shutdown", "poweroff", "inject-nmi", "pause", "debug", "none"];
-
 const MESSAGE: &[Key] = &[key("timestamp", ON_OFF), key("guest-name", ON_OFF)];
 
 const OVERCOMMIT: &[Key] = &[
@@ -37,7 +34,6 @@ const NAME: &[Key] = &[
 
 /// Reads all of it.
 pub(super) fn parse(given: &Given, refused: &mut Refused, config: &mut Config) -> Result<(), Stop> {
-    refused.note(watchdog(given))?;
     refused.note(message(given, config))?;
     refused.note(overcommit(given, config))?;
     refused.note(rtc(given, config))?;
@@ -52,16 +48,6 @@ fn values(given: &Given, name: &str, implied: &'static str, keys: &[Key]) -> Res
     match given.merged(name)? {
         Some(texts) => keyval::parse_all(&format!("-{name}"), texts, implied, keys),
         None => Ok(Values::default()),
-    }
-}
-
-fn watchdog(given: &Given) -> Result<(), CliError> {
-    match given.text("watchdog-action")? {
-        Some(word) if !WATCHDOG_ACTIONS.contains(&word) => {
-            let message = format!("'{word}' is not known here: {}", WATCHDOG_ACTIONS.join(" or "));
-            Err(CliError::new("-watchdog-action", message))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -71,7 +71,6 @@ pub(super) const PCI: Subject = subject("PCI on this machine", "use the device w
 pub(super) const TPM: Subject = subject("TPM", "leave it out");
 pub(super) const IOMMU: Subject = subject("an IOMMU", "leave it out");
 pub(super) const VFIO: Subject = subject("VFIO", "leave it out");
-pub(super) const WATCHDOG: Subject = subject("watchdog devices", "leave it out");
 pub(super) const HOTPLUG: Subject = subject("memory hotplug", "give all memory by -m");
 pub(super) const MIGRATION: Subject = subject("migration", "start the guest anew");
 pub(super) const REPLAY: Subject = subject("record and replay", "leave it out");

@@ -1,5 +1,6 @@
 //! What the rest of the runtime is told about a machine: plain typed values, no command-line syntax.
 
+mod actions;
 mod device;
 mod firmware;
 mod loader;
@@ -15,6 +16,7 @@ use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
 use mimus_hw::registry::{Board, VGA, Values};
 
+pub use actions::{Actions, PanicAction, WatchdogAction};
 pub use device::Device;
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use loader::{LoadedPiece, PieceContent};
@@ -456,6 +458,11 @@ pub enum ExitStatus {
     PowerOff,
     /// The guest reset the machine and `-no-reboot` was given.
     Reset,
+    /// The guest's kernel has panicked.
+    Panicked {
+        /// The process's exit code is to say so.
+        fails: bool,
+    },
     /// The user quit with Ctrl-A x or in a monitor.
     Quit,
     /// The guest wrote to `isa-debug-exit`; holds the process exit code, `(value << 1) | 1`.
@@ -472,6 +479,7 @@ impl ExitStatus {
         match self {
             ExitStatus::PowerOff | ExitStatus::DebugExit(_) => (true, "guest-shutdown"),
             ExitStatus::Reset => (true, "guest-reset"),
+            ExitStatus::Panicked { .. } => (true, "guest-panic"),
             ExitStatus::Quit => (false, "host-qmp-quit"),
             ExitStatus::Terminated => (false, "host-signal"),
             ExitStatus::OutputClosed => (false, "host-error"),
@@ -482,6 +490,7 @@ impl ExitStatus {
     pub fn code(self) -> u8 {
         match self {
             ExitStatus::PowerOff | ExitStatus::Reset | ExitStatus::Quit | ExitStatus::Terminated => 0,
+            ExitStatus::Panicked { fails } => fails.into(),
             ExitStatus::DebugExit(code) => code,
             ExitStatus::OutputClosed => 141,
         }

@@ -13,7 +13,7 @@ use mimus_frontend::debug::{Description, Tables};
 use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::config::{Config, UserObject};
+use crate::config::{Actions, Config, UserObject, WatchdogAction};
 use crate::monitor::descriptors::Descriptors;
 use mimus_engine::stats::Stats;
 use mimus_host::block::Fault;
@@ -44,6 +44,10 @@ pub enum RunState {
     Shutdown,
     /// The guest sleeps with its state in RAM.
     Suspended,
+    /// The guest's kernel has panicked.
+    GuestPanicked,
+    /// The guest's watchdog has expired.
+    Watchdog,
 }
 
 impl RunState {
@@ -57,6 +61,8 @@ impl RunState {
             RunState::IoError => "io-error",
             RunState::Shutdown => "shutdown",
             RunState::Suspended => "suspended",
+            RunState::GuestPanicked => "guest-panicked",
+            RunState::Watchdog => "watchdog",
         }
     }
 }
@@ -96,6 +102,15 @@ pub enum Notice {
     SuspendToDisk,
     /// It was woken.
     Wakeup,
+    /// The guest's kernel has panicked.
+    GuestPanicked {
+        /// QMP's word for what becomes of it.
+        action: &'static str,
+    },
+    /// The guest's kernel has panicked, and starts another one that makes a dump.
+    GuestCrashLoaded,
+    /// The guest's watchdog has expired, and this is done.
+    Watchdog(WatchdogAction),
     /// It ends.
     Shutdown {
         /// Because the guest wants it.
@@ -206,8 +221,8 @@ pub trait Controlled {
     ///
     /// A sentence: there is no such network, or the rule is wrong or cannot be.
     fn forward(&mut self, network: Option<&str>, rule: &str, add: bool) -> Result<(), String>;
-    /// What the machine does when the guest resets it (end if `reboot` is false) or switches it off (stop if `end` is false).
-    fn set_actions(&mut self, reboot: Option<bool>, end: Option<bool>);
+    /// Changes what the machine does when something happens to its guest.
+    fn set_actions(&mut self, actions: &Actions);
     /// Counters.
     fn stats(&mut self) -> Stats;
     /// Presses keys, named as in QEMU's `sendkey`, one after another, and lets go of them all after `hold` milliseconds.

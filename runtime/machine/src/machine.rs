@@ -3,6 +3,7 @@
 //! A [`Board`] is what makes a machine a PC or something else; what all of them need of the host is here.
 
 mod access;
+mod actions;
 mod control;
 mod firmware;
 mod info;
@@ -210,6 +211,9 @@ enum Event {
     SuspendToDisk,
     Reset,
     Exit(u8),
+    Panicked,
+    CrashLoaded,
+    Watchdog,
 }
 
 /// What a board's devices have after a look at them.
@@ -602,6 +606,12 @@ impl<B: Board> Runner<B> {
             }
             Some(Event::Exit(code)) => Ok(Some(ExitStatus::DebugExit(code))),
             Some(Event::Reset) => self.reset(true),
+            Some(Event::Panicked) => Ok(self.guest_panicked()),
+            Some(Event::CrashLoaded) => {
+                self.control.tell(Notice::GuestCrashLoaded);
+                Ok(None)
+            }
+            Some(Event::Watchdog) => self.watchdog_expired(),
         }
     }
 

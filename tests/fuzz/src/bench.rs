@@ -12,7 +12,7 @@ use mimus_hw::ide::{IDE_DEVFN, Ide, IdeDevice, IdeFunction, IdePlace};
 use mimus_hw::net::{Adapter, Batch, Frame, FrameQueue, Offload};
 use mimus_hw::pci::{DevFn, Space};
 use mimus_hw::registry::{
-    self, Handle, Make, Parts, Transports, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, Values,
+    self, Bus, Handle, Parts, Transports, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG, VIRTIO_SERIAL, Values,
 };
 use mimus_hw::vga::{DEVFN, Screen, StdVga, VRAM_SIZE};
 use mimus_hw::virtio::{BlockInfo, BlockOp, ConsolePort, Interface, Virtio, VirtioPci};
@@ -308,8 +308,8 @@ fn plug_rows(pc: &mut Pc, plug: Plug, mem: &Dma, host: &Shared) {
         let mut values = Values::new(model);
         (model.place)(&mut values, &[]).expect("there is room");
         let parts = Parts { values: &values, mem: mem.clone(), handle: Handle::Chars(Box::new(host.clone())) };
-        match model.make {
-            Make::Isa(make) => drop(make(pc, parts)),
+        match model.bus {
+            Bus::Isa => drop(model.plug_isa(pc, parts)),
             _ => drop(model.function(parts, Interface::Modern).map(|function| pc.plug(Some(PLACE), function))),
         }
     }

@@ -74,7 +74,7 @@ fn what_is_missing_is_told_and_the_guest_runs() {
 fn what_a_guest_does_without_is_left_out() {
     let missing = [
         ("i6300esb,id=w", "the guest has no watchdog"),
-        ("pvpanic,ioport=0x505", "the host is not told that the guest panics"),
+        ("pvpanic-pci", "the host is not told that the guest panics"),
         ("vmgenid,guid=auto", "the guest finds no identity of its machine that changes with copies"),
     ];
     for (device, what) in missing {

@@ -1,6 +1,6 @@
 //! Every row of the registry of devices, as the command line has it.
 
-use mimus_hw::registry::{Board, Host, Kind, Model, Property, offered};
+use mimus_hw::registry::{Board, Host, Kind, Model, Property, models, offered};
 
 use super::*;
 
@@ -70,6 +70,15 @@ fn each_device_is_offered_by_each_of_its_names_and_with_each_property() {
                     _ => drop(config_of(&line)),
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_there_is_not_among_what_is_missing() {
+    for model in models().filter(|model| !model.help.is_empty()) {
+        for name in model.aliases.iter().chain([&model.name]) {
+            assert!(families::DEVICES_LATER.iter().all(|missing| missing.name != *name), "{name}");
         }
     }
 }

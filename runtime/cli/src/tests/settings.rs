@@ -1,7 +1,7 @@
 //! Command lines about how a machine is run, its objects and the properties of what it has.
 
 use super::*;
-use mimus_machine::config::{LockMemory, RtcBase, Settings};
+use mimus_machine::config::{LockMemory, PanicAction, RtcBase, Settings, WatchdogAction};
 
 /// What a line sets, without a warning.
 fn settings(line: &str) -> Settings {
@@ -23,7 +23,11 @@ fn a_daemon_without_default_devices_has_no_terminal() {
 fn how_it_is_run() {
     let default = Settings::default;
     assert_eq!(settings("-no-shutdown"), Settings { no_shutdown: true, ..default() });
-    assert_eq!(settings("-action shutdown=pause,panic=none"), Settings { no_shutdown: true, ..default() });
+    let quiet = Settings { no_shutdown: true, panic: PanicAction::None, ..default() };
+    assert_eq!(settings("-action shutdown=pause,panic=none"), quiet);
+    assert_eq!(settings("-action panic=exit-failure -action reboot=reset").panic, PanicAction::ExitFailure);
+    assert_eq!(settings("-watchdog-action inject-nmi").watchdog, WatchdogAction::InjectNmi);
+    assert_eq!(settings("-watchdog-action none -action watchdog=pause").watchdog, WatchdogAction::Pause);
     assert_eq!(settings("-no-shutdown -action shutdown=poweroff"), default());
     assert!(config_of("-action reboot=shutdown -action watchdog=none -watchdog-action reset").no_reboot);
     assert!(config_of("-no-reboot").no_reboot && !config_of("-no-reboot -action reset").no_reboot);
@@ -50,6 +54,11 @@ fn how_it_is_run() {
         ),
         ("-rtc clock=moon", "-rtc: clock: 'moon' is not supported yet: host or rt or vm"),
         ("-action shutdown=x", "-action: shutdown: 'x' is not known here: poweroff or pause"),
+        ("-action panic=x", "-action: panic: 'x' is not known here: pause or shutdown or exit-failure or none"),
+        (
+            "-watchdog-action x",
+            "-watchdog-action: 'x' is not known here: reset or shutdown or poweroff or pause or debug or none or inject-nmi",
+        ),
         (
             "-audiodev pa,id=a",
             "-audiodev: 'pa' needs sound, which is not supported yet: leave it out, or use -audiodev none",

@@ -1,12 +1,18 @@
-//! How a machine is run.
+//! What a configuration says of how a machine is run: its end, its clock, its messages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::{PanicAction, WatchdogAction};
 
 /// What its end and its clock mean, and what happens to its memory and messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// A guest that powers its machine off stops it instead of ending the run.
     pub no_shutdown: bool,
+    /// What happens when the guest has panicked.
+    pub panic: PanicAction,
+    /// What happens when the guest's watchdog has expired.
+    pub watchdog: WatchdogAction,
     /// There is no machine but only something to ask, for programs that want to know what there is.
     pub no_machine: bool,
     /// What the real-time clock shows at the start.

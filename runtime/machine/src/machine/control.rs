@@ -1,4 +1,4 @@
-//! What monitors and debuggers do with a machine.
+//! What monitors and debuggers do with a machine: `Controlled` for the run loop, on the vCPU's thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use mimus_frontend::guest::GuestCpu;
 use mimus_softmmu::Watch;
 
 use super::{Board, Pace, Runner};
-use crate::config::{Config, MachineKind};
+use crate::config::{Actions, Config, MachineKind};
 use crate::control::{Controlled, Kept, Notice, RunState, Space, StopReason};
 use mimus_engine::stats::Stats;
 use mimus_host::config::Disk;
@@ -242,10 +242,12 @@ impl<B: Board> Controlled for Runner<B> {
         self.board.inventory().forward(network, rule, add)
     }
 
-    fn set_actions(&mut self, reboot: Option<bool>, end: Option<bool>) {
-        self.config.no_reboot = reboot.map_or(self.config.no_reboot, |reboot| !reboot);
+    fn set_actions(&mut self, actions: &Actions) {
+        self.config.no_reboot = actions.reboots.map_or(self.config.no_reboot, |reboots| !reboots);
         let settings = &mut self.config.settings;
-        settings.no_shutdown = end.map_or(settings.no_shutdown, |end| !end);
+        settings.no_shutdown = actions.ends.map_or(settings.no_shutdown, |ends| !ends);
+        settings.panic = actions.panic.unwrap_or(settings.panic);
+        settings.watchdog = actions.watchdog.unwrap_or(settings.watchdog);
     }
 
     fn stats(&mut self) -> Stats {

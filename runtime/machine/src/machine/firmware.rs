@@ -216,6 +216,7 @@ fn acpi(config: &Config) -> Result<AcpiConfig> {
         vga: config.display().is_some(),
         hpet: has_hpet(config),
         serials: COM_PORTS.map(|port| ports.contains(&port.iobase)),
+        devices: config.devices.iter().flat_map(|device| (device.model.acpi)(&device.values)).collect(),
         sleeps: config.sleeps(),
         absent: !firmware.acpi,
         oem: (padded(&name(&firmware.oem.0, oem.0)), padded(&name(&firmware.oem.1, oem.1))),

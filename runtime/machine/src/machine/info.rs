@@ -1,4 +1,4 @@
-//! What a monitor is told of a PC's devices.
+//! Texts of `info pci`, `info mtree` and their kin, and the JSON of `query-pci`.
 
 use std::fmt::Write;
 

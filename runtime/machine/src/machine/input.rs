@@ -1,4 +1,4 @@
-//! What a guest's serial port and consoles are typed at by.
+//! Input of a guest's serial ports and consoles: the threads that read it, and the devices that it is brought to.
 
 use std::io::IsTerminal;
 use std::sync::Arc;

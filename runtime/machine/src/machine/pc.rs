@@ -1,4 +1,4 @@
-//! The PC.
+//! The PC: the devices of `mimus_hw::Pc` and an x86 vCPU as a [`Board`].
 
 mod ide;
 mod isa;
@@ -339,6 +339,9 @@ impl Board for PcBoard {
             PcEvent::SuspendToDisk => Event::SuspendToDisk,
             PcEvent::DebugExit(code) => Event::Exit(code),
             PcEvent::Reset => Event::Reset,
+            PcEvent::Panicked => Event::Panicked,
+            PcEvent::CrashLoaded => Event::CrashLoaded,
+            PcEvent::Watchdog => Event::Watchdog,
         });
         // Firmware, at the reset vector, would ask for a reset: nobody has told it of another way to go on.
         let event = if init && self.rom.is_none() { event.or(Some(Event::Reset)) } else { event };

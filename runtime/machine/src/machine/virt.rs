@@ -1,4 +1,4 @@
-//! The RISC-V boards.
+//! The RISC-V boards `virt` and `spike`: the devices of `mimus_hw::Virt` and a hart as a [`Board`].
 
 mod semihost;
 

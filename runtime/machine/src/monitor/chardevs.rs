@@ -1,4 +1,4 @@
-//! Character devices as monitors tell of them.
+//! The list of character devices, for `info chardev` and `query-chardev`.
 
 use crate::config::{Config, VirtioDevice};
 use mimus_host::config::Chardev;

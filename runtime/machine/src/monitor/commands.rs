@@ -87,6 +87,7 @@ static COMMANDS: &[Command] = commands! {
     ["system_powerdown"] "" "send system power down event" system_powerdown;
     ["system_reset"] "" "reset the system" system_reset;
     ["system_wakeup"] "" "wakeup guest from suspend" system_wakeup;
+    ["watchdog_action"] "[reset|shutdown|poweroff|pause|debug|none|inject-nmi]" "change watchdog action" devices::watchdog_action;
     ["x"] "/fmt addr" "virtual memory dump starting at 'addr'" examine;
     ["xp"] "/fmt addr" "physical memory dump starting at 'addr'" examine_physical;
 };
@@ -559,6 +560,8 @@ fn status(c: &mut Context<'_>) -> Outcome {
         RunState::IoError => "paused (io-error)",
         RunState::Shutdown => "paused (shutdown)",
         RunState::Suspended => "paused (suspended)",
+        RunState::GuestPanicked => "paused (guest-panicked)",
+        RunState::Watchdog => "paused (watchdog)",
     };
     let _ = writeln!(c.out, "VM status: {text}");
     Ok(())

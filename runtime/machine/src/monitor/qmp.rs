@@ -208,6 +208,9 @@ fn event(notice: &Notice) -> (&'static str, Option<Value>) {
         Notice::Suspend => ("SUSPEND", None),
         Notice::SuspendToDisk => ("SUSPEND_DISK", None),
         Notice::Wakeup => ("WAKEUP", None),
+        Notice::GuestPanicked { action } => ("GUEST_PANICKED", Some(json!({ "action": action }))),
+        Notice::GuestCrashLoaded => ("GUEST_CRASHLOADED", Some(json!({ "action": "run" }))),
+        Notice::Watchdog(action) => ("WATCHDOG", Some(json!({ "action": action.word() }))),
         Notice::Reset { guest } => (
             "RESET",
             Some(json!({ "guest": guest, "reason": if *guest { "guest-reset" } else { "host-qmp-system-reset" } })),

@@ -1,3 +1,5 @@
+//! Tests of what monitors tell of a machine's devices, disks and networks.
+
 use std::path::Path;
 
 use mimus_hw::pci::{Config, Identity};

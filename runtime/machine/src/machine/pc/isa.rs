@@ -1,7 +1,7 @@
 //! What is on a PC's ISA bus besides what every PC has, and where its serial ports' input comes from.
 
 use anyhow::Result;
-use mimus_hw::registry::Make;
+use mimus_hw::registry::Bus;
 use mimus_hw::{COM_PORTS, Pc};
 
 use super::super::Parts;
@@ -43,9 +43,11 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
     let first = Device::serial(COM_PORTS[0]).at(config.serial.clone());
     let first = Some(&first).filter(|_| config.serial != Chardev::None);
     for device in first.into_iter().chain(&config.devices) {
-        let Make::Isa(make) = device.model.make else { continue };
+        if device.model.bus != Bus::Isa {
+            continue;
+        }
         let (parts, source) = parts.of(device)?;
-        if let (Some(index), Some(chardev)) = (make(pc, parts), device.chardev.clone()) {
+        if let (Some(index), Some(chardev)) = (device.model.plug_isa(pc, parts), device.chardev.clone()) {
             typed.push(Typed { index, chardev, source });
         }
         let line = device.values.number("irq").map(|irq| ("", format!("isa irq {irq}")));

@@ -1,4 +1,4 @@
-//! The host's side of semihosting.
+//! The host's side of semihosting: what a program prints, reads and ends with.
 
 use std::collections::VecDeque;
 use std::io::Write;

@@ -37,7 +37,6 @@ pub(super) static REFUSED: &[(&str, &str)] = &[
     ("singlestep", "blocks of one instruction are chosen on the command line: -accel tcg,one-insn-per-tb=on"),
     ("snapshot_blkdev", "snapshots of disks are not supported yet: qemu-img snapshot while no machine runs"),
     ("trace-event", "there are no trace events; -d chooses what is logged"),
-    ("watchdog_action", "there is no watchdog"),
 ];
 
 /// Has QMP do it; what it answers is not printed.
@@ -110,6 +109,10 @@ pub(super) fn netdev_del(c: &mut Context<'_>, args: &str) -> Outcome {
 
 pub(super) fn closefd(c: &mut Context<'_>, args: &str) -> Outcome {
     ask(c, "closefd", json!({ "fdname": args }))
+}
+
+pub(super) fn watchdog_action(c: &mut Context<'_>, args: &str) -> Outcome {
+    ask(c, "watchdog-set-action", json!({ "action": args }))
 }
 
 /// There is one, which is always chosen.

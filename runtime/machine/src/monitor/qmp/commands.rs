@@ -145,6 +145,7 @@ pub(super) static COMMANDS: &[Command] = commands! {
     "system_powerdown" [] Machine |m, _| { m.press_power_button(); done() };
     "system_reset" [] Machine |m, _| { m.reset(); done() };
     "system_wakeup" [] Machine control::wake_up;
+    "watchdog-set-action" ["action:WatchdogAction"] Machine control::set_watchdog_action;
     "x-exit-preconfig" [] Machine control::no_preconfig;
     "yank" ["instances:[YankInstance]"] Anybody control::yank;
 };
@@ -155,6 +156,8 @@ pub(super) const EVENTS: &[(&str, &str)] = &[
         "BLOCK_IO_ERROR",
         "device:str node-name?:str operation:IoOperationType action:BlockErrorAction nospace?:bool reason:str",
     ),
+    ("GUEST_CRASHLOADED", "action:GuestPanicAction"),
+    ("GUEST_PANICKED", "action:GuestPanicAction"),
     ("POWERDOWN", ""),
     ("RESET", "guest:bool reason:ShutdownCause"),
     ("RESUME", ""),
@@ -163,6 +166,7 @@ pub(super) const EVENTS: &[(&str, &str)] = &[
     ("SUSPEND", ""),
     ("SUSPEND_DISK", ""),
     ("WAKEUP", ""),
+    ("WATCHDOG", "action:WatchdogAction"),
 ];
 
 /// The result of a command that has none.

@@ -1,9 +1,10 @@
-//! Commands that do something with the machine.
+//! QMP's commands that do something with the machine as a whole.
 
 use serde_json::{Map, Value, json};
 
 use super::commands::done;
 use super::{Failure, generic, number, text};
+use crate::config::{Actions, PanicAction, WatchdogAction};
 use crate::control::Controlled;
 use crate::monitor::commands::{self, State};
 
@@ -49,10 +50,19 @@ pub(super) fn wake_up(machine: &mut dyn Controlled, _: &Map<String, Value>) -> R
     done()
 }
 
-/// What the guest's panic and a watchdog do is taken as it comes: there is no device that tells of them.
 pub(super) fn set_action(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
     let is = |name: &str, word: &str| args.get(name).map(|given| given == word);
-    machine.set_actions(is("reboot", "reset"), is("shutdown", "poweroff"));
+    machine.set_actions(&Actions {
+        reboots: is("reboot", "reset"),
+        ends: is("shutdown", "poweroff"),
+        panic: PanicAction::named(text(args, "panic")),
+        watchdog: WatchdogAction::named(text(args, "watchdog")),
+    });
+    done()
+}
+
+pub(super) fn set_watchdog_action(machine: &mut dyn Controlled, args: &Map<String, Value>) -> Result<Value, Failure> {
+    machine.set_actions(&Actions { watchdog: WatchdogAction::named(text(args, "action")), ..Actions::default() });
     done()
 }
 

@@ -1,4 +1,4 @@
-//! File descriptors that clients hand over.
+//! QMP's commands about file descriptors that clients hand over.
 
 use std::os::fd::OwnedFd;
 

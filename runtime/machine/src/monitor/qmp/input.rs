@@ -1,4 +1,4 @@
-//! Keyboard and mouse.
+//! QMP's commands that press keys and move the mouse.
 
 use mimus_hw::keys::Key;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! What there is to say of the machine as a whole.
+//! QMP's queries about the machine as a whole: its state, processors, memory, name, displays.
 
 use serde_json::{Map, Value, json};
 

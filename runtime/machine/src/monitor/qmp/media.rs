@@ -1,4 +1,4 @@
-//! Media of drives.
+//! QMP's commands about media of drives.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Networks.
+//! QMP's commands about networks.
 
 use serde_json::{Map, Value};
 

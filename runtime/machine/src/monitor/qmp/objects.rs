@@ -1,4 +1,4 @@
-//! Objects that devices and options refer to by id.
+//! QMP's commands about objects that devices and options refer to by id.
 
 use serde_json::{Map, Value, json};
 

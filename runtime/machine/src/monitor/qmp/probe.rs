@@ -1,4 +1,4 @@
-//! What mimus can do, for those who ask before they start a machine.
+//! QMP's queries about what mimus can do, for programs that ask before they start a machine.
 
 use serde_json::{Map, Value, json};
 

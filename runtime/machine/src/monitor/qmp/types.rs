@@ -42,6 +42,7 @@ pub(super) const TYPES: &[Row] = &[
     ("DumpStatus", Enum, "none"),
     ("FdsetFdInfo", Struct, "fd:int opaque?:str"),
     ("FdsetInfo", Struct, "fdset-id:int fds:[FdsetFdInfo]"),
+    ("GuestPanicAction", Enum, "pause poweroff run"),
     ("HostMemPolicy", Enum, "default"),
     ("HotpluggableCPU", Struct, "type:str vcpus-count:int props:CpuInstanceProperties qom-path?:str"),
     ("IOThreadInfo", Struct, "id:str thread-id:int poll-max-ns:int poll-grow:int poll-shrink:int aio-max-batch:int"),
@@ -105,7 +106,7 @@ pub(super) const TYPES: &[Row] = &[
     ("RebootAction", Enum, "reset shutdown"),
     ("ReplayInfo", Struct, "mode:ReplayMode filename?:str icount:int"),
     ("ReplayMode", Enum, "none"),
-    ("RunState", Enum, "debug io-error paused prelaunch running shutdown suspended"),
+    ("RunState", Enum, "debug io-error paused prelaunch running shutdown suspended watchdog guest-panicked"),
     (
         "RxFilterInfo",
         Struct,

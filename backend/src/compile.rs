@@ -1,4 +1,4 @@
-//! The compiler: one block in, one piece of host code out.
+//! The compiler: one block or region in, one piece of host code out. The compiling thread drives it.
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;

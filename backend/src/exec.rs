@@ -1,4 +1,4 @@
-//! Entering compiled code.
+//! Entering compiled code from Rust, and the reason that it comes back with.
 
 use mimus_softmmu::{EnvHeader, ExitCode};
 

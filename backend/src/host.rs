@@ -1,4 +1,4 @@
-//! The host that code is made for.
+//! The host that code is made for: its architecture and the features that lowering and the quick tier ask for.
 
 use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::{self, CallConv, OwnedTargetIsa};

@@ -1,4 +1,4 @@
-//! Making freshly written code visible to instruction fetch.
+//! Making freshly written code visible to instruction fetch, which x86-64 does by itself and other hosts do not.
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64", target_arch = "s390x")))]
 compile_error!("instruction cache maintenance is not known for this host");

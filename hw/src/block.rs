@@ -1,4 +1,4 @@
-//! What disks of any kind ask of the host side.
+//! The interface between a disk of any kind (virtio, ATA) and the host side that reads and writes its image.
 //!
 //! A device makes [`BlockJob`]s of what its driver wants, by the [`fabric`](crate::fabric)'s handle for that. The host side does them
 //! on a thread of its own, moves their bytes by itself by way of the [`JobBuffer`](crate::fabric::JobBuffer) that each has with it,

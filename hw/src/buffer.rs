@@ -1,4 +1,4 @@
-//! Scattered pieces of guest RAM that make one buffer.
+//! A buffer of scattered pieces of guest RAM, as descriptors of virtio and of ATA's bus master name them.
 
 use mimus_softmmu::Dma;
 use serde::{Deserialize, Serialize};

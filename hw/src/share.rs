@@ -1,4 +1,4 @@
-//! What a shared folder asks of the host side.
+//! The interface between the 9P device and the host side that serves a shared folder.
 //!
 //! A device hands over the messages of its driver one by one. The host side reads each when it comes to it, does what it says on a
 //! thread of its own, and answers in the order in which they came. Messages are copied while the device is locked, so that a device

@@ -1,4 +1,4 @@
-//! Conversion between guest nanoseconds and the ticks of a device clock.
+//! Conversion between guest nanoseconds and the ticks of a device's clock, and the output of a timer.
 //!
 //! A device keeps absolute ticks, never sums of rounded intervals, so its rate does not drift.
 

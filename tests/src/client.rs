@@ -1,4 +1,4 @@
-//! Clients of monitors.
+//! Clients of QMP and the human monitor, for tests.
 
 use std::io::{IoSlice, Read, Write};
 use std::mem::MaybeUninit;

@@ -1,4 +1,4 @@
-//! Pages that a region's loops stay on.
+//! Page caching in a region's loops: an access whose address a loop steps keeps the page that it found last.
 //!
 //! Most accesses in a loop are to the page of the time before. Where the address looks as if it were so (it is computed from
 //! registers that the loop only steps, or from such a one and an index of few bits), the page that was found is kept in

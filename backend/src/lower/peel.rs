@@ -1,4 +1,4 @@
-//! Second copies of the heads of loops.
+//! Loop peeling: the head of a region's loop is there twice.
 //!
 //! What the last part of a loop has stored to env, and its head stores again, is seen by nobody unless the head is left in
 //! between. So the way back leads to a second copy of the head, where such stores still wait: in most loops all that is left of

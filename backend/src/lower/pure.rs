@@ -1,4 +1,4 @@
-//! Ops that only compute.
+//! Lowering of ops without effects on integers.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};

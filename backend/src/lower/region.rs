@@ -1,4 +1,4 @@
-//! Regions: several blocks compiled as one function.
+//! Lowering of regions: several blocks compiled as one function.
 //!
 //! Jumps between its parts stay within it, and env slots that the parts read are held in host registers across them. Stores to
 //! env wait until somebody may look ([`super::sink`]). What a helper may have written is loaded again.

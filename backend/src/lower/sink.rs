@@ -1,4 +1,4 @@
-//! Env stores of a region that wait until somebody may look.
+//! Store sinking: stores of a region to env wait until somebody may look.
 //!
 //! Within a region a store to env is only noted. A later one to the same slot replaces it, so that the first is never made; what
 //! is left is made where control leaves the region, before helpers, and on the way out behind an access that could not be done

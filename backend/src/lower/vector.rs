@@ -1,4 +1,4 @@
-//! Vector operations.
+//! Lowering of the rows of the vector table that compute with integers.
 //!
 //! A 128-bit value is held as [`types::I64X2`]; an operation sees it as the lanes it works on by a bit cast, which costs
 //! nothing. Where the host has no instruction for an operation ([`HostIsa::vectors`] or the row's), the runtime evaluates it

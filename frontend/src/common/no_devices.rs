@@ -1,4 +1,4 @@
-//! A machine without devices.
+//! A bus without devices, for vCPUs that have RAM and nothing else: tests, benchmarks, embedders.
 
 use mimus_softmmu::{CodeSink, Dropped, MmioBus};
 

@@ -1,4 +1,4 @@
-//! What a machine gives a vCPU beside memory.
+//! The trait by which a hart reaches its machine: device memory, time, and interrupt lines, whose numbers are here, too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

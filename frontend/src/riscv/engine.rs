@@ -1,4 +1,4 @@
-//! What the runtime drives a vCPU by.
+//! `impl GuestCpu` for RISC-V: what the dispatcher and the lockstep of `mimus-engine` drive a hart by.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the runtime drives a vCPU by.
+//! `impl GuestCpu` for x86: what the dispatcher and the lockstep of `mimus-engine` drive a vCPU by.
 
 use std::borrow::Cow;
 

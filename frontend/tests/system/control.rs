@@ -1,3 +1,5 @@
+//! Control and debug registers, TLB control, HLT and the FS and GS base instructions.
+
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpu::bank;
 use mimus_frontend::x86::helpers::Helper::*;

@@ -1,3 +1,5 @@
+//! CPUID, the features it tells of, and encodings that raise #UD.
+
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpuid::{Identity, SIGNATURE};
 use mimus_frontend::x86::helpers::Helper;

@@ -1,3 +1,5 @@
+//! Delivery of interrupts and exceptions, in each mode.
+
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
 use mimus_frontend::x86::state::{Seg, reg, rflags};

@@ -1,3 +1,5 @@
+//! Model-specific registers and the time-stamp counter.
+
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::helpers::Helper::*;

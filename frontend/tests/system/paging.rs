@@ -1,3 +1,5 @@
+//! Page walks: formats, permissions, accessed and dirty bits, error codes.
+
 use mimus_frontend::x86::NoDevices;
 use mimus_frontend::x86::cpu::bank::{KERNEL, KERNEL_SMAP, USER};
 use mimus_frontend::x86::paging::PageFault;

@@ -1,3 +1,5 @@
+//! Segment registers, descriptor tables and the instructions that look at descriptors.
+
 use mimus_frontend::x86::helpers::Helper::{self, *};
 use mimus_frontend::x86::state::{Seg, Segment, cr4, rflags};
 

@@ -1,3 +1,5 @@
+//! Hardware task switches.
+
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
 use mimus_frontend::x86::state::{Seg, cr0, reg, rflags};

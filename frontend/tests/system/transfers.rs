@@ -1,3 +1,5 @@
+//! Far jumps, calls and returns, IRET and the fast system calls.
+
 use mimus_frontend::x86::helpers::Helper::*;
 use mimus_frontend::x86::state::{Seg, reg, rflags};
 

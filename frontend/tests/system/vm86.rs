@@ -1,3 +1,5 @@
+//! Virtual-8086 mode.
+
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
 use mimus_frontend::x86::state::{Seg, cr4, reg, rflags};

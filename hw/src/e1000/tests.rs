@@ -1,3 +1,5 @@
+//! Tests of the adapter as a driver sees it: registers, descriptor rings, filters, checksums, segmentation.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! Where a device's characters go.
+//! The handle by which a serial port sends characters to the host.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

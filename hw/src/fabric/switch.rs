@@ -1,4 +1,4 @@
-//! A choice between two interrupt lines.
+//! A switch between two interrupt lines: the event timer takes the places of timer and clock by it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! A device's state machine together with the handles that it owns.
+//! A device's state machine together with the handles that it owns; boards hold devices in this form.
 
 /// A state machine that drives handles.
 pub(crate) trait Drives {

@@ -1,3 +1,5 @@
+//! Tests of the device as firmware reads it: items, files and DMA.
+
 use std::sync::Arc;
 
 use mimus_softmmu::{CodeSink, Dropped, Ram};

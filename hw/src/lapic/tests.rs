@@ -1,3 +1,5 @@
+//! Tests of the local APIC: priorities, the timer, interprocessor interrupts, what is reserved.
+
 use super::*;
 
 const TPR: u16 = 0x80;

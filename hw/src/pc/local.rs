@@ -1,4 +1,4 @@
-//! What a processor does with its own local APIC: no lock of the board's is taken.
+//! A processor's accesses to its own local APIC, which take no lock of the board's.
 
 use super::interrupts::{Interrupts, ioapic_offset};
 use crate::lapic::Lapic;

@@ -1,4 +1,4 @@
-//! A function that tests plug in.
+//! A PCI function for tests, which notes what is done to it.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,3 +1,5 @@
+//! Tests of the bus: configuration space, windows, interrupt routing, messages, state.
+
 use super::chipset::{HOST_BRIDGE, ISA_BRIDGE, PM};
 use super::testing::{Driven, Probe};
 use super::*;

@@ -1,4 +1,4 @@
-//! Devices that boards have from the beginning, in the order in which monitors list them.
+//! Rows of the registry: devices that boards have from the beginning, in the order in which monitors list them.
 
 use super::property::{Default, accepted, among, fixed, number, properties, without, word};
 use super::{Board, Bus, Fixed, Model, Property, Window, memory, ports};

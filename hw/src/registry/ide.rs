@@ -1,4 +1,4 @@
-//! Drives on the IDE controller.
+//! Rows of the registry: drives on the IDE controller.
 
 use super::property::{BOOT_INDEX, ID, accepted, number, properties, text, without, word};
 use super::virtio::IMAGE;

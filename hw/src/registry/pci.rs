@@ -1,4 +1,4 @@
-//! Functions on the PCI bus that are not virtio devices.
+//! Rows of the registry: functions on the PCI bus that are not virtio devices.
 
 use super::property::{
     BOOT_INDEX, Default, ID, accepted, among, fixed, not_yet, number, properties, text, without, word,

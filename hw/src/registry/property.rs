@@ -1,4 +1,4 @@
-//! Properties of devices, and their values.
+//! Properties of devices: the types of which rows of the registry are made, and the values that a user gives them.
 
 use super::Model;
 

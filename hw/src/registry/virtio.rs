@@ -1,4 +1,5 @@
-//! Virtio devices, on the PCI bus and in the slots of a board with virtio-mmio, and the ports of a virtio-serial device.
+//! Rows of the registry: virtio devices, on the PCI bus and in the slots of a board with virtio-mmio, and the ports of a
+//! virtio-serial device.
 
 use super::pci::FUNCTION;
 use super::property::{

@@ -1,3 +1,5 @@
+//! Tests of the adapter: registers, memory windows, modes, and the pictures that they make.
+
 use super::*;
 
 /// Register values of BIOS modes 0x12 (640 by 480, 16 colours), 0x13 (320 by 200, 256 colours) and 4 (CGA's 320 by 200, 4

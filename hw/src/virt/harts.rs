@@ -1,4 +1,4 @@
-//! The interrupt lines into a board's harts.
+//! The interrupt lines of a RISC-V board into its harts, which vCPUs read without a lock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! The board's state as data.
+//! The RISC-V boards' state as data: what is saved of each device, and how it is checked before it is restored.
 
 use super::htif::Port;
 use super::{CONTEXTS, SERIAL, Virt, VirtEvent};

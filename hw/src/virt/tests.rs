@@ -1,3 +1,5 @@
+//! Tests of the RISC-V boards: what answers where, interrupt lines, the test devices, state and hostile accesses.
+
 use std::sync::{Arc, Mutex};
 
 use mimus_softmmu::{CodeSink, Dropped, Ram};

@@ -1,4 +1,4 @@
-//! How a thread that waits for files is told something.
+//! A descriptor that wakes a thread out of its wait for files.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

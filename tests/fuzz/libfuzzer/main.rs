@@ -1,4 +1,4 @@
-//! The target that this program is called after.
+//! The program of each cargo-fuzz target: it runs the target that has the program's name.
 #![no_main]
 #![forbid(unsafe_op_in_unsafe_fn)]
 

@@ -1,4 +1,4 @@
-//! The bytes that decide what the bad company does.
+//! The bytes of a fuzz case, and how choices and values are taken from them.
 
 /// Where RAM of the machines here is, relative to its base: little, since it is compared, with a hole for what reaches over an
 /// edge, and some of it so high that the tables for it are large enough for the allocator to get them from the host, as zeroed

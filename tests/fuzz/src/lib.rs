@@ -1,4 +1,4 @@
-//! Bad company for mimus: a guest that obeys no rule, a network peer, a display's client, a debugger that sends anything.
+//! Fuzz targets: a guest that obeys no rule, a network peer, a display's client, a debugger that sends anything.
 //!
 //! A target takes bytes and makes of them a sequence of what its bad company does: accesses of any size, anything in RAM that
 //! a device reads, time, resets, and now and then a machine that is saved and goes on as a second one beside the first. What

@@ -1,4 +1,4 @@
-//! Whether two engines agree.
+//! Comparison of two engines' results, with what the manuals leave open taken out.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The host's processor.
+//! The host's own processor as one of the engines that are compared, by the backend's oracle.
 
 use mimus_backend::native::{self, Native, NativeError, Refusal, Width};
 

@@ -1,4 +1,4 @@
-//! What a disk's thread has done.
+//! Counters of a disk, which its thread keeps and monitors read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -1,3 +1,5 @@
+//! Tests of images and of the thread that reads and writes them.
+
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex};

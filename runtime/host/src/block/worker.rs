@@ -1,4 +1,4 @@
-//! What a disk's thread does.
+//! The thread of a disk: it takes the device's jobs one after the other and does them on the image.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Character devices, and where monitors and debuggers connect.
+//! What a configuration says of character devices, and where monitors and debuggers connect.
 
 use std::fmt;
 use std::path::PathBuf;

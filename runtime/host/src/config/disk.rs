@@ -1,4 +1,4 @@
-//! Disks.
+//! What a configuration says of a disk: its image, how that is opened, and what happens on errors.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What of a machine's configuration is about networks.
+//! What a configuration says of networks and their adapters.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};

@@ -1,4 +1,4 @@
-//! What any device is told.
+//! What a configuration says of any device, whatever it is: its id and its place on a bus.
 
 use mimus_hw::ata::Names;
 use mimus_hw::virtio::Interface;

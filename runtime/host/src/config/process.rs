@@ -1,4 +1,4 @@
-//! How the process behaves on the host.
+//! What a configuration says of the process: its rights on the host, and what signals do.
 
 use std::fmt;
 use std::path::PathBuf;

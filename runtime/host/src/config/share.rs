@@ -1,4 +1,4 @@
-//! Folders that are shared with the guest.
+//! What a configuration says of folders that are shared with the guest.
 
 use std::path::PathBuf;
 

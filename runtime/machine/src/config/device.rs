@@ -1,4 +1,4 @@
-//! Devices that the rows of the registry make: what the command line says of them.
+//! What a configuration says of a device that its row of the registry makes.
 
 use mimus_hw::SerialPort;
 use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Model, POWER, VGA, Values};

@@ -1,4 +1,4 @@
-//! What a PC's firmware, and through it the guest, is told.
+//! What a configuration says of a PC's firmware, and through it to the guest: ACPI and SMBIOS tables, files of fw_cfg.
 
 use std::path::PathBuf;
 

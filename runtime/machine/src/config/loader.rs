@@ -1,4 +1,4 @@
-//! What is loaded beside firmware and kernel.
+//! What a configuration says of pieces that are loaded beside firmware and kernel.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Where the host has the guest's RAM.
+//! What a configuration says of the guest's RAM on the host.
 
 use std::path::PathBuf;
 

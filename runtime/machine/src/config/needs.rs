@@ -1,4 +1,4 @@
-//! What a machine needs of the process that runs it.
+//! What a machine needs of the process that runs it, which decides what the sandbox leaves to it.
 
 use mimus_host::sandbox::Needs;
 

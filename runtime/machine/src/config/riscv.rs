@@ -1,4 +1,4 @@
-//! What only RISC-V machines have.
+//! What a configuration says of RISC-V machines alone.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Clients of the human monitor, QMP and the gdb server that send lines from a book, cut and mixed.
+//! Clients of the human monitor, QMP and the gdb server that send lines of a dictionary, cut and mixed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

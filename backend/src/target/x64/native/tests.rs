@@ -1,3 +1,5 @@
+//! Tests of the oracle: what it gives and takes back, which instructions it lets run, and that faults are caught.
+
 use super::*;
 
 fn regs(pairs: &[(usize, u64)]) -> Registers {

@@ -1,3 +1,5 @@
+//! Tests of the screen in a terminal: what is drawn, and which keys are typed.
+
 use std::sync::Arc;
 
 use mimus_hw::vga::{VRAM_SIZE, Vga};

@@ -1,4 +1,4 @@
-//! Where the server listens.
+//! Where the VNC server listens: a display's port, a range of them, or a socket in the file system.
 
 use std::fmt;
 use std::io;

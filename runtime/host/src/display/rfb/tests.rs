@@ -1,3 +1,5 @@
+//! Tests of the VNC server with a client of their own, over a socket.
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,3 +1,5 @@
+//! Tests of loading firmware, kernels and device trees for the RISC-V boards.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of pixel formats and encodings, with a decoder of their own.
+
 use flate2::{Decompress, FlushDecompress};
 
 use super::*;

@@ -29,13 +29,12 @@ class Hardware(typing.NamedTuple):
 
     bus: str
     adapter: str
-    scratch: str
     end: str
 
 
 HARDWARE = {
-    "ide": Hardware("ide", "e1000", "/dev/sdb", "poweroff"),
-    "virtio": Hardware("virtio", "virtio-net-pci", "/dev/vdb", "system_powerdown"),
+    "ide": Hardware("ide", "e1000", "poweroff"),
+    "virtio": Hardware("virtio", "virtio-net-pci", "system_powerdown"),
 }
 SCRATCH_MIB = 192
 
@@ -50,7 +49,7 @@ STEPS = (
     ("architecture", "uname -m", "x86_64", False),
     ("booted", "systemctl is-system-running --wait", "running", False),
     ("no-failed-units", "systemctl --failed --no-legend --plain | wc -l", "0", False),
-    ("root-disk", "findmnt -n -o SOURCE,FSTYPE /", r"/dev/[sv]da1\s+ext4", False),
+    ("root-disk", "findmnt -n -o SOURCE,FSTYPE /", r"/dev/[sv]d[ab]1\s+ext4", False),
     ("network", "ip -4 -o address show eth0; ip route | grep -c default", "1", False),
 )
 
@@ -213,7 +212,7 @@ def session(run, board, options, folder, log):
         if not options.boot:
             # What the kernel says would come between what commands print.
             guest.run("dmesg -n 1")
-            guests_sum = work(run, board, guest, Ssh(folder, port))
+            guests_sum = work(run, guest, Ssh(folder, port))
             keep(run, board, options, guest)
             run.rebooted(guest, PASSWORD)
         end(run, HARDWARE[board].end, guest)
@@ -225,7 +224,16 @@ def session(run, board, options, folder, log):
     disks.check(run, guests_sum)
 
 
-def work(run, board, guest, ssh):
+def scratch_disk(guest):
+    """The guest's name of the scratch disk. Linux names IDE disks in the order in which it happens to be done with them."""
+    printed, _ = guest.run(f"lsblk -bdnpo NAME,SIZE | grep -w {SCRATCH_MIB << 20}")
+    found = re.search(r"(?m)^(/dev/\w+)\s", printed)
+    if not found:
+        raise Failed(f"the guest has no disk of {SCRATCH_MIB} MiB")
+    return found[1]
+
+
+def work(run, guest, ssh):
     """All that is tried in a running guest; the checksum of its scratch disk."""
     for step in STEPS:
         run.step(guest, *step)
@@ -239,7 +247,7 @@ def work(run, board, guest, ssh):
             run.step(guest, *step)
     except Failed as error:
         run.fail("apt", error)
-    disk = HARDWARE[board].scratch
+    disk = scratch_disk(guest)
     fio = FIO.format(disk=disk)
     for name, job in FIO_JOBS:
         run.step(guest, name, f"{fio} --name=job {job} || tail -n 5 /tmp/log; grep -o 'err= *[0-9]*' /tmp/log", "err= *0", True)

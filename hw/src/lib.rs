@@ -6,7 +6,7 @@
 //! [`Virt`] does so for a RISC-V board, and [`virtio`] has devices for both.
 //!
 //! The host side reads and writes ports and MMIO on behalf of a vCPU, calls [`Pc::advance`] no later than
-//! [`Pc::next_deadline`], and asks [`Interrupts::pending`] before it enters the guest.
+//! [`Pc::next_deadline`], and asks [`Interrupts::take_signals`] and [`Interrupts::pending`] before it enters the guest.
 // Runs with the guest's rounding and flags in the host's register when compiled code calls it.
 #![cfg_attr(not(test), deny(clippy::float_arithmetic))]
 #![forbid(unsafe_code)]
@@ -53,5 +53,6 @@ pub mod virtio;
 
 pub use clint::SharedClint;
 pub use i8042::MouseEvent;
+pub use lapic::Signals;
 pub use pc::{COM_PORTS, CharSink, Interrupts, Pc, PcConfig, PcEvent, PcState, SerialPort, StateError, low_ram_size};
 pub use virt::{HartLines, Htif, Virt, VirtConfig, VirtEvent, VirtState};

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mimus_ir::Stop;
 use mimus_softmmu::{Access, AccessFlags, Backing, CodeSink, MmioBus, Ram, Stored};
@@ -17,7 +16,7 @@ use super::exception::Exception;
 use super::features::FeatureSet;
 use super::mode::Mode;
 use super::paging::{PHYSICAL_MASK, PageFault};
-use super::state::{Seg, State, cr0, reg, rflags};
+use super::state::{Seg, State, cr0, halt, reg};
 
 /// What the machine gives a vCPU beside memory. What is not said is that of a machine without a local APIC, whose time stands
 /// still.
@@ -188,14 +187,15 @@ impl Cpu {
         cpu
     }
 
-    /// Back to the reset state; memory and devices are the machine's to reset.
+    /// Back to the reset state, where all but the bootstrap processor wait for a start-up IPI; memory and devices are the machine's to
+    /// reset.
     pub fn reset(&mut self) {
         self.start_from(State::default());
         self.state.gpr[reg::RDX] = self.features.identity.signature.into();
     }
 
     /// INIT: back to the reset state, but for the x87 unit, SSE registers, time, and MSRs other than IA32_EFER (SDM vol. 3A, table
-    /// 9-1).
+    /// 9-1). All but the bootstrap processor wait for a start-up IPI then.
     pub fn init(&mut self) {
         let old = self.state;
         let mut state = State { fpu: old.fpu, xmm: old.xmm, mxcsr: old.mxcsr, ferr: old.ferr, ..State::default() };
@@ -214,6 +214,9 @@ impl Cpu {
     /// Goes on from `state`, whatever was going on.
     fn start_from(&mut self, state: State) {
         self.state = state;
+        if self.is_application_processor() {
+            self.state.halted = halt::START_UP;
+        }
         self.pending = None;
         self.header.verdict = 0;
         self.triple_fault = false;
@@ -267,23 +270,6 @@ impl Cpu {
         if self.mmu.set_backings(pieces) {
             self.forget_dropped();
             self.flush_tlb(false);
-        }
-    }
-
-    /// To be called by an instruction that may have set RFLAGS.IF: has the dispatcher look at once when an interrupt waits
-    /// for it. The instruction before has cast no shadow on the next one.
-    pub(crate) fn open_interrupts(&mut self) {
-        self.state.shadow = 0;
-        if self.interrupt_waits && self.state.flags & rflags::IF != 0 {
-            self.header.exit_request.store(1, Ordering::Release);
-        }
-    }
-
-    /// IRET: an NMI that waits is delivered before the next instruction.
-    pub(crate) fn unblock_nmi(&mut self) {
-        self.state.nmi_blocked = 0;
-        if self.state.nmi_pending != 0 {
-            self.header.exit_request.store(1, Ordering::Release);
         }
     }
 

@@ -275,7 +275,7 @@ impl DebugCpu for Cpu {
     }
 
     fn is_halted(&self) -> bool {
-        self.state.halted != 0
+        self.waits()
     }
 
     fn address_bytes(&self) -> usize {

@@ -5,7 +5,7 @@ use super::exception::{Exception, vector};
 use super::fp::vec::{self, Aux, Dest, VecOp};
 use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out, X87Row};
 use super::fp::{Mxcsr, SimdException};
-use super::state::{State, cr0, cr4, reg};
+use super::state::{State, cr0, cr4, halt, reg};
 use mimus_softmmu::{Stored, Verdict};
 
 /// Reads 16 bytes of env at `offset`; 0 outside it.
@@ -73,7 +73,7 @@ fn check_pending(cpu: &mut Cpu) -> Result<bool> {
         return Ok(true);
     }
     // After the interrupt the instruction starts again.
-    cpu.state.halted = 1;
+    cpu.state.halted = halt::INTERRUPT;
     cpu.header.verdict = Verdict::Again as u32;
     Err(Raised)
 }

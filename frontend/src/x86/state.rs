@@ -202,7 +202,7 @@ pub struct State {
     pub mtrr_fixed: [u64; 11],
     /// MTRR variable-range base/mask pairs.
     pub mtrr_var: [[u64; 2]; 8],
-    /// 1 while HLT waits for an interrupt.
+    /// What it waits for instead of executing ([`halt`]); 0: nothing.
     pub halted: u64,
     /// What the instruction before holds off for one instruction ([`shadow`]); 0: nothing.
     pub shadow: u64,
@@ -218,6 +218,14 @@ pub struct State {
     pub cc_overflow: u64,
     /// 1 while FERR# is driven: CR0.NE is 0 and an x87 exception is pending (SDM vol. 1, D.2.1).
     pub ferr: u64,
+}
+
+/// What a vCPU that does not execute waits for.
+pub mod halt {
+    /// HLT: an interrupt or an NMI.
+    pub const INTERRUPT: u64 = 1;
+    /// RESET and INIT, but of the bootstrap processor: a start-up IPI, and nothing else (SDM vol. 3A, 8.4.2).
+    pub const START_UP: u64 = 2;
 }
 
 /// What an instruction holds off until the next one is done (SDM vol. 3A, 6.8.3).

@@ -2,7 +2,8 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, reg, rflags};
+use mimus_frontend::x86::state::{Seg, reg, rflags, shadow};
+use mimus_frontend::x86::sys::acceptance::Acceptance;
 
 use super::fixture::{GDT, Machine, STACK, STACK_IST, STACK0, TABLES, TSS, descriptor, gate, sel};
 
@@ -280,25 +281,79 @@ fn an_nmi_waits_for_the_end_of_another() {
     let mut m = Machine::protected(0);
     m.set_gate(2, sel::CODE, 0x1_0000, INT_GATE, 0);
     m.set_gate(0x80, sel::CODE, 0x1_1000, INT_GATE, 0);
-    assert!(!m.cpu.nmi_is_due());
-    m.cpu.state.nmi_pending = 1;
-    assert!(m.cpu.nmi_is_due());
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nothing);
+    m.cpu.raise_nmi();
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nmi);
     m.cpu.deliver_nmi();
-    m.cpu.state.nmi_pending = 1;
-    assert!(!m.cpu.nmi_is_due(), "blocked");
+    m.cpu.raise_nmi();
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nothing, "blocked");
     // Part of the saved state.
     let saved = m.cpu.save();
     m.cpu.state.nmi_pending = 0;
     m.cpu.restore(&saved).unwrap();
     // Whose IRET it is does not matter; software's INT 2 blocks nothing, and unblocks nothing either.
     m.call(Int, [2, 0, 0x1_0001], 0).unwrap();
-    assert!(!m.cpu.nmi_is_due());
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nothing);
     m.cpu.header.exit_request = 0.into();
     m.call(Iret, [0; 3], 4).unwrap();
-    assert!(m.cpu.nmi_is_due());
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nmi);
     assert_eq!(m.cpu.header.exit_request.load(std::sync::atomic::Ordering::Relaxed), 1, "the dispatcher looks at once");
     m.call(Int, [2, 0, 0x1_0001], 0).unwrap();
-    assert!(m.cpu.nmi_is_due());
+    assert_eq!(m.cpu.accepts(false), Acceptance::Nmi);
+}
+
+#[test]
+fn what_holds_interrupts_and_nmis_off() {
+    use Acceptance::{AfterNext, Interrupt, Nmi, Nothing};
+    // RFLAGS.IF, the shadow, whether a #DB is due; what is taken when an interrupt waits, and an NMI, and both.
+    for (open, shadow, trap, taken) in [
+        (false, 0, false, [Nothing, Nmi, Nmi]),
+        (true, 0, false, [Interrupt, Nmi, Nmi]),
+        (true, shadow::INTERRUPTS, false, [AfterNext; 3]),
+        (false, shadow::ALL, false, [Nothing, AfterNext, AfterNext]),
+        (true, 0, true, [Nothing; 3]),
+        (true, shadow::ALL, true, [Nothing; 3]),
+    ] {
+        let mut m = Machine::protected(0);
+        let s = &mut m.cpu.state;
+        s.flags = s.flags & !rflags::IF | if open { rflags::IF } else { 0 } | if trap { rflags::TF } else { 0 };
+        (s.shadow, s.debug_pending) = (shadow, u64::from(trap));
+        m.cpu.update_mode();
+        let interrupt = m.cpu.accepts(true);
+        m.cpu.raise_nmi();
+        assert_eq!([interrupt, m.cpu.accepts(false), m.cpu.accepts(true)], taken, "{open} {shadow} {trap}");
+        // A program that is stepped through sees the shadow itself.
+        assert!(m.cpu.resume(true) && m.cpu.interrupt_waits);
+        assert_eq!(m.cpu.state.shadow, if trap { shadow } else { 0 });
+        m.cpu.state.halted = 1;
+        assert!(!m.cpu.resume(false) && !m.cpu.interrupt_waits);
+    }
+}
+
+#[test]
+fn an_application_processor_waits_for_its_start_up() {
+    let mut m = Machine::long(0);
+    for base in [0, 0xfee0_0900] {
+        m.bus.lock().unwrap().apic_base = base;
+        m.cpu.init();
+        assert!(!m.cpu.waits(), "without a local APIC, and the bootstrap processor: {base:#x}");
+        assert!(!m.cpu.start_up(0x12) && m.cpu.state.rip == 0xfff0);
+    }
+    m.bus.lock().unwrap().apic_base = 0xfee0_0800;
+    m.cpu.init();
+    m.cpu.raise_nmi();
+    m.cpu.state.flags |= rflags::IF;
+    assert_eq!((m.cpu.accepts(true), m.cpu.resume(true)), (Acceptance::Nothing, false));
+    let saved = m.cpu.save();
+    assert!(m.cpu.start_up(0x9a) && !m.cpu.waits());
+    let start = |m: &Machine| (m.selector(Seg::Cs), m.cpu.state.seg_base[Seg::Cs as usize], m.cpu.state.rip);
+    assert_eq!((start(&m), m.cpu.accepts(true)), ((0x9a00, 0x9_a000, 0), Acceptance::Nmi));
+    assert!(!m.cpu.start_up(0x9b), "it runs");
+    m.cpu.restore(&saved).unwrap();
+    assert!(m.cpu.waits());
+    m.cpu.reset();
+    assert!(m.cpu.waits() && m.cpu.start_up(0x10));
+    assert_eq!(start(&m), (0x1000, 0x1_0000, 0));
 }
 
 #[test]

@@ -35,12 +35,6 @@ impl<D: Drives> Wired<D> {
         result
     }
 
-    /// Changes what the device is wired to, and drives that.
-    pub(crate) fn rewire(&mut self, f: impl FnOnce(&mut D::Handles)) {
-        f(&mut self.handles);
-        self.device.drive(&mut self.handles);
-    }
-
     /// Replaces the state. What the device drives follows, so controllers of interrupts are to be restored after it.
     pub(crate) fn restore(&mut self, device: D) {
         self.with(|state| *state = device);

@@ -1,13 +1,17 @@
 //! The local APIC in xAPIC mode (SDM vol. 3A, chapter 10).
 //!
-//! A write that concerns others (an IPI, an EOI of a level-triggered interrupt) returns an [`Effect`] for the board to
+//! [`Lapic`] has the registers that are its processor's alone; what others have for the processor is in its [`Mailbox`], IRR and TMR
+//! among it. A write that concerns others (an IPI, an EOI of a level-triggered interrupt) returns an [`Effect`] for the board to
 //! carry out; a local APIC never sees another one.
 
+mod mailbox;
 mod timer;
 
 use std::sync::Arc;
 
 use crate::fabric::{Drives, Timer as Alarm};
+pub use mailbox::Signals;
+pub(crate) use mailbox::{Mailbox, MailboxData, Reception};
 use serde::{Deserialize, Serialize};
 use timer::{Timer, TimerMode};
 
@@ -89,7 +93,7 @@ pub(crate) enum Effect {
     EndOfInterrupt(u8),
 }
 
-/// One processor's local APIC.
+/// One processor's local APIC, but for what is in its mailbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Lapic {
     base: u64,
@@ -99,45 +103,26 @@ pub(crate) struct Lapic {
     dfr: u32,
     svr: u32,
     isr: [u32; 8],
-    tmr: [u32; 8],
-    irr: [u32; 8],
     icr_low: u32,
     icr_high: u32,
     lvt: [u32; 6],
     esr: u32,
     esr_pending: u32,
     timer: Timer,
-    lint0: bool,
-    /// An ExtINT message came that no acknowledge has answered.
-    ext_int: bool,
-    nmi: bool,
-    init: bool,
-    wait_for_sipi: bool,
-    sipi: Option<u8>,
 }
-
-/// Gets the attention of a processor.
-type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// What a local APIC is wired to.
 pub(crate) struct LapicHandles {
     alarm: Alarm,
-    /// How to get the processor's attention, where somebody listens.
-    wake: Option<Wake>,
-    /// It has been told of an interrupt; and of an NMI or INIT.
-    told: (bool, bool),
+    mailbox: Arc<Mailbox>,
+    /// The processor has been told of an interrupt.
+    told: bool,
 }
 
 impl LapicHandles {
-    /// A timer, and nobody who listens yet.
-    pub(crate) fn new(alarm: Alarm) -> LapicHandles {
-        LapicHandles { alarm, wake: None, told: (false, false) }
-    }
-
-    /// Says how to get the processor's attention.
-    pub(crate) fn connect(&mut self, wake: Wake) {
-        // It hears of what it has missed.
-        (self.wake, self.told) = (Some(wake), (false, false));
+    /// A timer, and the processor's mailbox.
+    pub(crate) fn new(alarm: Alarm, mailbox: Arc<Mailbox>) -> LapicHandles {
+        LapicHandles { alarm, mailbox, told: false }
     }
 }
 
@@ -146,12 +131,11 @@ impl Drives for Lapic {
 
     fn drive(&mut self, handles: &mut LapicHandles) {
         handles.alarm.set(self.next_deadline());
-        let wants = (self.wants_interrupt(), self.is_signalled());
+        handles.mailbox.publish(self.reception());
+        let wants = self.wants_interrupt(&handles.mailbox);
         let told = std::mem::replace(&mut handles.told, wants);
-        if let Some(wake) = &handles.wake
-            && (wants.0 && !told.0 || wants.1 && !told.1)
-        {
-            wake();
+        if wants && !told {
+            handles.mailbox.notify();
         }
     }
 }
@@ -168,20 +152,12 @@ impl Lapic {
             dfr: u32::MAX,
             svr: 0xff,
             isr: [0; 8],
-            tmr: [0; 8],
-            irr: [0; 8],
             icr_low: 0,
             icr_high: 0,
             lvt: [LVT_MASKED; 6],
             esr: 0,
             esr_pending: 0,
             timer: Timer::new(),
-            lint0: false,
-            ext_int: false,
-            nmi: false,
-            init: false,
-            wait_for_sipi: !bsp,
-            sipi: None,
         }
     }
 
@@ -193,17 +169,23 @@ impl Lapic {
         self.lvt[LVT_LINT1] = 0x400;
     }
 
-    /// Registers back to their reset values; the identity, IA32_APIC_BASE and the wire stay.
-    fn clear_registers(&mut self) {
-        *self = Lapic {
-            base: self.base,
-            lint0: self.lint0,
-            nmi: self.nmi,
-            init: self.init,
-            wait_for_sipi: self.wait_for_sipi,
-            sipi: self.sipi,
-            ..Lapic::new(self.id)
-        };
+    /// Registers back to their reset values, as by INIT; the identity and IA32_APIC_BASE stay, and what the processor has not taken.
+    pub(crate) fn clear_registers(&mut self, mailbox: &Mailbox) {
+        *self = Lapic { base: self.base, ..Lapic::new(self.id) };
+        mailbox.clear_requests();
+    }
+
+    /// What it says to those who send to it.
+    pub(crate) fn reception(&self) -> Reception {
+        Reception {
+            enabled: self.enabled(),
+            software_enabled: self.software_enabled(),
+            id: self.id,
+            logical: (self.ldr >> 24) as u8,
+            model: (self.dfr >> 28) as u8,
+            priority: self.ppr(),
+            lint: [self.lvt[LVT_LINT0], self.lvt[LVT_LINT1]],
+        }
     }
 
     pub(crate) fn base(&self) -> u64 {
@@ -211,13 +193,13 @@ impl Lapic {
     }
 
     /// Writes IA32_APIC_BASE; false asks for #GP: a reserved bit, or x2APIC mode, which is not offered.
-    pub(crate) fn set_base(&mut self, value: u64) -> bool {
+    pub(crate) fn set_base(&mut self, mailbox: &Mailbox, value: u64) -> bool {
         if value & !(BASE_ADDRESS | BASE_ENABLE | BASE_BSP) != 0 {
             return false;
         }
         if value & BASE_ENABLE == 0 && self.enabled() {
             // Enabling it again finds the registers as after power-up (10.4.3).
-            self.clear_registers();
+            self.clear_registers(mailbox);
         }
         self.base = (value & !BASE_BSP) | (self.base & BASE_BSP);
         true
@@ -249,9 +231,16 @@ impl Lapic {
         self.timer.tsc_deadline()
     }
 
-    pub(crate) fn set_tsc_deadline(&mut self, now: u64, tsc_now: u64, tsc_hz: u64, deadline: u64) {
+    /// Writes IA32_TSC_DEADLINE at a time when the time-stamp counter, of `tsc_hz`, is `tsc_now`.
+    pub(crate) fn set_tsc_deadline(
+        &mut self,
+        mailbox: &Mailbox,
+        now: u64,
+        (tsc_now, tsc_hz): (u64, u64),
+        deadline: u64,
+    ) {
         self.timer.set_tsc_deadline(now, tsc_now, tsc_hz, deadline);
-        self.advance(now);
+        self.advance(mailbox, now);
     }
 
     /// When the timer will raise an interrupt. A masked timer needs nobody: its registers are worked out when they are
@@ -262,132 +251,46 @@ impl Lapic {
     }
 
     /// Fires the timer if it is due.
-    pub(crate) fn advance(&mut self, now: u64) {
+    pub(crate) fn advance(&mut self, mailbox: &Mailbox, now: u64) {
         if self.timer.expire(now) {
-            self.raise_lvt(LVT_TIMER);
+            let lvt = self.lvt[LVT_TIMER];
+            if lvt & LVT_MASKED == 0 {
+                self.request(mailbox, lvt as u8);
+            }
         }
     }
 
-    fn raise_lvt(&mut self, entry: usize) {
-        let lvt = self.lvt[entry];
-        if lvt & LVT_MASKED == 0 {
-            self.accept_fixed(lvt as u8, false);
+    /// Requests an interrupt of its own.
+    fn request(&mut self, mailbox: &Mailbox, vector: u8) {
+        match vector {
+            0..16 => self.error(mailbox, ESR_RECEIVE_ILLEGAL),
+            _ => mailbox.request(vector, false),
         }
     }
 
-    fn accept_fixed(&mut self, vector: u8, level: bool) {
-        if vector < 16 {
-            self.error(ESR_RECEIVE_ILLEGAL);
-            return;
+    /// Notes that messages with illegal vectors have come, if any have.
+    pub(crate) fn note_illegal(&mut self, mailbox: &Mailbox) {
+        if mailbox.take_illegal() {
+            self.error(mailbox, ESR_RECEIVE_ILLEGAL);
         }
-        set_bit(&mut self.irr, vector, true);
-        set_bit(&mut self.tmr, vector, level);
     }
 
-    fn error(&mut self, bit: u32) {
+    fn error(&mut self, mailbox: &Mailbox, bit: u32) {
         self.esr_pending |= bit;
         let lvt = self.lvt[LVT_ERROR];
         // An illegal vector in the error entry itself must not report itself for ever.
         if lvt & LVT_MASKED == 0 && lvt as u8 >= 16 {
-            self.accept_fixed(lvt as u8, false);
-        }
-    }
-
-    /// Whether a message with this destination, sent by another agent, is for this APIC (10.6.2).
-    pub(crate) fn matches(&self, destination: Destination) -> bool {
-        match destination {
-            Destination::Physical(id) => id == 0xff || id == self.id,
-            Destination::Logical(mda) => {
-                let ldr = (self.ldr >> 24) as u8;
-                if mda == 0xff {
-                    true
-                } else if self.dfr >> 28 == 0xf {
-                    mda & ldr != 0
-                } else {
-                    mda >> 4 == ldr >> 4 && mda & ldr & 0x0f != 0
-                }
-            }
-            Destination::All => true,
-            Destination::Sender | Destination::AllButSender => false,
-        }
-    }
-
-    /// Takes a message; false when this APIC can not take it now.
-    pub(crate) fn receive(&mut self, message: Message) -> bool {
-        if !self.enabled() {
-            return false;
-        }
-        match message.delivery {
-            Delivery::Fixed | Delivery::LowestPriority => {
-                if !self.software_enabled() {
-                    return false;
-                }
-                self.accept_fixed(message.vector, message.level);
-            }
-            Delivery::Nmi => self.nmi = true,
-            Delivery::ExtInt => self.ext_int = true,
-            Delivery::Init => {
-                self.clear_registers();
-                self.init = true;
-                // The bootstrap processor goes on at its reset vector (SDM vol. 3A, 8.4.2).
-                self.wait_for_sipi = self.base & BASE_BSP == 0;
-                self.sipi = None;
-            }
-            Delivery::StartUp => {
-                if self.wait_for_sipi {
-                    self.sipi = Some(message.vector);
-                    self.wait_for_sipi = false;
-                }
-            }
-            Delivery::Smi => tracing::warn!(cpu = self.id, "SMI ignored: there is no system management mode"),
-        }
-        true
-    }
-
-    /// Drives LINT0, which carries the 8259A's INTR. A level-triggered fixed entry is taken as an edge.
-    pub(crate) fn set_lint0(&mut self, level: bool) {
-        let rose = level && !self.lint0;
-        self.lint0 = level;
-        if !level {
-            self.ext_int = false;
-        }
-        let lvt = self.lvt[LVT_LINT0];
-        if !rose || !self.enabled() || lvt & LVT_MASKED != 0 {
-            return;
-        }
-        match Delivery::from_bits(lvt >> 8) {
-            Some(Delivery::Fixed) => self.accept_fixed(lvt as u8, false),
-            Some(Delivery::Nmi) => self.nmi = true,
-            // ExtINT is looked at, not latched.
-            _ => {}
-        }
-    }
-
-    /// Raises LINT1, which carries the chipset's NMI. An edge: nothing of it is left afterwards.
-    pub(crate) fn raise_lint1(&mut self) {
-        let lvt = self.lvt[LVT_LINT1];
-        if !self.enabled() {
-            self.nmi = true;
-        } else if lvt & LVT_MASKED == 0 {
-            match Delivery::from_bits(lvt >> 8) {
-                Some(Delivery::Fixed) => self.accept_fixed(lvt as u8, false),
-                Some(Delivery::Nmi) => self.nmi = true,
-                _ => {}
-            }
+            mailbox.request(lvt as u8, false);
         }
     }
 
     /// Whether the 8259A's INTR reaches the processor.
-    pub(crate) fn ext_int_pending(&self) -> bool {
+    pub(crate) fn ext_int_pending(&self, mailbox: &Mailbox) -> bool {
         let lvt = self.lvt[LVT_LINT0];
         let wired =
             !self.enabled() || (lvt & LVT_MASKED == 0 && Delivery::from_bits(lvt >> 8) == Some(Delivery::ExtInt));
-        self.ext_int || (self.lint0 && wired)
-    }
-
-    /// Answers an ExtINT message: its acknowledge cycle goes to the 8259A.
-    pub(crate) fn acknowledge_ext_int(&mut self) {
-        self.ext_int = false;
+        let (lint0, ext_int) = mailbox.lint0_and_ext_int();
+        ext_int || (lint0 && wired)
     }
 
     /// The processor priority (10.8.3.1).
@@ -397,44 +300,27 @@ impl Lapic {
     }
 
     /// The vector that the processor would get now.
-    pub(crate) fn pending(&self) -> Option<u8> {
-        let vector = highest(&self.irr)?;
+    pub(crate) fn pending(&self, mailbox: &Mailbox) -> Option<u8> {
+        let vector = mailbox.highest()?;
         (self.enabled() && vector & 0xf0 > self.ppr() & 0xf0).then_some(vector)
     }
 
     /// Moves the pending vector into service.
-    pub(crate) fn acknowledge(&mut self) -> Option<u8> {
-        let vector = self.pending()?;
-        set_bit(&mut self.irr, vector, false);
+    pub(crate) fn acknowledge(&mut self, mailbox: &Mailbox) -> Option<u8> {
+        let vector = self.pending(mailbox)?;
+        mailbox.clear(vector);
         set_bit(&mut self.isr, vector, true);
         Some(vector)
     }
 
     /// Whether the processor is asked to take an interrupt: one of its own above its priority, or the 8259As'.
-    pub(crate) fn wants_interrupt(&self) -> bool {
-        self.pending().is_some() || self.ext_int_pending()
-    }
-
-    /// Whether [`Lapic::take_nmi`] or [`Lapic::take_init`] has something.
-    pub(crate) fn is_signalled(&self) -> bool {
-        self.nmi || self.init
-    }
-
-    pub(crate) fn take_nmi(&mut self) -> bool {
-        std::mem::take(&mut self.nmi)
-    }
-
-    pub(crate) fn take_init(&mut self) -> bool {
-        std::mem::take(&mut self.init)
-    }
-
-    pub(crate) fn take_sipi(&mut self) -> Option<u8> {
-        self.sipi.take()
+    pub(crate) fn wants_interrupt(&self, mailbox: &Mailbox) -> bool {
+        self.pending(mailbox).is_some() || self.ext_int_pending(mailbox)
     }
 
     /// Reads the 32-bit register at `offset` of the page (table 10-1).
-    pub(crate) fn read(&mut self, now: u64, offset: u16) -> u32 {
-        self.advance(now);
+    pub(crate) fn read(&mut self, mailbox: &Mailbox, now: u64, offset: u16) -> u32 {
+        self.advance(mailbox, now);
         let word = usize::from((offset >> 4) & 7);
         match offset {
             0x020 => u32::from(self.id) << 24,
@@ -447,8 +333,8 @@ impl Lapic {
             0x0e0 => self.dfr,
             0x0f0 => self.svr,
             0x100..=0x17f if offset & 0xf == 0 => self.isr[word],
-            0x180..=0x1ff if offset & 0xf == 0 => self.tmr[word],
-            0x200..=0x27f if offset & 0xf == 0 => self.irr[word],
+            0x180..=0x1ff if offset & 0xf == 0 => mailbox.tmr()[word],
+            0x200..=0x27f if offset & 0xf == 0 => mailbox.irr()[word],
             0x280 => self.esr,
             0x300 => self.icr_low,
             0x310 => self.icr_high,
@@ -458,7 +344,7 @@ impl Lapic {
             0x3e0 => u32::from(self.timer.divide()),
             0x0b0 => 0,
             _ => {
-                self.error(ESR_ILLEGAL_REGISTER);
+                self.error(mailbox, ESR_ILLEGAL_REGISTER);
                 0
             }
         }
@@ -470,12 +356,13 @@ impl Lapic {
     }
 
     /// Writes the 32-bit register at `offset` of the page.
-    pub(crate) fn write(&mut self, now: u64, offset: u16, value: u32) -> Option<Effect> {
-        self.advance(now);
+    pub(crate) fn write(&mut self, mailbox: &Mailbox, now: u64, offset: u16, value: u32) -> Option<Effect> {
+        self.note_illegal(mailbox);
+        self.advance(mailbox, now);
         match offset {
             0x020 => self.id = (value >> 24) as u8,
             0x080 => self.tpr = value as u8,
-            0x0b0 => return self.end_of_interrupt(),
+            0x0b0 => return self.end_of_interrupt(mailbox),
             0x0d0 => self.ldr = value & 0xff00_0000,
             0x0e0 => self.dfr = value | 0x0fff_ffff,
             0x0f0 => self.write_svr(value),
@@ -483,23 +370,23 @@ impl Lapic {
             0x300 => {
                 // Delivery is immediate: its status bit (12) stays 0.
                 self.icr_low = value & 0x000c_cfff;
-                return self.send();
+                return self.send(mailbox);
             }
             0x310 => self.icr_high = value & 0xff00_0000,
             0x320..=0x370 if offset & 0xf == 0 => self.write_lvt(usize::from((offset - 0x320) >> 4), value),
             0x380 => self.timer.set_initial(now, value),
             0x3e0 => self.timer.set_divide(now, value as u8),
             0x030 | 0x090 | 0x0a0 | 0x0c0 | 0x100..=0x270 | 0x390 if offset & 0xf == 0 => {}
-            _ => self.error(ESR_ILLEGAL_REGISTER),
+            _ => self.error(mailbox, ESR_ILLEGAL_REGISTER),
         }
-        self.advance(now);
+        self.advance(mailbox, now);
         None
     }
 
-    fn end_of_interrupt(&mut self) -> Option<Effect> {
+    fn end_of_interrupt(&mut self, mailbox: &Mailbox) -> Option<Effect> {
         let vector = highest(&self.isr)?;
         set_bit(&mut self.isr, vector, false);
-        bit(&self.tmr, vector).then_some(Effect::EndOfInterrupt(vector))
+        bit(&mailbox.tmr(), vector).then_some(Effect::EndOfInterrupt(vector))
     }
 
     fn write_svr(&mut self, value: u32) {
@@ -527,7 +414,7 @@ impl Lapic {
     }
 
     /// Carries out a write to ICR (10.6.1).
-    fn send(&mut self) -> Option<Effect> {
+    fn send(&mut self, mailbox: &Mailbox) -> Option<Effect> {
         let icr = self.icr_low;
         let vector = icr as u8;
         let delivery = Delivery::from_bits(icr >> 8)?;
@@ -540,7 +427,7 @@ impl Lapic {
             return None;
         }
         if matches!(delivery, Delivery::Fixed | Delivery::LowestPriority) && vector < 16 {
-            self.error(ESR_SEND_ILLEGAL);
+            self.error(mailbox, ESR_SEND_ILLEGAL);
             return None;
         }
         let address = (self.icr_high >> 24) as u8;

@@ -16,8 +16,65 @@ const INITIAL: u16 = 0x380;
 const CURRENT: u16 = 0x390;
 const DIVIDE: u16 = 0x3e0;
 
-fn lapic() -> Lapic {
-    let mut lapic = Lapic::new(0);
+/// A local APIC and its mailbox, as a board has them.
+struct Apic(Lapic, Mailbox);
+
+impl Apic {
+    fn new(id: u8) -> Apic {
+        let mut apic = Apic(Lapic::new(id), Mailbox::default());
+        apic.with(|_, _| ());
+        apic
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Lapic, &Mailbox) -> T) -> T {
+        let result = f(&mut self.0, &self.1);
+        self.1.publish(self.0.reception());
+        result
+    }
+
+    fn read(&mut self, now: u64, offset: u16) -> u32 {
+        self.with(|lapic, mailbox| lapic.read(mailbox, now, offset))
+    }
+
+    fn write(&mut self, now: u64, offset: u16, value: u32) -> Option<Effect> {
+        self.with(|lapic, mailbox| lapic.write(mailbox, now, offset, value))
+    }
+
+    fn advance(&mut self, now: u64) {
+        self.with(|lapic, mailbox| lapic.advance(mailbox, now));
+    }
+
+    fn set_tsc_deadline(&mut self, now: u64, tsc_now: u64, tsc_hz: u64, deadline: u64) {
+        self.with(|lapic, mailbox| lapic.set_tsc_deadline(mailbox, now, (tsc_now, tsc_hz), deadline));
+    }
+
+    fn set_base(&mut self, value: u64) -> bool {
+        self.with(|lapic, mailbox| lapic.set_base(mailbox, value))
+    }
+
+    fn acknowledge(&mut self) -> Option<u8> {
+        self.with(Lapic::acknowledge)
+    }
+
+    fn pending(&self) -> Option<u8> {
+        self.0.pending(&self.1)
+    }
+
+    fn ext_int_pending(&self) -> bool {
+        self.0.ext_int_pending(&self.1)
+    }
+
+    fn next_deadline(&self) -> Option<u64> {
+        self.0.next_deadline()
+    }
+
+    fn receive(&self, message: Message) -> bool {
+        self.1.post(message)
+    }
+}
+
+fn lapic() -> Apic {
+    let mut lapic = Apic::new(0);
     lapic.write(0, SVR, 0x1ff);
     lapic
 }
@@ -28,14 +85,14 @@ fn fixed(vector: u8, level: bool) -> Message {
 
 #[test]
 fn reset_values() {
-    let mut l = Lapic::new(3);
+    let mut l = Apic::new(3);
     assert_eq!(l.read(0, 0x20), 3 << 24);
     assert_eq!(l.read(0, 0x30), 0x0005_0014);
     assert_eq!(l.read(0, 0xe0), u32::MAX);
     assert_eq!(l.read(0, SVR), 0xff);
     assert_eq!(l.read(0, LINT0), LVT_MASKED);
-    assert_eq!(l.base(), 0xfee0_0800);
-    assert_eq!(Lapic::new(0).base(), 0xfee0_0900);
+    assert_eq!(l.0.base(), 0xfee0_0800);
+    assert_eq!(Apic::new(0).0.base(), 0xfee0_0900);
 }
 
 #[test]
@@ -65,7 +122,7 @@ fn task_priority_holds_back() {
     l.receive(fixed(0x45, false));
     l.write(0, TPR, 0x40);
     assert_eq!(l.pending(), None);
-    l.set_tpr(0x3f);
+    l.with(|lapic, _| lapic.set_tpr(0x3f));
     assert_eq!(l.read(0, TPR), 0x3f);
     assert_eq!(l.read(0, PPR), 0x3f);
     assert_eq!(l.pending(), Some(0x45));
@@ -129,23 +186,23 @@ fn changing_the_divider_keeps_the_count() {
 fn tsc_deadline_timer() {
     let mut l = lapic();
     l.set_tsc_deadline(0, 0, 2_000_000_000, 1000);
-    assert_eq!(l.tsc_deadline(), 0, "ignored in another mode");
+    assert_eq!(l.0.tsc_deadline(), 0, "ignored in another mode");
     l.write(0, TIMER, 0x4_0042);
     l.set_tsc_deadline(100, 5000, 2_000_000_000, 7001);
-    assert_eq!(l.tsc_deadline(), 7001);
+    assert_eq!(l.0.tsc_deadline(), 7001);
     assert_eq!(l.next_deadline(), Some(100 + 1001));
     l.write(100, INITIAL, 55);
     assert_eq!(l.read(100, INITIAL), 0);
     l.advance(1101);
     assert_eq!(l.acknowledge(), Some(0x42));
-    assert_eq!(l.tsc_deadline(), 0);
+    assert_eq!(l.0.tsc_deadline(), 0);
     l.write(1101, EOI, 0);
     l.set_tsc_deadline(2000, 9000, 2_000_000_000, 8999);
     assert_eq!(l.pending(), Some(0x42), "a deadline in the past fires at once");
     l.acknowledge();
     l.set_tsc_deadline(2000, 9000, 2_000_000_000, 90_000);
     l.write(2000, TIMER, 0x42);
-    assert_eq!((l.next_deadline(), l.tsc_deadline()), (None, 0), "leaving the mode disarms");
+    assert_eq!((l.next_deadline(), l.0.tsc_deadline()), (None, 0), "leaving the mode disarms");
 }
 
 #[test]
@@ -171,23 +228,23 @@ fn software_disable_masks_every_entry() {
     assert!(!l.receive(fixed(0x50, false)));
     let nmi = Message { delivery: Delivery::Nmi, ..fixed(0, false) };
     assert!(l.receive(nmi));
-    assert!(l.take_nmi());
-    assert!(!l.take_nmi());
+    assert!(l.1.take().nmi);
+    assert!(!l.1.take().nmi);
 }
 
 #[test]
 fn lint0_passes_the_8259a_through() {
-    let mut l = Lapic::new(0);
-    l.set_lint0(true);
+    let mut l = Apic::new(0);
+    l.1.set_lint0(true);
     assert!(!l.ext_int_pending(), "masked after reset");
-    l.enter_virtual_wire_mode();
+    l.with(|lapic, _| lapic.enter_virtual_wire_mode());
     assert!(l.ext_int_pending());
-    l.set_lint0(false);
+    l.1.set_lint0(false);
     assert!(!l.ext_int_pending());
     // As a fixed interrupt, once for each rise.
     l.write(0, LINT0, 0x61);
-    l.set_lint0(true);
-    l.set_lint0(true);
+    l.1.set_lint0(true);
+    l.1.set_lint0(true);
     assert!(!l.ext_int_pending());
     assert_eq!(l.acknowledge(), Some(0x61));
     l.write(0, EOI, 0);
@@ -236,34 +293,34 @@ fn errors_are_latched_and_reported() {
 
 #[test]
 fn destinations() {
-    let mut l = Lapic::new(2);
-    assert!(l.matches(Destination::Physical(2)) && l.matches(Destination::Physical(0xff)));
-    assert!(!l.matches(Destination::Physical(1)));
+    let mut l = Apic::new(2);
+    assert!(l.1.reception().matches(Destination::Physical(2)) && l.1.reception().matches(Destination::Physical(0xff)));
+    assert!(!l.1.reception().matches(Destination::Physical(1)));
     l.write(0, 0xd0, 0x0400_0000);
-    assert!(l.matches(Destination::Logical(0x0c)) && !l.matches(Destination::Logical(0x0b)));
+    assert!(
+        l.1.reception().matches(Destination::Logical(0x0c)) && !l.1.reception().matches(Destination::Logical(0x0b))
+    );
     l.write(0, 0xe0, 0x0fff_ffff);
     l.write(0, 0xd0, 0x2100_0000);
-    assert!(l.matches(Destination::Logical(0x23)) && !l.matches(Destination::Logical(0x11)));
-    assert!(l.matches(Destination::Logical(0xff)));
+    assert!(
+        l.1.reception().matches(Destination::Logical(0x23)) && !l.1.reception().matches(Destination::Logical(0x11))
+    );
+    assert!(l.1.reception().matches(Destination::Logical(0xff)));
 }
 
 #[test]
-fn init_and_start_up() {
-    let mut l = Lapic::new(1);
-    let message = |delivery, vector| Message { delivery, ..fixed(vector, false) };
-    l.write(0, SVR, 0x1ff);
-    l.receive(message(Delivery::Init, 0));
-    assert_eq!(l.read(0, SVR), 0xff);
-    assert!(l.take_init() && !l.take_init());
-    l.receive(message(Delivery::StartUp, 0x9a));
-    l.receive(message(Delivery::StartUp, 0x9b));
-    assert_eq!(l.take_sipi(), Some(0x9a), "the second one finds it running");
-    assert_eq!(l.take_sipi(), None);
-    let mut bsp = Lapic::new(0);
-    bsp.receive(message(Delivery::Init, 0));
-    bsp.receive(message(Delivery::StartUp, 0x9a));
-    assert!(bsp.is_signalled() && bsp.take_init() && !bsp.is_signalled());
-    assert_eq!(bsp.take_sipi(), None, "the bootstrap processor does not wait for one");
+fn init_resets_the_registers() {
+    let mut l = lapic();
+    l.write(0, LINT0, 0x700);
+    l.receive(fixed(0x50, false));
+    l.1.set_lint0(true);
+    assert!(l.receive(Message { delivery: Delivery::Init, ..fixed(0, false) }) && l.1.take().init);
+    assert_eq!(l.pending(), Some(0x50), "until the processor takes it");
+    l.with(Lapic::clear_registers);
+    assert_eq!((l.read(0, SVR), l.read(0, LINT0), l.read(0, 0x220)), (0xff, LVT_MASKED, 0));
+    assert!(!l.receive(fixed(0x51, false)));
+    l.with(|lapic, _| lapic.enter_virtual_wire_mode());
+    assert!(l.ext_int_pending(), "the wire is as it was");
 }
 
 #[test]
@@ -272,11 +329,11 @@ fn base_register() {
     assert!(!l.set_base(0xfee0_0d00), "x2APIC");
     assert!(!l.set_base(1 << 52 | 0xfee0_0900));
     assert!(l.set_base(0x1234_5000 | BASE_ENABLE));
-    assert_eq!(l.base(), 0x1234_5900);
-    assert_eq!(l.page_offset(0x1234_50b0), Some(0xb0));
-    assert_eq!(l.page_offset(DEFAULT_BASE), None);
+    assert_eq!(l.0.base(), 0x1234_5900);
+    assert_eq!(l.0.page_offset(0x1234_50b0), Some(0xb0));
+    assert_eq!(l.0.page_offset(DEFAULT_BASE), None);
     assert!(l.set_base(0x1234_5000));
-    assert_eq!(l.page_offset(0x1234_50b0), None);
+    assert_eq!(l.0.page_offset(0x1234_50b0), None);
     assert!(!l.receive(fixed(0x40, false)));
     assert!(l.set_base(0x1234_5000 | BASE_ENABLE));
     assert_eq!(l.read(0, SVR), 0xff);
@@ -290,11 +347,14 @@ fn state_round_trips() {
     l.receive(fixed(0x90, true));
     l.acknowledge();
     l.receive(fixed(0x50, false));
-    let mut back: Lapic = postcard::from_bytes(&postcard::to_stdvec(&l).unwrap()).unwrap();
-    assert_eq!(back, l);
+    let bytes = postcard::to_stdvec(&(&l.0, l.1.save())).unwrap();
+    let (lapic, mailbox): (Lapic, MailboxData) = postcard::from_bytes(&bytes).unwrap();
+    let mut back = Apic(lapic, Mailbox::default());
+    back.1.restore(&mailbox);
+    assert_eq!((&back.0, back.1.save()), (&l.0, l.1.save()));
     for lapic in [&mut back, &mut l] {
         lapic.advance(77_777);
         assert_eq!(lapic.write(77_778, EOI, 0), Some(Effect::EndOfInterrupt(0x90)));
     }
-    assert_eq!(back, l);
+    assert_eq!((&back.0, back.1.save()), (&l.0, l.1.save()));
 }

@@ -1,15 +1,16 @@
 //! The interrupt controllers of a PC, from the ISA interrupt lines to its processors' local APICs.
 //!
 //! They are shared: whoever drives a line ([`IrqSink`]) settles what follows from that, with a lock of their own and without the
-//! board's. Each local APIC has a lock, too, which nobody holds who waits for the other controllers.
+//! board's. What is for a processor is posted into its mailbox, without a lock; its local APIC and the queue of its timer are the
+//! processor's own, with locks that nobody else takes but to save and restore.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::{IrqSink, Timer, Wired};
+use crate::fabric::{IrqSink, TimerQueue, Wired};
 use crate::ioapic::{self, IoApic};
-use crate::lapic::{Delivery, Destination, Effect, Lapic, LapicHandles, Message};
+use crate::lapic::{Delivery, Destination, Effect, Lapic, LapicHandles, Mailbox, MailboxData, Message};
 use crate::pci::{MsiMessage, MsiSink};
 use crate::pic::Pic;
 
@@ -70,13 +71,39 @@ impl Chips {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct InterruptData {
     chips: Chips,
-    lapics: Vec<Lapic>,
+    locals: Vec<(Lapic, MailboxData)>,
 }
 
 impl InterruptData {
     /// Processors that it is of.
     pub(super) fn cpus(&self) -> usize {
-        self.lapics.len()
+        self.locals.len()
+    }
+}
+
+/// What belongs to a processor.
+pub(super) struct Local {
+    pub(super) mailbox: Arc<Mailbox>,
+    apic: Mutex<Wired<Lapic>>,
+    /// The deadline of its local APIC's timer.
+    pub(super) timers: TimerQueue,
+}
+
+impl Local {
+    fn new(cpu: u8) -> Local {
+        let (mailbox, timers) = (Arc::new(Mailbox::default()), TimerQueue::new());
+        let handles = LapicHandles::new(timers.timer(0), mailbox.clone());
+        Local { apic: Mutex::new(Wired::new(Lapic::new(cpu), handles)), mailbox, timers }
+    }
+
+    /// Does something with the local APIC.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut Lapic, &Mailbox) -> T) -> T {
+        lock(&self.apic).with(|lapic| f(lapic, &self.mailbox))
+    }
+
+    /// Looks at the local APIC.
+    fn look<T>(&self, f: impl FnOnce(&Lapic, &Mailbox) -> T) -> T {
+        f(lock(&self.apic).state(), &self.mailbox)
     }
 }
 
@@ -86,7 +113,7 @@ impl InterruptData {
 /// public.
 pub struct Interrupts {
     chips: Mutex<Chips>,
-    locals: Vec<Mutex<Wired<Lapic>>>,
+    locals: Vec<Local>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -118,39 +145,38 @@ impl MsiSink for Interrupts {
 }
 
 impl Interrupts {
-    /// Those of a machine with `cpus` processors, as at power-on. `timer` makes a processor's.
-    pub(super) fn new(cpus: u8, timer: impl Fn(u8) -> Timer) -> Interrupts {
-        let local = |cpu| Mutex::new(Wired::new(Lapic::new(cpu), LapicHandles::new(timer(cpu))));
-        Interrupts { chips: Mutex::new(Chips::new()), locals: (0..cpus).map(local).collect() }
+    /// Those of a machine with `cpus` processors, as at power-on.
+    pub(super) fn new(cpus: u8) -> Interrupts {
+        Interrupts { chips: Mutex::new(Chips::new()), locals: (0..cpus).map(Local::new).collect() }
     }
 
-    /// Has `wake` called when processor `cpu` is to look for an interrupt, an NMI or INIT; at once, if it is already.
-    pub fn on_wake(&self, cpu: usize, wake: impl Fn() + Send + Sync + 'static) {
-        if let Some(local) = self.locals.get(cpu) {
-            lock(local).rewire(|handles| handles.connect(Arc::new(wake)));
-        }
+    /// What belongs to processor `cpu`.
+    pub(super) fn of(&self, cpu: usize) -> Option<&Local> {
+        self.locals.get(cpu)
     }
 
     /// As after a reset. Lines that are high have to be announced afterwards.
     pub(super) fn reset(&self) {
         *lock(&self.chips) = Chips::new();
         for (cpu, local) in (0..).zip(&self.locals) {
-            lock(local).restore(Lapic::new(cpu));
+            local.mailbox.reset();
+            lock(&local.apic).restore(Lapic::new(cpu));
         }
     }
 
     pub(super) fn save(&self) -> InterruptData {
         InterruptData {
             chips: lock(&self.chips).clone(),
-            lapics: self.locals.iter().map(|local| lock(local).state().clone()).collect(),
+            locals: self.locals.iter().map(|local| local.look(|lapic, mail| (lapic.clone(), mail.save()))).collect(),
         }
     }
 
     /// Takes over the state of as many processors.
     pub(super) fn restore(&self, data: InterruptData) {
         *lock(&self.chips) = data.chips;
-        for (local, lapic) in self.locals.iter().zip(data.lapics) {
-            lock(local).restore(lapic);
+        for (local, (lapic, mailbox)) in self.locals.iter().zip(data.locals) {
+            local.mailbox.restore(&mailbox);
+            lock(&local.apic).restore(lapic);
         }
     }
 
@@ -166,7 +192,7 @@ impl Interrupts {
             }
         });
         if let Some(bsp) = self.locals.first() {
-            lock(bsp).with(Lapic::enter_virtual_wire_mode);
+            bsp.with(|lapic, _| lapic.enter_virtual_wire_mode());
         }
         self.settle();
     }
@@ -194,39 +220,25 @@ impl Interrupts {
     fn drive_intr(&self, chips: &mut Chips, level: bool) {
         if std::mem::replace(&mut chips.intr, level) != level {
             chips.ioapic.set_pin(EXT_INT_PIN, level);
-            for local in &self.locals {
-                lock(local).with(|lapic| lapic.set_lint0(level));
-            }
+            self.locals.iter().for_each(|local| local.mailbox.set_lint0(level));
         }
     }
 
-    /// Gives a message to the local APICs it is for; true when one took it.
+    /// Posts a message to the processors it is for; true when a local APIC took it.
     fn deliver(&self, message: Message, sender: Option<usize>) -> bool {
-        let chosen = |index: usize, lapic: &Lapic| match message.destination {
-            Destination::Sender => sender == Some(index),
-            Destination::AllButSender => sender != Some(index),
-            destination => lapic.matches(destination),
+        let chosen = |(index, mailbox): &(usize, &Mailbox)| match message.destination {
+            Destination::Sender => sender == Some(*index),
+            Destination::AllButSender => sender != Some(*index),
+            destination => mailbox.reception().matches(destination),
         };
-        let locals = self.locals.iter().enumerate();
+        let mailboxes = self.locals.iter().map(|local| &*local.mailbox).enumerate().filter(chosen);
         if message.delivery == Delivery::LowestPriority {
-            let mut candidates: Vec<(u8, usize)> = locals
-                .map(|(index, local)| (index, lock(local)))
-                .filter(|(index, local)| chosen(*index, local.state()))
-                .map(|(index, local)| (local.state().ppr(), index))
-                .collect();
-            candidates.sort_unstable();
-            return candidates
-                .into_iter()
-                .any(|(_, index)| self.local(index, |lapic| lapic.receive(message)).unwrap_or(false));
+            let mut candidates: Vec<_> = mailboxes.collect();
+            // Once for each: priorities change meanwhile.
+            candidates.sort_by_cached_key(|(_, mailbox)| mailbox.reception().priority);
+            return candidates.into_iter().any(|(_, mailbox)| mailbox.post(message));
         }
-        let mut taken = false;
-        for (index, local) in locals {
-            let mut local = lock(local);
-            if chosen(index, local.state()) {
-                taken |= local.with(|lapic| lapic.receive(message));
-            }
-        }
-        taken
+        mailboxes.fold(false, |taken, (_, mailbox)| mailbox.post(message) || taken)
     }
 
     /// Reads a port of the 8259As.
@@ -255,13 +267,13 @@ impl Interrupts {
     }
 
     /// Does something with the local APIC of processor `cpu`; `None` if there is none. Nothing else follows from it.
-    pub(super) fn local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic) -> T) -> Option<T> {
-        self.locals.get(cpu).map(|local| lock(local).with(f))
+    pub(super) fn local<T>(&self, cpu: usize, f: impl FnOnce(&mut Lapic, &Mailbox) -> T) -> Option<T> {
+        self.of(cpu).map(|local| local.with(f))
     }
 
     /// Looks at the local APIC of processor `cpu`.
-    pub(super) fn look<T>(&self, cpu: usize, f: impl FnOnce(&Lapic) -> T) -> Option<T> {
-        self.locals.get(cpu).map(|local| f(lock(local).state()))
+    pub(super) fn look<T>(&self, cpu: usize, f: impl FnOnce(&Lapic, &Mailbox) -> T) -> Option<T> {
+        self.of(cpu).map(|local| local.look(f))
     }
 
     /// Offers again what local APICs have refused.
@@ -271,7 +283,7 @@ impl Interrupts {
 
     /// Writes a register of the local APIC of processor `cpu`, and carries out what that asks of others.
     pub(super) fn write_local(&self, now: u64, cpu: usize, offset: u16, value: u32) {
-        match self.local(cpu, |lapic| lapic.write(now, offset, value)).flatten() {
+        match self.local(cpu, |lapic, mailbox| lapic.write(mailbox, now, offset, value)).flatten() {
             Some(Effect::Send(message)) => {
                 self.deliver(message, Some(cpu));
             }
@@ -282,9 +294,9 @@ impl Interrupts {
         }
     }
 
-    /// Raises LINT1 of every processor.
-    pub(super) fn raise_lint1(&self) {
-        self.locals.iter().for_each(|local| lock(local).with(Lapic::raise_lint1));
+    /// Raises the chipset's NMI, which is at every processor's LINT1.
+    pub fn raise_nmi(&self) {
+        self.locals.iter().for_each(|local| local.mailbox.raise_lint1());
     }
 
     /// Whether processor `cpu` is asked to take an interrupt: one in its local APIC above the processor priority, or the 8259As'.
@@ -294,11 +306,12 @@ impl Interrupts {
 
     /// Runs the interrupt acknowledge cycle of processor `cpu` and returns the vector; none when nothing is pending.
     pub fn acknowledge(&self, cpu: usize) -> Option<u8> {
-        let (own, external) = self.local(cpu, |lapic| {
-            let own = lapic.acknowledge();
-            let external = own.is_none() && lapic.ext_int_pending();
+        let (own, external) = self.local(cpu, |lapic, mailbox| {
+            let own = lapic.acknowledge(mailbox);
+            let external = own.is_none() && lapic.ext_int_pending(mailbox);
             if external {
-                lapic.acknowledge_ext_int();
+                // The acknowledge cycle, which goes to the 8259A, answers an ExtINT message.
+                mailbox.clear_ext_int();
             }
             (own, external)
         })?;
@@ -312,11 +325,6 @@ impl Interrupts {
             vector
         }))
     }
-
-    /// Brings the timer of processor `cpu` to `now`.
-    pub(super) fn advance(&self, cpu: usize, now: u64) {
-        self.local(cpu, |lapic| lapic.advance(now));
-    }
 }
 
 impl std::fmt::Debug for Interrupts {
@@ -329,3 +337,6 @@ impl std::fmt::Debug for Interrupts {
 pub(super) fn ioapic_offset(gpa: u64) -> Option<u64> {
     (gpa & !0xfff == ioapic::BASE).then_some(gpa & 0xfff)
 }
+
+#[cfg(test)]
+mod tests;

@@ -298,7 +298,8 @@ impl Pc {
         }
     }
 
-    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Pc::advance`].
+    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Pc::advance`]. Those of local APICs are
+    /// their processors': see [`Interrupts::next_deadline`].
     pub fn timers(&self) -> &TimerQueue {
         &self.wires.timers
     }
@@ -311,11 +312,6 @@ impl Pc {
     /// The interrupt controllers: who has them reaches a processor's local APIC without the board.
     pub fn interrupts(&self) -> &Arc<Interrupts> {
         &self.interrupts
-    }
-
-    /// Raises the chipset's NMI, which is at every processor's LINT1.
-    pub fn raise_nmi(&mut self) {
-        self.interrupts.raise_lint1();
     }
 
     /// Drives FERR#, the processor's word of an x87 exception where CR0.NE is 0; whether IGNNE# is driven, by which it is to be

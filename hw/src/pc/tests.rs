@@ -1,6 +1,7 @@
 //! Tests of the board: what answers where, which line leads to which interrupt, reset, state and hostile accesses.
 
 use super::*;
+use crate::Signals;
 use crate::isa::{Ib700, Pvpanic};
 use std::sync::{Arc, Mutex};
 
@@ -259,8 +260,8 @@ fn local_timer_and_tsc_deadline() {
     let mut p = pc(1);
     lapic_write(&mut p, 0, 0x320, 0x4_00ec);
     p.interrupts.set_tsc_deadline(0, 1000, 2_000, TSC_HZ, 12_000);
-    assert_eq!((p.interrupts.tsc_deadline(0), p.next_deadline()), (12_000, Some(6_000)));
-    p.advance(6_000);
+    assert_eq!((p.interrupts.tsc_deadline(0), p.interrupts.next_deadline(0)), (12_000, Some(6_000)));
+    p.interrupts.advance(0, 6_000);
     assert_eq!((p.interrupts.acknowledge(0), p.interrupts.tsc_deadline(0)), (Some(0xec), 0));
     p.interrupts.set_tpr(0, 0xf0);
     lapic_write(&mut p, 0, 0xb0, 0);
@@ -292,35 +293,34 @@ fn interprocessor_interrupts() {
     lapic_write(&mut p, 0, 0x300, 0x0942);
     assert_eq!(pending(&p), [false, false, true]);
     lapic_write(&mut p, 0, 0x300, 0x8_0400);
-    assert!((0..3).all(|cpu| p.interrupts.take_nmi(cpu)));
+    assert!((0..3).all(|cpu| p.interrupts.take_signals(cpu).nmi));
     lapic_write(&mut p, 0, 0x310, 0x0100_0000);
     lapic_write(&mut p, 0, 0x300, 0x4500);
     lapic_write(&mut p, 0, 0x300, 0x4610);
-    assert!(p.interrupts.take_init(1) && !p.interrupts.take_init(2));
-    assert_eq!((p.interrupts.take_sipi(1), p.interrupts.take_sipi(2)), (Some(0x10), None));
+    assert_eq!(p.interrupts.take_signals(1), Signals { init: true, nmi: false, start_up: Some(0x10) });
+    assert_eq!(p.interrupts.take_signals(2), Signals::default());
+    assert_eq!(p.mmio_read(0, 1, LAPIC + 0xf0, 4), 0xff, "its local APIC is reset");
 }
 
 #[test]
 fn nmis_of_local_apics_and_of_the_chipset() {
     let mut p = pc(1);
+    let locals = p.interrupts().clone();
+    let nmi = || locals.take_signals(0).nmi;
     outb(&mut p, 0x70, 0x80);
     lapic_write(&mut p, 0, 0x300, 0x4_0400);
     lapic_write(&mut p, 0, 0x300, 0x8_0400);
-    assert!(p.interrupts.take_nmi(0) && !p.interrupts.take_nmi(0), "bit 7 of port 0x70 holds none back");
+    assert!(nmi() && !nmi(), "bit 7 of port 0x70 holds none back");
     lapic_write(&mut p, 0, 0xf0, 0x1ff);
     lapic_write(&mut p, 0, 0x360, 0x1_0400);
-    p.raise_nmi();
-    assert!(!p.interrupts.take_nmi(0), "LINT1 is masked");
+    locals.raise_nmi();
+    assert!(!nmi(), "LINT1 is masked");
     lapic_write(&mut p, 0, 0x360, 0x400);
-    p.raise_nmi();
-    assert!(p.interrupts.take_nmi(0) && !p.interrupts.take_nmi(0));
+    locals.raise_nmi();
+    assert!(nmi() && !nmi());
     lapic_write(&mut p, 0, 0x360, 0x45);
-    p.raise_nmi();
-    assert_eq!(
-        (p.interrupts.take_nmi(0), p.interrupts.acknowledge(0)),
-        (false, Some(0x45)),
-        "a fixed interrupt instead"
-    );
+    locals.raise_nmi();
+    assert_eq!((nmi(), locals.acknowledge(0)), (false, Some(0x45)), "a fixed interrupt instead");
 }
 
 /// A processor has its local APIC to itself, whatever the board is busy with, and hears once of what is new.
@@ -338,21 +338,30 @@ fn a_processor_is_woken_for_what_is_new() {
     assert_eq!(heard(), 0);
     write(0, 0x300, 0x41);
     write(0, 0x300, 0x42);
-    assert_eq!(heard(), 1, "it looks for the second when it has taken the first");
+    assert_eq!(heard(), 1, "it has not looked for the first yet");
+    locals.take_signals(1);
     write(0, 0x300, 0x400);
-    assert_eq!((heard(), locals.take_nmi(1)), (1, true));
+    assert_eq!((heard(), locals.take_signals(1).nmi), (1, true));
     locals.set_tpr(1, 0xf0);
     assert_eq!((heard(), locals.pending(1)), (0, false));
     locals.set_tpr(1, 0);
     assert_eq!((heard(), locals.acknowledge(1), locals.read(0, 1, LAPIC + 0x120, 4)), (1, Some(0x42), Some(4)));
+    locals.take_signals(1);
     write(1, 0xb0, 0);
     assert_eq!(heard(), 1, "the first of the two");
-    // Its timer is in the machine's queue.
+    locals.take_signals(1);
+    // Its timer is its own, not the board's.
+    let set = Arc::new(Mutex::new(None));
+    let alarm = set.clone();
+    let board = p.next_deadline();
+    locals.on_earlier(1, move |deadline| *alarm.lock().unwrap() = Some(deadline));
     write(1, 0x320, 0x50);
     write(1, 0x380, 100);
-    assert_eq!((locals.acknowledge(1), p.timers().due(199), p.timers().due(200)), (Some(0x41), vec![], vec![0x101]));
+    assert_eq!((locals.acknowledge(1), *set.lock().unwrap(), locals.next_deadline(0)), (Some(0x41), Some(200), None));
     p.advance(200);
-    assert!(heard() == 1 && locals.pending(1) && p.timers().due(200).is_empty());
+    assert_eq!((heard(), p.next_deadline(), locals.next_deadline(1)), (0, board, Some(200)));
+    locals.advance(1, 200);
+    assert!(heard() == 1 && locals.pending(1) && locals.next_deadline(1).is_none());
     assert_eq!((locals.read(0, 1, 0x1000, 4), locals.write(0, 1, 0x1000, 4, 0)), (None, false));
 }
 
@@ -446,17 +455,19 @@ fn state_round_trips_in_the_middle_of_activity() {
     outb(&mut p, 0x60, 0xff);
     p.port_write(0, 0xf4, 1, 3);
     p.advance(33 * MS);
+    p.interrupts.advance(1, 33 * MS);
     p.interrupts.acknowledge(0);
     let bytes = postcard::to_stdvec(&p.save()).unwrap();
     let mut q = pc(2);
     q.restore(postcard::from_bytes(&bytes).unwrap()).unwrap();
     for pc in [&mut p, &mut q] {
         pc.advance(77 * MS);
+        pc.interrupts.advance(1, 77 * MS);
         outb(pc, 0x20, 0x20);
         inb(pc, 0x60);
     }
     assert_eq!(p.save(), q.save());
-    assert_eq!(p.next_deadline(), q.next_deadline());
+    assert_eq!((p.next_deadline(), p.interrupts.next_deadline(1)), (q.next_deadline(), q.interrupts.next_deadline(1)));
     assert_eq!((p.take_event(), q.take_event()), (Some(PcEvent::DebugExit(7)), Some(PcEvent::DebugExit(7))));
 }
 
@@ -541,7 +552,11 @@ fn garbage_traffic_never_panics_and_leaves_nothing_overdue() {
             }
             if step % 3 == 0 {
                 p.advance(now);
-                assert!(p.next_deadline().is_none_or(|due| due > now), "step {step}");
+                (0..3).for_each(|cpu| p.interrupts.advance(cpu, now));
+                let mut deadlines =
+                    (0..3).map(|cpu| p.interrupts.next_deadline(cpu)).chain([p.next_deadline()]).flatten();
+                assert!(deadlines.all(|due| due > now), "step {step}");
+                p.interrupts.take_signals(cpu);
             }
             if step % 5_000 == 0 {
                 let bytes = postcard::to_stdvec(&p.save()).unwrap();

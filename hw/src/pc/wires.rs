@@ -22,15 +22,14 @@ const TIMER_IRQ: u32 = 0;
 const RTC_IRQ: u32 = 8;
 const CASCADE: u32 = 2;
 
-/// Numbers of timers. Those of local APICs, of PCI functions and of ISA devices begin here, by processor, by place and in order.
+/// Numbers of timers. Those of PCI functions and of ISA devices begin here, by place and in order.
 const PIT: u32 = 0;
 const HPET: u32 = 1;
 const RTC: u32 = 2;
 const PM: u32 = 3;
 const KEYBOARD: u32 = 4;
-const LAPICS: u32 = 0x100;
-const FUNCTIONS: u32 = 0x200;
-const ISA: u32 = 0x300;
+const FUNCTIONS: u32 = 0x100;
+const ISA: u32 = 0x200;
 
 /// The board's side of all handles.
 pub(super) struct Wires {
@@ -85,7 +84,6 @@ impl Pc {
             RTC => devices.rtc.with(|rtc| rtc.advance(now)),
             PM => devices.pm.with(|pm| pm.advance(now)),
             KEYBOARD => devices.i8042.with(|i8042| i8042.advance(now)),
-            LAPICS..FUNCTIONS => self.interrupts.advance((number - LAPICS) as usize, now),
             FUNCTIONS..ISA => self.bus.advance((number - FUNCTIONS) as u8, now),
             _ => drop(self.with_isa((number - ISA) as u8, |device| device.advance(now))),
         }
@@ -95,7 +93,7 @@ impl Pc {
 /// The interrupt controllers, the devices that every PC has, what they are wired to, and what PCI functions are to be.
 pub(super) fn wire(config: &PcConfig) -> (Arc<Interrupts>, Devices, Wires, BusWires) {
     let timers = TimerQueue::new();
-    let interrupts = Arc::new(Interrupts::new(config.cpus, |cpu| timers.timer(LAPICS + u32::from(cpu))));
+    let interrupts = Arc::new(Interrupts::new(config.cpus));
     let sink: Arc<dyn IrqSink> = interrupts.clone();
     let inputs = IrqInputs::new(&sink, IRQ_LINES.into());
     let (timer, [pit, first]) = IrqSwitch::new(inputs.line(TIMER_IRQ));

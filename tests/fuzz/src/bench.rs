@@ -28,6 +28,8 @@ use crate::input::{Input, RAM};
 const PATIENCE: f64 = 5.0;
 /// Times that a machine may say that it has something to do at once, one after another.
 const AT_ONCE: u32 = 20_000;
+/// Processors of the PC.
+const CPUS: usize = 2;
 /// Frequency of the PC's time-stamp counter in Hz.
 const TSC_HZ: u64 = 1_000_000_000;
 /// Where the functions under test are plugged in, but for the VGA and the IDE controller, which have their places.
@@ -162,8 +164,12 @@ impl Side {
         let (mut vram, mut slot) = (None, 0);
         let machine = match board {
             Board::Pc => {
-                let config =
-                    PcConfig { ram_size: 64 << 20, cpus: 2, tsc_hz: TSC_HZ, unix_time_at_power_on: 1_000_000_000 };
+                let config = PcConfig {
+                    ram_size: 64 << 20,
+                    cpus: CPUS as u8,
+                    tsc_hz: TSC_HZ,
+                    unix_time_at_power_on: 1_000_000_000,
+                };
                 let mut pc = Box::new(Pc::new(config));
                 plug_rows(&mut pc, plug, &mem, &host);
                 if let Some(device) = virtio {
@@ -279,7 +285,10 @@ impl Side {
 
     fn next_deadline(&self) -> Option<u64> {
         match &self.machine {
-            Machine::Pc(pc) => pc.next_deadline(),
+            Machine::Pc(pc) => {
+                let own = (0..CPUS).map(|cpu| pc.interrupts().next_deadline(cpu));
+                own.chain([pc.next_deadline()]).flatten().min()
+            }
             Machine::Virt(virt) => virt.next_deadline(),
         }
     }
@@ -414,7 +423,10 @@ impl Bench {
     pub fn advance(&mut self, ns: u64) {
         self.now = self.now.saturating_add(ns).min(1 << 61);
         self.each(|side, now| match &mut side.machine {
-            Machine::Pc(pc) => pc.advance(now),
+            Machine::Pc(pc) => {
+                pc.advance(now);
+                (0..CPUS).for_each(|cpu| pc.interrupts().advance(cpu, now));
+            }
             Machine::Virt(virt) => virt.advance(now),
         });
     }
@@ -595,7 +607,7 @@ impl Bench {
         self.each(|side, now| match &mut side.machine {
             Machine::Pc(pc) => {
                 let vector = pc.interrupts().pending(0).then(|| pc.interrupts().acknowledge(0));
-                let taken = (pc.interrupts().take_nmi(1), pc.interrupts().take_init(1), pc.interrupts().take_sipi(1));
+                let taken = pc.interrupts().take_signals(1);
                 format!("{vector:?} {taken:?} {:?} {}", pc.take_event(), pc.pic_text())
             }
             Machine::Virt(virt) => {

@@ -4,7 +4,7 @@ use super::super::cpu::{Cpu, Result};
 use super::super::exception::{Exception, debug, vector};
 use super::super::features::Word;
 use super::super::paging::PHYSICAL_MASK;
-use super::super::state::{Seg, State, cr0, cr4, efer};
+use super::super::state::{Seg, State, cr0, cr4, efer, halt};
 use super::descriptor::kind;
 use super::{done, truncate, value};
 
@@ -240,7 +240,7 @@ impl Cpu {
     fn halt(&mut self, next_rip: u64) -> Result<()> {
         self.require_cpl0()?;
         self.state.rip = next_rip;
-        self.state.halted = 1;
+        self.state.halted = halt::INTERRUPT;
         self.state.shadow = 0;
         Ok(())
     }

@@ -4,7 +4,6 @@ use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Raised, Result};
 use super::super::exception::{Exception, debug, vector};
-use super::super::mode::Mode;
 use super::super::state::{Seg, Segment, cr4, reg, rflags};
 use super::descriptor::{Descriptor, kind};
 use super::segment::null_stack;
@@ -75,17 +74,6 @@ impl Cpu {
         self.state.nmi_pending = 0;
         self.state.nmi_blocked = 1;
         self.deliver_plain(vector::NMI);
-    }
-
-    /// Whether an NMI waits that nothing holds off.
-    pub fn nmi_is_due(&self) -> bool {
-        self.state.nmi_pending != 0 && self.state.nmi_blocked == 0
-    }
-
-    /// Whether a #DB comes before the next instruction, and before any interrupt.
-    pub fn trap_is_due(&self) -> bool {
-        self.mode.intersects(Mode::TF | Mode::BREAKPOINTS)
-            && (self.state.debug_pending != 0 || self.mmu.watches.has_hits())
     }
 
     /// Delivers a debug trap after which the instruction at `state.rip` comes, for these causes ([`debug`]).

@@ -3,6 +3,7 @@
 //! A helper that raises an exception has changed nothing yet, but for bits that the processor may set early: accessed
 //! bits of descriptors and pages.
 
+pub mod acceptance;
 mod canonical;
 pub mod control;
 pub mod descriptor;

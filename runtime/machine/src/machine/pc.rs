@@ -7,8 +7,8 @@ mod nic;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use mimus_frontend::guest::GuestCpu;
-use mimus_frontend::x86::state::{Seg, Segment, State, TableReg, rflags};
+use mimus_frontend::x86::state::{Seg, Segment, State, TableReg};
+use mimus_frontend::x86::sys::acceptance::Acceptance;
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
 use mimus_hw::net::Adapter;
@@ -16,7 +16,7 @@ use mimus_hw::pci::{DevFn, Function};
 use mimus_hw::registry::{HPET, Make, VGA};
 use mimus_hw::vga;
 use mimus_hw::virtio::{Virtio, VirtioPci};
-use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent};
+use mimus_hw::{Interrupts, Pc, PcConfig, PcEvent, Signals};
 use mimus_softmmu::Vram;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -221,8 +221,9 @@ impl Board for PcBoard {
         pc.set_fw_cfg(firmware::configure(config, parts.dma(), &inventory.boot_paths())?);
         pc.set_boot_order(config.boot.once.unwrap_or(config.boot.order));
         let (interrupts, timers) = (pc.interrupts().clone(), pc.timers().clone());
-        let (alarm, woken) = (parts.alarm.clone(), parts.kicker.clone());
+        let (alarm, own_alarm, woken) = (parts.alarm.clone(), parts.alarm.clone(), parts.kicker.clone());
         timers.on_earlier(move |deadline| alarm.set(Some(deadline)));
+        interrupts.on_earlier(CPU, move |deadline| own_alarm.set(Some(deadline)));
         interrupts.on_wake(CPU, move || woken.kick());
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
@@ -322,17 +323,12 @@ impl Board for PcBoard {
         pc.advance(now);
         let event = pc.take_event();
         drop(pc);
+        self.interrupts.advance(CPU, now);
+        let signals = self.interrupts.take_signals(CPU);
         self.interrupt_pending = self.interrupts.pending(CPU);
-        let (init, nmi) = (self.interrupts.take_init(CPU), self.interrupts.take_nmi(CPU));
-        let deadline = self.held.deadline(self.timers.next_deadline());
+        let deadline = self.deadline();
         self.hand_over_display_memory(vcpu);
-        if init {
-            vcpu.cpu.init();
-            vcpu.moved();
-        }
-        if nmi {
-            vcpu.cpu.state.nmi_pending = 1;
-        }
+        signal(vcpu, signals);
         let event = event.map(|event| match event {
             PcEvent::PowerOff => Event::PowerOff,
             PcEvent::Suspend => Event::Suspend,
@@ -344,7 +340,7 @@ impl Board for PcBoard {
             PcEvent::Watchdog => Event::Watchdog,
         });
         // Firmware, at the reset vector, would ask for a reset: nobody has told it of another way to go on.
-        let event = if init && self.rom.is_none() { event.or(Some(Event::Reset)) } else { event };
+        let event = if signals.init && self.rom.is_none() { event.or(Some(Event::Reset)) } else { event };
         DevicePoll { event, deadline }
     }
 
@@ -353,32 +349,25 @@ impl Board for PcBoard {
             tracing::warn!("triple fault at {:#x}: the machine resets", vcpu.cpu.state.rip);
             return Ok(StepOutcome::Reset);
         }
-        if pace == Pace::One && vcpu.cpu.state.halted == 0 {
+        if pace == Pace::One && !vcpu.cpu.waits() {
             vcpu.execute_one()?;
             return Ok(StepOutcome::Continue);
         }
-        let nmi = vcpu.cpu.nmi_is_due();
-        let interrupt = self.interrupt_pending && vcpu.cpu.state.flags & rflags::IF != 0;
-        if (nmi || interrupt) && !vcpu.cpu.trap_is_due() {
-            if vcpu.cpu.state.shadow != 0 {
+        match vcpu.cpu.accepts(self.interrupt_pending) {
+            Acceptance::Nothing => {}
+            Acceptance::AfterNext => {
                 vcpu.step_one()?;
                 return Ok(StepOutcome::Continue);
             }
-            if nmi {
+            Acceptance::Nmi => {
                 vcpu.cpu.deliver_nmi();
                 vcpu.cpu.header.verdict = 0;
-            } else {
-                self.take_interrupt(vcpu);
             }
+            Acceptance::Interrupt => self.take_interrupt(vcpu),
         }
-        if !vcpu.cpu.single_steps() {
-            // Those look at it themselves: it holds off debug exceptions too.
-            vcpu.cpu.state.shadow = 0;
-        }
-        if vcpu.cpu.state.halted != 0 {
+        if !vcpu.cpu.resume(self.interrupt_pending) {
             return Ok(StepOutcome::Halt);
         }
-        vcpu.cpu.interrupt_waits = self.interrupt_pending;
         match pace {
             Pace::Free => vcpu.step()?,
             Pace::One => vcpu.execute_one()?,
@@ -387,7 +376,8 @@ impl Board for PcBoard {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.held.deadline(self.timers.next_deadline())
+        let devices = [self.timers.next_deadline(), self.interrupts.next_deadline(CPU)].into_iter().flatten().min();
+        self.held.deadline(devices)
     }
 
     fn reset(&mut self) {
@@ -485,8 +475,7 @@ impl Board for PcBoard {
     }
 
     fn raise_nmi(&mut self, _: &mut Vcpu<Cpu>) -> bool {
-        devices::lock(&self.pc).raise_nmi();
-        self.kicker.kick();
+        self.interrupts.raise_nmi();
         true
     }
 
@@ -497,6 +486,20 @@ impl Board for PcBoard {
     fn port_write(&mut self, vcpu: &mut Vcpu<Cpu>, port: u16, size: u8, value: u32) -> bool {
         vcpu.cpu.port_out(port, size, value);
         true
+    }
+}
+
+/// Hands the vCPU what its mailbox had, beside interrupts.
+fn signal(vcpu: &mut Vcpu<Cpu>, signals: Signals) {
+    if signals.init {
+        vcpu.cpu.init();
+        vcpu.moved();
+    }
+    if signals.nmi {
+        vcpu.cpu.raise_nmi();
+    }
+    if signals.start_up.is_some_and(|vector| vcpu.cpu.start_up(vector)) {
+        vcpu.moved();
     }
 }
 

@@ -71,11 +71,10 @@ const MTIP: u32 = 7;
 const SEIP: u32 = 9;
 const MEIP: u32 = 11;
 
-/// Numbers of timers. Those of virtio slots and of harts begin here.
+/// Numbers of timers. Those of virtio slots begin here.
 const RTC_TIMER: u32 = 0;
 const HTIF_TIMER: u32 = 1;
 const SLOT_TIMERS: u32 = 0x10;
-const HART_TIMERS: u32 = 0x1000;
 
 /// Contexts of the interrupt controller that each hart has: machine mode, then supervisor mode.
 const CONTEXTS: usize = 2;
@@ -188,11 +187,7 @@ impl Virt {
         let sink: Arc<dyn IrqSink> = lines.clone();
         let pins = IrqInputs::new(&sink, harts::LINES * harts as u32);
         let pin = |hart, number| pins.line(harts::LINES * hart + number);
-        let hart = |hart| ClintHandles {
-            msip: pin(hart, MSIP),
-            mtip: pin(hart, MTIP),
-            timer: timers.timer(HART_TIMERS + hart),
-        };
+        let hart = |hart| ClintHandles { msip: pin(hart, MSIP), mtip: pin(hart, MTIP) };
         let clint = Arc::new(SharedClint::new((0..harts as u32).map(hart).collect()));
         let contexts = (0..harts as u32).flat_map(|hart| [pin(hart, MEIP), pin(hart, SEIP)]);
         let plic = Arc::new(SharedPlic::new(contexts.collect()));
@@ -239,7 +234,8 @@ impl Virt {
         &self.clint
     }
 
-    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Virt::advance`].
+    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Virt::advance`]. Those of the harts' timers
+    /// are their vCPUs': see [`SharedClint::next_deadline`].
     pub fn timers(&self) -> &TimerQueue {
         &self.timers
     }
@@ -344,7 +340,6 @@ impl Virt {
     fn fire(&mut self, number: u32, now: u64) {
         match number {
             RTC_TIMER => self.devices.rtc.with(|rtc| rtc.advance(now)),
-            HART_TIMERS.. => self.clint.advance(now),
             SLOT_TIMERS.. => {
                 if let Some(slot) = self.slots.get_mut((number - SLOT_TIMERS) as usize) {
                     slot.with(mmio::MmioTransport::go_on);

@@ -108,7 +108,7 @@ impl Virt {
         self.look_at_htif_later();
         // After all that drives its sources: it is as it was, whatever they have just told it.
         self.plic.restore(devices.plic);
-        self.clint.restore(devices.clint);
+        self.clint.restore(&devices.clint);
         Ok(())
     }
 }

@@ -144,7 +144,7 @@ fn an_empty_transmitter_interrupts_once_for_each_byte() {
 fn timer_and_software_interrupts_of_each_hart() {
     let (mut v, ..) = board(2);
     v.mmio_write(0, CLINT.base + 0x4008, 8, 10_000);
-    assert_eq!(v.next_deadline(), Some(MS));
+    assert_eq!((v.next_deadline(), v.clint().next_deadline(1)), (None, Some(MS)));
     assert_eq!([v.interrupts(MS - 1, 1), v.interrupts(MS, 1), v.interrupts(MS, 0)], [0, bit::MTIP, 0]);
     write(&mut v, CLINT.base, 1);
     assert_eq!([v.interrupts(0, 0), v.interrupts(0, 1), v.interrupts(0, 2)], [bit::MSIP, 0, 0]);
@@ -164,15 +164,17 @@ fn a_hart_hears_of_its_lines() {
     clint.write(0, 0, 4, 1);
     clint.write(0, 0x4008, 8, 10_000);
     clint.write(0, 0x4000, 8, 20_000);
-    assert_eq!((take(), v.next_deadline()), (vec![(super::MSIP, true)], Some(MS)));
-    v.advance(MS - 1);
+    let deadlines = || [0, 1].map(|hart| clint.next_deadline(hart));
+    assert_eq!((take(), deadlines()), (vec![(super::MSIP, true)], [Some(2 * MS), Some(MS)]));
+    clint.advance(1, MS - 1);
+    clint.advance(0, MS);
     assert!(take().is_empty());
-    v.advance(MS);
-    assert_eq!((take(), v.next_deadline()), (vec![(super::MTIP, true)], Some(2 * MS)));
+    clint.advance(1, MS);
+    assert_eq!((take(), deadlines()), (vec![(super::MTIP, true)], [Some(2 * MS), None]));
     clint.write(MS, 0x4008, 8, u64::MAX);
     assert_eq!((take(), clint.read(MS, 0xbff8, 8), clint.time(MS)), (vec![(super::MTIP, false)], 10_000, 10_000));
     v.reset(MS);
-    assert_eq!((take(), v.next_deadline()), (vec![(super::MSIP, false)], None));
+    assert_eq!((take(), deadlines()), (vec![(super::MSIP, false)], [None, None]));
 }
 
 #[test]
@@ -350,7 +352,7 @@ fn state_round_trips_and_must_fit() {
     back.restore(state.clone()).unwrap();
     assert_eq!(back.save(), state);
     assert_eq!(back.interrupts(9, 1), bit::SEIP);
-    assert_eq!((back.next_deadline(), back.take_event()), (Some(7_700), Some(VirtEvent::Reset)));
+    assert_eq!((back.clint().next_deadline(0), back.take_event()), (Some(7_700), Some(VirtEvent::Reset)));
     back.reset(10);
     assert_eq!((back.interrupts(u64::MAX, 0), back.interrupts(u64::MAX, 1)), (0, 0));
 }
@@ -369,6 +371,7 @@ fn any_access_is_survived() {
         v.mmio_write(random >> 10, gpa, size, random >> 5);
         v.mmio_read(random >> 12, gpa, size);
         v.advance(random >> 8);
+        v.clint().advance(0, random >> 8);
         v.interrupts(random, 0);
         v.next_deadline();
     }

@@ -28,7 +28,7 @@ use crate::input::{Input, RAM};
 const PATIENCE: f64 = 5.0;
 /// Times that a machine may say that it has something to do at once, one after another.
 const AT_ONCE: u32 = 20_000;
-/// Processors of the PC.
+/// Processors of the PC, and harts of the RISC-V board.
 const CPUS: usize = 2;
 /// Frequency of the PC's time-stamp counter in Hz.
 const TSC_HZ: u64 = 1_000_000_000;
@@ -203,7 +203,7 @@ impl Side {
             Board::Virt => {
                 let config = VirtConfig {
                     model: virt::VirtModel::Virt,
-                    harts: 2,
+                    harts: CPUS,
                     unix_time_at_power_on: 1_000_000_000,
                     modern_virtio: true,
                 };
@@ -289,7 +289,10 @@ impl Side {
                 let own = (0..CPUS).map(|cpu| pc.interrupts().next_deadline(cpu));
                 own.chain([pc.next_deadline()]).flatten().min()
             }
-            Machine::Virt(virt) => virt.next_deadline(),
+            Machine::Virt(virt) => {
+                let own = (0..CPUS).map(|hart| virt.clint().next_deadline(hart));
+                own.chain([virt.next_deadline()]).flatten().min()
+            }
         }
     }
 
@@ -427,7 +430,10 @@ impl Bench {
                 pc.advance(now);
                 (0..CPUS).for_each(|cpu| pc.interrupts().advance(cpu, now));
             }
-            Machine::Virt(virt) => virt.advance(now),
+            Machine::Virt(virt) => {
+                virt.advance(now);
+                (0..CPUS).for_each(|hart| virt.clint().advance(hart, now));
+            }
         });
     }
 

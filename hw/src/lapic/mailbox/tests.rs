@@ -1,3 +1,5 @@
+//! Tests of the mailbox: what is posted, taken and saved, and threads that post at once.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 

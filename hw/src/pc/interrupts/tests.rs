@@ -1,3 +1,5 @@
+//! Tests of which locks interrupts take: none of the processor's to send one, and none of the machine's to take one.
+
 use std::sync::mpsc;
 use std::time::Duration;
 

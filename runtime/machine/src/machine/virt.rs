@@ -85,7 +85,8 @@ impl Devices {
     }
 
     fn deadline(&self) -> Option<u64> {
-        [self.timers.next_deadline(), self.timer_deadline()].into_iter().flatten().min()
+        let deadlines = [self.timers.next_deadline(), self.clint.next_deadline(HART), self.timer_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The offset in the CLINT's registers, if that is where they are.
@@ -206,8 +207,10 @@ impl Board for VirtBoard {
             virtio::tell(&mut inventory, Attachment::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
-        let (lines, timers, alarm) = (Lines::default(), virt.timers().clone(), parts.alarm.clone());
+        let (lines, timers) = (Lines::default(), virt.timers().clone());
+        let (alarm, own_alarm) = (parts.alarm.clone(), parts.alarm.clone());
         timers.on_earlier(move |deadline| alarm.set(Some(deadline)));
+        virt.clint().on_earlier(HART, move |deadline| own_alarm.set(Some(deadline)));
         let (driven, kicker) = (lines.clone(), parts.kicker.clone());
         virt.lines().on_change(HART, move |number, level| {
             driven.set(number, level);
@@ -297,6 +300,7 @@ impl Board for VirtBoard {
         virt.advance(now);
         let event = virt.take_event();
         drop(virt);
+        self.devices.clint.advance(HART, now);
         let deadline = self.devices.deadline();
         let (pc, level) = (vcpu.cpu.state.pc, vcpu.cpu.state.privilege);
         if let Some(number) = vcpu.cpu.take_interrupt() {

@@ -20,6 +20,7 @@ mod clint;
 mod debug;
 mod dma;
 pub mod e1000;
+mod error;
 pub mod fabric;
 mod ferr;
 pub mod fw_cfg;
@@ -52,7 +53,9 @@ pub mod virt;
 pub mod virtio;
 
 pub use clint::SharedClint;
+pub use error::StateError;
+pub use fabric::CharSink;
 pub use i8042::MouseEvent;
 pub use lapic::Signals;
-pub use pc::{COM_PORTS, CharSink, Interrupts, Pc, PcConfig, PcEvent, PcState, SerialPort, StateError, low_ram_size};
+pub use pc::{COM_PORTS, Interrupts, Pc, PcConfig, PcEvent, PcState, SerialPort, low_ram_size};
 pub use virt::{HartLines, Htif, Virt, VirtConfig, VirtEvent, VirtState};

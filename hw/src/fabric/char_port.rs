@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::CharSink;
+/// Where a device's characters go on the host side: a terminal, a file, nowhere.
+pub trait CharSink: Send {
+    /// Takes `bytes`, in order. The device does not wait and does not learn of failures.
+    fn write(&mut self, bytes: &[u8]);
+}
 
 /// The handle of a device that sends characters. Clones send to the same place; one that is not connected drops them.
 #[derive(Clone, Default)]

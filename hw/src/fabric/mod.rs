@@ -14,6 +14,7 @@ mod wired;
 pub(crate) use block::{BlockClient, Data, Finished};
 pub use block::{BlockJob, DmaTarget, JobBuffer};
 pub(crate) use char_port::CharPort;
+pub use char_port::CharSink;
 pub use irq::{IrqInputs, IrqLine, IrqSink};
 pub(crate) use net_port::NetPort;
 pub(crate) use switch::IrqSwitch;

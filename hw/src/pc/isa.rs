@@ -1,9 +1,10 @@
 //! What is plugged into the ISA bus besides what every PC has: what its rows make, and the board's own serial ports, debugging
 //! ports and test device.
 
+use super::Pc;
 use super::ports::{PortDevice, TEST_PORTS};
-use super::{CharSink, IsaDevice, IsaSlot, Pc};
-use crate::fabric::{CharPort, Wired};
+use super::{IsaDevice, IsaSlot};
+use crate::fabric::{CharPort, CharSink, Wired};
 use crate::testdev::{IRQ_LINES, PcTestdev};
 use crate::uart::{Uart, UartConfig, UartHandles};
 

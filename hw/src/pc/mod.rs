@@ -30,7 +30,7 @@ pub use isa::{COM_PORTS, SerialPort};
 use ports::{PORTS, PortDevice, PortRange};
 use serde::{Deserialize, Serialize};
 use state::Devices;
-pub use state::{PcState, StateError};
+pub use state::PcState;
 use std::sync::Arc;
 use wires::Wires;
 
@@ -45,12 +45,6 @@ pub struct PcConfig {
     pub tsc_hz: u64,
     /// What the real-time clock shows at power-on, in seconds since 1970-01-01 00:00 UTC.
     pub unix_time_at_power_on: u64,
-}
-
-/// Where a device's characters go on the host side: a terminal, a file, nowhere.
-pub trait CharSink: Send {
-    /// Takes `bytes`, in order. The device does not wait and does not learn of failures.
-    fn write(&mut self, bytes: &[u8]);
 }
 
 /// What the guest asks of whoever runs the machine.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::Signals;
+use crate::error::StateError;
+use crate::fabric::CharSink;
 use crate::isa::{Ib700, Pvpanic};
 use std::sync::{Arc, Mutex};
 

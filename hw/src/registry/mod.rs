@@ -17,9 +17,10 @@ use std::sync::Arc;
 use mimus_softmmu::{Dma, Vram};
 
 use crate::block::{BlockBackend, BlockInfo};
+use crate::fabric::CharSink;
 use crate::isa::IsaDevice;
 use crate::net::NetPeer;
-use crate::pc::{CharSink, Pc};
+use crate::pc::Pc;
 use crate::pci::{DevFn, Function, Space};
 use crate::share::ShareBackend;
 use crate::virtio::{ConsolePort, Entropy, Interface, Virtio, VirtioPci};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use mimus_softmmu::Dma;
 
-use crate::CharSink;
 use crate::clint::{self, ClintHandles, SharedClint};
+use crate::fabric::CharSink;
 use crate::fabric::{CharPort, IrqInputs, IrqSink, Timer, TimerQueue, Wired};
 use crate::goldfish_rtc::{self, GoldfishHandles, GoldfishRtc};
 use crate::plic::{self, Plic, SharedPlic};

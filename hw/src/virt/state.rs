@@ -2,8 +2,8 @@
 
 use super::htif::Port;
 use super::{CONTEXTS, SERIAL, Virt, VirtEvent};
-use crate::StateError;
 use crate::clint::Clint;
+use crate::error::StateError;
 use crate::fabric::Wired;
 use crate::goldfish_rtc::GoldfishRtc;
 use crate::plic::Plic;

@@ -8,7 +8,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use super::Device;
 use super::queue::{Broken, VirtQueue};
-use crate::CharSink;
+use crate::fabric::CharSink;
 
 /// The features (5.3.3).
 pub(super) const MULTIPORT: u64 = 1 << 1;

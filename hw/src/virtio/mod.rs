@@ -40,7 +40,7 @@ use queue::{Broken, QueueData, VirtQueue};
 use rng::Rng;
 use share::{Share, ShareData};
 
-use crate::CharSink;
+use crate::fabric::CharSink;
 use crate::net::{Adapter, Batch, FrameQueue, NetPeer, Offloads};
 
 /// Features of every device: the rings' and the standard's (6).

@@ -7,7 +7,7 @@ use mimus_host::devices::{SharedPc, lock};
 use mimus_hw::{Interrupts, Pc};
 use mimus_softmmu::MmioBus;
 
-use crate::machine::memory_map::{Piece, memory_map};
+use crate::memory_map::{Piece, memory_map};
 use mimus_host::clock::{Clock, TSC_HZ};
 use mimus_softmmu::kick::Kicker;
 

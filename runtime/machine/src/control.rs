@@ -14,7 +14,7 @@ use mimus_softmmu::{Watch, WatchHit};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::config::{Actions, Config, UserObject, WatchdogAction};
-use crate::monitor::descriptors::Descriptors;
+use crate::descriptors::Descriptors;
 use mimus_engine::stats::Stats;
 use mimus_host::block::Fault;
 use mimus_host::config::Disk;

@@ -9,7 +9,6 @@ mod firmware;
 mod info;
 mod input;
 mod inventory;
-pub(crate) mod memory_map;
 mod pc;
 mod ram;
 mod screen;

@@ -13,9 +13,9 @@ use mimus_hw::smbios::{self, SmbiosConfig};
 use mimus_softmmu::Dma;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::memory_map::{ROM_END, ROM_MOST};
 use crate::boot::{self, BootConfig, BootScreen};
 use crate::config::{AcpiTable, Bios, Config, FwCfgSource};
+use crate::memory_map::{ROM_END, ROM_MOST};
 use mimus_host::config::Chardev;
 use mimus_host::error::open_input;
 

@@ -7,7 +7,7 @@ use mimus_hw::pci::{Config, DevFn, INTERRUPT_LINE, INTERRUPT_PIN, Space};
 use mimus_softmmu::{Backing, Route};
 use serde_json::{Value, json};
 
-use super::memory_map::Piece;
+use crate::memory_map::Piece;
 
 /// Names of classes and subclasses (PCI Code and ID Assignment Specification 1.11, 1).
 const CLASSES: &[(u16, &str)] = &[

@@ -13,6 +13,7 @@ use mimus_softmmu::Vram;
 use super::{Parts, firmware};
 use crate::boot::BootScreen;
 use crate::config::{Config, Device};
+use crate::memory_map::DISPLAY_HOME;
 use mimus_host::display::{Console, ImageFormat, write_image};
 
 /// Modes that `vga=` on a kernel's command line chooses, with their size: numbers of VBE (VBE 3.0, "VBE Mode Numbers"), and
@@ -29,10 +30,6 @@ const VBE: u16 = 0x200;
 
 /// The file of the adapter's BIOS, beside the machine's.
 const VIDEO_BIOS: &str = "vgabios-stdvga.bin";
-
-/// Where backings find display memory: above all RAM below 4 GiB, and a multiple of any size that it may have. The guest sees it
-/// where the adapter's base address register says.
-pub(super) const DISPLAY_HOME: u64 = 0xe000_0000;
 
 /// Memory for the adapter that `config` asks for, and where backings find it.
 pub(super) fn memory(config: &Config) -> Result<Option<(u64, Arc<Vram>)>> {

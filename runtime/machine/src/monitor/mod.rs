@@ -5,7 +5,6 @@
 
 mod chardevs;
 mod commands;
-pub(crate) mod descriptors;
 mod expression;
 mod gdb;
 mod hmp;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::commands::done;
 use super::{Failure, Qmp, generic, text};
 use crate::control::Controlled;
-use crate::monitor::descriptors::{Descriptors, InSet};
+use crate::descriptors::{Descriptors, InSet};
 
 impl Qmp {
     /// Has the machine do something with the descriptor that came with the command, or before it.

@@ -3,15 +3,17 @@
 use mimus_hw::Pc;
 use mimus_softmmu::{Backing, Route};
 
-use super::screen::DISPLAY_HOME;
-
 /// A piece of guest-physical memory and what it reaches: first address, size in bytes.
 pub(crate) type Piece = (u64, u64, Backing);
 
+/// Where backings find display memory: above all RAM below 4 GiB, and a multiple of any size that it may have. The guest sees it
+/// where the adapter's base address register says.
+pub(crate) const DISPLAY_HOME: u64 = 0xe000_0000;
+
 /// Where the ROM ends: 4 GiB. The processor's first instruction is 16 bytes below.
-pub(super) const ROM_END: u64 = 1 << 32;
+pub(crate) const ROM_END: u64 = 1 << 32;
 /// The largest ROM, in bytes: the local APIC's page is below.
-pub(super) const ROM_MOST: u64 = 16 << 20;
+pub(crate) const ROM_MOST: u64 = 16 << 20;
 /// Of the ROM's end so much is visible below 1 MiB, too, as long as that is no RAM.
 const ALIAS: u64 = 128 << 10;
 const ALIAS_END: u64 = 1 << 20;
@@ -30,7 +32,7 @@ pub(crate) fn memory_map(pc: &mut Pc, rom: Option<u64>) -> Vec<Piece> {
 }
 
 /// The same without display memory.
-pub(super) fn chipset_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
+pub(crate) fn chipset_map(pc: &Pc, rom: Option<u64>) -> Vec<Piece> {
     let mut pieces = vec![(VGA_WINDOW, PAM_START - VGA_WINDOW, Backing::DEVICE)];
     for pam in pc.pam() {
         let from_end = ALIAS_END - pam.base;

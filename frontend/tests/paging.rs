@@ -4,7 +4,7 @@
 mod common;
 
 use common::{flat32, ram};
-use mimus_frontend::x86::state::{cr0, cr4};
+use mimus_frontend::x86::state::{Cr0, Cr4};
 use mimus_frontend::x86::{Cpu, Features};
 
 const P: u32 = 1;
@@ -29,8 +29,8 @@ fn paged(flags: &[u32]) -> Box<Cpu> {
     }
     let mut cpu = flat32(ram, Features::default());
     cpu.state.cr3 = DIRECTORY;
-    cpu.state.cr0 |= cr0::PG | cr0::WP;
-    cpu.state.cr4 |= cr4::PGE;
+    cpu.state.cr0 |= Cr0::PG | Cr0::WP;
+    cpu.state.cr4 |= Cr4::PGE;
     cpu.update_mode();
     cpu
 }

@@ -5,7 +5,7 @@ mod common;
 
 use common::{flat32, ram};
 use mimus_frontend::x86::lift::{Patched, Request, lift, lift_patched};
-use mimus_frontend::x86::state::efer;
+use mimus_frontend::x86::state::Efer;
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_ir::{Block, Interp};
 
@@ -27,7 +27,7 @@ fn patched(cpu: &Cpu, bytes: &[u8], writes: &[(u64, u64)]) -> (Block, Vec<(u32, 
 fn vcpu(long: bool) -> Box<Cpu> {
     let mut cpu = flat32(ram(), Features::default());
     if long {
-        cpu.state.efer |= efer::LME | efer::LMA;
+        cpu.state.efer |= Efer::LME | Efer::LMA;
         cpu.state.seg[1].access = 0xa09b;
         cpu.update_mode();
     }

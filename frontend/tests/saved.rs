@@ -5,6 +5,7 @@ mod common;
 
 use common::{RAM_SIZE, flat32, ram, step};
 use iced_x86::code_asm::*;
+use mimus_frontend::x86::state::Cr0;
 use mimus_frontend::x86::{Cpu, CpuState, Features, RestoreError};
 use mimus_ir::Interp;
 
@@ -81,7 +82,7 @@ fn a_restored_vcpu_goes_on_as_the_saved_one() {
         let mut restored = start();
         assert!(restored.mmu.ram.write_bytes(0, &memory(&original)));
         let context = restored.header.jump_context;
-        restored.state.cr0 = 0;
+        restored.state.cr0 = Cr0::empty();
         restored.update_mode();
         restored.restore(&saved).unwrap();
         assert!(restored.header.jump_context > context, "what is known by virtual address is forgotten");

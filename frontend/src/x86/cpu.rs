@@ -16,7 +16,7 @@ use super::exception::Exception;
 use super::features::FeatureSet;
 use super::mode::Mode;
 use super::paging::{PHYSICAL_MASK, PageFault};
-use super::state::{Seg, State, cr0, halt, reg};
+use super::state::{Cr0, Cr4, Seg, State, halt, reg};
 
 /// What the machine gives a vCPU beside memory. What is not said is that of a machine without a local APIC, whose time stands
 /// still.
@@ -199,7 +199,7 @@ impl Cpu {
     pub fn init(&mut self) {
         let old = self.state;
         let mut state = State { fpu: old.fpu, xmm: old.xmm, mxcsr: old.mxcsr, ferr: old.ferr, ..State::default() };
-        state.cr0 = state.cr0 & !(cr0::CD | cr0::NW) | old.cr0 & (cr0::CD | cr0::NW);
+        state.cr0 = state.cr0 & !(Cr0::CD | Cr0::NW) | old.cr0 & (Cr0::CD | Cr0::NW);
         (state.star, state.lstar, state.cstar, state.sfmask) = (old.star, old.lstar, old.cstar, old.sfmask);
         (state.sysenter_cs, state.sysenter_esp, state.sysenter_eip) =
             (old.sysenter_cs, old.sysenter_esp, old.sysenter_eip);
@@ -334,7 +334,7 @@ impl Cpu {
 
     /// MMU mode of implicit supervisor accesses: SMAP is in force whatever EFLAGS.AC says (SDM vol. 3A, 4.6.1).
     fn system_bank(&self) -> usize {
-        if self.state.cr4 & super::state::cr4::SMAP != 0 { bank::KERNEL_SMAP } else { bank::KERNEL }
+        if self.state.cr4.contains(Cr4::SMAP) { bank::KERNEL_SMAP } else { bank::KERNEL }
     }
 
     /// RSP masked to the stack width.

@@ -189,9 +189,9 @@ impl Cpu {
             2 => s.cr2 = value,
             3 => s.cr3 = value,
             // Of the other registers the processor checks and derives much: those that they have already are accepted.
-            1 => return s.cr0 == value,
-            4 => return s.cr4 == value,
-            5 => return s.efer == value,
+            1 => return s.cr0.bits() == value,
+            4 => return s.cr4.bits() == value,
+            5 => return s.efer.bits() == value,
             _ => return false,
         }
         true
@@ -223,7 +223,7 @@ impl DebugCpu for Cpu {
             MXCSR => s.mxcsr & 0xffff_ffff,
             FS_BASE => s.seg[Seg::Fs as usize].base,
             GS_BASE => s.seg[Seg::Gs as usize].base,
-            _ => *[s.kernel_gs_base, s.cr0, s.cr2, s.cr3, s.cr4, s.efer].get(number - SYSTEM0)?,
+            _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3, s.cr4.bits(), s.efer.bits()].get(number - SYSTEM0)?,
         };
         Some(value.into())
     }

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::cpuid;
+use super::state::Cr4;
 
 /// A word of feature bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -101,10 +102,10 @@ impl FeatureSet {
         FEATURES.iter().filter(|feature| self.has(feature))
     }
 
-    /// The bits of a register that exist with features in the set only, by a table of those.
-    pub fn register_bits(&self, table: &[(Word, u8, u64)]) -> u64 {
+    /// The bits of CR4 that exist with features in the set only, by a table of those.
+    pub fn register_bits(&self, table: &[(Word, u8, Cr4)]) -> Cr4 {
         let gone = table.iter().filter(|(word, bit, _)| self.word(*word) >> bit & 1 != 0);
-        gone.fold(0, |bits, (.., with_it)| bits | with_it)
+        gone.fold(Cr4::empty(), |bits, (.., with_it)| bits | *with_it)
     }
 
     /// The bits of `word`.

@@ -5,7 +5,7 @@ use super::exception::{Exception, vector};
 use super::fp::vec::{self, Aux, Dest, VecOp};
 use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out, X87Row};
 use super::fp::{Mxcsr, SimdException};
-use super::state::{State, cr0, cr4, halt, reg};
+use super::state::{Cr0, Cr4, State, halt, reg};
 use mimus_softmmu::{Stored, Verdict};
 
 /// Reads 16 bytes of env at `offset`; 0 outside it.
@@ -41,7 +41,7 @@ pub extern "C" fn vector(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64
     let value = match result {
         Ok(value) => value,
         Err(SimdException { .. }) => {
-            let osxmmexcpt = cpu.state.cr4 & cr4::OSXMMEXCPT != 0;
+            let osxmmexcpt = cpu.state.cr4.contains(Cr4::OSXMMEXCPT);
             cpu.raise(if osxmmexcpt { Exception::plain(vector::XM) } else { Exception::ud() });
             return 0;
         }
@@ -65,7 +65,7 @@ fn check_pending(cpu: &mut Cpu) -> Result<bool> {
     if cpu.state.fpu.check_pending().is_ok() {
         return Ok(false);
     }
-    if cpu.state.cr0 & cr0::NE != 0 {
+    if cpu.state.cr0.contains(Cr0::NE) {
         return Err(cpu.raise(Exception::plain(vector::MF)));
     }
     cpu.state.ferr = 1;
@@ -332,7 +332,7 @@ pub extern "C" fn fxsave(cpu: &mut Cpu, addr: u64, _: u64, _: u64, arg: u32) -> 
 
 /// How many XMM registers the image holds in this mode.
 fn xmm_count(cpu: &Cpu) -> usize {
-    if cpu.state.cr4 & cr4::OSFXSR == 0 {
+    if !cpu.state.cr4.contains(Cr4::OSFXSR) {
         0
     } else if cpu.state.code64() {
         16

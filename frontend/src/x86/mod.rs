@@ -14,6 +14,8 @@ pub mod helpers;
 pub mod lift;
 pub mod mode;
 pub mod paging;
+#[expect(missing_docs, reason = "the names are the manual's")]
+mod registers;
 pub mod saved;
 pub mod state;
 pub mod strings;

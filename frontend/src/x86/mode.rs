@@ -4,7 +4,7 @@ use bitflags::bitflags;
 
 use super::cpu::bank;
 use super::fp::Mxcsr;
-use super::state::{Seg, State, cr0, cr4, rflags};
+use super::state::{Cr0, Cr4, Seg, State, rflags};
 
 bitflags! {
     /// Mode bits of a translation; part of its key.
@@ -77,13 +77,13 @@ impl Mode {
             (Mode::SS_FLAT, s.code64() || ss.flat()),
             (Mode::DS_FLAT, s.code64() || s.seg[Seg::Ds as usize].flat()),
             (Mode::ES_FLAT, s.code64() || s.seg[Seg::Es as usize].flat()),
-            (Mode::EM, s.cr0 & cr0::EM != 0),
-            (Mode::TS, s.cr0 & cr0::TS != 0),
-            (Mode::MP, s.cr0 & cr0::MP != 0),
-            (Mode::OSFXSR, s.cr4 & cr4::OSFXSR != 0),
-            (Mode::SMAP, s.cr4 & cr4::SMAP != 0 && s.cpl() < 3 && s.flags & rflags::AC == 0),
+            (Mode::EM, s.cr0.contains(Cr0::EM)),
+            (Mode::TS, s.cr0.contains(Cr0::TS)),
+            (Mode::MP, s.cr0.contains(Cr0::MP)),
+            (Mode::OSFXSR, s.cr4.contains(Cr4::OSFXSR)),
+            (Mode::SMAP, s.cr4.contains(Cr4::SMAP) && s.cpl() < 3 && s.flags & rflags::AC == 0),
             (Mode::TF, s.flags & rflags::TF != 0),
-            (Mode::ALIGN, s.cr0 & cr0::AM != 0 && s.flags & rflags::AC != 0 && s.cpl() == 3),
+            (Mode::ALIGN, s.cr0.contains(Cr0::AM) && s.flags & rflags::AC != 0 && s.cpl() == 3),
             (Mode::BREAKPOINTS, s.dr[7] & 0xff != 0),
             (Mode::FS_OPEN, s.code64() || s.seg[Seg::Fs as usize].open()),
             (Mode::GS_OPEN, s.code64() || s.seg[Seg::Gs as usize].open()),

@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use mimus_softmmu::{Access, Mapping, PageTables, Ram, Walker};
 
 use super::cpu::bank;
-use super::state::{State, cr0, cr4, efer};
+use super::state::{Cr0, Cr4, Efer, State};
 use crate::common::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits, as CPUID tells it (MAXPHYADDR).
@@ -86,8 +86,8 @@ enum Format {
 impl Format {
     const fn of(s: &State) -> Format {
         if s.long_active() {
-            Format::Long { levels: if s.cr4 & cr4::LA57 != 0 { 5 } else { 4 } }
-        } else if s.cr4 & cr4::PAE != 0 {
+            Format::Long { levels: if s.cr4.contains(Cr4::LA57) { 5 } else { 4 } }
+        } else if s.cr4.contains(Cr4::PAE) {
             Format::Pae
         } else {
             Format::Bits32
@@ -96,7 +96,7 @@ impl Format {
 
     /// Bits that must be 0 in any present entry.
     const fn reserved(self, s: &State) -> u64 {
-        let execute = if s.efer & efer::NXE == 0 { Pte::NX.bits() } else { 0 };
+        let execute = if !s.efer.contains(Efer::NXE) { Pte::NX.bits() } else { 0 };
         match self {
             Format::Bits32 => 0,
             Format::Pae => HIGH_RESERVED | execute | 0x7ff << 52,
@@ -113,7 +113,7 @@ impl State {
 
     /// Whether `value` is canonical whatever the mode, as what WRMSR puts into a base has to be.
     pub const fn canonical_value(&self, value: u64) -> bool {
-        let unused = if self.cr4 & cr4::LA57 != 0 { 7 } else { 16 };
+        let unused = if self.cr4.contains(Cr4::LA57) { 7 } else { 16 };
         ((value << unused) as i64 >> unused) as u64 == value
     }
 
@@ -124,7 +124,7 @@ impl State {
 
     /// Whether legacy PAE paging is in use.
     pub const fn pae_paging(&self) -> bool {
-        self.cr0 & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 && !self.long_active()
+        self.cr0.contains(Cr0::PG) && self.cr4.contains(Cr4::PAE) && !self.long_active()
     }
 
     /// The four PDPTEs that `cr3` points at; `None` when a present one has a reserved bit set (SDM vol. 3A, 4.4.1).
@@ -172,8 +172,8 @@ struct Changed;
 
 impl Walk<'_> {
     fn fault(&self, mut code: FaultCode) -> PageFault {
-        let no_execute = self.state.efer & efer::NXE != 0 && self.format != Format::Bits32;
-        let fetch = self.access == Access::Fetch && (no_execute || self.state.cr4 & cr4::SMEP != 0);
+        let no_execute = self.state.efer.contains(Efer::NXE) && self.format != Format::Bits32;
+        let fetch = self.access == Access::Fetch && (no_execute || self.state.cr4.contains(Cr4::SMEP));
         code.set(FaultCode::WRITE, self.access == Access::Write);
         code.set(FaultCode::USER, self.bank == bank::USER);
         code.set(FaultCode::FETCH, fetch);
@@ -240,7 +240,7 @@ impl Walk<'_> {
                 return Err(self.fault(FaultCode::empty()));
             }
             let large =
-                level > 1 && value.contains(Pte::PS) && (ENTRY_BYTES != 4 || s.cr4 & cr4::PSE != 0) && level <= 3;
+                level > 1 && value.contains(Pte::PS) && (ENTRY_BYTES != 4 || s.cr4.contains(Cr4::PSE)) && level <= 3;
             if value.bits() & (reserved | reserved_at(ENTRY_BYTES, level, large)) != 0 {
                 return Err(self.fault(FaultCode::PRESENT | FaultCode::RESERVED));
             }
@@ -269,7 +269,7 @@ impl Walk<'_> {
         Ok(Ok(Mapping {
             gpa: (frame | self.addr & page_mask) & !0xfff,
             writable: writable && (write || leaf.contains(Pte::D)),
-            global: leaf.contains(Pte::G) && s.cr4 & cr4::PGE != 0,
+            global: leaf.contains(Pte::G) && s.cr4.contains(Cr4::PGE),
             shift,
         }))
     }
@@ -279,10 +279,10 @@ impl Walk<'_> {
         let s = self.state;
         let (user_page, write_bit) = (rights.contains(Pte::U), rights.contains(Pte::W));
         let user = self.bank == bank::USER;
-        let writable = write_bit || !user && s.cr0 & cr0::WP == 0;
+        let writable = write_bit || !user && !s.cr0.contains(Cr0::WP);
         let allowed = match self.access {
             _ if user && !user_page => false,
-            Access::Fetch => !no_execute && (user || !user_page || s.cr4 & cr4::SMEP == 0),
+            Access::Fetch => !no_execute && (user || !user_page || !s.cr4.contains(Cr4::SMEP)),
             _ if self.bank == bank::KERNEL_SMAP && user_page => false,
             Access::Read => true,
             Access::Write => writable,
@@ -299,7 +299,7 @@ impl Walker for State {
     }
 
     fn walk(&self, tables: &PageTables<'_>, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
-        if self.cr0 & cr0::PG == 0 {
+        if !self.cr0.contains(Cr0::PG) {
             return Ok(Mapping { gpa: addr & 0xffff_f000, writable: true, global: false, shift: 12 });
         }
         if !self.canonical(addr) {
@@ -320,7 +320,7 @@ impl State {
     /// Physical address of linear address `addr`, whatever its rights, as a debugger asks for it: sets no bits.
     pub fn translate_debug(&self, ram: &Ram, addr: u64) -> Option<u64> {
         let addr = self.linear(addr);
-        if self.cr0 & cr0::PG == 0 {
+        if !self.cr0.contains(Cr0::PG) {
             return Some(addr);
         }
         if !self.canonical(addr) {
@@ -367,7 +367,7 @@ impl Listing<'_> {
             let Some(entry) = entry.map(Pte::from_bits_retain).filter(|entry| entry.contains(Pte::P)) else { continue };
             let addr = base + (index << shift);
             let large = level > 1 && level <= 3 && !pae_root && entry.contains(Pte::PS);
-            let large = large && (self.format != Format::Bits32 || self.state.cr4 & cr4::PSE != 0);
+            let large = large && (self.format != Format::Bits32 || self.state.cr4.contains(Cr4::PSE));
             // The PDPTEs of PAE have no rights.
             let rights = if pae_root { rights } else { rights & entry };
             let more = if large || level == 1 {
@@ -430,7 +430,7 @@ impl Listing<'_> {
 
 /// What is mapped, as QEMU's `info tlb` and `info mem` show it.
 pub(super) fn tables_text(state: &State, ram: &Ram, tables: Tables) -> String {
-    if state.cr0 & cr0::PG == 0 {
+    if !state.cr0.contains(Cr0::PG) {
         return "PG disabled\n".to_owned();
     }
     let format = Format::of(state);

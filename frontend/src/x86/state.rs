@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, Type};
 use serde::{Deserialize, Serialize};
 
+pub use super::registers::{Cr0, Cr4, Efer};
+
 /// Segment register numbers, in instruction encoding order (SDM vol. 2, table B-8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -153,15 +155,15 @@ pub struct State {
     /// IDTR.
     pub idtr: TableReg,
     /// CR0.
-    pub cr0: u64,
+    pub cr0: Cr0,
     /// CR2.
     pub cr2: u64,
     /// CR3.
     pub cr3: u64,
     /// CR4.
-    pub cr4: u64,
+    pub cr4: Cr4,
     /// IA32_EFER.
-    pub efer: u64,
+    pub efer: Efer,
     /// XCR0.
     pub xcr0: u64,
     /// DR0-DR7.
@@ -260,54 +262,6 @@ pub mod rflags {
     pub const ARITH: u64 = CF | PF | AF | ZF | SF | OF;
 }
 
-/// Bits of CR0 (SDM vol. 3A, 2.5).
-#[allow(missing_docs)]
-pub mod cr0 {
-    pub const PE: u64 = 1 << 0;
-    pub const MP: u64 = 1 << 1;
-    pub const EM: u64 = 1 << 2;
-    pub const TS: u64 = 1 << 3;
-    pub const ET: u64 = 1 << 4;
-    pub const NE: u64 = 1 << 5;
-    pub const WP: u64 = 1 << 16;
-    pub const AM: u64 = 1 << 18;
-    pub const NW: u64 = 1 << 29;
-    pub const CD: u64 = 1 << 30;
-    pub const PG: u64 = 1 << 31;
-}
-
-/// Bits of CR4 (SDM vol. 3A, 2.5).
-#[allow(missing_docs)]
-pub mod cr4 {
-    pub const VME: u64 = 1 << 0;
-    pub const PVI: u64 = 1 << 1;
-    pub const TSD: u64 = 1 << 2;
-    pub const DE: u64 = 1 << 3;
-    pub const PSE: u64 = 1 << 4;
-    pub const PAE: u64 = 1 << 5;
-    pub const MCE: u64 = 1 << 6;
-    pub const PGE: u64 = 1 << 7;
-    pub const PCE: u64 = 1 << 8;
-    pub const OSFXSR: u64 = 1 << 9;
-    pub const OSXMMEXCPT: u64 = 1 << 10;
-    pub const UMIP: u64 = 1 << 11;
-    pub const LA57: u64 = 1 << 12;
-    pub const FSGSBASE: u64 = 1 << 16;
-    pub const PCIDE: u64 = 1 << 17;
-    pub const OSXSAVE: u64 = 1 << 18;
-    pub const SMEP: u64 = 1 << 20;
-    pub const SMAP: u64 = 1 << 21;
-}
-
-/// Bits of IA32_EFER (SDM vol. 3A, 2.2.1).
-#[allow(missing_docs)]
-pub mod efer {
-    pub const SCE: u64 = 1 << 0;
-    pub const LME: u64 = 1 << 8;
-    pub const LMA: u64 = 1 << 10;
-    pub const NXE: u64 = 1 << 11;
-}
-
 macro_rules! slots {
     ($($(#[$doc:meta])* $name:ident $field:ident $ty:ident;)*) => {
         /// Env slots by name.
@@ -380,7 +334,7 @@ impl Default for State {
         s.idtr.limit = 0xffff;
         s.rip = 0xfff0;
         s.flags = 2;
-        s.cr0 = cr0::CD | cr0::NW | cr0::ET;
+        s.cr0 = Cr0::CD | Cr0::NW | Cr0::ET;
         s.dr[6] = 0xffff_0ff0;
         s.dr[7] = 0x400;
         s.gpr[reg::RDX] = super::cpuid::SIGNATURE.into();
@@ -409,7 +363,7 @@ impl State {
 
     /// CR0.PE.
     pub const fn protected(&self) -> bool {
-        self.cr0 & cr0::PE != 0
+        self.cr0.contains(Cr0::PE)
     }
 
     /// Virtual-8086 mode.
@@ -419,7 +373,7 @@ impl State {
 
     /// IA-32e mode (64-bit or compatibility).
     pub const fn long_active(&self) -> bool {
-        self.efer & efer::LMA != 0
+        self.efer.contains(Efer::LMA)
     }
 
     /// 64-bit mode.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{Segment, cr0, cr4};
+use mimus_frontend::x86::state::{Cr0, Cr4, Segment};
 use mimus_frontend::x86::{Cpu, Features, NoDevices};
 use mimus_ir::{Exit, Interp};
 use mimus_softmmu::Ram;
@@ -19,8 +19,8 @@ pub fn ram() -> Arc<Ram> {
 /// A vCPU in 32-bit protected mode with flat segments, CPL 0, without paging.
 pub fn flat32(ram: Arc<Ram>, features: Features) -> Box<Cpu> {
     let mut cpu = Cpu::new(ram, Arc::new(NoDevices), Box::new(NoDevices), features);
-    cpu.state.cr0 = cr0::PE | cr0::ET | cr0::NE | cr0::MP;
-    cpu.state.cr4 = cr4::OSFXSR;
+    cpu.state.cr0 = Cr0::PE | Cr0::ET | Cr0::NE | Cr0::MP;
+    cpu.state.cr4 = Cr4::OSFXSR;
     let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
     cpu.state.seg = [flat(0xc093); 6];
     cpu.state.seg[1] = flat(0xc09b);

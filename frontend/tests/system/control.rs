@@ -3,15 +3,16 @@
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpu::bank;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, cr0, cr4, efer, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, reg, rflags};
 
 use super::fixture::{GDT, Machine, TABLES, TSS, sel};
 
-fn write_cr(m: &mut Machine, number: u32, value: u64) {
-    m.call(WriteCr, [value, 0, 0], number).unwrap();
+fn write_cr(m: &mut Machine, number: u32, value: impl Into<u64>) {
+    m.call(WriteCr, [value.into(), 0, 0], number).unwrap();
 }
 
-fn cr_fails(m: &mut Machine, number: u32, value: u64) {
+fn cr_fails(m: &mut Machine, number: u32, value: impl Into<u64>) {
+    let value = value.into();
     assert_eq!(m.fails(WriteCr, [value, 0, 0], number), (13, Some(0)), "CR{number} = {value:#x}");
 }
 
@@ -21,33 +22,33 @@ fn from_real_through_protected_to_64_bit_mode_and_back() {
     m.set(TABLES, 8, TABLES + 0x1000 + 7);
     m.set(TABLES + 0x1000, 8, 0x87);
     m.call(Lgdt, [GDT, 0xbf, 0], 0).unwrap();
-    write_cr(&mut m, 0, cr0::PE | cr0::ET);
+    write_cr(&mut m, 0, Cr0::PE | Cr0::ET);
     assert_eq!((m.cpu.state.cpl(), m.cpu.mode.bitness(), m.cpu.mode.real_or_vm86()), (0, 16, false));
     m.call(FarJump, [sel::CODE.into(), 0x1000, 0], 2).unwrap();
     assert_eq!(m.cpu.mode.bitness(), 32);
     for seg in [Seg::Ds, Seg::Es, Seg::Ss] {
         m.call(LoadSeg, [sel::DATA.into(), 0, 0], seg as u32).unwrap();
     }
-    cr_fails(&mut m, 0, cr0::PG);
-    write_cr(&mut m, 4, cr4::PAE);
+    cr_fails(&mut m, 0, Cr0::PG);
+    write_cr(&mut m, 4, Cr4::PAE);
     write_cr(&mut m, 3, TABLES);
     m.cpu.state.gpr[1] = 0xc000_0080;
-    m.cpu.state.gpr[0] = efer::LME | efer::NXE;
+    m.cpu.state.gpr[0] = (Efer::LME | Efer::NXE).bits();
     m.cpu.state.gpr[2] = 0;
     m.call(Wrmsr, [0; 3], 0).unwrap();
     assert!(!m.cpu.state.long_active());
-    write_cr(&mut m, 0, cr0::PE | cr0::PG);
+    write_cr(&mut m, 0, Cr0::PE | Cr0::PG);
     assert!(m.cpu.state.long_active() && m.cpu.mode.bitness() == 32, "compatibility mode");
     m.call(FarJump, [sel::CODE64.into(), 0x1000, 0], 4).unwrap();
     assert_eq!(m.cpu.mode.bitness(), 64);
-    cr_fails(&mut m, 0, cr0::PE);
-    cr_fails(&mut m, 4, 0);
+    cr_fails(&mut m, 0, Cr0::PE);
+    cr_fails(&mut m, 4, 0_u64);
     // And out again.
     m.call(FarJump, [sel::CODE.into(), 0x1000, 0], 4).unwrap();
-    write_cr(&mut m, 0, cr0::PE);
+    write_cr(&mut m, 0, Cr0::PE);
     assert!(!m.cpu.state.long_active());
     m.call(FarJump, [sel::CODE16.into(), 0x1000, 0], 4).unwrap();
-    write_cr(&mut m, 0, 0);
+    write_cr(&mut m, 0, 0_u64);
     m.call(FarJump, [0x100, 0x10, 0], 2).unwrap();
     assert_eq!((m.cpu.mode.bitness(), m.cpu.state.seg_base[Seg::Cs as usize]), (16, 0x1000));
 }
@@ -56,13 +57,13 @@ fn from_real_through_protected_to_64_bit_mode_and_back() {
 fn long_mode_needs_pae_and_32_bit_code_and_tss() {
     let prepare = || {
         let mut m = Machine::protected(0);
-        m.cpu.state.efer = efer::LME;
-        m.cpu.state.cr4 = cr4::PAE;
+        m.cpu.state.efer = Efer::LME;
+        m.cpu.state.cr4 = Cr4::PAE;
         m
     };
-    let on = cr0::PE | cr0::PG;
+    let on = Cr0::PE | Cr0::PG;
     let mut m = prepare();
-    m.cpu.state.cr4 = 0;
+    m.cpu.state.cr4 = Cr4::empty();
     cr_fails(&mut m, 0, on);
     let mut m = prepare();
     m.cpu.state.seg[Seg::Cs as usize].access |= 0x2000;
@@ -75,21 +76,21 @@ fn long_mode_needs_pae_and_32_bit_code_and_tss() {
 #[test]
 fn cr0_checks_and_fixed_bits() {
     let mut m = Machine::protected(0);
-    cr_fails(&mut m, 0, cr0::PG);
-    cr_fails(&mut m, 0, cr0::PE | cr0::NW);
-    write_cr(&mut m, 0, 0xffff_ffff_0000_0000 | cr0::PE | 1 << 20);
-    assert_eq!(m.cpu.state.cr0, cr0::PE | cr0::ET, "upper half dropped outside 64-bit mode, unknown bits ignored");
+    cr_fails(&mut m, 0, Cr0::PG);
+    cr_fails(&mut m, 0, Cr0::PE | Cr0::NW);
+    write_cr(&mut m, 0, 0xffff_ffff_0000_0000 | Cr0::PE.bits() | 1 << 20);
+    assert_eq!(m.cpu.state.cr0, Cr0::PE | Cr0::ET, "upper half dropped outside 64-bit mode, unknown bits ignored");
     let mut m = Machine::long(0);
-    let value = 1 << 32 | m.cpu.state.cr0;
+    let value = 1 << 32 | m.cpu.state.cr0.bits();
     cr_fails(&mut m, 0, value);
-    cr_fails(&mut Machine::protected(3), 0, cr0::PE);
+    cr_fails(&mut Machine::protected(3), 0, Cr0::PE);
 }
 
 #[test]
 fn cr0_switches_that_matter_to_translations_flush() {
     let mut m = Machine::long(0);
     let base = m.cpu.state.cr0;
-    for (bit, flushes) in [(cr0::WP, true), (cr0::TS, false), (cr0::EM, false), (cr0::AM, false)] {
+    for (bit, flushes) in [(Cr0::WP, true), (Cr0::TS, false), (Cr0::EM, false), (Cr0::AM, false)] {
         let before = m.cpu.mmu.stats.flushes;
         write_cr(&mut m, 0, base ^ bit);
         assert_eq!(m.cpu.mmu.stats.flushes != before, flushes, "{bit:#x}");
@@ -102,16 +103,16 @@ fn cr3_reserved_bits_and_pcid() {
     let mut m = Machine::long(0);
     cr_fails(&mut m, 3, 1 << 40 | TABLES);
     cr_fails(&mut m, 3, 1 << 63 | TABLES);
-    cr_fails(&mut Machine::protected(0), 4, cr4::PCIDE);
+    cr_fails(&mut Machine::protected(0), 4, Cr4::PCIDE);
     m.cpu.state.cr3 = TABLES | 0x18;
-    let value = m.cpu.state.cr4 | cr4::PCIDE;
+    let value = m.cpu.state.cr4 | Cr4::PCIDE;
     cr_fails(&mut m, 4, value);
     m.cpu.state.cr3 = TABLES;
-    let value = m.cpu.state.cr4 | cr4::PCIDE;
+    let value = m.cpu.state.cr4 | Cr4::PCIDE;
     write_cr(&mut m, 4, value);
     write_cr(&mut m, 3, 1 << 63 | TABLES | 5);
     assert_eq!(m.cpu.state.cr3, TABLES | 5);
-    let value = m.cpu.state.cr0 & !cr0::PG;
+    let value = m.cpu.state.cr0 & !Cr0::PG;
     cr_fails(&mut m, 0, value);
 }
 
@@ -135,11 +136,11 @@ fn pae_loads_pdptes_with_cr3_cr0_and_cr4() {
     m.set(TABLES, 8, TABLES + 0x1001);
     m.set(TABLES + 0x1000, 8, 0x83);
     m.set(TABLES + 0x20, 8, TABLES + 0x1003);
-    write_cr(&mut m, 4, cr4::PAE);
+    write_cr(&mut m, 4, Cr4::PAE);
     write_cr(&mut m, 3, TABLES + 0x20);
-    cr_fails(&mut m, 0, cr0::PE | cr0::PG);
+    cr_fails(&mut m, 0, Cr0::PE | Cr0::PG);
     write_cr(&mut m, 3, TABLES);
-    write_cr(&mut m, 0, cr0::PE | cr0::PG);
+    write_cr(&mut m, 0, Cr0::PE | Cr0::PG);
     assert_eq!(m.cpu.state.pdpte[0], TABLES + 0x1001);
     cr_fails(&mut m, 3, TABLES + 0x20);
     m.set(TABLES, 8, TABLES + 0x2001);
@@ -151,21 +152,21 @@ fn pae_loads_pdptes_with_cr3_cr0_and_cr4() {
 fn cr4_reserved_bits() {
     let mut m = Machine::protected(0);
     for bit in [13, 14, 15, 18, 19, 22, 23] {
-        cr_fails(&mut m, 4, 1 << bit);
+        cr_fails(&mut m, 4, 1_u64 << bit);
     }
-    cr_fails(&mut m, 4, cr4::LA57);
+    cr_fails(&mut m, 4, Cr4::LA57);
     let features = Features { la57: true, ..Features::default() };
     let mut m = Machine::with(features);
-    write_cr(&mut m, 4, cr4::LA57 | cr4::PAE);
+    write_cr(&mut m, 4, Cr4::LA57 | Cr4::PAE);
     let mut m = Machine::long_with(0, features);
-    let value = m.cpu.state.cr4 | cr4::LA57;
+    let value = m.cpu.state.cr4 | Cr4::LA57;
     cr_fails(&mut m, 4, value);
 }
 
 #[test]
 fn smap_changes_the_bank() {
     let mut m = Machine::long(0);
-    let value = m.cpu.state.cr4 | cr4::SMAP;
+    let value = m.cpu.state.cr4 | Cr4::SMAP;
     write_cr(&mut m, 4, value);
     assert_eq!(m.cpu.bank, bank::KERNEL_SMAP);
     m.call(Stac, [0; 3], 0).unwrap();
@@ -180,10 +181,10 @@ fn cr2_cr8_and_registers_that_do_not_exist() {
     let mut m = Machine::long(0);
     write_cr(&mut m, 2, u64::MAX);
     assert_eq!(m.call(ReadCr, [0; 3], 2), Ok(u64::MAX));
-    write_cr(&mut m, 8, 0xa);
+    write_cr(&mut m, 8, 0xa_u64);
     assert_eq!(m.call(ReadCr, [0; 3], 8), Ok(0xa));
     assert_eq!(m.bus.lock().unwrap().tpr, 0xa0);
-    cr_fails(&mut m, 8, 0x10);
+    cr_fails(&mut m, 8, 0x10_u64);
     for number in [1, 5, 6, 7, 9, 15] {
         assert_eq!(m.fails(WriteCr, [0; 3], number), (6, None));
         assert_eq!(m.fails(ReadCr, [0; 3], number), (6, None));
@@ -195,12 +196,12 @@ fn cr2_cr8_and_registers_that_do_not_exist() {
 fn lmsw_and_clts() {
     let mut m = Machine::protected(0);
     m.call(Lmsw, [0xfffe, 0, 0], 0).unwrap();
-    assert_eq!(m.cpu.state.cr0 & 0xf, 0xf, "PE cannot be cleared");
+    assert_eq!(m.cpu.state.cr0.bits() & 0xf, 0xf, "PE cannot be cleared");
     m.call(Lmsw, [0, 0, 0], 0).unwrap();
-    assert_eq!(m.cpu.state.cr0 & 0xf, 1);
-    m.cpu.state.cr0 |= cr0::TS;
+    assert_eq!(m.cpu.state.cr0.bits() & 0xf, 1);
+    m.cpu.state.cr0 |= Cr0::TS;
     m.call(Clts, [0; 3], 0).unwrap();
-    assert_eq!(m.cpu.state.cr0 & cr0::TS, 0);
+    assert!(!m.cpu.state.cr0.contains(Cr0::TS));
     assert_eq!(Machine::protected(3).fails(Clts, [0; 3], 0), (13, Some(0)));
 }
 
@@ -216,7 +217,7 @@ fn debug_registers() {
     m.cpu.state.dr[7] = 0x400;
     assert_eq!(m.fails(WriteDr, [1 << 32, 0, 0], 7), (13, Some(0)));
     assert_eq!(m.call(ReadDr, [0; 3], 4), Ok(0xffff_0ff0));
-    m.cpu.state.cr4 |= cr4::DE;
+    m.cpu.state.cr4 |= Cr4::DE;
     assert_eq!(m.fails(ReadDr, [0; 3], 4), (6, None));
     assert_eq!(m.fails(ReadDr, [0; 3], 8), (6, None));
     assert_eq!(Machine::long(3).fails(ReadDr, [0; 3], 0), (13, Some(0)));
@@ -253,7 +254,7 @@ fn hlt_and_privilege() {
 fn cli_and_sti_by_iopl_and_pvi() {
     let mut m = Machine::protected(3);
     assert_eq!(m.fails(Cli, [0; 3], 0), (13, Some(0)));
-    m.cpu.state.cr4 |= cr4::PVI;
+    m.cpu.state.cr4 |= Cr4::PVI;
     m.call(Sti, [0; 3], 0).unwrap();
     assert_eq!(m.cpu.state.flags & rflags::VIF, rflags::VIF);
     m.call(Cli, [0; 3], 0).unwrap();
@@ -294,7 +295,7 @@ fn fs_and_gs_bases() {
     assert_eq!(m.call(ReadFsGsBase, [0; 3], 8 << 8), Ok(0x1_2345_6789));
     assert_eq!(m.call(ReadFsGsBase, [0; 3], 4 << 8), Ok(0x2345_6789));
     assert_eq!(m.fails(WriteFsGsBase, [1 << 47, 0, 0], 8 << 8), (13, Some(0)));
-    m.cpu.state.cr4 &= !cr4::FSGSBASE;
+    m.cpu.state.cr4 &= !Cr4::FSGSBASE;
     assert_eq!(m.fails(ReadFsGsBase, [0; 3], 8 << 8), (6, None));
 }
 
@@ -426,14 +427,14 @@ fn init_keeps_numbers_and_msrs() {
     let mut m = Machine::long(3);
     let s = &mut m.cpu.state;
     (s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.nmi_blocked, s.halted) = ([5, 6], 7, 8, 9, 1, 1);
-    (s.cr0, s.dr[0], s.gpr[reg::RBX]) = (s.cr0 & !cr0::CD & !cr0::NW, 0x1000, 1);
+    (s.cr0, s.dr[0], s.gpr[reg::RBX]) = (s.cr0 & !Cr0::CD & !Cr0::NW, 0x1000, 1);
     s.fpu.set_control_word(0x0240);
     m.cpu.update_mode();
     m.cpu.init();
     let s = &m.cpu.state;
     assert_eq!((s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.fpu.control_word()), ([5, 6], 7, 8, 9, 0x0240));
-    assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags), (0xfff0, 0xffff_0000, 0, 2));
-    assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (cr0::ET, 0, 0, 0, 0));
+    assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags), (0xfff0, 0xffff_0000, Efer::empty(), 2));
+    assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (Cr0::ET, 0, Cr4::empty(), 0, 0));
     assert_eq!((s.nmi_blocked, s.halted, m.cpu.mode.bitness()), (0, 0, 16));
 }
 
@@ -441,7 +442,7 @@ fn init_keeps_numbers_and_msrs() {
 #[test]
 fn x87_errors_without_ne() {
     let mut m = Machine::protected(0);
-    m.cpu.state.cr0 &= !cr0::NE;
+    m.cpu.state.cr0 &= !Cr0::NE;
     let divide = |m: &mut Machine| {
         // FNINIT; FLDCW [0x7000] with division by zero unmasked; FLD1; FLDZ; FDIVP
         m.set(0x7000, 2, 0x37b);
@@ -463,7 +464,7 @@ fn x87_errors_without_ne() {
     m.bus.lock().unwrap().ignne = true;
     assert_eq!((m.run(&[0xd9, 0xe8]), m.cpu.header.verdict), (None, 0));
     assert_eq!((m.cpu.state.fpu.top(), m.cpu.state.fpu.status_word() & 0x8084), (5, 0x8084));
-    m.cpu.state.cr0 |= cr0::NE;
+    m.cpu.state.cr0 |= Cr0::NE;
     assert_eq!(m.run(&[0x9b]), Some((16, None)));
 }
 
@@ -476,11 +477,11 @@ fn features_that_are_hidden() {
         Machine::long_with(0, Features { hidden: set, ..Features::default() })
     };
     let mut m = hide(&["pcid", "smep"]);
-    for bit in [cr4::PCIDE, cr4::SMEP] {
+    for bit in [Cr4::PCIDE, Cr4::SMEP] {
         let value = m.cpu.state.cr4 | bit;
         cr_fails(&mut m, 4, value);
     }
-    let value = m.cpu.state.cr4 | cr4::UMIP;
+    let value = m.cpu.state.cr4 | Cr4::UMIP;
     write_cr(&mut m, 4, value);
     m.call(Invpcid, [2, 0, 0], 0).unwrap();
     assert_eq!(hide(&["invpcid"]).fails(Invpcid, [2, 0, 0], 0), (6, None));

@@ -180,10 +180,10 @@ fn a_data_breakpoint_on_the_stack_of_a_handler() {
 
 #[test]
 fn breakpoints_on_ports() {
-    use mimus_frontend::x86::state::cr4;
+    use mimus_frontend::x86::state::Cr4;
     // OUT 0x61, AL; IN AX, 0x60; IN AL, 0x62.
     let code = [0xe6, 0x61, 0x66, 0xe5, 0x60, 0xe4, 0x62];
-    for (features, met) in [(cr4::DE, 2), (0, 0)] {
+    for (features, met) in [(Cr4::DE, 2), (Cr4::empty(), 0)] {
         let mut m = stepping(&code);
         m.cpu.state.flags &= !rflags::TF;
         m.cpu.state.cr4 |= features;

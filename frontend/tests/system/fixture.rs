@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::{Helper, TABLE};
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{Seg, Segment, cr0, cr4, efer, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, reg, rflags};
 use mimus_frontend::x86::{Bus, Cpu, Features};
 use mimus_ir::Interp;
 use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram};
@@ -185,7 +185,7 @@ impl Machine {
 
     pub fn enter_protected(&mut self, cpl: u8) {
         let s = &mut self.cpu.state;
-        s.cr0 |= cr0::PE | cr0::WP;
+        s.cr0 |= Cr0::PE | Cr0::WP;
         s.gdtr.base = GDT;
         s.gdtr.limit = u64::from(sel::BEYOND) - 1;
         s.idtr.base = IDT;
@@ -223,9 +223,9 @@ impl Machine {
         }
         let s = &mut m.cpu.state;
         s.cr3 = TABLES;
-        s.cr4 |= cr4::PAE | cr4::FSGSBASE;
-        s.efer |= efer::LME | efer::LMA | efer::SCE | efer::NXE;
-        s.cr0 |= cr0::PG;
+        s.cr4 |= Cr4::PAE | Cr4::FSGSBASE;
+        s.efer |= Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
+        s.cr0 |= Cr0::PG;
         s.idtr.limit = 0xfff;
         let cs = &mut s.seg[Seg::Cs as usize];
         cs.selector = if cpl == 3 { sel::USER_CODE64 } else { sel::CODE64 };

@@ -413,10 +413,10 @@ fn nothing_is_pushed_when_part_of_the_frame_cannot_be() {
 
 #[test]
 fn smap_guards_tables_even_with_ac_set() {
-    use mimus_frontend::x86::state::cr4;
+    use mimus_frontend::x86::state::Cr4;
     let mut m = Machine::long(0);
     m.set_gate(0x40, sel::CODE64, 0x1_0000, INT_GATE, 0);
-    m.cpu.state.cr4 |= cr4::SMAP;
+    m.cpu.state.cr4 |= Cr4::SMAP;
     m.cpu.state.flags |= rflags::AC;
     m.cpu.update_mode();
     let fault = m.call(Int, [0x40, 0, 0x1236], 0).unwrap_err();

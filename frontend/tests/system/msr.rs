@@ -3,7 +3,7 @@
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, cr4, efer, reg};
+use mimus_frontend::x86::state::{Cr4, Efer, Seg, reg};
 
 use super::fixture::Machine;
 
@@ -138,15 +138,15 @@ fn segment_bases_reach_translated_code() {
 fn efer() {
     let mut m = Machine::long(0);
     let old = m.cpu.state.efer;
-    refused(&mut m, 0xc000_0080, old ^ efer::LME);
-    refused(&mut m, 0xc000_0080, old | 1 << 12);
+    refused(&mut m, 0xc000_0080, (old ^ Efer::LME).bits());
+    refused(&mut m, 0xc000_0080, old.bits() | 1 << 12);
     let before = m.cpu.mmu.stats.flushes;
-    write(&mut m, 0xc000_0080, efer::LME);
-    assert_eq!(m.cpu.state.efer, efer::LME | efer::LMA, "LMA is not the program's");
+    write(&mut m, 0xc000_0080, Efer::LME.bits());
+    assert_eq!(m.cpu.state.efer, Efer::LME | Efer::LMA, "LMA is not the program's");
     assert!(m.cpu.mmu.stats.flushes > before, "NXE flushes");
     let mut m = Machine::protected(0);
-    write(&mut m, 0xc000_0080, efer::LMA | efer::SCE);
-    assert_eq!(m.cpu.state.efer, efer::SCE);
+    write(&mut m, 0xc000_0080, (Efer::LMA | Efer::SCE).bits());
+    assert_eq!(m.cpu.state.efer, Efer::SCE);
 }
 
 #[test]
@@ -176,10 +176,10 @@ fn time() {
 fn time_stamp_disable() {
     let mut m = Machine::long(3);
     m.call(Rdtsc, [0; 3], 0).unwrap();
-    m.cpu.state.cr4 |= cr4::TSD;
+    m.cpu.state.cr4 |= Cr4::TSD;
     assert_eq!(m.fails(Rdtsc, [0; 3], 1), (13, Some(0)));
     let mut m = Machine::long(0);
-    m.cpu.state.cr4 |= cr4::TSD;
+    m.cpu.state.cr4 |= Cr4::TSD;
     m.call(Rdtsc, [0; 3], 0).unwrap();
 }
 

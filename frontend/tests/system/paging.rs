@@ -3,7 +3,7 @@
 use mimus_frontend::x86::NoDevices;
 use mimus_frontend::x86::cpu::bank::{KERNEL, KERNEL_SMAP, USER};
 use mimus_frontend::x86::paging::PageFault;
-use mimus_frontend::x86::state::{State, cr0, cr4, efer};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, State};
 use mimus_softmmu::{Access, Access::*, Mapping, PageTables, Walker};
 
 use super::fixture::{Machine, TABLES};
@@ -32,12 +32,12 @@ fn chain(top: u64, entry: u8, flags: u64, leaf_level: u64, leaf: u64) -> Machine
     m
 }
 
-fn state(m: &Machine, top: u64, cr4: u64, efer: u64) -> State {
-    State { cr0: cr0::PE | cr0::PG | cr0::WP, cr3: table(top), cr4, efer, ..m.cpu.state }
+fn state(m: &Machine, top: u64, cr4: Cr4, efer: Efer) -> State {
+    State { cr0: Cr0::PE | Cr0::PG | Cr0::WP, cr3: table(top), cr4, efer, ..m.cpu.state }
 }
 
 fn long4(m: &Machine) -> State {
-    state(m, 4, cr4::PAE, efer::LMA | efer::LME | efer::NXE)
+    state(m, 4, Cr4::PAE, Efer::LMA | Efer::LME | Efer::NXE)
 }
 
 fn walk(m: &Machine, s: &State, addr: u64, access: Access, bank: usize) -> Result<Mapping, PageFault> {
@@ -62,7 +62,7 @@ fn without_paging_addresses_are_32_bits_and_physical() {
 #[test]
 fn thirty_two_bit_pages() {
     let m = chain(2, 4, P | W | U, 1, 0x0070_0000 | P | W | U);
-    let s = state(&m, 2, 0, 0);
+    let s = state(&m, 2, Cr4::empty(), Efer::empty());
     assert_eq!(
         walk(&m, &s, 0x123, Read, USER).unwrap(),
         Mapping { gpa: 0x0070_0000, writable: false, global: false, shift: 12 }
@@ -84,18 +84,18 @@ fn thirty_two_bit_pages() {
 #[test]
 fn four_mib_pages_with_36_bit_addresses() {
     let m = chain(2, 4, 0, 2, 0x00c0_0000 | 0x12 << 13 | P | W | PS | D);
-    let mut s = state(&m, 2, cr4::PSE, 0);
+    let mut s = state(&m, 2, Cr4::PSE, Efer::empty());
     assert_eq!(walk(&m, &s, 0x0012_3000, Read, KERNEL).unwrap().gpa, 0x12_00d2_3000);
     m.set(table(2), 4, 1 << 21 | P | PS);
     assert_eq!(code(walk(&m, &s, 0, Read, KERNEL)), 9);
-    s.cr4 = 0;
+    s.cr4 = Cr4::empty();
     assert_eq!(code(walk(&m, &s, 0, Read, KERNEL)), 0, "a page table in an unmapped page");
 }
 
 #[test]
 fn pae_pages_start_at_the_loaded_pdptes() {
     let m = chain(2, 8, P | W | U, 1, 0x0070_0000 | P | W | U | D);
-    let mut s = state(&m, 2, cr4::PAE, efer::NXE);
+    let mut s = state(&m, 2, Cr4::PAE, Efer::NXE);
     s.pdpte = [0, 0, table(2) | P, 0];
     assert!(walk(&m, &s, 0x8000_0000, Read, USER).unwrap().writable);
     assert_eq!(code(walk(&m, &s, 0x4000_0000, Write, USER)), 6);
@@ -136,7 +136,7 @@ fn four_level_pages_of_every_size() {
 fn five_levels_with_la57() {
     let m = chain(5, 8, P | W | U, 1, 0x0070_0000 | P | W | U);
     m.set(table(5) + 8, 8, table(4) | P | W | U);
-    let s = state(&m, 5, cr4::PAE | cr4::LA57, efer::LMA);
+    let s = state(&m, 5, Cr4::PAE | Cr4::LA57, Efer::LMA);
     assert_eq!(walk(&m, &s, 1 << 48, Read, USER).unwrap().gpa, 0x0070_0000);
     assert_eq!(walk(&m, &s, 1 << 56, Read, USER), Err(PageFault::NonCanonical));
     let s = long4(&m);
@@ -197,15 +197,15 @@ fn rights_of_upper_levels_count() {
 fn write_protect_smep_and_nxe_switch_checks() {
     let m = chain(4, 8, P | W | U, 1, 0x0070_0000 | P | U);
     let mut s = long4(&m);
-    s.cr0 &= !cr0::WP;
+    s.cr0 &= !Cr0::WP;
     assert!(walk(&m, &s, 0, Write, KERNEL).unwrap().writable);
     assert_eq!(code(walk(&m, &s, 0, Write, USER)), 7);
-    s.cr4 |= cr4::SMEP;
+    s.cr4 |= Cr4::SMEP;
     assert_eq!(code(walk(&m, &s, 0, Fetch, KERNEL)), 0x11);
     assert!(walk(&m, &s, 0, Fetch, USER).is_ok());
     assert!(walk(&m, &s, 0, Read, KERNEL).is_ok());
-    s.efer &= !efer::NXE;
-    s.cr4 &= !cr4::SMEP;
+    s.efer &= !Efer::NXE;
+    s.cr4 &= !Cr4::SMEP;
     m.set(table(1), 8, 0x0070_0000 | P | U | NX);
     assert_eq!(code(walk(&m, &s, 0, Fetch, USER)), 0xd, "NX is reserved without NXE, and I/D is not told");
 }
@@ -226,7 +226,7 @@ fn global_pages_need_pge() {
     let m = chain(4, 8, P | W | U, 1, 0x0070_0000 | P | G);
     let mut s = long4(&m);
     assert!(!walk(&m, &s, 0, Read, KERNEL).unwrap().global);
-    s.cr4 |= cr4::PGE;
+    s.cr4 |= Cr4::PGE;
     assert!(walk(&m, &s, 0, Read, KERNEL).unwrap().global);
 }
 

@@ -1,7 +1,7 @@
 //! Segment registers, descriptor tables and the instructions that look at descriptors.
 
 use mimus_frontend::x86::helpers::Helper::{self, *};
-use mimus_frontend::x86::state::{Seg, Segment, cr4, rflags};
+use mimus_frontend::x86::state::{Cr4, Seg, Segment, rflags};
 
 use super::fixture::{GDT, LDT, Machine, sel};
 
@@ -218,10 +218,10 @@ fn table_registers() {
 fn umip() {
     let mut m = Machine::protected(3);
     m.call(CheckUmip, [0; 3], 0).unwrap();
-    m.cpu.state.cr4 |= cr4::UMIP;
+    m.cpu.state.cr4 |= Cr4::UMIP;
     assert_eq!(m.fails(CheckUmip, [0; 3], 0), (13, Some(0)));
     let mut m = Machine::protected(0);
-    m.cpu.state.cr4 |= cr4::UMIP;
+    m.cpu.state.cr4 |= Cr4::UMIP;
     m.call(CheckUmip, [0; 3], 0).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, cr0, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr4, Seg, reg, rflags};
 
 use super::fixture::{GDT, IDT, LDT, Machine, STACK, TSS, TSS_B, descriptor, sel};
 
@@ -36,7 +36,7 @@ fn check_new_task(m: &Machine) {
     assert_eq!(s.gpr[..8], [0x1000, 0x1100, 0x1200, 0x1300, 0x1400, 0x1500, 0x1600, 0x1700]);
     assert_eq!([Seg::Es, Seg::Fs, Seg::Gs].map(|seg| m.selector(seg)), [sel::DATA, 0, sel::READ_ONLY]);
     assert_eq!((s.ldtr.selector, s.ldtr.base), (sel::LDT, LDT));
-    assert_eq!((s.cr0 & cr0::TS, s.dr[7]), (cr0::TS, 0x400));
+    assert_eq!((s.cr0.contains(Cr0::TS), s.dr[7]), (true, 0x400));
 }
 
 #[test]
@@ -182,9 +182,9 @@ fn cr3_changes_with_the_task_when_paging() {
             m.set(directory + 4 * i, 4, i << 22 | 0x87);
         }
     }
-    m.cpu.state.cr4 |= 1 << 4;
+    m.cpu.state.cr4 |= Cr4::PSE;
     m.cpu.state.cr3 = 0x2_0000;
-    m.cpu.state.cr0 |= cr0::PG;
+    m.cpu.state.cr0 |= Cr0::PG;
     m.cpu.flush_tlb(false);
     m.set(TSS_B + 0x1c, 4, 0x2_1000);
     let flushes = m.cpu.mmu.stats.flushes;

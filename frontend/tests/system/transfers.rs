@@ -1,7 +1,7 @@
 //! Far jumps, calls and returns, IRET and the fast system calls.
 
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, reg, rflags};
+use mimus_frontend::x86::state::{Efer, Seg, reg, rflags};
 
 use super::fixture::{GDT, Machine, STACK, STACK0, gate, sel};
 
@@ -345,7 +345,7 @@ fn syscall_from_compatibility_mode() {
 fn syscall_faults() {
     let mut m = Machine::long(3);
     assert_eq!(m.fails(Sysret, [0; 3], 8), (13, Some(0)));
-    m.cpu.state.efer &= !1;
+    m.cpu.state.efer &= !Efer::SCE;
     assert_eq!(m.fails(Syscall, [0; 3], 0), (6, None));
     let mut m = Machine::long(0);
     m.cpu.state.gpr[reg::RCX] = 1 << 47;

@@ -2,7 +2,7 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, cr4, reg, rflags};
+use mimus_frontend::x86::state::{Cr4, Seg, reg, rflags};
 
 use super::fixture::{Machine, STACK, STACK0, TSS, sel};
 
@@ -79,7 +79,7 @@ fn int_n_needs_iopl_3() {
 #[test]
 fn vme_redirects_to_the_program() {
     let mut m = program(0);
-    m.cpu.state.cr4 |= cr4::VME;
+    m.cpu.state.cr4 |= Cr4::VME;
     m.cpu.state.flags |= rflags::VIF;
     m.set(0x40 * 4, 4, 0x0444_0055);
     m.set(TSS + 0x88 - 32 + 8, 1, 0);
@@ -101,7 +101,7 @@ fn vme_gives_a_virtual_interrupt_flag() {
     for helper in [Cli, Sti, PushfValue, Popf] {
         assert_eq!(m.fails(helper, [2, 0, 0], 2), (13, Some(0)), "{helper:?} without VME");
     }
-    m.cpu.state.cr4 |= cr4::VME;
+    m.cpu.state.cr4 |= Cr4::VME;
     m.call(Sti, [0; 3], 0).unwrap();
     assert_eq!(m.cpu.state.flags & rflags::VIF, rflags::VIF);
     assert_eq!(m.call(PushfValue, [0; 3], 2), Ok(0x3202));

@@ -11,7 +11,7 @@ use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_engine::cache::{Cache, CacheStats, MIN_BYTES};
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::vcpu::{Jit, Regions, Vcpu};
-use mimus_frontend::x86::state::{Segment, State, cr0};
+use mimus_frontend::x86::state::{Cr0, Segment, State};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_softmmu::Ram;
 use mimus_softmmu::kick::Kicker;
@@ -210,7 +210,7 @@ impl Setup {
     /// vCPU `i` in 32-bit flat mode without paging.
     fn vcpu(&self, i: u32) -> (Vcpu<Cpu>, Arc<Kicker>) {
         let mut cpu = Cpu::new(self.ram.clone(), self.cache.clone(), Box::new(NoDevices), Features::default());
-        cpu.state.cr0 |= cr0::PE;
+        cpu.state.cr0 |= Cr0::PE;
         let flat = |access| Segment { base: 0, limit: u32::MAX, selector: 8, access };
         cpu.state.seg = [flat(0xc093); 6];
         cpu.state.seg[1] = flat(0xc09b);

@@ -9,7 +9,7 @@ use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_engine::cache::Cache;
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::vcpu::{Jit, Regions, Vcpu};
-use mimus_frontend::x86::state::{Segment, cr0, cr4, efer};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Segment};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_softmmu::Ram;
 use mimus_softmmu::kick::Kicker;
@@ -203,10 +203,10 @@ fn run_as(turn: Emit, global: u64, tiers: Option<(u32, u32)>) -> Counts {
     let s = &mut cpu.state;
     s.seg = [segment(0xc093); 6];
     s.seg[1] = segment(0xa09b);
-    s.cr0 |= cr0::PE | cr0::PG | cr0::WP;
+    s.cr0 |= Cr0::PE | Cr0::PG | Cr0::WP;
     s.cr3 = table(0, 4);
-    s.cr4 = cr4::PAE | cr4::PGE | cr4::PCIDE;
-    s.efer |= efer::LME | efer::LMA;
+    s.cr4 = Cr4::PAE | Cr4::PGE | Cr4::PCIDE;
+    s.efer |= Efer::LME | Efer::LMA;
     s.rip = at::MAIN;
     s.gpr[4] = at::STACK + 0x1000;
     cpu.flush_tlb(false);
@@ -319,7 +319,7 @@ fn changing_cr4_pge_flushes_global_pages() {
         for n in [3, 4] {
             set_entry(a, small_entry(0), page(n) | P | W | G)?;
             a.mov(rax, cr4)?;
-            a.xor(rax, cr4::PGE as i32)?;
+            a.xor(rax, Cr4::PGE.bits() as i32)?;
             a.mov(cr4, rax)?;
             check.expect(a, at::SMALL_VIRT, n as i32)?;
         }

@@ -6,7 +6,7 @@ use mimus_frontend::riscv::{self, disasm};
 use mimus_frontend::x86;
 use mimus_frontend::x86::lift::{self, Request};
 use mimus_frontend::x86::mode::Mode;
-use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, State};
 use mimus_ir::verify;
 
 use crate::asm;
@@ -29,9 +29,9 @@ fn bytes(text: &str) -> Result<Vec<u8>, String> {
 fn x86_mode(bits: u32, cpl: u32) -> Mode {
     let mut state = State::default();
     if bits != 16 {
-        state.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
-        state.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
-        state.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
+        state.cr0 = Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::PG;
+        state.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE;
+        state.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
         let (cpl, width) = (cpl as u16, if bits == 64 { 0x2000 } else { 0x4000 });
         let flat = |access| Segment { base: 0, limit: u32::MAX, selector: cpl, access: access | cpl << 5 };
         state.seg = [flat(0xc093); 6];

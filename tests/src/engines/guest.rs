@@ -6,7 +6,7 @@ use mimus_engine::lockstep::{BlockRunner, Compiled, Left};
 use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::Mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
-use mimus_frontend::x86::state::{Seg, Segment, State, cr0, cr4, efer, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, State, rflags};
 use mimus_frontend::x86::{Cpu, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
@@ -88,9 +88,9 @@ impl World {
     pub const USER32: World = World { bits: 32, cpl: 3 };
 
     fn enter(self, s: &mut State) {
-        s.cr0 = cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::WP | cr0::PG;
-        s.cr4 = cr4::PAE | cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::FSGSBASE;
-        s.efer = efer::LME | efer::LMA | efer::SCE | efer::NXE;
+        s.cr0 = Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::PG;
+        s.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE;
+        s.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
         s.cr3 = TABLES;
         // Selectors as Linux has them, so that reading them compares.
         let dpl = self.cpl << 5;

@@ -4,54 +4,56 @@ use super::super::cpu::{Cpu, Result};
 use super::super::exception::{Exception, debug, vector};
 use super::super::features::Word;
 use super::super::paging::PHYSICAL_MASK;
-use super::super::state::{Seg, State, cr0, cr4, efer, halt};
+use super::super::state::{Cr0, Cr4, Efer, Seg, State, halt};
 use super::descriptor::kind;
 use super::{done, truncate, value};
 
 /// Bits of CR0 that exist.
-const CR0_BITS: u64 =
-    cr0::PE | cr0::MP | cr0::EM | cr0::TS | cr0::ET | cr0::NE | cr0::WP | cr0::AM | cr0::NW | cr0::CD | cr0::PG;
+const CR0_BITS: Cr0 =
+    Cr0::of(&[Cr0::PE, Cr0::MP, Cr0::EM, Cr0::TS, Cr0::ET, Cr0::NE, Cr0::WP, Cr0::AM, Cr0::NW, Cr0::CD, Cr0::PG]);
 
 /// Bits of CR0 on which translations depend.
-const CR0_PAGING: u64 = cr0::PE | cr0::WP | cr0::PG;
+const CR0_PAGING: Cr0 = Cr0::of(&[Cr0::PE, Cr0::WP, Cr0::PG]);
 
 /// Bits of CR4 that exist; LA57 only where the CPU has it.
-const CR4_BITS: u64 = cr4::VME
-    | cr4::PVI
-    | cr4::TSD
-    | cr4::DE
-    | cr4::PSE
-    | cr4::PAE
-    | cr4::MCE
-    | cr4::PGE
-    | cr4::PCE
-    | cr4::OSFXSR
-    | cr4::OSXMMEXCPT
-    | cr4::UMIP
-    | cr4::FSGSBASE
-    | cr4::PCIDE
-    | cr4::SMEP
-    | cr4::SMAP;
+const CR4_BITS: Cr4 = Cr4::of(&[
+    Cr4::VME,
+    Cr4::PVI,
+    Cr4::TSD,
+    Cr4::DE,
+    Cr4::PSE,
+    Cr4::PAE,
+    Cr4::MCE,
+    Cr4::PGE,
+    Cr4::PCE,
+    Cr4::OSFXSR,
+    Cr4::OSXMMEXCPT,
+    Cr4::UMIP,
+    Cr4::FSGSBASE,
+    Cr4::PCIDE,
+    Cr4::SMEP,
+    Cr4::SMAP,
+]);
 
 /// Bits of CR4 that go with a feature which a guest may have been told is not there.
-const CR4_FEATURES: [(Word, u8, u64); 10] = [
-    (Word::Leaf1Edx, 1, cr4::VME | cr4::PVI),
-    (Word::Leaf1Edx, 2, cr4::DE),
-    (Word::Leaf1Edx, 3, cr4::PSE),
-    (Word::Leaf1Edx, 4, cr4::TSD),
-    (Word::Leaf1Edx, 13, cr4::PGE),
-    (Word::Leaf1Ecx, 17, cr4::PCIDE),
-    (Word::Leaf7Ebx, 0, cr4::FSGSBASE),
-    (Word::Leaf7Ebx, 7, cr4::SMEP),
-    (Word::Leaf7Ebx, 20, cr4::SMAP),
-    (Word::Leaf7Ecx, 2, cr4::UMIP),
+const CR4_FEATURES: [(Word, u8, Cr4); 10] = [
+    (Word::Leaf1Edx, 1, Cr4::VME.union(Cr4::PVI)),
+    (Word::Leaf1Edx, 2, Cr4::DE),
+    (Word::Leaf1Edx, 3, Cr4::PSE),
+    (Word::Leaf1Edx, 4, Cr4::TSD),
+    (Word::Leaf1Edx, 13, Cr4::PGE),
+    (Word::Leaf1Ecx, 17, Cr4::PCIDE),
+    (Word::Leaf7Ebx, 0, Cr4::FSGSBASE),
+    (Word::Leaf7Ebx, 7, Cr4::SMEP),
+    (Word::Leaf7Ebx, 20, Cr4::SMAP),
+    (Word::Leaf7Ecx, 2, Cr4::UMIP),
 ];
 
 /// INVPCID in CPUID leaf 7's EBX.
 const INVPCID: u32 = 1 << 10;
 
 /// Bits of CR4 on which translations depend.
-const CR4_PAGING: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::LA57 | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
+const CR4_PAGING: Cr4 = Cr4::of(&[Cr4::PSE, Cr4::PAE, Cr4::PGE, Cr4::LA57, Cr4::PCIDE, Cr4::SMEP, Cr4::SMAP]);
 
 /// In the source of MOV to CR3 with CR4.PCIDE: keep the TLB entries of the PCID.
 const CR3_NO_FLUSH: u64 = 1 << 63;
@@ -64,38 +66,38 @@ impl Cpu {
         State::read_pdptes(&self.mmu.ram, cr3).ok_or_else(|| self.gp0())
     }
 
-    fn write_cr0(&mut self, new: u64) -> Result<()> {
+    fn write_cr0(&mut self, new: Cr0) -> Result<()> {
         let old = self.state.cr0;
-        let bad = new >> 32 != 0
-            || new & cr0::PG != 0 && new & cr0::PE == 0
-            || new & cr0::NW != 0 && new & cr0::CD == 0
-            || new & cr0::PG == 0 && (self.state.cr4 & cr4::PCIDE != 0 || self.state.code64());
+        let bad = new.bits() >> 32 != 0
+            || new.contains(Cr0::PG) && !new.contains(Cr0::PE)
+            || new.contains(Cr0::NW) && !new.contains(Cr0::CD)
+            || !new.contains(Cr0::PG) && (self.state.cr4.contains(Cr4::PCIDE) || self.state.code64());
         if bad {
             return Err(self.gp0());
         }
-        let new = new & CR0_BITS | cr0::ET;
+        let new = new & CR0_BITS | Cr0::ET;
         let changed = old ^ new;
         let s = &self.state;
         let mut efer = s.efer;
-        if changed & cr0::PG != 0 && efer & efer::LME != 0 {
-            if new & cr0::PG == 0 {
-                efer &= !efer::LMA;
+        if changed.contains(Cr0::PG) && efer.contains(Efer::LME) {
+            if !new.contains(Cr0::PG) {
+                efer &= !Efer::LMA;
             } else {
                 // A 16-bit TSS has no place in IA-32e mode (SDM vol. 3A, 9.8.5.1).
                 let tss16 = s.tr.present() && s.tr.kind() & kind::WIDE == 0;
-                if s.cr4 & cr4::PAE == 0 || s.seg[Seg::Cs as usize].long() || tss16 {
+                if !s.cr4.contains(Cr4::PAE) || s.seg[Seg::Cs as usize].long() || tss16 {
                     return Err(self.gp0());
                 }
-                efer |= efer::LMA;
+                efer |= Efer::LMA;
             }
         }
-        let pae = new & cr0::PG != 0 && s.cr4 & cr4::PAE != 0 && efer & efer::LMA == 0;
-        if pae && changed & (cr0::PG | cr0::CD | cr0::NW) != 0 {
+        let pae = new.contains(Cr0::PG) && s.cr4.contains(Cr4::PAE) && !efer.contains(Efer::LMA);
+        if pae && changed.intersects(Cr0::PG | Cr0::CD | Cr0::NW) {
             self.state.pdpte = self.pdptes(s.cr3)?;
         }
         self.state.cr0 = new;
         self.state.efer = efer;
-        if changed & CR0_PAGING != 0 {
+        if changed.intersects(CR0_PAGING) {
             self.flush_tlb(false);
         }
         self.update_mode();
@@ -103,7 +105,7 @@ impl Cpu {
     }
 
     fn write_cr3(&mut self, new: u64) -> Result<()> {
-        let pcid = self.state.cr4 & cr4::PCIDE != 0;
+        let pcid = self.state.cr4.contains(Cr4::PCIDE);
         let keep = pcid && new & CR3_NO_FLUSH != 0;
         let new = if pcid { new & !CR3_NO_FLUSH } else { new };
         if self.state.long_active() && new & !PHYSICAL_MASK != 0 {
@@ -120,28 +122,28 @@ impl Cpu {
 
     /// The current PCID: 0 without CR4.PCIDE (SDM vol. 3A, 4.10.1).
     pub(crate) fn pcid(&self) -> u64 {
-        if self.state.cr4 & cr4::PCIDE != 0 { self.state.cr3 & 0xfff } else { 0 }
+        if self.state.cr4.contains(Cr4::PCIDE) { self.state.cr3 & 0xfff } else { 0 }
     }
 
-    fn write_cr4(&mut self, new: u64) -> Result<()> {
+    fn write_cr4(&mut self, new: Cr4) -> Result<()> {
         let old = self.state.cr4;
         let changed = old ^ new;
         let long = self.state.long_active();
-        let exists = CR4_BITS | if self.features.la57 { cr4::LA57 } else { 0 };
+        let exists = CR4_BITS | if self.features.la57 { Cr4::LA57 } else { Cr4::empty() };
         let exists = exists & !self.features.hidden.register_bits(&CR4_FEATURES);
-        let pcid_on = changed & new & cr4::PCIDE != 0;
-        let bad = new & !exists != 0
-            || long && (new & cr4::PAE == 0 || changed & cr4::LA57 != 0)
+        let pcid_on = (changed & new).contains(Cr4::PCIDE);
+        let bad = !exists.contains(new)
+            || long && (!new.contains(Cr4::PAE) || changed.contains(Cr4::LA57))
             || pcid_on && (!long || self.state.cr3 & 0xfff != 0);
         if bad {
             return Err(self.gp0());
         }
-        let pae = self.state.cr0 & cr0::PG != 0 && new & cr4::PAE != 0 && !long;
-        if pae && changed & (cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP) != 0 {
+        let pae = self.state.cr0.contains(Cr0::PG) && new.contains(Cr4::PAE) && !long;
+        if pae && changed.intersects(Cr4::PAE | Cr4::PSE | Cr4::PGE | Cr4::SMEP) {
             self.state.pdpte = self.pdptes(self.state.cr3)?;
         }
         self.state.cr4 = new;
-        if changed & CR4_PAGING != 0 {
+        if changed.intersects(CR4_PAGING) {
             self.flush_tlb(false);
         }
         self.update_mode();
@@ -152,13 +154,13 @@ impl Cpu {
         self.require_cpl0()?;
         let new = truncate(new, if self.state.code64() { 8 } else { 4 });
         match number {
-            0 => self.write_cr0(new),
+            0 => self.write_cr0(Cr0::from_bits_retain(new)),
             2 => {
                 self.state.cr2 = new;
                 Ok(())
             }
             3 => self.write_cr3(new),
-            4 => self.write_cr4(new),
+            4 => self.write_cr4(Cr4::from_bits_retain(new)),
             8 if new >> 4 != 0 => Err(self.gp0()),
             8 => {
                 self.bus.set_tpr((new << 4) as u8);
@@ -171,10 +173,10 @@ impl Cpu {
     fn read_cr(&mut self, number: u32) -> Result<u64> {
         self.require_cpl0()?;
         match number {
-            0 => Ok(self.state.cr0),
+            0 => Ok(self.state.cr0.bits()),
             2 => Ok(self.state.cr2),
             3 => Ok(self.state.cr3),
-            4 => Ok(self.state.cr4),
+            4 => Ok(self.state.cr4.bits()),
             8 => Ok(u64::from(self.bus.tpr() >> 4)),
             _ => Err(self.ud()),
         }
@@ -183,7 +185,7 @@ impl Cpu {
     /// The debug register that `number` means: 4 and 5 are aliases of 6 and 7 unless CR4.DE says they do not exist
     /// (SDM vol. 3B, 17.2.2).
     fn debug_register(&mut self, number: u32) -> Result<usize> {
-        if number > 7 || matches!(number, 4 | 5) && self.state.cr4 & cr4::DE != 0 {
+        if number > 7 || matches!(number, 4 | 5) && self.state.cr4.contains(Cr4::DE) {
             return Err(self.ud());
         }
         self.require_cpl0()?;
@@ -221,7 +223,7 @@ impl Cpu {
         }
         self.require_cpl0()?;
         let pcid = low & 0xfff;
-        let pcid_off = self.state.cr4 & cr4::PCIDE == 0 && pcid != 0;
+        let pcid_off = !self.state.cr4.contains(Cr4::PCIDE) && pcid != 0;
         if kind > ALL_NON_GLOBAL || low >> 12 != 0 || matches!(kind, ADDRESS | CONTEXT) && pcid_off {
             return Err(self.gp0());
         }
@@ -247,7 +249,7 @@ impl Cpu {
 
     /// Segment and operand size of RDFSBASE and its kin. #UD outside 64-bit mode and without CR4.FSGSBASE.
     fn base_operand(&mut self, arg: u32) -> Result<(Seg, u32)> {
-        if !self.state.code64() || self.state.cr4 & cr4::FSGSBASE == 0 {
+        if !self.state.code64() || !self.state.cr4.contains(Cr4::FSGSBASE) {
             return Err(self.ud());
         }
         Ok((if arg & 1 == 0 { Seg::Fs } else { Seg::Gs }, arg >> 8 & 0xff))
@@ -291,7 +293,7 @@ pub extern "C" fn write_dr(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u
 /// CLTS.
 pub extern "C" fn clts(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
     done(cpu.require_cpl0().map(|()| {
-        cpu.state.cr0 &= !cr0::TS;
+        cpu.state.cr0 &= !Cr0::TS;
         cpu.update_mode();
     }))
 }
@@ -299,7 +301,8 @@ pub extern "C" fn clts(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
 /// LMSW of `a`: sets PE, MP, EM and TS; PE can only be set (SDM vol. 2A, LMSW).
 pub extern "C" fn lmsw(cpu: &mut Cpu, a: u64, _: u64, _: u64, _: u32) -> u64 {
     let old = cpu.state.cr0;
-    let new = old & !(cr0::MP | cr0::EM | cr0::TS) | a & (cr0::PE | cr0::MP | cr0::EM | cr0::TS);
+    let set = Cr0::from_bits_retain(a) & (Cr0::PE | Cr0::MP | Cr0::EM | Cr0::TS);
+    let new = old & !(Cr0::MP | Cr0::EM | Cr0::TS) | set;
     done(cpu.require_cpl0().and_then(|()| cpu.write_cr0(new)))
 }
 

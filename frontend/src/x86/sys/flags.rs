@@ -1,7 +1,7 @@
 //! Instructions on the system flags: PUSHF, POPF, CLI, STI, CLAC, STAC.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::state::{cr4, rflags, shadow};
+use super::super::state::{Cr4, rflags, shadow};
 use super::{done, truncate, value};
 
 /// Flags that any program may change.
@@ -55,7 +55,7 @@ impl Cpu {
     fn pushf(&mut self, size: u32) -> Result<u64> {
         let mut flags = self.state.rflags() & !(rflags::VM | rflags::RF);
         if self.virtual_if() {
-            if self.state.cr4 & cr4::VME == 0 || size != 2 {
+            if !self.state.cr4.contains(Cr4::VME) || size != 2 {
                 return Err(self.gp0());
             }
             let visible = if flags & rflags::VIF != 0 { rflags::IF } else { 0 };
@@ -66,7 +66,7 @@ impl Cpu {
 
     fn popf(&mut self, image: u64, size: u32) -> Result<()> {
         if self.virtual_if() {
-            if self.state.cr4 & cr4::VME == 0 || size != 2 {
+            if !self.state.cr4.contains(Cr4::VME) || size != 2 {
                 return Err(self.gp0());
             }
             return self.load_virtual_flags(image);
@@ -90,7 +90,7 @@ impl Cpu {
         if !s.protected() || s.iopl() >= s.cpl() {
             return Ok(rflags::IF);
         }
-        let virtualized = if s.vm86() { s.cr4 & cr4::VME != 0 } else { s.cpl() == 3 && s.cr4 & cr4::PVI != 0 };
+        let virtualized = if s.vm86() { s.cr4.contains(Cr4::VME) } else { s.cpl() == 3 && s.cr4.contains(Cr4::PVI) };
         if virtualized { Ok(rflags::VIF) } else { Err(self.gp0()) }
     }
 

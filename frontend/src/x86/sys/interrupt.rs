@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Raised, Result};
 use super::super::exception::{Exception, debug, vector};
-use super::super::state::{Seg, Segment, cr4, reg, rflags};
+use super::super::state::{Cr4, Seg, Segment, reg, rflags};
 use super::descriptor::{Descriptor, kind};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -279,7 +279,7 @@ impl Cpu {
     /// INT n in virtual-8086 mode (SDM vol. 3B, 20.3.3, table 20-2): whether it was redirected to the 8086 program.
     fn redirect_vm86(&mut self, event: &Event) -> Result<bool> {
         let iopl3 = self.state.iopl() == 3;
-        if self.state.cr4 & cr4::VME == 0 || self.intercepted(event.vector)? {
+        if !self.state.cr4.contains(Cr4::VME) || self.intercepted(event.vector)? {
             return if iopl3 { Ok(false) } else { Err(self.gp0()) };
         }
         let far = self.read(u64::from(event.vector) * 4, 4)?;

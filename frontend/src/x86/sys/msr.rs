@@ -3,7 +3,7 @@
 use super::super::cpu::{Cpu, Result};
 use super::super::cpuid::ARCH_CAPABILITIES;
 use super::super::paging::PHYSICAL_MASK;
-use super::super::state::{Seg, State, cr0, cr4, efer, reg};
+use super::super::state::{Cr0, Cr4, Efer, Seg, State, reg};
 use super::{done, value};
 
 /// How many unknown MSRs are remembered as logged.
@@ -111,7 +111,7 @@ msrs! {
     0x277 "IA32_PAT" field!(pat, Check::PatTypes);
     0x2ff "IA32_MTRR_DEF_TYPE" field!(mtrr_def_type, Check::Bits(0xcff));
     0x6e0 "IA32_TSC_DEADLINE" Kind::Device { read: Cpu::deadline, write: Cpu::set_deadline };
-    0xc000_0080 "IA32_EFER" Kind::Device { read: |cpu| cpu.state.efer, write: Cpu::set_efer };
+    0xc000_0080 "IA32_EFER" Kind::Device { read: |cpu| cpu.state.efer.bits(), write: Cpu::set_efer };
     0xc000_0081 "IA32_STAR" field!(star, Check::Any);
     0xc000_0082 "IA32_LSTAR" field!(lstar, Check::Canonical);
     0xc000_0083 "IA32_CSTAR" field!(cstar, Check::Canonical);
@@ -173,14 +173,15 @@ impl Cpu {
 
     fn set_efer(&mut self, value: u64) -> bool {
         let old = self.state.efer;
+        let value = Efer::from_bits_retain(value);
         let changed = old ^ value;
-        let bad = value & !(efer::SCE | efer::LME | efer::LMA | efer::NXE) != 0
-            || changed & efer::LME != 0 && self.state.cr0 & cr0::PG != 0;
+        let bad = !(Efer::SCE | Efer::LME | Efer::LMA | Efer::NXE).contains(value)
+            || changed.contains(Efer::LME) && self.state.cr0.contains(Cr0::PG);
         if bad {
             return false;
         }
-        self.state.efer = value & !efer::LMA | old & efer::LMA;
-        if changed & efer::NXE != 0 {
+        self.state.efer = value & !Efer::LMA | old & Efer::LMA;
+        if changed.contains(Efer::NXE) {
             self.flush_tlb(false);
         }
         self.update_mode();
@@ -273,7 +274,7 @@ impl Cpu {
     }
 
     fn rdtsc(&mut self, with_aux: bool) -> Result<()> {
-        if self.state.cr4 & cr4::TSD != 0 && self.state.cpl() != 0 {
+        if self.state.cr4.contains(Cr4::TSD) && self.state.cpl() != 0 {
             return Err(self.gp0());
         }
         let now = self.tsc();

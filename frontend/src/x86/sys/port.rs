@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::mode::Mode;
-use super::super::state::cr4;
+use super::super::state::Cr4;
 use super::descriptor::kind;
 use super::{done, value};
 
@@ -14,7 +14,7 @@ impl Cpu {
     /// permission bit map (SDM vol. 1, 19.5).
     pub fn check_io(&mut self, port: u16, size: u8) -> Result<()> {
         self.check_io_privilege(port, size)?;
-        if self.mode.intersects(Mode::BREAKPOINTS) && self.state.cr4 & cr4::DE != 0 {
+        if self.mode.intersects(Mode::BREAKPOINTS) && self.state.cr4.contains(Cr4::DE) {
             self.state.debug_pending |= self.port_breakpoints(port, size);
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::exception::{Exception, vector};
-use super::super::state::{Seg, Segment, TableReg, cr4};
+use super::super::state::{Cr4, Seg, Segment, TableReg};
 use super::descriptor::{Descriptor, is_null, kind, rpl};
 use super::{done, value};
 
@@ -262,5 +262,5 @@ pub extern "C" fn lidt(cpu: &mut Cpu, a: u64, b: u64, _: u64, _: u32) -> u64 {
 
 /// #GP(0) where SGDT, SIDT, SLDT, SMSW and STR are forbidden: CR4.UMIP and CPL above 0.
 pub extern "C" fn check_umip(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    done(if cpu.state.cr4 & cr4::UMIP != 0 { cpu.require_cpl0() } else { Ok(()) })
+    done(if cpu.state.cr4.contains(Cr4::UMIP) { cpu.require_cpl0() } else { Ok(()) })
 }

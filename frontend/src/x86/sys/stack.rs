@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Result, bank};
 use super::super::exception::{Exception, vector};
-use super::super::state::{Seg, Segment, cr4, reg, rflags};
+use super::super::state::{Cr4, Seg, Segment, reg, rflags};
 use super::segment::within_limit;
 use super::{done, truncate};
 
@@ -116,7 +116,7 @@ impl Cpu {
     pub(crate) fn data_bank(&self, cpl: u8) -> usize {
         if cpl == 3 {
             bank::USER
-        } else if self.state.cr4 & cr4::SMAP != 0 && self.state.flags & rflags::AC == 0 {
+        } else if self.state.cr4.contains(Cr4::SMAP) && self.state.flags & rflags::AC == 0 {
             bank::KERNEL_SMAP
         } else {
             bank::KERNEL

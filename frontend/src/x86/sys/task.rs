@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Raised, Result};
 use super::super::exception::{Exception, debug, vector};
-use super::super::state::{Seg, Segment, State, cr0, rflags};
+use super::super::state::{Cr0, Seg, Segment, State, rflags};
 use super::descriptor::{is_null, kind, rpl};
 use super::interrupt::Event;
 use super::stack::Stack;
@@ -237,7 +237,7 @@ impl Cpu {
     /// Loads the new task. On failure its exception is pending, in its own context.
     fn load_task(&mut self, image: &Image, layout: &Layout, switch: &Switch) -> Result<()> {
         let (ext, word) = (switch.ext, u32::from(layout.word));
-        self.state.cr0 |= cr0::TS;
+        self.state.cr0 |= Cr0::TS;
         self.state.dr[7] &= !DR7_LOCAL;
         self.update_data_breakpoints();
         let mut flags = image.flags & FLAGS & !self.stale_resume();
@@ -260,7 +260,7 @@ impl Cpu {
         self.state.seg[Seg::Ss as usize].access = u16::from(cpl) << 5;
         self.state.ldtr = Segment { base: 0, limit: 0, selector: image.ldt, access: 0 };
         let mut pdptes_valid = true;
-        if layout.cr3.is_some() && self.state.cr0 & cr0::PG != 0 {
+        if layout.cr3.is_some() && self.state.cr0.contains(Cr0::PG) {
             self.state.cr3 = image.cr3;
             if self.state.pae_paging() {
                 let pdptes = State::read_pdptes(&self.mmu.ram, image.cr3);

@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::exception::{debug, vector};
-use super::super::state::{Seg, Segment, cr4, efer, reg, rflags};
+use super::super::state::{Cr4, Efer, Seg, Segment, reg, rflags};
 use super::descriptor::{Descriptor, is_null, kind, rpl};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -234,7 +234,7 @@ impl Cpu {
         if self.state.iopl() == 3 {
             return self.iret_real(size, rflags::IF);
         }
-        if self.state.cr4 & cr4::VME == 0 || size != 2 {
+        if !self.state.cr4.contains(Cr4::VME) || size != 2 {
             return Err(self.gp0());
         }
         let mut stack = Stack::current(self);
@@ -302,7 +302,7 @@ impl Cpu {
     /// SYSCALL exists in IA-32e mode with EFER.SCE only. In compatibility mode it is AMD's (APM vol. 3, SYSCALL); QEMU has it
     /// whatever maker CPUID names.
     fn syscall(&mut self, next_rip: u64) -> Result<()> {
-        if !self.state.long_active() || self.state.efer & efer::SCE == 0 {
+        if !self.state.long_active() || !self.state.efer.contains(Efer::SCE) {
             return Err(self.ud());
         }
         let target = if self.state.code64() { self.state.lstar } else { self.state.cstar };
@@ -322,7 +322,7 @@ impl Cpu {
     fn sysret(&mut self, size: u8) -> Result<()> {
         /// Flags that SYSRET loads (SDM vol. 2B, SYSRET).
         const LOADED: u64 = 0x003c_7fd7;
-        if !self.state.code64() || self.state.efer & efer::SCE == 0 {
+        if !self.state.code64() || !self.state.efer.contains(Efer::SCE) {
             return Err(self.ud());
         }
         self.require_cpl0()?;

@@ -7,7 +7,7 @@ mod nic;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use mimus_frontend::x86::state::{Seg, Segment, State, TableReg};
+use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, State, TableReg};
 use mimus_frontend::x86::sys::acceptance::Acceptance;
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
@@ -523,10 +523,10 @@ fn apply(state: &mut State, boot: &BootState) {
     state.gpr = boot.gpr;
     state.rip = boot.rip;
     state.set_rflags(boot.rflags);
-    state.cr0 = boot.cr0;
+    state.cr0 = Cr0::from_bits_retain(boot.cr0);
     state.cr3 = boot.cr3;
-    state.cr4 = boot.cr4;
-    state.efer = boot.efer;
+    state.cr4 = Cr4::from_bits_retain(boot.cr4);
+    state.efer = Efer::from_bits_retain(boot.efer);
     let s = &boot.segments;
     for (seg, init) in
         [(Seg::Es, &s.es), (Seg::Cs, &s.cs), (Seg::Ss, &s.ss), (Seg::Ds, &s.ds), (Seg::Fs, &s.fs), (Seg::Gs, &s.gs)]

@@ -4,6 +4,8 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, Type};
 use serde::{Deserialize, Serialize};
 
+use crate::common::reservation::{Reservation, Slots};
+
 /// PMP entries that there are.
 pub const PMP_ENTRIES: usize = 16;
 
@@ -81,11 +83,8 @@ pub struct State {
     pub x: [u64; 32],
     /// Program counter; exact whenever the dispatcher or a helper that reads it runs.
     pub pc: u64,
-    /// Address of the present reservation (vol. I, "Load-Reserved/Store-Conditional Instructions"); [`NO_RESERVATION`] if there
-    /// is none.
-    pub reservation: u64,
-    /// What the load of the reservation found there.
-    pub reserved: u64,
+    /// The present reservation (vol. I, "Load-Reserved/Store-Conditional Instructions").
+    pub reservation: Reservation,
     /// fflags and the rounding mode as the IR has them ([`mimus_ir::FpEnv`]), in bits 0..32.
     pub fp_env: u64,
     /// Floating-point registers: low 64 bits of each; single precision boxed (vol. I, "NaN Boxing of Narrower Values").
@@ -154,9 +153,6 @@ pub struct State {
     pub pad: u64,
 }
 
-/// A [`State::reservation`] that no aligned address is.
-pub const NO_RESERVATION: u64 = u64::MAX;
-
 /// Env slots by name.
 pub mod slot {
     use super::*;
@@ -166,17 +162,17 @@ pub mod slot {
             $($(#[$doc])* pub const $name: EnvSlot =
                 EnvSlot { offset: std::mem::offset_of!(State, $field) as u16, ty: Type::I64 };)*
             /// All of them with their names.
-            pub const ALL: &[(EnvSlot, &str)] = &[$(($name, stringify!($field))),*];
+            pub const ALL: &[(EnvSlot, &str)] =
+                &[(RESERVATION.address, "reservation"), (RESERVATION.value, "reserved"), $(($name, stringify!($field))),*];
         };
     }
+
+    /// The reservation.
+    pub const RESERVATION: Slots = Reservation::slots(std::mem::offset_of!(State, reservation));
 
     slots! {
         /// Program counter.
         PC pc;
-        /// Address of the reservation.
-        RESERVATION reservation;
-        /// What was found there.
-        RESERVED reserved;
         /// mstatus.
         MSTATUS mstatus;
         /// minstret.
@@ -199,7 +195,7 @@ impl Default for State {
     fn default() -> State {
         let mut s = State::zeroed();
         s.privilege = privilege::MACHINE;
-        s.reservation = NO_RESERVATION;
+        s.reservation = Reservation::default();
         s.stimecmp = u64::MAX;
         s.fp_env = super::float::FP_ENV_RESET.bits().into();
         s

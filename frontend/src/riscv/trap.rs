@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bus::irq;
 use super::cpu::Cpu;
-use super::state::{NO_RESERVATION, envcfg, mstatus, privilege};
+use super::state::{envcfg, mstatus, privilege};
 use super::{float, isa};
 use crate::common::guest::Raised;
 
@@ -197,7 +197,7 @@ impl Cpu {
             Some(Pending::FailedStore { rd }) => {
                 self.state.set_x(rd, 1);
                 // An SC ends the reservation that there is, if for another address.
-                self.state.reservation = NO_RESERVATION;
+                self.state.reservation.end();
                 self.executed();
             }
             Some(Pending::Float { word }) => {

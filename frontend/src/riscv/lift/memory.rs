@@ -6,7 +6,7 @@ use mimus_ir::op::{Op, RmwKind, Type};
 
 use super::{Lift, Lifted};
 use crate::riscv::isa::{Code, Insn};
-use crate::riscv::state::{NO_RESERVATION, slot};
+use crate::riscv::state::slot::RESERVATION;
 use crate::riscv::trap::{TrapCode, cause};
 
 /// Bit of an atomic instruction that has it follow all accesses before it: rl (vol. I, "A" extension).
@@ -128,26 +128,17 @@ impl Lift {
             // A load in total store order may still overtake the stores before it.
             self.b.fence();
         }
-        let value = self.b.load(ty, addr, 0, MemFlags::empty());
-        let whole = if ty == Type::I64 { value } else { self.b.extend(Op::Zext, Type::I64, ty, value) };
-        self.b.store_env(slot::RESERVATION, addr);
-        self.b.store_env(slot::RESERVED, whole);
+        let value = RESERVATION.load(&mut self.b, ty, addr);
         let value = self.sext(ty, value);
         self.set_x(insn.rd, value);
     }
 
-    /// An SC succeeds if what the reservation's load found is still there. Without a reservation for its address, which is rare,
-    /// the dispatcher does what is left of it.
+    /// Without a reservation for its address, which is rare, the dispatcher does what is left of an SC.
     fn store_conditional(&mut self, insn: &Insn, ty: Type) {
         let addr = self.aligned(insn, ty, cause::STORE_MISALIGNED);
-        let reservation = self.b.load_env(slot::RESERVATION);
-        let other = self.b.binary(Op::Ne, Type::I64, reservation, addr);
-        self.b.trap_if(other, TrapCode::FailedStore { rd: insn.rd }.encode());
-        let expected = self.b.load_env(slot::RESERVED);
+        let expected = RESERVATION.expected(&mut self.b, addr, TrapCode::FailedStore { rd: insn.rd }.encode());
         let new = self.x(insn.rs2);
-        let seen = self.b.cas(ty, addr, expected, new);
-        let failed = self.b.binary(Op::Ne, ty, seen, expected);
-        self.b.store_env_imm(slot::RESERVATION, NO_RESERVATION);
+        let failed = RESERVATION.store(&mut self.b, ty, addr, [expected, new]);
         self.set_x(insn.rd, failed);
     }
 }

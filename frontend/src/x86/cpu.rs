@@ -167,7 +167,7 @@ impl Arch for Cpu {
 pub const HEADER_OFFSET: usize = Core::<Cpu>::HEADER_OFFSET;
 
 /// Offset from the env pointer of MXCSR, which is the floating-point environment as it is; in bytes.
-const FP_ENV_OFFSET: u32 = std::mem::offset_of!(State, mxcsr) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
+const FP_ENV_OFFSET: u32 = std::mem::offset_of!(State, fp_env) as u32 + if cfg!(target_endian = "big") { 4 } else { 0 };
 
 impl Cpu {
     /// A vCPU in its reset state.
@@ -198,7 +198,7 @@ impl Cpu {
     /// 9-1). All but the bootstrap processor wait for a start-up IPI then.
     pub fn init(&mut self) {
         let old = self.state;
-        let mut state = State { fpu: old.fpu, xmm: old.xmm, mxcsr: old.mxcsr, ferr: old.ferr, ..State::default() };
+        let mut state = State { fpu: old.fpu, xmm: old.xmm, fp_env: old.fp_env, ferr: old.ferr, ..State::default() };
         state.cr0 = state.cr0 & !(Cr0::CD | Cr0::NW) | old.cr0 & (Cr0::CD | Cr0::NW);
         (state.star, state.lstar, state.cstar, state.sfmask) = (old.star, old.lstar, old.cstar, old.sfmask);
         (state.sysenter_cs, state.sysenter_esp, state.sysenter_eip) =

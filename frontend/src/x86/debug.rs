@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use mimus_ir::FpEnv;
 use mimus_softmmu::{Watch, WatchOwner};
 
 use super::cpu::Cpu;
+use super::fp::mxcsr::{MXCSR_MASK, to_mxcsr};
 use super::fp::x87::EnvLayout;
 use super::mode::Mode;
 use super::paging;
@@ -220,7 +222,7 @@ impl DebugCpu for Cpu {
                 let [low, high] = s.xmm[number - XMM0];
                 return Some(u128::from(low) | u128::from(high) << 64);
             }
-            MXCSR => s.mxcsr & 0xffff_ffff,
+            MXCSR => to_mxcsr(s.float_env()).into(),
             FS_BASE => s.seg[Seg::Fs as usize].base,
             GS_BASE => s.seg[Seg::Gs as usize].base,
             _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3, s.cr4.bits(), s.efer.bits()].get(number - SYSTEM0)?,
@@ -249,7 +251,7 @@ impl DebugCpu for Cpu {
                 self.set_x87(at, &value.to_le_bytes()[..usize::from(bits) / 8]);
             }
             XMM0..MXCSR => self.state.xmm[number - XMM0] = [low, (value >> 64) as u64],
-            MXCSR => self.state.mxcsr = low & u64::from(super::fp::Mxcsr::WRITABLE),
+            MXCSR => self.state.set_float_env(FpEnv::from_bits_retain(low as u32 & MXCSR_MASK)),
             FS_BASE => self.state.seg[Seg::Fs as usize].base = low,
             GS_BASE => self.state.seg[Seg::Gs as usize].base = low,
             _ => {
@@ -359,7 +361,7 @@ fn float_text(out: &mut String, s: &State) {
         fpu.control_word(),
         fpu.status_word(),
         fpu.top(),
-        s.mxcsr as u32
+        to_mxcsr(s.float_env())
     );
     let stack: Vec<String> =
         fpu.regs.iter().enumerate().map(|(i, reg)| format!("FPR{i}={:016x} {:04x}", reg.sig, reg.se)).collect();

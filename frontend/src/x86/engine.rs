@@ -9,7 +9,6 @@ use mimus_softmmu::Verdict;
 use super::cpu::Cpu;
 use super::exception::RETRY;
 use super::exception::{Exception, debug, vector};
-use super::fp::Mxcsr;
 use super::fpu::CODE_CHANGED;
 use super::mode::Mode;
 use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
@@ -66,9 +65,9 @@ impl GuestCpu for Cpu {
     }
 
     fn compute_float(&mut self, info: VecInfo, operands: [u128; 3]) -> u128 {
-        let mut env = Mxcsr(self.state.mxcsr as u32).env();
+        let mut env = fp::Env::of(self.state.float_env());
         let value = fp::float(&mut env, info, operands);
-        self.state.mxcsr |= u64::from(env.finish());
+        self.state.fp_env |= u64::from(env.finish());
         value
     }
 

@@ -2,9 +2,10 @@
 
 use super::cpu::{Cpu, Raised, Result};
 use super::exception::{Exception, vector};
+use super::fp::SimdException;
+use super::fp::mxcsr::{from_mxcsr, to_mxcsr};
 use super::fp::vec::{self, Aux, Dest, VecOp};
 use super::fp::x87::{EnvLayout, MemFormat, X87Op, X87Out, X87Row};
-use super::fp::{Mxcsr, SimdException};
 use super::state::{Cr0, Cr4, State, halt, reg};
 use mimus_softmmu::{Stored, Verdict};
 
@@ -35,9 +36,9 @@ pub extern "C" fn vector(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u64
         Aux::Xmm0 => u128::from(cpu.state.xmm[0][0]) | u128::from(cpu.state.xmm[0][1]) << 64,
         Aux::RaxRdx => u128::from(gpr[reg::RAX]) | u128::from(gpr[reg::RDX]) << 64,
     };
-    let mut mxcsr = Mxcsr(cpu.state.mxcsr as u32);
-    let result = vec::exec(op, imm, dst, src, aux, &mut mxcsr);
-    cpu.state.mxcsr = mxcsr.0.into();
+    let mut env = cpu.state.float_env();
+    let result = vec::exec(op, imm, dst, src, aux, &mut env);
+    cpu.state.set_float_env(env);
     let value = match result {
         Ok(value) => value,
         Err(SimdException { .. }) => {
@@ -109,18 +110,19 @@ pub extern "C" fn fwait(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
 
 /// LDMXCSR.
 pub extern "C" fn load_mxcsr(cpu: &mut Cpu, value: u64, _: u64, _: u64, _: u32) -> u64 {
-    if value as u32 & !Mxcsr::WRITABLE != 0 {
-        cpu.raise(Exception::gp(0));
-    } else {
-        cpu.state.mxcsr = value & u64::from(Mxcsr::WRITABLE);
-        cpu.update_mode();
+    match from_mxcsr(value as u32) {
+        Some(env) => {
+            cpu.state.set_float_env(env);
+            cpu.update_mode();
+        }
+        None => _ = cpu.raise(Exception::gp(0)),
     }
     0
 }
 
 /// MXCSR.
 pub extern "C" fn store_mxcsr(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    cpu.state.mxcsr & u64::from(Mxcsr::WRITABLE)
+    to_mxcsr(cpu.state.float_env()).into()
 }
 
 /// MASKMOVQ, MASKMOVDQU to linear address `addr`; `offsets` as for [`vector`], source and mask; `arg` bytes.
@@ -343,7 +345,7 @@ fn xmm_count(cpu: &Cpu) -> usize {
 
 fn save_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     cpu.probe_write(addr, 512)?;
-    let image = cpu.state.fpu.fxsave(wide, Mxcsr(cpu.state.mxcsr as u32));
+    let image = cpu.state.fpu.fxsave(wide, cpu.state.float_env());
     write_bytes(cpu, addr, &image)?;
     for i in 0..xmm_count(cpu) {
         let at = addr.wrapping_add(160 + 16 * i as u64);
@@ -360,9 +362,7 @@ fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     // The operand is 512 bytes whatever is taken from it.
     cpu.read(addr.wrapping_add(511), 1)?;
     let mxcsr = u32::from_le_bytes([image[24], image[25], image[26], image[27]]);
-    if mxcsr & !Mxcsr::WRITABLE != 0 {
-        return Err(cpu.raise(Exception::gp(0)));
-    }
+    let Some(env) = from_mxcsr(mxcsr) else { return Err(cpu.raise(Exception::gp(0))) };
     let count = xmm_count(cpu);
     let mut xmm = cpu.state.xmm;
     for (i, register) in xmm.iter_mut().enumerate().take(count) {
@@ -374,7 +374,7 @@ fn restore_extended(cpu: &mut Cpu, addr: u64, wide: bool) -> Result<()> {
     release_ferr(cpu);
     if count != 0 {
         cpu.state.xmm = xmm;
-        cpu.state.mxcsr = mxcsr.into();
+        cpu.state.set_float_env(env);
         cpu.update_mode();
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! What translated code depends on beside its bytes.
 
 use bitflags::bitflags;
+use mimus_ir::FpEnv;
 
 use super::cpu::bank;
-use super::fp::Mxcsr;
 use super::state::{Cr0, Cr4, Seg, State, rflags};
 
 bitflags! {
@@ -87,8 +87,8 @@ impl Mode {
             (Mode::BREAKPOINTS, s.dr[7] & 0xff != 0),
             (Mode::FS_OPEN, s.code64() || s.seg[Seg::Fs as usize].open()),
             (Mode::GS_OPEN, s.code64() || s.seg[Seg::Gs as usize].open()),
-            (Mode::SIMD_TRAPS, Mxcsr(s.mxcsr as u32).unmasked() != 0),
-            (Mode::DAZ, s.mxcsr & u64::from(Mxcsr::DAZ) != 0),
+            (Mode::SIMD_TRAPS, !s.float_env().unmasked().is_empty()),
+            (Mode::DAZ, s.float_env().contains(FpEnv::FLUSH_INPUTS)),
         ];
         let mut mode = Mode::from_bits_retain(u32::from(s.cpl()) << Mode::CPL_SHIFT);
         for (bit, set) in bits {

@@ -1,7 +1,7 @@
 //! The x86 env: registers as compiled code and helpers see them.
 
 use bytemuck::{Pod, Zeroable};
-use mimus_ir::{EnvSlot, Type};
+use mimus_ir::{EnvSlot, FpEnv, Type};
 use serde::{Deserialize, Serialize};
 
 pub use super::registers::{Cr0, Cr4, Efer};
@@ -196,8 +196,8 @@ pub struct State {
     pub misc_enable: u64,
     /// IA32_SPEC_CTRL.
     pub spec_ctrl: u64,
-    /// MXCSR in bits 0..32.
-    pub mxcsr: u64,
+    /// What MXCSR says ([`super::fp::mxcsr`]), as the IR has it ([`FpEnv`]), in bits 0..32.
+    pub fp_env: u64,
     /// PDPTEs as loaded by PAE paging (SDM vol. 3A, 4.4.1).
     pub pdpte: [u64; 4],
     /// MTRR fixed-range registers.
@@ -341,7 +341,7 @@ impl Default for State {
         s.xcr0 = 1;
         s.pat = 0x0007_0406_0007_0406;
         s.misc_enable = 1;
-        s.mxcsr = 0x1f80;
+        s.set_float_env(FpEnv::RESET);
         s.fpu.init();
         s.sync_seg_bases();
         s
@@ -359,6 +359,16 @@ impl State {
     /// Current privilege level. In real mode SS.DPL is 0, in virtual-8086 mode 3.
     pub const fn cpl(&self) -> u8 {
         self.seg[Seg::Ss as usize].dpl()
+    }
+
+    /// The floating-point environment of SSE.
+    pub const fn float_env(&self) -> FpEnv {
+        FpEnv::from_bits_retain(self.fp_env as u32)
+    }
+
+    /// Replaces it. Translations depend on it: the mode is to be updated.
+    pub fn set_float_env(&mut self, env: FpEnv) {
+        self.fp_env = env.bits().into();
     }
 
     /// CR0.PE.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mimus_engine::lockstep::{BlockRunner, Compiled, Left};
 use mimus_frontend::x86::cpu::Features;
-use mimus_frontend::x86::fp::Mxcsr;
+use mimus_frontend::x86::fp::mxcsr::from_mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
 use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, State, rflags};
 use mimus_frontend::x86::{Cpu, NoDevices};
@@ -154,7 +154,7 @@ impl Guest {
         s.set_rflags(registers.rflags | rflags::IF);
         let (image, _) = registers.fx.split_first_chunk::<160>().expect("long enough");
         s.fpu.fxrstor(true, image);
-        s.mxcsr = registers.mxcsr().into();
+        s.set_float_env(from_mxcsr(registers.mxcsr()).expect("cases set no reserved bits"));
         for n in 0..16 {
             let value = registers.xmm(n);
             s.xmm[n] = [value as u64, (value >> 64) as u64];
@@ -168,7 +168,7 @@ impl Guest {
     pub fn registers(&self) -> Registers {
         let s = &self.cpu.state;
         let mut fx = [0; 512];
-        fx[..160].copy_from_slice(&s.fpu.fxsave(true, Mxcsr(s.mxcsr as u32)));
+        fx[..160].copy_from_slice(&s.fpu.fxsave(true, s.float_env()));
         for (n, xmm) in s.xmm.iter().enumerate() {
             let value = u128::from(xmm[0]) | u128::from(xmm[1]) << 64;
             fx[160 + 16 * n..][..16].copy_from_slice(&value.to_le_bytes());

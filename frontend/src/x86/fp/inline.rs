@@ -295,9 +295,9 @@ impl Inline {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Mxcsr;
     use super::super::vec::exec;
     use super::*;
+    use mimus_ir::FpEnv;
 
     /// xorshift64*, two at a time; some operands small, so that shift counts are within the lanes now and then.
     fn operand(state: &mut u64) -> u128 {
@@ -324,7 +324,7 @@ mod tests {
             for n in 0..2000u32 {
                 let imm = n as u8;
                 let (a, b, x) = (operand(&mut state), operand(&mut state) & mask, operand(&mut state));
-                let want = exec(row.op, imm, a, b, x, &mut Mxcsr::default());
+                let want = exec(row.op, imm, a, b, x, &mut { FpEnv::RESET });
                 let i = row.immediate(imm);
                 let got = match row.form {
                     Form::AB | Form::AI => eval(a, b, 0, i),

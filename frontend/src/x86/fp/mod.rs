@@ -4,7 +4,7 @@
 //! or uses the host's floating point: the same operands give the same bits on every host.
 
 pub mod inline;
-mod mxcsr;
+pub mod mxcsr;
 mod sse;
 mod string;
 #[cfg(test)]
@@ -14,7 +14,7 @@ pub mod x87;
 
 pub use crate::common::fp::Rounding;
 pub(crate) use crate::common::fp::soft;
-pub use mxcsr::{Mxcsr, SimdException};
+pub use mxcsr::SimdException;
 
 /// EFLAGS CF.
 const CF: u32 = 1 << 0;

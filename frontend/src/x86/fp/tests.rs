@@ -1,10 +1,11 @@
 //! SSE and MMX: edge operands by table, random operands against the host's arithmetic, the soft-float library's own
 //! formats, and plain Rust.
 
+use super::SimdException;
 use super::soft::{DE, IE, OE, PE, UE, ZE};
 use super::vec::{Aux, Dest, TABLE, VecOp, VecOp::*, exec, lookup, string_eflags};
-use super::{Mxcsr, SimdException};
 use iced_x86::Code;
+use mimus_ir::{FpEnv, FpFlags};
 use rustc_apfloat::ieee::{Double, Single};
 use rustc_apfloat::{Float, Round, Status};
 
@@ -62,14 +63,14 @@ impl Random {
 }
 
 fn run(op: VecOp, imm: u8, dst: u128, src: u128) -> u128 {
-    exec(op, imm, dst, src, 0, &mut Mxcsr::default()).expect("all exceptions are masked")
+    exec(op, imm, dst, src, 0, &mut { FpEnv::RESET }).expect("all exceptions are masked")
 }
 
 /// The low 32 bits and the flags under the control bits `control`.
 fn run32(op: VecOp, control: u32, a: u32, b: u32) -> (u32, u32) {
-    let mut mxcsr = Mxcsr(Mxcsr::RESET | control);
+    let mut mxcsr = FpEnv::from_bits_retain(FpEnv::RESET.bits() | control);
     let result = exec(op, 0, a.into(), b.into(), 0, &mut mxcsr).expect("all exceptions are masked");
-    (result as u32, mxcsr.0 & Mxcsr::FLAGS)
+    (result as u32, mxcsr.flags().bits())
 }
 
 fn lanes<const N: usize>(values: [u64; N]) -> u128 {
@@ -228,7 +229,7 @@ fn rounding_modes_and_flags_are_the_librarys() {
     for i in 0..40_000u32 {
         let (mode, control) = (modes[i as usize % 4], (i % 4) << 13);
         let check = |op: VecOp, a: u64, b: u64, expected: u64, status: Status, [min_normal, max, sign]: [u64; 3]| {
-            let mut mxcsr = Mxcsr(Mxcsr::RESET | control);
+            let mut mxcsr = FpEnv::from_bits_retain(FpEnv::RESET.bits() | control);
             let ours = exec(op, 0, a.into(), b.into(), 0, &mut mxcsr).expect("masked") as u64;
             if !status.contains(Status::INVALID_OP) {
                 assert_eq!(ours, expected, "{op:?} {a:x} {b:x} mode {i}");
@@ -240,7 +241,7 @@ fn rounding_modes_and_flags_are_the_librarys() {
             if ours & !sign == max {
                 ignored |= OE;
             }
-            assert_eq!(mxcsr.0 & 0x3f & !ignored, flags(status) & !ignored, "{op:?} {a:x} {b:x} mode {i}");
+            assert_eq!(mxcsr.flags().bits() & !ignored, flags(status) & !ignored, "{op:?} {a:x} {b:x} mode {i}");
         };
         let (a, b) = (random.f32().to_bits(), random.f32().to_bits());
         let (x, y) = (Single::from_bits(a.into()), Single::from_bits(b.into()));
@@ -353,13 +354,13 @@ fn comparison_predicates() {
         (1, ONE, [0, 1, 1, 0, 1, 0, 0, 1], DE, DE),
     ] {
         for (predicate, holds) in (0u8..).zip(holds) {
-            let mut mxcsr = Mxcsr::default();
+            let mut mxcsr = FpEnv::RESET;
             let upper = 0x1234 << 64;
             let result = exec(Cmpss_xmm_xmmm32_imm8, predicate, upper | u128::from(a), b.into(), 0, &mut mxcsr);
             let mask = if holds == 1 { u128::from(u32::MAX) } else { 0 };
             assert_eq!(result, Ok(upper | mask), "{a:#x} {b:#x} {predicate}");
             let flags = if matches!(predicate & 3, 1 | 2) { signalling } else { quiet };
-            assert_eq!(mxcsr.0 & 0x3f, flags, "{a:#x} {b:#x} {predicate}");
+            assert_eq!(mxcsr.flags().bits(), flags, "{a:#x} {b:#x} {predicate}");
         }
     }
     for (a, b, eflags, comis, ucomis) in
@@ -372,28 +373,28 @@ fn comparison_predicates() {
 
 #[test]
 fn unmasked_exceptions() {
-    let unmask = |flags: u32| Mxcsr(Mxcsr::RESET & !(flags << 7));
+    let unmask = |flags: u32| FpEnv::from_bits_retain(FpEnv::RESET.bits() & !(flags << 7));
     // One element overflows, another divides by zero: the unmasked exception of operands hides the one of results.
     let (a, b) = (lanes([MAX.into(), ONE.into(), 0, 0]), lanes([MIN_NORMAL.into(), 0, ONE.into(), ONE.into()]));
     let mut mxcsr = unmask(ZE);
     let result = exec(Divps_xmm_xmmm128, 0, a, b, 0, &mut mxcsr);
-    assert_eq!((result, mxcsr.0 & 0x3f), (Err(SimdException { flags: ZE }), ZE));
+    assert_eq!((result, mxcsr.flags().bits()), (Err(SimdException { flags: ZE }), ZE));
     // The other way round both are reported.
     let mut mxcsr = unmask(OE);
     let result = exec(Divps_xmm_xmmm128, 0, a, b, 0, &mut mxcsr);
-    assert_eq!((result, mxcsr.0 & 0x3f), (Err(SimdException { flags: OE }), ZE | OE));
+    assert_eq!((result, mxcsr.flags().bits()), (Err(SimdException { flags: OE }), ZE | OE));
     // Unmasked underflow is reported for exact results too, and turns flushing off.
-    let mut mxcsr = Mxcsr(unmask(UE).0 | FTZ);
+    let mut mxcsr = unmask(UE) | FpEnv::FLUSH_OUTPUTS;
     let result = exec(Mulss_xmm_xmmm32, 0, MIN_NORMAL.into(), 0x3f00_0000, 0, &mut mxcsr);
-    assert_eq!((result, mxcsr.0 & 0x3f), (Err(SimdException { flags: UE }), UE));
+    assert_eq!((result, mxcsr.flags().bits()), (Err(SimdException { flags: UE }), UE));
     // A sum after a product: what the masked first step has set stays.
     let mut mxcsr = unmask(DE);
     let result = exec(Dpps_xmm_xmmm128_imm8, 0x11, 0x0080_0001, 0x3f00_0000, 0, &mut mxcsr);
-    assert_eq!((result, mxcsr.0 & 0x3f), (Err(SimdException { flags: DE }), DE | UE | PE));
+    assert_eq!((result, mxcsr.flags().bits()), (Err(SimdException { flags: DE }), DE | UE | PE));
     // Flags are sticky and an old one raises nothing.
-    let mut mxcsr = Mxcsr(unmask(IE).0 | IE);
+    let mut mxcsr = unmask(IE).raise(FpFlags::INVALID);
     assert!(exec(Addss_xmm_xmmm32, 0, ONE.into(), ONE.into(), 0, &mut mxcsr).is_ok());
-    assert_eq!(mxcsr.0 & 0x3f, IE);
+    assert_eq!(mxcsr.flags().bits(), IE);
 }
 
 #[test]
@@ -423,9 +424,9 @@ fn forms_of_float_operations() {
     assert_eq!(run(Cvtss2sd_xmm_xmmm32, 0, 0, 0x7f80_0001) as u64, 0x7ff8_0000_2000_0000);
     // The inexact flag of ROUNDSS can be suppressed.
     for (imm, flags) in [(0, PE), (8, 0)] {
-        let mut mxcsr = Mxcsr::default();
+        let mut mxcsr = FpEnv::RESET;
         let result = exec(Roundss_xmm_xmmm32_imm8, imm, 0, f([-0.25, 0.0, 0.0, 0.0]), 0, &mut mxcsr);
-        assert_eq!((result, mxcsr.0 & 0x3f), (Ok(f([-0.0, 0.0, 0.0, 0.0])), flags));
+        assert_eq!((result, mxcsr.flags().bits()), (Ok(f([-0.0, 0.0, 0.0, 0.0])), flags));
     }
 }
 
@@ -590,7 +591,7 @@ fn shuffles_moves_and_elements() {
     assert_eq!(run(Ptest_xmm_xmmm128, 0, 0b0101, 0b1010), 0x40);
     assert_eq!(run(Ptest_xmm_xmmm128, 0, 0b0111, 0b0010), 1);
     let select = 0x80 << 120 | 0x80;
-    let blended = exec(Pblendvb_xmm_xmmm128, 0, a, b, select, &mut Mxcsr::default());
+    let blended = exec(Pblendvb_xmm_xmmm128, 0, a, b, select, &mut { FpEnv::RESET });
     assert_eq!(blended, Ok(0x1f0e_0d0c_0b0a_0908_0706_0504_0302_0110));
 }
 
@@ -620,7 +621,7 @@ fn string_comparison() {
     // Explicit lengths are absolute values; those of the 32-bit forms ignore what is above.
     let (a, b) = (text("abcdefgh"), text("xxxxabcd"));
     let aux = u128::from(0xdead_beef_0000_0001u64) | u128::from((-8i32) as u32) << 64;
-    let mut mxcsr = Mxcsr::default();
+    let mut mxcsr = FpEnv::RESET;
     assert_eq!(exec(Pcmpestri_xmm_xmmm128_imm8, 0, a, b, aux, &mut mxcsr), Ok(4));
     assert_eq!(string_eflags(Pcmpestri_xmm_xmmm128_imm8, 0, a, b, aux), 0x0c1);
     assert_eq!(exec(Pcmpestrm_xmm_xmmm128_imm8, 0x40, a, b, aux, &mut mxcsr), Ok(0xff << 32));

@@ -1,6 +1,6 @@
 //! The table of MMX and SSE to SSE4.2 operations, and their execution.
 
-use super::mxcsr::{Mxcsr, SimdException};
+use super::mxcsr::{SimdException, settle};
 use super::sse::{comis, dot_product, reciprocal};
 use super::string;
 use crate::common::fp::element::{D, S, from_integers, packed, scalar, to_integers};
@@ -8,7 +8,7 @@ use crate::common::fp::{self, Env};
 use iced_x86::Code;
 use mimus_ir::packed::*;
 use mimus_ir::vec::VecShape;
-use mimus_ir::{VecInfo, VecKind};
+use mimus_ir::{FpEnv, VecInfo, VecKind};
 
 /// Where an operation's result goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -499,28 +499,28 @@ fn lengths32(aux: u128) -> [i64; 2] {
 /// `dst` is the destination register's old value, `src` the source operand zero-extended (a register: all its bits, a memory
 /// operand: the bytes that the row says), `aux` the third source that [`VecRow::aux`] names (ignored otherwise).
 ///
-/// Returns the destination's new value (see [`Dest`]); an MMX register is the low 64 bits. MXCSR's status flags are or-ed in,
-/// also when an unmasked exception makes the result an error.
-pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxcsr) -> Result<u128, SimdException> {
+/// Returns the destination's new value (see [`Dest`]); an MMX register is the low 64 bits. The flags that are raised are taken into the
+/// environment, also when an unmasked exception makes the result an error.
+pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, env: &mut FpEnv) -> Result<u128, SimdException> {
     let row = op.row();
     let result = match row.semantics {
         Semantics::Packed(f) => f(if row.dest == Dest::Mm { 8 } else { 16 }, dst, src, imm),
         Semantics::Int(f) => f(dst, src, imm),
         Semantics::Aux(f) => f(dst, src, aux, imm),
         Semantics::Float(f) => {
-            let mut env = mxcsr.env();
-            let result = f(&mut env, dst, src, imm);
-            mxcsr.settle(env)?;
+            let mut unpacked = Env::of(*env);
+            let result = f(&mut unpacked, dst, src, imm);
+            settle(env, unpacked)?;
             result
         }
         Semantics::Ir(kind) => {
-            let mut env = mxcsr.env();
+            let mut unpacked = Env::of(*env);
             let info = VecInfo { kind, imm };
             let result = match kind.row().shape {
-                VecShape::VToV | VecShape::VToI => fp::float(&mut env, info, [src, 0, 0]),
-                _ => fp::float(&mut env, info, [dst, src, 0]),
+                VecShape::VToV | VecShape::VToI => fp::float(&mut unpacked, info, [src, 0, 0]),
+                _ => fp::float(&mut unpacked, info, [dst, src, 0]),
             };
-            mxcsr.settle(env)?;
+            settle(env, unpacked)?;
             result
         }
     };
@@ -529,7 +529,7 @@ pub fn exec(op: VecOp, imm: u8, dst: u128, src: u128, aux: u128, mxcsr: &mut Mxc
 
 /// ZF, PF and CF as COMISS or (`double`) COMISD set them for these operands, with denormals taken as zeros if `daz`.
 pub fn order_flags(double: bool, daz: bool, a: u64, b: u64) -> u32 {
-    let mut env = Mxcsr(Mxcsr::RESET | if daz { Mxcsr::DAZ } else { 0 }).env();
+    let mut env = Env::of(if daz { FpEnv::RESET | FpEnv::FLUSH_INPUTS } else { FpEnv::RESET });
     comis(&mut env, if double { D } else { S }, false, a.into(), b.into()) as u32
 }
 

@@ -1,7 +1,9 @@
 //! The memory images of FSTENV, FSAVE and FXSAVE (SDM vol. 1, figures 8-9 to 8-12 and table 10-2).
 
 use super::{Fpu, Reg};
-use crate::x86::fp::Mxcsr;
+use mimus_ir::FpEnv;
+
+use crate::x86::fp::mxcsr::{MXCSR_MASK, to_mxcsr};
 use crate::x86::fp::soft::Class;
 
 /// The layout of an environment, by operand size and mode.
@@ -179,8 +181,8 @@ impl Fpu {
         self.unmasked() == 0
     }
 
-    /// The first 160 bytes of FXSAVE's image. `wide` is FXSAVE64, with 64-bit offsets in place of selectors.
-    pub fn fxsave(&self, wide: bool, mxcsr: Mxcsr) -> [u8; 160] {
+    /// The first 160 bytes of FXSAVE's image. `wide` is FXSAVE64, with 64-bit offsets in place of selectors; MXCSR is that of `env`.
+    pub fn fxsave(&self, wide: bool, env: FpEnv) -> [u8; 160] {
         let mut out = [0; 160];
         out[0..2].copy_from_slice(&self.cw.to_le_bytes());
         out[2..4].copy_from_slice(&self.sw.to_le_bytes());
@@ -191,8 +193,8 @@ impl Fpu {
         };
         out[8..16].copy_from_slice(&pointer(self.fip, self.fcs).to_le_bytes());
         out[16..24].copy_from_slice(&pointer(self.fdp, self.fds).to_le_bytes());
-        out[24..28].copy_from_slice(&mxcsr.0.to_le_bytes());
-        out[28..32].copy_from_slice(&Mxcsr::WRITABLE.to_le_bytes());
+        out[24..28].copy_from_slice(&to_mxcsr(env).to_le_bytes());
+        out[28..32].copy_from_slice(&MXCSR_MASK.to_le_bytes());
         for (i, chunk) in out[32..].chunks_exact_mut(16).enumerate() {
             chunk[..10].copy_from_slice(&self.regs[self.physical(i as u8)].bits().to_le_bytes()[..10]);
         }

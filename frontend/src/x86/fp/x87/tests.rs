@@ -3,9 +3,9 @@
 
 use super::table::{MemFormat, TABLE, X87Op, X87Op::*, lookup};
 use super::{EnvLayout, Fpu, Reg, X87Fault, X87Out};
-use crate::x86::fp::Mxcsr;
 use crate::x86::fp::soft::{DE, IE, OE, PE, UE, ZE};
 use crate::x86::fp::tests::Random;
+use mimus_ir::FpEnv;
 
 const ONE: Reg = Reg::new(0x3fff, 1 << 63);
 const INF: Reg = Reg::new(0x7fff, 1 << 63);
@@ -538,11 +538,11 @@ fn images() {
     let image = fpu.environment(EnvLayout::Real16);
     assert_eq!(image[6..10], [0xf0, 0xff, 0xd9, 0xf5]);
     for wide in [false, true] {
-        let image = fpu.fxsave(wide, Mxcsr::default());
+        let image = fpu.fxsave(wide, FpEnv::RESET);
         assert_eq!((image[4], image[24], image[25]), (0xf8, 0x80, 0x1f));
         let mut other = Fpu::default();
         other.fxrstor(wide, &image);
-        assert_eq!(other.fxsave(wide, Mxcsr::default()), image);
+        assert_eq!(other.fxsave(wide, FpEnv::RESET), image);
         assert_eq!((other.fcs, other.fip), (if wide { 0 } else { 0xf000 }, 0xfff0));
     }
 }

@@ -30,6 +30,8 @@ pub struct HostIsa {
     vectors: bool,
     /// See [`HostIsa::fma`].
     fma: bool,
+    /// See [`HostIsa::for_guest`].
+    guest_extensions: &'static [&'static str],
 }
 
 /// What lowering has to know of a host beside its instruction set.
@@ -82,6 +84,18 @@ impl HostIsa {
         HostIsa::build(builder)
     }
 
+    /// The same host, to make code for a guest that has these extensions ([`crate::target`]). Those that the host has, too, are
+    /// executed by it; without this all are left to the guest's helpers. Thunks and compiler must be for the same guest.
+    #[must_use]
+    pub fn for_guest(self, extensions: &'static [&'static str]) -> HostIsa {
+        HostIsa { guest_extensions: extensions, ..self }
+    }
+
+    /// The extensions of the guest that code is made for.
+    pub(crate) fn guest_extensions(&self) -> &'static [&'static str] {
+        self.guest_extensions
+    }
+
     fn build(builder: isa::Builder) -> Result<HostIsa, BackendError> {
         let mut flags = settings::builder();
         for (name, value) in SETTINGS {
@@ -97,7 +111,7 @@ impl HostIsa {
             Arch::Riscv64 | Arch::S390x => false,
         };
         let fma = arch == Arch::X64 && has("has_fma");
-        Ok(HostIsa { isa, arch, vectors, fma })
+        Ok(HostIsa { isa, arch, vectors, fma, guest_extensions: &[] })
     }
 
     /// Whether a host `u64` has its high byte first.

@@ -152,7 +152,7 @@ impl Flags {
 pub(crate) struct Lowering<'a, 'f> {
     b: FunctionBuilder<'f>,
     host: &'a HostIsa,
-    /// The extension that the host executes.
+    /// The guest's extension that the host executes.
     unit: Option<&'static Extension>,
     request: &'a Request<'a>,
     /// Position of the part being lowered.

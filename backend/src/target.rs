@@ -3,7 +3,8 @@
 //! An *extension* is a unit of a guest's that some hosts have too, such as x86's x87. The guest's helpers compute its operations
 //! exactly ([`mimus_ir::Effects::EXTENSION`]); a host with the unit executes them by routines of its own while the state of the
 //! unit is in the host's ([`mimus_softmmu::EnvHeader::extension_live`]). A row of [`EXTENSIONS`] is all that the code around it
-//! knows of one.
+//! knows of one. Guests declare by name what they have ([`HostIsa::for_guest`]), since a call's constant argument means something
+//! between a guest and the rows that it has declared only.
 
 pub(crate) mod x64;
 
@@ -14,6 +15,8 @@ use crate::host::HostIsa;
 /// Its routines are called with the `PreserveAll` convention and change no register but those of the unit. Their arguments are env
 /// and, by [`Operand`], an address or a value.
 pub(crate) struct Extension {
+    /// The name that guests declare.
+    pub name: &'static str,
     /// Whether a host has it.
     pub available: fn(&HostIsa) -> bool,
     /// The routine for an operation, given by the constant argument of its call; `None` if the operation is left to the helper.
@@ -53,7 +56,23 @@ pub(crate) enum Operand {
 /// Every extension, in order of preference.
 static EXTENSIONS: [&Extension; 1] = [&x64::x87::EXTENSION];
 
-/// The extension that `host` executes.
+/// The extension of the guest that `host` makes code for which it executes itself.
 pub(crate) fn extension(host: &HostIsa) -> Option<&'static Extension> {
-    EXTENSIONS.into_iter().find(|extension| (extension.available)(host))
+    let declared = |extension: &&Extension| host.guest_extensions().contains(&extension.name);
+    EXTENSIONS.into_iter().filter(declared).find(|extension| (extension.available)(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_is_chosen_by_guest_and_host() {
+        let native = HostIsa::native().unwrap();
+        let chosen = |declared| extension(&native.clone().for_guest(declared)).map(|extension| extension.name);
+        let here = cfg!(target_arch = "x86_64").then_some("x87");
+        assert_eq!(chosen(&["a unit that no host has", "x87"]), here);
+        assert_eq!((chosen(&[]), chosen(&["x86"])), (None, None), "a guest without it");
+        assert!(extension(&native).is_none(), "no guest at all");
+    }
 }

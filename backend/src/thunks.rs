@@ -58,7 +58,7 @@ pub struct Thunks {
     exit_stub: HostAddr,
     slow: [HostAddr; SLOW_PATHS.len()],
     floats: Option<Floats>,
-    /// The extension's routines; `None` if the host has none.
+    /// The routines of the guest's extension; `None` if the guest or the host has none.
     extension: Option<HostAddr>,
     /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`]; `None` where there is no quick tier.
     quick: Option<[HostAddr; 3]>,

@@ -7,6 +7,7 @@ use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_engine::cache::{Cache, CacheStats};
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::vcpu::{Jit, Regions, Vcpu};
+use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Segment, TableReg, reg};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_softmmu::kick::Kicker;
@@ -116,12 +117,12 @@ impl Guest {
     pub fn new(code: &[u8], tier: Tier) -> Guest {
         let ram = ram(code);
         let jit = (tier != Tier::Interpreter).then(|| {
-            let host = HostIsa::native().expect("a host with a code generator");
+            let host = HostIsa::native().expect("a host with a code generator").for_guest(Cpu::EXTENSIONS);
             let arena = Arena::new(ARENA).expect("memory for code");
             let thunks = Thunks::new(&host, HEADER_OFFSET as i32).expect("thunks that compile");
             let settings =
                 Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
-            let compiling = Compiling::start(settings).expect("a host with a code generator");
+            let compiling = Compiling::start(host, settings).expect("a host with a code generator");
             let regions = Regions::after(if tier == Tier::Regions { 64 } else { 0 });
             (arena, Jit { thunks, compiling, quick: 0, threshold: 2, regions })
         });

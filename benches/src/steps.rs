@@ -6,7 +6,8 @@ use std::sync::Arc;
 use iced_x86::{Decoder, DecoderOptions, Instruction};
 use mimus_backend::{Arena, Compiler, HostIsa, Part, Request};
 use mimus_engine::cache::{Cache, Finished, Inserted, Tb, TbKey};
-use mimus_frontend::x86::{HEADER_OFFSET, Mode};
+use mimus_frontend::guest::GuestCpu;
+use mimus_frontend::x86::{Cpu, HEADER_OFFSET, Mode};
 use mimus_ir::Block;
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_softmmu::kick::Kicker;
@@ -95,7 +96,7 @@ fn passes(sample: &Sample) -> Prepared {
 }
 
 fn compiler() -> Compiler {
-    Compiler::new(HostIsa::native().expect("a host with a code generator"))
+    Compiler::new(HostIsa::native().expect("a host with a code generator").for_guest(Cpu::EXTENSIONS))
 }
 
 fn request<'a>(parts: &'a [Part<'a>], region: bool) -> Request<'a> {

@@ -134,12 +134,13 @@ type Tiers = Option<(u32, u32, u32)>;
 fn run(tiers: Tiers) -> (Box<Vcpu<Cpu>>, CacheStats) {
     let ram = memory();
     let arena = Arena::new(1 << 20).expect("memory for code");
-    let thunks = Thunks::new(&HostIsa::native().expect("a host"), Cpu::HEADER_OFFSET as i32).expect("thunks");
+    let host = HostIsa::native().expect("a host");
+    let thunks = Thunks::new(&host, Cpu::HEADER_OFFSET as i32).expect("thunks");
     let header_offset = Cpu::HEADER_OFFSET;
     let settings = Settings { header_offset, counted: false, chain: true, sync: true, dump: false };
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     let jit = tiers.map(|(quick, threshold, regions)| {
-        let compiling = Compiling::start(settings).expect("a compiler");
+        let compiling = Compiling::start(host, settings).expect("a compiler");
         Arc::new(Jit { thunks, compiling, quick, threshold, regions: Regions::after(regions) })
     });
     let kicker = Kicker::new();

@@ -151,6 +151,9 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     /// Enters the handler of the pending fault of the instruction at the program counter.
     fn deliver(&mut self);
 
+    /// Names of the extensions that the helpers with the effect [`mimus_ir::Effects::EXTENSION`] are operations of, of which the
+    /// backend's targets have some.
+    const EXTENSIONS: &'static [&'static str] = &[];
     /// Takes the state of the guest's extension, which a host's unit had, from [`EnvHeader::extension_image`] into env, and clears
     /// [`EnvHeader::extension_live`]. Nothing for guests without an extension.
     fn park_extension(&mut self) {}

@@ -191,6 +191,8 @@ impl GuestCpu for Cpu {
         self.deliver_pending();
     }
 
+    const EXTENSIONS: &'static [&'static str] = &["x87"];
+
     fn park_extension(&mut self) {
         self.park_x87();
     }

@@ -165,14 +165,13 @@ impl Worker {
 }
 
 impl Compiling {
-    /// Starts compiling for this host.
+    /// Starts compiling for `host`.
     ///
     /// # Errors
     ///
-    /// When Cranelift does not know the host, or no thread can be made.
-    pub fn start(settings: Settings) -> Result<Compiling, CompilingError> {
+    /// When no thread can be made.
+    pub fn start(host: HostIsa, settings: Settings) -> Result<Compiling, CompilingError> {
         let shared = Arc::new(Shared::default());
-        let host = HostIsa::native()?;
         let compiler = Compiler::new(host.clone());
         let mut worker = Worker { compiler, code: Vec::new(), settings, shared: shared.clone() };
         let side = if settings.sync {

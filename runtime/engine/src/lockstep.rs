@@ -87,7 +87,7 @@ impl<C: GuestCpu> BlockRunner<C> {
     ///
     /// When Cranelift does not know the host, or there is no memory for code.
     pub fn new() -> Result<BlockRunner<C>, BackendError> {
-        let compiler = Compiler::new(HostIsa::native()?);
+        let compiler = Compiler::new(HostIsa::native()?.for_guest(C::EXTENSIONS));
         let memory = Memory::new(compiler.host(), C::HEADER_OFFSET)?;
         let helpers = C::helpers();
         let quick = QuickCompiler::new(compiler.host());

@@ -73,18 +73,24 @@ impl Translator {
     ///
     /// When the host has no room, or its processor is not one that code can be made for.
     pub fn new<C: GuestCpu>(ram: &Arc<Ram>, options: &Options) -> Result<Translator, CompilingError> {
-        Translator::with_header(ram, options, C::HEADER_OFFSET)
+        Translator::for_guest(ram, options, C::HEADER_OFFSET, C::EXTENSIONS)
     }
 
-    fn with_header(ram: &Arc<Ram>, options: &Options, header_offset: usize) -> Result<Translator, CompilingError> {
+    fn for_guest(
+        ram: &Arc<Ram>,
+        options: &Options,
+        header_offset: usize,
+        extensions: &'static [&'static str],
+    ) -> Result<Translator, CompilingError> {
         let Some(tiers) = options.tiers else {
             return Ok(Translator { cache: Arc::new(Cache::new(ram.clone(), options.bytes, None)), jit: None });
         };
         let bytes = options.bytes.max(cache::MIN_BYTES);
         let arena = Arena::new(bytes / CODE_SHARE)?;
-        let thunks = Thunks::new(&HostIsa::native()?, header_offset as i32)?;
+        let host = HostIsa::native()?.for_guest(extensions);
+        let thunks = Thunks::new(&host, header_offset as i32)?;
         let Tiers { counted, chain, sync, dump, .. } = tiers;
-        let compiling = Compiling::start(Settings { header_offset, counted, chain, sync, dump })?;
+        let compiling = Compiling::start(host, Settings { header_offset, counted, chain, sync, dump })?;
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
         if let Some(stub) = thunks.checked_stub() {
             cache.link_straddling_by(stub.0);

@@ -72,56 +72,39 @@ pub struct CpuModel {
     pub missing: Vec<&'static str>,
 }
 
-/// What who makes configurations knows by name.
+/// What who makes configurations knows by name; each by default nothing.
 pub trait Offers: Sync {
     /// The devices that this machine can have.
-    fn devices(&self, machine: MachineKind) -> Vec<Offered>;
+    fn devices(&self, _machine: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
 
     /// The objects that can be made.
-    fn objects(&self) -> Vec<Offered>;
+    fn objects(&self) -> Vec<Offered> {
+        Vec::new()
+    }
 
     /// The machines of this one's architecture.
-    fn machines(&self, machine: MachineKind) -> Vec<Offered>;
+    fn machines(&self, _machine: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
 
     /// The CPU models of its architecture.
-    fn cpus(&self, machine: MachineKind) -> Vec<CpuModel>;
+    fn cpus(&self, _machine: MachineKind) -> Vec<CpuModel> {
+        Vec::new()
+    }
 
     /// The options that take a value, with what can be in it where it is a list by name.
-    fn options(&self, machine: MachineKind) -> Vec<Offered>;
+    fn options(&self, _machine: MachineKind) -> Vec<Offered> {
+        Vec::new()
+    }
 
     /// The object that `text` describes, in JSON.
     ///
     /// # Errors
     ///
     /// What is wrong with it.
-    fn object(&self, text: &str) -> Result<UserObject, String>;
-}
-
-/// Nothing is known by name.
-struct Nothing;
-
-impl Offers for Nothing {
-    fn devices(&self, _: MachineKind) -> Vec<Offered> {
-        Vec::new()
-    }
-
-    fn objects(&self) -> Vec<Offered> {
-        Vec::new()
-    }
-
-    fn machines(&self, _: MachineKind) -> Vec<Offered> {
-        Vec::new()
-    }
-
-    fn cpus(&self, _: MachineKind) -> Vec<CpuModel> {
-        Vec::new()
-    }
-
-    fn options(&self, _: MachineKind) -> Vec<Offered> {
-        Vec::new()
-    }
-
-    fn object(&self, _: &str) -> Result<UserObject, String> {
+    fn object(&self, _text: &str) -> Result<UserObject, String> {
         Err("nothing is known by name here".to_owned())
     }
 }
@@ -132,6 +115,8 @@ pub struct Catalogue(pub &'static dyn Offers);
 
 impl Default for Catalogue {
     fn default() -> Self {
+        struct Nothing;
+        impl Offers for Nothing {}
         Catalogue(&Nothing)
     }
 }

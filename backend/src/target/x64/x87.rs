@@ -18,6 +18,7 @@ use crate::target::{Extension, Form, Operand};
 
 /// The row.
 pub(crate) static EXTENSION: Extension = Extension {
+    name: "x87",
     available,
     form: |arg| form(0xd8 | (arg >> 8 & 7) as u8, arg as u8),
     routines,

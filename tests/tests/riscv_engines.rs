@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mimus_engine::lockstep::{BlockRunner, Left};
 use mimus_frontend::guest::{Code as Bytes, GuestCpu};
 use mimus_frontend::riscv::isa::{Code, Field, Insn, TABLE, decode};
-use mimus_frontend::riscv::state::State;
+use mimus_frontend::riscv::state::{Mstatus, State};
 use mimus_frontend::riscv::{Cpu, Features, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
@@ -186,7 +186,7 @@ fn number(rng: &mut Rng) -> u64 {
 
 fn first_state(rng: &mut Rng, cpu: &Cpu) -> State {
     let mut state = cpu.state;
-    (state.pc, state.mtvec, state.mstatus) = (CODE, HANDLER, 3 << 13);
+    (state.pc, state.mtvec, state.mstatus) = (CODE, HANDLER, Mstatus::FS);
     state.x[1..].iter_mut().for_each(|x| *x = number(rng));
     state.x[usize::from(POINTER)] = DATA + 0x1000 - rng.below(16);
     state.x[usize::from(ALIGNED)] = DATA + 0x1000 + 8 * rng.below(8);

@@ -7,6 +7,7 @@ pub mod guest;
 pub mod helpers;
 mod no_devices;
 pub mod pattern;
+pub(crate) mod registers;
 pub mod reservation;
 pub mod vcpu;
 

@@ -10,7 +10,7 @@ use super::bus::{Bus, Lines};
 use super::mode::Mode;
 use super::paging::{access_fault, satp};
 use super::semihost::Semihosting;
-use super::state::{State, envcfg, mstatus, privilege};
+use super::state::{Envcfg, Mstatus, State, privilege};
 use super::trap::{Pending, Trap, cause};
 use crate::common::vcpu::{Arch, Core, Raised};
 use crate::has_core;
@@ -108,7 +108,7 @@ impl Cpu {
     /// Back to the reset state; memory, devices and lines are the machine's to reset.
     pub fn reset(&mut self) {
         // With Svadu and without Svade, accessed and dirty bits are written from the beginning on, as by QEMU's harts.
-        self.state = State { pc: self.features.reset_pc, menvcfg: envcfg::ADUE, ..State::default() };
+        self.state = State { pc: self.features.reset_pc, menvcfg: Envcfg::ADUE, ..State::default() };
         self.pending = None;
         self.header.verdict = Verdict::Done as u32;
         self.bus.set_timer(u64::MAX);
@@ -120,7 +120,7 @@ impl Cpu {
     fn bank_of(&self, level: u64) -> usize {
         match level {
             privilege::USER => bank::USER,
-            privilege::SUPERVISOR if self.state.mstatus & mstatus::SUM != 0 => bank::SUPERVISOR_SUM,
+            privilege::SUPERVISOR if self.state.mstatus.intersects(Mstatus::SUM) => bank::SUPERVISOR_SUM,
             privilege::SUPERVISOR => bank::SUPERVISOR,
             _ => bank::MACHINE,
         }
@@ -198,7 +198,7 @@ impl Cpu {
 
     /// Tells the machine when stimecmp wants to be looked at.
     pub(crate) fn arm_timer(&mut self) {
-        let armed = self.state.menvcfg & envcfg::STCE != 0;
+        let armed = self.state.menvcfg.intersects(Envcfg::STCE);
         let deadline = if armed { self.state.stimecmp } else { u64::MAX };
         self.bus.set_timer(deadline);
     }

@@ -6,7 +6,7 @@ use super::cpu::Cpu;
 use super::float;
 use super::helpers::Helper;
 use super::paging::satp;
-use super::state::{Counter, State, envcfg, mcountinhibit, mstatus, privilege};
+use super::state::{Counter, Countinhibit, Envcfg, Mstatus, State, privilege};
 
 /// Reads a register; the argument is its place in the row.
 pub type Read = fn(&mut Cpu, usize) -> u64;
@@ -107,7 +107,7 @@ csrs! {
     0x104 "sie" Open special(|c, _| c.state.mie & c.state.mideleg, write_sie);
     0x105 "stvec" Open plain(stvec, TVEC);
     0x106 "scounteren" Open plain(scounteren, 0xffff_ffff);
-    0x10a "senvcfg" Open special(|c, _| c.state.senvcfg, write_senvcfg);
+    0x10a "senvcfg" Open special(|c, _| c.state.senvcfg.bits(), write_senvcfg);
     0x140 "sscratch" Open plain(sscratch, u64::MAX);
     0x141 "sepc" Open plain(sepc, !1);
     0x142 "scause" Open plain(scause, CAUSE);
@@ -122,8 +122,8 @@ csrs! {
     0x304 "mie" Open special(|c, _| c.state.mie, write_mie);
     0x305 "mtvec" Open plain(mtvec, TVEC);
     0x306 "mcounteren" Open plain(mcounteren, 0xffff_ffff);
-    0x30a "menvcfg" Open special(|c, _| c.state.menvcfg, write_menvcfg);
-    0x320 "mcountinhibit" Open special(|c, _| c.state.mcountinhibit, write_mcountinhibit);
+    0x30a "menvcfg" Open special(|c, _| c.state.menvcfg.bits(), write_menvcfg);
+    0x320 "mcountinhibit" Open special(|c, _| c.state.mcountinhibit.bits(), write_mcountinhibit);
     0x323 "mhpmevent" [3 x 29 by 1] Open fixed(0);
     0x340 "mscratch" Open plain(mscratch, u64::MAX);
     0x341 "mepc" Open plain(mepc, !1);
@@ -227,11 +227,11 @@ impl Cpu {
         };
         match gate {
             Gate::Open => true,
-            Gate::Float => s.mstatus & mstatus::FS != 0,
+            Gate::Float => s.mstatus.intersects(Mstatus::FS),
             Gate::Counter => counter(u32::from(number) & 31),
-            Gate::Satp => s.privilege == privilege::MACHINE || s.mstatus & mstatus::TVM == 0,
+            Gate::Satp => s.privilege == privilege::MACHINE || !s.mstatus.intersects(Mstatus::TVM),
             Gate::Stimecmp => {
-                s.privilege == privilege::MACHINE || s.menvcfg & envcfg::STCE != 0 && counter(u32::from(TIME) & 31)
+                s.privilege == privilege::MACHINE || s.menvcfg.intersects(Envcfg::STCE) && counter(u32::from(TIME) & 31)
             }
         }
     }
@@ -287,10 +287,10 @@ impl Cpu {
     }
 
     /// mstatus changed: what depends on it follows.
-    fn set_mstatus(&mut self, value: u64) {
+    fn set_mstatus(&mut self, value: Mstatus) {
         let changed = self.state.mstatus ^ value;
         self.state.mstatus = value;
-        if changed & mstatus::MXR != 0 {
+        if changed.contains(Mstatus::MXR) {
             // The TLB has pages by whether they may be read.
             self.flush_tlb();
         }
@@ -322,26 +322,27 @@ fn write_fcsr(cpu: &mut Cpu, _: usize, value: u64) {
 }
 
 fn read_mstatus(cpu: &mut Cpu, _: usize) -> u64 {
-    let value = cpu.state.mstatus;
-    let dirty = value & mstatus::FS == mstatus::FS;
-    value | mstatus::XL | if dirty { mstatus::SD } else { 0 }
+    let mut value = cpu.state.mstatus | Mstatus::UXL | Mstatus::SXL;
+    value.set(Mstatus::SD, value.contains(Mstatus::FS));
+    value.bits()
 }
 
 fn write_mstatus(cpu: &mut Cpu, _: usize, value: u64) {
-    let mut value = value & mstatus::WRITABLE;
+    let mut value = Mstatus::from_bits_retain(value) & Mstatus::WRITABLE;
     // There is no mode 2: MPP stays what it was.
-    if value & mstatus::MPP == 2 << mstatus::MPP_SHIFT {
-        value = value & !mstatus::MPP | cpu.state.mstatus & mstatus::MPP;
+    if (value & Mstatus::MPP).bits() == 2 << Mstatus::MPP_SHIFT {
+        value = value & !Mstatus::MPP | cpu.state.mstatus & Mstatus::MPP;
     }
     cpu.set_mstatus(value);
 }
 
 fn read_sstatus(cpu: &mut Cpu, place: usize) -> u64 {
-    read_mstatus(cpu, place) & (mstatus::SUPERVISOR | mstatus::SD | 3 << 32)
+    read_mstatus(cpu, place) & (Mstatus::SUPERVISOR | Mstatus::SD | Mstatus::UXL).bits()
 }
 
 fn write_sstatus(cpu: &mut Cpu, _: usize, value: u64) {
-    cpu.set_mstatus(cpu.state.mstatus & !mstatus::SUPERVISOR | value & mstatus::SUPERVISOR);
+    let value = Mstatus::from_bits_retain(value);
+    cpu.set_mstatus(cpu.state.mstatus & !Mstatus::SUPERVISOR | value & Mstatus::SUPERVISOR);
 }
 
 fn write_mie(cpu: &mut Cpu, _: usize, value: u64) {
@@ -363,7 +364,7 @@ fn write_mideleg(cpu: &mut Cpu, _: usize, value: u64) {
 fn write_mip(cpu: &mut Cpu, _: usize, value: u64) {
     let s = &mut cpu.state;
     // With Sstc, STIP is the comparator's.
-    let writable = if s.menvcfg & envcfg::STCE != 0 { DELEGABLE & !(1 << irq::STIP) } else { DELEGABLE };
+    let writable = if s.menvcfg.intersects(Envcfg::STCE) { DELEGABLE & !(1 << irq::STIP) } else { DELEGABLE };
     s.mip = s.mip & !writable | value & writable;
     if value & 1 << irq::SSIP == 0 {
         // What the machine's software-interrupt device has raised is taken back in the same place.
@@ -383,18 +384,19 @@ fn write_sip(cpu: &mut Cpu, _: usize, value: u64) {
 }
 
 /// CBIE 2 is reserved: it stays what it was.
-fn envcfg_value(old: u64, value: u64) -> u64 {
-    if value & envcfg::CBIE == 2 << 4 { value & !envcfg::CBIE | old & envcfg::CBIE } else { value }
+fn envcfg_value(old: Envcfg, value: u64, exist: Envcfg) -> Envcfg {
+    let value = Envcfg::from_bits_retain(value) & exist;
+    if (value & Envcfg::CBIE).bits() == 2 << 4 { value & !Envcfg::CBIE | old & Envcfg::CBIE } else { value }
 }
 
 fn write_senvcfg(cpu: &mut Cpu, _: usize, value: u64) {
-    cpu.state.senvcfg = envcfg_value(cpu.state.senvcfg, value & envcfg::SUPERVISOR);
+    cpu.state.senvcfg = envcfg_value(cpu.state.senvcfg, value, Envcfg::SUPERVISOR);
 }
 
 fn write_menvcfg(cpu: &mut Cpu, _: usize, value: u64) {
     let old = cpu.state.menvcfg;
-    cpu.state.menvcfg = envcfg_value(old, value & envcfg::MACHINE);
-    if (old ^ cpu.state.menvcfg) & envcfg::STCE != 0 {
+    cpu.state.menvcfg = envcfg_value(old, value, Envcfg::MACHINE);
+    if (old ^ cpu.state.menvcfg).contains(Envcfg::STCE) {
         cpu.arm_timer();
     }
     cpu.open_interrupts();
@@ -434,7 +436,7 @@ fn write_pmpaddr(cpu: &mut Cpu, i: usize, value: u64) {
 /// mcycle counts the machine's nanoseconds: there is no other rate that its cycles have.
 fn read_cycle(cpu: &mut Cpu, _: usize) -> u64 {
     let Counter { value, since } = cpu.state.cycle;
-    let stopped = cpu.state.mcountinhibit & mcountinhibit::CY != 0;
+    let stopped = cpu.state.mcountinhibit.intersects(Countinhibit::CY);
     if stopped { value } else { value.wrapping_add(cpu.bus.nanoseconds().saturating_sub(since)) }
 }
 
@@ -444,7 +446,7 @@ fn write_cycle(cpu: &mut Cpu, _: usize, value: u64) {
 
 fn write_mcountinhibit(cpu: &mut Cpu, _: usize, value: u64) {
     let cycle = read_cycle(cpu, 0);
-    cpu.state.mcountinhibit = value & (mcountinhibit::CY | mcountinhibit::IR);
+    cpu.state.mcountinhibit = Countinhibit::from_bits_retain(value) & (Countinhibit::CY | Countinhibit::IR);
     write_cycle(cpu, 0, cycle);
     cpu.update_mode();
 }

@@ -6,7 +6,7 @@ use super::cpu::Cpu;
 use super::csr::Action;
 use super::float;
 use super::isa::{CACHE_BLOCK, Code, TABLE as ISA};
-use super::state::{envcfg, mstatus, privilege};
+use super::state::{Envcfg, Mstatus, privilege};
 use super::trap::{Trap, cause};
 
 crate::helpers! {
@@ -98,7 +98,7 @@ extern "C" fn float_operation(cpu: &mut Cpu, a: u64, b: u64, c: u64, arg: u32) -
 }
 
 extern "C" fn float_dirty(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    cpu.state.mstatus |= mstatus::FS;
+    cpu.state.mstatus |= Mstatus::FS;
     cpu.update_mode();
     0
 }
@@ -142,13 +142,13 @@ extern "C" fn mret(cpu: &mut Cpu, _: u64, word: u64, _: u64, _: u32) -> u64 {
 }
 
 /// Whether supervisor mode is the least that may do something, and `bit` of mstatus does not keep it from it.
-fn supervisor_may(cpu: &Cpu, bit: u64) -> bool {
+fn supervisor_may(cpu: &Cpu, bit: Mstatus) -> bool {
     let level = cpu.state.privilege;
-    level == privilege::MACHINE || level == privilege::SUPERVISOR && cpu.state.mstatus & bit == 0
+    level == privilege::MACHINE || level == privilege::SUPERVISOR && !cpu.state.mstatus.intersects(bit)
 }
 
 extern "C" fn sret(cpu: &mut Cpu, _: u64, word: u64, _: u64, _: u32) -> u64 {
-    if supervisor_may(cpu, mstatus::TSR) {
+    if supervisor_may(cpu, Mstatus::TSR) {
         cpu.return_from_supervisor();
     } else {
         cpu.raise_illegal(word as u32);
@@ -157,7 +157,7 @@ extern "C" fn sret(cpu: &mut Cpu, _: u64, word: u64, _: u64, _: u32) -> u64 {
 }
 
 extern "C" fn wfi(cpu: &mut Cpu, next: u64, word: u64, _: u64, _: u32) -> u64 {
-    if supervisor_may(cpu, mstatus::TW) {
+    if supervisor_may(cpu, Mstatus::TW) {
         cpu.state.pc = next;
         cpu.state.halted = 1;
     } else {
@@ -169,7 +169,7 @@ extern "C" fn wfi(cpu: &mut Cpu, next: u64, word: u64, _: u64, _: u32) -> u64 {
 extern "C" fn sfence(cpu: &mut Cpu, addr: u64, asid: u64, word: u64, arg: u32) -> u64 {
     let orders_only = arg & 4 != 0;
     let allowed =
-        if orders_only { cpu.state.privilege >= privilege::SUPERVISOR } else { supervisor_may(cpu, mstatus::TVM) };
+        if orders_only { cpu.state.privilege >= privilege::SUPERVISOR } else { supervisor_may(cpu, Mstatus::TVM) };
     match arg {
         _ if !allowed => {
             cpu.raise_illegal(word as u32);
@@ -183,12 +183,12 @@ extern "C" fn sfence(cpu: &mut Cpu, addr: u64, asid: u64, word: u64, arg: u32) -
 }
 
 /// Whether a field of menvcfg and senvcfg lets the present mode go on.
-fn environment_allows(cpu: &Cpu, field: u64) -> bool {
+fn environment_allows(cpu: &Cpu, field: Envcfg) -> bool {
     let s = &cpu.state;
     match s.privilege {
         privilege::MACHINE => true,
-        privilege::SUPERVISOR => s.menvcfg & field != 0,
-        _ => s.menvcfg & field != 0 && s.senvcfg & field != 0,
+        privilege::SUPERVISOR => s.menvcfg.intersects(field),
+        _ => s.menvcfg.intersects(field) && s.senvcfg.intersects(field),
     }
 }
 
@@ -197,9 +197,9 @@ fn environment_allows(cpu: &Cpu, field: u64) -> bool {
 extern "C" fn cache_block(cpu: &mut Cpu, addr: u64, word: u64, _: u64, arg: u32) -> u64 {
     let code = code_of(arg);
     let field = match code {
-        Some(Code::CboZero) => envcfg::CBZE,
-        Some(Code::CboInval) => envcfg::CBIE,
-        _ => envcfg::CBCFE,
+        Some(Code::CboZero) => Envcfg::CBZE,
+        Some(Code::CboInval) => Envcfg::CBIE,
+        _ => Envcfg::CBCFE,
     };
     if !environment_allows(cpu, field) {
         cpu.raise_illegal(word as u32);

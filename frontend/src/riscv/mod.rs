@@ -43,6 +43,8 @@ pub mod lift;
 pub mod mode;
 pub mod paging;
 mod pmp;
+#[expect(missing_docs, reason = "the names are the manual's")]
+mod registers;
 mod saved;
 pub mod semihost;
 pub mod state;

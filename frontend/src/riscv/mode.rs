@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::state::{State, mcountinhibit, mstatus, privilege};
+use super::state::{Countinhibit, Mstatus, State, privilege};
 
 bitflags! {
     /// Mode bits of a translation; part of its key.
@@ -28,15 +28,15 @@ impl Mode {
 
     /// The mode of a state.
     pub fn of(s: &State) -> Mode {
-        let float = match s.mstatus & mstatus::FS {
-            0 => Mode::FLOAT_OFF,
-            mstatus::FS => Mode::empty(),
+        let float = match s.mstatus & Mstatus::FS {
+            Mstatus::FS => Mode::empty(),
+            part if part.is_empty() => Mode::FLOAT_OFF,
             _ => Mode::FLOAT_CLEAN,
         };
-        let counting = match (s.counting, s.mcountinhibit & mcountinhibit::IR) {
+        let counting = match (s.counting, s.mcountinhibit.contains(Countinhibit::IR)) {
             (0, _) => Mode::empty(),
-            (_, 0) => Mode::COUNTING,
-            _ => Mode::COUNTING | Mode::INHIBITED,
+            (_, false) => Mode::COUNTING,
+            (_, true) => Mode::COUNTING | Mode::INHIBITED,
         };
         let numbers = s.privilege as u32 & 3 | (s.frm as u32 & 7) << Mode::FRM_SHIFT;
         Mode::from_bits_retain(numbers) | float | counting

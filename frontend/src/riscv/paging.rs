@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use mimus_softmmu::{Access, Mapping, PAGE_SIZE, PageTables, Ram, Walker};
 
 use super::cpu::bank;
-use super::state::{State, envcfg, mstatus, privilege};
+use super::state::{Envcfg, Mstatus, State, privilege};
 use super::trap::{Trap, cause};
 use crate::common::debug::{MAX_ENTRIES, Tables, append};
 
@@ -130,7 +130,7 @@ impl Walk<'_> {
         }
         let needed = if self.access == Access::Write { Pte::A | Pte::D } else { Pte::A };
         if !entry.contains(needed) {
-            if s.menvcfg & envcfg::ADUE == 0 {
+            if !s.menvcfg.intersects(Envcfg::ADUE) {
                 return Err(self.page_fault());
             }
             if !s.pmp_allows(at, Access::Write, privilege::SUPERVISOR) {
@@ -156,7 +156,7 @@ impl Walk<'_> {
             bank::SUPERVISOR_SUM => !user_page || self.access != Access::Fetch,
             _ => !user_page,
         };
-        let executable_too = self.state.mstatus & mstatus::MXR != 0;
+        let executable_too = self.state.mstatus.intersects(Mstatus::MXR);
         let bits = match self.access {
             Access::Read if executable_too => Pte::R | Pte::X,
             Access::Read => Pte::R,

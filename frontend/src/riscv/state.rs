@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, Type};
 use serde::{Deserialize, Serialize};
 
+pub use super::registers::{Countinhibit, Envcfg, Mstatus};
 use crate::common::reservation::{Reservation, Slots};
 
 /// PMP entries that there are.
@@ -15,54 +16,6 @@ pub mod privilege {
     pub const USER: u64 = 0;
     pub const SUPERVISOR: u64 = 1;
     pub const MACHINE: u64 = 3;
-}
-
-/// Bits of mstatus (vol. II, "Machine Status (mstatus) Registers").
-#[allow(missing_docs)]
-pub mod mstatus {
-    pub const SIE: u64 = 1 << 1;
-    pub const MIE: u64 = 1 << 3;
-    pub const SPIE: u64 = 1 << 5;
-    pub const MPIE: u64 = 1 << 7;
-    pub const SPP: u64 = 1 << 8;
-    pub const MPP: u64 = 3 << 11;
-    pub const MPP_SHIFT: u32 = 11;
-    pub const FS: u64 = 3 << 13;
-    pub const MPRV: u64 = 1 << 17;
-    pub const SUM: u64 = 1 << 18;
-    pub const MXR: u64 = 1 << 19;
-    pub const TVM: u64 = 1 << 20;
-    pub const TW: u64 = 1 << 21;
-    pub const TSR: u64 = 1 << 22;
-    /// UXL and SXL: 64 bits, always.
-    pub const XL: u64 = 2 << 32 | 2 << 34;
-    pub const SD: u64 = 1 << 63;
-    /// What software may write.
-    pub const WRITABLE: u64 = SIE | MIE | SPIE | MPIE | SPP | MPP | FS | MPRV | SUM | MXR | TVM | TW | TSR;
-    /// What of it sstatus has.
-    pub const SUPERVISOR: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
-}
-
-/// Bits of menvcfg and senvcfg (vol. II, "Machine Environment Configuration (menvcfg) Register").
-#[allow(missing_docs)]
-pub mod envcfg {
-    pub const FIOM: u64 = 1 << 0;
-    pub const CBIE: u64 = 3 << 4;
-    pub const CBCFE: u64 = 1 << 6;
-    pub const CBZE: u64 = 1 << 7;
-    pub const ADUE: u64 = 1 << 61;
-    pub const STCE: u64 = 1 << 63;
-    /// What senvcfg has.
-    pub const SUPERVISOR: u64 = FIOM | CBIE | CBCFE | CBZE;
-    /// What menvcfg has.
-    pub const MACHINE: u64 = SUPERVISOR | ADUE | STCE;
-}
-
-/// Bits of mcountinhibit (vol. II, "Machine Counter-Inhibit (mcountinhibit) Register").
-#[allow(missing_docs)]
-pub mod mcountinhibit {
-    pub const CY: u64 = 1 << 0;
-    pub const IR: u64 = 1 << 2;
 }
 
 /// A counter of time.
@@ -94,7 +47,7 @@ pub struct State {
     /// Present privilege mode.
     pub privilege: u64,
     /// mstatus, of which sstatus is a part; without SD.
-    pub mstatus: u64,
+    pub mstatus: Mstatus,
     /// mie.
     pub mie: u64,
     /// The bits of mip that software sets.
@@ -116,9 +69,9 @@ pub struct State {
     /// mcounteren.
     pub mcounteren: u64,
     /// mcountinhibit.
-    pub mcountinhibit: u64,
+    pub mcountinhibit: Countinhibit,
     /// menvcfg.
-    pub menvcfg: u64,
+    pub menvcfg: Envcfg,
     /// stvec.
     pub stvec: u64,
     /// sscratch.
@@ -132,7 +85,7 @@ pub struct State {
     /// scounteren.
     pub scounteren: u64,
     /// senvcfg.
-    pub senvcfg: u64,
+    pub senvcfg: Envcfg,
     /// satp.
     pub satp: u64,
     /// stimecmp (Sstc).
@@ -212,12 +165,12 @@ impl State {
 
     /// MPP.
     pub const fn mpp(&self) -> u64 {
-        (self.mstatus & mstatus::MPP) >> mstatus::MPP_SHIFT
+        self.mstatus.intersection(Mstatus::MPP).bits() >> Mstatus::MPP_SHIFT
     }
 
     /// Privilege that loads and stores are made with: MPP's in machine mode with MPRV.
     pub const fn data_privilege(&self) -> u64 {
-        if self.privilege == privilege::MACHINE && self.mstatus & mstatus::MPRV != 0 {
+        if self.privilege == privilege::MACHINE && self.mstatus.intersects(Mstatus::MPRV) {
             self.mpp()
         } else {
             self.privilege

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bus::irq;
 use super::cpu::Cpu;
-use super::state::{envcfg, mstatus, privilege};
+use super::state::{Envcfg, Mstatus, privilege};
 use super::{float, isa};
 use crate::common::guest::Raised;
 
@@ -134,7 +134,7 @@ impl Cpu {
 
     /// mip: lines, what software has set, and stimecmp's interrupt.
     pub fn mip(&mut self) -> u64 {
-        let sstc = self.state.menvcfg & envcfg::STCE != 0;
+        let sstc = self.state.menvcfg.intersects(Envcfg::STCE);
         let mut mip = self.state.mip | self.lines.levels();
         if sstc {
             let due = self.state.stimecmp != u64::MAX && self.bus.time() >= self.state.stimecmp;
@@ -150,9 +150,9 @@ impl Cpu {
         }
         let ready = self.mip() & self.state.mie;
         let s = &self.state;
-        let enabled = |level: u64, bit: u64| s.privilege < level || s.privilege == level && s.mstatus & bit != 0;
-        let machine = if enabled(privilege::MACHINE, mstatus::MIE) { ready & !s.mideleg } else { 0 };
-        let supervisor = if enabled(privilege::SUPERVISOR, mstatus::SIE) { ready & s.mideleg } else { 0 };
+        let enabled = |level: u64, bit| s.privilege < level || s.privilege == level && s.mstatus.intersects(bit);
+        let machine = if enabled(privilege::MACHINE, Mstatus::MIE) { ready & !s.mideleg } else { 0 };
+        let supervisor = if enabled(privilege::SUPERVISOR, Mstatus::SIE) { ready & s.mideleg } else { 0 };
         let taken = if machine != 0 { machine } else { supervisor };
         PRIORITY.into_iter().find(|&number| taken >> number & 1 != 0)
     }
@@ -218,17 +218,18 @@ impl Cpu {
         let code = cause | if interrupt { cause::INTERRUPT } else { 0 };
         let vector = if s.privilege <= privilege::SUPERVISOR && delegated {
             (s.sepc, s.scause, s.stval) = (s.pc, code, tval);
-            let (spp, spie) = (s.privilege & 1, s.mstatus & mstatus::SIE);
-            s.mstatus &= !(mstatus::SPP | mstatus::SPIE | mstatus::SIE);
-            s.mstatus |= if spp != 0 { mstatus::SPP } else { 0 } | if spie != 0 { mstatus::SPIE } else { 0 };
+            let (spp, spie) = (s.privilege & 1 != 0, s.mstatus.contains(Mstatus::SIE));
+            s.mstatus.remove(Mstatus::SIE);
+            s.mstatus.set(Mstatus::SPP, spp);
+            s.mstatus.set(Mstatus::SPIE, spie);
             s.privilege = privilege::SUPERVISOR;
             s.stvec
         } else {
             (s.mepc, s.mcause, s.mtval) = (s.pc, code, tval);
-            let mpie = s.mstatus & mstatus::MIE;
-            let mpp = s.privilege << mstatus::MPP_SHIFT;
-            s.mstatus &= !(mstatus::MPP | mstatus::MPIE | mstatus::MIE);
-            s.mstatus |= mpp | if mpie != 0 { mstatus::MPIE } else { 0 };
+            let mpie = s.mstatus.contains(Mstatus::MIE);
+            let mpp = Mstatus::from_bits_retain(s.privilege << Mstatus::MPP_SHIFT);
+            s.mstatus = s.mstatus & !(Mstatus::MPP | Mstatus::MIE) | mpp;
+            s.mstatus.set(Mstatus::MPIE, mpie);
             s.privilege = privilege::MACHINE;
             s.mtvec
         };
@@ -246,11 +247,12 @@ impl Cpu {
     pub(crate) fn return_from_machine(&mut self) {
         let s = &mut self.state;
         let to = s.mpp();
-        let mie = s.mstatus & mstatus::MPIE != 0;
-        s.mstatus &= !(mstatus::MIE | mstatus::MPP);
-        s.mstatus |= mstatus::MPIE | if mie { mstatus::MIE } else { 0 };
+        let mie = s.mstatus.intersects(Mstatus::MPIE);
+        s.mstatus.remove(Mstatus::MPP);
+        s.mstatus |= Mstatus::MPIE;
+        s.mstatus.set(Mstatus::MIE, mie);
         if to != privilege::MACHINE {
-            s.mstatus &= !mstatus::MPRV;
+            s.mstatus.remove(Mstatus::MPRV);
         }
         s.privilege = to;
         s.pc = s.mepc;
@@ -260,10 +262,11 @@ impl Cpu {
     /// SRET.
     pub(crate) fn return_from_supervisor(&mut self) {
         let s = &mut self.state;
-        let to = if s.mstatus & mstatus::SPP != 0 { privilege::SUPERVISOR } else { privilege::USER };
-        let sie = s.mstatus & mstatus::SPIE != 0;
-        s.mstatus &= !(mstatus::SIE | mstatus::SPP | mstatus::MPRV);
-        s.mstatus |= mstatus::SPIE | if sie { mstatus::SIE } else { 0 };
+        let to = if s.mstatus.intersects(Mstatus::SPP) { privilege::SUPERVISOR } else { privilege::USER };
+        let sie = s.mstatus.intersects(Mstatus::SPIE);
+        s.mstatus.remove(Mstatus::SPP | Mstatus::MPRV);
+        s.mstatus |= Mstatus::SPIE;
+        s.mstatus.set(Mstatus::SIE, sie);
         s.privilege = to;
         s.pc = s.sepc;
         self.returned();

@@ -1,46 +1,6 @@
 //! Registers of x86 that are sets of bits, as [`super::state::State`] has them: CR0, CR4 and IA32_EFER.
 
-use bitflags::bitflags;
-use bytemuck::{Pod, Zeroable};
-use serde::{Deserialize, Serialize};
-
-/// Types of 64 bits each, of which every one is kept whether it has a name or not.
-macro_rules! registers {
-    ($($(#[$doc:meta])* $name:ident { $($bits:tt)* })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable, Serialize, Deserialize)]
-        #[repr(transparent)]
-        #[serde(transparent)]
-        pub struct $name(u64);
-
-        bitflags! {
-            impl $name: u64 {
-                $($bits)*
-                const _ = !0;
-            }
-        }
-
-        impl $name {
-            /// All of `sets` together.
-            pub const fn of(mut sets: &[$name]) -> $name {
-                let mut all = $name::empty();
-                while let [first, rest @ ..] = sets {
-                    all = all.union(*first);
-                    sets = rest;
-                }
-                all
-            }
-        }
-
-        impl From<$name> for u64 {
-            fn from(register: $name) -> u64 {
-                register.bits()
-            }
-        }
-    )*};
-}
-
-registers! {
+crate::common::registers::registers! {
     /// CR0 (SDM vol. 3A, 2.5).
     Cr0 {
         const PE = 1 << 0;

@@ -4,6 +4,7 @@ use mimus_frontend::riscv::csr::{TABLE, least_privilege, lookup, read_only};
 use mimus_frontend::riscv::irq;
 use mimus_frontend::riscv::isa::Code::{self, *};
 use mimus_frontend::riscv::isa::Insn;
+use mimus_frontend::riscv::state::{Envcfg, Mstatus};
 
 use crate::hart::{BASE, DATA, HANDLER, Hart, action, i, r, s};
 
@@ -34,7 +35,7 @@ fn numbers_say_who_may_do_what_and_others_are_illegal() {
     let mut hart = Hart::new().open_pmp().with_float();
     hart.cpu.state.mcounteren = 0xffff_ffff;
     hart.cpu.state.scounteren = 0xffff_ffff;
-    hart.cpu.state.menvcfg = 1 << 63;
+    hart.cpu.state.menvcfg = Envcfg::STCE;
     for number in 0..4096 {
         let exists = lookup(number).is_some();
         for privilege in [0, 1, 3] {
@@ -228,7 +229,7 @@ fn instret_counts_each_instruction_that_was_executed() {
         assert_eq!((x[13], hart.cpu.state.f[1][0]), (1, 0x7ff8 << 48));
         hart.cpu.state.mepc = BASE + 0x400;
         hart.code(&[Insn::new(Mret)]);
-        hart.cpu.state.mstatus |= 3 << 11;
+        hart.cpu.state.mstatus |= Mstatus::MPP;
         run_to(&mut hart, BASE + 0x400);
         hart.code(&[
             i(Csrrs, 15, 0, 0xb02),
@@ -259,7 +260,7 @@ fn nothing_counts_instructions_until_somebody_may_look() {
 fn virtual_machines_keep_supervisor_mode_from_satp() {
     let mut hart = Hart::new().open_pmp();
     assert!(!illegal(&mut hart, 1, Csrrs, 0x180, 0));
-    hart.cpu.state.mstatus |= 1 << 20;
+    hart.cpu.state.mstatus |= Mstatus::TVM;
     assert!(illegal(&mut hart, 1, Csrrs, 0x180, 0));
     assert!(illegal(&mut hart, 1, SfenceVma, 0, 0));
     assert!(!illegal(&mut hart, 3, Csrrs, 0x180, 0));
@@ -271,11 +272,11 @@ fn stimecmp_is_closed_until_opened() {
     let mut hart = Hart::new().open_pmp();
     assert!(!illegal(&mut hart, 3, Csrrs, 0x14d, 0));
     for (stce, tm) in [(0, 0), (0, 1), (1, 0)] {
-        hart.cpu.state.menvcfg = stce << 63;
+        hart.cpu.state.menvcfg = Envcfg::from_bits_retain(stce << 63);
         hart.cpu.state.mcounteren = tm << 1;
         assert!(illegal(&mut hart, 1, Csrrs, 0x14d, 0));
     }
-    hart.cpu.state.menvcfg = 1 << 63;
+    hart.cpu.state.menvcfg = Envcfg::STCE;
     hart.cpu.state.mcounteren = 2;
     assert!(!illegal(&mut hart, 1, Csrrs, 0x14d, 0));
     assert!(illegal(&mut hart, 0, Csrrs, 0x14d, 0));

@@ -2,6 +2,7 @@
 
 use mimus_frontend::riscv::isa::Code::{self, *};
 use mimus_frontend::riscv::isa::Insn;
+use mimus_frontend::riscv::state::Mstatus;
 
 use crate::hart::{BASE, DATA, Hart, Numbers, action, i, r, s};
 
@@ -228,7 +229,7 @@ fn the_unit_is_off_clean_or_dirty() {
         hart.cpu.state.pc = BASE;
         assert_eq!(hart.trap(insn).0, 2, "off: {insn:?}");
     }
-    const FS: u64 = 3 << 13;
+    const FS: Mstatus = Mstatus::FS;
     for (insn, dirties) in [
         (r(FaddD, 1, 2, 3), true),
         (i(Fld, 1, 10, 0), true),
@@ -236,7 +237,7 @@ fn the_unit_is_off_clean_or_dirty() {
         (i(Csrrw, 5, 0, 1), true),
         (i(Csrrs, 5, 0, 3), false),
     ] {
-        hart.cpu.state.mstatus = 2 << 13;
+        hart.cpu.state.mstatus = Mstatus::from_bits_retain(2 << 13);
         hart.cpu.state.x[10] = DATA;
         hart.enter(3, BASE);
         hart.code(&[insn]);
@@ -246,7 +247,7 @@ fn the_unit_is_off_clean_or_dirty() {
             hart.block(1);
         }
         assert_eq!(hart.cpu.state.pc, BASE + 4, "{insn:?}");
-        assert_eq!(hart.cpu.state.mstatus & FS == FS, dirties, "{insn:?}");
+        assert_eq!(hart.cpu.state.mstatus.contains(FS), dirties, "{insn:?}");
         let read = hart.cpu.access_csr(0x300, action::READ, 0).unwrap();
         assert_eq!(read >> 63 != 0, dirties, "SD");
     }

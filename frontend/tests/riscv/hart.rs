@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use mimus_frontend::guest::{Code as Bytes, GuestCpu};
 use mimus_frontend::riscv::isa::{Code, Insn};
+use mimus_frontend::riscv::state::Mstatus;
 use mimus_frontend::riscv::{Bus, Cpu, Features, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Exit, Interp, verify};
@@ -87,7 +88,7 @@ impl Hart {
 
     /// Turns the floating-point unit on.
     pub fn with_float(mut self) -> Hart {
-        self.cpu.state.mstatus |= 3 << 13;
+        self.cpu.state.mstatus |= Mstatus::FS;
         self.cpu.update_mode();
         self
     }

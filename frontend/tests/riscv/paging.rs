@@ -2,7 +2,7 @@
 
 use mimus_frontend::riscv::isa::Code::*;
 use mimus_frontend::riscv::isa::Insn;
-use mimus_frontend::riscv::state::mstatus;
+use mimus_frontend::riscv::state::{Envcfg, Mstatus};
 use mimus_softmmu::Backing;
 
 use crate::hart::{BASE, DATA, HANDLER, Hart, action, i, r, s};
@@ -70,7 +70,9 @@ impl Paged {
         self.hart.enter(3, BASE);
         self.hart.code(&[insn]);
         // In user mode the instruction is executed from memory that is its own: machine mode lends it its privilege.
-        self.hart.cpu.state.mstatus = self.hart.cpu.state.mstatus & !mstatus::MPP | mstatus::MPRV | privilege << 11;
+        let mpp = Mstatus::from_bits_retain(privilege << Mstatus::MPP_SHIFT);
+        let mstatus = &mut self.hart.cpu.state.mstatus;
+        *mstatus = *mstatus & !Mstatus::MPP | Mstatus::MPRV | mpp;
         self.hart.cpu.update_mode();
         self.hart.block(1);
         let faulted = self.hart.cpu.state.pc == HANDLER;
@@ -139,12 +141,12 @@ fn permissions_are_checked_for_every_access_and_mode() {
 #[test]
 fn sum_opens_user_pages_to_data_only_and_mxr_executable_ones() {
     let mut p = Paged::new(3, LEAF | U);
-    p.hart.cpu.state.mstatus |= mstatus::SUM;
+    p.hart.cpu.state.mstatus |= Mstatus::SUM;
     assert_eq!([p.load(1), p.store(1), p.fetch(1)], [0, 0, 12]);
     let mut p = Paged::new(3, V | X | A | D);
     assert_eq!(p.load(1), 13);
     p.hart.enter(1, BASE);
-    p.hart.cpu.state.x[6] = mstatus::MXR;
+    p.hart.cpu.state.x[6] = Mstatus::MXR.bits();
     p.hart.run(&[i(Csrrs, 0, 6, 0x100)]);
     assert_eq!(p.load(1), 0);
     p.hart.enter(1, BASE);
@@ -282,7 +284,7 @@ fn protection_of_physical_memory_holds_for_pages_and_tables() {
 #[test]
 fn a_table_in_rom_cannot_be_marked_as_accessed() {
     let mut paged = Paged::new(3, LEAF & !(A | D));
-    paged.hart.cpu.state.menvcfg |= 1 << 61;
+    paged.hart.cpu.state.menvcfg |= Envcfg::ADUE;
     let page = paged.leaf & !0xfff;
     assert!(paged.hart.cpu.mmu.ram.set_backing(page, Backing::ROM));
     assert_eq!(paged.access(1, i(Lw, 12, 10, 0)), 5);

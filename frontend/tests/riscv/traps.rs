@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use mimus_frontend::riscv::irq;
 use mimus_frontend::riscv::isa::Code::*;
 use mimus_frontend::riscv::isa::Insn;
-use mimus_frontend::riscv::state::mstatus;
+use mimus_frontend::riscv::state::{Envcfg, Mstatus};
 use mimus_softmmu::Backing;
 
 use crate::hart::{BASE, DATA, DEVICE, HANDLER, Hart, action, i, r, s};
@@ -26,16 +26,16 @@ fn delegating(privilege: u64) -> Hart {
 fn environment_calls_say_where_they_come_from() {
     for (privilege, cause) in [(0, 8), (1, 9), (3, 11)] {
         let mut hart = Hart::new().open_pmp();
-        hart.cpu.state.mstatus |= mstatus::MIE;
+        hart.cpu.state.mstatus |= Mstatus::MIE;
         hart.enter(privilege, BASE);
         assert_eq!(hart.trap(Insn::new(Ecall)), (cause, 0));
         let state = &hart.cpu.state;
         assert_eq!((state.privilege, state.mpp()), (3, privilege));
-        assert_eq!(state.mstatus & (mstatus::MIE | mstatus::MPIE), mstatus::MPIE);
+        assert_eq!(state.mstatus & (Mstatus::MIE | Mstatus::MPIE), Mstatus::MPIE);
         hart.run(&[Insn::new(Mret)]);
         let state = &hart.cpu.state;
         assert_eq!((state.privilege, state.pc, state.mpp()), (privilege, BASE, 0));
-        assert_eq!(state.mstatus & (mstatus::MIE | mstatus::MPIE), mstatus::MIE | mstatus::MPIE);
+        assert_eq!(state.mstatus & (Mstatus::MIE | Mstatus::MPIE), Mstatus::MIE | Mstatus::MPIE);
     }
 }
 
@@ -43,16 +43,16 @@ fn environment_calls_say_where_they_come_from() {
 fn delegated_traps_go_to_supervisor_mode_unless_they_come_from_machine_mode() {
     for privilege in [0, 1] {
         let mut hart = delegating(privilege);
-        hart.cpu.state.mstatus |= mstatus::SIE;
+        hart.cpu.state.mstatus |= Mstatus::SIE;
         hart.run(&[Insn::new(Ebreak)]);
         let state = &hart.cpu.state;
         assert_eq!((state.pc, state.sepc, state.scause, state.stval), (S_HANDLER, BASE, 3, 0));
-        assert_eq!(state.mstatus & mstatus::SPP != 0, privilege == 1);
-        assert_eq!(state.mstatus & (mstatus::SIE | mstatus::SPIE), mstatus::SPIE);
+        assert_eq!(state.mstatus.intersects(Mstatus::SPP), privilege == 1);
+        assert_eq!(state.mstatus & (Mstatus::SIE | Mstatus::SPIE), Mstatus::SPIE);
         hart.run(&[Insn::new(Sret)]);
         let state = &hart.cpu.state;
         assert_eq!((state.privilege, state.pc), (privilege, BASE));
-        assert_eq!(state.mstatus & (mstatus::SIE | mstatus::SPIE | mstatus::SPP), mstatus::SIE | mstatus::SPIE);
+        assert_eq!(state.mstatus & (Mstatus::SIE | Mstatus::SPIE | Mstatus::SPP), Mstatus::SIE | Mstatus::SPIE);
     }
     let mut hart = delegating(3);
     assert_eq!(hart.trap(Insn::new(Ebreak)), (3, 0));
@@ -61,29 +61,30 @@ fn delegated_traps_go_to_supervisor_mode_unless_they_come_from_machine_mode() {
 #[test]
 fn returns_leave_a_modified_privilege_behind() {
     let mut hart = Hart::new().open_pmp();
-    hart.cpu.state.mstatus |= mstatus::MPRV | 3 << mstatus::MPP_SHIFT;
+    hart.cpu.state.mstatus |= Mstatus::MPRV | Mstatus::MPP;
     hart.run(&[Insn::new(Mret)]);
-    assert_ne!(hart.cpu.state.mstatus & mstatus::MPRV, 0, "still machine mode");
-    hart.cpu.state.mstatus |= 1 << mstatus::MPP_SHIFT;
+    assert!(hart.cpu.state.mstatus.contains(Mstatus::MPRV), "still machine mode");
+    hart.cpu.state.mstatus |= Mstatus::from_bits_retain(1 << Mstatus::MPP_SHIFT);
     hart.enter(3, BASE);
     hart.run(&[Insn::new(Mret)]);
-    assert_eq!(hart.cpu.state.mstatus & mstatus::MPRV, 0);
+    assert!(!hart.cpu.state.mstatus.contains(Mstatus::MPRV));
 }
 
 #[test]
 fn what_lower_modes_may_not_do_is_illegal() {
+    let none = Mstatus::empty();
     let cases = [
         // Instruction, mstatus, modes from which it is illegal.
-        (Insn::new(Mret), 0, [true, true]),
-        (Insn::new(Sret), 0, [true, false]),
-        (Insn::new(Sret), mstatus::TSR, [true, true]),
-        (Insn::new(Wfi), 0, [true, false]),
-        (Insn::new(Wfi), mstatus::TW, [true, true]),
-        (r(SfenceVma, 0, 0, 0), 0, [true, false]),
-        (r(SfenceVma, 0, 5, 6), mstatus::TVM, [true, true]),
-        (r(SinvalVma, 0, 5, 6), mstatus::TVM, [true, true]),
-        (Insn::new(SfenceWInval), mstatus::TVM, [true, false]),
-        (Insn::new(SfenceInvalIr), 0, [true, false]),
+        (Insn::new(Mret), none, [true, true]),
+        (Insn::new(Sret), none, [true, false]),
+        (Insn::new(Sret), Mstatus::TSR, [true, true]),
+        (Insn::new(Wfi), none, [true, false]),
+        (Insn::new(Wfi), Mstatus::TW, [true, true]),
+        (r(SfenceVma, 0, 0, 0), none, [true, false]),
+        (r(SfenceVma, 0, 5, 6), Mstatus::TVM, [true, true]),
+        (r(SinvalVma, 0, 5, 6), Mstatus::TVM, [true, true]),
+        (Insn::new(SfenceWInval), Mstatus::TVM, [true, false]),
+        (Insn::new(SfenceInvalIr), none, [true, false]),
     ];
     for (insn, bits, illegal) in cases {
         for (privilege, illegal) in (0..).zip(illegal) {
@@ -114,10 +115,10 @@ fn interrupts_are_taken_by_priority_where_they_are_enabled() {
     }
     hart.cpu.state.mie = 0xaaa;
     assert_eq!(hart.cpu.take_interrupt(), None, "machine mode with MIE clear");
-    hart.cpu.state.mstatus |= mstatus::MIE;
+    hart.cpu.state.mstatus |= Mstatus::MIE;
     for number in [irq::MEIP, irq::MSIP, irq::MTIP, irq::SEIP] {
         hart.enter(3, BASE);
-        hart.cpu.state.mstatus |= mstatus::MIE;
+        hart.cpu.state.mstatus |= Mstatus::MIE;
         assert_eq!(hart.cpu.take_interrupt(), Some(number));
         let state = &hart.cpu.state;
         assert_eq!((state.mcause, state.mepc), (1 << 63 | u64::from(number), BASE));
@@ -127,7 +128,7 @@ fn interrupts_are_taken_by_priority_where_they_are_enabled() {
     }
     // A lower mode cannot keep machine mode's away.
     hart.enter(0, BASE);
-    hart.cpu.state.mstatus &= !mstatus::MIE;
+    hart.cpu.state.mstatus &= !Mstatus::MIE;
     lines.set(irq::MTIP, true);
     assert_eq!(hart.cpu.take_interrupt(), Some(irq::MTIP));
 }
@@ -139,10 +140,10 @@ fn delegated_interrupts_wait_for_supervisor_mode() {
     hart.cpu.lines.set(irq::SEIP, true);
     assert_eq!(hart.cpu.take_interrupt(), None, "SIE is clear");
     hart.enter(3, BASE);
-    hart.cpu.state.mstatus |= mstatus::MIE | mstatus::SIE;
+    hart.cpu.state.mstatus |= Mstatus::MIE | Mstatus::SIE;
     assert_eq!(hart.cpu.take_interrupt(), None, "machine mode is above it");
     hart.enter(0, BASE);
-    hart.cpu.state.mstatus &= !mstatus::SIE;
+    hart.cpu.state.mstatus &= !Mstatus::SIE;
     assert_eq!(hart.cpu.take_interrupt(), Some(irq::SEIP), "user mode is below it");
     let state = &hart.cpu.state;
     assert_eq!((state.privilege, state.pc, state.scause), (1, S_HANDLER, 1 << 63 | 9));
@@ -161,8 +162,8 @@ fn enabling_an_interrupt_that_waits_calls_the_dispatcher() {
     hart.run(&[i(Csrrci, 7, 2, 0x100)]);
     assert!(!asked(&hart));
     assert_eq!(hart.cpu.state.x[7], 0x2_0000_0002, "sstatus before");
-    assert_eq!(hart.cpu.state.mstatus & mstatus::SIE, 0);
-    hart.cpu.state.mstatus |= mstatus::SPIE | mstatus::SPP;
+    assert!(!hart.cpu.state.mstatus.contains(Mstatus::SIE));
+    hart.cpu.state.mstatus |= Mstatus::SPIE | Mstatus::SPP;
     hart.run(&[Insn::new(Sret)]);
     assert!(asked(&hart), "SRET to where it is enabled");
 }
@@ -171,7 +172,7 @@ fn enabling_an_interrupt_that_waits_calls_the_dispatcher() {
 fn the_comparator_interrupts_when_its_time_has_come() {
     let mut hart = delegating(1);
     hart.cpu.state.mie = 1 << irq::STIP;
-    hart.cpu.state.mstatus |= mstatus::SIE;
+    hart.cpu.state.mstatus |= Mstatus::SIE;
     hart.cpu.state.mcounteren = 2;
     hart.cpu.state.privilege = 3;
     hart.cpu.access_csr(0x30a, action::WRITE, 1 << 63).unwrap();
@@ -254,7 +255,8 @@ fn cache_blocks_are_zeroed_or_left_alone_as_lower_modes_are_let() {
         for (m, s, privilege, illegal) in
             [(0, 0, 1, true), (0, field, 1, true), (field, 0, 1, false), (field, 0, 0, true), (field, field, 0, false)]
         {
-            (hart.cpu.state.menvcfg, hart.cpu.state.senvcfg) = (m, s);
+            (hart.cpu.state.menvcfg, hart.cpu.state.senvcfg) =
+                (Envcfg::from_bits_retain(m), Envcfg::from_bits_retain(s));
             hart.enter(privilege, BASE);
             hart.run(&[r(code, 0, 10, 0)]);
             assert_eq!(hart.cpu.state.pc == HANDLER, illegal, "{code:?} {m} {s} {privilege}");

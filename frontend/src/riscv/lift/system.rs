@@ -8,7 +8,7 @@ use crate::riscv::csr::{self, Action, Gate, Kind};
 use crate::riscv::helpers::Helper;
 use crate::riscv::isa::{Code, Insn};
 use crate::riscv::mode::Mode;
-use crate::riscv::state::{mstatus, privilege, slot};
+use crate::riscv::state::{Mstatus, privilege, slot};
 use crate::riscv::trap::{Trap, cause};
 
 /// Bits of FENCE: output and stores before it, input and loads behind it (vol. I, 2.7).
@@ -93,7 +93,7 @@ impl Lift {
         {
             return self.plain_csr(insn, EnvSlot { offset, ty: Type::I64 }, mask, action, operand);
         }
-        if number == SSTATUS && action == Action::Clear && immediate && u64::from(insn.rs1) == mstatus::SIE {
+        if number == SSTATUS && action == Action::Clear && immediate && u64::from(insn.rs1) == Mstatus::SIE.bits() {
             return self.disable_interrupts(insn);
         }
         if row.gate == Gate::Float && action != Action::Read && self.mode.intersects(Mode::FLOAT_CLEAN) {
@@ -141,13 +141,13 @@ impl Lift {
     /// tells FS already.
     fn disable_interrupts(&mut self, insn: &Insn) {
         let old = self.b.load_env(slot::MSTATUS);
-        let new = self.b.binary_imm(Op::And, Type::I64, old, !mstatus::SIE);
+        let new = self.b.binary_imm(Op::And, Type::I64, old, (!Mstatus::SIE).bits());
         self.b.store_env(slot::MSTATUS, new);
         if insn.rd != 0 {
-            let seen = self.b.binary_imm(Op::And, Type::I64, old, mstatus::SUPERVISOR);
+            let seen = self.b.binary_imm(Op::And, Type::I64, old, Mstatus::SUPERVISOR.bits());
             let dirty = !self.mode.intersects(Mode::FLOAT_OFF | Mode::FLOAT_CLEAN);
-            let fixed = mstatus::XL & 3 << 32 | if dirty { mstatus::SD } else { 0 };
-            let seen = self.b.binary_imm(Op::Or, Type::I64, seen, fixed);
+            let fixed = if dirty { Mstatus::UXL | Mstatus::SD } else { Mstatus::UXL };
+            let seen = self.b.binary_imm(Op::Or, Type::I64, seen, fixed.bits());
             self.set_x(insn.rd, seen);
         }
         debug_assert!(self.mode.privilege() >= privilege::SUPERVISOR);

@@ -256,6 +256,13 @@ impl Virtio {
         }
     }
 
+    /// Its transport may not reach RAM any more: it stops, until its driver starts it again.
+    pub(crate) fn lose_bus(&mut self) {
+        self.common.status &= !DRIVER_OK;
+        self.common.early = false;
+        self.model.device_mut().stop();
+    }
+
     /// As at power-on. A job that the backend still has is finished without effect.
     pub(crate) fn reset(&mut self) {
         self.common = Common::default();

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::queue::Ring;
 use super::{ISR_CONFIG, ISR_QUEUE, Virtio, VirtioData};
 use crate::net::Adapter;
-use crate::pci::{BarKind, Config, Function, Identity, MsiMessage, Msix, MsixData};
+use crate::pci::{BarKind, COMMAND, Config, Function, Identity, MsiMessage, Msix, MsixData};
 
 /// Vendor, and the first of the device numbers, to which a device's type is added (4.1.2).
 const VENDOR: u16 = 0x1af4;
@@ -377,6 +377,9 @@ impl Function for VirtioPci {
     }
 
     fn config_written(&mut self, offset: u8) {
+        if offset == COMMAND && !self.config.is_master() {
+            self.device.lose_bus();
+        }
         // The last of the bytes.
         if let Some((data, register, size)) = self.windowed()
             && offset == data + size - 1
@@ -519,6 +522,26 @@ mod tests {
         set(&mut f, common::QUEUE_ENABLE, 2, 1);
         assert_eq!(get(&mut f, common::QUEUE_DESCRIPTORS, 8), descriptors);
         (f, driver)
+    }
+
+    #[test]
+    fn without_the_bus_it_stops() {
+        let (mut f, _driver) = negotiated();
+        let command = |f: &mut VirtioPci, value: u8| {
+            f.config_mut().put(COMMAND, value);
+            f.config_written(COMMAND);
+        };
+        // One that never was a master is taken to be one: some drivers forget to say so.
+        set(&mut f, common::STATUS, 1, 15);
+        assert_eq!(get(&mut f, common::STATUS, 1), 15);
+        command(&mut f, 6);
+        f.config_written(COMMAND + 1);
+        assert_eq!(get(&mut f, common::STATUS, 1), 15);
+        command(&mut f, 2);
+        assert_eq!(get(&mut f, common::STATUS, 1), 11, "its driver starts it again");
+        command(&mut f, 6);
+        set(&mut f, common::STATUS, 1, 15);
+        assert_eq!(get(&mut f, common::STATUS, 1), 15);
     }
 
     #[test]

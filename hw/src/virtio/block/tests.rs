@@ -94,10 +94,11 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
 
 #[test]
 fn what_ends_a_request_ends_its_copies() {
-    let ends: [(&str, fn(&mut Setup)); 4] = [
+    let ends: [(&str, fn(&mut Setup)); 5] = [
         ("a reset by the driver", |s| s.device.set_status(0)),
         ("one by the machine", |s| s.device.reset()),
         ("DRIVER_OK taken back", |s| s.device.set_status(11)),
+        ("a bus that is taken away", |s| s.device.lose_bus()),
         ("a broken rule", |s| {
             s.driver.publish(0, 40_000);
             s.device.notify(0);

@@ -233,7 +233,7 @@ impl SharedClint {
         self.restore(&Clint { harts: vec![hart; self.harts.len()], shift: 0, now });
     }
 
-    /// Its state.
+    /// The state, to be saved.
     pub(crate) fn save(&self) -> Clint {
         let hart = |hart: &Hart| HartData { msip: hart.software(), mtimecmp: lock(&hart.compare).mtimecmp };
         let now = self.harts.iter().map(|hart| lock(&hart.compare).now).max();

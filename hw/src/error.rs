@@ -11,7 +11,7 @@ pub enum StateError {
         /// The version that can be restored.
         expected: u32,
     },
-    /// It comes from a machine that was configured differently.
+    /// The state comes from a machine that was configured differently.
     #[error("device state is for a machine with another {0}")]
     Machine(&'static str),
     /// A device's state breaks that device's own rules.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where its registers are.
 pub(crate) const BASE: u64 = 0xfec0_0000;
-/// Its APIC ID until software changes it.
+/// The APIC ID until software changes it.
 pub(crate) const RESET_ID: u8 = 0;
 /// The number of inputs.
 pub(crate) const PINS: u8 = 24;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// In a scan code: it comes after the prefix 0xe0.
+/// In a scan code: the code comes after the prefix 0xe0.
 const E0: u16 = 0xe000;
 
 /// A key: its name as QEMU's monitor has it, its codes in scan code sets 1 and 2 (IBM PS/2 Hardware Interface Technical
@@ -139,12 +139,12 @@ impl Key {
         }
     }
 
-    /// Its name in QEMU's monitor.
+    /// The key's name in QEMU's monitor.
     pub fn name(self) -> &'static str {
         KEYS.get(usize::from(self.0)).map_or("", |row| row.name)
     }
 
-    /// Its place among all keys.
+    /// The key's number among all keys.
     pub fn number(self) -> usize {
         usize::from(self.0)
     }

@@ -15,7 +15,7 @@ pub const MAX_FRAME: usize = 1518;
 /// The longest frame at all, in bytes: an IPv4 packet of 64 KiB, its Ethernet header and a VLAN tag.
 pub const MAX_SEGMENTED: usize = 0xffff + 18;
 
-/// What a frame leaves to whoever receives it.
+/// What a frame leaves to its receiver: checksums to be inserted, and segments to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
     /// The internet checksum from byte `.0` of the frame to its end is still to be computed and to be put at byte `.0 + .1`,

@@ -232,7 +232,7 @@ impl Drives for Plic {
     }
 }
 
-/// A PLIC that whoever drives its sources reaches with a lock of its own.
+/// A PLIC under a lock of its own, so that devices drive its sources without the board's.
 pub(crate) struct SharedPlic(Mutex<Wired<Plic>>);
 
 impl SharedPlic {
@@ -250,7 +250,7 @@ impl SharedPlic {
         self.lock().with(f)
     }
 
-    /// Its state.
+    /// The state, to be saved.
     pub(crate) fn save(&self) -> Plic {
         self.lock().state().clone()
     }

@@ -22,7 +22,7 @@ fn saturate(value: u128) -> u64 {
 /// What happened to a timer's interrupt line since it was last asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TimerLine {
-    /// It rose at least once.
+    /// The output rose at least once.
     pub(crate) rose: bool,
     /// The level to drive.
     pub(crate) level: bool,

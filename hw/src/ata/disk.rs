@@ -52,11 +52,11 @@ pub(crate) struct Move {
 /// What a command comes to, as far as it is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// It is over.
+    /// The command is over.
     Done,
-    /// It is over, and the count register says this.
+    /// The command is over, and the count register says this.
     Count(u8),
-    /// It has failed, and the error register says this.
+    /// The command has failed, and the error register says this.
     Failed(u8),
     /// The device is none that has this command, and says by its signature which it is.
     Signature,
@@ -92,7 +92,7 @@ pub(crate) struct Ended {
     pub(crate) tag: u8,
     pub(crate) op: BlockOp,
     pub(crate) data: Data,
-    /// It was done. If not, so is the command not.
+    /// The operation succeeded; if not, the command has failed.
     pub(crate) ok: bool,
     /// The command waits for nothing more.
     pub(crate) last: bool,

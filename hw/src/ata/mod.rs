@@ -20,11 +20,11 @@ pub(crate) use task_file::{TaskFile, TaskFileState};
 /// What a drive is called, where it is not as usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// Its model; 40 characters of it at most. Empty: the usual one.
+    /// The drive's model; 40 characters of it at most. Empty: the usual one.
     pub model: String,
-    /// Its firmware's revision; 8 characters of it at most. Empty: the usual one.
+    /// The revision of the drive's firmware; 8 characters of it at most. Empty: the usual one.
     pub revision: String,
-    /// Its world wide name; 0 is none.
+    /// The drive's world wide name; 0 is none.
     pub world_wide: u64,
 }
 

@@ -109,7 +109,7 @@ impl TaskFile {
         self.state = RegistersState { regs, ..RegistersState::default() };
     }
 
-    /// A software reset begins: it stops everything.
+    /// A software reset begins, which stops the command under way.
     pub(crate) fn begin_reset(&mut self) {
         self.stop();
         self.state.regs.status = BSY;

@@ -78,7 +78,7 @@ pub(super) const TCTL_ENABLE: u32 = 1 << 1;
 pub(super) const TCTL_PAD: u32 = 1 << 3;
 pub(super) const RXCSUM_IP: u32 = 1 << 8;
 pub(super) const RXCSUM_TCP: u32 = 1 << 9;
-/// In the high half of a receive address: it counts.
+/// In the high half of a receive address: the address is valid.
 pub(super) const ADDRESS_VALID: u32 = 1 << 31;
 
 /// Registers that keep what software writes: first, last, and the bits that they keep. Some are of later adapters, but QEMU's

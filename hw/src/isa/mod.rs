@@ -27,7 +27,7 @@ pub trait IsaDevice: Send {
     /// Writes a port.
     fn write(&mut self, now: u64, port: u16, value: u8);
 
-    /// What it asks of whoever runs the machine, once.
+    /// What the guest asks of the machine by the device; each event is returned once.
     fn take_event(&mut self) -> Option<PcEvent> {
         None
     }

@@ -13,7 +13,7 @@ use crate::uart::{Uart, UartConfig, UartHandles};
 pub struct SerialPort {
     /// First of its eight I/O ports.
     pub iobase: u16,
-    /// Its ISA interrupt line, 0 to 15.
+    /// The ISA interrupt line, 0 to 15.
     pub irq: u8,
 }
 

@@ -47,7 +47,7 @@ pub struct PcConfig {
     pub unix_time_at_power_on: u64,
 }
 
-/// What the guest asks of whoever runs the machine.
+/// What the guest asks of the machine's run loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PcEvent {
     /// The guest entered soft-off.
@@ -62,7 +62,7 @@ pub enum PcEvent {
     DebugExit(u8),
     /// The guest's kernel has panicked.
     Panicked,
-    /// It has, and starts another one that makes a dump.
+    /// The guest's kernel has panicked, and starts another one that makes a dump.
     CrashLoaded,
     /// The watchdog was not written for too long.
     Watchdog,
@@ -292,7 +292,7 @@ impl Pc {
         }
     }
 
-    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Pc::advance`]. Those of local APICs are
+    /// The deadlines of all devices: the run loop calls [`Pc::advance`] when the earliest has come. Those of local APICs are
     /// their processors': see [`Interrupts::next_deadline`].
     pub fn timers(&self) -> &TimerQueue {
         &self.wires.timers

@@ -37,7 +37,7 @@ const STATUS_CAPABILITIES: u8 = 1 << 4;
 /// Number of the base address register that is the expansion ROM's, after the six others.
 pub const ROM_BAR: usize = 6;
 const BARS: usize = 7;
-/// Bit 0 of the expansion ROM's base address register: it is decoded.
+/// Bit 0 of the expansion ROM's base address register: the ROM is decoded.
 const ROM_ENABLE: u32 = 1;
 /// Where capabilities begin.
 const FIRST_CAPABILITY: usize = 0x40;

@@ -44,10 +44,10 @@ pub struct Fixed {
 /// All times (`now`) are guest nanoseconds since power-on. Sizes of accesses are 1, 2 or 4 bytes for ports and 1, 2, 4 or 8
 /// for memory; an access may reach over the end of the window that its first byte is in. Nothing that a guest does may panic.
 pub trait Function: Any + Send {
-    /// Its configuration space.
+    /// The function's configuration space.
     fn config(&self) -> &Config;
 
-    /// Its configuration space.
+    /// The function's configuration space.
     fn config_mut(&mut self) -> &mut Config;
 
     /// Software is about to read from `offset` of the configuration space on.

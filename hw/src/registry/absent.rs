@@ -10,7 +10,7 @@ const fn row(bus: Bus, name: &'static str, properties: &'static [Property]) -> M
     Model { properties, ..Model::on(bus, name) }
 }
 
-/// They, with the properties whose values make no difference.
+/// A row for each of these devices, with the properties whose values make no difference.
 pub const ABSENT: &[&Model] = &[
     &row(Bus::Isa, "isa-fdc", &[among("fdtypeA", &["none", "auto"]), among("fdtypeB", &["none", "auto"])]),
     &row(Bus::Pci, "ICH9-LPC", ANY),

@@ -111,7 +111,7 @@ pub enum Handle {
 pub struct Parts<'a> {
     /// The values of its properties.
     pub values: &'a Values,
-    /// Its way to guest RAM.
+    /// Guest RAM.
     pub mem: Dma,
     /// What its properties of kind [`Kind::Id`] name.
     pub handle: Handle,
@@ -120,7 +120,7 @@ pub struct Parts<'a> {
 /// How a device is made.
 #[derive(Clone, Copy)]
 pub enum Make {
-    /// It is part of boards, or made by their own code.
+    /// The device is part of boards, or made by their own code.
     Board,
     /// A device for the ISA bus.
     IsaDevice(fn(&Values) -> Box<dyn IsaDevice>),
@@ -135,7 +135,7 @@ pub enum Make {
 /// Registers of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Where they are.
+    /// The address space.
     pub space: Space,
     /// The first one's address.
     pub base: u64,
@@ -162,11 +162,11 @@ pub struct Fixed {
     pub board: Board,
     /// The name of the bus.
     pub bus: &'static str,
-    /// Its place, if that is the PCI bus.
+    /// The device's place, if the bus is PCI.
     pub devfn: Option<DevFn>,
-    /// Its addresses and interrupt lines, for people; may be empty.
+    /// The device's addresses and interrupt lines, as `info qtree` shows them; may be empty.
     pub fact: &'static str,
-    /// It is there only if the configuration says so.
+    /// The device is there only if the configuration says so.
     pub optional: bool,
 }
 

@@ -9,7 +9,7 @@ pub struct Property {
     pub name: &'static str,
     /// What its values are.
     pub kind: Kind,
-    /// Its value if none is given; `None` if that is no fixed one.
+    /// The value if none is given; `None` if it depends on the machine.
     pub default: Option<Default>,
     /// A line about it; empty if nothing can be achieved with it.
     pub help: &'static str,
@@ -122,7 +122,7 @@ impl Property {
         }
     }
 
-    /// Its default as it is written.
+    /// The default as it is written.
     pub fn default_text(&self) -> Option<String> {
         self.default.map(|default| self.text(&default.into()))
     }

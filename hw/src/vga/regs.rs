@@ -101,7 +101,7 @@ impl Regs {
         self.changes
     }
 
-    /// As data: how often they have changed is nobody's who gets a copy.
+    /// The registers as data, without the count of changes.
     pub(super) fn saved(&self) -> Regs {
         Regs { changes: 0, ..self.clone() }
     }

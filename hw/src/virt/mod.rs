@@ -149,7 +149,7 @@ pub struct Htif {
     pub fromhost: Option<u64>,
 }
 
-/// What the guest asks of whoever runs the machine.
+/// What the guest asks of the machine's run loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VirtEvent {
     /// Power off.
@@ -234,7 +234,7 @@ impl Virt {
         &self.clint
     }
 
-    /// The deadlines of all devices, by which whoever runs the machine knows when to call [`Virt::advance`]. Those of the harts' timers
+    /// The deadlines of all devices: the run loop calls [`Virt::advance`] when the earliest has come. Those of the harts' timers
     /// are their vCPUs': see [`SharedClint::next_deadline`].
     pub fn timers(&self) -> &TimerQueue {
         &self.timers

@@ -30,7 +30,7 @@ mod relay;
 pub use mux::Mux;
 pub use relay::Relay;
 
-/// How long somebody who does not read is waited for.
+/// How long a write waits for a peer that does not read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How soon a guest without room is offered input again.
@@ -39,10 +39,10 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Gives a guest input; how much of it was taken.
 pub type Deliver = Box<dyn FnMut(&[u8]) -> usize + Send>;
 
-/// Is told when somebody comes, and when they go.
+/// Called with true when a client connects, with false when it is gone.
 pub type Attend = Box<dyn FnMut(bool) + Send>;
 
-/// Who is at the other end.
+/// The other end of a connection.
 #[derive(Debug, Default)]
 struct Peer {
     output: Option<OwnedFd>,
@@ -291,7 +291,7 @@ fn open_socket(option: &str, place: &MonitorSocket) -> io::Result<Source> {
 }
 
 impl Source {
-    /// The same that tells `attend` when somebody comes and goes.
+    /// The same source, which calls `attend` when a client connects and when it is gone.
     pub fn attended(self, attend: Attend) -> Source {
         Source { attend: Some(attend), ..self }
     }

@@ -27,7 +27,7 @@ struct Time {
     frozen: AtomicU64,
 }
 
-/// In [`Time::frozen`]: it is not.
+/// In [`Time::frozen`]: the clock runs.
 const RUNS: u64 = u64::MAX;
 
 impl Clock {

@@ -150,7 +150,7 @@ impl Stream {
         either!(self, stream => stream.set_write_timeout(time))
     }
 
-    /// Ends the connection, whoever uses it.
+    /// Ends the connection for all threads that use it.
     pub fn close(&self) {
         // Fails when it has ended already.
         let _ = either!(self, stream => stream.shutdown(Shutdown::Both));
@@ -190,7 +190,7 @@ impl Write for &Stream {
 pub enum Opened {
     /// Standard input and output.
     Stdio,
-    /// Connected to somebody who listens there.
+    /// A connection to a listening socket.
     Stream(Stream),
     /// Clients connect to it; whether the first one is to be waited for.
     Listener(Listener, bool),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Readable once somebody has told the thread something.
+/// A descriptor that is readable once [`Wake::signal`] was called.
 #[derive(Debug)]
 pub struct Wake {
     event: OwnedFd,
@@ -16,7 +16,7 @@ pub struct Wake {
 }
 
 impl Wake {
-    /// One that nobody has told anything.
+    /// One that is not signalled.
     ///
     /// # Errors
     ///

@@ -11,7 +11,7 @@ use crate::memory_map::{Piece, memory_map};
 use mimus_host::clock::{Clock, TSC_HZ};
 use mimus_softmmu::kick::Kicker;
 
-/// What vCPUs and threads of the host reach a PC's devices by.
+/// A handle by which vCPUs and threads of the host access a PC's devices.
 #[derive(Clone)]
 pub struct DeviceHandle {
     /// The devices.
@@ -38,7 +38,7 @@ impl DeviceHandle {
     }
 }
 
-/// What one vCPU reaches the devices by.
+/// The bus of one vCPU: ports, device memory, time, and its local APIC.
 pub struct PcBus {
     /// The devices, and whom to tell.
     pub devices: DeviceHandle,

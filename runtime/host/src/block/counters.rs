@@ -14,7 +14,7 @@ pub const KINDS: [&str; 4] = ["rd", "wr", "flush", "unmap"];
 pub struct Requests {
     /// How many were done.
     pub count: AtomicU64,
-    /// Bytes that they read or wrote.
+    /// Bytes read or written by these operations.
     pub bytes: AtomicU64,
     /// How many failed.
     pub failed: AtomicU64,
@@ -25,7 +25,7 @@ pub struct Requests {
 /// Whether a disk has stopped its machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoStatus {
-    /// It has not.
+    /// The disk has not stopped its machine.
     #[default]
     Ok,
     /// For an error of the host's.

@@ -94,7 +94,7 @@ impl Shared {
 }
 
 impl Guarded {
-    /// The way to `file`, which was opened as `options` say, for a format's metadata, or for all if there are none.
+    /// The storage of `file`, which was opened as `options` say, for a format's metadata, or for all data of one without any.
     pub(super) fn new(file: fs::File, options: StorageOpenOptions) -> io::Result<Guarded> {
         let same = file.try_clone()?;
         let inner = imago::file::File::from_open_file(file, options)?;
@@ -102,12 +102,12 @@ impl Guarded {
         Ok(Guarded { shared: Arc::new(shared), role: Role::Metadata })
     }
 
-    /// The way for the guest's data.
+    /// The storage through which imago reads and writes the guest's data.
     pub(super) fn for_data(&self) -> Guarded {
         Guarded { shared: self.shared.clone(), role: Role::Data }
     }
 
-    /// The same way once more.
+    /// Another handle of this storage.
     pub(super) fn again(&self) -> Guarded {
         Guarded { shared: self.shared.clone(), role: self.role }
     }

@@ -58,7 +58,7 @@ impl fmt::Display for Mux {
 }
 
 impl PartialEq for Mux {
-    /// Two that nobody uses yet are the same when what they share is.
+    /// Two that are not open yet are equal when they share equal character devices.
     fn eq(&self, other: &Mux) -> bool {
         self.0.chardev == other.0.chardev
     }
@@ -71,7 +71,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mux {
-    /// One that shares `chardev`, which is opened when somebody uses it. Its escape key is `escape`.
+    /// Shares `chardev`, which is opened by its first user. `escape` is the key that leads to the next user.
     pub fn new(chardev: Chardev, escape: u8) -> Mux {
         let typing = Typing { parser: EscapeParser::new(escape), ..Typing::default() };
         Mux(Arc::new(Shared { chardev, output: Mutex::new(None), typing: Mutex::new(typing) }))

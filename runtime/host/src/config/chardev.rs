@@ -61,7 +61,7 @@ pub enum Chardev {
 }
 
 impl Chardev {
-    /// It without its name and without a log of its output.
+    /// The character device itself, without its name and the log of its output.
     pub fn plain(&self) -> &Chardev {
         match self {
             Chardev::Logged { chardev, .. } | Chardev::Named { chardev, .. } => chardev.plain(),

@@ -110,11 +110,11 @@ impl Default for Limit {
 /// What becomes of zeroes that the guest writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Zeroes {
-    /// They are written like anything else.
+    /// Zeroes are written like other data.
     AsTheyAre,
-    /// The host is told that they are zeroes.
+    /// The host is told that the range is zeroes, and keeps its space.
     Written,
-    /// The same, and it may free the space.
+    /// The host is told that the range is zeroes, and may free its space.
     Unmapped,
 }
 
@@ -172,7 +172,7 @@ impl ImageFormat {
         [ImageFormat::Raw, ImageFormat::Qcow2, ImageFormat::Vmdk].into_iter().find(|format| format.name() == name)
     }
 
-    /// Its name on the command line and in monitors.
+    /// The word for it on the command line and in monitors.
     pub fn name(self) -> &'static str {
         match self {
             ImageFormat::Raw => "raw",

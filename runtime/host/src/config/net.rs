@@ -48,7 +48,7 @@ pub enum NetBackend {
 /// The network that a gateway is in, as the guest sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserNet {
-    /// Its first address.
+    /// The first address of the network.
     pub network: Ipv4Addr,
     /// Bits of the network's addresses that are the same, 1 to 30.
     pub prefix: u8,
@@ -143,7 +143,7 @@ impl UserNet {
         Ipv4Addr::from_bits(UserNet::mask_of(self.prefix))
     }
 
-    /// Its address of this number.
+    /// The network's address of this number.
     pub fn address(&self, number: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network.to_bits() | number & !self.mask().to_bits())
     }
@@ -187,7 +187,7 @@ pub struct Forward {
     pub guest: SocketAddrV4,
 }
 
-/// The way to another program.
+/// How another program is connected to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Link {
     /// A stream that it connects to.
@@ -240,7 +240,7 @@ pub struct Nic {
     pub model: NicModel,
     /// What it is called and where it is.
     pub plug: Plug,
-    /// Its hardware address.
+    /// The adapter's hardware address.
     pub mac: [u8; 6],
     /// What it is plugged into; nothing if none.
     pub netdev: Option<Netdev>,

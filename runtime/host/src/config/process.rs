@@ -18,7 +18,7 @@ pub struct Process {
     pub run_as: Option<RunAs>,
     /// What it takes for the root of the file system then.
     pub root: Option<PathBuf>,
-    /// It goes on in the background then.
+    /// Once the machine is set up, the process goes on in the background.
     pub daemonize: bool,
     /// Who runs the programs that networks name, once the process has begun to give up rights.
     pub runner: Option<Runner>,
@@ -27,7 +27,7 @@ pub struct Process {
 /// What SIGTERM does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnSigterm {
-    /// It ends the machine, as `quit` does in a monitor.
+    /// SIGTERM ends the machine, as `quit` does in a monitor.
     #[default]
     End,
     /// The first one presses the power button, and the next ends the machine.
@@ -40,7 +40,7 @@ pub enum Sandbox {
     /// What it can, quietly.
     #[default]
     Auto,
-    /// Files that nobody named, and these system calls; what the host cannot take away is told.
+    /// Files that no argument names cannot be opened, nor these system calls made; what the host cannot take away is a warning.
     On(Groups),
     /// Nothing.
     Off,

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 pub struct PtyName(Arc<OnceLock<String>>);
 
 impl PtyName {
-    /// It is made, and called `name`.
+    /// Stores the name of the pseudo-terminal, which was made now.
     pub fn set(&self, name: &str) {
         // One is made once.
         let _ = self.0.set(name.to_owned());

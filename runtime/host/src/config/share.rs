@@ -19,7 +19,7 @@ pub struct SharedFolder {
     pub writes_through: bool,
     /// Permissions of a new file on the host where the guest's are kept apart.
     pub file_mode: u32,
-    /// The same of a new directory.
+    /// The permissions of a new directory.
     pub directory_mode: u32,
     /// What becomes of files on another file system than the folder's.
     pub devices: OtherDevices,
@@ -30,22 +30,22 @@ pub struct SharedFolder {
 /// How owner, permissions and kind of a file in the guest become the host's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecurityModel {
-    /// They are the host's, as far as this process may set them; owners need not.
+    /// Owners and permissions are the host's, as far as this process may set them; a failure to set an owner is ignored.
     None,
-    /// They are the host's.
+    /// Owners and permissions are the host's.
     Passthrough,
-    /// They are kept in extended attributes, with the names that QEMU gives them.
+    /// Owners and permissions are kept in extended attributes, with the names that QEMU gives them.
     MappedXattr,
 }
 
 /// What becomes of files on another file system than the shared folder's, whose numbers may be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtherDevices {
-    /// They have their numbers, and the log has a warning.
+    /// Files keep the host's numbers, and the log has a warning.
     Warn,
-    /// They are not there.
+    /// Files of other file systems are not shown.
     Forbid,
-    /// They have other numbers.
+    /// Files of other file systems get other numbers.
     Remap,
 }
 

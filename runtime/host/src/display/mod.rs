@@ -25,7 +25,7 @@ pub use curses::{Curses, LEAVE, typing};
 pub use image::{ImageFormat, write_image};
 pub use rfb::{VncPlace, VncServer, VncTarget};
 
-/// How often the screen is looked at while somebody sees it.
+/// How often the picture is made while there is a viewer.
 const REFRESH: Duration = Duration::from_millis(25);
 
 /// The record of written display memory, on its way from the vCPU, which alone can say that it has no stores under way.
@@ -36,7 +36,7 @@ pub struct Harvest {
 }
 
 impl Harvest {
-    /// Whether somebody waits for it.
+    /// Whether a display waits for the record of written pages.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
     }
@@ -149,7 +149,7 @@ pub struct View {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Somebody who looks at a [`View`]. The picture is kept up to date for as long as there is one.
+/// A user of a [`View`], which keeps the picture up to date for as long as it has a viewer.
 pub struct Viewer {
     shared: Arc<Shared>,
 }
@@ -168,12 +168,12 @@ impl View {
         Ok(View { shared, thread: Some(thread) })
     }
 
-    /// Somebody begins to look.
+    /// A new viewer.
     pub fn viewer(&self) -> Viewer {
         Viewer::new(self.shared.clone())
     }
 
-    /// Where viewers come from, for somebody who does not look yet.
+    /// A source of viewers, for a display that has no client yet.
     pub fn viewers(&self) -> Viewers {
         Viewers { shared: self.shared.clone() }
     }
@@ -185,7 +185,7 @@ pub struct Viewers {
 }
 
 impl Viewers {
-    /// Somebody begins to look.
+    /// A new viewer.
     pub fn viewer(&self) -> Viewer {
         Viewer::new(self.shared.clone())
     }

@@ -14,7 +14,7 @@ bitflags::bitflags! {
     /// Kinds of system calls that may be forbidden, as `-sandbox` has them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Groups: u32 {
-        /// What nobody uses any more.
+        /// System calls that are obsolete.
         const OBSOLETE = 1 << 0;
         /// What gives a process other rights.
         const ELEVATE = 1 << 1;

@@ -34,7 +34,7 @@ pub struct Settling {
 pub struct Needs {
     /// Programs that networks start, each with its arguments.
     pub programs: Vec<Vec<String>>,
-    /// Somebody may name more files while the machine runs.
+    /// There is a monitor, by which more files may be named while the machine runs.
     pub is_monitored: bool,
     /// The machine has no network, so that the process needs none either, unless an argument names a port.
     pub keeps_to_itself: bool,
@@ -79,7 +79,7 @@ fn is_everybody() -> bool {
 }
 
 impl Settling {
-    /// Gives up the rest, and tells whoever started a daemon that it runs.
+    /// Gives up the rest, and lets the process that started a daemon end.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ use rustix::net::{
 /// Programs that run at a time, at most.
 const PROGRAMS: usize = 64;
 
-/// The way to the process that starts programs.
+/// A handle of the process that starts programs.
 #[derive(Debug, Clone)]
 pub struct Runner(Arc<Way>);
 
@@ -107,7 +107,7 @@ fn detach(null: &File, silent: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts programs until nobody is left to ask for them.
+/// Starts programs until the last handle is closed.
 fn serve(socket: &OwnedFd, commands: &[Vec<String>]) -> io::Result<()> {
     let mut running: Vec<Child> = Vec::new();
     loop {

@@ -124,7 +124,7 @@ impl Node {
         Node::of(fd, Some((self.clone(), name)), &self.budget, unit)
     }
 
-    /// The same, in another place.
+    /// The same file, which was moved to another place.
     pub(super) fn moved(&self, place: (Arc<Node>, CString)) -> Result<Arc<Node>> {
         let unit = self.budget.take()?;
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0)?;

@@ -171,8 +171,9 @@ requests! {
 
 /// A message that came.
 pub(super) struct Message<'a> {
-    /// Its type, and the tag that its answer is known by.
+    /// The message's type.
     pub kind: u8,
+    /// The tag that its answer is known by.
     pub tag: u16,
     /// What it asks for; nothing that is known here if `None`.
     pub request: Option<Request<'a>>,

@@ -19,7 +19,7 @@ const NAME: &[u8] = b"mimus";
 
 /// How long a client may take for its part of the handshake, or to accept what is sent to it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often somebody who waits for the screen to change looks whether the client is still there.
+/// How often a thread that waits for the screen to change checks whether its client is still connected.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// A longer clipboard is not listened to.

@@ -62,7 +62,7 @@ impl Penalty {
     const FIRST: Duration = Duration::from_millis(250);
     const LONGEST: Duration = Duration::from_secs(32);
 
-    /// How long somebody has to wait at `now`.
+    /// How long a client has to wait at `now` before it may try a password.
     pub fn left(&self, now: Instant) -> Duration {
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }

@@ -89,7 +89,7 @@ impl<S: Listen> Listener<S> {
 pub(super) struct Forwards<S>(Vec<Option<Listener<S>>>);
 
 impl<S: Listen> Forwards<S> {
-    /// Those that the command line asks for.
+    /// The forwarded ports that the command line asks for.
     pub(super) fn open(config: &UserNet) -> Result<Self, HostError> {
         let mut listeners = Vec::new();
         for forward in config.forwards.iter().filter(|forward| forward.protocol == S::PROTOCOL) {

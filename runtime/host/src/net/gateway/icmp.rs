@@ -139,7 +139,7 @@ impl Gateway {
         self.unreachable(Icmpv4DstUnreachable::HostUnreachable, sent, bytes, cx);
     }
 
-    /// Nobody listens at the port that the guest has sent a datagram to.
+    /// Tells the guest that the port that it has sent a datagram to is not listened at.
     pub(super) fn unreachable_port(
         &mut self,
         (from, from_port): (Ipv4Addr, u16),

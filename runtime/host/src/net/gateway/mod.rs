@@ -51,7 +51,7 @@ enum Destination {
     Host(SocketAddr),
     /// Nowhere.
     Unreachable,
-    /// Nowhere, and nobody is told.
+    /// Nowhere: the packet is dropped without an answer.
     Lost,
 }
 

@@ -40,9 +40,9 @@ type Ends = (SocketAddrV4, SocketAddrV4);
 /// Whose datagrams a socket carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    /// Those between two ends.
+    /// Datagrams between two ends.
     Pair(Ends),
-    /// Those of a port of the guest's.
+    /// Datagrams of a port of the guest's.
     Port(SocketAddrV4),
 }
 

@@ -159,7 +159,7 @@ struct Route {
     base: u64,
     last: u64,
     devfn: DevFn,
-    target: Resource,
+    resource: Resource,
 }
 
 /// A range of addresses at which a function answers.
@@ -261,7 +261,7 @@ impl Bus {
             base: route.base,
             last: route.last,
             devfn: route.devfn,
-            bar: if let Resource::Bar(bar) = route.target { Some(bar) } else { None },
+            bar: if let Resource::Bar(bar) = route.resource { Some(bar) } else { None },
         })
     }
 
@@ -365,8 +365,8 @@ impl Bus {
             let bars = function.config().windows().map(|w| (w.space, w.base, w.size, Resource::Bar(w.bar)));
             let fixed = function.fixed();
             let fixed = fixed.iter().enumerate().map(|(index, f)| (f.space, f.base, f.size, Resource::Fixed(index)));
-            for (space, base, size, target) in fixed.chain(bars).filter(|&(_, _, size, _)| size != 0) {
-                self.routes.push(Route { space, base, last: base.saturating_add(size - 1), devfn, target });
+            for (space, base, size, resource) in fixed.chain(bars).filter(|&(_, _, size, _)| size != 0) {
+                self.routes.push(Route { space, base, last: base.saturating_add(size - 1), devfn, resource });
             }
         }
         self.display = self.find_display();
@@ -379,7 +379,8 @@ impl Bus {
         let window = self.functions.get(&devfn)?.function.config().windows().find(|window| window.bar == bar)?;
         let Window { space, base, size, .. } = window;
         let last = base + (size - 1);
-        let mut others = self.routes.iter().filter(|route| (route.devfn, route.target) != (devfn, Resource::Bar(bar)));
+        let mut others =
+            self.routes.iter().filter(|route| (route.devfn, route.resource) != (devfn, Resource::Bar(bar)));
         let alone = !others.any(|route| route.space == space && route.base <= last && base <= route.last);
         (alone && last < MEMORY_WINDOW.1).then_some(window)
     }
@@ -393,7 +394,7 @@ impl Bus {
     pub(crate) fn access_read(&mut self, now: u64, space: Space, address: u64, size: u8) -> Option<u64> {
         let route = self.route(space, address)?;
         let offset = address - route.base;
-        let read = |function: &mut dyn Function| match route.target {
+        let read = |function: &mut dyn Function| match route.resource {
             Resource::Bar(bar) => function.bar_read(now, bar, offset, size),
             Resource::Fixed(index) => function.fixed_read(now, index, offset, size),
         };
@@ -405,7 +406,7 @@ impl Bus {
         let Some(route) = self.route(space, address) else { return false };
         let Some(slot) = self.functions.get_mut(&route.devfn) else { return false };
         let offset = address - route.base;
-        slot.with(|function| match route.target {
+        slot.with(|function| match route.resource {
             Resource::Bar(bar) => function.bar_write(now, bar, offset, size, value),
             Resource::Fixed(index) => function.fixed_write(now, index, offset, size, value),
         });

@@ -42,7 +42,7 @@ enum WindowAccess {
 }
 
 /// What is at `offset` of the window. The way that bytes alternate between planes may differ for reading and writing.
-fn place(regs: &Regs, offset: u64, write: bool) -> Option<WindowAccess> {
+fn access(regs: &Regs, offset: u64, write: bool) -> Option<WindowAccess> {
     if !regs.ram_enabled() {
         return None;
     }
@@ -66,7 +66,7 @@ fn place(regs: &Regs, offset: u64, write: bool) -> Option<WindowAccess> {
 
 /// Reads the byte at `offset` of the window; all ones where nothing is.
 pub(super) fn read(regs: &mut Regs, vram: &Vram, offset: u64) -> u8 {
-    match place(regs, offset, false) {
+    match access(regs, offset, false) {
         None => 0xff,
         Some(WindowAccess::Linear(at)) => vram.read(at, 1) as u8,
         Some(WindowAccess::Planes { offset, plane, .. }) => {
@@ -83,7 +83,7 @@ pub(super) fn read(regs: &mut Regs, vram: &Vram, offset: u64) -> u8 {
 
 /// Writes the byte at `offset` of the window.
 pub(super) fn write(regs: &mut Regs, vram: &Vram, offset: u64, value: u8) {
-    match place(regs, offset, true) {
+    match access(regs, offset, true) {
         None => {}
         Some(WindowAccess::Linear(at)) => vram.write(at, 1, u64::from(value)),
         Some(WindowAccess::Planes { offset, planes, .. }) => {

@@ -92,7 +92,7 @@ enum RegionDevice {
     Virtio(usize),
 }
 
-const TARGETS: [(Region, RegionDevice); 5] = [
+const REGIONS: [(Region, RegionDevice); 5] = [
     (TEST, RegionDevice::Test),
     (RTC, RegionDevice::Rtc),
     (CLINT, RegionDevice::Clint),
@@ -100,7 +100,7 @@ const TARGETS: [(Region, RegionDevice); 5] = [
     (UART, RegionDevice::Uart),
 ];
 
-const SPIKE_TARGETS: [(Region, RegionDevice); 2] = [(CLINT, RegionDevice::Clint), (HTIF, RegionDevice::Htif)];
+const SPIKE_REGIONS: [(Region, RegionDevice); 2] = [(CLINT, RegionDevice::Clint), (HTIF, RegionDevice::Htif)];
 
 /// Which board it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,17 +113,17 @@ pub enum VirtModel {
 
 /// The device at `gpa`, and the offset in its registers.
 fn route(model: VirtModel, gpa: u64) -> Option<(RegionDevice, u64)> {
-    let targets: &[(Region, RegionDevice)] = match model {
-        VirtModel::Virt => &TARGETS,
-        VirtModel::Spike => &SPIKE_TARGETS,
+    let regions: &[(Region, RegionDevice)] = match model {
+        VirtModel::Virt => &REGIONS,
+        VirtModel::Spike => &SPIKE_REGIONS,
     };
     let slot = gpa.checked_sub(VIRTIO.base).map(|at| (at / VIRTIO.size, at % VIRTIO.size));
     if let Some((slot, offset)) = slot.filter(|(slot, _)| *slot < VIRTIO_SLOTS as u64 && model == VirtModel::Virt) {
         return Some((RegionDevice::Virtio(slot as usize), offset));
     }
-    targets.iter().find_map(|(region, target)| {
+    regions.iter().find_map(|(region, device)| {
         let offset = gpa.checked_sub(region.base)?;
-        (offset < region.size).then_some((*target, offset))
+        (offset < region.size).then_some((*device, offset))
     })
 }
 
@@ -261,7 +261,7 @@ impl Virt {
     /// Whether a device of `model` answers to all of `size` bytes at `gpa`.
     pub fn exists(model: VirtModel, gpa: u64, size: u8) -> bool {
         let last = gpa.checked_add(u64::from(size.max(1)) - 1).and_then(|last| route(model, last));
-        route(model, gpa).is_some_and(|(target, _)| last.is_some_and(|(last, _)| last == target))
+        route(model, gpa).is_some_and(|(device, _)| last.is_some_and(|(last, _)| last == device))
     }
 
     /// Whether a write at `gpa` may power a machine of `model` off, reset it, or end its run.
@@ -273,8 +273,8 @@ impl Virt {
     pub fn mmio_read(&mut self, now: u64, gpa: u64, size: u8) -> u64 {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        let Some((target, offset)) = route(self.model, gpa) else { return 0 };
-        match target {
+        let Some((device, offset)) = route(self.model, gpa) else { return 0 };
+        match device {
             RegionDevice::Clint => self.clint.read(now, offset, size),
             RegionDevice::Uart => devices.uart.with(|uart| uart.read(offset as u8)).into(),
             RegionDevice::Virtio(slot) => {
@@ -294,8 +294,8 @@ impl Virt {
     pub fn mmio_write(&mut self, now: u64, gpa: u64, size: u8, value: u64) {
         let now = self.set_now(now);
         let devices = &mut self.devices;
-        let Some((target, offset)) = route(self.model, gpa) else { return };
-        match target {
+        let Some((device, offset)) = route(self.model, gpa) else { return };
+        match device {
             RegionDevice::Clint => self.clint.write(now, offset, size, value),
             RegionDevice::Uart => devices.uart.with(|uart| uart.write(offset as u8, value as u8)),
             RegionDevice::Virtio(slot) => {

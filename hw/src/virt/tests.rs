@@ -72,7 +72,7 @@ fn claim(context: u64) -> u64 {
 
 #[test]
 fn regions_are_apart_and_exist() {
-    let mut all: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).collect();
+    let mut all: Vec<Region> = REGIONS.iter().map(|(region, _)| *region).collect();
     all.extend((0..VIRTIO_SLOTS as u64).map(|slot| Region { base: VIRTIO.base + slot * VIRTIO.size, ..VIRTIO }));
     all.sort_by_key(|region| region.base);
     for pair in all.windows(2) {
@@ -362,7 +362,7 @@ fn any_access_is_survived() {
     let (mut v, _, mem) = board(1);
     v.plug(7, Virtio::net(mem, [0; 6], None));
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
-    let regions: Vec<Region> = TARGETS.iter().map(|(region, _)| *region).chain([VIRTIO]).collect();
+    let regions: Vec<Region> = REGIONS.iter().map(|(region, _)| *region).chain([VIRTIO]).collect();
     for i in 0..200_000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let region = regions[i % regions.len()];

@@ -151,7 +151,7 @@ pub(super) struct Tables {
     /// The table of internal snapshots and the L1 tables in it: nobody writes there.
     snapshots: Vec<Extent>,
     /// Header, tables of the first level, and what is of snapshots: what, and where, by whole clusters and in order.
-    places: Vec<(&'static str, Extent)>,
+    extents: Vec<(&'static str, Extent)>,
     /// The clusters that are L2 tables and refcount blocks, by offset.
     tables: FxHashSet<u64>,
     /// The file has changed in a way that could not be followed.
@@ -176,11 +176,11 @@ impl Tables {
         let snapshots = snapshots(file, header, len)?;
         let tables = Tables::read(file, layout, snapshots, len)?;
         let (cluster, repaired) = (layout.cluster(), "(`qemu-img check -r all` may repair it)");
-        let places = tables.places.iter().flat_map(|(what, (at, bytes))| {
+        let extents = tables.extents.iter().flat_map(|(what, (at, bytes))| {
             (*at..at.saturating_add(*bytes)).step_by(cluster as usize).map(move |at| (*what, at))
         });
         let linked = tables.tables.iter().map(|at| ("an L2 table or refcount block", *at));
-        for (what, at) in places.chain(linked) {
+        for (what, at) in extents.chain(linked) {
             if !layout.is_held(file, at)? {
                 return Err(wrong(format!("it is damaged: the refcount of {what} at {at:#x} is 0 {repaired}")));
             }
@@ -190,22 +190,22 @@ impl Tables {
 
     /// Reads the tables of the first level, and where those are that they refer to.
     fn read(file: &File, layout: Layout, snapshots: Vec<Extent>, len: u64) -> io::Result<Tables> {
-        let mut places = vec![
+        let mut extents = vec![
             ("the header", (0, layout.cluster())),
             ("the L1 table", layout.whole(layout.l1)),
             ("the refcount table", layout.whole(layout.refcounts)),
         ];
-        places.extend(snapshots.iter().map(|place| ("a snapshot's table", layout.whole(*place))));
-        places.retain(|(_, (_, bytes))| *bytes != 0);
-        places.sort_by_key(|(_, place)| *place);
-        for pair in places.windows(2) {
+        extents.extend(snapshots.iter().map(|extent| ("a snapshot's table", layout.whole(*extent))));
+        extents.retain(|(_, (_, bytes))| *bytes != 0);
+        extents.sort_by_key(|(_, extent)| *extent);
+        for pair in extents.windows(2) {
             if let [(what, (at, bytes)), (other, (next, _))] = pair
                 && at.saturating_add(*bytes) > *next
             {
                 return Err(wrong(format!("it is damaged: {what} and {other} are at the same place")));
             }
         }
-        let mut tables = Tables { layout, snapshots, places, tables: FxHashSet::default(), lost: false };
+        let mut tables = Tables { layout, snapshots, extents, tables: FxHashSet::default(), lost: false };
         tables.fill(file, len)?;
         Ok(tables)
     }
@@ -245,9 +245,9 @@ impl Tables {
     /// The metadata that a range of the file has a part of.
     fn metadata_in(&self, offset: u64, len: u64) -> Option<&'static str> {
         // The last one that begins before the range ends is the one that ends last.
-        let before = self.places.partition_point(|(_, (at, _))| *at < offset.saturating_add(len));
-        if let Some((what, place)) = before.checked_sub(1).and_then(|index| self.places.get(index))
-            && touches(offset, len, *place)
+        let before = self.extents.partition_point(|(_, (at, _))| *at < offset.saturating_add(len));
+        if let Some((what, extent)) = before.checked_sub(1).and_then(|index| self.extents.get(index))
+            && touches(offset, len, *extent)
         {
             return Some(what);
         }
@@ -346,7 +346,7 @@ fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Extent>> 
         return Ok(Vec::new());
     }
     let damaged = || wrong("it is damaged: its table of snapshots cannot be where it is said to be");
-    let (mut places, mut at, mut in_all) = (Vec::new(), start, 0u64);
+    let (mut extents, mut at, mut in_all) = (Vec::new(), start, 0u64);
     for _ in 0..count {
         let mut head = [0; 40];
         read_padded(file, &mut head, at)?;
@@ -368,12 +368,12 @@ fn snapshots(file: &File, header: &Header, len: u64) -> io::Result<Vec<Extent>> 
             return Err(wrong("its snapshots have too large tables"));
         }
         if entries != 0 {
-            places.push((l1, entries * 8));
+            extents.push((l1, entries * 8));
         }
     }
     if start % header.layout.cluster() != 0 || at > len.next_multiple_of(header.layout.cluster()) {
         return Err(damaged());
     }
-    places.push((start, at - start));
-    Ok(places)
+    extents.push((start, at - start));
+    Ok(extents)
 }

@@ -100,8 +100,8 @@ impl Client {
         client
     }
 
-    fn of(place: &TestFolder) -> Client {
-        Client::new(&place.config(SecurityModel::None), 1000)
+    fn of(folder: &TestFolder) -> Client {
+        Client::new(&folder.config(SecurityModel::None), 1000)
     }
 
     fn ask(&mut self, kind: u8, fields: &[F]) -> Answer {
@@ -177,8 +177,8 @@ const EOPNOTSUPP: i32 = 95;
 
 #[test]
 fn files_are_read_and_written() {
-    let place = TestFolder::new("files");
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("files");
+    let mut client = Client::of(&folder);
     assert_eq!(client.walk(1, &[b"file"]), Ok(1));
     assert_eq!(client.read(1), Err(EBADF));
     client.open(1, 2).unwrap();
@@ -188,9 +188,9 @@ fn files_are_read_and_written() {
     client.create(2, b"new", 0o101, 0o640).unwrap();
     client.ask(118, &[W(2), D(0), Data(b"new")]).unwrap();
     client.ask(50, &[W(2), W(0)]).unwrap();
-    assert_eq!(fs::read(place.root().join("file")).unwrap(), b"con---ts");
-    assert_eq!(fs::read(place.root().join("sub/new")).unwrap(), b"new");
-    assert_eq!(place.root().join("sub/new").metadata().unwrap().permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read(folder.root().join("file")).unwrap(), b"con---ts");
+    assert_eq!(fs::read(folder.root().join("sub/new")).unwrap(), b"new");
+    assert_eq!(folder.root().join("sub/new").metadata().unwrap().permissions().mode() & 0o7777, 0o640);
     client.ask(120, &[W(1)]).unwrap();
     assert_eq!(client.read(1), Err(EBADF));
 }
@@ -198,24 +198,24 @@ fn files_are_read_and_written() {
 /// What a file is after it was renamed and removed: still the same.
 #[test]
 fn a_fid_is_a_file_and_not_a_name() {
-    let place = TestFolder::new("moved");
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("moved");
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"file"]).unwrap();
     client.ask(74, &[W(0), S(b"file"), W(0), S(b"other")]).unwrap();
-    fs::write(place.root().join("file"), "another").unwrap();
+    fs::write(folder.root().join("file"), "another").unwrap();
     client.open(1, 0).unwrap();
-    fs::remove_file(place.root().join("other")).unwrap();
+    fs::remove_file(folder.root().join("other")).unwrap();
     assert_eq!((client.read(1).unwrap(), client.stat(1).0 & 0o170000), (b"contents".to_vec(), 0o100000));
 }
 
 #[test]
 fn nothing_outside_is_reached_by_names() {
-    let place = TestFolder::new("names");
-    symlink("../secret", place.root().join("relative")).unwrap();
-    symlink(place.0.join("secret"), place.root().join("absolute")).unwrap();
-    symlink("..", place.root().join("up")).unwrap();
-    let mut client = Client::of(&place);
-    let secret = place.0.join("secret");
+    let folder = TestFolder::new("names");
+    symlink("../secret", folder.root().join("relative")).unwrap();
+    symlink(folder.0.join("secret"), folder.root().join("absolute")).unwrap();
+    symlink("..", folder.root().join("up")).unwrap();
+    let mut client = Client::of(&folder);
+    let secret = folder.0.join("secret");
     let rows: [(&[&[u8]], _); 9] = [
         (&[b"..", b"secret"], Ok(1)),
         (&[b"sub", b"..", b"..", b"..", b"secret"], Ok(4)),
@@ -263,11 +263,11 @@ impl Client {
 /// A directory that the host has put elsewhere leads back to where it was found, and not above where it is.
 #[test]
 fn nothing_outside_is_reached_while_the_host_renames() {
-    let place = TestFolder::new("renamed");
-    fs::create_dir(place.root().join("sub/deeper")).unwrap();
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("renamed");
+    fs::create_dir(folder.root().join("sub/deeper")).unwrap();
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"sub", b"deeper"]).unwrap();
-    fs::rename(place.root().join("sub/deeper"), place.0.join("moved")).unwrap();
+    fs::rename(folder.root().join("sub/deeper"), folder.0.join("moved")).unwrap();
     for (new, names) in [(2, vec![&b".."[..], b"secret"]), (3, vec![b"..", b"..", b"secret"])] {
         let mut fields = vec![W(1), W(new), H(names.len() as u16)];
         fields.extend(names.iter().map(|name| S(name)));
@@ -276,17 +276,17 @@ fn nothing_outside_is_reached_while_the_host_renames() {
     }
     // A link takes the place of a directory that is held.
     client.walk(4, &[b"sub"]).unwrap();
-    fs::rename(place.root().join("sub"), place.root().join("was")).unwrap();
-    symlink(&place.0, place.root().join("sub")).unwrap();
+    fs::rename(folder.root().join("sub"), folder.root().join("was")).unwrap();
+    symlink(&folder.0, folder.root().join("sub")).unwrap();
     client.create(4, b"made", 0o101, 0o600).unwrap();
-    assert!(place.root().join("was/made").exists() && !place.0.join("made").exists());
+    assert!(folder.root().join("was/made").exists() && !folder.0.join("made").exists());
     assert_eq!(client.walk(5, &[b"sub", b"secret"]), Ok(1));
 }
 
 #[test]
 fn what_would_wait_is_not_opened() {
-    let place = TestFolder::new("pipes");
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("pipes");
+    let mut client = Client::of(&folder);
     let gid = rustix::process::getegid().as_raw();
     client.ask(18, &[W(0), S(b"pipe"), W(0o010600), W(0), W(0), W(gid)]).unwrap();
     client.ask(18, &[W(0), S(b"socket"), W(0o140600), W(0), W(0), W(gid)]).unwrap();
@@ -300,10 +300,10 @@ fn what_would_wait_is_not_opened() {
 
 #[test]
 fn the_mapped_model_keeps_what_the_guest_says_beside_the_files() {
-    let place = TestFolder::new("mapped");
-    let config = place.config(SecurityModel::MappedXattr);
+    let folder = TestFolder::new("mapped");
+    let config = folder.config(SecurityModel::MappedXattr);
     let mut client = Client::new(&config, 1000);
-    let path = |name: &str| place.root().join(name);
+    let path = |name: &str| folder.root().join(name);
     client.ask(18, &[W(0), S(b"disk"), W(0o060640), W(8), W(17), W(7)]).unwrap();
     client.walk(1, &[b"disk"]).unwrap();
     let uid = rustix::process::geteuid().as_raw();
@@ -339,8 +339,8 @@ fn the_mapped_model_keeps_what_the_guest_says_beside_the_files() {
 
 #[test]
 fn extended_attributes_of_users_are_the_hosts() {
-    let place = TestFolder::new("attributes");
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("attributes");
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"file"]).unwrap();
     client.walk(2, &[b"file"]).unwrap();
     client.ask(32, &[W(2), S(b"user.key"), D(5), W(0)]).unwrap();
@@ -368,8 +368,8 @@ fn extended_attributes_of_users_are_the_hosts() {
 
 #[test]
 fn a_read_only_folder_stays_as_it_is() {
-    let place = TestFolder::new("readonly");
-    let mut client = Client::new(&SharedFolder { read_only: true, ..place.config(SecurityModel::None) }, 1000);
+    let folder = TestFolder::new("readonly");
+    let mut client = Client::new(&SharedFolder { read_only: true, ..folder.config(SecurityModel::None) }, 1000);
     client.walk(1, &[b"file"]).unwrap();
     let zeros = || [D(0), D(0), D(0), D(0)];
     let set: Vec<F> = [W(1), W(8), W(0), W(0), W(0), D(0)].into_iter().chain(zeros()).collect();
@@ -394,13 +394,13 @@ fn a_read_only_folder_stays_as_it_is() {
     client.walk(1, &[b"file"]).unwrap();
     client.open(1, 0).unwrap();
     assert_eq!(client.read(1).unwrap(), b"contents");
-    assert_eq!(fs::read_dir(place.root()).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(folder.root()).unwrap().count(), 2);
 }
 
 #[test]
 fn a_client_has_no_more_than_its_share_of_descriptors() {
-    let place = TestFolder::new("descriptors");
-    let mut client = Client::new(&place.config(SecurityModel::None), 20);
+    let folder = TestFolder::new("descriptors");
+    let mut client = Client::new(&folder.config(SecurityModel::None), 20);
     let got: Vec<_> = (1..40).map(|fid| client.walk(fid, &[b"file"])).collect();
     let count = got.iter().filter(|answer| answer.is_ok()).count();
     assert_eq!((count, got[38]), (9, Err(EMFILE)));
@@ -415,8 +415,8 @@ fn a_client_has_no_more_than_its_share_of_descriptors() {
     client.ask(104, &[W(0), W(u32::MAX), S(b""), S(b""), W(0)]).unwrap();
     assert_eq!(client.walk(1, &[b"file"]), Ok(1));
     // Attributes that are open are bytes.
-    rustix::fs::setxattr(place.root().join("file"), "user.a", b"a", rustix::fs::XattrFlags::empty()).unwrap();
-    let mut client = Client::of(&place);
+    rustix::fs::setxattr(folder.root().join("file"), "user.a", b"a", rustix::fs::XattrFlags::empty()).unwrap();
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"file"]).unwrap();
     let opened = (2..400).filter(|fid| client.ask(30, &[W(1), W(*fid), S(b"user.a")]).is_ok()).count();
     assert_eq!(opened, 256);
@@ -426,8 +426,8 @@ fn a_client_has_no_more_than_its_share_of_descriptors() {
 #[test]
 fn folders_in_folders_need_no_stack() {
     const DEPTH: u32 = 1000;
-    let place = TestFolder::new("deep");
-    let config = place.config(SecurityModel::None);
+    let folder = TestFolder::new("deep");
+    let config = folder.config(SecurityModel::None);
     let deep = move || {
         let mut client = Client::new(&config, 10_000);
         client.walk(1, &[]).unwrap();
@@ -443,9 +443,9 @@ fn folders_in_folders_need_no_stack() {
 
 #[test]
 fn answers_fit_where_they_go() {
-    let place = TestFolder::new("sizes");
-    fs::write(place.root().join("file"), vec![7; 100_000]).unwrap();
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("sizes");
+    fs::write(folder.root().join("file"), vec![7; 100_000]).unwrap();
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"file"]).unwrap();
     client.open(1, 0).unwrap();
     let huge = message(116, &[W(1), D(0), W(u32::MAX)]);
@@ -457,7 +457,7 @@ fn answers_fit_where_they_go() {
     assert_eq!(client.0.serve(&message(24, &[W(1), D(0)]), 100)[4..7], [7, 5, 0]);
     // No name of an answer is cut.
     for number in 0..300 {
-        fs::write(place.root().join(format!("sub/a-file-with-the-number-{number}")), "").unwrap();
+        fs::write(folder.root().join(format!("sub/a-file-with-the-number-{number}")), "").unwrap();
     }
     client.walk(2, &[b"sub"]).unwrap();
     client.open(2, 0o200000).unwrap();
@@ -468,8 +468,8 @@ fn answers_fit_where_they_go() {
 
 #[test]
 fn what_is_no_request_is_refused() {
-    let place = TestFolder::new("garbage");
-    let mut server = Server::new(&place.config(SecurityModel::None), Budget::new(100)).unwrap();
+    let folder = TestFolder::new("garbage");
+    let mut server = Server::new(&folder.config(SecurityModel::None), Budget::new(100)).unwrap();
     let code = |answer: Vec<u8>| (answer[4] == 7).then(|| i32::from_le_bytes(answer[7..].try_into().unwrap()));
     assert_eq!(code(server.serve(&message(120, &[W(0)]), ROOM)), Some(EPROTO));
     let unknown = server.serve(&message(100, &[W(1 << 16), S(b"9P2000.u")]), ROOM);
@@ -490,37 +490,37 @@ fn what_is_no_request_is_refused() {
 
 #[test]
 fn names_change_by_fids_too() {
-    let place = TestFolder::new("fids");
-    let mut client = Client::of(&place);
+    let folder = TestFolder::new("fids");
+    let mut client = Client::of(&folder);
     client.walk(1, &[b"file"]).unwrap();
     client.walk(2, &[b"sub"]).unwrap();
     client.ask(20, &[W(1), W(2), S(b"there")]).unwrap();
     client.ask(20, &[W(1), W(0), S(b"back")]).unwrap();
-    assert!(place.root().join("back").exists());
+    assert!(folder.root().join("back").exists());
     client.ask(70, &[W(2), W(1), S(b"hard")]).unwrap();
-    assert_eq!(place.root().join("sub/hard").metadata().unwrap().nlink(), 2);
+    assert_eq!(folder.root().join("sub/hard").metadata().unwrap().nlink(), 2);
     // What has taken the name of what was found is left alone.
     client.walk(3, &[b"back"]).unwrap();
-    fs::rename(place.root().join("sub/hard"), place.root().join("kept")).unwrap();
-    fs::remove_file(place.root().join("back")).unwrap();
-    fs::write(place.root().join("back"), "new").unwrap();
+    fs::rename(folder.root().join("sub/hard"), folder.root().join("kept")).unwrap();
+    fs::remove_file(folder.root().join("back")).unwrap();
+    fs::write(folder.root().join("back"), "new").unwrap();
     assert_eq!(client.ask(122, &[W(3)]), Err(ENOENT));
     assert_eq!(client.ask(122, &[W(0)]), Err(16));
-    assert_eq!(fs::read(place.root().join("back")).unwrap(), b"new");
+    assert_eq!(fs::read(folder.root().join("back")).unwrap(), b"new");
     client.ask(122, &[W(2)]).unwrap();
-    assert!(!place.root().join("sub").exists());
+    assert!(!folder.root().join("sub").exists());
 }
 
 #[test]
 fn other_file_systems_have_numbers_of_their_own_if_told_so() {
-    let place = TestFolder::new("devices");
-    let folder = |devices| {
-        let config = SharedFolder { devices, ..place.config(SecurityModel::None) };
+    let folder = TestFolder::new("devices");
+    let opened = |devices| {
+        let config = SharedFolder { devices, ..folder.config(SecurityModel::None) };
         folder::Folder::open(&config, Budget::new(10)).unwrap()
     };
-    let own = fs::metadata(place.root()).unwrap().dev();
+    let own = fs::metadata(folder.root()).unwrap().dev();
     let (mut warn, mut forbid, mut remap) =
-        (folder(OtherDevices::Warn), folder(OtherDevices::Forbid), folder(OtherDevices::Remap));
+        (opened(OtherDevices::Warn), opened(OtherDevices::Forbid), opened(OtherDevices::Remap));
     assert_eq!([warn.number((own, 5)), warn.number((own + 1, 5))], [Ok(5), Ok(5)]);
     assert_eq!([forbid.number((own, 5)), forbid.number((own + 1, 5))], [Ok(5), Err(rustix::io::Errno::NODEV)]);
     assert_eq!(
@@ -547,8 +547,8 @@ impl Exchange for Guest {
 
 #[test]
 fn the_thread_answers_in_order() {
-    let place = TestFolder::new("thread");
-    let queue = ShareQueue::open(&place.config(SecurityModel::None)).unwrap();
+    let folder = TestFolder::new("thread");
+    let queue = ShareQueue::open(&folder.config(SecurityModel::None)).unwrap();
     let answers = Arc::new(Mutex::new(Vec::new()));
     let mut backend = queue.backend();
     (1..4).for_each(|token| backend.submit(token));
@@ -566,9 +566,9 @@ fn the_thread_answers_in_order() {
 
 #[test]
 fn a_folder_that_is_none_is_told() {
-    let place = TestFolder::new("none");
-    let mut config = place.config(SecurityModel::None);
-    config.path = place.root().join("file");
+    let folder = TestFolder::new("none");
+    let mut config = folder.config(SecurityModel::None);
+    config.path = folder.root().join("file");
     let error = ShareQueue::open(&config).map(|_| ()).unwrap_err();
     assert!(format!("{error:#}").starts_with("-fsdev local: cannot open the folder '"), "{error:#}");
     assert!(Path::new(&config.path).exists());

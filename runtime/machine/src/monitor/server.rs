@@ -219,7 +219,7 @@ impl Server {
             None
         };
         let listener = control.listen().map_err(failed)?;
-        let place = ServerSetup {
+        let setup = ServerSetup {
             option: option.to_owned(),
             endpoint: endpoint.clone(),
             source,
@@ -228,7 +228,7 @@ impl Server {
             open,
         };
         let name = option.trim_start_matches('-').to_owned();
-        let thread = std::thread::Builder::new().name(name).spawn(move || place.run(first)).map_err(failed)?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || setup.run(first)).map_err(failed)?;
         Ok(Server { thread: Some(thread) })
     }
 }

@@ -28,14 +28,14 @@ struct TestFolder(Folder);
 
 impl TestFolder {
     fn new() -> TestFolder {
-        let place = TestFolder(Folder::new());
-        std::fs::create_dir(place.0.file("images")).expect("a folder");
-        std::fs::write(place.decoy(), DECOY.repeat(256)).expect("a file");
+        let folder = TestFolder(Folder::new());
+        std::fs::create_dir(folder.0.file("images")).expect("a folder");
+        std::fs::write(folder.decoy(), DECOY.repeat(256)).expect("a file");
         // Read as a backing file, and written to as a data file.
-        std::fs::write(place.file("raw"), vec![0x55; SIZE as usize / 2]).expect("a file");
-        symlink(place.decoy(), place.file("link")).expect("a link");
-        mknodat(CWD, place.file("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
-        place
+        std::fs::write(folder.file("raw"), vec![0x55; SIZE as usize / 2]).expect("a file");
+        symlink(folder.decoy(), folder.file("link")).expect("a link");
+        mknodat(CWD, folder.file("fifo"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
+        folder
     }
 
     fn file(&self, name: &str) -> std::path::PathBuf {
@@ -61,14 +61,14 @@ impl TestFolder {
 }
 
 /// The disk's client: it reads and writes all of an image, opened twice.
-fn using(input: &mut Input, place: &TestFolder, bytes: &[u8], disk: &Disk, forged: &[u8]) {
+fn using(input: &mut Input, folder: &TestFolder, bytes: &[u8], disk: &Disk, forged: &[u8]) {
     std::fs::write(&disk.file, bytes).expect("a file");
     for _ in 0..2 {
         if let Ok(image) = Image::open("-drive", disk) {
             client(input, image, disk.read_only, forged);
         }
     }
-    assert!(std::fs::read(place.decoy()).expect("the file is there") == DECOY.repeat(256), "somebody wrote to it");
+    assert!(std::fs::read(folder.decoy()).expect("the file is there") == DECOY.repeat(256), "somebody wrote to it");
     let len = std::fs::metadata(&disk.file).expect("the file is there still").len();
     assert!(len < 256 << 20, "the image has grown to {len} bytes");
 }

@@ -53,15 +53,15 @@ struct TestFolder(Folder);
 
 impl TestFolder {
     fn new() -> TestFolder {
-        let place = TestFolder(Folder::new());
-        let root = place.0.file("root");
+        let folder = TestFolder(Folder::new());
+        let root = folder.0.file("root");
         std::fs::create_dir_all(root.join("a/b")).expect("a folder");
-        std::fs::write(place.0.file("decoy"), DECOY).expect("a file");
+        std::fs::write(folder.0.file("decoy"), DECOY).expect("a file");
         std::fs::write(root.join("f"), "file").expect("a file");
         symlink("../decoy", root.join("link")).expect("a link");
         symlink("..", root.join("up")).expect("a link");
         mknodat(CWD, root.join("pipe"), FileType::Fifo, Mode::RWXU, 0).expect("a pipe");
-        place
+        folder
     }
 
     fn name(&self, input: &mut Input) -> Vec<u8> {
@@ -146,10 +146,10 @@ impl TestFolder {
 
 /// Asks one thing after another.
 pub fn run(input: &mut Input) {
-    let place = TestFolder::new();
+    let folder = TestFolder::new();
     let config = SharedFolder {
         id: "fs".into(),
-        path: place.0.file("root"),
+        path: folder.0.file("root"),
         model: input.pick(&[SecurityModel::None, SecurityModel::Passthrough, SecurityModel::MappedXattr]),
         read_only: input.one_in(8),
         writes_through: false,
@@ -165,7 +165,7 @@ pub fn run(input: &mut Input) {
     server.serve(version, ROOM);
     server.serve(&attach, ROOM);
     while !input.is_over() {
-        let request = place.request(input);
+        let request = folder.request(input);
         let room = if input.one_in(10) { input.u16().into() } else { ROOM };
         let answer = server.serve(&request, room);
         assert!(answer.len() <= room.max(11), "an answer of {} bytes for {room}", answer.len());
@@ -175,7 +175,7 @@ pub fn run(input: &mut Input) {
             server.serve(&attach, ROOM);
         }
     }
-    assert_eq!(std::fs::read(place.0.file("decoy")).expect("the file is there"), DECOY, "what is outside was changed");
-    let outside = std::fs::read_dir(&place.0.0).expect("the folder is there").count();
+    assert_eq!(std::fs::read(folder.0.file("decoy")).expect("the file is there"), DECOY, "what is outside was changed");
+    let outside = std::fs::read_dir(&folder.0.0).expect("the folder is there").count();
     assert_eq!(outside, 2, "something was made outside");
 }

@@ -146,8 +146,8 @@ fn use_it(path: &Path, bytes: &[u8]) -> bool {
 
 #[test]
 fn a_good_image_is_written() {
-    let place = TestFolder::new("good");
-    let path = place.make("a", &Made::new());
+    let folder = TestFolder::new("good");
+    let path = folder.make("a", &Made::new());
     assert!(use_it(&path, &[0x11; 4096]));
     let mut image = Image::open("-drive", &disk(&path)).unwrap();
     let mut read = [0; 4096];
@@ -157,7 +157,7 @@ fn a_good_image_is_written() {
 
 #[test]
 fn damaged_metadata_are_not_written() {
-    let place = TestFolder::new("damaged");
+    let folder = TestFolder::new("damaged");
     let good = Made::new;
     let refused = [
         (Made { refcounts: [0, 1, 1, 1, 1, 1], ..good() }, "the refcount of the header at 0x0 is 0"),
@@ -176,7 +176,7 @@ fn damaged_metadata_are_not_written() {
         (Made { len: 104, ..good() }, "L1 table is beyond the end of the file"),
     ];
     for (index, (image, words)) in refused.iter().enumerate() {
-        let path = place.make(&format!("{index}"), image);
+        let path = folder.make(&format!("{index}"), image);
         let told = error(&disk(&path));
         assert!(told.contains(words), "{told}");
         let after = fs::read(&path).unwrap();
@@ -186,7 +186,7 @@ fn damaged_metadata_are_not_written() {
 
 #[test]
 fn features_that_are_not_honoured_are_refused() {
-    let place = TestFolder::new("features");
+    let folder = TestFolder::new("features");
     let with = |incompatible| Made { incompatible, ..Made::new() };
     let refused = [
         (Made { crypt: 1, ..Made::new() }, "encrypted"),
@@ -200,7 +200,7 @@ fn features_that_are_not_honoured_are_refused() {
         (with(1 << 63), "not known here (bit 63)"),
     ];
     for (image, words) in refused {
-        let path = place.make("a", &image);
+        let path = folder.make("a", &image);
         for read_only in [false, true] {
             let told = error(&Disk { read_only, ..disk(&path) });
             assert!(told.contains(words), "{told}");
@@ -211,18 +211,18 @@ fn features_that_are_not_honoured_are_refused() {
 /// An image whose mappings lie has the guest write to metadata: nothing of them changes.
 #[test]
 fn the_guest_does_not_write_metadata() {
-    let place = TestFolder::new("overlap");
+    let folder = TestFolder::new("overlap");
     // The guest's writes look like a header that names another file.
-    let forged = Made::with_data_in(&place.decoy()).bytes();
+    let forged = Made::with_data_in(&folder.decoy()).bytes();
     for target in 1..5 {
         let image = Made { l2: [copied(target), copied(target)], ..Made::new() };
-        let path = place.make("a", &image);
+        let path = folder.make("a", &image);
         assert!(!use_it(&path, &forged[..4096]), "cluster {target}");
         let after = fs::read(&path).unwrap();
         assert!(after[..5 * CLUSTER] == image.bytes()[..5 * CLUSTER], "cluster {target} was written to");
     }
     let image = Made { l2: [copied(1 << 30), 0], ..Made::new() };
-    let path = place.make("a", &image);
+    let path = folder.make("a", &image);
     assert!(!use_it(&path, &[1; 512]));
     // The other write was to a cluster of its own.
     assert!(fs::metadata(&path).unwrap().len() <= 8 * CLUSTER as u64, "the file does not grow to anywhere");
@@ -231,11 +231,11 @@ fn the_guest_does_not_write_metadata() {
 /// A compressed cluster that is said to be in the header's cluster: writing over it frees that.
 #[test]
 fn a_header_that_was_freed_is_not_given_to_the_guest() {
-    let place = TestFolder::new("freed");
-    let forged = Made::with_data_in(&place.decoy()).bytes();
+    let folder = TestFolder::new("freed");
+    let forged = Made::with_data_in(&folder.decoy()).bytes();
     for cluster in 0..5u64 {
         let image = Made { l2: [(1 << 62) | (cluster * CLUSTER as u64), 0], ..Made::new() };
-        let path = place.make("a", &image);
+        let path = folder.make("a", &image);
         // That it cannot be unpacked is an error; written as a whole it need not be.
         let mut opened = Image::open("-drive", &disk(&path)).unwrap();
         for at in 0..8 {
@@ -255,48 +255,48 @@ fn a_header_that_was_freed_is_not_given_to_the_guest() {
 
 #[test]
 fn names_from_inside_stay_inside() {
-    let place = TestFolder::new("names");
-    std::os::unix::fs::symlink(place.decoy(), place.file("link")).unwrap();
-    let decoy = place.decoy();
+    let folder = TestFolder::new("names");
+    std::os::unix::fs::symlink(folder.decoy(), folder.file("link")).unwrap();
+    let decoy = folder.decoy();
     for name in
         [decoy.as_str(), "../decoy", "link", "./../decoy", "nbd://host/x", "json:{\"driver\":\"null-co\"}", "/dev/null"]
     {
         for image in [Made::backed_by(name), Made::with_data_in(name)] {
-            let told = error(&disk(&place.make("a", &image)));
+            let told = error(&disk(&folder.make("a", &image)));
             assert!(told.contains("a name from inside an image must be"), "{name}: {told}");
         }
     }
-    let told = error(&disk(&place.make("a", &Made::backed_by(&decoy))));
+    let told = error(&disk(&folder.make("a", &Made::backed_by(&decoy))));
     assert!(told.contains("backing.file.filename=FILE"), "{told}");
     let vmdk = format!("# Disk DescriptorFile\nversion=1\nparentCID=ffffffff\nRW 8 FLAT \"{decoy}\" 0\n");
-    fs::write(place.file("v"), vmdk).unwrap();
-    let told = error(&Disk { read_only: true, ..Disk::new(place.file("v")) });
+    fs::write(folder.file("v"), vmdk).unwrap();
+    let told = error(&Disk { read_only: true, ..Disk::new(folder.file("v")) });
     assert!(told.contains("a name from inside an image must be"), "{told}");
 }
 
 /// As qemu-img writes them, which has their format said.
 #[test]
 fn absolute_names_are_of_the_same_folder() {
-    let place = TestFolder::new("absolute");
-    fs::write(place.file("base"), [7; 4096]).unwrap();
-    let called = |name: &str| place.file(name).to_str().unwrap().to_owned();
+    let folder = TestFolder::new("absolute");
+    fs::write(folder.file("base"), [7; 4096]).unwrap();
+    let called = |name: &str| folder.file(name).to_str().unwrap().to_owned();
     let raw = |name: &str| Made { extensions: vec![(0xe279_2aca, "raw".to_owned())], ..Made::backed_by(name) };
-    Image::open("-drive", &disk(&place.make("a", &raw(&called("base"))))).unwrap();
+    Image::open("-drive", &disk(&folder.make("a", &raw(&called("base"))))).unwrap();
     for image in
         [raw(&called("../decoy")), raw(&called("sub/../../decoy")), raw(&called("")), Made::backed_by(&called("base"))]
     {
-        let told = error(&disk(&place.make("a", &image)));
+        let told = error(&disk(&folder.make("a", &image)));
         assert!(told.contains("a name from inside an image must be"), "{}: {told}", image.backing);
     }
 }
 
 #[test]
 fn special_files_are_not_waited_for() {
-    let place = TestFolder::new("special");
-    let fifo = place.file("fifo");
+    let folder = TestFolder::new("special");
+    let fifo = folder.file("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     for image in [Made::backed_by("fifo"), Made::with_data_in("fifo")] {
-        let told = error(&disk(&place.make("a", &image)));
+        let told = error(&disk(&folder.make("a", &image)));
         assert!(told.contains("neither a regular file nor a block device"), "{told}");
     }
     let told = error(&Disk::new(&fifo));
@@ -305,19 +305,19 @@ fn special_files_are_not_waited_for() {
 
 #[test]
 fn chains_end() {
-    let place = TestFolder::new("chains");
-    let told = error(&Disk { read_only: true, ..disk(&place.make("a", &Made::backed_by("a"))) });
+    let folder = TestFolder::new("chains");
+    let told = error(&Disk { read_only: true, ..disk(&folder.make("a", &Made::backed_by("a"))) });
     assert!(told.contains("its own backing file"), "{told}");
-    place.make("b", &Made::backed_by("a"));
-    let told = error(&Disk { read_only: true, ..disk(&place.make("a", &Made::backed_by("b"))) });
+    folder.make("b", &Made::backed_by("a"));
+    let told = error(&Disk { read_only: true, ..disk(&folder.make("a", &Made::backed_by("b"))) });
     assert!(told.contains("its own backing file"), "{told}");
 
     let chain = |count: u32| {
         (0..count).for_each(|index| {
-            place.make(&format!("{index}"), &Made::backed_by(&format!("{}", index + 1)));
+            folder.make(&format!("{index}"), &Made::backed_by(&format!("{}", index + 1)));
         });
-        place.make(&count.to_string(), &Made::new());
-        Image::open("-drive", &disk(&place.file("0")))
+        folder.make(&count.to_string(), &Made::new());
+        Image::open("-drive", &disk(&folder.file("0")))
     };
     let mut read = [0; 512];
     chain(99).unwrap().read(&mut read, 0).unwrap();
@@ -328,9 +328,9 @@ fn chains_end() {
 
 #[test]
 fn names_on_the_command_line_go_anywhere() {
-    let place = TestFolder::new("layers");
-    let path = place.make("a", &Made::backed_by("/nowhere/at/all"));
-    let layers = Layers { backing: vec![(place.decoy().into(), Some(ImageFormat::Raw))], ..Layers::default() };
+    let folder = TestFolder::new("layers");
+    let path = folder.make("a", &Made::backed_by("/nowhere/at/all"));
+    let layers = Layers { backing: vec![(folder.decoy().into(), Some(ImageFormat::Raw))], ..Layers::default() };
     let mut image = Image::open("-drive", &Disk { layers, ..disk(&path) }).unwrap();
     let mut read = [0; 512];
     image.read(&mut read, 0).unwrap();
@@ -344,9 +344,9 @@ fn names_on_the_command_line_go_anywhere() {
     image.read(&mut read, CLUSTER as u64).unwrap();
     assert_eq!(read, [0; 512], "without any backing file");
 
-    let data = place.0.join("data");
+    let data = folder.0.join("data");
     fs::write(&data, [0x33; 4096]).unwrap();
-    let path = place.make("d", &Made::with_data_in("/nowhere/at/all"));
+    let path = folder.make("d", &Made::with_data_in("/nowhere/at/all"));
     let layers = Layers { data_file: Some(data.clone()), ..Layers::default() };
     let mut image = Image::open("-drive", &Disk { layers, ..disk(&path) }).unwrap();
     image.read(&mut read, 512).unwrap();
@@ -368,8 +368,8 @@ fn a_device_has_no_folder() {
 
 #[test]
 fn the_tables_of_snapshots_are_looked_at_within_limits() {
-    let place = TestFolder::new("snapshots");
-    let path = place.file("0");
+    let folder = TestFolder::new("snapshots");
+    let path = folder.file("0");
     let mut bytes = Made::new().bytes();
     bytes.resize(8 * CLUSTER, 0);
     // A table of one snapshot in the last cluster, whose L1 table has 2^26 entries of a file that is long enough for them.
@@ -384,12 +384,12 @@ fn the_tables_of_snapshots_are_looked_at_within_limits() {
 
 #[test]
 fn what_is_read_from_a_backing_image_is_copied_if_that_is_wanted() {
-    let place = TestFolder::new("copy");
-    let raw = place.file("raw");
+    let folder = TestFolder::new("copy");
+    let raw = folder.file("raw");
     let mut below = vec![0; 1 << 20];
     below[..1 << 16].fill(5);
     fs::write(&raw, &below).unwrap();
-    let path = place.file("0");
+    let path = folder.file("0");
     let create = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", "raw"];
     let made = Command::new("qemu-img").args(create).arg(&path).status();
     if !made.is_ok_and(|status| status.success()) {

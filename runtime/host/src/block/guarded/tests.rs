@@ -148,11 +148,11 @@ const ANYTHING: u64 = u64::MAX;
 fn apply(contents: &mut Contents, op: &Op) {
     match *op {
         Op::Write { first, count, value } => {
-            for (index, place) in contents.iter_mut().skip(first).take(count).enumerate() {
-                *place = if value == 0 { 0 } else { value + index as u64 };
+            for (index, byte) in contents.iter_mut().skip(first).take(count).enumerate() {
+                *byte = if value == 0 { 0 } else { value + index as u64 };
             }
         }
-        Op::Discard { first, count } => contents.iter_mut().skip(first).take(count).for_each(|place| *place = ANYTHING),
+        Op::Discard { first, count } => contents.iter_mut().skip(first).take(count).for_each(|byte| *byte = ANYTHING),
         Op::Flush => {}
     }
 }
@@ -167,15 +167,15 @@ fn compare(bytes: &[u8], allowed: &[Vec<u64>], when: &str) {
 }
 
 /// Does random things to an image and looks at `samples` of the states in which a killed process would have left it.
-fn crash(place: &TestFolder, name: &str, contents: &Contents, seed: u64, samples: usize) {
-    let (path, original) = (place.file(name), place.file("original"));
+fn crash(folder: &TestFolder, name: &str, contents: &Contents, seed: u64, samples: usize) {
+    let (path, original) = (folder.file(name), folder.file("original"));
     std::fs::copy(&path, &original).unwrap();
     WRITES.with_borrow_mut(Vec::clear);
     let mut random = Random(seed);
     let steps = work(&path, &mut contents.clone(), &mut random, 120);
     let writes = WRITES.take();
     assert!(writes.len() > samples, "{} writes", writes.len());
-    let (crashed, raw) = (place.file("crashed.qcow2"), place.file("crashed.raw"));
+    let (crashed, raw) = (folder.file("crashed.qcow2"), folder.file("crashed.raw"));
     for sample in 0..samples {
         let kept = 1 + (sample * writes.len() + random.below(writes.len() as u64) as usize) / samples;
         std::fs::copy(&original, &crashed).unwrap();
@@ -227,8 +227,8 @@ fn numbers(sectors: u64) -> Contents {
     (1..=sectors).collect()
 }
 
-fn write_raw(place: &TestFolder, contents: &Contents) -> PathBuf {
-    let path = place.file("base.raw");
+fn write_raw(folder: &TestFolder, contents: &Contents) -> PathBuf {
+    let path = folder.file("base.raw");
     let bytes: Vec<u8> = contents.iter().flat_map(|value| sector(*value)).collect();
     std::fs::write(&path, bytes).unwrap();
     path
@@ -236,38 +236,38 @@ fn write_raw(place: &TestFolder, contents: &Contents) -> PathBuf {
 
 #[test]
 fn an_image_survives_a_kill_after_any_write() {
-    let place = TestFolder::new("plain");
+    let folder = TestFolder::new("plain");
     for (seed, cluster, sectors) in [(1, 512u64, 4096), (2, 4096, 20_000)] {
-        let path = place.file("plain");
+        let path = folder.file("plain");
         let options = format!("cluster_size={cluster}");
         let size = (sectors * SECTOR).to_string();
         make(&["create", "-q", "-f", "qcow2", "-o", &options, path.to_str().unwrap(), &size]);
-        crash(&place, "plain", &vec![0; sectors as usize], seed, 40);
+        crash(&folder, "plain", &vec![0; sectors as usize], seed, 40);
     }
 }
 
 #[test]
 fn a_compressed_image_survives_a_kill_after_any_write() {
-    let place = TestFolder::new("compressed");
+    let folder = TestFolder::new("compressed");
     let contents = numbers(4096);
-    let raw = write_raw(&place, &contents);
-    let path = place.file("compressed");
+    let raw = write_raw(&folder, &contents);
+    let path = folder.file("compressed");
     for (seed, cluster) in [(3, "cluster_size=512"), (4, "cluster_size=4096")] {
         let (raw, to) = (raw.to_str().unwrap(), path.to_str().unwrap());
         make(&["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", cluster, raw, to]);
-        crash(&place, "compressed", &contents, seed, 40);
+        crash(&folder, "compressed", &contents, seed, 40);
     }
 }
 
 #[test]
 fn an_image_with_a_backing_file_survives_a_kill_after_any_write() {
-    let place = TestFolder::new("backing");
+    let folder = TestFolder::new("backing");
     let contents = numbers(4096);
-    let raw = write_raw(&place, &contents);
-    let path = place.file("backing");
+    let raw = write_raw(&folder, &contents);
+    let path = folder.file("backing");
     // The name is beside the image.
     let raw = raw.file_name().and_then(|name| name.to_str()).unwrap();
     let options = ["-o", "cluster_size=1024,refcount_bits=1", "-F", "raw", "-b", raw];
     make(&[&["create", "-q", "-f", "qcow2"], &options[..], &[path.to_str().unwrap()]].concat());
-    crash(&place, "backing", &contents, 5, 40);
+    crash(&folder, "backing", &contents, 5, 40);
 }

@@ -45,10 +45,10 @@ impl Drop for TestFolder {
 
 #[test]
 fn every_kind_that_qemu_img_makes_is_read() {
-    let place = TestFolder::new("kinds");
+    let folder = TestFolder::new("kinds");
     for kind in ["monolithicSparse", "streamOptimized", "twoGbMaxExtentSparse", "monolithicFlat", "twoGbMaxExtentFlat"]
     {
-        let (path, contents) = place.image(kind);
+        let (path, contents) = folder.image(kind);
         let mut image = Image::open("-drive", &Disk { read_only: true, ..Disk::new(&path) }).unwrap();
         assert_eq!((image.format(), image.bytes()), (ImageFormat::Vmdk, LEN as u64), "{kind}");
         let mut read = vec![0xff; LEN];
@@ -61,8 +61,8 @@ fn every_kind_that_qemu_img_makes_is_read() {
 
 #[test]
 fn it_is_written_above_only() {
-    let place = TestFolder::new("written");
-    let (path, contents) = place.image("monolithicSparse");
+    let folder = TestFolder::new("written");
+    let (path, contents) = folder.image("monolithicSparse");
     let told = Image::open("-hda", &Disk::new(&path)).map(|_| ()).expect_err("it cannot be written").to_string();
     assert!(told.starts_with("-hda: ") && told.contains("can only be read: use readonly=on or snapshot=on"), "{told}");
     let mut image = Image::open("-hda", &Disk { snapshot: true, ..Disk::new(&path) }).unwrap();
@@ -74,13 +74,13 @@ fn it_is_written_above_only() {
 
 #[test]
 fn what_is_wrong_is_refused() {
-    let place = TestFolder::new("wrong");
-    let (sparse, _) = place.image("monolithicSparse");
+    let folder = TestFolder::new("wrong");
+    let (sparse, _) = folder.image("monolithicSparse");
     let good = fs::read(&sparse).unwrap();
     let told = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
         change(&mut bytes);
-        let path = place.0.join("changed");
+        let path = folder.0.join("changed");
         fs::write(&path, bytes).unwrap();
         let disk = Disk { read_only: true, format: Some(ImageFormat::Vmdk), ..Disk::new(path) };
         Image::open("-drive", &disk).map(|_| ()).expect_err("this is refused").to_string()

@@ -89,7 +89,7 @@ impl Gateway {
             self.send_icmp(to, from, &reply, cx);
             return;
         }
-        match self.target(SocketAddrV4::new(to, 0)) {
+        match self.destination(SocketAddrV4::new(to, 0)) {
             Destination::Host(_) => {}
             Destination::Unreachable => return self.unreachable_ping((from, to), bytes, cx),
             Destination::Lost => return,

@@ -124,7 +124,7 @@ impl Gateway {
     }
 
     /// Where the guest's packets to `to` go.
-    fn target(&self, to: SocketAddrV4) -> Destination {
+    fn destination(&self, to: SocketAddrV4) -> Destination {
         let (address, port) = (*to.ip(), to.port());
         if self.config.restrict || address.is_loopback() || address.is_multicast() || address.octets()[0] == 0 {
             return Destination::Lost;

@@ -475,7 +475,7 @@ impl Gateway {
         }
         self.tcp.admit(cx.now)?;
         let service = self.config.guest_forwards.iter().find(|forward| forward.guest == ends.1);
-        let stream = match (service, self.target(ends.1)) {
+        let stream = match (service, self.destination(ends.1)) {
             (Some(GuestForward { to, .. }), _) => self.reach(to),
             (None, Destination::Host(host)) => connect(host).map_err(io::Error::from),
             (None, other) => return Err(other),

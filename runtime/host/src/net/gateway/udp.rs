@@ -309,7 +309,7 @@ impl Gateway {
         if let Some(&index) = self.udp.index.get(&Key::Pair(ends)) {
             return self.udp.send(index, (ends, ends.1.into()), payload, cx);
         }
-        let host = match self.target(ends.1) {
+        let host = match self.destination(ends.1) {
             Destination::Host(host) => host,
             Destination::Unreachable => return Err(io::ErrorKind::HostUnreachable.into()),
             Destination::Lost => return Ok(()),

@@ -91,8 +91,8 @@ struct ArgumentPath<'a> {
     name: &'a str,
 }
 
-fn mistyped(place: ArgumentPath<'_>, expected: &str) -> Failure {
-    generic(format!("Invalid parameter type for '{}', expected: {expected}", place.path))
+fn mistyped(argument: ArgumentPath<'_>, expected: &str) -> Failure {
+    generic(format!("Invalid parameter type for '{}', expected: {expected}", argument.path))
 }
 
 /// Checks a command's arguments: `text` is their members.
@@ -126,28 +126,28 @@ fn check_members(texts: &[&'static str], object: &Map<String, Value>, path: &str
 }
 
 /// Types contain each other to no depth but the value's own, which the JSON parser bounds.
-fn check(of: Type, value: &Value, place: ArgumentPath<'_>) -> Result<(), Failure> {
+fn check(of: Type, value: &Value, argument: ArgumentPath<'_>) -> Result<(), Failure> {
     match of {
         Type::Builtin((_, _, _, is)) if is(value) => Ok(()),
-        Type::Builtin((_, _, expected, _)) => Err(mistyped(place, expected)),
+        Type::Builtin((_, _, expected, _)) => Err(mistyped(argument, expected)),
         Type::List(element) => {
-            let list = value.as_array().ok_or_else(|| mistyped(place, "array"))?;
+            let list = value.as_array().ok_or_else(|| mistyped(argument, "array"))?;
             list.iter().enumerate().try_for_each(|(index, value)| {
-                let path = format!("{}[{index}]", place.path);
+                let path = format!("{}[{index}]", argument.path);
                 check(Type::named(element), value, ArgumentPath { path: &path, name: &path })
             })
         }
         Type::Row((_, Kind::Enum, text)) => {
-            let word = value.as_str().ok_or_else(|| mistyped(place, "string"))?;
+            let word = value.as_str().ok_or_else(|| mistyped(argument, "string"))?;
             let known = text.split_whitespace().any(|known| known == word);
-            let wrong = || generic(format!("Parameter '{}' does not accept value '{word}'", place.name));
+            let wrong = || generic(format!("Parameter '{}' does not accept value '{word}'", argument.name));
             known.then_some(()).ok_or_else(wrong)
         }
         Type::Row((_, kind, text)) => {
-            let object = value.as_object().ok_or_else(|| mistyped(place, "object"))?;
+            let object = value.as_object().ok_or_else(|| mistyped(argument, "object"))?;
             match kind {
-                Kind::Union => check_members(&union_texts(text, object), object, place.path),
-                _ => check_members(&[text], object, place.path),
+                Kind::Union => check_members(&union_texts(text, object), object, argument.path),
+                _ => check_members(&[text], object, argument.path),
             }
         }
     }

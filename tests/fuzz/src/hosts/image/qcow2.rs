@@ -81,8 +81,8 @@ impl Made {
 
     /// What is beyond the end, because that was cut off, stays away.
     fn set(&mut self, at: usize, bytes: &[u8]) {
-        if let Some(place) = self.bytes.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
+        if let Some(part) = self.bytes.get_mut(at..at + bytes.len()) {
+            part.copy_from_slice(bytes);
         }
     }
 
@@ -102,9 +102,9 @@ impl Made {
             true => (cluster * bits / 8, cluster * bits % 8),
             false => (cluster * bits / 8 + bits / 8 - 1, 0),
         };
-        let place = (self.block * self.cluster + byte) as usize;
-        if let Some(place) = self.bytes.get_mut(place).filter(|_| byte < self.cluster) {
-            *place = *place & !(1 << bit) | u8::from(used) << bit;
+        let at = (self.block * self.cluster + byte) as usize;
+        if let Some(bits) = self.bytes.get_mut(at).filter(|_| byte < self.cluster) {
+            *bits = *bits & !(1 << bit) | u8::from(used) << bit;
         }
     }
 
@@ -157,7 +157,7 @@ impl Made {
     }
 
     /// Changes one thing.
-    fn change(&mut self, input: &mut Input, place: &TestFolder) {
+    fn change(&mut self, input: &mut Input, folder: &TestFolder) {
         let cluster = self.cluster;
         match input.u8() % 13 {
             12 => self.snapshot(input),
@@ -177,11 +177,11 @@ impl Made {
             5 => self.put(self.l1 * cluster + 8 * input.below(self.tables + 1), self.entry(input)),
             6 | 7 => self.put(self.l2 * cluster + 8 * input.below(16), self.entry(input)),
             8 => {
-                let name = place.name(input);
+                let name = folder.name(input);
                 self.back(&name);
             }
             9 => {
-                let (kind, name) = (input.pick(EXTENSIONS), place.name(input));
+                let (kind, name) = (input.pick(EXTENSIONS), folder.name(input));
                 self.extend(kind, name.as_bytes());
                 // With an external data file.
                 self.put(72, if input.one_in(2) { 4 } else { 0 });
@@ -201,9 +201,9 @@ impl Made {
 }
 
 /// A header that names the file that nobody may reach, for the guest to write.
-fn forged(place: &TestFolder) -> Vec<u8> {
+fn forged(folder: &TestFolder) -> Vec<u8> {
     let mut made = Made::new(16, 4);
-    let decoy = place.decoy();
+    let decoy = folder.decoy();
     made.extend(0x4441_5441, decoy.to_str().unwrap_or_default().as_bytes());
     made.back(decoy.to_str().unwrap_or_default());
     made.put(72, 4);
@@ -212,11 +212,11 @@ fn forged(place: &TestFolder) -> Vec<u8> {
 }
 
 /// An image that is taken for a raw one, whatever its guest does.
-fn guessed(input: &mut Input, place: &TestFolder) {
+fn guessed(input: &mut Input, folder: &TestFolder) {
     let direct = input.one_in(2);
     let cache = Cache { direct, ..Cache::default() };
-    let disk = Disk { format: None, cache, ..disk(&place.file("disk"), ImageFormat::Raw) };
-    using(input, place, &vec![0; SIZE as usize], &disk, &forged(place));
+    let disk = Disk { format: None, cache, ..disk(&folder.file("disk"), ImageFormat::Raw) };
+    using(input, folder, &vec![0; SIZE as usize], &disk, &forged(folder));
     if let Ok(image) = Image::open("-drive", &disk) {
         assert_eq!(image.format(), ImageFormat::Raw);
     }
@@ -224,13 +224,13 @@ fn guessed(input: &mut Input, place: &TestFolder) {
 
 /// Images of which up to six things are changed, and some that have no format.
 pub fn run(input: &mut Input) {
-    let place = TestFolder::new();
+    let folder = TestFolder::new();
     if input.one_in(16) {
-        return guessed(input, &place);
+        return guessed(input, &folder);
     }
     let mut made = Made::new(input.pick(&[9, 10, 12, 16, 16]), input.pick(&[4, 4, 0, 1, 2, 3, 5, 6]));
     for _ in 0..input.u8() % 7 {
-        made.change(input, &place);
+        made.change(input, &folder);
     }
     let read_only = input.one_in(6);
     let zeroes = if input.one_in(4) { Zeroes::Unmapped } else { Zeroes::AsTheyAre };
@@ -239,7 +239,7 @@ pub fn run(input: &mut Input) {
         snapshot: input.one_in(6),
         copy_on_read: input.one_in(4),
         zeroes,
-        ..disk(&place.file("disk"), ImageFormat::Qcow2)
+        ..disk(&folder.file("disk"), ImageFormat::Qcow2)
     };
-    using(input, &place, &made.bytes, &disk, &forged(&place));
+    using(input, &folder, &made.bytes, &disk, &forged(&folder));
 }

@@ -44,8 +44,8 @@ const GRAIN: usize = 16;
 const ENTRIES: usize = 64;
 
 fn put(bytes: &mut [u8], at: usize, count: usize, value: u64) {
-    if let Some(place) = bytes.get_mut(at..at + count) {
-        place.copy_from_slice(&value.to_le_bytes()[..count]);
+    if let Some(part) = bytes.get_mut(at..at + count) {
+        part.copy_from_slice(&value.to_le_bytes()[..count]);
     }
 }
 
@@ -95,22 +95,24 @@ fn change(input: &mut Input, bytes: &mut Vec<u8>) {
 
 /// Descriptors, and extents that are a whole image.
 pub fn run(input: &mut Input) {
-    let place = TestFolder::new();
+    let folder = TestFolder::new();
     let mut extent = sparse();
     for _ in 0..input.u8() % 5 {
         change(input, &mut extent);
     }
-    let disk = Disk { read_only: true, ..disk(&place.file("disk"), ImageFormat::Vmdk) };
+    let disk = Disk { read_only: true, ..disk(&folder.file("disk"), ImageFormat::Vmdk) };
     if input.one_in(2) {
-        return using(input, &place, &extent, &disk, &[]);
+        return using(input, &folder, &extent, &disk, &[]);
     }
-    std::fs::write(place.file("sparse"), &extent).expect("a file");
+    std::fs::write(folder.file("sparse"), &extent).expect("a file");
     let mut text = String::from("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\n");
     for _ in 0..input.u8() % 12 {
         match input.one_in(3) {
-            true => {
-                text.push_str(&format!("RW 16 {} \"{}\" 0", input.pick(&["FLAT", "SPARSE", "VMFS"]), place.name(input)))
-            }
+            true => text.push_str(&format!(
+                "RW 16 {} \"{}\" 0",
+                input.pick(&["FLAT", "SPARSE", "VMFS"]),
+                folder.name(input)
+            )),
             false => text.push_str(input.pick(LINES)),
         }
         text.push_str(input.pick(&["\n", "\n", "\n", "\r\n", " "]));
@@ -120,5 +122,5 @@ pub fn run(input: &mut Input) {
         let at = input.below(bytes.len() as u64) as usize;
         bytes[at] = input.u8();
     }
-    using(input, &place, &bytes, &disk, &[]);
+    using(input, &folder, &bytes, &disk, &[]);
 }

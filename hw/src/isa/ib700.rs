@@ -1,5 +1,5 @@
 //! `ib700`: the watchdog timer of iBASE's IB700 single-board computers (its manual, "Watchdog Timer Configuration"). A driver
-//! writes a port again and again; when it has not done so for as long as it said, whoever runs the machine is told.
+//! writes a port again and again; when it has not done so for as long as it said, the machine does what `-action watchdog=` says.
 
 use super::IsaDevice;
 use crate::PcEvent;

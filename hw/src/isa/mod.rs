@@ -81,7 +81,7 @@ impl IsaSlot {
         IsaSlot { name, device, timer }
     }
 
-    /// Does something with the device and sets its timer; what it then asks of whoever runs the machine.
+    /// Does something with the device and sets its timer; what the guest then asks of the machine by it.
     pub(crate) fn with<T>(&mut self, f: impl FnOnce(&mut dyn IsaDevice) -> T) -> (T, Option<PcEvent>) {
         let result = f(self.device.as_mut());
         self.timer.set(self.device.next_deadline());

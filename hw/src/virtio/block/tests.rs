@@ -94,7 +94,8 @@ fn reads_and_writes_go_through_the_backend_piece_by_piece() {
 
 #[test]
 fn what_ends_a_request_ends_its_copies() {
-    let ends: [(&str, fn(&mut Setup)); 5] = [
+    type End = (&'static str, fn(&mut Setup));
+    let ends: [End; 5] = [
         ("a reset by the driver", |s| s.device.set_status(0)),
         ("one by the machine", |s| s.device.reset()),
         ("DRIVER_OK taken back", |s| s.device.set_status(11)),

@@ -117,7 +117,8 @@ const ENGINE: &[Row] = &[
 ];
 
 const HOST: &[Row] = &[
-    ("clock devices error signals wake", ""),
+    ("clock error signals wake", ""),
+    ("devices", "display"),
     ("config", "chardev sandbox"),
     ("terminal", "config error signals wake"),
     ("block", "config error"),
@@ -125,7 +126,7 @@ const HOST: &[Row] = &[
     ("socket", "chardev config"),
     ("chardev", "config error socket terminal wake"),
     ("net", "config error sandbox socket wake"),
-    ("display", "clock devices socket wake"),
+    ("display", "clock socket wake"),
     ("sandbox", "block config"),
 ];
 

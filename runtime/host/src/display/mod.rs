@@ -4,6 +4,7 @@
 //! somebody looks at it, and wakes who does.
 
 mod curses;
+mod handles;
 mod image;
 mod rfb;
 
@@ -12,16 +13,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use mimus_hw::MouseEvent;
 use mimus_hw::keys::Key;
-use mimus_hw::vga::{DEVFN, Screen, StdVga};
-use mimus_hw::{MouseEvent, Pc};
+use mimus_hw::vga::Screen;
 use mimus_softmmu::{DirtyPages, Vram};
 
 use crate::clock::Clock;
-use crate::devices::{self, SharedPc};
 use mimus_softmmu::kick::Kicker;
 
 pub use curses::{Curses, LEAVE, typing};
+pub use handles::{Adapter, DisplayHandle, Inputs};
 pub use image::{ImageFormat, write_image};
 pub use rfb::{VncPlace, VncServer, VncTarget};
 
@@ -52,24 +53,25 @@ impl Harvest {
 /// Screen, keyboard and mouse of a machine.
 #[derive(Clone)]
 pub struct Console {
-    pc: SharedPc,
+    inputs: Arc<dyn Inputs>,
+    display: Option<DisplayHandle>,
     clock: Clock,
     kicker: Arc<Kicker>,
-    vram: Option<Arc<Vram>>,
     harvest: Arc<Harvest>,
     /// The buttons of the mouse that monitors hold down.
     buttons: Arc<AtomicU8>,
 }
 
 impl Console {
-    /// Those of `pc`, which has an adapter with this memory, or none.
-    pub fn new(pc: SharedPc, clock: Clock, kicker: Arc<Kicker>, vram: Option<Arc<Vram>>) -> Console {
-        Console { pc, clock, kicker, vram, harvest: Arc::default(), buttons: Arc::default() }
+    /// A keyboard and a mouse, and a display adapter where there is one. `kicker` gets the attention of the vCPU that hands over
+    /// what was written to display memory.
+    pub fn new(inputs: Arc<dyn Inputs>, display: Option<DisplayHandle>, clock: Clock, kicker: Arc<Kicker>) -> Console {
+        Console { inputs, display, clock, kicker, harvest: Arc::default(), buttons: Arc::default() }
     }
 
     /// The display memory.
     pub fn vram(&self) -> Option<&Arc<Vram>> {
-        self.vram.as_ref()
+        self.display.as_ref().map(|display| &display.vram)
     }
 
     /// Where the vCPU hands over what was written to display memory.
@@ -77,25 +79,21 @@ impl Console {
         &self.harvest
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Pc, u64) -> T) -> T {
-        let result = f(&mut devices::lock(&self.pc), self.clock.now());
-        self.kicker.kick();
-        result
-    }
-
     /// Presses or releases a key.
     pub fn key(&self, key: Key, down: bool) {
-        self.with(|pc, now| pc.key(now, key, down));
+        self.inputs.key(self.clock.now(), key, down);
+        self.kicker.kick();
     }
 
     /// How many bytes of scan codes the keyboard can take now.
     pub fn keyboard_room(&self) -> usize {
-        devices::lock(&self.pc).keyboard_room()
+        self.inputs.keyboard_room()
     }
 
     /// Moves the mouse or its buttons.
     pub fn mouse(&self, event: MouseEvent) {
-        self.with(|pc, now| pc.mouse(now, event));
+        self.inputs.mouse(self.clock.now(), event);
+        self.kicker.kick();
     }
 
     /// A monitor moves the mouse: counts to the right, down, and steps of the wheel towards the user.
@@ -115,14 +113,13 @@ impl Console {
 
     /// What is on the screen now; `None` without an adapter.
     pub fn picture(&self) -> Option<Screen> {
-        let now = self.clock.now();
-        devices::lock(&self.pc).function(now, DEVFN, |vga: &mut StdVga, now| vga.vga().picture(now))
+        self.display.as_ref()?.adapter.picture(self.clock.now())
     }
 }
 
 impl std::fmt::Debug for Console {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Console").field("vram", &self.vram).finish_non_exhaustive()
+        f.debug_struct("Console").field("display", &self.display).finish_non_exhaustive()
     }
 }
 
@@ -222,7 +219,7 @@ impl Shared {
     /// Brings the picture up to date; whether it has changed.
     fn refresh(&self, screen: &mut Screen, dirty: &mut DirtyPages) -> bool {
         let console = &self.console;
-        let Some(vram) = &console.vram else { return false };
+        let Some(DisplayHandle { adapter, vram }) = &console.display else { return false };
         dirty.clear();
         std::mem::swap(dirty, &mut lock(&console.harvest.taken));
         if vram.is_dirty() && !console.harvest.wanted.swap(true, Ordering::AcqRel) {
@@ -230,8 +227,7 @@ impl Shared {
         }
         // The registers are copied: drawing is too long to hold up the devices.
         let now = console.clock.now();
-        let regs = devices::lock(&console.pc).function(now, DEVFN, |vga: &mut StdVga, _| vga.vga().regs().clone());
-        regs.is_some_and(|regs| screen.update(&regs, vram, dirty, now))
+        adapter.registers(now).is_some_and(|regs| screen.update(&regs, vram, dirty, now))
     }
 }
 

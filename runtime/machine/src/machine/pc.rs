@@ -36,8 +36,8 @@ use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
 use mimus_host::clock::{Clock, TSC_HZ};
 use mimus_host::config::{Disk, Plug};
-use mimus_host::devices::{self, SharedPc};
-use mimus_host::display::Console;
+use mimus_host::devices::{self, KeyboardHandle, SharedPc, VgaHandle};
+use mimus_host::display::{Console, DisplayHandle};
 use mimus_softmmu::kick::Kicker;
 
 /// Chooses places on the PCI bus.
@@ -120,6 +120,8 @@ pub(super) struct PcBoard {
     left: Left,
     /// Screen, keyboard and mouse.
     console: Console,
+    /// Where the display adapter is.
+    display: Option<DevFn>,
     held: Held,
     /// The firmware, where it is used.
     rom: Option<Rom>,
@@ -200,6 +202,7 @@ impl Board for PcBoard {
         let is_function = |device: &&Device| matches!(device.model.make, Make::Function(_));
         let mut functions: Vec<&Device> = config.devices.iter().filter(is_function).collect();
         functions.sort_by_key(|device| device.model != VGA);
+        let mut display = None;
         for device in functions {
             let (parts, _) = parts.of(device)?;
             let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
@@ -207,6 +210,7 @@ impl Board for PcBoard {
             let addr = device.plug.addr.or((device.model == VGA).then_some(vga::DEVFN));
             let place = places.plug(&mut pc, &Plug { addr, ..device.plug.clone() }, None, function)?;
             inventory.plain(Attachment::Pci(place), device.model, &device.plug, &isa::facts(device));
+            display = display.or((device.model == VGA).then_some(place));
         }
         let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
         let mut unstarted_virtio = Vec::new();
@@ -244,7 +248,7 @@ impl Board for PcBoard {
         };
         let features = features(config);
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let console = Console::new(pc.clone(), clock.clone(), kicker.clone(), parts.ram.display().cloned());
+        let console = console(parts, &pc, display);
         let held = Held::default();
         let board = PcBoard {
             started,
@@ -258,6 +262,7 @@ impl Board for PcBoard {
             kicker,
             left: firmware::left(config)?,
             console,
+            display,
             held,
             rom,
             boot_order: config.boot.order,
@@ -272,7 +277,7 @@ impl Board for PcBoard {
         let mut screen = BootScreen::None;
         if self.rom.is_none() {
             pc.set_up_as_firmware();
-            screen = screen::set_up(&mut pc, &config.append);
+            screen = screen::set_up(&mut pc, self.display, &config.append);
         }
         let map = memory_map::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
@@ -487,6 +492,16 @@ impl Board for PcBoard {
         vcpu.cpu.port_out(port, size, value);
         true
     }
+}
+
+/// What displays reach of the devices, where the display adapter is at `display`.
+fn console(parts: &Parts, pc: &SharedPc, display: Option<DevFn>) -> Console {
+    let handle = |(devfn, vram): (DevFn, &Arc<Vram>)| DisplayHandle {
+        adapter: Arc::new(VgaHandle { pc: pc.clone(), devfn }),
+        vram: vram.clone(),
+    };
+    let display = display.zip(parts.ram.display()).map(handle);
+    Console::new(Arc::new(KeyboardHandle(pc.clone())), display, parts.clock.clone(), parts.kicker.clone())
 }
 
 /// Hands the vCPU what its mailbox had, beside interrupts.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mimus_host::clock::Clock;
-use mimus_host::display::{Console, View, VncPlace, VncServer, VncTarget};
+use mimus_host::devices::{KeyboardHandle, VgaHandle};
+use mimus_host::display::{Console, DisplayHandle, View, VncPlace, VncServer, VncTarget};
 use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_hw::{Pc, PcConfig};
 use mimus_softmmu::Vram;
@@ -90,7 +91,9 @@ pub fn run(input: &mut Input) {
     pc.set_up_as_firmware();
     pc.function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_text_mode());
     let pc = Arc::new(Mutex::new(pc));
-    let console = Console::new(pc.clone(), Clock::start(), Kicker::new(), Some(vram.clone()));
+    let display = DisplayHandle { adapter: Arc::new(VgaHandle { pc: pc.clone(), devfn: DEVFN }), vram: vram.clone() };
+    let inputs = Arc::new(KeyboardHandle(pc.clone()));
+    let console = Console::new(inputs, Some(display), Clock::start(), Kicker::new());
     let view = View::start(console.clone()).expect("a thread");
     let place = VncPlace::Display { host: "127.0.0.1".into(), display: free_display() };
     let target = VncTarget { place, password: false };

@@ -10,9 +10,10 @@ use mimus_hw::vga::{DEVFN, StdVga, VRAM_SIZE};
 use mimus_hw::{Pc, PcConfig};
 use mimus_softmmu::Vram;
 
-use super::super::Console;
+use super::super::{Console, DisplayHandle};
 use super::*;
 use crate::clock::Clock;
+use crate::devices::{KeyboardHandle, VgaHandle};
 use mimus_softmmu::kick::Kicker;
 
 struct Machine {
@@ -37,7 +38,9 @@ fn machine_at(target: VncTarget) -> Machine {
     pc.set_up_as_firmware();
     pc.function(0, DEVFN, |vga: &mut StdVga, _| vga.vga_mut().set_text_mode());
     let pc = Arc::new(Mutex::new(pc));
-    let console = Console::new(pc.clone(), Clock::start(), Kicker::new(), Some(vram.clone()));
+    let display = DisplayHandle { adapter: Arc::new(VgaHandle { pc: pc.clone(), devfn: DEVFN }), vram: vram.clone() };
+    let inputs = Arc::new(KeyboardHandle(pc.clone()));
+    let console = Console::new(inputs, Some(display), Clock::start(), Kicker::new());
     let view = View::start(console.clone()).expect("a thread");
     let server = VncServer::start(&target, &view).expect("a free port");
     Machine { console, pc, vram, server, _view: view }

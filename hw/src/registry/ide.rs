@@ -20,7 +20,14 @@ const PROPERTIES: &[Property] = properties!(IMAGE, DRIVE);
 
 /// A disk.
 pub const DISK: &Model =
-    &Model { help: "an IDE disk", properties: PROPERTIES, fuzz: &["ide"], ..Model::on(Bus::Ide, "ide-hd") };
+    // The other name is that of before disks and CD-ROM drives were told apart.
+    &Model {
+        aliases: &["ide-drive"],
+        help: "an IDE disk",
+        properties: PROPERTIES,
+        fuzz: &["ide"],
+        ..Model::on(Bus::Ide, "ide-hd")
+    };
 
 /// A CD-ROM drive.
 pub const CD_ROM: &Model =

@@ -23,7 +23,7 @@ use crate::net::NetPeer;
 use crate::pc::Pc;
 use crate::pci::{DevFn, Function, Space};
 use crate::share::ShareBackend;
-use crate::virtio::{ConsolePort, Entropy, Interface, Virtio, VirtioPci};
+use crate::virtio::{ConsolePort, Entropy, Virtio, VirtioPci};
 pub use absent::ABSENT;
 pub use board::{HPET, POWER, SLOTS};
 pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD};
@@ -32,7 +32,7 @@ pub use pci::{ADDR, E1000, VGA};
 pub use property::{Default, Host, ID, Kind, Property, Value, Values};
 pub use virtio::{
     BLOCK as VIRTIO_BLK, CONSOLE as VIRTCONSOLE, NET as VIRTIO_NET, PORT as VIRTSERIALPORT, RNG as VIRTIO_RNG,
-    SERIAL_BUS as VIRTIO_SERIAL, SHARE as VIRTIO_9P, Transports,
+    SERIAL_BUS as VIRTIO_SERIAL, SHARE as VIRTIO_9P, Transports, interface,
 };
 
 /// A board, as far as devices differ.
@@ -239,11 +239,20 @@ impl Model {
         self.properties.iter().find(|property| property.name == name)
     }
 
+    /// What of the host's it refers to, if it is more than a thread.
+    pub fn host(&self) -> Option<&'static Property> {
+        self.properties.iter().find(|property| matches!(property.kind, Kind::Id(host) if host != Host::Thread))
+    }
+
+    /// Whether it is a network adapter.
+    pub fn is_adapter(&self) -> bool {
+        self.host().is_some_and(|property| property.kind == Kind::Id(Host::Netdev))
+    }
+
     /// Whether nothing is to be known to make it but its properties: it has nothing of the host's but a character device.
     pub fn is_plain(&self) -> bool {
-        let other = |kind| matches!(kind, Kind::Id(host) if !matches!(host, Host::Chardev | Host::Output));
-        let made = matches!(self.make, Make::IsaDevice(_) | Make::Isa(_) | Make::Function(_));
-        made && !self.properties.iter().any(|property| other(property.kind))
+        let chars = |property: &Property| matches!(property.kind, Kind::Id(Host::Chardev | Host::Output));
+        matches!(self.make, Make::IsaDevice(_) | Make::Isa(_) | Make::Function(_)) && self.host().is_none_or(chars)
     }
 
     /// Plugs one into the PC's ISA bus, if it is a device for that. The number of its serial port, if its input is to be brought by
@@ -257,9 +266,9 @@ impl Model {
         None
     }
 
-    /// Makes a function of the PCI bus; a virtio device has this interface to drivers. `None` if it is none, or its handle is
-    /// none for it.
-    pub fn function(&self, parts: Parts<'_>, interface: Interface) -> Option<Box<dyn Function>> {
+    /// Makes a function of the PCI bus. `None` if it is none, or its handle is none for it.
+    pub fn function(&self, parts: Parts<'_>) -> Option<Box<dyn Function>> {
+        let interface = interface(parts.values);
         match self.make {
             Make::Function(make) => make(parts),
             Make::Virtio(make) => Some(Box::new(VirtioPci::new(make(parts)?, interface))),

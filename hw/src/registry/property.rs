@@ -259,6 +259,19 @@ impl Values {
         matches!(self.get(name), Some(Value::Word("on" | "true" | "1")))
     }
 
+    /// The hardware address that property `mac` is, six bytes in hexadecimal with colons between them.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
+        let bytes: Option<Vec<u8>> = self.text("mac")?.split(':').map(byte).collect();
+        bytes?.try_into().ok()
+    }
+
+    /// The same values with another text.
+    pub fn with_text(mut self, name: &str, text: impl Into<String>) -> Values {
+        self.set(name, Value::Text(text.into()));
+        self
+    }
+
     /// The device.
     pub const fn model(&self) -> &'static Model {
         self.model
@@ -294,13 +307,6 @@ mod tests {
         assert_eq!((values.port("iobase"), values.text("id").as_deref()), (0xf4, Some("exit")));
         let told: Vec<_> = values.told().collect();
         assert_eq!(told, [("iobase", "0xf4".to_owned()), ("iosize", "2".to_owned())]);
-        assert_eq!(values, Values::new(exit).with("iobase", 0xf4).with("no such property", 1).set_text("id", "exit"));
-    }
-
-    impl Values {
-        fn set_text(mut self, name: &str, text: &str) -> Values {
-            self.set(name, Value::Text(text.to_owned()));
-            self
-        }
+        assert_eq!(values, Values::new(exit).with("iobase", 0xf4).with("no such property", 1).with_text("id", "exit"));
     }
 }

@@ -5,8 +5,8 @@ use super::pci::FUNCTION;
 use super::property::{
     BOOT_INDEX, Default, Host, ID, accepted, among, fixed, host, number, properties, text, without, word,
 };
-use super::{Bus, Handle, Make, Model, Parts, Property, Window, memory};
-use crate::virtio::Virtio;
+use super::{Board, Bus, Handle, Make, Model, Parts, Property, Values, Window, memory};
+use crate::virtio::{Interface, Virtio};
 
 /// What every virtio device has. A guest does without the features that there are not.
 const VIRTIO: &[Property] = &[
@@ -166,6 +166,23 @@ const FOLDER: &[Property] =
 /// The registers of the slot that is given away first.
 const SLOT_WINDOW: &[Window] = &[memory(0x1000_8000, 0x140, 4)];
 
+/// How drivers reach a virtio device on the PCI bus whose properties have these values.
+pub fn interface(values: &Values) -> Interface {
+    match (values.is_on("disable-legacy"), values.is_on("disable-modern")) {
+        (true, _) => Interface::Modern,
+        (false, true) => Interface::Legacy,
+        (false, false) => Interface::Transitional,
+    }
+}
+
+/// Checks that there is a way to a virtio device on the PCI bus.
+fn reachable(values: &Values) -> Result<(), String> {
+    match values.is_on("disable-legacy") && values.is_on("disable-modern") {
+        true => Err("disable-legacy=on,disable-modern=on leaves no way to reach it".to_owned()),
+        false => Ok(()),
+    }
+}
+
 /// A virtio device on either bus.
 #[derive(Clone, Copy, Debug)]
 pub struct Transports {
@@ -176,6 +193,11 @@ pub struct Transports {
 }
 
 impl Transports {
+    /// The one for this board.
+    pub const fn on(self, board: Board) -> &'static Model {
+        if matches!(board, Board::Pc) { self.pci } else { self.slot }
+    }
+
     /// Whether `model` is one of them.
     pub fn has(self, model: &Model) -> bool {
         *model == *self.pci || *model == *self.slot
@@ -188,6 +210,7 @@ pub const NET: Transports = Transports {
         aliases: &["virtio-net"],
         help: "a network adapter, virtio",
         properties: properties!(NETWORK, FUNCTION, &[BOOT_INDEX], VIRTIO_PCI, VIRTIO, VIRTIO_NETWORK),
+        check: reachable,
         make: Make::Virtio(net),
         fuzz: &["virtio-net-pci"],
         ..Model::on(Bus::Pci, "virtio-net-pci")
@@ -209,6 +232,7 @@ pub const BLOCK: Transports = Transports {
         aliases: &["virtio-blk"],
         help: "a disk",
         properties: properties!(IMAGE, FUNCTION, &[BOOT_INDEX], VIRTIO_PCI, VIRTIO, VIRTIO_DISK),
+        check: reachable,
         make: Make::Virtio(block),
         fuzz: &["virtio-blk-pci"],
         ..Model::on(Bus::Pci, "virtio-blk-pci")
@@ -231,6 +255,7 @@ pub const SERIAL_BUS: Transports = Transports {
         help: "a virtio console's controller; see virtconsole",
         properties: properties!(FUNCTION, VIRTIO_PCI, VIRTIO, SERIAL),
         buses: SERIAL_BUSES,
+        check: reachable,
         make: Make::Virtio(ports),
         fuzz: &["virtio-console-pci", "virtio-ports-pci"],
         ..Model::on(Bus::Pci, "virtio-serial-pci")
@@ -253,6 +278,7 @@ pub const RNG: Transports = Transports {
         aliases: &["virtio-rng"],
         help: "a source of random numbers",
         properties: properties!(RANDOM, FUNCTION, VIRTIO_PCI, VIRTIO),
+        check: reachable,
         make: Make::Virtio(rng),
         fuzz: &["virtio-rng-pci"],
         ..Model::on(Bus::Pci, "virtio-rng-pci")
@@ -274,6 +300,7 @@ pub const SHARE: Transports = Transports {
         aliases: &["virtio-9p"],
         help: "a folder of the host's",
         properties: properties!(FOLDER, FUNCTION, VIRTIO_PCI, VIRTIO),
+        check: reachable,
         make: Make::Virtio(share),
         fuzz: &["virtio-9p-pci"],
         ..Model::on(Bus::Pci, "virtio-9p-pci")

@@ -7,11 +7,12 @@ use mimus_hw::virtio::MAX_PORTS;
 
 use super::families::{Chosen, Family, lacks, later, yes};
 use super::keyval::{self, Item, Key, Kind, Values};
-use super::{CliError, Given, Refused, Stop, argv, monitors, subjects, utf8};
+use super::{CliError, Given, Refused, Stop, argv, disks, monitors, subjects, utf8};
 use mimus_host::chardev::Mux;
 use mimus_host::config::{Chardev, MonitorSocket, PtyName};
 use mimus_host::terminal::ESCAPE;
-use mimus_machine::config::{Config, ConsolePort, VirtioDevice};
+use mimus_hw::registry::{Model, VIRTCONSOLE};
+use mimus_machine::config::{Backend, Config, Device};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -313,16 +314,16 @@ fn socket(option: &str, values: &Values) -> Result<Chardev, CliError> {
 
 /// A port of a virtio console's controller, by `-device virtconsole` or `virtserialport`.
 pub(super) fn port(
+    model: &'static Model,
     option: &str,
-    console: bool,
     values: &Values,
     chardevs: &mut Chardevs,
     config: &mut Config,
 ) -> Result<(), CliError> {
     let id = values.text("chardev").ok_or_else(|| CliError::new(option, "needs chardev=ID"))?;
     let chardev = chardevs.take(option, id)?;
-    let mut controllers = config.virtio.iter_mut().filter_map(|device| match device {
-        VirtioDevice::Console(ports, plug) => Some((ports, &plug.id)),
+    let mut controllers = config.devices.iter_mut().filter_map(|device| match &mut device.backend {
+        Backend::Ports(ports) => Some((ports, &device.plug.id)),
         _ => None,
     });
     let ports = match values.text("bus") {
@@ -346,15 +347,15 @@ pub(super) fn port(
             free.ok_or_else(missing)?
         }
     };
-    let number = port_number(option, console, values, ports.0)?;
-    let text = |key: &str| values.text(key).unwrap_or_default().to_owned();
-    ports.0.push(ConsolePort { id: text("id"), number, name: text("name"), console, chardev });
+    let number = port_number(option, model == VIRTCONSOLE, values, ports.0)?;
+    let port = Device { plug: disks::plug(option, values)?, values: values.of(model), ..Device::new(model, option) };
+    ports.0.push(port.with("nr", number.into()).at(chardev));
     Ok(())
 }
 
 /// The number of a port to be: 0 is for a console, since drivers that know of no others use it as one.
-fn port_number(option: &str, console: bool, values: &Values, ports: &[ConsolePort]) -> Result<u32, CliError> {
-    let taken = |number: u32| ports.iter().any(|port| port.number == number);
+fn port_number(option: &str, console: bool, values: &Values, ports: &[Device]) -> Result<u32, CliError> {
+    let taken = |number: u32| ports.iter().any(|port| port.values.number("nr") == Some(number.into()));
     let first = u32::from(!console);
     match values.number("nr").and_then(|number| u32::try_from(number).ok()) {
         Some(0) if !console => Err(CliError::new(option, "nr=0 is for a virtconsole")),

@@ -3,13 +3,14 @@
 use std::ffi::OsStr;
 
 use mimus_hw::ata::Names;
+use mimus_hw::registry::{IDE_CD, IDE_HD};
 
 use super::Stop;
 use super::error::CliError;
+use super::globals::Globals;
 use super::keyval::{self, Item, Key, Kind, Values, accepted, key, without};
 use super::{block, families, throttling};
 use mimus_host::config::{Cache, Disk, Limits, OnError, Plug};
-use mimus_hw::virtio::Interface as VirtioInterface;
 use mimus_machine::config::IdeDrive;
 
 /// What there is not.
@@ -91,6 +92,8 @@ struct Drive {
     serial: String,
     id: String,
     plug: Plug,
+    /// A `-device` has said of it what there is to say.
+    by_device: bool,
 }
 
 /// Disks on their way to a device.
@@ -135,8 +138,7 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
     let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
     let id = values.text("id").unwrap_or_default().to_owned();
     let boot_index = values.number("bootindex").and_then(|index| u32::try_from(index).ok());
-    let (interface, names) = (virtio_interface(option, values)?, names(option, values)?);
-    Ok(Plug { id, addr: addr.transpose()?, slot, interface, boot_index, names })
+    Ok(Plug { id, addr: addr.transpose()?, slot, boot_index, names: names(option, values)? })
 }
 
 /// What an IDE drive is called.
@@ -150,17 +152,6 @@ fn names(option: &str, values: &Values) -> Result<Names, CliError> {
         revision: text("ver", 8)?,
         world_wide: values.number("wwn").unwrap_or_default(),
     })
-}
-
-/// How drivers reach a virtio device on the PCI bus.
-fn virtio_interface(option: &str, values: &Values) -> Result<VirtioInterface, CliError> {
-    let on = |key: &str| matches!(values.word(key), Some("on" | "true"));
-    match (on("disable-legacy"), on("disable-modern")) {
-        (false, false) => Ok(VirtioInterface::Transitional),
-        (true, false) => Ok(VirtioInterface::Modern),
-        (false, true) => Ok(VirtioInterface::Legacy),
-        (true, true) => Err(CliError::new(option, "disable-legacy=on,disable-modern=on leaves no way to reach it")),
-    }
 }
 
 impl Disks {
@@ -240,7 +231,7 @@ impl Disks {
             (values.text("file").filter(|file| !file.is_empty()), |key: &str| values.word(key) == Some("on"));
         if file.is_none() && items.is_empty() {
             return match cd_rom {
-                true => Ok(Drive { cd_rom, disk: None, serial, id, plug: Plug::default() }),
+                true => Ok(Drive { cd_rom, disk: None, serial, id, plug: Plug::default(), by_device: false }),
                 false => Err(CliError::new("-drive", "needs file=FILE")),
             };
         }
@@ -263,7 +254,7 @@ impl Disks {
             id: id.clone(),
             ..image
         };
-        Ok(Drive { cd_rom, disk: Some(disk), serial, id, plug: Plug::default() })
+        Ok(Drive { cd_rom, disk: Some(disk), serial, id, plug: Plug::default(), by_device: false })
     }
 
     /// Reads a `-blockdev`.
@@ -289,7 +280,14 @@ impl Disks {
         let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, option: option.to_owned(), ..Disk::new(file) };
         self.connect(
             option,
-            Drive { cd_rom, disk: Some(disk), serial: String::new(), id: String::new(), plug: Plug::default() },
+            Drive {
+                cd_rom,
+                disk: Some(disk),
+                serial: String::new(),
+                id: String::new(),
+                plug: Plug::default(),
+                by_device: false,
+            },
             (Some(index / 2), Some(index % 2)),
         )
     }
@@ -340,10 +338,9 @@ impl Disks {
         if values.text("serial").is_some() {
             drive.serial = serial(option, values.text("serial"))?;
         }
-        drive.plug = plug(option, values)?;
+        (drive.plug, drive.by_device) = (plug(option, values)?, true);
         if let Some(disk) = &mut drive.disk {
             disk.serial.clone_from(&drive.serial);
-            disk.plug.clone_from(&drive.plug);
             of_device(disk, values);
         }
         Ok(Some(drive))
@@ -354,9 +351,9 @@ impl Disks {
         let (serial, plug) = (serial(option, values.text("serial"))?, plug(option, values)?);
         let (id, option) = (disk.id.clone(), "-blockdev".to_owned());
         let snapshot = self.snapshot;
-        let mut disk = Disk { serial: serial.clone(), plug: plug.clone(), option, snapshot, ..disk };
+        let mut disk = Disk { serial: serial.clone(), option, snapshot, ..disk };
         of_device(&mut disk, values);
-        Ok(Drive { cd_rom: false, disk: Some(disk), serial, id, plug })
+        Ok(Drive { cd_rom: false, disk: Some(disk), serial, id, plug, by_device: true })
     }
 
     /// The disks that are virtio devices since no `-device` has taken them.
@@ -376,7 +373,7 @@ impl Disks {
             Some(drive) => drive,
             None if cd_rom => {
                 let serial = serial(option, values.text("serial"))?;
-                Drive { cd_rom, disk: None, serial, id: String::new(), plug: plug(option, values)? }
+                Drive { cd_rom, disk: None, serial, id: String::new(), plug: plug(option, values)?, by_device: true }
             }
             None => return Err(CliError::new(option, "needs drive=ID")),
         };
@@ -392,21 +389,39 @@ impl Disks {
         self.connect(option, Drive { cd_rom, disk, ..drive }, (bus, values.number("unit")))
     }
 
-    /// What is on the IDE controller when each disk has got its device.
-    pub(super) fn finish(self) -> [[Option<IdeDrive>; 2]; 2] {
-        let mut index = 0;
-        let mut finished = |drive: Option<Drive>| {
-            index += 1;
-            let Drive { cd_rom, disk, serial, id, plug } = drive?;
-            // Of a length that no guest cuts.
-            let serial = if serial.is_empty() { format!("MM{index:05}") } else { serial };
-            let disk = disk.map(|disk| Disk { serial: serial.clone(), ..disk });
-            match disk {
-                Some(disk) if !cd_rom => Some(IdeDrive::Disk(disk)),
-                medium => Some(IdeDrive::CdRom { medium, serial, id, plug }),
+    /// What is on the IDE controller when each disk has got its device. What has no `-device` is as `globals` say.
+    pub(super) fn finish(self, globals: &Globals) -> Result<[[Option<IdeDrive>; 2]; 2], CliError> {
+        let mut places = <[[Option<IdeDrive>; 2]; 2]>::default();
+        let drives = self.ide.into_iter().flatten();
+        for (index, (place, drive)) in places.iter_mut().flatten().zip(drives).enumerate() {
+            let Some(mut drive) = drive else { continue };
+            if !drive.by_device {
+                drive.take_over(&globals.values(if drive.cd_rom { IDE_CD } else { IDE_HD })?)?;
             }
-        };
-        self.ide.map(|channel| channel.map(&mut finished))
+            let Drive { cd_rom, disk, serial, id, plug, .. } = drive;
+            // Of a length that no guest cuts.
+            let serial = if serial.is_empty() { format!("MM{:05}", index + 1) } else { serial };
+            let disk = disk.map(|disk| Disk { serial: serial.clone(), ..disk });
+            *place = Some(match disk {
+                Some(disk) if !cd_rom => IdeDrive::Disk { disk, plug },
+                medium => IdeDrive::CdRom { medium, serial, id, plug },
+            });
+        }
+        Ok(places)
+    }
+}
+
+impl Drive {
+    /// Takes over what `-global` says of a device like it.
+    fn take_over(&mut self, values: &Values) -> Result<(), CliError> {
+        self.plug.names = names("-global", values)?;
+        if self.serial.is_empty() {
+            self.serial = serial("-global", values.text("serial"))?;
+        }
+        if let Some(disk) = &mut self.disk {
+            of_device(disk, values);
+        }
+        Ok(())
     }
 }
 

@@ -137,7 +137,7 @@ fn rename_drives(config: &mut Config) {
     for (index, drive) in config.ide.iter_mut().flatten().enumerate() {
         let (own, other) = (format!("MM{:05}", index + 1), format!("QM{:05}", index + 1));
         match drive {
-            Some(IdeDrive::Disk(disk)) if disk.serial == own => disk.serial = other,
+            Some(IdeDrive::Disk { disk, .. }) if disk.serial == own => disk.serial = other,
             Some(IdeDrive::CdRom { medium, serial, .. }) if *serial == own => {
                 if let Some(disk) = medium {
                     disk.serial.clone_from(&other);

@@ -83,7 +83,7 @@ impl Globals {
     }
 
     /// The values that a device of this row has if nothing else is said of it.
-    fn values(&self, model: &'static Model) -> Result<Values, CliError> {
+    pub(super) fn values(&self, model: &'static Model) -> Result<Values, CliError> {
         keyval::typed("-global", &self.items(model)?, &keys(model))
     }
 

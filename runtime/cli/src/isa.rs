@@ -1,39 +1,13 @@
-//! Devices that their rows make, and what is on a PC's ISA bus by other options: `-serial`, `-debugcon`.
+//! What is on a PC's ISA bus by other options than `-device`: `-serial`, `-debugcon`. And the places of all devices.
 
 use mimus_hw::COM_PORTS;
-use mimus_hw::registry::{Host, ISA_DEBUGCON, ISA_SERIAL, Kind, Model, TOO_MANY_SERIALS, Values as RowValues};
+use mimus_hw::registry::{ISA_DEBUGCON, ISA_SERIAL, Model, TOO_MANY_SERIALS, Values as RowValues};
 
 use super::chardev::{self, Chardevs, is_stdio};
 use super::globals::Globals;
-use super::keyval::Values;
-use super::{Arch, CliError, Given, disks};
+use super::{Arch, CliError, Given};
 use mimus_host::config::Chardev;
-use mimus_machine::config::{Config, Device, VirtioDevice};
-
-/// A `-device` that its row makes.
-pub(super) fn device(
-    model: &'static Model,
-    option: &str,
-    values: &Values,
-    chardevs: &mut Chardevs,
-    config: &mut Config,
-) -> Result<(), CliError> {
-    if let Some(why) = model.only_one
-        && config.devices_of(model).next().is_some()
-    {
-        return Err(CliError::new(option, why));
-    }
-    let is_chardev = |kind| matches!(kind, Kind::Id(Host::Chardev | Host::Output));
-    let chardev = model.properties.iter().find(|property| is_chardev(property.kind)).map(|property| {
-        let id = values.text(property.name);
-        let id = id.ok_or_else(|| CliError::new(option, format!("needs {}=ID", property.name)))?;
-        chardevs.take(option, id)
-    });
-    let (plug, chardev, values) = (disks::plug(option, values)?, chardev.transpose()?, values.of(model));
-    (model.check)(&values).map_err(|wrong| CliError::new(option, wrong))?;
-    config.devices.push(Device { model, option: option.to_owned(), plug, values, chardev });
-    Ok(())
-}
+use mimus_machine::config::{Config, Device};
 
 /// Gives every device the place that was left to the board. The first serial port has its own.
 fn place(config: &mut Config) -> Result<(), CliError> {
@@ -117,24 +91,19 @@ fn usual_serial(given: &Given, arch: Arch, config: &Config) -> Chardev {
 
 /// How many virtio consoles have the terminal.
 fn consoles_at_stdio(config: &Config) -> usize {
-    let ports = config.virtio.iter().flat_map(|device| match device {
-        VirtioDevice::Console(ports, _) => &ports[..],
-        _ => &[],
-    });
-    ports.filter(|port| is_stdio(&port.chardev)).count()
+    config.ports().filter_map(Device::chardev).filter(|chardev| is_stdio(chardev)).count()
 }
 
 /// How many devices read what is typed at the terminal.
 pub(super) fn readers_of_stdio(config: &Config) -> usize {
-    let devices = config.devices.iter().filter(|device| device.reads()).filter_map(|device| device.chardev.as_ref());
+    let devices = config.devices.iter().filter(|device| device.reads()).filter_map(Device::chardev);
     devices.chain([&config.serial]).filter(|chardev| is_stdio(chardev)).count() + consoles_at_stdio(config)
 }
 
 /// Checks that no two who read have the terminal, and that nobody has it who would disturb what is drawn there.
 fn check_terminal(config: &Config) -> Result<(), CliError> {
     let readers = readers_of_stdio(config);
-    let mut writers =
-        config.devices.iter().filter(|device| !device.reads()).filter_map(|device| device.chardev.as_ref());
+    let mut writers = config.devices.iter().filter(|device| !device.reads()).filter_map(Device::chardev);
     let writer = writers.any(is_stdio);
     match config.curses {
         true if writer => Err(CliError::new("-debugcon", "stdio is where -display curses draws")),

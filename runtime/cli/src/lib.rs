@@ -48,14 +48,14 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 pub use error::CliError;
 pub use surface::surface;
 
-use mimus_hw::registry::{self, Bus, Model, Transports};
+use mimus_hw::registry::{self, Bus, Host, Kind as RowKind};
 use mimus_hw::virt::VIRTIO_SLOTS;
 use mimus_machine::offers::Catalogue;
 
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
-use mimus_host::config::{Nic, NicModel, Plug};
-use mimus_machine::config::{Config, IdeDrive, LOG_ITEMS, LogItems, MachineKind, VirtioDevice};
+use mimus_host::config::{Disk, NetBackend, Netdev, UserNet};
+use mimus_machine::config::{Backend, Config, Device, IdeDrive, LOG_ITEMS, LogItems, MachineKind};
 use options::{OPTIONS, Shape, Status};
 
 /// What monitors of a machine may ask for by name: what the command line offers.
@@ -300,14 +300,13 @@ fn devices(
     config: &mut Config,
 ) -> Result<(), Stop> {
     let globals = globals::Globals::parse(given, refused)?;
-    let mut disks = drives(given, arch, objects, refused, config)?;
+    config.devices.clear();
+    let mut disks = drives(given, arch, objects, &globals, refused, config)?;
     let mut chardevs = chardev::Chardevs::parse(given, refused)?;
     let mut networks = networks(given, &mut chardevs, refused)?;
     refused.note(networks.record(objects.captures()))?;
-    config.nics.clear();
-    config.devices.clear();
-    let folders = share::Folders::parse(given, arch, refused, config)?;
-    refused.note(adapters(arch, &mut networks, config))?;
+    let folders = share::Folders::parse(given, arch, &globals, refused, config)?;
+    refused.note(adapters(arch, &mut networks, &globals, config))?;
     let (_, family, _) = arch.families();
     refused.each(given, "device", |text| {
         let (disks, networks, chardevs) = (&mut disks, &mut networks, &mut chardevs);
@@ -317,17 +316,17 @@ fn devices(
     refused.note(globals.board(config))?;
     for disk in disks.undecided() {
         refused.note(check_slots("-drive", arch, config))?;
-        config.virtio.push(VirtioDevice::Block(disk));
+        refused.note(plug_disk(disk, &globals, config))?;
     }
     config.warnings.extend(disks.warnings());
-    config.ide = disks.finish();
+    config.ide = refused.note(disks.finish(&globals))?.unwrap_or_default();
     config.warnings.extend(networks.warnings());
     refused.note(check_ids(config))?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
     let defaults = !given.flag("nodefaults");
     config.default_cd_rom = defaults;
     if arch == Arch::X86 && networks.silent() && defaults {
-        config.nics = Config::default().nics;
+        refused.note(usual_adapter(&globals, config))?;
     }
     refused.note(display::parse(given, arch, &globals, config))?;
     refused.note(riscv::semihosting(given, arch, &mut chardevs, config))?;
@@ -344,6 +343,7 @@ fn drives(
     given: &Given,
     arch: Arch,
     objects: &objects::Objects,
+    globals: &globals::Globals,
     refused: &mut Refused,
     config: &mut Config,
 ) -> Result<disks::Disks, Stop> {
@@ -360,12 +360,9 @@ fn drives(
     }
     refused.each(given, "blockdev", |text| disks.blockdev(text))?;
     refused.each(given, "drive", |text| {
-        let disk = disks.drive(text)?;
-        if disk.is_some() {
-            check_slots("-drive", arch, config)?;
-        }
-        config.virtio.extend(disk.map(VirtioDevice::Block));
-        Ok(())
+        let Some(disk) = disks.drive(text)? else { return Ok(()) };
+        check_slots("-drive", arch, config)?;
+        Ok(plug_disk(disk, globals, config)?)
     })?;
     Ok(disks)
 }
@@ -452,34 +449,43 @@ fn networks(given: &Given, chardevs: &mut chardev::Chardevs, refused: &mut Refus
     Ok(networks)
 }
 
-/// Network adapters for PCI by their rows.
-const PCI_ADAPTERS: &[(&Model, NicModel)] =
-    &[(registry::E1000, NicModel::E1000), (registry::VIRTIO_NET.pci, NicModel::Virtio)];
+/// Plugs in a disk that is a virtio device without a `-device`.
+fn plug_disk(disk: Disk, globals: &globals::Globals, config: &mut Config) -> Result<(), CliError> {
+    let device = globals.device(registry::VIRTIO_BLK.on(config.machine.board()), "-drive")?;
+    config.devices.push(device.behind(Backend::Disk(Box::new(disk))));
+    Ok(())
+}
 
-/// Network adapters that a machine has.
-fn adapter_count(config: &Config) -> usize {
-    config.nics.len() + config.virtio.iter().filter(|device| matches!(device, VirtioDevice::Net { .. })).count()
+/// Gives an adapter its hardware address: this one, or the one that is said of all of its kind, or the next in the usual order.
+fn address(device: Device, own: Option<&str>, config: &Config) -> Result<Device, CliError> {
+    let of_all = device.values.text("mac");
+    let mac = net::mac(&device.option, own.or(of_all.as_deref()), config.adapters().count())?;
+    Ok(device.called(mac))
+}
+
+/// Plugs in the adapter that a PC has of itself.
+fn usual_adapter(globals: &globals::Globals, config: &mut Config) -> Result<(), CliError> {
+    let netdev = Netdev::of(NetBackend::User(UserNet::default()));
+    let device = address(globals.device(registry::E1000, "-nic")?, None, config)?;
+    config.devices.insert(0, device.behind(Backend::Network(Some(Box::new(netdev)))));
+    Ok(())
 }
 
 /// Plugs in the network adapters that have no `-device`.
-fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Result<(), CliError> {
-    for net::Wanted { option, model, mac, plug, netdev } in networks.adapters() {
-        let mac = net::mac(&option, mac.as_deref(), adapter_count(config))?;
-        match (arch, model) {
-            (Arch::X86, None | Some(net::Model::E1000)) => {
-                config.nics.push(Nic { model: NicModel::E1000, plug, mac, netdev })
-            }
-            (Arch::X86, Some(net::Model::Virtio)) => {
-                config.nics.push(Nic { model: NicModel::Virtio, plug, mac, netdev })
-            }
-            (Arch::Riscv, Some(net::Model::E1000)) => {
-                return Err(CliError::new(option, "model: this machine has no bus for it, but virtio-net-device"));
-            }
-            (Arch::Riscv, _) => {
-                check_slots(&option, arch, config)?;
-                config.virtio.push(VirtioDevice::Net { plug: Plug::default(), mac, netdev });
-            }
+fn adapters(
+    arch: Arch,
+    networks: &mut net::Networks,
+    globals: &globals::Globals,
+    config: &mut Config,
+) -> Result<(), CliError> {
+    for wanted in networks.adapters() {
+        let model = wanted.row(config.machine.board())?;
+        if model.bus == Bus::Slot {
+            check_slots(&wanted.option, arch, config)?;
         }
+        let device = address(globals.device(model, &wanted.option)?, wanted.mac.as_deref(), config)?;
+        let backend = Backend::Network(wanted.netdev.map(Box::new));
+        config.devices.push(Device { plug: wanted.plug, backend, ..device });
     }
     Ok(())
 }
@@ -487,11 +493,9 @@ fn adapters(arch: Arch, networks: &mut net::Networks, config: &mut Config) -> Re
 /// Checks that no two devices have the same id.
 fn check_ids(config: &Config) -> Result<(), CliError> {
     let ide = config.ide.iter().flatten().flatten().map(|drive| match drive {
-        IdeDrive::Disk(disk) => &disk.plug,
-        IdeDrive::CdRom { plug, .. } => plug,
+        IdeDrive::Disk { plug, .. } | IdeDrive::CdRom { plug, .. } => plug,
     });
-    let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.virtio.iter().map(VirtioDevice::plug)).chain(ide);
-    let plugs = plugs.chain(config.devices.iter().map(|device| &device.plug));
+    let plugs = config.devices.iter().map(|device| &device.plug).chain(ide);
     let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
@@ -505,7 +509,7 @@ fn check_slots(option: &str, arch: Arch, config: &Config) -> Result<(), CliError
     if config.machine == MachineKind::Spike {
         return Err(CliError::new(option, "the machine spike has no place for devices: use -machine virt"));
     }
-    if arch == Arch::Riscv && config.virtio.len() == VIRTIO_SLOTS {
+    if arch == Arch::Riscv && config.devices.len() == VIRTIO_SLOTS {
         return Err(CliError::new(option, format!("there are no more than {VIRTIO_SLOTS} slots")));
     }
     Ok(())
@@ -522,7 +526,7 @@ struct Hosts<'a> {
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, networks, chardevs, folders, objects, globals } = hosts;
+    let Hosts { disks, chardevs, objects, globals, .. } = hosts;
     let items = keyval::split("-device", text)?;
     let (name, values) = match family.parse_with(items, None, |model| globals.items(model))? {
         Chosen::Help(text) => return Err(Stop::Print(text)),
@@ -542,40 +546,52 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         config.pieces.push(loader::loader(&option, &values)?);
         return Ok(());
     };
-    if model.is_plain() {
-        return Ok(isa::device(model, &option, &values, chardevs, config)?);
-    }
-    if let Some((_, kind)) = PCI_ADAPTERS.iter().find(|(known, _)| *known == model) {
-        let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
-        let netdev = networks.device(&option, &values)?;
-        config.nics.push(Nic { model: *kind, plug: disks::plug(&option, &values)?, mac, netdev });
-        return Ok(());
-    }
     if model.bus == Bus::Ide {
         return Ok(disks.ide_device(&option, model == registry::IDE_CD, &values)?);
     }
     if model.bus == Bus::Ports {
-        return Ok(chardev::port(&option, model == registry::VIRTCONSOLE, &values, chardevs, config)?);
+        return Ok(chardev::port(model, &option, &values, chardevs, config)?);
     }
-    check_slots(&option, arch, config)?;
+    if model.bus == Bus::Slot {
+        check_slots(&option, arch, config)?;
+    }
+    if let Some(why) = model.only_one
+        && config.devices_of(model).next().is_some()
+    {
+        return Err(CliError::new(option, why).into());
+    }
     let plug = disks::plug(&option, &values)?;
-    let is = |transports: Transports| transports.has(model);
-    config.virtio.push(match model {
-        _ if is(registry::VIRTIO_BLK) => VirtioDevice::Block(disks.device(&option, &values)?),
-        _ if is(registry::VIRTIO_NET) => {
-            let mac = net::mac(&option, values.text("mac"), adapter_count(config))?;
-            VirtioDevice::Net { plug, mac, netdev: networks.device(&option, &values)? }
-        }
-        _ if is(registry::VIRTIO_9P) => VirtioDevice::Share(folders.device(&option, &values)?),
-        _ if is(registry::VIRTIO_SERIAL) => VirtioDevice::Console(Vec::new(), plug),
-        _ => {
-            if let Some(id) = values.text("rng") {
-                objects.check(&option, "rng", id, "rng-")?;
-            }
-            VirtioDevice::Rng(plug)
-        }
-    });
+    let device = Device { plug, values: values.of(model), ..Device::new(model, option) };
+    (model.check)(&device.values).map_err(|wrong| CliError::new(&*device.option, wrong))?;
+    let backend = backend(&device, &values, hosts)?;
+    let device = if model.is_adapter() { address(device, None, config)? } else { device };
+    config.devices.push(device.behind(backend));
     Ok(())
+}
+
+/// What of the host's is behind a device, by the property of its row that refers to it.
+fn backend(device: &Device, values: &Values, hosts: &mut Hosts) -> Result<Backend, CliError> {
+    let Hosts { disks, networks, chardevs, folders, objects, .. } = hosts;
+    let Device { model, option, .. } = device;
+    let Some((name, RowKind::Id(host))) = model.host().map(|property| (property.name, property.kind)) else {
+        let is_controller = registry::VIRTIO_SERIAL.has(model);
+        return Ok(if is_controller { Backend::Ports(Vec::new()) } else { Backend::Nothing });
+    };
+    Ok(match host {
+        Host::Chardev | Host::Output => {
+            let id = values.text(name).ok_or_else(|| CliError::new(&**option, format!("needs {name}=ID")))?;
+            Backend::Chardev(chardevs.take(option, id)?)
+        }
+        Host::Netdev => Backend::Network(networks.device(option, values)?.map(Box::new)),
+        Host::Drive => Backend::Disk(Box::new(disks.device(option, values)?)),
+        Host::Folder => Backend::Folder(folders.device(option, values)?),
+        Host::Random | Host::Thread => {
+            if let Some(id) = values.text(name) {
+                objects.check(option, name, id, "rng-")?;
+            }
+            Backend::Nothing
+        }
+    })
 }
 
 /// Log items of QEMU that mimus does not have; a name that ends in `:` begins a value.

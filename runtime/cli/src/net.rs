@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
-use mimus_hw::registry::{self, E1000, VIRTIO_NET};
+use mimus_hw::registry::{self, Board, E1000, Model, VIRTIO_NET};
 
 use super::Stop;
 use super::chardev::Chardevs;
@@ -86,22 +86,13 @@ pub(super) const NETDEV: Family = Family {
     ],
 };
 
-/// Models of adapters for `-nic` and `-net nic`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Model {
-    /// Intel 82540EM.
-    E1000,
-    /// Virtio, on whatever the machine has it.
-    Virtio,
-}
-
-/// Their names.
-const MODELS: &[(&str, Model)] = &[
-    (E1000.name, Model::E1000),
-    (E1000.aliases[0], Model::E1000),
-    ("virtio", Model::Virtio),
-    (VIRTIO_NET.pci.name, Model::Virtio),
-    (VIRTIO_NET.slot.name, Model::Virtio),
+/// Models of adapters for `-nic` and `-net nic`: their names, and what they are on each board, if they are there.
+const MODELS: &[(&str, Option<&Model>, &Model)] = &[
+    (E1000.name, None, E1000),
+    (E1000.aliases[0], None, E1000),
+    ("virtio", Some(VIRTIO_NET.slot), VIRTIO_NET.pci),
+    (VIRTIO_NET.pci.name, Some(VIRTIO_NET.slot), VIRTIO_NET.pci),
+    (VIRTIO_NET.slot.name, Some(VIRTIO_NET.slot), VIRTIO_NET.pci),
 ];
 
 /// An adapter that `-nic` or `-net nic` asks for.
@@ -109,14 +100,24 @@ const MODELS: &[(&str, Model)] = &[
 pub(super) struct Wanted {
     /// As typed.
     pub option: String,
-    /// The default of the machine if there is none.
-    pub model: Option<Model>,
+    /// The name of its model; the default of the machine if there is none.
+    model: Option<&'static str>,
     /// As typed.
     pub mac: Option<String>,
     /// Where it is.
     pub plug: Plug,
     /// What it is plugged into.
     pub netdev: Option<Netdev>,
+}
+
+impl Wanted {
+    /// The row of what it is on this board.
+    pub(super) fn row(&self, board: Board) -> Result<&'static Model, CliError> {
+        let Some(name) = self.model else { return Ok(if board == Board::Pc { E1000 } else { VIRTIO_NET.slot }) };
+        let row = MODELS.iter().find(|(known, ..)| *known == name);
+        let row = row.and_then(|(_, slot, pci)| if board == Board::Pc { Some(*pci) } else { *slot });
+        row.ok_or_else(|| CliError::new(&*self.option, "model: this machine has no bus for it, but virtio-net-device"))
+    }
 }
 
 /// Networks that wait for an adapter, and adapters that wait for a slot.
@@ -266,13 +267,13 @@ fn adapter(option: &str, items: &mut Vec<Item>, mac: &str) -> Result<Wanted, Cli
     };
     let (model, mac) = (take("model"), take(mac));
     let model = model.map(|name| {
-        let found = MODELS.iter().find(|(known, _)| *known == name).map(|(_, model)| *model);
+        let found = MODELS.iter().find(|(known, ..)| *known == name).map(|(name, ..)| *name);
         found.ok_or_else(|| {
             let lacking = DEVICES_LATER.iter().find(|choice| choice.is(&name)).map(|choice| choice.offer);
             if let Some(Offer::Lacks(subject)) = lacking {
                 return CliError::new(option, subject.lacking(&format!("model={name}")));
             }
-            let names: Vec<&str> = MODELS.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = MODELS.iter().map(|(name, ..)| *name).collect();
             CliError::new(option, format!("model: '{name}' is not supported yet (supported: {})", names.join(", ")))
         })
     });

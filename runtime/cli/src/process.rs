@@ -6,7 +6,7 @@ use super::keyval::{self, Key, Kind};
 use super::{CliError, Given, chardev, isa, utf8};
 use mimus_host::config::{Chardev, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
 use mimus_host::sandbox::Groups;
-use mimus_machine::config::{Config, PanicAction, WatchdogAction};
+use mimus_machine::config::{Config, Device, PanicAction, WatchdogAction};
 
 /// Reads the options about the process itself.
 pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> {
@@ -34,7 +34,7 @@ fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if given.one("serial").is_none() && !config.nographic {
         config.serial = Chardev::Null;
     }
-    let mut connected = config.devices.iter().filter_map(|device| device.chardev.as_ref());
+    let mut connected = config.devices.iter().filter_map(Device::chardev);
     let terminal = connected.any(chardev::is_stdio)
         || isa::readers_of_stdio(config) != 0
         || config.monitors.iter().chain(&config.qmp).any(|place| *place == MonitorSocket::Stdio);

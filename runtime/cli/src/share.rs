@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use super::error::CliError;
 use super::families::{Choice, Chosen, Family, Offer, yes};
+use super::globals::Globals;
 use super::keyval::{Key, Kind, Values};
-use super::{Arch, Given, Refused, Stop, check_slots, disks};
-use mimus_host::config::{OtherDevices, SecurityModel, Share, SharedFolder};
-use mimus_machine::config::{Config, VirtioDevice};
+use super::{Arch, Given, Refused, Stop, check_slots};
+use mimus_host::config::{OtherDevices, SecurityModel, SharedFolder};
+use mimus_hw::registry::VIRTIO_9P;
+use mimus_machine::config::{Backend, Config};
 
 const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
     Key { name, kind, help }
@@ -135,6 +137,7 @@ impl Folders {
     pub(super) fn parse(
         given: &Given,
         arch: Arch,
+        globals: &Globals,
         refused: &mut Refused,
         config: &mut Config,
     ) -> Result<Folders, Stop> {
@@ -151,7 +154,8 @@ impl Folders {
             let folder = folder(OPTION, values.text("id").unwrap_or(&tag), &values)?;
             all.add(folder.clone())?;
             check_slots(OPTION, arch, config)?;
-            config.virtio.push(VirtioDevice::Share(Share { folder, tag, plug: Default::default() }));
+            let device = globals.device(VIRTIO_9P.on(config.machine.board()), OPTION)?.with_text("mount_tag", tag);
+            config.devices.push(device.behind(Backend::Folder(folder)));
             Ok(())
         })?;
         Ok(all)
@@ -166,12 +170,12 @@ impl Folders {
     }
 
     /// A device that names one of the folders.
-    pub(super) fn device(&self, option: &str, values: &Values) -> Result<Share, CliError> {
+    pub(super) fn device(&self, option: &str, values: &Values) -> Result<SharedFolder, CliError> {
         let id = values.text("fsdev").ok_or_else(|| CliError::new(option, "needs fsdev=ID"))?;
         let found = self.0.iter().find(|folder| folder.id == id);
         let missing = || CliError::new(option, format!("fsdev: there is no -fsdev with id={id}")).following("-fsdev");
-        let folder = found.ok_or_else(missing)?.clone();
-        Ok(Share { folder, tag: tag(option, values)?, plug: disks::plug(option, values)? })
+        tag(option, values)?;
+        Ok(found.ok_or_else(missing)?.clone())
     }
 }
 

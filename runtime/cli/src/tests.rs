@@ -11,6 +11,7 @@ mod settings;
 mod share;
 
 use super::*;
+use mimus_host::config::Plug;
 use mimus_host::config::{
     Cache, Disk, Endpoint, Forward, ImageFormat, Layers, Limit, Limits, Link, MonitorSocket, NetBackend, OnError,
     Protocol, UserNet, Zeroes,
@@ -18,8 +19,8 @@ use mimus_host::config::{
 use mimus_host::config::{Chardev, PtyName, RunAs, Sandbox};
 use mimus_host::display::{VncPlace, VncTarget};
 use mimus_host::sandbox::Groups;
+use mimus_hw::registry::Model;
 use mimus_hw::virtio::Interface;
-use mimus_machine::config::ConsolePort;
 use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, IdeDrive, JitConfig};
 use std::os::unix::ffi::OsStrExt;
 
@@ -77,6 +78,33 @@ fn disk(file: &str) -> Disk {
 /// The first disk of a PC has this serial number.
 fn first(disk: Disk) -> Disk {
     Disk { serial: "MM00001".into(), ..disk }
+}
+
+/// A disk on the IDE controller.
+fn ide_disk(disk: Disk) -> IdeDrive {
+    IdeDrive::Disk { disk, plug: Plug::default() }
+}
+
+/// A device that is named by `-device`, of which nothing else is said.
+fn plugged(name: &str) -> Device {
+    Device::new(registry::model(name).unwrap(), format!("-device {name}"))
+}
+
+/// What the first adapter of a command line is plugged into.
+fn netdev(line: &str) -> Option<Netdev> {
+    config_of(line).adapters().next().and_then(Device::netdev).cloned()
+}
+
+/// The disks of a command line that are virtio devices.
+fn virtio_disks(line: &str) -> Vec<Disk> {
+    config_of(line).virtio().filter_map(Device::disk).cloned().collect()
+}
+
+/// How drivers reach the source of random numbers of a command line.
+fn of_rng(line: &str) -> Interface {
+    let config = config_of(line);
+    let rng = config.devices_of(registry::VIRTIO_RNG.pci).next().expect("there is one");
+    registry::interface(&rng.values)
 }
 
 fn vnc(host: &str, display: u16, password: bool) -> Option<VncTarget> {
@@ -153,10 +181,9 @@ fn good_lines() {
             c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
-        ("-vga none -vnc none -serial stdio", |c| c.devices.clear()),
+        ("-vga none -vnc none -serial stdio", |c| drop(c.devices.remove(0))),
         ("-global VGA.xres=1024 -global driver=VGA,property=yres,value=768 -global VGA.vgamem_mb=64", |c| {
-            let display = c.devices.remove(0).with("xres", 1024).with("yres", 768);
-            c.devices.push(display.with("vgamem_mb", 64));
+            c.devices[0] = c.devices[0].clone().with("xres", 1024).with("yres", 768).with("vgamem_mb", 64);
         }),
         ("-global VGA.edid=off", |c| c.devices[0].values.set("edid", registry::Value::Word("off"))),
         ("-global isa-debugcon.iobase=0x402 -debugcon null", |c| {
@@ -204,7 +231,7 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.nics.clear()),
+        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.devices.truncate(1)),
         ("-monitor /dev/null -serial none", |c| c.serial = Chardev::None),
         ("-chardev socket,id=c,fd=5,server=on,wait=off -qmp chardev:c", |c| {
             c.qmp.push(MonitorSocket::Inherited { fd: 5, server: true, wait: false });
@@ -531,10 +558,9 @@ fn bytes_that_are_not_utf8() {
     }
     assert_eq!(two("-m").unwrap_err().to_string(), "-m: '\u{fffd}.img' is not valid UTF-8");
     match parse([odd()]) {
-        Ok(Invocation::Run(config)) => assert_eq!(
-            config.ide[0][0],
-            Some(IdeDrive::Disk(first(Disk { option: "-hda".into(), ..Disk::new(odd()) })))
-        ),
+        Ok(Invocation::Run(config)) => {
+            assert_eq!(config.ide[0][0], Some(ide_disk(first(Disk { option: "-hda".into(), ..Disk::new(odd()) }))))
+        }
         other => panic!("{other:?}"),
     }
 }

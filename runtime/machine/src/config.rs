@@ -14,16 +14,14 @@ use std::path::PathBuf;
 use crate::offers::Catalogue;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
-use mimus_hw::registry::{Board, VGA, Values};
+use mimus_hw::registry::{Board, E1000, VGA, Values};
 
 pub use actions::{Actions, PanicAction, WatchdogAction};
-pub use device::Device;
+pub use device::{Backend, Device};
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use loader::{LoadedPiece, PieceContent};
 pub use memory::{GuestMemory, RamFile};
-use mimus_host::config::{
-    Chardev, Disk, FIRST_MAC, MonitorSocket, NetBackend, Netdev, Nic, NicModel, Plug, Process, Service, Share, UserNet,
-};
+use mimus_host::config::{Chardev, Disk, FIRST_MAC, MonitorSocket, NetBackend, Netdev, Plug, Process, Service};
 use mimus_host::display::VncTarget;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings, UserObject};
@@ -74,13 +72,11 @@ pub struct Config {
     pub riscv: RiscvConfig,
     /// Where the first serial port (a PC's COM1) is connected.
     pub serial: Chardev,
-    /// Devices that the rows of the registry make, those on a bus in the order in which they are plugged in. Only
-    /// [`MachineKind::Pc`] has a bus for a display adapter.
+    /// Devices that the rows of the registry make. Those of a kind get places in this order: on the PCI bus of a PC, in the
+    /// virtio-mmio slots of the other boards.
     pub devices: Vec<Device>,
     /// What is said of devices that the board has.
     pub board: Vec<Values>,
-    /// Virtio devices, in the order in which they get places: on the PCI bus of a PC, in the virtio-mmio slots of the other boards.
-    pub virtio: Vec<VirtioDevice>,
     /// Whether there is a high precision event timer; only [`MachineKind::Pc`] has one. `None`: where there is firmware. A
     /// kernel that starts at once gets along without, and does not spend its time on testing it.
     pub hpet: Option<bool>,
@@ -88,8 +84,6 @@ pub struct Config {
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
     pub curses: bool,
-    /// Network adapters; only [`MachineKind::Pc`] has a bus for them.
-    pub nics: Vec<Nic>,
     /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
     pub ide: [[Option<IdeDrive>; 2]; 2],
     /// A PC without any CD-ROM drive has an empty one.
@@ -154,18 +148,11 @@ impl Default for Config {
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
-            devices: vec![Device::new(VGA, "-vga")],
+            devices: vec![Device::new(VGA, "-vga"), Device::adapter(E1000, "-nic", FIRST_MAC)],
             board: Vec::new(),
-            virtio: Vec::new(),
             hpet: None,
             vnc: None,
             curses: false,
-            nics: vec![Nic {
-                model: NicModel::E1000,
-                plug: Plug::default(),
-                mac: FIRST_MAC,
-                netdev: Some(Netdev::of(NetBackend::User(UserNet::default()))),
-            }],
             ide: Default::default(),
             default_cd_rom: true,
             nographic: false,
@@ -206,7 +193,7 @@ impl Config {
     pub fn runs_demo(&self) -> bool {
         let files = self.data_dirs.is_empty() && self.pieces.is_empty();
         let nothing = self.kernel.is_none() && self.bios == Bios::Default && files;
-        let disks = !self.virtio.is_empty() || self.ide.iter().flatten().any(Option::is_some);
+        let disks = self.virtio().next().is_some() || self.ide.iter().flatten().any(Option::is_some);
         let firmware = self.boot != Boot::default() || self.firmware.before_kernel == Some(true);
         self.machine == MachineKind::Pc && nothing && !disks && !firmware
     }
@@ -288,59 +275,16 @@ impl Default for Boot {
     }
 }
 
-/// A port of a virtio console's controller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConsolePort {
-    /// What monitors call it; empty for nothing.
-    pub id: String,
-    /// Its number, one of its own; port 0 is the console of drivers that know of no others.
-    pub number: u32,
-    /// What the guest finds it by; empty for nothing.
-    pub name: String,
-    /// The guest is to use it as a console.
-    pub console: bool,
-    /// Where it is connected.
-    pub chardev: Chardev,
-}
-
-/// A virtio device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VirtioDevice {
-    /// A disk.
-    Block(Disk),
-    /// A source of random numbers.
-    Rng(Plug),
-    /// A network adapter.
-    Net {
-        /// What it is called.
-        plug: Plug,
-        /// Its hardware address.
-        mac: [u8; 6],
-        /// What it is plugged into; nothing if none.
-        netdev: Option<Netdev>,
-    },
-    /// The ports of a console's controller.
-    Console(Vec<ConsolePort>, Plug),
-    /// A folder of the host's.
-    Share(Share),
-}
-
-impl VirtioDevice {
-    /// What it is called and where it is.
-    pub fn plug(&self) -> &Plug {
-        match self {
-            VirtioDevice::Block(disk) => &disk.plug,
-            VirtioDevice::Share(share) => &share.plug,
-            VirtioDevice::Rng(plug) | VirtioDevice::Console(_, plug) | VirtioDevice::Net { plug, .. } => plug,
-        }
-    }
-}
-
 /// What is on a place of the IDE controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdeDrive {
     /// A disk.
-    Disk(Disk),
+    Disk {
+        /// The disk.
+        disk: Disk,
+        /// The device.
+        plug: Plug,
+    },
     /// A CD-ROM drive, with a medium or without.
     CdRom {
         /// The medium.

@@ -25,13 +25,12 @@ use anyhow::{Context, Result, bail};
 use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_hw::CharSink;
-use mimus_hw::registry::{Handle, Parts as DeviceParts, VGA};
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
 use crate::config::{
-    self, Accel, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind, VirtioDevice,
+    self, Accel, Backend, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind,
 };
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::monitor::Monitors;
@@ -149,19 +148,6 @@ impl Parts<'_> {
         DiskQueue::new().stopping(self.requests.disks.clone(), self.kicker.clone())
     }
 
-    /// What a device is made of that its row makes, and where the characters for it come from.
-    fn of<'d>(&self, device: &'d config::Device) -> Result<(DeviceParts<'d>, Option<Source>)> {
-        let (handle, source) = match &device.chardev {
-            Some(chardev) => {
-                let (chars, source) = self.open(&device.option, chardev)?;
-                (Handle::Chars(chars), source)
-            }
-            None if device.model == VGA => (screen::handle(self, &device.option)?, None),
-            None => (Handle::Nothing, None),
-        };
-        Ok((DeviceParts { values: &device.values, mem: self.dma(), handle }, source))
-    }
-
     /// Where the characters of the device that `option` connects go, and where those for it come from.
     fn open(&self, option: &str, chardev: &Chardev) -> Result<(Box<dyn CharSink>, Option<Source>)> {
         let (requests, kicker) = (self.requests.clone(), self.kicker.clone());
@@ -181,9 +167,9 @@ impl Parts<'_> {
 
 /// Whether a machine has something to lose when it ends in the middle: a disk, or somebody who looks after it.
 fn keeps_data(config: &Config) -> bool {
-    let disk = |device: &VirtioDevice| matches!(device, VirtioDevice::Block(_) | VirtioDevice::Share(_));
-    let ide = |drive: &IdeDrive| matches!(drive, IdeDrive::Disk(_));
-    config.virtio.iter().any(disk) || config.ide.iter().flatten().flatten().any(ide) || !config.qmp.is_empty()
+    let kept = |device: &config::Device| matches!(device.backend, Backend::Disk(_) | Backend::Folder(_));
+    let ide = |drive: &IdeDrive| matches!(drive, IdeDrive::Disk { .. });
+    config.devices.iter().any(kept) || config.ide.iter().flatten().flatten().any(ide) || !config.qmp.is_empty()
 }
 
 /// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.

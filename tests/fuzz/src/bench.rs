@@ -178,7 +178,7 @@ impl Side {
                 match plug {
                     Plug::E1000 => {
                         let parts = Parts { values: &Values::new(registry::E1000), mem, handle: network() };
-                        pc.plug(Some(PLACE), registry::E1000.function(parts, Interface::Modern).expect("an adapter"));
+                        pc.plug(Some(PLACE), registry::E1000.function(parts).expect("an adapter"));
                     }
                     Plug::Vga => {
                         let memory = Arc::new(Vram::new(VRAM_SIZE as usize).expect("display memory"));
@@ -322,7 +322,7 @@ fn plug_rows(pc: &mut Pc, plug: Plug, mem: &Dma, host: &Shared) {
         let parts = Parts { values: &values, mem: mem.clone(), handle: Handle::Chars(Box::new(host.clone())) };
         match model.bus {
             Bus::Isa => drop(model.plug_isa(pc, parts)),
-            _ => drop(model.function(parts, Interface::Modern).map(|function| pc.plug(Some(PLACE), function))),
+            _ => drop(model.function(parts).map(|function| pc.plug(Some(PLACE), function))),
         }
     }
 }

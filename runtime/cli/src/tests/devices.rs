@@ -9,17 +9,17 @@ fn character_devices() {
     let unix = |wait| MonitorSocket::Unix { path: "/s".into(), server: true, wait };
     let tcp = MonitorSocket::Tcp { host: "127.0.0.1".into(), port: 9, server: false, wait: false };
     let console = "-device virtio-serial-pci -device virtconsole,chardev=c -chardev";
-    let consoles = |line: &str| config_of(&format!("{console} {line}")).virtio;
-    let port = |chardev| ConsolePort { id: String::new(), number: 0, name: String::new(), console: true, chardev };
     let named = |id: &str, chardev: Chardev| Chardev::Named { id: id.into(), chardev: chardev.into() };
-    let is = |chardev: Chardev| vec![VirtioDevice::Console(vec![port(named("c", chardev))], Plug::default())];
+    let of = |config: &Config| config.ports().filter_map(Device::chardev).cloned().collect::<Vec<_>>();
+    let consoles = |line: &str| of(&config_of(&format!("{console} {line}")));
+    let is = |chardev: Chardev| vec![named("c", chardev)];
     assert_eq!(consoles("pty,id=c"), is(Chardev::Pty(PtyName::default())));
     assert_eq!(consoles("pipe,id=c,path=/p"), is(Chardev::Pipe("/p".into())));
     assert_eq!(consoles("socket,id=c,path=/s,server,nowait"), is(Chardev::Socket(unix(false))));
     assert_eq!(consoles("socket,id=c,path=/s,server=on"), is(Chardev::Socket(unix(true))));
     assert_eq!(consoles("socket,id=c,port=9,host="), is(Chardev::Socket(tcp.clone())));
     let config = config_of(&format!("{console} stdio,id=c -nographic"));
-    assert_eq!((config.virtio, config.serial), (is(Chardev::Stdio { mux: false }), Chardev::Null));
+    assert_eq!((of(&config), config.serial), (is(Chardev::Stdio { mux: false }), Chardev::Null));
     assert_eq!(config_of("-serial tcp::9").serial, Chardev::Socket(tcp));
     assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
     let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
@@ -30,8 +30,8 @@ fn character_devices() {
     );
     let mux = Chardev::Mux(Mux::new(Chardev::Socket(unix(true)), 0x14));
     let at = MonitorSocket::At(mux.clone().into());
+    let ports: Vec<Chardev> = config.devices_of(registry::ISA_SERIAL).filter_map(Device::chardev).cloned().collect();
     assert_eq!((config.serial, config.monitors, config.qmp), (named("a", mux), vec![at.clone()], vec![at]));
-    let ports: Vec<Chardev> = config.devices.into_iter().filter_map(|serial| serial.chardev).collect();
     assert_eq!(ports, [named("b", Chardev::Device("/t".into())), Chardev::Device("/dev/ttyS0".into())]);
     assert_eq!(config.settings.escape_key, Some(0x14));
     let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
@@ -45,12 +45,14 @@ fn ports_of_virtio_consoles() {
     let ports = |line: &str| -> Vec<Vec<(u32, String, bool)>> {
         let line =
             format!("-chardev null,id=a -chardev null,id=b -chardev null,id=c -device virtio-serial,id=s {line}");
-        let row = |port: ConsolePort| (port.number, port.name, port.console);
-        let all = config_of(&line).virtio.into_iter().filter_map(|device| match device {
-            VirtioDevice::Console(ports, _) => Some(ports.into_iter().map(row).collect()),
-            _ => None,
-        });
-        all.collect()
+        let row = |port: &Device| {
+            let name = port.values.text("name").unwrap_or_default();
+            (port.values.port("nr").into(), name, port.model == registry::VIRTCONSOLE)
+        };
+        let is_controller = |device: &&Device| matches!(device.backend, Backend::Ports(_));
+        let config = config_of(&line);
+        let all = config.devices.iter().filter(is_controller);
+        all.map(|controller| controller.ports().iter().map(row).collect()).collect()
     };
     let row = |number, name: &str, console| (number, name.to_owned(), console);
     assert_eq!(ports(""), [[]]);
@@ -76,7 +78,7 @@ fn serial_ports() {
         let place = |serial: &Device| (serial.values.port("iobase"), serial.values.port("irq"));
         let more = config
             .devices_of(registry::ISA_SERIAL)
-            .map(|serial| (place(serial), serial.chardev.as_ref().unwrap().to_string()));
+            .map(|serial| (place(serial), serial.chardev().unwrap().to_string()));
         (config.serial.to_string(), more.collect::<Vec<_>>())
     };
     let row = |iobase: u16, irq: u16, name: &str| ((iobase, irq), name.to_owned());
@@ -96,16 +98,17 @@ fn serial_ports() {
 
 #[test]
 fn interfaces_of_virtio_devices() {
-    let interface = |keys: &str| match config_of(&format!("-device virtio-rng-pci{keys}")).virtio.first() {
-        Some(VirtioDevice::Rng(plug)) => plug.interface,
-        other => panic!("{other:?}"),
-    };
+    let interface = |keys: &str| of_rng(&format!("-device virtio-rng-pci{keys}"));
     assert_eq!(interface(""), Interface::Transitional);
     assert_eq!(interface(",disable-legacy=off,disable-modern=off"), Interface::Transitional);
     assert_eq!(interface(",disable-legacy=on"), Interface::Modern);
     assert_eq!(interface(",disable-legacy=auto,disable-modern=true"), Interface::Legacy);
-    let nic = &config_of("-device virtio-net-pci,disable-modern=on").nics[0];
-    assert_eq!(nic.plug.interface, Interface::Legacy);
+    let config = config_of("-device virtio-net-pci,disable-modern=on");
+    assert_eq!(config.adapters().map(|nic| registry::interface(&nic.values)).next(), Some(Interface::Legacy));
+    refused(&[(
+        "-device virtio-rng-pci,disable-modern=on,disable-legacy=on",
+        "-device virtio-rng-pci: disable-legacy=on,disable-modern=on leaves no way to reach it",
+    )]);
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn devices_for_tests_of_kernels() {
 #[test]
 fn disks_of_a_pc() {
     type Ide = [[Option<IdeDrive>; 2]; 2];
-    let hd = |index: usize, disk: Disk| Some(IdeDrive::Disk(Disk { serial: format!("MM{index:05}"), ..disk }));
+    let hd = |index: usize, disk: Disk| Some(ide_disk(Disk { serial: format!("MM{index:05}"), ..disk }));
     let cd = |index: usize, file: &str| {
         let serial = format!("MM{index:05}");
         let medium = Some(Disk { read_only: true, serial: serial.clone(), ..Disk::new(file) });
@@ -143,7 +146,7 @@ fn disks_of_a_pc() {
     let named = |mut drive: Option<IdeDrive>| {
         if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
             (*id, *plug) = ("x".into(), Plug { id: "y".into(), ..Plug::default() });
-            (medium.id, medium.plug) = (id.clone(), plug.clone());
+            medium.id.clone_from(id);
         }
         drive
     };
@@ -206,14 +209,14 @@ fn disks_of_a_pc() {
         ),
         (
             "-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc",
-            [[Some(IdeDrive::Disk(Disk { serial: "abc".into(), id: "x".into(), ..new("a") })), None], [None, None]],
+            [[Some(ide_disk(Disk { serial: "abc".into(), id: "x".into(), ..new("a") })), None], [None, None]],
         ),
     ];
     for (line, ide) in rows {
         assert_eq!(config_of(line), Config { ide, ..Config::default() }, "{line}");
     }
     let disk = Disk { serial: "s".into(), snapshot: true, ..new("a") };
-    assert_eq!(config_of("-drive file=a,if=virtio,serial=s,snapshot=on").virtio, [VirtioDevice::Block(disk)]);
+    assert_eq!(virtio_disks("-drive file=a,if=virtio,serial=s,snapshot=on"), [disk]);
     let rows = [
         ("-hda a -hda b", "-hda: there is a drive at bus=0,unit=0 already"),
         ("-hdc a -cdrom b", "-cdrom: there is a drive at bus=1,unit=0 already"),
@@ -244,10 +247,10 @@ fn devices_have_names_and_places() {
         "-drive file=a,if=none,id=d -device virtio-blk-pci,drive=d,addr=0x1f,bus=pci.0 -device virtio-rng-pci,id=r,addr=a.0 \
          -device e1000,id=n,addr=1d",
     );
-    let VirtioDevice::Block(disk) = &config.virtio[0] else { panic!("{config:?}") };
-    assert_eq!((&*disk.id, &disk.plug), ("d", &Plug { addr: Some(0x1f << 3), ..Plug::default() }));
-    assert_eq!(config.virtio[1], VirtioDevice::Rng(Plug { id: "r".into(), addr: Some(0xa << 3), ..Plug::default() }));
-    assert_eq!(config.nics[0].plug, Plug { id: "n".into(), addr: Some(0x1d << 3), ..Plug::default() });
+    let plug = |id: &str, slot: u8| Plug { id: id.into(), addr: Some(slot << 3), ..Plug::default() };
+    let devices = config.devices.iter().filter(|device| device.model != registry::VGA);
+    let found: Vec<_> = devices.map(|device| (device.disk().map(|disk| &*disk.id), device.plug.clone())).collect();
+    assert_eq!(found, [(Some("d"), plug("", 0x1f)), (None, plug("r", 0xa)), (None, plug("n", 0x1d))]);
     for (line, expected) in [
         ("-device e1000,addr=20", "-device e1000: addr: '20' is not a slot from 0 to 1f"),
         ("-device e1000,addr=3.8", "-device e1000: addr: '3.8' is not a slot from 0 to 1f"),
@@ -261,32 +264,27 @@ fn devices_have_names_and_places() {
 
 #[test]
 fn without_defaults_there_is_what_was_asked_for() {
-    let bare = Config {
-        devices: Vec::new(),
-        nics: Vec::new(),
-        default_cd_rom: false,
-        serial: Chardev::None,
-        ..Config::default()
-    };
+    let bare = Config { devices: Vec::new(), default_cd_rom: false, serial: Chardev::None, ..Config::default() };
     assert_eq!(config_of("-nodefaults"), bare);
     let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
-    assert_eq!((some.devices.len(), some.nics.len(), some.serial), (1, 1, Chardev::Stdio { mux: true }));
+    assert_eq!((some.devices.len(), some.adapters().count(), some.serial), (2, 1, Chardev::Stdio { mux: true }));
 }
 
 #[test]
 fn networks() {
-    let nics = |line: &str| config_of(line).nics;
-    assert_eq!(nics("-nic user"), Config::default().nics);
+    let adapters = |config: Config| config.adapters().cloned().collect::<Vec<Device>>();
+    let nics = |line: &str| adapters(config_of(line));
+    assert_eq!(nics("-nic user"), adapters(Config::default()));
     assert_eq!(nics("-nic none"), []);
-    let models: Vec<(NicModel, u8)> = nics(
+    let models: Vec<(&Model, u8)> = nics(
         "-nic user -nic user,model=virtio-net-pci -netdev user,id=n -device virtio-net-pci,netdev=n -device e1000,mac=02:00:00:00:00:09",
     )
     .iter()
-    .map(|nic| (nic.model, nic.mac[5]))
+    .map(|nic| (nic.model, nic.values.mac().unwrap()[5]))
     .collect();
-    let (e1000, virtio) = (NicModel::E1000, NicModel::Virtio);
+    let (e1000, virtio) = (registry::E1000, registry::VIRTIO_NET.pci);
     assert_eq!(models, [(e1000, 0x56), (virtio, 0x57), (virtio, 0x58), (e1000, 9)]);
-    let backend = |line: &str| match config_of(line).nics.remove(0).netdev {
+    let backend = |line: &str| match netdev(line) {
         Some(netdev) => netdev.backend,
         None => panic!("{line}: nothing is plugged in"),
     };
@@ -379,7 +377,7 @@ fn networks() {
 
 #[test]
 fn what_a_guest_boots_and_reaches_in_its_network() {
-    let net = |line: &str| match config_of(line).nics.remove(0).netdev.map(|netdev| netdev.backend) {
+    let net = |line: &str| match netdev(line).map(|netdev| netdev.backend) {
         Some(NetBackend::User(net)) => net,
         other => panic!("{other:?}"),
     };
@@ -462,10 +460,7 @@ fn the_display_adapter_may_be_a_device() {
 
 /// The first disk of a command line, which is virtio's.
 fn first(line: &str) -> Disk {
-    match config_of(line).virtio.into_iter().next() {
-        Some(VirtioDevice::Block(disk)) => disk,
-        other => panic!("{line}: {other:?}"),
-    }
+    virtio_disks(line).remove(0)
 }
 
 /// Of reads and writes together, of reads, of writes.

@@ -67,14 +67,14 @@ fn order_of_booting() {
         ([2, 0, 0], Some([3, 0, 0]), true, Some(5000))
     );
     let config = config_of("-drive file=a,if=none,id=a -device virtio-blk-pci,drive=a,bootindex=7 -net none");
-    assert_eq!(config.virtio[0].plug().boot_index, Some(7));
+    assert_eq!(config.virtio().next().unwrap().plug.boot_index, Some(7));
 }
 
 #[test]
 fn drives_are_qemus_where_all_names_are() {
     let config = config_of("-machine identity=qemu -hda a -cdrom b");
     let serial = |drive: &Option<IdeDrive>| match drive {
-        Some(IdeDrive::Disk(disk)) => disk.serial.clone(),
+        Some(IdeDrive::Disk { disk, .. }) => disk.serial.clone(),
         Some(IdeDrive::CdRom { serial, .. }) => serial.clone(),
         None => String::new(),
     };

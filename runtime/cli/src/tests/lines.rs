@@ -101,7 +101,7 @@ fn guest_ram_may_be_in_a_file() {
 #[test]
 fn packets_are_recorded() {
     let line = "-object filter-dump,id=d,netdev=n,file=a.pcap,maxlen=96 -netdev user,id=n -device e1000,netdev=n";
-    let netdev = config_of(line).nics.into_iter().next().and_then(|nic| nic.netdev);
+    let netdev = netdev(line);
     let capture = Capture { file: "a.pcap".into(), limit: 96 };
     assert_eq!(netdev.map(|netdev| netdev.captures), Some(vec![capture]));
     refused(&[
@@ -117,12 +117,11 @@ fn packets_are_recorded() {
 fn what_devices_say_of_their_disks_counts() {
     let virtio =
         "-drive file=a,if=none,id=d,werror=report -device virtio-blk-pci,drive=d,write-cache=off,werror=enospc";
-    let [VirtioDevice::Block(disk)] = &config_of(virtio).virtio[..] else { panic!("one disk") };
+    let [disk] = &virtio_disks(virtio)[..] else { panic!("one disk") };
     assert_eq!((disk.cache.writethrough, disk.on_error), (true, (OnError::Report, OnError::StopWithoutSpace)));
     let ide = "-drive file=a,if=none,id=d -device ide-hd,drive=d,model=disk,ver=1.0,wwn=0x5001,write-cache=on";
     let config = config_of(ide);
-    let Some(IdeDrive::Disk(disk)) = &config.ide[0][0] else { panic!("one disk") };
-    let Plug { names, .. } = &disk.plug;
+    let Some(IdeDrive::Disk { plug: Plug { names, .. }, .. }) = &config.ide[0][0] else { panic!("one disk") };
     assert_eq!((&*names.model, &*names.revision, names.world_wide), ("disk", "1.0", 0x5001));
     refused(&[(
         "-drive file=a,if=none,id=d -device ide-hd,drive=d,ver=123456789",
@@ -134,12 +133,13 @@ fn what_devices_say_of_their_disks_counts() {
 fn a_disk_of_a_board_is_virtio_unless_a_device_has_it() {
     let line =
         "-arch riscv64 -drive file=a,format=raw,id=hd0 -device virtio-blk-device,drive=hd0,bus=virtio-mmio-bus.3";
-    let [VirtioDevice::Block(disk)] = &config_of(line).virtio[..] else { panic!("one disk") };
-    assert_eq!(disk.plug.slot, Some(3));
-    let [VirtioDevice::Block(disk)] = &config_of("-arch riscv64 -drive file=a,id=hd0").virtio[..] else {
-        panic!("one disk")
+    let found = |line: &str| {
+        let config = config_of(line);
+        let [device] = &config.devices[..] else { panic!("one disk") };
+        (device.plug.slot, device.disk().map(|disk| disk.id.clone()))
     };
-    assert_eq!((disk.plug.slot, &*disk.id), (None, "hd0"));
+    assert_eq!(found(line), (Some(3), Some("hd0".to_owned())));
+    assert_eq!(found("-arch riscv64 -drive file=a,id=hd0"), (None, Some("hd0".to_owned())));
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn pieces() {
 fn slots_and_their_registers() {
     let config = config_of("-arch riscv64 -device virtio-rng-device,bus=virtio-mmio-bus.0 -device virtio-rng-device");
     let legacy = |config: &Config| config.board_values(registry::SLOTS).is_on("force-legacy");
-    let slots: Vec<Option<u8>> = config.virtio.iter().map(|device| device.plug().slot).collect();
+    let slots: Vec<Option<u8>> = config.devices.iter().map(|device| device.plug.slot).collect();
     assert_eq!((slots, legacy(&config)), (vec![Some(0), None], true));
     let config = config_of("-arch riscv64 -global virtio-mmio.force-legacy=false");
     assert!(!legacy(&config));
@@ -97,9 +97,19 @@ fn calls_to_the_host() {
     assert!(refused("-semihosting").starts_with("-semihosting: "));
 }
 
+/// A disk of `-drive`.
+fn drive(disk: Disk) -> Device {
+    Device::new(registry::VIRTIO_BLK.slot, "-drive").behind(Backend::Disk(disk.into()))
+}
+
+/// A network adapter that is plugged into nothing.
+fn net(mac: [u8; 6]) -> Device {
+    plugged("virtio-net-device").called(mac).behind(Backend::Network(None))
+}
+
 /// What `-arch riscv64` gives, without anything else.
 fn virt() -> Config {
-    Config { machine: MachineKind::Virt, devices: Vec::new(), nics: Vec::new(), ..Config::default() }
+    Config { machine: MachineKind::Virt, devices: Vec::new(), ..Config::default() }
 }
 
 #[test]
@@ -115,29 +125,24 @@ fn good_lines_of_riscv() {
         }),
         ("-bios default", |_| ()),
         ("-bios fw.bin", |c| c.bios = Bios::File("fw.bin".into())),
-        ("-drive file=a,format=raw,if=virtio", |c| c.virtio = vec![VirtioDevice::Block(disk("a"))]),
+        ("-drive file=a,format=raw,if=virtio", |c| c.devices = vec![drive(disk("a"))]),
         ("-drive file=a,,b,readonly=on", |c| {
-            c.virtio = vec![VirtioDevice::Block(Disk { read_only: true, ..Disk::new("a,b") })];
+            c.devices = vec![drive(Disk { read_only: true, ..Disk::new("a,b") })];
         }),
         (
             "-device virtio-blk-device,drive=x,serial=s1 -drive if=none,id=x,file=a,format=raw -drive file=b,format=raw",
             |c| {
                 let first = Disk { serial: "s1".into(), id: "x".into(), ..disk("a") };
-                c.virtio = vec![VirtioDevice::Block(disk("b")), VirtioDevice::Block(first)];
+                let device = plugged("virtio-blk-device").with_text("drive", "x").with_text("serial", "s1");
+                c.devices = vec![drive(disk("b")), device.behind(Backend::Disk(first.into()))];
             },
         ),
         ("-device virtio-rng-device -device virtio-net-device -device virtio-net-device,mac=02:00:00:00:00:aF", |c| {
-            let net = |mac| VirtioDevice::Net { plug: Plug::default(), mac, netdev: None };
             let first = net([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
-            c.virtio = vec![VirtioDevice::Rng(Plug::default()), first, net([2, 0, 0, 0, 0, 0xaf])];
+            c.devices = vec![plugged("virtio-rng-device"), first, net([2, 0, 0, 0, 0, 0xaf])];
         }),
         ("-device virtio-net-device -device virtio-net-device", |c| {
-            let mac = |last| VirtioDevice::Net {
-                plug: Plug::default(),
-                mac: [0x52, 0x54, 0, 0x12, 0x34, last],
-                netdev: None,
-            };
-            c.virtio = vec![mac(0x56), mac(0x57)];
+            c.devices = [0x56, 0x57].map(|last| net([0x52, 0x54, 0, 0x12, 0x34, last])).to_vec();
         }),
     ];
     for (line, change) in rows {

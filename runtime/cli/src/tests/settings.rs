@@ -82,9 +82,9 @@ fn what_has_no_effect_is_told() {
 #[test]
 fn objects() {
     let rng = "-object rng-random,filename=/dev/urandom,id=r -device virtio-rng-pci,rng=r";
-    assert_eq!((config_of(rng).virtio.len(), warnings(rng)), (1, String::new()));
+    assert_eq!((config_of(rng).virtio().count(), warnings(rng)), (1, String::new()));
     assert_eq!(
-        config_of("-object {\"qom-type\":\"rng-builtin\",\"id\":\"r\"} -device virtio-rng,rng=r").virtio.len(),
+        config_of("-object {\"qom-type\":\"rng-builtin\",\"id\":\"r\"} -device virtio-rng,rng=r").virtio().count(),
         1
     );
     assert_eq!(
@@ -119,7 +119,7 @@ fn objects() {
 #[test]
 fn properties_of_what_there_is() {
     let config = config_of("-global e1000.mac=02:00:00:00:00:01 -device e1000 -device e1000,mac=02:00:00:00:00:02");
-    assert_eq!(config.nics.iter().map(|nic| nic.mac[5]).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(config.adapters().map(|nic| nic.values.mac().unwrap()[5]).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(config.warnings, [""; 0]);
     for line in [
         "-global kvm-pit.lost_tick_policy=delay",
@@ -136,7 +136,7 @@ fn properties_of_what_there_is() {
     }
     for (line, expected) in [
         ("-global x.y=1", "-global x.y=1: there is no such device"),
-        ("-global e1000.nosuch=x", "-global e1000.nosuch=x: the machine has no such device"),
+        ("-net none -global e1000.nosuch=x", "-global e1000.nosuch=x: the machine has no such device"),
         ("-global isa-debugcon.iobase=0x402", "-global isa-debugcon.iobase=0x402: the machine has no such device"),
         ("-global isa-fdc.fdtypeA=144", "-global isa-fdc.fdtypeA=144: the machine has no such device"),
         ("-global PIIX4_PM.smm-enabled=on", "-global PIIX4_PM: smm-enabled: there is no system management mode"),
@@ -148,17 +148,29 @@ fn properties_of_what_there_is() {
     assert_eq!(sleeps("-global PIIX4_PM.disable_s3=1"), [false, true]);
     assert_eq!(sleeps("-global PIIX4_PM.disable_s3=0 -global PIIX4_PM.disable_s4=on"), [true, false]);
     // By a type that the device is of, and by another name of it.
-    let interface = |line: &str| match &config_of(&format!("{line} -device virtio-rng-pci")).virtio[..] {
-        [VirtioDevice::Rng(plug)] => plug.interface,
-        other => panic!("{other:?}"),
-    };
+    let interface = |line: &str| of_rng(&format!("{line} -device virtio-rng-pci"));
     for driver in ["virtio-pci", "virtio-rng", "virtio-rng-pci"] {
         assert_eq!(interface(&format!("-global {driver}.disable-legacy=on")), Interface::Modern, "{driver}");
     }
     assert_eq!(interface("-global virtio-blk-pci.disable-legacy=on"), Interface::Transitional);
+    // And whatever option the device is of.
+    let mac = |line: &str| config_of(line).adapters().next().and_then(|nic| nic.values.mac()).map(|mac| mac[5]);
+    assert_eq!(mac("-global e1000.mac=02:00:00:00:00:09"), Some(9));
+    assert_eq!(mac("-global virtio-net-pci.mac=02:00:00:00:00:09 -nic user,model=virtio"), Some(9));
+    assert_eq!(mac("-global e1000.mac=02:00:00:00:00:09 -nic user,mac=02:00:00:00:00:08"), Some(8));
+    let config = config_of("-hda a -cdrom b -global ide-hd.serial=s -global ide-hd.model=m -global ide-cd.ver=7");
+    let [[Some(IdeDrive::Disk { disk, plug }), _], [Some(IdeDrive::CdRom { plug: cd_rom, .. }), _]] = &config.ide
+    else {
+        panic!("{:?}", config.ide)
+    };
+    assert_eq!((&*disk.serial, &*plug.names.model, &*cd_rom.names.revision), ("s", "m", "7"));
+    assert_eq!(config.warnings, [""; 0]);
+    let disk = config_of("-drive file=a,if=virtio -global virtio-blk-pci.disable-legacy=on");
+    assert_eq!(disk.virtio().map(|disk| registry::interface(&disk.values)).next(), Some(Interface::Modern));
     refused(&[
         ("-global PIIX4_PM.disable_s3=x", "-global PIIX4_PM: disable_s3: 'x' is not known here: 0 or 1 or off or on"),
         ("-global mc146818rtc.nosuch=1", "-global mc146818rtc: unknown key 'nosuch' (no keys are supported)"),
+        ("-global e1000.nosuch=x", "-global e1000: unknown key 'nosuch' (keys: mac, netdev, id, addr, bus, bootindex)"),
         ("-global isa-pit.nosuch=1", "-global isa-pit: unknown key 'nosuch' (no keys are supported)"),
         ("-global e1000.mac=x -device e1000", "-device e1000: mac: 'x' is not six bytes"),
         ("-global e1000", "-global: 'e1000' is not of the form DRIVER.PROPERTY=VALUE"),
@@ -171,7 +183,8 @@ fn options_from_elsewhere() {
     std::fs::write(&path, "[device \"n\"]\n  driver = \"e1000\"\n[memory]\n  size = \"256\"\n").unwrap();
     let config = config_of(&format!("-readconfig {} -set device.n.mac=02:00:00:00:00:07 -m 512", path.display()));
     std::fs::remove_file(&path).unwrap();
-    assert_eq!((config.nics[0].mac[5], &*config.nics[0].plug.id, config.ram_size), (7, "n", 512 << 20));
+    let nic = config.adapters().next().unwrap();
+    assert_eq!((nic.values.mac().map(|mac| mac[5]), &*nic.plug.id, config.ram_size), (Some(7), "n", 512 << 20));
     refused(&[("-set device.n.mac=1", "-set: there is no -device with id=n")]);
 }
 

@@ -1,7 +1,7 @@
 //! Command lines about shared folders.
 
 use super::*;
-use mimus_host::config::{OtherDevices, SecurityModel, Share, SharedFolder};
+use mimus_host::config::{OtherDevices, SecurityModel, SharedFolder};
 
 fn folder(id: &str, option: &str) -> SharedFolder {
     SharedFolder {
@@ -17,17 +17,18 @@ fn folder(id: &str, option: &str) -> SharedFolder {
     }
 }
 
-fn shares(line: &str) -> Vec<Share> {
-    let shares = config_of(line).virtio.into_iter().map(|device| match device {
-        VirtioDevice::Share(share) => share,
-        other => panic!("{other:?}"),
+/// Folders, what they are mounted by, and their devices.
+fn shares(line: &str) -> Vec<(SharedFolder, String, Plug)> {
+    let shares = config_of(line).devices.into_iter().filter_map(|device| match device.backend {
+        Backend::Folder(folder) => Some((folder, device.values.text("mount_tag").unwrap_or_default(), device.plug)),
+        _ => None,
     });
     shares.collect()
 }
 
 #[test]
 fn shared_folders() {
-    let share = |folder, tag: &str| Share { folder, tag: tag.into(), plug: Plug::default() };
+    let share = |folder, tag: &str| (folder, tag.to_owned(), Plug::default());
     let virtfs = folder("tag", "-virtfs local");
     assert_eq!(shares("-virtfs local,path=.,security_model=none,mount_tag=tag"), [share(virtfs, "tag")]);
     let all = SharedFolder {
@@ -49,7 +50,7 @@ fn shared_folders() {
     let plug = Plug { id: "fs0".into(), addr: Some(9 << 3), ..Plug::default() };
     assert_eq!(
         shares(&format!("{device} -fsdev local,path=.,id=src,security_model=none")),
-        [Share { folder: own.clone(), tag: "src".into(), plug }]
+        [(own.clone(), "src".to_owned(), plug)]
     );
     let line =
         "-arch riscv64 -fsdev local,path=.,id=src,security_model=none -device virtio-9p-device,fsdev=src,mount_tag=a";

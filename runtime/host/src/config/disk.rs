@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::Plug;
-
 /// A disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
@@ -45,8 +43,6 @@ pub struct Disk {
     pub id: String,
     /// What monitors call its image; empty for a name that follows from the drive's.
     pub node: String,
-    /// The device that it is in.
-    pub plug: Plug,
 }
 
 impl Disk {
@@ -72,7 +68,6 @@ impl Disk {
             serial: String::new(),
             id: String::new(),
             node: String::new(),
-            plug: Plug::default(),
         }
     }
 }

@@ -11,10 +11,9 @@ mod share;
 pub use chardev::{Chardev, MonitorSocket};
 pub use disk::{Cache, Disk, ImageFormat, Layers, Limit, Limits, OnError, Zeroes};
 pub use net::{
-    Capture, Endpoint, FIRST_MAC, Forward, GuestForward, Link, NetBackend, NetBoot, Netdev, Nic, NicModel, Protocol,
-    Service, UserNet,
+    Capture, Endpoint, FIRST_MAC, Forward, GuestForward, Link, NetBackend, NetBoot, Netdev, Protocol, Service, UserNet,
 };
 pub use plug::Plug;
 pub use process::{OnSigterm, Process, RunAs, Sandbox};
 pub use pty::PtyName;
-pub use share::{OtherDevices, SecurityModel, Share, SharedFolder};
+pub use share::{OtherDevices, SecurityModel, SharedFolder};

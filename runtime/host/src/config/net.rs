@@ -4,8 +4,6 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 
-use super::Plug;
-
 /// The hardware address of a machine's first adapter when none is given (QEMU's); the others follow.
 pub const FIRST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
@@ -231,28 +229,6 @@ impl fmt::Display for Endpoint {
             Endpoint::Inet(address) => write!(f, "{address}"),
         }
     }
-}
-
-/// A network adapter on the PCI bus of a PC.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nic {
-    /// What it is.
-    pub model: NicModel,
-    /// What it is called and where it is.
-    pub plug: Plug,
-    /// The adapter's hardware address.
-    pub mac: [u8; 6],
-    /// What it is plugged into; nothing if none.
-    pub netdev: Option<Netdev>,
-}
-
-/// Network adapters for PCI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NicModel {
-    /// Intel 82540EM.
-    E1000,
-    /// Virtio.
-    Virtio,
 }
 
 #[cfg(test)]

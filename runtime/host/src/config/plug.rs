@@ -1,7 +1,6 @@
 //! What a configuration says of any device, whatever it is: its id and its place on a bus.
 
 use mimus_hw::ata::Names;
-use mimus_hw::virtio::Interface;
 
 /// What `-device` says of any device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,8 +11,6 @@ pub struct Plug {
     pub addr: Option<u8>,
     /// Its slot on a board with virtio-mmio; where there is room if none is given.
     pub slot: Option<u8>,
-    /// How drivers reach a virtio device on the PCI bus.
-    pub interface: Interface,
     /// Its place in the order in which firmware tries to boot devices, the lowest first.
     pub boot_index: Option<u32>,
     /// What an IDE drive is called.

@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use super::Plug;
-
 /// A folder of the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedFolder {
@@ -47,15 +45,4 @@ pub enum OtherDevices {
     Forbid,
     /// Files of other file systems get other numbers.
     Remap,
-}
-
-/// A device by which a guest mounts a folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    /// What is mounted.
-    pub folder: SharedFolder,
-    /// What the guest mounts it by.
-    pub tag: String,
-    /// The device.
-    pub plug: Plug,
 }

@@ -1,10 +1,27 @@
 //! What a configuration says of a device that its row of the registry makes.
 
 use mimus_hw::SerialPort;
-use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Model, POWER, VGA, Values};
+use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Make, Model, POWER, VGA, Values};
 
 use super::Config;
-use mimus_host::config::{Chardev, Plug};
+use mimus_host::config::{Chardev, Disk, NetBackend, Netdev, Plug, SharedFolder, UserNet};
+
+/// What of the host's is behind a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// Nothing that has to be named.
+    Nothing,
+    /// Where its characters go, and come from.
+    Chardev(Chardev),
+    /// A disk.
+    Disk(Box<Disk>),
+    /// A network; an adapter may be plugged into nothing.
+    Network(Option<Box<Netdev>>),
+    /// A folder that is shared with the guest.
+    Folder(SharedFolder),
+    /// The devices on the bus that it makes, a console's controller.
+    Ports(Vec<Device>),
+}
 
 /// A device that is made as its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +34,26 @@ pub struct Device {
     pub plug: Plug,
     /// The values of its properties.
     pub values: Values,
-    /// Where it is connected, if its characters go anywhere.
-    pub chardev: Option<Chardev>,
+    /// What is behind it.
+    pub backend: Backend,
 }
 
 impl Device {
     /// A device of which `option` says nothing.
     pub fn new(model: &'static Model, option: impl Into<String>) -> Device {
         let (option, plug) = (option.into(), Plug::default());
-        Device { model, option, plug, values: Values::new(model), chardev: None }
+        Device { model, option, plug, values: Values::new(model), backend: Backend::Nothing }
+    }
+
+    /// A network adapter with this address, in a network of its own behind the host's sockets.
+    pub fn adapter(model: &'static Model, option: &str, mac: [u8; 6]) -> Device {
+        let netdev = Netdev::of(NetBackend::User(UserNet::default()));
+        Device::new(model, option).called(mac).behind(Backend::Network(Some(Box::new(netdev))))
+    }
+
+    /// The same with this hardware address.
+    pub fn called(self, mac: [u8; 6]) -> Device {
+        self.with_text("mac", mac.map(|byte| format!("{byte:02x}")).join(":"))
     }
 
     /// A serial port of `-serial` at this place.
@@ -35,12 +63,42 @@ impl Device {
 
     /// The same, connected to `chardev`.
     pub fn at(self, chardev: Chardev) -> Device {
-        Device { chardev: Some(chardev), ..self }
+        self.behind(Backend::Chardev(chardev))
+    }
+
+    /// The same with this behind it.
+    pub fn behind(self, backend: Backend) -> Device {
+        Device { backend, ..self }
     }
 
     /// The same, whose property `name` is this number.
     pub fn with(self, name: &str, number: u64) -> Device {
         Device { values: self.values.with(name, number), ..self }
+    }
+
+    /// The same, whose property `name` is this text.
+    pub fn with_text(self, name: &str, text: impl Into<String>) -> Device {
+        Device { values: self.values.with_text(name, text), ..self }
+    }
+
+    /// Where it is connected, if its characters go anywhere.
+    pub fn chardev(&self) -> Option<&Chardev> {
+        if let Backend::Chardev(chardev) = &self.backend { Some(chardev) } else { None }
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> Option<&Disk> {
+        if let Backend::Disk(disk) = &self.backend { Some(disk) } else { None }
+    }
+
+    /// What it is plugged into.
+    pub fn netdev(&self) -> Option<&Netdev> {
+        if let Backend::Network(Some(netdev)) = &self.backend { Some(netdev) } else { None }
+    }
+
+    /// The devices on the bus that it makes.
+    pub fn ports(&self) -> &[Device] {
+        if let Backend::Ports(ports) = &self.backend { ports } else { &[] }
     }
 
     /// Whether it takes characters, too.
@@ -53,6 +111,22 @@ impl Config {
     /// The devices of this row, in their order.
     pub fn devices_of(&self, model: &Model) -> impl Iterator<Item = &Device> {
         self.devices.iter().filter(move |device| device.model == model)
+    }
+
+    /// The network adapters.
+    pub fn adapters(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.model.is_adapter())
+    }
+
+    /// The ports of all consoles' controllers.
+    pub fn ports(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().flat_map(Device::ports)
+    }
+
+    /// The virtio devices, network adapters left out.
+    pub fn virtio(&self) -> impl Iterator<Item = &Device> {
+        let is_one = |device: &&Device| matches!(device.model.make, Make::Virtio(_)) && !device.model.is_adapter();
+        self.devices.iter().filter(is_one)
     }
 
     /// The display adapter, if there is one.

@@ -2,7 +2,7 @@
 
 use mimus_host::sandbox::Needs;
 
-use super::{Chardev, Config, NetBackend, Netdev, Service, VirtioDevice};
+use super::{Chardev, Config, Device, NetBackend, Netdev, Service};
 
 impl Config {
     /// What this machine needs of the process.
@@ -16,11 +16,7 @@ impl Config {
 
     /// What its network adapters are plugged into.
     fn netdevs(&self) -> impl Iterator<Item = &Netdev> {
-        let virtio = self.virtio.iter().filter_map(|device| match device {
-            VirtioDevice::Net { netdev, .. } => netdev.as_ref(),
-            _ => None,
-        });
-        self.nics.iter().filter_map(|nic| nic.netdev.as_ref()).chain(virtio)
+        self.devices.iter().filter_map(Device::netdev)
     }
 
     /// Programs that its networks name, each with its arguments.
@@ -41,14 +37,7 @@ impl Config {
     /// Whether somebody may name more files while it runs.
     fn is_monitored(&self) -> bool {
         let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
-        let console = |device: &VirtioDevice| match device {
-            VirtioDevice::Console(ports, _) => ports.iter().any(|port| mux(&port.chardev)),
-            _ => false,
-        };
-        let devices = self.devices.iter().filter_map(|device| device.chardev.as_ref());
-        !self.monitors.is_empty()
-            || !self.qmp.is_empty()
-            || devices.chain([&self.serial]).any(mux)
-            || self.virtio.iter().any(console)
+        let devices = self.devices.iter().chain(self.ports()).filter_map(Device::chardev);
+        !self.monitors.is_empty() || !self.qmp.is_empty() || devices.chain([&self.serial]).any(mux)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
-use mimus_hw::registry::{self, Fixed, Model};
+use mimus_hw::registry::{self, Fixed, Model, Values};
 
 use crate::config::{Config, MachineKind};
 use mimus_host::block::{Counters, Image};
@@ -172,6 +172,15 @@ impl Inventory {
         if let Some(device) = self.devices.last_mut() {
             device.facts = facts.to_vec();
         }
+    }
+
+    /// What else is to be told of the device that was added last: what its properties are, but for what is told of what is in it.
+    pub fn told(&mut self, values: &Values) {
+        let Some(device) = self.devices.pop() else { return };
+        let known = self.contents(&device);
+        let more = values.told().filter(|(name, _)| known.iter().all(|(other, _)| other != name));
+        let facts = device.facts.iter().cloned().chain(more).collect();
+        self.devices.push(Device { facts, ..device });
     }
 
     /// Where a port is of the controller that was added last.

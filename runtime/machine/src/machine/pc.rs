@@ -2,7 +2,6 @@
 
 mod ide;
 mod isa;
-mod nic;
 
 use std::sync::{Arc, Mutex};
 
@@ -26,11 +25,11 @@ use super::info;
 use super::input::Input;
 use super::inventory::{Attachment, Inventory, Pci};
 use super::screen::{self, Held};
-use super::virtio::{self, Started, VirtioAccess};
+use super::virtio::{self, Started, Unstarted, VirtioAccess};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{DeviceHandle, PcBus};
-use crate::config::{Config, CpuFeatures, Device, VirtioDevice};
+use crate::config::{Config, CpuFeatures, Device};
 use crate::memory_map;
 use mimus_engine::log;
 use mimus_engine::vcpu::Vcpu;
@@ -48,10 +47,7 @@ struct Places {
 
 impl Places {
     fn new(config: &Config) -> Places {
-        let plugs = config.nics.iter().map(|nic| &nic.plug).chain(config.devices.iter().map(|device| &device.plug));
-        Places {
-            given: plugs.chain(config.virtio.iter().map(VirtioDevice::plug)).filter_map(|plug| plug.addr).collect(),
-        }
+        Places { given: config.devices.iter().filter_map(|device| device.plug.addr).collect() }
     }
 
     /// Plugs a function in: where `plug` says, at `usual` if that is free, or as the first free device.
@@ -77,6 +73,9 @@ const CPU: usize = 0;
 
 /// The serial port that a break from the terminal goes to.
 const FIRST_SERIAL: usize = 0;
+
+/// Where QEMU has the first network adapter; programs know it by the name that follows from that.
+const FIRST_ADAPTER: DevFn = 3 << 3;
 
 /// Reaches a function of the PCI bus.
 #[derive(Clone)]
@@ -192,35 +191,14 @@ impl Board for PcBoard {
         if firmware::has_hpet(config) {
             pc.plug_hpet();
         }
-        let (mut inventory, places) = (Inventory::of(config), Places::new(config));
+        let mut inventory = Inventory::of(config);
         if firmware::has_hpet(config) {
             inventory.optional(config, HPET);
         }
         let typed = isa::plug(parts, &mut pc, &mut inventory)?;
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
-        // What the others are connected to on the host must not be opened once more.
-        let is_function = |device: &&Device| matches!(device.model.make, Make::Function(_));
-        let mut functions: Vec<&Device> = config.devices.iter().filter(is_function).collect();
-        functions.sort_by_key(|device| device.model != VGA);
-        let mut display = None;
-        for device in functions {
-            let (parts, _) = parts.of(device)?;
-            let function = device.model.function(parts, device.plug.interface).context("a device of another kind")?;
-            // Firmware knows the display adapter there.
-            let addr = device.plug.addr.or((device.model == VGA).then_some(vga::DEVFN));
-            let place = places.plug(&mut pc, &Plug { addr, ..device.plug.clone() }, None, function)?;
-            inventory.plain(Attachment::Pci(place), device.model, &device.plug, &isa::facts(device));
-            display = display.or((device.model == VGA).then_some(place));
-        }
-        let networks = nic::plug(parts, &mut pc, &places, &mut inventory)?;
-        let mut unstarted_virtio = Vec::new();
-        for device in &config.virtio {
-            let (made, unstarted) = virtio::make(parts, device)?;
-            let place =
-                places.plug(&mut pc, device.plug(), None, Box::new(VirtioPci::new(made, device.plug().interface)))?;
-            virtio::tell(&mut inventory, Attachment::Pci(place), device, &unstarted);
-            unstarted_virtio.push((place, unstarted));
-        }
+        let functions = plug_functions(parts, &mut pc, &mut inventory)?;
+        let display = config.display().map(|_| vga::DEVFN);
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         pc.set_fw_cfg(firmware::configure(config, parts.dma(), &inventory.boot_paths())?);
         pc.set_boot_order(config.boot.once.unwrap_or(config.boot.order));
@@ -232,9 +210,8 @@ impl Board for PcBoard {
         let pc = Arc::new(Mutex::new(pc));
         let (clock, kicker) = (parts.clock.clone(), parts.kicker.clone());
         let devices = DeviceHandle { pc: pc.clone(), clock: clock.clone(), kicker: kicker.clone() };
-        let networks = nic::start(networks, &devices)?;
-        let mut started = Started { networks, ..Started::default() };
-        for (devfn, unstarted) in unstarted_virtio {
+        let mut started = Started::default();
+        for (devfn, unstarted) in functions {
             started.start(unstarted, FunctionHandle { devices: devices.clone(), devfn })?;
         }
         let cd_roms = drives.start(&devices, &mut started.disks)?;
@@ -502,6 +479,36 @@ fn console(parts: &Parts, pc: &SharedPc, display: Option<DevFn>) -> Console {
     };
     let display = display.zip(parts.ram.display()).map(handle);
     Console::new(Arc::new(KeyboardHandle(pc.clone())), display, parts.clock.clone(), parts.kicker.clone())
+}
+
+/// The devices of the PCI bus in the order in which they get places: the display adapter, which firmware knows by its place,
+/// what has nothing of the host's, network adapters, and the others.
+fn functions(config: &Config) -> Vec<&Device> {
+    let is_function = |device: &&Device| matches!(device.model.make, Make::Function(_) | Make::Virtio(_));
+    let mut functions: Vec<&Device> = config.devices.iter().filter(is_function).collect();
+    functions.sort_by_key(|device| match device.model {
+        model if *model == *VGA => 0,
+        model if model.is_adapter() => 2,
+        model if matches!(model.make, Make::Virtio(_)) => 3,
+        _ => 1,
+    });
+    functions
+}
+
+/// Plugs in what is on the PCI bus: the place of each, and its host's side, which is to be started.
+fn plug_functions(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Vec<(DevFn, Unstarted)>> {
+    let places = Places::new(parts.config);
+    let mut plugged = Vec::new();
+    for device in functions(parts.config) {
+        let (parts, unstarted) = virtio::parts(parts, device)?;
+        let function = device.model.function(parts).with_context(|| virtio::mismatch(device.model))?;
+        let addr = device.plug.addr.or((device.model == VGA).then_some(vga::DEVFN));
+        let usual = device.model.is_adapter().then_some(FIRST_ADAPTER);
+        let place = places.plug(pc, &Plug { addr, ..device.plug.clone() }, usual, function)?;
+        virtio::tell(inventory, Attachment::Pci(place), device, &unstarted);
+        plugged.push((place, unstarted));
+    }
+    Ok(plugged)
 }
 
 /// Hands the vCPU what its mailbox had, beside interrupts.

@@ -196,10 +196,11 @@ impl Board for VirtBoard {
         };
         let mut virt = Virt::new(&board, serial, mem);
         let (mut unstarted, mut inventory) = (Vec::new(), Inventory::of(config));
-        let kept: Vec<usize> = config.virtio.iter().filter_map(|device| device.plug().slot).map(usize::from).collect();
-        for device in &config.virtio {
-            let (made, host) = virtio::make(parts, device)?;
-            let slot = match device.plug().slot.map(usize::from) {
+        let kept: Vec<usize> = config.devices.iter().filter_map(|device| device.plug.slot).map(usize::from).collect();
+        for device in &config.devices {
+            let (parts, host) = virtio::parts(parts, device)?;
+            let made = device.model.virtio(parts).with_context(|| virtio::mismatch(device.model))?;
+            let slot = match device.plug.slot.map(usize::from) {
                 Some(slot) => slot,
                 None => virt.free_slot(&kept).context("-device: no free slot for a virtio device")?,
             };

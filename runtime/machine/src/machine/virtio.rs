@@ -1,20 +1,17 @@
-//! Virtio devices of any machine: what they are made of on the host's side, and how its threads reach them.
+//! The host's side of devices of any machine: what of it each is made of, and how its threads reach virtio devices.
 
 use anyhow::{Context, Result};
-use mimus_hw::registry::{
-    Handle, Parts as DeviceParts, Transports, VIRTCONSOLE, VIRTIO_9P, VIRTIO_BLK, VIRTIO_NET, VIRTIO_RNG,
-    VIRTIO_SERIAL, VIRTSERIALPORT, Values,
-};
+use mimus_hw::registry::{Handle, Host, Kind, Model, Parts as DeviceParts, VGA, VIRTCONSOLE};
 use mimus_hw::virtio::{self, Entropy, Virtio};
 
-use super::Parts;
 use super::access::{AdapterExchange, DeviceAccess};
 use super::input::Input;
 use super::inventory::{Adapter as AdapterRow, Attachment, Drive, Inventory, Medium};
-use crate::config::{ConsolePort, VirtioDevice};
+use super::{Parts, screen};
+use crate::config::{Backend, Device};
 use mimus_host::block::{DiskQueue, DiskThread, Image};
 use mimus_host::chardev::Source;
-use mimus_host::config::{Chardev, Disk, Plug};
+use mimus_host::config::{Chardev, Disk};
 use mimus_host::net::{NetQueue, NetThread};
 use mimus_host::share::{self, ShareQueue, ShareThread};
 
@@ -64,98 +61,99 @@ pub(super) enum Unstarted {
     Disk(Box<(DiskQueue, Image, Disk)>),
     Network(NetQueue),
     Share(Box<ShareQueue>),
+    /// What a device is connected to that has nothing else, and where its input comes from.
+    Chars(Chardev, Option<Source>),
     /// Each port's number, what it is connected to, and where its input comes from.
     Console(Vec<(u32, Chardev, Option<Source>)>),
 }
 
-/// The row of a device.
-fn row(device: &VirtioDevice) -> Transports {
-    match device {
-        VirtioDevice::Block(_) => VIRTIO_BLK,
-        VirtioDevice::Rng(_) => VIRTIO_RNG,
-        VirtioDevice::Net { .. } => VIRTIO_NET,
-        VirtioDevice::Console(..) => VIRTIO_SERIAL,
-        VirtioDevice::Share(_) => VIRTIO_9P,
-    }
+/// What `device` is made of, with its host's side, and what of that is to be started.
+pub(super) fn parts<'d>(parts: &Parts, device: &'d Device) -> Result<(DeviceParts<'d>, Unstarted)> {
+    let (handle, unstarted) = host_side(parts, device)?;
+    Ok((DeviceParts { values: &device.values, mem: parts.dma(), handle }, unstarted))
 }
 
-/// Makes `device`, and the host's side of it.
-pub(super) fn make(parts: &Parts, device: &VirtioDevice) -> Result<(Virtio, Unstarted)> {
-    let (handle, unstarted) = host_side(parts, device)?;
-    // It is the same in a slot.
-    let model = row(device).pci;
-    let made = model.virtio(DeviceParts { values: &Values::new(model), mem: parts.dma(), handle });
-    Ok((made.with_context(|| format!("{}: its row makes no such device", model.name))?, unstarted))
+/// What to say of a row whose handle is of another kind.
+pub(super) fn mismatch(model: &Model) -> String {
+    format!("{}: its row makes no such device", model.name)
 }
 
 /// What `device` has of the host's, and what of that is to be started.
-fn host_side(parts: &Parts, device: &VirtioDevice) -> Result<(Handle, Unstarted)> {
-    Ok(match device {
-        VirtioDevice::Block(disk) => {
+fn host_side(parts: &Parts, device: &Device) -> Result<(Handle, Unstarted)> {
+    let option = &device.option;
+    Ok(match &device.backend {
+        Backend::Disk(disk) => {
             let image = Image::open(&disk.option, disk)?;
             let jobs = parts.disk_queue();
             let handle = Handle::Disk(image.info(&disk.serial), jobs.backend());
-            (handle, Unstarted::Disk(Box::new((jobs, image, disk.clone()))))
+            (handle, Unstarted::Disk(Box::new((jobs, image, (**disk).clone()))))
         }
-        VirtioDevice::Rng(_) => (Handle::Random(Box::new(HostEntropy)), Unstarted::Nothing),
-        VirtioDevice::Net { mac, netdev, .. } => {
+        Backend::Network(netdev) => {
             let open = |netdev| NetQueue::open(netdev, parts.config.process.runner.clone());
-            let network = netdev.as_ref().map(open).transpose()?;
-            let handle = Handle::Network(*mac, network.as_ref().map(NetQueue::peer));
+            let network = netdev.as_deref().map(open).transpose()?;
+            let mac = device.values.mac().with_context(|| format!("{option}: mac: it is not six bytes"))?;
+            let handle = Handle::Network(mac, network.as_ref().map(NetQueue::peer));
             (handle, network.map_or(Unstarted::Nothing, Unstarted::Network))
         }
-        VirtioDevice::Console(ports, _) => console(parts, ports)?,
-        VirtioDevice::Share(share) => {
-            let folder = ShareQueue::open(&share.folder)?;
-            let handle = Handle::Folder(share.tag.clone(), folder.backend());
+        Backend::Ports(ports) => console(parts, ports)?,
+        Backend::Folder(folder) => {
+            let folder = ShareQueue::open(folder)?;
+            let tag = device.values.text("mount_tag").unwrap_or_default();
+            let handle = Handle::Folder(tag, folder.backend());
             (handle, Unstarted::Share(Box::new(folder)))
         }
+        Backend::Chardev(chardev) => {
+            let (chars, source) = parts.open(option, chardev)?;
+            (Handle::Chars(chars), Unstarted::Chars(chardev.clone(), source))
+        }
+        Backend::Nothing if device.model == VGA => (screen::handle(parts, option)?, Unstarted::Nothing),
+        Backend::Nothing => match device.model.host().map(|property| property.kind) {
+            Some(Kind::Id(Host::Random)) => (Handle::Random(Box::new(HostEntropy)), Unstarted::Nothing),
+            _ => (Handle::Nothing, Unstarted::Nothing),
+        },
     })
 }
 
+/// The number of a port.
+fn number(port: &Device) -> u32 {
+    port.values.port("nr").into()
+}
+
 /// Opens what consoles and ports are connected to.
-fn console(parts: &Parts, ports: &[ConsolePort]) -> Result<(Handle, Unstarted)> {
+fn console(parts: &Parts, ports: &[Device]) -> Result<(Handle, Unstarted)> {
     let (mut made, mut inputs) = (Vec::new(), Vec::new());
-    for ConsolePort { number, name, console, chardev, .. } in ports {
-        let option = format!("-device {}", if *console { VIRTCONSOLE.name } else { VIRTSERIALPORT.name });
-        let (sink, source) = parts.open(&option, chardev)?;
-        made.push(virtio::ConsolePort { number: *number, name: name.clone(), console: *console, sink });
-        inputs.push((*number, chardev.clone(), source));
+    for port in ports {
+        let chardev = port.chardev().cloned().unwrap_or(Chardev::None);
+        let (sink, source) = parts.open(&port.option, &chardev)?;
+        let (number, name) = (number(port), port.values.text("name").unwrap_or_default());
+        made.push(virtio::ConsolePort { number, name, console: port.model == VIRTCONSOLE, sink });
+        inputs.push((number, chardev, source));
     }
     Ok((Handle::Ports(made), Unstarted::Console(inputs)))
 }
 
 /// Tells monitors of a device that was made and is plugged in at `place`.
-pub(super) fn tell(inventory: &mut Inventory, place: Attachment, device: &VirtioDevice, unstarted: &Unstarted) {
-    let model = if matches!(place, Attachment::Pci(_)) { row(device).pci } else { row(device).slot };
-    let plug = device.plug();
-    match (device, unstarted) {
-        (VirtioDevice::Block(disk), Unstarted::Disk(parts)) => {
+pub(super) fn tell(inventory: &mut Inventory, place: Attachment, device: &Device, unstarted: &Unstarted) {
+    let Device { model, plug, values, .. } = device;
+    match (&device.backend, unstarted) {
+        (Backend::Disk(disk), Unstarted::Disk(parts)) => {
             let (jobs, image, _) = &**parts;
             let (name, medium) = (inventory.virtio_name(disk), Some(Medium::new(disk, image)));
             let drive = Drive { name, removable: false, medium, counters: jobs.counters() };
             inventory.drive(place, model, plug, drive);
         }
-        (VirtioDevice::Net { mac, netdev, .. }, unstarted) => {
+        (Backend::Network(netdev), unstarted) => {
             let watcher = if let Unstarted::Network(network) = unstarted { Some(network.watcher()) } else { None };
-            let row = AdapterRow { mac: *mac, netdev: netdev.clone(), watcher };
-            inventory.adapter(place, model, plug, row);
-        }
-        (VirtioDevice::Console(ports, _), _) => {
-            inventory.plain(place, model, plug, &[]);
-            let controller = inventory.port();
-            for ConsolePort { id, number, name, console, chardev } in ports {
-                let port = if *console { VIRTCONSOLE } else { VIRTSERIALPORT };
-                let plug = Plug { id: id.clone(), ..Plug::default() };
-                let facts = [("chardev", chardev.to_string()), ("nr", number.to_string()), ("name", name.clone())];
-                inventory.plain(controller, port, &plug, &facts);
-            }
-        }
-        (VirtioDevice::Share(share), _) => {
-            let facts = [("mount_tag", share.tag.clone()), ("fsdev", share.folder.id.clone())];
-            inventory.plain(place, model, plug, &facts);
+            let mac = values.mac().unwrap_or_default();
+            inventory.adapter(place, model, plug, AdapterRow { mac, netdev: netdev.as_deref().cloned(), watcher });
         }
         _ => inventory.plain(place, model, plug, &[]),
+    }
+    inventory.told(values);
+    let controller = inventory.port();
+    for port in device.ports() {
+        inventory.plain(controller, port.model, &port.plug, &[]);
+        inventory.told(&port.values);
     }
 }
 
@@ -185,6 +183,8 @@ impl Started {
             Unstarted::Share(folder) => {
                 self.shares.push(folder.start(ShareExchange(access)).context("cannot start a shared folder's thread")?);
             }
+            // A board brings it what is typed.
+            Unstarted::Chars(..) => {}
             Unstarted::Console(inputs) => {
                 for (port, chardev, source) in inputs {
                     let (access, attended) = (access.clone(), access.clone());

@@ -1,6 +1,6 @@
 //! The list of character devices, for `info chardev` and `query-chardev`.
 
-use crate::config::{Config, VirtioDevice};
+use crate::config::{Config, Device};
 use mimus_host::config::Chardev;
 
 /// Every character device that is in use: what it is called, and where it leads.
@@ -11,16 +11,13 @@ pub(super) fn all(config: &Config) -> Vec<(String, String)> {
     };
     let devices = |reads| {
         let devices = config.devices.iter().filter(move |device| device.reads() == reads);
-        devices.filter_map(|device| device.chardev.as_ref())
+        devices.filter_map(Device::chardev)
     };
     let serials = [&config.serial].into_iter().chain(devices(true));
     let serials = serials.enumerate().filter_map(|(index, chardev)| row(format!("serial{index}"), chardev));
     let debugcons = devices(false).filter_map(|chardev| row("debugcon".to_owned(), chardev));
-    let ports = config.virtio.iter().flat_map(|device| match device {
-        VirtioDevice::Console(ports, _) => &ports[..],
-        _ => &[],
-    });
-    let ports = ports.filter_map(|port| row(format!("virtcon{}", port.number), &port.chardev));
+    let number = |port: &Device| port.values.number("nr").unwrap_or(0);
+    let ports = config.ports().filter_map(|port| row(format!("virtcon{}", number(port)), port.chardev()?));
     let semihosting = config.riscv.semihosting.as_ref().and_then(|calls| calls.chardev.as_ref());
     let semihosting = semihosting.and_then(|chardev| row("semihosting".to_owned(), chardev));
     let monitors = [("monitor", &config.monitors[..]), ("qmp", &config.qmp), ("gdb", config.gdb.as_slice())];
@@ -34,21 +31,17 @@ pub(super) fn all(config: &Config) -> Vec<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConsolePort;
-    use mimus_host::config::{MonitorSocket, Plug, PtyName};
+    use crate::config::Backend;
+    use mimus_host::config::{MonitorSocket, PtyName};
+    use mimus_hw::registry::{VIRTIO_SERIAL, VIRTSERIALPORT};
 
     #[test]
     fn each_is_called_by_its_id_and_leads_where_it_was_opened() {
         let (name, id) = (PtyName::default(), "char0".to_owned());
         let serial = Chardev::Named { id, chardev: Chardev::Pty(name.clone()).into() };
-        let port =
-            ConsolePort { id: String::new(), number: 1, name: "p".into(), console: false, chardev: Chardev::Null };
-        let config = Config {
-            serial,
-            virtio: vec![VirtioDevice::Console(vec![port], Plug::default())],
-            qmp: vec![MonitorSocket::Stdio],
-            ..Config::default()
-        };
+        let port = Device::new(VIRTSERIALPORT, "").with("nr", 1).at(Chardev::Null);
+        let controller = Device::new(VIRTIO_SERIAL.pci, "").behind(Backend::Ports(vec![port]));
+        let config = Config { serial, devices: vec![controller], qmp: vec![MonitorSocket::Stdio], ..Config::default() };
         let found = |pty: &str| {
             let rows = [("char0", pty), ("virtcon1", "null"), ("compat_qmp0", "stdio")];
             rows.map(|(label, place)| (label.to_owned(), place.to_owned())).to_vec()

@@ -83,7 +83,7 @@ impl Inventory {
     }
 
     /// What is in a device: names of properties, and their text.
-    fn contents(&self, device: &Device) -> Vec<(&'static str, String)> {
+    pub(super) fn contents(&self, device: &Device) -> Vec<(&'static str, String)> {
         match &device.part {
             Part::Nothing => Vec::new(),
             Part::Drive(Drive { name, medium, .. }) => {

@@ -48,8 +48,8 @@ struct Wanted<'a> {
 
 fn wanted(drive: &IdeDrive) -> Wanted<'_> {
     match drive {
-        IdeDrive::Disk(disk) => {
-            Wanted { removable: false, medium: Some(disk), serial: &disk.serial, id: &disk.id, plug: disk.plug.clone() }
+        IdeDrive::Disk { disk, plug } => {
+            Wanted { removable: false, medium: Some(disk), serial: &disk.serial, id: &disk.id, plug: plug.clone() }
         }
         IdeDrive::CdRom { medium, serial, id, plug } => {
             Wanted { removable: true, medium: medium.as_ref(), serial, id, plug: plug.clone() }

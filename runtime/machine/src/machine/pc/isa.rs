@@ -7,6 +7,7 @@ use mimus_hw::{COM_PORTS, Pc};
 use super::super::Parts;
 use super::super::input::Input;
 use super::super::inventory::{Attachment, Inventory};
+use super::super::virtio::{self, Unstarted};
 use crate::bus::DeviceHandle;
 use crate::config::Device;
 use mimus_host::chardev::Source;
@@ -32,11 +33,6 @@ impl Typed {
     }
 }
 
-/// What there is to tell of a device that its row makes.
-pub(super) fn facts(device: &Device) -> Vec<(&'static str, String)> {
-    device.values.told().collect()
-}
-
 /// Plugs in what the configuration names; the serial ports' input.
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Vec<Typed>> {
     let (config, mut typed) = (parts.config, Vec::new());
@@ -46,12 +42,12 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
         if device.model.bus != Bus::Isa {
             continue;
         }
-        let (parts, source) = parts.of(device)?;
-        if let (Some(index), Some(chardev)) = (device.model.plug_isa(pc, parts), device.chardev.clone()) {
+        let (parts, host) = virtio::parts(parts, device)?;
+        if let (Some(index), Unstarted::Chars(chardev, source)) = (device.model.plug_isa(pc, parts), host) {
             typed.push(Typed { index, chardev, source });
         }
         let line = device.values.number("irq").map(|irq| ("", format!("isa irq {irq}")));
-        let facts: Vec<_> = facts(device).into_iter().chain(line).collect();
+        let facts: Vec<_> = device.values.told().chain(line).collect();
         inventory.plain(ISA, device.model, &device.plug, &facts);
     }
     Ok(typed)

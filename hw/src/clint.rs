@@ -20,8 +20,8 @@ pub(crate) const TIME_HZ: u64 = 10_000_000;
 /// The most harts that its registers have room for.
 pub(crate) const MAX_HARTS: usize = 4095;
 
-const MTIMECMP: u64 = 0x4000;
-const MTIME: u64 = 0xbff8;
+pub(crate) const MTIMECMP: u64 = 0x4000;
+pub(crate) const MTIME: u64 = 0xbff8;
 
 /// What an access has of the double word that it begins in: first bit, and bits.
 fn part(offset: u64, size: u8) -> (u32, u64) {

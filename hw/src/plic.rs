@@ -21,10 +21,10 @@ const WORDS: usize = SOURCES.div_ceil(32);
 const PRIORITY_MASK: u32 = 7;
 
 // Section 4, "Memory Map".
-const PENDING: u64 = 0x1000;
-const ENABLE: u64 = 0x2000;
+pub(crate) const PENDING: u64 = 0x1000;
+pub(crate) const ENABLE: u64 = 0x2000;
 const ENABLE_STRIDE: u64 = 0x80;
-const CONTEXT: u64 = 0x20_0000;
+pub(crate) const CONTEXT: u64 = 0x20_0000;
 const CONTEXT_STRIDE: u64 = 0x1000;
 
 type Set = [u32; WORDS];

@@ -18,7 +18,7 @@ pub(crate) const IRQ_PORT: u16 = 0x2000;
 pub(crate) const IRQ_LINES: u16 = 24;
 /// Where the memory is, and its bytes.
 pub(crate) const MEMORY: u64 = 0xff00_0000;
-const MEMORY_SIZE: usize = 0x1_0000;
+pub(crate) const MEMORY_SIZE: usize = 0x1_0000;
 
 /// The device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

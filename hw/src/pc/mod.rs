@@ -27,6 +27,7 @@ use crate::uart::Uart;
 pub use interrupts::Interrupts;
 use isa::Debugcon;
 pub use isa::{COM_PORTS, SerialPort};
+pub(crate) use ports::fixed as fixed_ports;
 use ports::{PORTS, PortDevice, PortRange};
 use serde::{Deserialize, Serialize};
 use state::Devices;

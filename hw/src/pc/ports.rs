@@ -6,7 +6,7 @@ use crate::debug::debug_exit_code;
 use crate::ferr::{FERR_PORT, FerrLatch};
 use crate::i8042::I8042;
 use crate::rtc::Rtc;
-use crate::{acpi_pm, fw_cfg, testdev};
+use crate::{acpi_pm, testdev};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PortDevice {
@@ -81,27 +81,67 @@ impl PortDevice {
 /// First and last port, and who answers there.
 pub(super) type PortRange = (u16, u16, PortDevice);
 
+/// First and last port of devices that are always there.
+pub(crate) mod fixed {
+    use crate::{acpi_pm, fw_cfg};
+
+    /// First and last port.
+    pub(crate) type Range = (u16, u16);
+
+    /// The DMA controllers: the first, page registers behind the port of POST codes, the second.
+    pub(crate) const DMA: [Range; 3] = [(0x00, 0x0f), (0x81, 0x8f), (0xc0, 0xdf)];
+    /// The interrupt controllers, and how their lines are triggered.
+    pub(crate) const PIC: [Range; 3] = [(0x20, 0x21), (0xa0, 0xa1), (0x4d0, 0x4d1)];
+    /// The timer.
+    pub(crate) const PIT: Range = (0x40, 0x43);
+    /// The keyboard controller's data.
+    pub(crate) const KEYBOARD_DATA: Range = (0x60, 0x60);
+    /// The timer's gate and output, and the speaker.
+    pub(crate) const PORT_B: Range = (0x61, 0x61);
+    /// The keyboard controller's commands and status.
+    pub(crate) const KEYBOARD_COMMAND: Range = (0x64, 0x64);
+    /// The clock's index and its data.
+    pub(crate) const RTC: Range = (0x70, 0x71);
+    /// What firmware says of how far it is.
+    pub(crate) const POST_CODE: Range = (0x80, 0x80);
+    /// A reset, and the gate of address line 20.
+    pub(crate) const PORT_92: Range = (0x92, 0x92);
+    /// Power management's command and data.
+    pub(crate) const SMI: Range = (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1);
+    /// General purpose events.
+    pub(crate) const GPE0: Range = (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3);
+    /// What firmware is told.
+    pub(crate) const FW_CFG: Range = (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1);
+    /// Configuration spaces' address and data.
+    pub(crate) const PCI: Range = (0xcf8, 0xcff);
+}
+
+/// The ports of `range` as those of a device.
+const fn at(range: fixed::Range, device: PortDevice) -> PortRange {
+    (range.0, range.1, device)
+}
+
 /// The fixed ports, in order.
 pub(super) const PORTS: [PortRange; 19] = [
-    (0x00, 0x0f, PortDevice::Dma),
-    (0x20, 0x21, PortDevice::Pic),
-    (0x40, 0x43, PortDevice::Pit),
-    (0x60, 0x60, PortDevice::KeyboardData),
-    (0x61, 0x61, PortDevice::PortB),
-    (0x64, 0x64, PortDevice::KeyboardCommand),
-    (0x70, 0x70, PortDevice::RtcIndex),
-    (0x71, 0x71, PortDevice::RtcData),
-    (0x80, 0x80, PortDevice::PostCode),
-    (0x81, 0x8f, PortDevice::Dma),
-    (0x92, 0x92, PortDevice::Port92),
-    (0xa0, 0xa1, PortDevice::Pic),
-    (acpi_pm::SMI_COMMAND, acpi_pm::SMI_COMMAND + 1, PortDevice::Smi),
-    (0xc0, 0xdf, PortDevice::Dma),
+    at(fixed::DMA[0], PortDevice::Dma),
+    at(fixed::PIC[0], PortDevice::Pic),
+    at(fixed::PIT, PortDevice::Pit),
+    at(fixed::KEYBOARD_DATA, PortDevice::KeyboardData),
+    at(fixed::PORT_B, PortDevice::PortB),
+    at(fixed::KEYBOARD_COMMAND, PortDevice::KeyboardCommand),
+    (fixed::RTC.0, fixed::RTC.0, PortDevice::RtcIndex),
+    (fixed::RTC.1, fixed::RTC.1, PortDevice::RtcData),
+    at(fixed::POST_CODE, PortDevice::PostCode),
+    at(fixed::DMA[1], PortDevice::Dma),
+    at(fixed::PORT_92, PortDevice::Port92),
+    at(fixed::PIC[1], PortDevice::Pic),
+    at(fixed::SMI, PortDevice::Smi),
+    at(fixed::DMA[2], PortDevice::Dma),
     (FERR_PORT, FERR_PORT, PortDevice::Ferr),
-    (0x4d0, 0x4d1, PortDevice::Pic),
-    (fw_cfg::BASE, fw_cfg::BASE + fw_cfg::LENGTH - 1, PortDevice::FwCfg),
-    (0xcf8, 0xcff, PortDevice::Pci),
-    (acpi_pm::GPE0_BASE, acpi_pm::GPE0_BASE + 3, PortDevice::Gpe),
+    at(fixed::PIC[2], PortDevice::Pic),
+    at(fixed::FW_CFG, PortDevice::FwCfg),
+    at(fixed::PCI, PortDevice::Pci),
+    at(fixed::GPE0, PortDevice::Gpe),
 ];
 
 /// Where `pc-testdev` answers.

@@ -1,26 +1,33 @@
 //! Rows of the registry: devices that boards have from the beginning, in the order in which monitors list them.
 
 use super::property::{Default, accepted, among, fixed, number, properties, without, word};
-use super::{Board, Bus, Fixed, Model, Property, Window, memory, ports};
+use super::{Board, Bus, Fixed, Location, Model, Property, Window, memory, ports, range};
+use crate::pc::fixed_ports;
 use crate::pci::DevFn;
+use crate::virt::{CLINT, PLIC, RTC, Region, TEST, UART};
+use crate::{acpi_pm, clint, hpet, ide, ioapic, plic};
 
 /// The bus that all begins with.
 const ROOT: &str = "main-system-bus";
 
-const fn pc(bus: &'static str, fact: &'static str) -> Fixed {
-    Fixed { board: Board::Pc, bus, devfn: None, fact, optional: false }
+const fn pc(bus: &'static str, location: Location) -> Fixed {
+    Fixed { board: Board::Pc, bus, devfn: None, location, optional: false }
+}
+
+const fn isa(location: Location) -> Fixed {
+    pc("isa.0", location)
 }
 
 const fn pc_function(devfn: DevFn) -> Fixed {
-    Fixed { board: Board::Pc, bus: "pci.0", devfn: Some(devfn), fact: "", optional: false }
+    Fixed { board: Board::Pc, bus: "pci.0", devfn: Some(devfn), location: Location::Nowhere, optional: false }
 }
 
-const fn virt(fact: &'static str) -> Fixed {
-    Fixed { board: Board::Virt, bus: ROOT, devfn: None, fact, optional: false }
+const fn virt(location: Location) -> Fixed {
+    Fixed { board: Board::Virt, bus: ROOT, devfn: None, location, optional: false }
 }
 
-const fn spike(fact: &'static str) -> Fixed {
-    Fixed { board: Board::Spike, bus: ROOT, devfn: None, fact, optional: false }
+const fn spike(location: Location) -> Fixed {
+    Fixed { board: Board::Spike, bus: ROOT, devfn: None, location, optional: false }
 }
 
 /// A device of boards, the fuzz targets of it, and its registers.
@@ -63,8 +70,15 @@ const POWER_PROPERTIES: &[Property] = &[
 ];
 
 /// Where the core local interruptor's parts are.
-const SWI: &str = "mmio 0000000002000000/0000000000004000";
-const MTIMER: &str = "mmio 0000000002004000/0000000000008000";
+const SWI: Location = Location::Memory(CLINT.base, clint::MTIMECMP);
+const MTIMER: Location = Location::Memory(CLINT.base + clint::MTIMECMP, MTIMER_SIZE);
+/// As QEMU tells it; the rest of the interruptor's registers are nothing.
+const MTIMER_SIZE: u64 = 0x8000;
+
+/// Where a board of RISC-V has a device.
+const fn region(region: Region) -> Fixed {
+    virt(Location::Memory(region.base, region.size))
+}
 
 /// Power management.
 pub const POWER: &Model = &Model {
@@ -74,7 +88,12 @@ pub const POWER: &Model = &Model {
         "PIIX4_PM",
         &[pc_function(1 << 3 | 3)],
         &["acpi-pm"],
-        &[ports(0xb2, 2), ports(0x600, 64), ports(0xafe0, 4), ports(0xcf8, 8)],
+        &[
+            range(fixed_ports::SMI),
+            ports(acpi_pm::PM_BASE as u64, acpi_pm::PM_LENGTH as u64),
+            range(fixed_ports::GPE0),
+            range(fixed_ports::PCI),
+        ],
     )
 };
 
@@ -86,7 +105,7 @@ pub const SLOTS: &Model = &Model {
         accepted("ioeventfd"),
         accepted("format_transport_address"),
     ],
-    ..row(Bus::System, "virtio-mmio", &[Fixed { optional: true, ..virt("") }], &["virtio-blk-mmio"], &[])
+    ..row(Bus::System, "virtio-mmio", &[Fixed { optional: true, ..virt(Location::Nowhere) }], &["virtio-blk-mmio"], &[])
 };
 
 /// A high precision event timer, which is there where there is firmware or the command line says so.
@@ -100,9 +119,9 @@ pub const HPET: &Model = &Model {
     ..row(
         Bus::System,
         "hpet",
-        &[Fixed { optional: true, ..pc(ROOT, "mmio 00000000fed00000/0000000000000400") }],
+        &[Fixed { optional: true, ..pc(ROOT, Location::Memory(hpet::BASE, hpet::LENGTH)) }],
         &["hpet"],
-        &[memory(0xfed0_0000, 0x400, 8)],
+        &[memory(hpet::BASE, hpet::LENGTH, 8)],
     )
 };
 
@@ -114,14 +133,20 @@ pub(super) const ROWS: &[&Model] = &[
         ..row(
             Bus::System,
             "ioapic",
-            &[pc(ROOT, "mmio 00000000fec00000/0000000000001000")],
+            &[pc(ROOT, Location::Memory(ioapic::BASE, 0x1000))],
             &["ioapic"],
-            &[memory(0xfec0_0000, 0x14, 4)],
+            &[memory(ioapic::BASE, 0x14, 4)],
         )
     },
     &Model {
         properties: &[accepted("acpi-mr-restore"), fixed("dma_enabled", "on"), accepted("x-file-slots")],
-        ..row(Bus::System, "fw_cfg_io", &[pc(ROOT, "iobase = 1296 (0x510)")], &["fw-cfg"], &[ports(0x510, 12)])
+        ..row(
+            Bus::System,
+            "fw_cfg_io",
+            &[pc(ROOT, Location::Ports(fixed_ports::FW_CFG.0))],
+            &["fw-cfg"],
+            &[range(fixed_ports::FW_CFG)],
+        )
     },
     &Model {
         buses: &[("pci.0", "PCI")],
@@ -132,9 +157,9 @@ pub(super) const ROWS: &[&Model] = &[
             accepted("x-config-reg-migration-enabled"),
             accepted("x-pci-hole64-fix"),
         ],
-        ..row(Bus::System, "i440FX-pcihost", &[pc(ROOT, "")], &["pci"], &[])
+        ..row(Bus::System, "i440FX-pcihost", &[pc(ROOT, Location::Nowhere)], &["pci"], &[])
     },
-    &Model { properties: FUNCTION, ..row(Bus::Pci, "i440FX", &[pc_function(0)], &["pci"], &[ports(0xcf8, 8)]) },
+    &Model { properties: FUNCTION, ..row(Bus::Pci, "i440FX", &[pc_function(0)], &["pci"], &[range(fixed_ports::PCI)]) },
     &Model {
         buses: &[("isa.0", "ISA")],
         properties: FUNCTION,
@@ -148,81 +173,80 @@ pub(super) const ROWS: &[&Model] = &[
             "piix3-ide",
             &[pc_function(1 << 3 | 1)],
             &["ide"],
-            &[ports(0x1f0, 8), ports(0x170, 8), ports(0x3f6, 1), ports(0x376, 1)],
+            &[
+                ports(ide::COMMAND_PORTS[0] as u64, 8),
+                ports(ide::COMMAND_PORTS[1] as u64, 8),
+                ports(ide::CONTROL_PORTS[0] as u64, 1),
+                ports(ide::CONTROL_PORTS[1] as u64, 1),
+            ],
         )
     },
     POWER,
     &row(
         Bus::Isa,
         "isa-i8259",
-        &[pc("isa.0", "iobase = 32 (0x20)"), pc("isa.0", "iobase = 160 (0xa0)")],
+        &[isa(Location::Ports(fixed_ports::PIC[0].0)), isa(Location::Ports(fixed_ports::PIC[1].0))],
         &["pic"],
-        &[ports(0x20, 2), ports(0xa0, 2), ports(0x4d0, 2)],
+        &[range(fixed_ports::PIC[0]), range(fixed_ports::PIC[1]), range(fixed_ports::PIC[2])],
     ),
     &row(
         Bus::Isa,
         "i8257",
-        &[pc("isa.0", "iobase = 0 (0x0)"), pc("isa.0", "iobase = 192 (0xc0)")],
+        &[isa(Location::Ports(fixed_ports::DMA[0].0)), isa(Location::Ports(fixed_ports::DMA[2].0))],
         &["dma"],
-        &[ports(0, 16), ports(0x80, 16), ports(0xc0, 32)],
+        &[range(fixed_ports::DMA[0]), range(fixed_ports::DMA[1]), range(fixed_ports::DMA[2])],
     ),
     // Its other name is that of the host's kernel's; ticks that come late are never lost.
     &Model {
         aliases: &["kvm-pit"],
         properties: &[among("lost_tick_policy", &["delay", "discard"])],
-        ..row(Bus::Isa, "isa-pit", &[pc("isa.0", "iobase = 64 (0x40)")], &["pit"], &[ports(0x40, 4), ports(0x61, 1)])
+        ..row(
+            Bus::Isa,
+            "isa-pit",
+            &[isa(Location::Ports(fixed_ports::PIT.0))],
+            &["pit"],
+            &[range(fixed_ports::PIT), range(fixed_ports::PORT_B)],
+        )
     },
     &Model {
         properties: &[
             without("base_year", "its years are those of the calendar"),
             among("lost_tick_policy", &["delay", "discard", "slew"]),
         ],
-        ..row(Bus::Isa, "mc146818rtc", &[pc("isa.0", "isa irq 8")], &["rtc"], &[ports(0x70, 2)])
+        ..row(Bus::Isa, "mc146818rtc", &[isa(Location::Irqs(&[8]))], &["rtc"], &[range(fixed_ports::RTC)])
     },
     &Model {
         properties: &[accepted("extended-state"), accepted("kbd-throttle")],
-        ..row(Bus::Isa, "i8042", &[pc("isa.0", "isa irqs 1,12")], &["i8042"], &[ports(0x60, 1), ports(0x64, 1)])
+        ..row(
+            Bus::Isa,
+            "i8042",
+            &[isa(Location::Irqs(&[1, 12]))],
+            &["i8042"],
+            &[range(fixed_ports::KEYBOARD_DATA), range(fixed_ports::KEYBOARD_COMMAND)],
+        )
     },
-    &row(Bus::Isa, "port92", &[pc("isa.0", "")], &["i8042"], &[ports(0x92, 1)]),
-    &row(
-        Bus::System,
-        "riscv.sifive.test",
-        &[virt("mmio 0000000000100000/0000000000001000")],
-        &["test-finisher"],
-        &[memory(0x10_0000, 8, 4)],
-    ),
-    &row(
-        Bus::System,
-        "goldfish_rtc",
-        &[virt("mmio 0000000000101000/0000000000001000")],
-        &["goldfish-rtc"],
-        &[memory(0x10_1000, 0x24, 4)],
-    ),
-    &row(Bus::System, "riscv.aclint.swi", &[virt(SWI), spike(SWI)], &["clint"], &[memory(0x200_0000, 16, 4)]),
+    &row(Bus::Isa, "port92", &[isa(Location::Nowhere)], &["i8042"], &[range(fixed_ports::PORT_92)]),
+    &row(Bus::System, "riscv.sifive.test", &[region(TEST)], &["test-finisher"], &[memory(TEST.base, 8, 4)]),
+    &row(Bus::System, "goldfish_rtc", &[region(RTC)], &["goldfish-rtc"], &[memory(RTC.base, 0x24, 4)]),
+    &row(Bus::System, "riscv.aclint.swi", &[virt(SWI), spike(SWI)], &["clint"], &[memory(CLINT.base, 16, 4)]),
     &row(
         Bus::System,
         "riscv.aclint.mtimer",
         &[virt(MTIMER), spike(MTIMER)],
         &["clint"],
-        &[memory(0x200_4000, 32, 4), memory(0x200_bff8, 8, 4)],
+        &[memory(CLINT.base + clint::MTIMECMP, 32, 4), memory(CLINT.base + clint::MTIME, 8, 4)],
     ),
     &row(
         Bus::System,
         "riscv.sifive.plic",
-        &[virt("mmio 000000000c000000/0000000000600000")],
+        &[region(PLIC)],
         &["plic", "plic-contexts"],
         &[
-            memory(0xc00_0000, 0x200, 4),
-            memory(0xc00_1000, 0x20, 4),
-            memory(0xc00_2000, 0x300, 4),
-            memory(0xc20_0000, 0x4010, 4),
+            memory(PLIC.base, 0x200, 4),
+            memory(PLIC.base + plic::PENDING, 0x20, 4),
+            memory(PLIC.base + plic::ENABLE, 0x300, 4),
+            memory(PLIC.base + plic::CONTEXT, 0x4010, 4),
         ],
     ),
-    &row(
-        Bus::System,
-        "serial-mm",
-        &[virt("mmio 0000000010000000/0000000000000100")],
-        &["uart-riscv"],
-        &[memory(0x1000_0000, 8, 1)],
-    ),
+    &row(Bus::System, "serial-mm", &[region(UART)], &["uart-riscv"], &[memory(UART.base, 8, 1)]),
 ];

@@ -2,11 +2,14 @@
 
 use super::property::{Default, Host, ID, Value, Values, accepted, address, host, number, without};
 use super::{Bus, Handle, Make, Model, Parts, memory, ports};
-use crate::isa;
 use crate::pc::{COM_PORTS, Pc, SerialPort};
+use crate::{isa, testdev};
 
 /// I/O ports of a serial port.
 const SERIAL_PORTS: u64 = 8;
+/// The first port of a device that ends the run, and how many there are.
+const EXIT_PORT: u64 = 0x501;
+const EXIT_PORTS: u64 = 2;
 /// The port of a debug console, and what it reads as.
 const DEBUG_PORT: u64 = 0xe9;
 
@@ -20,8 +23,8 @@ pub const TOO_MANY: &str = "a PC has no more than four serial ports, unless ioba
 const EXIT: &Model = &Model {
     help: "a port that ends the run with exit code (value << 1) | 1",
     properties: &[
-        address("iobase", 0, 0xffff, "first I/O port").or(Default::Number(0x501)),
-        number("iosize", 1, 4, "number of ports").or(Default::Number(2)),
+        address("iobase", 0, 0xffff, "first I/O port").or(Default::Number(EXIT_PORT)),
+        number("iosize", 1, 4, "number of ports").or(Default::Number(EXIT_PORTS)),
         ID,
     ],
     check: |values| ends_in_time(values, "iosize", values.number("iosize").unwrap_or(0)),
@@ -29,7 +32,7 @@ const EXIT: &Model = &Model {
         pc.plug_debug_exit(values.port("iobase"), values.port("iosize"));
         None
     }),
-    windows: &[ports(0x501, 2)],
+    windows: &[ports(EXIT_PORT, EXIT_PORTS)],
     fuzz: &["debug-ports"],
     ..Model::on(Bus::Isa, "isa-debug-exit")
 };
@@ -82,7 +85,13 @@ const TESTDEV: &Model = &Model {
         pc.plug_testdev();
         None
     }),
-    windows: &[ports(0xe0, 12), ports(0x2000, 24), memory(0xff00_0000, 0x1_0000, 1)],
+    windows: &[
+        ports(testdev::DATA_PORT as u64, testdev::GROUP as u64),
+        ports(testdev::FLUSH_PORT as u64, testdev::GROUP as u64),
+        ports(testdev::BYTE_PORT as u64, testdev::GROUP as u64),
+        ports(testdev::IRQ_PORT as u64, testdev::IRQ_LINES as u64),
+        memory(testdev::MEMORY, testdev::MEMORY_SIZE as u64, 1),
+    ],
     fuzz: &["testdevs"],
     ..Model::on(Bus::Isa, "pc-testdev")
 };

@@ -150,9 +150,42 @@ const fn ports(base: u64, size: u64) -> Window {
     Window { space: Space::Io, base, size, step: 1 }
 }
 
+/// All I/O ports from the first to the last.
+const fn range((first, last): (u16, u16)) -> Window {
+    ports(first as u64, (last - first) as u64 + 1)
+}
+
 /// Registers in memory.
 const fn memory(base: u64, size: u64, step: u64) -> Window {
     Window { space: Space::Memory, base, size, step }
+}
+
+/// Where a device is on its board, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Nothing is to be said.
+    Nowhere,
+    /// In memory: the first address, and bytes.
+    Memory(u64, u64),
+    /// At I/O ports from this one on.
+    Ports(u16),
+    /// At these ISA interrupt lines.
+    Irqs(&'static [u8]),
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Location::Nowhere => Ok(()),
+            Location::Memory(base, size) => write!(f, "mmio {base:016x}/{size:016x}"),
+            Location::Ports(first) => write!(f, "iobase = {first} ({first:#x})"),
+            Location::Irqs([line]) => write!(f, "isa irq {line}"),
+            Location::Irqs(lines) => {
+                let lines: Vec<String> = lines.iter().map(u8::to_string).collect();
+                write!(f, "isa irqs {}", lines.join(","))
+            }
+        }
+    }
 }
 
 /// Where a board has a device from the beginning.
@@ -164,8 +197,8 @@ pub struct Fixed {
     pub bus: &'static str,
     /// The device's place, if the bus is PCI.
     pub devfn: Option<DevFn>,
-    /// The device's addresses and interrupt lines, as `info qtree` shows them; may be empty.
-    pub fact: &'static str,
+    /// The device's addresses or interrupt lines.
+    pub location: Location,
     /// The device is there only if the configuration says so.
     pub optional: bool,
 }

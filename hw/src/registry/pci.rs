@@ -4,10 +4,10 @@ use super::property::{
     BOOT_INDEX, Default, ID, accepted, among, fixed, not_yet, number, properties, text, without, word,
 };
 use super::virtio::NETWORK;
-use super::{Bus, Handle, Make, Model, Parts, Property, memory, ports};
+use super::{Bus, Handle, Make, Model, Parts, Property, memory, range};
 use crate::e1000::E1000 as E1000Adapter;
 use crate::pci::{Function, PciTestdev};
-use crate::vga::{LARGEST_MODE, NATIVE_MODE, StdVga, VRAM_SIZE, edid};
+use crate::vga::{LARGEST_MODE, NATIVE_MODE, PORTS, StdVga, VBE_PORTS, VRAM_SIZE, WINDOW, WINDOW_SIZE, edid};
 
 /// A function's place on the bus.
 pub const ADDR: Property = text("addr", "SLOT, in hexadecimal", "its place on the bus, default the first free one");
@@ -98,7 +98,7 @@ pub const VGA: &Model = &Model {
         _ => Ok(()),
     },
     make: Make::Function(vga),
-    windows: &[ports(0x3b0, 48), ports(0x1ce, 2), memory(0xa_0000, 0x2_0000, 1)],
+    windows: &[range(PORTS), range(VBE_PORTS), memory(WINDOW, WINDOW_SIZE, 1)],
     fuzz: &["vga"],
     ..Model::on(Bus::Pci, "VGA")
 };

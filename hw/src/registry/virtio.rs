@@ -6,6 +6,7 @@ use super::property::{
     BOOT_INDEX, Default, Host, ID, accepted, among, fixed, host, number, properties, text, without, word,
 };
 use super::{Board, Bus, Handle, Make, Model, Parts, Property, Values, Window, memory};
+use crate::virt::{VIRTIO as SLOTS, VIRTIO_SLOTS};
 use crate::virtio::{Interface, Virtio};
 
 /// What every virtio device has. A guest does without the features that there are not.
@@ -164,7 +165,7 @@ const FOLDER: &[Property] =
     &[host("fsdev", Host::Folder, "the folder"), text("mount_tag", "up to 32 bytes", "what the guest mounts it by")];
 
 /// The registers of the slot that is given away first.
-const SLOT_WINDOW: &[Window] = &[memory(0x1000_8000, 0x140, 4)];
+const SLOT_WINDOW: &[Window] = &[memory(SLOTS.base + (VIRTIO_SLOTS as u64 - 1) * SLOTS.size, 0x140, 4)];
 
 /// How drivers reach a virtio device on the PCI bus whose properties have these values.
 pub fn interface(values: &Values) -> Interface {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mimus_hw::ata::Tray;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::pci::DevFn;
-use mimus_hw::registry::{self, Fixed, Model, Values};
+use mimus_hw::registry::{self, Fixed, Location, Model, Values};
 
 use crate::config::{Config, MachineKind};
 use mimus_host::block::{Counters, Image};
@@ -157,7 +157,7 @@ impl Inventory {
 
     fn fixed(&mut self, config: &Config, model: &'static Model, fixed: &Fixed) {
         let place = fixed.devfn.map_or(Attachment::On(fixed.bus), Attachment::Pci);
-        let fact = (!fixed.fact.is_empty()).then(|| ("", fixed.fact.to_owned()));
+        let fact = (fixed.location != Location::Nowhere).then(|| ("", fixed.location.to_string()));
         let facts: Vec<_> = config.board_values(model).told().chain(fact).collect();
         self.plain(place, model, &Plug::default(), &facts);
     }

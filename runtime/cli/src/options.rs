@@ -349,7 +349,7 @@ pub(super) const OPTIONS: &[Opt] = &[
         Machine,
         "what an event leads to: reboot=reset|shutdown, shutdown=poweroff|pause, sigterm=exit|powerdown (the power button; a \
          second SIGTERM ends the machine), panic=shutdown|exit-failure|pause|none, \
-         watchdog=reset|shutdown|poweroff|pause|debug|none|inject-nmi",
+         watchdog=reset|shutdown|poweroff|pause|debug|none or inject-nmi",
     ),
     flag("no-shutdown", Machine, "stop, but do not exit when the guest powers the machine off"),
     each(

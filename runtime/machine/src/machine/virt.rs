@@ -10,7 +10,7 @@ use mimus_frontend::riscv::isa::{CACHE_BLOCK, EXTENSIONS};
 use mimus_frontend::riscv::{Bus, Cpu, Features, Lines, TIME_HZ};
 use mimus_hw::fabric::TimerQueue;
 use mimus_hw::net::Adapter;
-use mimus_hw::registry::SLOTS;
+use mimus_hw::registry::{Bus as DeviceBus, SLOTS};
 use mimus_hw::virt::{CLINT, VirtModel};
 use mimus_hw::virtio::{Entropy, Virtio};
 use mimus_hw::{SharedClint, Virt, VirtConfig, VirtEvent};
@@ -197,7 +197,8 @@ impl Board for VirtBoard {
         let mut virt = Virt::new(&board, serial, mem);
         let (mut unstarted, mut inventory) = (Vec::new(), Inventory::of(config));
         let kept: Vec<usize> = config.devices.iter().filter_map(|device| device.plug.slot).map(usize::from).collect();
-        for device in &config.devices {
+        // There is no other bus.
+        for device in config.devices.iter().filter(|device| device.model.bus == DeviceBus::Slot) {
             let (parts, host) = virtio::parts(parts, device)?;
             let made = device.model.virtio(parts).with_context(|| virtio::mismatch(device.model))?;
             let slot = match device.plug.slot.map(usize::from) {

@@ -79,7 +79,7 @@ const HW: &[Row] = &[
         "acpi_pm debug dma error fabric ferr fw_cfg hpet i8042 ioapic keys isa lapic net pci pic pit rtc testdev time uart",
     ),
     ("virt", "clint error fabric goldfish_rtc htif plic sifive_test uart virtio"),
-    ("registry", "block e1000 fabric isa net pc pci share vga virtio"),
+    ("registry", "acpi_pm block clint e1000 fabric hpet ide ioapic isa net pc pci plic share testdev vga virt virtio"),
 ];
 
 const FRONTEND: &[Row] = &[
@@ -161,8 +161,8 @@ const CLI: &[Row] = &[
     ("chardev accel firmware net", "monitors"),
     ("isa monitors net process riscv settings", "chardev"),
     ("monitors process", "isa"),
-    ("display isa net share", "disks"),
-    ("display isa", "globals"),
+    ("chardev net", "disks"),
+    ("disks display isa share", "globals"),
     ("disks", "block"),
     ("disks objects", "throttling"),
     ("cpu", "help"),

@@ -33,7 +33,7 @@
 //!     ram_size: 16 << 20,
 //!     kernel: Some(kernel.clone()),
 //!     serial: Chardev::File(output.clone()),
-//!     nics: Vec::new(),
+//!     devices: Vec::new(),
 //!     ..Config::default()
 //! };
 //! let mut machine = Machine::new(&config)?;

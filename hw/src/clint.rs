@@ -4,10 +4,10 @@
 //! msip and mtimecmp belong to their hart, each with a lock of its own and the timer with a queue of its own, which the hart's vCPU
 //! looks at: no access to one hart's registers waits for another's, nor for the board. Telling the time takes no lock.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::fabric::{IrqLine, Timer, TimerQueue};
+use crate::fabric::{IrqLine, Timer, TimerQueue, lock};
 use crate::time::{NS_PER_SEC, ns_of_tick, ticks_at};
 use serde::{Deserialize, Serialize};
 
@@ -109,10 +109,6 @@ struct Hart {
     compare: Mutex<Compare>,
     /// When the timer expires, if that is yet to come.
     timers: TimerQueue,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Hart {

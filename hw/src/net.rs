@@ -15,6 +15,13 @@ pub const MAX_FRAME: usize = 1518;
 /// The longest frame at all, in bytes: an IPv4 packet of 64 KiB, its Ethernet header and a VLAN tag.
 pub const MAX_SEGMENTED: usize = 0xffff + 18;
 
+/// The hardware address that is written as six bytes in hexadecimal, two digits each, with colons between them.
+pub fn mac_address(text: &str) -> Option<[u8; 6]> {
+    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    bytes?.try_into().ok()
+}
+
 /// What a frame leaves to its receiver: checksums to be inserted, and segments to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {

@@ -4,11 +4,11 @@
 //! time: after a claim the next one waits for the completion. A level may be one that is requested once, like an edge: the
 //! gateway of QEMU's board passes on that a device raises its line, and not that it is still high.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::{Drives, IrqLine, IrqSink, Wired};
+use crate::fabric::{Drives, IrqLine, IrqSink, Wired, lock};
 
 /// Interrupt sources, number 0 included, which means "none".
 pub(crate) const SOURCES: usize = 96;
@@ -242,7 +242,7 @@ impl SharedPlic {
     }
 
     fn lock(&self) -> MutexGuard<'_, Wired<Plic>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Does something with it, then drives its outputs.

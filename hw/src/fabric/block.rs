@@ -7,12 +7,13 @@
 //! that a driver which has seen the reset done has its memory for itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use mimus_softmmu::{Dma, DmaWatch};
 use serde::{Deserialize, Serialize};
 use vm_memory::{GuestAddress, GuestMemory, Permissions, VolatileSlice};
 
+use super::lock::lock;
 use crate::block::{BlockBackend, BlockOp};
 use crate::buffer::{Buffer, Segment};
 
@@ -107,7 +108,7 @@ impl JobBuffer {
 
     /// What is behind the lock is whole whoever panicked.
     fn data(&self) -> MutexGuard<'_, Data> {
-        self.0.data.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.data)
     }
 
     /// The bytes, while nobody calls the job off.

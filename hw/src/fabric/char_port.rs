@@ -1,6 +1,8 @@
 //! The handle by which a serial port sends characters to the host.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use super::lock::lock;
 
 /// Where a device's characters go on the host side: a terminal, a file, nowhere.
 pub trait CharSink: Send {
@@ -21,7 +23,7 @@ impl CharPort {
     /// Sends `bytes`, in order.
     pub(crate) fn send(&self, bytes: &[u8]) {
         if let Some(sink) = &self.0 {
-            sink.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+            lock(sink).write(bytes);
         }
     }
 }

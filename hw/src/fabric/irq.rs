@@ -3,8 +3,9 @@
 //! Several lines may lead to one input, which is high while any of them is, as on a board whose devices share a line. Who changes
 //! a line tells the controller at once, so nobody has to ask devices for their levels.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::lock::lock;
 use crate::time::TimerLine;
 
 /// An interrupt controller as lines see it.
@@ -36,7 +37,7 @@ struct Wire {
 
 impl Wire {
     fn high(&self) -> MutexGuard<'_, u32> {
-        self.high.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.high)
     }
 
     fn change(&self, level: bool) {

@@ -6,6 +6,7 @@
 mod block;
 mod char_port;
 mod irq;
+mod lock;
 mod net_port;
 mod switch;
 mod timer;
@@ -16,6 +17,7 @@ pub use block::{BlockJob, DmaTarget, JobBuffer};
 pub(crate) use char_port::CharPort;
 pub use char_port::CharSink;
 pub use irq::{IrqInputs, IrqLine, IrqSink};
+pub(crate) use lock::lock;
 pub(crate) use net_port::NetPort;
 pub(crate) use switch::IrqSwitch;
 pub(crate) use timer::Timer;

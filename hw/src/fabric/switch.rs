@@ -1,6 +1,8 @@
 //! A switch between two interrupt lines: the event timer takes the places of timer and clock by it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::lock::lock;
 
 use super::{IrqInputs, IrqLine, IrqSink};
 
@@ -23,7 +25,7 @@ impl IrqSwitch {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Selects the second input, or the first.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+
+use super::lock::lock;
 
 /// In [`Queue::earliest`]: no timer is armed.
 const NEVER: u64 = u64::MAX;
@@ -54,7 +56,7 @@ impl TimerQueue {
     }
 
     fn armed(&self) -> MutexGuard<'_, BTreeSet<(u64, u32)>> {
-        self.0.armed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.armed)
     }
 
     fn change(&self, number: u32, before: Option<u64>, after: Option<u64>) {

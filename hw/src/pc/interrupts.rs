@@ -4,11 +4,11 @@
 //! board's. What is for a processor is posted into its mailbox, without a lock; its local APIC and the queue of its timer are the
 //! processor's own, with locks that nobody else takes but to save and restore.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::{IrqSink, TimerQueue, Wired};
+use crate::fabric::{IrqSink, TimerQueue, Wired, lock};
 use crate::ioapic::{self, IoApic};
 use crate::lapic::{Delivery, Destination, Effect, Lapic, LapicHandles, Mailbox, MailboxData, Message};
 use crate::pci::{MsiMessage, MsiSink};
@@ -114,10 +114,6 @@ impl Local {
 pub struct Interrupts {
     chips: Mutex<Chips>,
     locals: Vec<Local>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl IrqSink for Interrupts {

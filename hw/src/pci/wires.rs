@@ -1,10 +1,10 @@
 //! What PCI functions are wired to: interrupt pins by the chipset's routing, older buses' lines, messages, timers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::chipset::{Chipset, PIRQ_LINES};
 use super::{COMMAND, COMMAND_INTX_DISABLE, DevFn, Function, INTERRUPT_PIN, MsiMessage, pirq};
-use crate::fabric::{IrqInputs, IrqLine, IrqSink, Timer};
+use crate::fabric::{IrqInputs, IrqLine, IrqSink, Timer, lock};
 
 /// ISA interrupt lines.
 const ISA_LINES: u8 = 16;
@@ -37,7 +37,7 @@ struct Pirqs(Mutex<[Routed; PIRQ_LINES]>);
 
 impl Pirqs {
     fn lock(&self) -> MutexGuard<'_, [Routed; PIRQ_LINES]> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Properties of devices: the types of which rows of the registry are made, and the values that a user gives them.
 
 use super::Model;
+use crate::net::mac_address;
 
 /// A property of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,11 +260,9 @@ impl Values {
         matches!(self.get(name), Some(Value::Word("on" | "true" | "1")))
     }
 
-    /// The hardware address that property `mac` is, six bytes in hexadecimal with colons between them.
+    /// The hardware address that property `mac` is.
     pub fn mac(&self) -> Option<[u8; 6]> {
-        let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
-        let bytes: Option<Vec<u8>> = self.text("mac")?.split(':').map(byte).collect();
-        bytes?.try_into().ok()
+        mac_address(&self.text("mac")?)
     }
 
     /// The same values with another text.

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
+use mimus_hw::net::mac_address;
 use mimus_hw::registry::{self, Board, E1000, Model, VIRTIO_NET};
 
 use super::Stop;
@@ -370,9 +371,7 @@ pub(super) fn mac(option: &str, text: Option<&str>, index: usize) -> Result<[u8;
         return Ok([a, b, c, d, e, last.wrapping_add(index as u8)]);
     };
     let wrong = |what: &str| CliError::new(option, format!("mac: '{text}' is {what}"));
-    let byte = |part: &str| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten();
-    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
-    let address: [u8; 6] = bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong("not six bytes"))?;
+    let address = mac_address(text).ok_or_else(|| wrong("not six bytes"))?;
     // The lowest bit of the first byte marks groups (IEEE 802, 8.2.2).
     if address[0] & 1 != 0 {
         return Err(wrong("an address of a group"));

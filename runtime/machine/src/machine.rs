@@ -6,6 +6,7 @@ mod access;
 mod actions;
 mod control;
 mod firmware;
+mod host_side;
 mod info;
 mod input;
 mod inventory;
@@ -13,7 +14,6 @@ mod pc;
 mod ram;
 mod screen;
 mod virt;
-mod virtio;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

@@ -21,11 +21,11 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::access::DeviceAccess;
 use super::firmware::{self, Left, Rom};
+use super::host_side::{self, Started, Unstarted, VirtioAccess};
 use super::info;
 use super::input::Input;
 use super::inventory::{Attachment, Inventory, Pci};
 use super::screen::{self, Held};
-use super::virtio::{self, Started, Unstarted, VirtioAccess};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, BootConfig, BootScreen, BootState, SegmentInit};
 use crate::bus::{DeviceHandle, PcBus};
@@ -119,8 +119,6 @@ pub(super) struct PcBoard {
     left: Left,
     /// Screen, keyboard and mouse.
     console: Console,
-    /// Where the display adapter is.
-    display: Option<DevFn>,
     held: Held,
     /// The firmware, where it is used.
     rom: Option<Rom>,
@@ -198,7 +196,6 @@ impl Board for PcBoard {
         let typed = isa::plug(parts, &mut pc, &mut inventory)?;
         let drives = ide::plug(parts, &mut pc, &mut inventory)?;
         let functions = plug_functions(parts, &mut pc, &mut inventory)?;
-        let display = config.display().map(|_| vga::DEVFN);
         let rom = if firmware::is_used(config) { Some(Rom::load(config)?) } else { None };
         pc.set_fw_cfg(firmware::configure(config, parts.dma(), &inventory.boot_paths())?);
         pc.set_boot_order(config.boot.once.unwrap_or(config.boot.order));
@@ -225,7 +222,7 @@ impl Board for PcBoard {
         };
         let features = features(config);
         let cpu = Cpu::new(parts.ram.clone(), parts.cache.clone(), Box::new(bus), features);
-        let console = console(parts, &pc, display);
+        let console = console(parts, &pc);
         let held = Held::default();
         let board = PcBoard {
             started,
@@ -239,7 +236,6 @@ impl Board for PcBoard {
             kicker,
             left: firmware::left(config)?,
             console,
-            display,
             held,
             rom,
             boot_order: config.boot.order,
@@ -254,7 +250,7 @@ impl Board for PcBoard {
         let mut screen = BootScreen::None;
         if self.rom.is_none() {
             pc.set_up_as_firmware();
-            screen = screen::set_up(&mut pc, self.display, &config.append);
+            screen = screen::set_up(&mut pc, &config.append);
         }
         let map = memory_map::memory_map(&mut pc, self.rom.as_ref().map(Rom::size));
         drop(pc);
@@ -471,13 +467,13 @@ impl Board for PcBoard {
     }
 }
 
-/// What displays reach of the devices, where the display adapter is at `display`.
-fn console(parts: &Parts, pc: &SharedPc, display: Option<DevFn>) -> Console {
-    let handle = |(devfn, vram): (DevFn, &Arc<Vram>)| DisplayHandle {
-        adapter: Arc::new(VgaHandle { pc: pc.clone(), devfn }),
+/// What displays reach of the devices.
+fn console(parts: &Parts, pc: &SharedPc) -> Console {
+    let handle = |vram: &Arc<Vram>| DisplayHandle {
+        adapter: Arc::new(VgaHandle { pc: pc.clone(), devfn: vga::DEVFN }),
         vram: vram.clone(),
     };
-    let display = display.zip(parts.ram.display()).map(handle);
+    let display = parts.ram.display().map(handle);
     Console::new(Arc::new(KeyboardHandle(pc.clone())), display, parts.clock.clone(), parts.kicker.clone())
 }
 
@@ -487,7 +483,7 @@ fn functions(config: &Config) -> Vec<&Device> {
     let is_function = |device: &&Device| matches!(device.model.make, Make::Function(_) | Make::Virtio(_));
     let mut functions: Vec<&Device> = config.devices.iter().filter(is_function).collect();
     functions.sort_by_key(|device| match device.model {
-        model if *model == *VGA => 0,
+        model if model == VGA => 0,
         model if model.is_adapter() => 2,
         model if matches!(model.make, Make::Virtio(_)) => 3,
         _ => 1,
@@ -500,12 +496,12 @@ fn plug_functions(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Resu
     let places = Places::new(parts.config);
     let mut plugged = Vec::new();
     for device in functions(parts.config) {
-        let (parts, unstarted) = virtio::parts(parts, device)?;
-        let function = device.model.function(parts).with_context(|| virtio::mismatch(device.model))?;
+        let (parts, unstarted) = host_side::parts(parts, device)?;
+        let function = device.model.function(parts).with_context(|| host_side::mismatch(device.model))?;
         let addr = device.plug.addr.or((device.model == VGA).then_some(vga::DEVFN));
         let usual = device.model.is_adapter().then_some(FIRST_ADAPTER);
         let place = places.plug(pc, &Plug { addr, ..device.plug.clone() }, usual, function)?;
-        virtio::tell(inventory, Attachment::Pci(place), device, &unstarted);
+        host_side::tell(inventory, Attachment::Pci(place), device, &unstarted);
         plugged.push((place, unstarted));
     }
     Ok(plugged)

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use mimus_hw::Pc;
 use mimus_hw::keys::Key;
-use mimus_hw::pci::DevFn;
 use mimus_hw::registry::Handle;
-use mimus_hw::vga::StdVga;
+use mimus_hw::vga::{DEVFN, StdVga};
 use mimus_softmmu::Vram;
 
 use super::{Parts, firmware};
@@ -50,9 +49,8 @@ pub(super) fn handle(parts: &Parts, option: &str) -> Result<Handle> {
 }
 
 /// Sets the mode that a boot loader would leave to a kernel with this command line.
-pub(super) fn set_up(pc: &mut Pc, adapter: Option<DevFn>, cmdline: &str) -> BootScreen {
-    let Some(devfn) = adapter else { return BootScreen::None };
-    let screen = pc.function(0, devfn, |adapter: &mut StdVga, _| {
+pub(super) fn set_up(pc: &mut Pc, cmdline: &str) -> BootScreen {
+    let screen = pc.function(0, DEVFN, |adapter: &mut StdVga, _| {
         let address = adapter.memory_window();
         let vga = adapter.vga_mut();
         vga.set_text_mode();

@@ -18,9 +18,9 @@ use mimus_softmmu::{Backing, MmioBus, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
 use super::access::DeviceAccess;
+use super::host_side::{self, HostEntropy, Started, VirtioAccess};
 use super::input::Input;
 use super::inventory::{Attachment, Inventory};
-use super::virtio::{self, HostEntropy, Started, VirtioAccess};
 use super::{Board, DevicePoll, Event, Pace, Parts, StepOutcome};
 use crate::boot::{self, RiscvBoot, TreeConfig};
 use crate::config::{self, Config, MachineKind};
@@ -199,14 +199,14 @@ impl Board for VirtBoard {
         let kept: Vec<usize> = config.devices.iter().filter_map(|device| device.plug.slot).map(usize::from).collect();
         // There is no other bus.
         for device in config.devices.iter().filter(|device| device.model.bus == DeviceBus::Slot) {
-            let (parts, host) = virtio::parts(parts, device)?;
-            let made = device.model.virtio(parts).with_context(|| virtio::mismatch(device.model))?;
+            let (parts, host) = host_side::parts(parts, device)?;
+            let made = device.model.virtio(parts).with_context(|| host_side::mismatch(device.model))?;
             let slot = match device.plug.slot.map(usize::from) {
                 Some(slot) => slot,
                 None => virt.free_slot(&kept).context("-device: no free slot for a virtio device")?,
             };
             ensure!(virt.plug(slot, made), "-device: bus=virtio-mmio-bus.{slot} is given twice");
-            virtio::tell(&mut inventory, Attachment::Slot(slot), device, &host);
+            host_side::tell(&mut inventory, Attachment::Slot(slot), device, &host);
             unstarted.push((slot, host));
         }
         let (lines, timers) = (Lines::default(), virt.timers().clone());

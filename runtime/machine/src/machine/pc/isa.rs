@@ -5,9 +5,9 @@ use mimus_hw::registry::Bus;
 use mimus_hw::{COM_PORTS, Pc};
 
 use super::super::Parts;
+use super::super::host_side::{self, Unstarted};
 use super::super::input::Input;
 use super::super::inventory::{Attachment, Inventory};
-use super::super::virtio::{self, Unstarted};
 use crate::bus::DeviceHandle;
 use crate::config::Device;
 use mimus_host::chardev::Source;
@@ -42,7 +42,7 @@ pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Res
         if device.model.bus != Bus::Isa {
             continue;
         }
-        let (parts, host) = virtio::parts(parts, device)?;
+        let (parts, host) = host_side::parts(parts, device)?;
         if let (Some(index), Unstarted::Chars(chardev, source)) = (device.model.plug_isa(pc, parts), host) {
             typed.push(Typed { index, chardev, source });
         }

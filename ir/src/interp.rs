@@ -203,6 +203,7 @@ impl Interp {
     }
 
     /// Runs `block` from its start until it leaves.
+    #[inline]
     pub fn run<G: Guest>(&mut self, block: &Block, guest: &mut G) -> Outcome {
         let mut pc = block.pc;
         let mut insns = 0u32;
@@ -337,13 +338,13 @@ impl Interp {
             let [low, high] = self.full(v);
             u128::from(low) | u128::from(high) << 64
         };
-        let values = [inst.a, inst.b, inst.c];
-        let operands = std::array::from_fn(|i| match row.shape.operands()[i] {
+        let operand = |v: Value, kind: Option<bool>| match kind {
             None => 0,
-            Some(true) => wide(values[i]),
-            Some(false) => (self.get(values[i]) & row.int.mask()).into(),
-        });
-        Some((info, operands))
+            Some(true) => wide(v),
+            Some(false) => (self.get(v) & row.int.mask()).into(),
+        };
+        let [a, b, c] = row.shape.operands();
+        Some((info, [operand(inst.a, a), operand(inst.b, b), operand(inst.c, c)]))
     }
 
     #[inline(always)]

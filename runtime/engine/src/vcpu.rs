@@ -250,6 +250,7 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Looks whether a watched access was made.
+    #[inline]
     fn look_at_watches(&mut self) {
         if self.cpu.mmu().watches.has_hits()
             && let Some(&hit) = self.cpu.mmu().watches.take_hits(WatchOwner::Debugger).first()
@@ -271,6 +272,7 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Lets others have their exclusive sections, tells the cache that no compiled code is running, and hears its invalidations.
+    #[inline]
     fn quiescent_point(&mut self) {
         self.member.attend();
         if let Some(invalidations) = self.cache.quiescent_point(&self.participant, &mut self.seen) {
@@ -343,11 +345,13 @@ impl<C: GuestCpu> Vcpu<C> {
 
     /// Place of a guest PC in the dispatcher's own cache: another in each context, since programs are linked to the same
     /// addresses.
+    #[inline]
     fn block_index(pc: u64, context: u64) -> usize {
         (pc ^ pc >> 11 ^ context.wrapping_mul(0x1f5)) as usize & (BLOCK_CACHE - 1)
     }
 
     /// Runs a block, as compiled code if there is any.
+    #[inline]
     fn run(&mut self, tb: &Arc<Tb>, context: u64) -> Result<(), Malformed> {
         tb.touch();
         if tb.entry() == 0 {
@@ -381,6 +385,7 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Counts an execution of a block without code, and has it made when the block is warm.
+    #[inline]
     fn warm(&mut self, tb: &Arc<Tb>) {
         let Some(jit) = &self.jit else { return };
         let heat = tb.heat.fetch_add(1, Ordering::Relaxed) + 1;
@@ -441,6 +446,7 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Interprets a block that may have more than one instruction.
+    #[inline]
     fn interpret_many(&mut self, block: &Block) -> Result<(), Malformed> {
         self.cpu.mmu().watches.refuse = true;
         let result = self.interpret(block);
@@ -452,6 +458,7 @@ impl<C: GuestCpu> Vcpu<C> {
     }
 
     /// Interprets a block. What is to be done about a fault is left to the caller.
+    #[inline]
     fn interpret(&mut self, block: &Block) -> Result<Exit, Malformed> {
         log::exec(&*self.cpu, "interpreted");
         let Outcome { exit, insns } = self.interp.run(block, &mut *self.cpu);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use mimus_softmmu::MmioBus;
 
+use super::state::Interrupts;
 use crate::common::NoDevices;
 
 /// Frequency of [`Bus::time`] in Hz.
@@ -46,8 +47,9 @@ impl Lines {
     }
 
     /// The lines that are high.
-    pub fn levels(&self) -> u64 {
-        self.0.load(Ordering::Acquire).into()
+    #[inline]
+    pub fn levels(&self) -> Interrupts {
+        Interrupts::from_bits_retain(self.0.load(Ordering::Acquire).into())
     }
 }
 

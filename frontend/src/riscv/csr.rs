@@ -6,7 +6,7 @@ use super::cpu::Cpu;
 use super::float;
 use super::helpers::Helper;
 use super::paging::satp;
-use super::state::{Counter, Countinhibit, Envcfg, Mstatus, State, privilege};
+use super::state::{Counter, Countinhibit, Envcfg, Exceptions, Interrupts, Mstatus, State, privilege};
 
 /// Reads a register; the argument is its place in the row.
 pub type Read = fn(&mut Cpu, usize) -> u64;
@@ -85,12 +85,6 @@ macro_rules! csrs {
     (@special $read:expr, $write:expr) => { Kind::Special($read, $write) };
 }
 
-/// Interrupts that can be delegated: those of supervisor mode.
-const DELEGABLE: u64 = 1 << irq::SSIP | 1 << irq::STIP | 1 << irq::SEIP;
-/// Interrupts that there are.
-const INTERRUPTS: u64 = DELEGABLE | 1 << irq::MSIP | 1 << irq::MTIP | 1 << irq::MEIP;
-/// Exceptions that can be delegated: all but an environment call from machine mode.
-const EXCEPTIONS: u64 = 0xb3ff;
 /// MXL of 64 bits, A, C, D, F, I, M, S, U.
 const MISA: u64 = 2 << 62 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 5 | 1 << 8 | 1 << 12 | 1 << 18 | 1 << 20;
 /// The mode of a trap vector is 0 or 1.
@@ -104,7 +98,7 @@ csrs! {
     0x002 "frm" Float special(|c, _| c.state.frm, |c, _, v| c.write_frm(v));
     0x003 "fcsr" Float special(read_fcsr, write_fcsr);
     0x100 "sstatus" Open special(read_sstatus, write_sstatus);
-    0x104 "sie" Open special(|c, _| c.state.mie & c.state.mideleg, write_sie);
+    0x104 "sie" Open special(|c, _| (c.state.mie & c.state.mideleg).bits(), write_sie);
     0x105 "stvec" Open plain(stvec, TVEC);
     0x106 "scounteren" Open plain(scounteren, 0xffff_ffff);
     0x10a "senvcfg" Open special(|c, _| c.state.senvcfg.bits(), write_senvcfg);
@@ -112,14 +106,14 @@ csrs! {
     0x141 "sepc" Open plain(sepc, !1);
     0x142 "scause" Open plain(scause, CAUSE);
     0x143 "stval" Open plain(stval, u64::MAX);
-    0x144 "sip" Open special(|c, _| c.mip() & c.state.mideleg, write_sip);
+    0x144 "sip" Open special(|c, _| (c.mip() & c.state.mideleg).bits(), write_sip);
     0x14d "stimecmp" Stimecmp special(|c, _| c.state.stimecmp, write_stimecmp);
     0x180 "satp" Satp special(|c, _| c.state.satp, write_satp);
     0x300 "mstatus" Open special(read_mstatus, write_mstatus);
     0x301 "misa" Open fixed(MISA);
-    0x302 "medeleg" Open plain(medeleg, EXCEPTIONS);
-    0x303 "mideleg" Open special(|c, _| c.state.mideleg, write_mideleg);
-    0x304 "mie" Open special(|c, _| c.state.mie, write_mie);
+    0x302 "medeleg" Open plain(medeleg, Exceptions::DELEGABLE.bits());
+    0x303 "mideleg" Open special(|c, _| c.state.mideleg.bits(), write_mideleg);
+    0x304 "mie" Open special(|c, _| c.state.mie.bits(), write_mie);
     0x305 "mtvec" Open plain(mtvec, TVEC);
     0x306 "mcounteren" Open plain(mcounteren, 0xffff_ffff);
     0x30a "menvcfg" Open special(|c, _| c.state.menvcfg.bits(), write_menvcfg);
@@ -129,7 +123,7 @@ csrs! {
     0x341 "mepc" Open plain(mepc, !1);
     0x342 "mcause" Open plain(mcause, CAUSE);
     0x343 "mtval" Open plain(mtval, u64::MAX);
-    0x344 "mip" Open special(|c, _| c.mip(), write_mip);
+    0x344 "mip" Open special(|c, _| c.mip().bits(), write_mip);
     0x3a0 "pmpcfg" [0 x 8 by 2] Open special(|c, i| c.state.read_pmpcfg(8 * i), write_pmpcfg);
     0x3b0 "pmpaddr" [0 x 64 by 1] Open special(|c, i| c.state.read_pmpaddr(i), write_pmpaddr);
     0x7a0 "tselect" Open fixed(0);
@@ -272,7 +266,7 @@ impl Cpu {
                 let old = read(self, place);
                 if action != Action::Read {
                     // A line that is high is not set by reading it and writing it back.
-                    let base = if number == MIP { self.state.mip } else { old };
+                    let base = if number == MIP { self.state.mip.bits() } else { old };
                     write(self, place, action.apply(base, operand));
                 }
                 old
@@ -346,27 +340,29 @@ fn write_sstatus(cpu: &mut Cpu, _: usize, value: u64) {
 }
 
 fn write_mie(cpu: &mut Cpu, _: usize, value: u64) {
-    cpu.state.mie = value & INTERRUPTS;
+    cpu.state.mie = Interrupts::from_bits_retain(value) & Interrupts::EXIST;
     cpu.open_interrupts();
 }
 
 fn write_sie(cpu: &mut Cpu, _: usize, value: u64) {
     let s = &mut cpu.state;
-    s.mie = s.mie & !s.mideleg | value & s.mideleg;
+    s.mie = s.mie & !s.mideleg | Interrupts::from_bits_retain(value) & s.mideleg;
     cpu.open_interrupts();
 }
 
 fn write_mideleg(cpu: &mut Cpu, _: usize, value: u64) {
-    cpu.state.mideleg = value & DELEGABLE;
+    cpu.state.mideleg = Interrupts::from_bits_retain(value) & Interrupts::SUPERVISOR;
     cpu.open_interrupts();
 }
 
 fn write_mip(cpu: &mut Cpu, _: usize, value: u64) {
     let s = &mut cpu.state;
+    let value = Interrupts::from_bits_retain(value);
+    let mut writable = Interrupts::SUPERVISOR;
     // With Sstc, STIP is the comparator's.
-    let writable = if s.menvcfg.intersects(Envcfg::STCE) { DELEGABLE & !(1 << irq::STIP) } else { DELEGABLE };
+    writable.set(Interrupts::STI, !s.menvcfg.intersects(Envcfg::STCE));
     s.mip = s.mip & !writable | value & writable;
-    if value & 1 << irq::SSIP == 0 {
+    if !value.contains(Interrupts::SSI) {
         // What the machine's software-interrupt device has raised is taken back in the same place.
         cpu.lines.set(irq::SSIP, false);
     }
@@ -374,9 +370,9 @@ fn write_mip(cpu: &mut Cpu, _: usize, value: u64) {
 }
 
 fn write_sip(cpu: &mut Cpu, _: usize, value: u64) {
-    let writable = cpu.state.mideleg & 1 << irq::SSIP;
-    let new = cpu.state.mip & !writable | value & writable;
-    if writable != 0 && new & 1 << irq::SSIP == 0 {
+    let writable = cpu.state.mideleg & Interrupts::SSI;
+    let new = cpu.state.mip & !writable | Interrupts::from_bits_retain(value) & writable;
+    if !writable.is_empty() && !new.contains(Interrupts::SSI) {
         cpu.lines.set(irq::SSIP, false);
     }
     cpu.state.mip = new;

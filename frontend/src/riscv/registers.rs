@@ -1,5 +1,9 @@
 //! Control and status registers that are sets of bits, as [`super::state::State`] has them.
 
+use super::bus::irq;
+use super::state::privilege;
+use super::trap::cause;
+
 crate::common::registers::registers! {
     /// mstatus (vol. II, "Machine Status (mstatus) Registers"), of which sstatus is a part.
     Mstatus {
@@ -51,9 +55,66 @@ crate::common::registers::registers! {
         const CY = 1 << 0;
         const IR = 1 << 2;
     }
+
+    /// mip, mie and mideleg, in which an interrupt has one place (vol. II, "Machine Interrupt (mip and mie) Registers").
+    Interrupts {
+        const SSI = 1 << irq::SSIP;
+        const MSI = 1 << irq::MSIP;
+        const STI = 1 << irq::STIP;
+        const MTI = 1 << irq::MTIP;
+        const SEI = 1 << irq::SEIP;
+        const MEI = 1 << irq::MEIP;
+        /// Those of supervisor mode, which can be delegated.
+        const SUPERVISOR = Interrupts::of(&[Interrupts::SSI, Interrupts::STI, Interrupts::SEI]).bits();
+        /// Those that there are.
+        const EXIST = Interrupts::of(&[
+            Interrupts::SUPERVISOR, Interrupts::MSI, Interrupts::MTI, Interrupts::MEI,
+        ]).bits();
+    }
+
+    /// medeleg (vol. II, "Machine Trap Delegation Registers"), by the codes of exceptions.
+    Exceptions {
+        const FETCH_MISALIGNED = 1 << 0;
+        const FETCH_ACCESS_FAULT = 1 << cause::FETCH_ACCESS_FAULT;
+        const ILLEGAL = 1 << cause::ILLEGAL;
+        const BREAKPOINT = 1 << cause::BREAKPOINT;
+        const LOAD_MISALIGNED = 1 << cause::LOAD_MISALIGNED;
+        const LOAD_ACCESS_FAULT = 1 << cause::LOAD_ACCESS_FAULT;
+        const STORE_MISALIGNED = 1 << cause::STORE_MISALIGNED;
+        const STORE_ACCESS_FAULT = 1 << cause::STORE_ACCESS_FAULT;
+        const ECALL_USER = 1 << cause::ECALL;
+        const ECALL_SUPERVISOR = 1 << (cause::ECALL + privilege::SUPERVISOR);
+        const FETCH_PAGE_FAULT = 1 << cause::FETCH_PAGE_FAULT;
+        const LOAD_PAGE_FAULT = 1 << cause::LOAD_PAGE_FAULT;
+        const STORE_PAGE_FAULT = 1 << cause::STORE_PAGE_FAULT;
+        /// Those that can be delegated: all but an environment call from machine mode.
+        const DELEGABLE = Exceptions::of(&[
+            Exceptions::FETCH_MISALIGNED, Exceptions::FETCH_ACCESS_FAULT, Exceptions::ILLEGAL, Exceptions::BREAKPOINT,
+            Exceptions::LOAD_MISALIGNED, Exceptions::LOAD_ACCESS_FAULT,
+            Exceptions::STORE_MISALIGNED, Exceptions::STORE_ACCESS_FAULT,
+            Exceptions::ECALL_USER, Exceptions::ECALL_SUPERVISOR,
+            Exceptions::FETCH_PAGE_FAULT, Exceptions::LOAD_PAGE_FAULT, Exceptions::STORE_PAGE_FAULT,
+        ]).bits();
+    }
 }
 
 impl Mstatus {
     /// Where [`Mstatus::MPP`] begins.
     pub const MPP_SHIFT: u32 = 11;
+}
+
+impl Interrupts {
+    /// Whether interrupt `number` ([`irq`]) is one of them.
+    #[inline]
+    pub const fn has(self, number: u32) -> bool {
+        self.bits() >> (number & 63) & 1 != 0
+    }
+}
+
+impl Exceptions {
+    /// Whether the exception with this code ([`cause`]) is one of them.
+    #[inline]
+    pub const fn has(self, code: u64) -> bool {
+        self.bits() >> (code & 63) & 1 != 0
+    }
 }

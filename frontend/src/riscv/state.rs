@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, Type};
 use serde::{Deserialize, Serialize};
 
-pub use super::registers::{Countinhibit, Envcfg, Mstatus};
+pub use super::registers::{Countinhibit, Envcfg, Exceptions, Interrupts, Mstatus};
 use crate::common::reservation::{Reservation, Slots};
 
 /// PMP entries that there are.
@@ -49,13 +49,13 @@ pub struct State {
     /// mstatus, of which sstatus is a part; without SD.
     pub mstatus: Mstatus,
     /// mie.
-    pub mie: u64,
+    pub mie: Interrupts,
     /// The bits of mip that software sets.
-    pub mip: u64,
+    pub mip: Interrupts,
     /// medeleg.
-    pub medeleg: u64,
+    pub medeleg: Exceptions,
     /// mideleg.
-    pub mideleg: u64,
+    pub mideleg: Interrupts,
     /// mtvec.
     pub mtvec: u64,
     /// mscratch.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bus::irq;
 use super::cpu::Cpu;
-use super::state::{Envcfg, Mstatus, privilege};
+use super::state::{Envcfg, Interrupts, Mstatus, privilege};
 use super::{float, isa};
 use crate::common::guest::Raised;
 
@@ -133,28 +133,29 @@ impl Cpu {
     }
 
     /// mip: lines, what software has set, and stimecmp's interrupt.
-    pub fn mip(&mut self) -> u64 {
+    pub fn mip(&mut self) -> Interrupts {
         let sstc = self.state.menvcfg.intersects(Envcfg::STCE);
         let mut mip = self.state.mip | self.lines.levels();
         if sstc {
             let due = self.state.stimecmp != u64::MAX && self.bus.time() >= self.state.stimecmp;
-            mip = mip & !(1 << irq::STIP) | u64::from(due) << irq::STIP;
+            mip.set(Interrupts::STI, due);
         }
         mip
     }
 
     /// The interrupt to be taken now, if there is one.
     pub fn pending_interrupt(&mut self) -> Option<u32> {
-        if self.state.mie == 0 {
+        if self.state.mie.is_empty() {
             return None;
         }
         let ready = self.mip() & self.state.mie;
         let s = &self.state;
         let enabled = |level: u64, bit| s.privilege < level || s.privilege == level && s.mstatus.intersects(bit);
-        let machine = if enabled(privilege::MACHINE, Mstatus::MIE) { ready & !s.mideleg } else { 0 };
-        let supervisor = if enabled(privilege::SUPERVISOR, Mstatus::SIE) { ready & s.mideleg } else { 0 };
-        let taken = if machine != 0 { machine } else { supervisor };
-        PRIORITY.into_iter().find(|&number| taken >> number & 1 != 0)
+        let none = Interrupts::empty();
+        let machine = if enabled(privilege::MACHINE, Mstatus::MIE) { ready & !s.mideleg } else { none };
+        let supervisor = if enabled(privilege::SUPERVISOR, Mstatus::SIE) { ready & s.mideleg } else { none };
+        let taken = if machine.is_empty() { supervisor } else { machine };
+        PRIORITY.into_iter().find(|&number| taken.has(number))
     }
 
     /// Enters the handler of an interrupt, if one is pending and enabled; which.
@@ -167,7 +168,7 @@ impl Cpu {
 
     /// Whether a WFI is over: an interrupt that mie enables is pending, whether or not it will be taken. Clears `halted` then.
     pub fn wakes(&mut self) -> bool {
-        let wakes = self.mip() & self.state.mie != 0;
+        let wakes = self.mip().intersects(self.state.mie);
         if wakes {
             self.state.halted = 0;
         }
@@ -214,7 +215,7 @@ impl Cpu {
     pub(crate) fn enter_trap(&mut self, trap: Trap, interrupt: bool) {
         let s = &mut self.state;
         let Trap { cause, tval } = trap;
-        let delegated = if interrupt { s.mideleg } else { s.medeleg } >> (cause & 63) & 1 != 0;
+        let delegated = if interrupt { s.mideleg.has(cause as u32) } else { s.medeleg.has(cause) };
         let code = cause | if interrupt { cause::INTERRUPT } else { 0 };
         let vector = if s.privilege <= privilege::SUPERVISOR && delegated {
             (s.sepc, s.scause, s.stval) = (s.pc, code, tval);

@@ -4,7 +4,7 @@ use mimus_frontend::riscv::csr::{TABLE, least_privilege, lookup, read_only};
 use mimus_frontend::riscv::irq;
 use mimus_frontend::riscv::isa::Code::{self, *};
 use mimus_frontend::riscv::isa::Insn;
-use mimus_frontend::riscv::state::{Envcfg, Mstatus};
+use mimus_frontend::riscv::state::{Envcfg, Interrupts, Mstatus};
 
 use crate::hart::{BASE, DATA, HANDLER, Hart, action, i, r, s};
 
@@ -148,7 +148,7 @@ fn an_external_line_is_read_with_what_software_set_but_not_written_back() {
     hart.cpu.state.x[6] = 1 << irq::SSIP;
     hart.run(&[i(Csrrs, 5, 6, 0x344)]);
     assert_eq!(hart.cpu.state.x[5], 1 << irq::SEIP);
-    assert_eq!(hart.cpu.state.mip, 1 << irq::SSIP);
+    assert_eq!(hart.cpu.state.mip, Interrupts::SSI);
     lines.set(irq::SEIP, false);
     assert_eq!(read(&mut hart, 0x344), 1 << irq::SSIP);
 }

@@ -8,7 +8,7 @@ use mimus_engine::cache::{Cache, CacheStats};
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::vcpu::{Jit, Regions, Vcpu};
 use mimus_frontend::guest::GuestCpu;
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Segment, TableReg, reg};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Segment, TableReg, reg};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_softmmu::kick::Kicker;
 use mimus_softmmu::{CodeSink, Ram};
@@ -92,7 +92,7 @@ fn cpu(ram: Arc<Ram>, sink: Arc<dyn CodeSink>) -> Box<Cpu> {
     let mut cpu = Cpu::new(ram, sink, Box::new(NoDevices), Features::default());
     let state = &mut cpu.state;
     state.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
-    state.cr3 = TABLES;
+    state.cr3 = Cr3::from_bits_retain(TABLES);
     state.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT;
     state.efer = Efer::LME | Efer::LMA;
     state.seg = [Segment { base: 0, limit: u32::MAX, selector: 16, access: 0xc093 }; 6];

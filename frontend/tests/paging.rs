@@ -4,7 +4,7 @@
 mod common;
 
 use common::{flat32, ram};
-use mimus_frontend::x86::state::{Cr0, Cr4};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4};
 use mimus_frontend::x86::{Cpu, Features};
 
 const P: u32 = 1;
@@ -28,7 +28,7 @@ fn paged(flags: &[u32]) -> Box<Cpu> {
         assert!(ram.write_u32(TABLE + 4 * i, (PHYSICAL + i * 4096) as u32 | flags).is_some());
     }
     let mut cpu = flat32(ram, Features::default());
-    cpu.state.cr3 = DIRECTORY;
+    cpu.state.cr3 = Cr3::from_bits_retain(DIRECTORY);
     cpu.state.cr0 |= Cr0::PG | Cr0::WP;
     cpu.state.cr4 |= Cr4::PGE;
     cpu.update_mode();

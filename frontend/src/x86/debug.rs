@@ -10,7 +10,7 @@ use super::fp::mxcsr::{MXCSR_MASK, to_mxcsr};
 use super::fp::x87::EnvLayout;
 use super::mode::Mode;
 use super::paging;
-use super::state::{Seg, Segment, State, TableReg, rflags};
+use super::state::{Breakpoint, Condition, Cr3, Dr6, Seg, Segment, State, TableReg, rflags};
 use crate::common::debug::{DebugCpu, Description, Feature, Register, Tables};
 
 /// General registers in gdb's order, by their numbers in encodings.
@@ -148,19 +148,17 @@ impl Cpu {
 
     /// Watches what DR7 says (SDM vol. 3B, 17.2.4). To be called after any change of DR0-DR3 and DR7.
     pub(crate) fn update_data_breakpoints(&mut self) {
-        let dr = &self.state.dr;
-        let watches: Vec<Watch> = (0..4u32)
-            .filter_map(|i| {
-                let (enabled, kind, len) = (dr[7] >> (2 * i) & 3, dr[7] >> (16 + 4 * i) & 3, dr[7] >> (18 + 4 * i) & 3);
-                // 1: writes; 3: reads and writes. The others are instructions and ports.
-                let read = match kind {
-                    _ if enabled == 0 => return None,
-                    1 => false,
-                    3 => true,
-                    _ => return None,
+        let dr7 = self.state.dr7;
+        let watches: Vec<Watch> = (0..)
+            .zip(self.state.dr)
+            .filter_map(|(i, addr)| {
+                let Breakpoint { condition, len } = dr7.breakpoint(i)?;
+                let read = match condition {
+                    Condition::Write => false,
+                    Condition::Access => true,
+                    Condition::Execution | Condition::Port => return None,
                 };
-                let len = [1, 2, 8, 4][len as usize];
-                let addr = dr[i as usize] & !(len - 1);
+                let addr = addr & !(len - 1);
                 Some(Watch { addr, len, read, write: true, owner: WatchOwner::Guest, tag: i })
             })
             .collect();
@@ -171,11 +169,11 @@ impl Cpu {
     }
 
     /// The data breakpoints that were hit, as DR6 has them.
-    pub(crate) fn take_data_breakpoints(&mut self) -> u64 {
+    pub(crate) fn take_data_breakpoints(&mut self) -> Dr6 {
         if !self.mmu.watches.has_hits() {
-            return 0;
+            return Dr6::empty();
         }
-        self.mmu.watches.take_hits(WatchOwner::Guest).iter().fold(0, |bits, hit| bits | 1 << hit.watch.tag)
+        self.mmu.watches.take_hits(WatchOwner::Guest).iter().map(|hit| Dr6::hit(hit.watch.tag)).collect()
     }
 
     /// What depends on control registers and segments follows after a debugger's write.
@@ -189,7 +187,7 @@ impl Cpu {
         match index {
             0 => s.kernel_gs_base = value,
             2 => s.cr2 = value,
-            3 => s.cr3 = value,
+            3 => s.cr3 = Cr3::from_bits_retain(value),
             // Of the other registers the processor checks and derives much: those that they have already are accepted.
             1 => return s.cr0.bits() == value,
             4 => return s.cr4.bits() == value,
@@ -225,7 +223,7 @@ impl DebugCpu for Cpu {
             MXCSR => to_mxcsr(s.float_env()).into(),
             FS_BASE => s.seg[Seg::Fs as usize].base,
             GS_BASE => s.seg[Seg::Gs as usize].base,
-            _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3, s.cr4.bits(), s.efer.bits()].get(number - SYSTEM0)?,
+            _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3.bits(), s.cr4.bits(), s.efer.bits()].get(number - SYSTEM0)?,
         };
         Some(value.into())
     }
@@ -344,9 +342,9 @@ fn registers_text(s: &State, mode: Mode) -> String {
         let _ = writeln!(out, "{name}=     {base} {limit:08x}");
     }
     let control = |value: u64| if wide { format!("{value:016x}") } else { format!("{:08x}", value as u32) };
-    let _ = writeln!(out, "CR0={:08x} CR2={} CR3={} CR4={:08x}", s.cr0, control(s.cr2), control(s.cr3), s.cr4);
+    let _ = writeln!(out, "CR0={:08x} CR2={} CR3={} CR4={:08x}", s.cr0, control(s.cr2), control(s.cr3.bits()), s.cr4);
     let debug: Vec<String> = (0..4).map(|i| format!("DR{i}={}", control(s.dr[i]))).collect();
-    let _ = writeln!(out, "{} \nDR6={} DR7={}", debug.join(" "), control(s.dr[6]), control(s.dr[7]));
+    let _ = writeln!(out, "{} \nDR6={} DR7={}", debug.join(" "), control(s.dr6.bits()), control(s.dr7.bits()));
     let _ = writeln!(out, "EFER={:016x}", s.efer);
     float_text(&mut out, s);
     out
@@ -441,13 +439,13 @@ mod tests {
         cpu.state.dr[0] = 0x1003;
         cpu.state.dr[1] = 0x2000;
         // 0: writes of 4 bytes; 1: reads and writes of 8; 2: an instruction; 3 is not enabled.
-        cpu.state.dr[7] = 0x3f | 0b1101 << 16 | 0b1011 << 20 | 0b0001 << 28;
+        cpu.state.dr7 = crate::x86::state::Dr7::from_bits_retain(0x3f | 0b1101 << 16 | 0b1011 << 20 | 0b0001 << 28);
         cpu.update_data_breakpoints();
         let list: Vec<_> = cpu.mmu.watches.list().iter().map(|w| (w.addr, w.len, w.read, w.tag)).collect();
         assert_eq!(list, [(0x1000, 4, false, 0), (0x2000, 8, true, 1)]);
         cpu.write(0x1001, 1, 5).unwrap();
         cpu.read(0x2004, 1).unwrap();
-        assert_eq!(cpu.take_data_breakpoints(), 3);
+        assert_eq!(cpu.take_data_breakpoints(), Dr6::B0 | Dr6::B1);
         cpu.reset();
         assert!(cpu.mmu.watches.is_empty());
     }

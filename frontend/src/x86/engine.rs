@@ -7,11 +7,10 @@ use mimus_ir::{Block, Effects, EnvSlot, Stop, VecInfo};
 use mimus_softmmu::Verdict;
 
 use super::cpu::Cpu;
-use super::exception::RETRY;
-use super::exception::{Exception, debug, vector};
+use super::exception::{Exception, RETRY};
 use super::fpu::CODE_CHANGED;
 use super::mode::Mode;
-use super::state::{Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
+use super::state::{Breakpoint, Condition, Dr6, Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
 use crate::common::fp;
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, TbWords, Truncated};
@@ -19,14 +18,10 @@ use crate::common::helpers::HelperRow;
 
 impl Cpu {
     /// Instruction breakpoints at the guest PC, as DR6 has them (SDM vol. 3B, 17.2).
-    fn breakpoints_here(&self) -> u64 {
-        let state = &self.state;
+    fn breakpoints_here(&self) -> Dr6 {
         let linear = self.linear_pc();
-        (0..4)
-            .filter(|&i| {
-                state.dr[7] >> (2 * i) & 3 != 0 && state.dr[7] >> (16 + 4 * i) & 15 == 0 && state.dr[i] == linear
-            })
-            .fold(0, |bits, i| bits | 1 << i)
+        let here = Breakpoint { condition: Condition::Execution, len: 1 };
+        self.state.breakpoints(|addr, breakpoint| addr == linear && breakpoint == here)
     }
 }
 
@@ -149,15 +144,16 @@ impl GuestCpu for Cpu {
         let held = std::mem::take(&mut self.state.shadow) == shadow::ALL;
         if self.mode.intersects(Mode::BREAKPOINTS) {
             // What the delivery of an event has met on its stack is told before the handler's first instruction.
-            self.state.debug_pending |= self.take_data_breakpoints();
+            let hits = self.take_data_breakpoints();
+            self.state.debug_pending |= hits;
         }
         if !held {
             let mut causes = std::mem::take(&mut self.state.debug_pending);
-            if causes == 0 && self.mode.intersects(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
+            if causes.is_empty() && self.mode.intersects(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
                 causes = self.breakpoints_here();
             }
-            if causes != 0 {
-                return Err(self.raise(Exception { address: causes, ..Exception::plain(vector::DB) }));
+            if !causes.is_empty() {
+                return Err(self.raise(Exception::debug(causes)));
             }
         }
         self.state.flags &= !rflags::RF;
@@ -176,9 +172,9 @@ impl GuestCpu for Cpu {
             return;
         }
         if self.step_trap {
-            causes |= debug::BS;
+            causes |= Dr6::BS;
         }
-        if causes != 0 {
+        if !causes.is_empty() {
             self.deliver_debug_trap(causes);
         }
     }
@@ -187,7 +183,7 @@ impl GuestCpu for Cpu {
         self.state.shadow = 0;
         // What the instruction met before it faulted it will meet again.
         self.take_data_breakpoints();
-        self.state.debug_pending = 0;
+        self.state.debug_pending = Dr6::empty();
         self.deliver_pending();
     }
 

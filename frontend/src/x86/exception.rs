@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::state::Dr6;
+
 /// Vectors of the exceptions.
 #[allow(missing_docs)]
 pub mod vector {
@@ -24,20 +26,6 @@ pub mod vector {
     pub const XM: u8 = 19;
 }
 
-/// Causes of a #DB: bits of DR6 (SDM vol. 3B, 17.2.3), and one that is none of them.
-pub mod debug {
-    /// B0-B3: which breakpoints were met.
-    pub const HITS: u64 = 0xf;
-    /// BD: a debug register was accessed while DR7.GD was set.
-    pub const BD: u64 = 1 << 13;
-    /// BS: single step.
-    pub const BS: u64 = 1 << 14;
-    /// BT: a switch to a task whose T bit is set.
-    pub const BT: u64 = 1 << 15;
-    /// Not in DR6: RF is pushed set, as behind every element but the last of a repeated string instruction, which goes on.
-    pub const RESUME: u64 = 1 << 16;
-}
-
 /// An exception not yet delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Exception {
@@ -45,7 +33,7 @@ pub struct Exception {
     pub vector: u8,
     /// Error code, for the vectors that push one.
     pub error: Option<u32>,
-    /// For #PF: the address for CR2. For #DB: its causes ([`debug`]). For #GP: not 0 if an address was not canonical, which may
+    /// For #PF: the address for CR2. For #DB: its causes ([`Dr6`]). For #GP: not 0 if an address was not canonical, which may
     /// turn out to be #SS.
     pub address: u64,
 }
@@ -69,6 +57,11 @@ impl Exception {
     /// #GP(0) for an address that is not canonical.
     pub const fn non_canonical() -> Exception {
         Exception { vector: vector::GP, error: Some(0), address: 1 }
+    }
+
+    /// #DB.
+    pub const fn debug(causes: Dr6) -> Exception {
+        Exception { vector: vector::DB, error: None, address: causes.bits() }
     }
 
     /// #UD.

@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use mimus_ir::FpEnv;
 
 use super::cpu::bank;
-use super::state::{Cr0, Cr4, Seg, State, rflags};
+use super::state::{Cr0, Cr4, Dr7, Seg, State, rflags};
 
 bitflags! {
     /// Mode bits of a translation; part of its key.
@@ -84,7 +84,7 @@ impl Mode {
             (Mode::SMAP, s.cr4.contains(Cr4::SMAP) && s.cpl() < 3 && s.flags & rflags::AC == 0),
             (Mode::TF, s.flags & rflags::TF != 0),
             (Mode::ALIGN, s.cr0.contains(Cr0::AM) && s.flags & rflags::AC != 0 && s.cpl() == 3),
-            (Mode::BREAKPOINTS, s.dr[7] & 0xff != 0),
+            (Mode::BREAKPOINTS, s.dr7.intersects(Dr7::ENABLES)),
             (Mode::FS_OPEN, s.code64() || s.seg[Seg::Fs as usize].open()),
             (Mode::GS_OPEN, s.code64() || s.seg[Seg::Gs as usize].open()),
             (Mode::SIMD_TRAPS, !s.float_env().unmasked().is_empty()),

@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use mimus_softmmu::{Access, Mapping, PageTables, Ram, Walker};
 
 use super::cpu::bank;
-use super::state::{Cr0, Cr4, Efer, State};
+use super::state::{Cr0, Cr3, Cr4, Efer, State};
 use crate::common::debug::{MAX_ENTRIES, Tables, append};
 
 /// Width of physical addresses in bits, as CPUID tells it (MAXPHYADDR).
@@ -70,6 +70,23 @@ impl Pte {
     }
 }
 
+impl Cr3 {
+    /// Physical address of the top table of IA-32e paging (SDM vol. 3A, table 4-12).
+    const fn table(self) -> u64 {
+        self.bits() & PHYSICAL_MASK & !0xfff
+    }
+
+    /// Physical address of the page directory of 32-bit paging (table 4-3).
+    const fn directory(self) -> u64 {
+        self.bits() & 0xffff_f000
+    }
+
+    /// Physical address of the page-directory-pointer table of PAE paging (table 4-7).
+    const fn pointer_table(self) -> u64 {
+        self.bits() & 0xffff_ffe0
+    }
+}
+
 /// Bits of a legacy PAE PDPTE that must be 0 (SDM vol. 3A, table 4-8).
 const PDPTE_RESERVED: u64 = !PHYSICAL_MASK | 0x1e6;
 
@@ -128,10 +145,10 @@ impl State {
     }
 
     /// The four PDPTEs that `cr3` points at; `None` when a present one has a reserved bit set (SDM vol. 3A, 4.4.1).
-    pub fn read_pdptes(ram: &Ram, cr3: u64) -> Option<[u64; 4]> {
+    pub fn read_pdptes(ram: &Ram, cr3: Cr3) -> Option<[u64; 4]> {
         let mut entries = [0; 4];
         for (i, entry) in (0u64..).zip(&mut entries) {
-            *entry = ram.read_u64((cr3 & 0xffff_ffe0) + 8 * i).unwrap_or(0);
+            *entry = ram.read_u64(cr3.pointer_table() + 8 * i).unwrap_or(0);
         }
         let valid = |e: &u64| e & Pte::P.bits() == 0 || e & PDPTE_RESERVED == 0;
         entries.iter().all(valid).then_some(entries)
@@ -202,8 +219,8 @@ impl Walk<'_> {
     /// Where the walk starts: table address and level.
     fn root(&self) -> Result<(u64, u32), PageFault> {
         match self.format {
-            Format::Long { levels } => Ok((self.state.cr3 & PHYSICAL_MASK & !0xfff, levels)),
-            Format::Bits32 => Ok((self.state.cr3 & 0xffff_f000, 2)),
+            Format::Long { levels } => Ok((self.state.cr3.table(), levels)),
+            Format::Bits32 => Ok((self.state.cr3.directory(), 2)),
             Format::Pae => {
                 let entry = Pte::from_bits_retain(self.state.pdpte[(self.addr >> 30 & 3) as usize]);
                 if !entry.contains(Pte::P) {
@@ -435,9 +452,9 @@ pub(super) fn tables_text(state: &State, ram: &Ram, tables: Tables) -> String {
     }
     let format = Format::of(state);
     let (root, level) = match format {
-        Format::Bits32 => (state.cr3 & 0xffff_f000, 2),
+        Format::Bits32 => (state.cr3.directory(), 2),
         Format::Pae => (0, 3),
-        Format::Long { levels } => (state.cr3 & PHYSICAL_MASK & !0xfff, levels),
+        Format::Long { levels } => (state.cr3.table(), levels),
     };
     let mut listing = Listing { state, ram, format, tables, out: String::new(), entries: 0, range: None };
     listing.table(root, level, 0, Pte::U | Pte::W);

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, FpEnv, Type};
 use serde::{Deserialize, Serialize};
 
-pub use super::registers::{Cr0, Cr4, Efer};
+pub use super::registers::{Breakpoint, Condition, Cr0, Cr3, Cr4, Dr6, Dr7, Efer};
 
 /// Segment register numbers, in instruction encoding order (SDM vol. 2, table B-8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,15 +159,19 @@ pub struct State {
     /// CR2.
     pub cr2: u64,
     /// CR3.
-    pub cr3: u64,
+    pub cr3: Cr3,
     /// CR4.
     pub cr4: Cr4,
     /// IA32_EFER.
     pub efer: Efer,
     /// XCR0.
     pub xcr0: u64,
-    /// DR0-DR7.
-    pub dr: [u64; 8],
+    /// DR0-DR3.
+    pub dr: [u64; 4],
+    /// DR6.
+    pub dr6: Dr6,
+    /// DR7.
+    pub dr7: Dr7,
     /// IA32_STAR.
     pub star: u64,
     /// IA32_LSTAR.
@@ -212,8 +216,8 @@ pub struct State {
     pub nmi_blocked: u64,
     /// 1 while an NMI waits; another one is lost meanwhile (SDM vol. 3A, 6.7.1).
     pub nmi_pending: u64,
-    /// Causes of a #DB that comes before the next instruction ([`super::exception::debug`]).
-    pub debug_pending: u64,
+    /// Causes of a #DB that comes before the next instruction.
+    pub debug_pending: Dr6,
     /// CF, in bit 0, where `cc_op` says so.
     pub cc_carry: u64,
     /// OF, in bit 0, where `cc_op` says so.
@@ -335,8 +339,8 @@ impl Default for State {
         s.rip = 0xfff0;
         s.flags = 2;
         s.cr0 = Cr0::CD | Cr0::NW | Cr0::ET;
-        s.dr[6] = 0xffff_0ff0;
-        s.dr[7] = 0x400;
+        s.dr6 = Dr6::FIXED;
+        s.dr7 = Dr7::FIXED;
         s.gpr[reg::RDX] = super::cpuid::SIGNATURE.into();
         s.xcr0 = 1;
         s.pat = 0x0007_0406_0007_0406;
@@ -389,6 +393,12 @@ impl State {
     /// 64-bit mode.
     pub const fn code64(&self) -> bool {
         self.long_active() && self.seg[Seg::Cs as usize].long()
+    }
+
+    /// Those of the enabled breakpoints that `met` holds for, by their addresses and what DR7 says of them.
+    pub(crate) fn breakpoints(&self, met: impl Fn(u64, Breakpoint) -> bool) -> Dr6 {
+        let hits = (0..).zip(self.dr).filter(|&(i, addr)| self.dr7.breakpoint(i).is_some_and(|it| met(addr, it)));
+        hits.map(|(i, _)| Dr6::hit(i)).collect()
     }
 
     /// I/O privilege level.

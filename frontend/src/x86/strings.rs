@@ -4,10 +4,9 @@ use mimus_softmmu::{PAGE_SIZE, Verdict};
 use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
-use super::exception::debug;
 use super::flags::{CcKind, CcOp};
 use super::mode::Mode;
-use super::state::{Seg, reg, rflags};
+use super::state::{Dr6, Seg, reg, rflags};
 use super::sys::segment;
 use crate::common::vcpu::Core;
 
@@ -196,9 +195,10 @@ fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
 /// Leaves a repeated instruction behind an element that is not its last, where a trap comes: of single steps one follows every
 /// element (SDM vol. 3B, 17.3.1.4).
 fn stop_for_trap(cpu: &mut Cpu) -> Result<()> {
-    let causes = cpu.take_data_breakpoints() | if cpu.mode.intersects(Mode::TF) { debug::BS } else { 0 };
-    if causes != 0 {
-        cpu.state.debug_pending |= causes | debug::RESUME;
+    let mut causes = cpu.take_data_breakpoints();
+    causes.set(Dr6::BS, cpu.mode.intersects(Mode::TF));
+    if !causes.is_empty() {
+        cpu.state.debug_pending |= causes | Dr6::RESUME;
         cpu.header.verdict = Verdict::Again as u32;
         return Err(Raised);
     }

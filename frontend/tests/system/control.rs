@@ -3,7 +3,7 @@
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpu::bank;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr7, Efer, Seg, reg, rflags};
 
 use super::fixture::{GDT, Machine, TABLES, TSS, sel};
 
@@ -104,14 +104,14 @@ fn cr3_reserved_bits_and_pcid() {
     cr_fails(&mut m, 3, 1 << 40 | TABLES);
     cr_fails(&mut m, 3, 1 << 63 | TABLES);
     cr_fails(&mut Machine::protected(0), 4, Cr4::PCIDE);
-    m.cpu.state.cr3 = TABLES | 0x18;
+    m.cpu.state.cr3 = Cr3::from_bits_retain(TABLES | 0x18);
     let value = m.cpu.state.cr4 | Cr4::PCIDE;
     cr_fails(&mut m, 4, value);
-    m.cpu.state.cr3 = TABLES;
+    m.cpu.state.cr3 = Cr3::from_bits_retain(TABLES);
     let value = m.cpu.state.cr4 | Cr4::PCIDE;
     write_cr(&mut m, 4, value);
     write_cr(&mut m, 3, 1 << 63 | TABLES | 5);
-    assert_eq!(m.cpu.state.cr3, TABLES | 5);
+    assert_eq!(m.cpu.state.cr3.bits(), TABLES | 5);
     let value = m.cpu.state.cr0 & !Cr0::PG;
     cr_fails(&mut m, 0, value);
 }
@@ -211,10 +211,11 @@ fn debug_registers() {
     m.call(WriteDr, [0x1234, 0, 0], 3).unwrap();
     m.call(WriteDr, [0, 0, 0], 6).unwrap();
     m.call(WriteDr, [0xffff_ffff, 0, 0], 5).unwrap();
-    assert_eq!((m.cpu.state.dr[3], m.cpu.state.dr[6], m.cpu.state.dr[7]), (0x1234, 0xffff_0ff0, 0xffff_2fff));
+    let s = &m.cpu.state;
+    assert_eq!((s.dr[3], s.dr6.bits(), s.dr7.bits()), (0x1234, 0xffff_0ff0, 0xffff_2fff));
     let fault = m.call(ReadDr, [0; 3], 7).unwrap_err();
     assert_eq!((fault.vector, fault.address), (1, 1 << 13), "general detect");
-    m.cpu.state.dr[7] = 0x400;
+    m.cpu.state.dr7 = Dr7::FIXED;
     assert_eq!(m.fails(WriteDr, [1 << 32, 0, 0], 7), (13, Some(0)));
     assert_eq!(m.call(ReadDr, [0; 3], 4), Ok(0xffff_0ff0));
     m.cpu.state.cr4 |= Cr4::DE;
@@ -434,7 +435,7 @@ fn init_keeps_numbers_and_msrs() {
     let s = &m.cpu.state;
     assert_eq!((s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.fpu.control_word()), ([5, 6], 7, 8, 9, 0x0240));
     assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags), (0xfff0, 0xffff_0000, Efer::empty(), 2));
-    assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (Cr0::ET, 0, Cr4::empty(), 0, 0));
+    assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (Cr0::ET, Cr3::empty(), Cr4::empty(), 0, 0));
     assert_eq!((s.nmi_blocked, s.halted, m.cpu.mode.bitness()), (0, 0, 16));
 }
 

@@ -1,10 +1,9 @@
 //! Debug exceptions and what holds them off (SDM vol. 3B, chapter 17; vol. 3A, 6.8.3).
 
 use mimus_frontend::guest::GuestCpu;
-use mimus_frontend::x86::exception::debug;
 use mimus_frontend::x86::helpers::Helper::{FarJump, Sysret, WriteDr};
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{reg, rflags, shadow};
+use mimus_frontend::x86::state::{Dr6, Dr7, reg, rflags, shadow};
 use mimus_ir::{Exit, Interp};
 use mimus_softmmu::Verdict;
 
@@ -57,9 +56,9 @@ fn stepping(code: &[u8]) -> Machine {
 /// A write breakpoint on 4 bytes.
 fn watch(m: &mut Machine, at: u64) {
     m.cpu.state.dr[0] = at;
-    m.cpu.state.dr[7] = 0x400 | 2 | 0xd << 16;
+    m.cpu.state.dr7 = Dr7::from_bits_retain(0x400 | 2 | 0xd << 16);
     m.cpu.update_mode();
-    let dr7 = m.cpu.state.dr[7];
+    let dr7 = m.cpu.state.dr7.bits();
     m.call(WriteDr, [dr7, 0, 0], 7).unwrap();
 }
 
@@ -67,7 +66,7 @@ fn watch(m: &mut Machine, at: u64) {
 fn handled(m: &mut Machine) -> (u64, u64, u64) {
     assert_eq!(m.cpu.state.rip, HANDLER + 16, "no #DB");
     let [rip, _, flags] = m.words(m.rsp(), 4, 3)[..] else { panic!() };
-    let dr6 = std::mem::replace(&mut m.cpu.state.dr[6], 0xffff_0ff0);
+    let dr6 = std::mem::replace(&mut m.cpu.state.dr6, Dr6::FIXED).bits();
     let s = &mut m.cpu.state;
     s.gpr[reg::RSP] += 12;
     s.rip = rip;
@@ -95,7 +94,7 @@ fn none_follows_what_ends_in_a_handler() {
         m.cpu.state.set_arith_flags(rflags::OF);
         step(&mut m);
         assert_eq!(m.cpu.state.rip, HANDLER + 16 * vector, "{code:x?}");
-        assert_eq!(m.cpu.state.dr[6] & debug::BS, 0, "{code:x?}");
+        assert!(!m.cpu.state.dr6.contains(Dr6::BS), "{code:x?}");
         let count: u64 = m.cpu.vectors.iter().sum();
         assert_eq!(count, 1, "{code:x?}");
     }
@@ -121,7 +120,8 @@ fn mov_ss_and_pop_ss_hold_it_off() {
     // An instruction breakpoint behind it is not met.
     let mut m = stepping(&[0x8e, 0xd1, 0x90, 0x90]);
     m.cpu.state.flags &= !rflags::TF;
-    (m.cpu.state.dr[0], m.cpu.state.dr[1], m.cpu.state.dr[7]) = (CODE + 2, CODE + 3, 0x40a);
+    (m.cpu.state.dr[0], m.cpu.state.dr[1]) = (CODE + 2, CODE + 3);
+    m.cpu.state.dr7 = Dr7::from_bits_retain(0x40a);
     m.cpu.update_mode();
     (0..3).for_each(|_| step(&mut m));
     let (rip, flags, dr6) = handled(&mut m);
@@ -137,8 +137,8 @@ fn a_data_breakpoint_of_mov_ss_comes_behind_the_next_instruction() {
         m.set(DATA, 4, sel::DATA.into());
         watch(&mut m, DATA);
         // Reads, too.
-        m.cpu.state.dr[7] |= 0xf << 16;
-        let dr7 = m.cpu.state.dr[7];
+        m.cpu.state.dr7 |= Dr7::from_bits_retain(0xf << 16);
+        let dr7 = m.cpu.state.dr7.bits();
         m.call(WriteDr, [dr7, 0, 0], 7).unwrap();
         step(&mut m);
         assert_eq!((m.cpu.state.rip, m.cpu.vectors[1]), (CODE + 6, 0));
@@ -158,10 +158,10 @@ fn a_data_breakpoint_of_mov_ss_comes_behind_the_next_instruction() {
 fn causes_of_one_exception() {
     let mut m = stepping(&[0xa3, 0, 0x70, 0, 0, 0x90]);
     watch(&mut m, DATA);
-    m.cpu.state.dr[6] |= 0xe;
+    m.cpu.state.dr6 |= Dr6::B1 | Dr6::B2 | Dr6::B3;
     step(&mut m);
     assert_eq!(handled(&mut m), (CODE + 5, 2 | rflags::IF | rflags::TF, 0xffff_4ff1));
-    m.cpu.state.dr[6] |= 1 | debug::BT;
+    m.cpu.state.dr6 |= Dr6::B0 | Dr6::BT;
     step(&mut m);
     assert_eq!(handled(&mut m).2, 0xffff_cff0, "B0 to B3 are this one's, the others stay");
 }
@@ -187,7 +187,7 @@ fn breakpoints_on_ports() {
         let mut m = stepping(&code);
         m.cpu.state.flags &= !rflags::TF;
         m.cpu.state.cr4 |= features;
-        (m.cpu.state.dr[2], m.cpu.state.dr[7]) = (0x61, 0x420 | 2 << 24);
+        (m.cpu.state.dr[2], m.cpu.state.dr7) = (0x61, Dr7::from_bits_retain(0x420 | 2 << 24));
         m.cpu.update_mode();
         for i in 0..3 {
             step(&mut m);
@@ -248,7 +248,7 @@ fn system_calls_are_stepped_over() {
     assert!(m.cpu.trap_is_due());
     step(&mut m);
     assert_eq!((m.cpu.state.rip, m.get(m.rsp(), 8)), (HANDLER + 16, CODE + 2));
-    assert_eq!(m.cpu.state.dr[6], 0xffff_4ff0);
+    assert_eq!(m.cpu.state.dr6.bits(), 0xffff_4ff0);
 }
 
 #[test]

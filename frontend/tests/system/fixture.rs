@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::{Helper, TABLE};
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Seg, Segment, reg, rflags};
 use mimus_frontend::x86::{Bus, Cpu, Features};
 use mimus_ir::Interp;
 use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram};
@@ -222,7 +222,7 @@ impl Machine {
             m.set(TABLES + 0x2000 + 8 * i, 8, i << 21 | 0x87);
         }
         let s = &mut m.cpu.state;
-        s.cr3 = TABLES;
+        s.cr3 = Cr3::from_bits_retain(TABLES);
         s.cr4 |= Cr4::PAE | Cr4::FSGSBASE;
         s.efer |= Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
         s.cr0 |= Cr0::PG;

@@ -2,7 +2,7 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Seg, reg, rflags, shadow};
+use mimus_frontend::x86::state::{Dr6, Dr7, Seg, reg, rflags, shadow};
 use mimus_frontend::x86::sys::acceptance::Acceptance;
 
 use super::fixture::{GDT, Machine, STACK, STACK_IST, STACK0, TABLES, TSS, descriptor, gate, sel};
@@ -317,7 +317,7 @@ fn what_holds_interrupts_and_nmis_off() {
         let mut m = Machine::protected(0);
         let s = &mut m.cpu.state;
         s.flags = s.flags & !rflags::IF | if open { rflags::IF } else { 0 } | if trap { rflags::TF } else { 0 };
-        (s.shadow, s.debug_pending) = (shadow, u64::from(trap));
+        (s.shadow, s.debug_pending) = (shadow, if trap { Dr6::B0 } else { Dr6::empty() });
         m.cpu.update_mode();
         let interrupt = m.cpu.accepts(true);
         m.cpu.raise_nmi();
@@ -382,14 +382,14 @@ fn long_mode_gate_faults() {
 fn debug_exceptions_record_their_cause() {
     let mut m = Machine::protected(0);
     m.set_gate(1, sel::CODE, 0x1_0000, INT_GATE, 0);
-    m.cpu.state.dr[7] |= 1 << 13;
+    m.cpu.state.dr7 |= Dr7::GD;
     m.cpu.state.flags |= rflags::TF;
-    m.cpu.deliver_debug_trap(1 << 14);
-    assert_eq!((m.cpu.state.dr[6], m.cpu.state.dr[7]), (0xffff_4ff0, 0x400));
+    m.cpu.deliver_debug_trap(Dr6::BS);
+    assert_eq!((m.cpu.state.dr6.bits(), m.cpu.state.dr7.bits()), (0xffff_4ff0, 0x400));
     assert_eq!(m.get(m.rsp() + 8, 4), 2 | rflags::IF | rflags::TF);
     assert_eq!(m.cpu.state.flags & rflags::TF, 0);
     // General detect: a fault, so RF is pushed.
-    m.cpu.state.dr[7] |= 1 << 13;
+    m.cpu.state.dr7 |= Dr7::GD;
     m.deliver(Exception { vector: 1, error: None, address: 1 << 13 });
     assert_eq!(m.get(m.rsp() + 8, 4) & rflags::RF, rflags::RF);
 }

@@ -3,7 +3,7 @@
 use mimus_frontend::x86::NoDevices;
 use mimus_frontend::x86::cpu::bank::{KERNEL, KERNEL_SMAP, USER};
 use mimus_frontend::x86::paging::PageFault;
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, State};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, State};
 use mimus_softmmu::{Access, Access::*, Mapping, PageTables, Walker};
 
 use super::fixture::{Machine, TABLES};
@@ -33,7 +33,7 @@ fn chain(top: u64, entry: u8, flags: u64, leaf_level: u64, leaf: u64) -> Machine
 }
 
 fn state(m: &Machine, top: u64, cr4: Cr4, efer: Efer) -> State {
-    State { cr0: Cr0::PE | Cr0::PG | Cr0::WP, cr3: table(top), cr4, efer, ..m.cpu.state }
+    State { cr0: Cr0::PE | Cr0::PG | Cr0::WP, cr3: Cr3::from_bits_retain(table(top)), cr4, efer, ..m.cpu.state }
 }
 
 fn long4(m: &Machine) -> State {
@@ -112,10 +112,11 @@ fn pdptes_are_checked_when_loaded() {
     let m = Machine::new();
     m.set(TABLES + 0x20, 8, 0x1e6);
     m.set(TABLES + 0x28, 8, 0x5000 | P);
-    assert_eq!(State::read_pdptes(&m.cpu.mmu.ram, TABLES + 0x20), Some([0x1e6, 0x5001, 0, 0]));
+    let cr3 = Cr3::from_bits_retain(TABLES + 0x20);
+    assert_eq!(State::read_pdptes(&m.cpu.mmu.ram, cr3), Some([0x1e6, 0x5001, 0, 0]));
     for reserved in [2, 4, 0x20, 0x100, 1 << 40, NX] {
         m.set(TABLES + 0x28, 8, 0x5000 | P | reserved);
-        assert_eq!(State::read_pdptes(&m.cpu.mmu.ram, TABLES + 0x20), None, "{reserved:#x}");
+        assert_eq!(State::read_pdptes(&m.cpu.mmu.ram, cr3), None, "{reserved:#x}");
     }
 }
 
@@ -234,7 +235,7 @@ fn global_pages_need_pge() {
 fn tables_outside_ram_are_not_present() {
     let m = Machine::new();
     let mut s = long4(&m);
-    s.cr3 = 0x80_0000_0000;
+    s.cr3 = Cr3::from_bits_retain(0x80_0000_0000);
     assert_eq!(code(walk(&m, &s, 0, Read, KERNEL)), 0);
 }
 

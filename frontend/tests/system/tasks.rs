@@ -2,7 +2,7 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Cr0, Cr4, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr6, Dr7, Seg, reg, rflags};
 
 use super::fixture::{GDT, IDT, LDT, Machine, STACK, TSS, TSS_B, descriptor, sel};
 
@@ -26,7 +26,7 @@ fn with_task() -> Machine {
     }
     m.set(TSS_B + 0x60, 4, sel::LDT.into());
     m.cpu.state.gpr[reg::RAX] = 0xaaaa;
-    m.cpu.state.dr[7] = 0x455;
+    m.cpu.state.dr7 = Dr7::from_bits_retain(0x455);
     m
 }
 
@@ -36,7 +36,7 @@ fn check_new_task(m: &Machine) {
     assert_eq!(s.gpr[..8], [0x1000, 0x1100, 0x1200, 0x1300, 0x1400, 0x1500, 0x1600, 0x1700]);
     assert_eq!([Seg::Es, Seg::Fs, Seg::Gs].map(|seg| m.selector(seg)), [sel::DATA, 0, sel::READ_ONLY]);
     assert_eq!((s.ldtr.selector, s.ldtr.base), (sel::LDT, LDT));
-    assert_eq!((s.cr0.contains(Cr0::TS), s.dr[7]), (true, 0x400));
+    assert_eq!((s.cr0.contains(Cr0::TS), s.dr7.bits()), (true, 0x400));
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn trap_bit_raises_a_debug_exception_in_the_new_task() {
     m.set(TSS_B + 0x38, 4, 0x7000);
     m.set_gate(1, sel::CODE, 0xd_0000, 0x8e, 0);
     m.call(FarJump, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
-    assert_eq!((m.cpu.state.rip, m.get(0x6ff4, 4), m.cpu.state.dr[6] & 1 << 15), (0xd_0000, 0xb_0000, 1 << 15));
+    assert_eq!((m.cpu.state.rip, m.get(0x6ff4, 4), m.cpu.state.dr6 & Dr6::BT), (0xd_0000, 0xb_0000, Dr6::BT));
 }
 
 #[test]
@@ -183,14 +183,14 @@ fn cr3_changes_with_the_task_when_paging() {
         }
     }
     m.cpu.state.cr4 |= Cr4::PSE;
-    m.cpu.state.cr3 = 0x2_0000;
+    m.cpu.state.cr3 = Cr3::from_bits_retain(0x2_0000);
     m.cpu.state.cr0 |= Cr0::PG;
     m.cpu.flush_tlb(false);
     m.set(TSS_B + 0x1c, 4, 0x2_1000);
     let flushes = m.cpu.mmu.stats.flushes;
     m.call(FarJump, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
     check_new_task(&m);
-    assert_eq!(m.cpu.state.cr3, 0x2_1000);
+    assert_eq!(m.cpu.state.cr3.bits(), 0x2_1000);
     assert!(m.cpu.mmu.stats.flushes > flushes);
 }
 

@@ -1,7 +1,7 @@
 //! Far jumps, calls and returns, IRET and the fast system calls.
 
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Efer, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Dr7, Efer, Seg, reg, rflags};
 
 use super::fixture::{GDT, Machine, STACK, STACK0, gate, sel};
 
@@ -191,7 +191,7 @@ fn iret_in_real_mode() {
 fn iret_outward_loads_flags_by_privilege() {
     let all = u64::from(u32::MAX) & !rflags::VM & !rflags::NT;
     let mut m = Machine::protected(0);
-    m.cpu.state.dr[7] |= 1;
+    m.cpu.state.dr7 |= Dr7::L0;
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), all, 0x7000, sel::USER_DATA.into()]);
     m.call(Iret, [0; 3], 4).unwrap();
     assert_eq!((m.cpu.state.cpl(), m.rsp(), m.cpu.state.rip), (3, 0x7000, 0x5000));
@@ -199,7 +199,7 @@ fn iret_outward_loads_flags_by_privilege() {
     assert_eq!(m.selector(Seg::Ds), 0, "level 0 segments are not for level 3");
     assert!(!m.cpu.state.seg[Seg::Ds as usize].present());
     // RF means something with a breakpoint armed only.
-    m.cpu.state.dr[7] = 0x400;
+    m.cpu.state.dr7 = Dr7::FIXED;
     m.cpu.state.flags &= !rflags::RF;
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), rflags::RF]);
     m.call(Iret, [0; 3], 4).unwrap();

@@ -9,7 +9,7 @@ use mimus_backend::{Arena, HostIsa, Thunks};
 use mimus_engine::cache::Cache;
 use mimus_engine::compile::{Compiling, Settings};
 use mimus_engine::vcpu::{Jit, Regions, Vcpu};
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Segment};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Segment};
 use mimus_frontend::x86::{Cpu, Features, HEADER_OFFSET, NoDevices};
 use mimus_softmmu::Ram;
 use mimus_softmmu::kick::Kicker;
@@ -204,7 +204,7 @@ fn run_as(turn: Emit, global: u64, tiers: Option<(u32, u32)>) -> Counts {
     s.seg = [segment(0xc093); 6];
     s.seg[1] = segment(0xa09b);
     s.cr0 |= Cr0::PE | Cr0::PG | Cr0::WP;
-    s.cr3 = table(0, 4);
+    s.cr3 = Cr3::from_bits_retain(table(0, 4));
     s.cr4 = Cr4::PAE | Cr4::PGE | Cr4::PCIDE;
     s.efer |= Efer::LME | Efer::LMA;
     s.rip = at::MAIN;

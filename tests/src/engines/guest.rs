@@ -6,7 +6,7 @@ use mimus_engine::lockstep::{BlockRunner, Compiled, Left};
 use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::mxcsr::from_mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Seg, Segment, State, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Seg, Segment, State, rflags};
 use mimus_frontend::x86::{Cpu, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
@@ -91,7 +91,7 @@ impl World {
         s.cr0 = Cr0::PE | Cr0::MP | Cr0::ET | Cr0::NE | Cr0::WP | Cr0::PG;
         s.cr4 = Cr4::PAE | Cr4::OSFXSR | Cr4::OSXMMEXCPT | Cr4::FSGSBASE;
         s.efer = Efer::LME | Efer::LMA | Efer::SCE | Efer::NXE;
-        s.cr3 = TABLES;
+        s.cr3 = Cr3::from_bits_retain(TABLES);
         // Selectors as Linux has them, so that reading them compares.
         let dpl = self.cpl << 5;
         let data = Segment { base: 0, limit: u32::MAX, selector: 0, access: 0xc093 | dpl };

@@ -92,7 +92,7 @@ impl Cpu {
     /// Whether a #DB comes before the next instruction, and before any interrupt.
     pub fn trap_is_due(&self) -> bool {
         self.mode.intersects(Mode::TF | Mode::BREAKPOINTS)
-            && (self.state.debug_pending != 0 || self.mmu.watches.has_hits())
+            && (!self.state.debug_pending.is_empty() || self.mmu.watches.has_hits())
     }
 
     /// To be called by an instruction that may have set RFLAGS.IF: has the dispatcher look at once when an interrupt waits

@@ -1,10 +1,10 @@
 //! Control and debug registers, TLB control, HLT, SWAPGS and the FS/GS base instructions.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::exception::{Exception, debug, vector};
+use super::super::exception::Exception;
 use super::super::features::Word;
 use super::super::paging::PHYSICAL_MASK;
-use super::super::state::{Cr0, Cr4, Efer, Seg, State, halt};
+use super::super::state::{Cr0, Cr3, Cr4, Dr6, Dr7, Efer, Seg, State, halt};
 use super::descriptor::kind;
 use super::{done, truncate, value};
 
@@ -55,14 +55,9 @@ const INVPCID: u32 = 1 << 10;
 /// Bits of CR4 on which translations depend.
 const CR4_PAGING: Cr4 = Cr4::of(&[Cr4::PSE, Cr4::PAE, Cr4::PGE, Cr4::LA57, Cr4::PCIDE, Cr4::SMEP, Cr4::SMAP]);
 
-/// In the source of MOV to CR3 with CR4.PCIDE: keep the TLB entries of the PCID.
-const CR3_NO_FLUSH: u64 = 1 << 63;
-
-const DR7_GD: u64 = 1 << 13;
-
 impl Cpu {
     /// The PDPTEs that legacy PAE paging loads from `cr3`; #GP(0) when one is invalid (SDM vol. 3A, 4.4.1).
-    fn pdptes(&mut self, cr3: u64) -> Result<[u64; 4]> {
+    fn pdptes(&mut self, cr3: Cr3) -> Result<[u64; 4]> {
         State::read_pdptes(&self.mmu.ram, cr3).ok_or_else(|| self.gp0())
     }
 
@@ -104,11 +99,11 @@ impl Cpu {
         Ok(())
     }
 
-    fn write_cr3(&mut self, new: u64) -> Result<()> {
+    fn write_cr3(&mut self, new: Cr3) -> Result<()> {
         let pcid = self.state.cr4.contains(Cr4::PCIDE);
-        let keep = pcid && new & CR3_NO_FLUSH != 0;
-        let new = if pcid { new & !CR3_NO_FLUSH } else { new };
-        if self.state.long_active() && new & !PHYSICAL_MASK != 0 {
+        let keep = pcid && new.contains(Cr3::NO_FLUSH);
+        let new = if pcid { new & !Cr3::NO_FLUSH } else { new };
+        if self.state.long_active() && new.bits() & !PHYSICAL_MASK != 0 {
             return Err(self.gp0());
         }
         if self.state.pae_paging() {
@@ -122,7 +117,7 @@ impl Cpu {
 
     /// The current PCID: 0 without CR4.PCIDE (SDM vol. 3A, 4.10.1).
     pub(crate) fn pcid(&self) -> u64 {
-        if self.state.cr4.contains(Cr4::PCIDE) { self.state.cr3 & 0xfff } else { 0 }
+        if self.state.cr4.contains(Cr4::PCIDE) { self.state.cr3.pcid() } else { 0 }
     }
 
     fn write_cr4(&mut self, new: Cr4) -> Result<()> {
@@ -134,7 +129,7 @@ impl Cpu {
         let pcid_on = (changed & new).contains(Cr4::PCIDE);
         let bad = !exists.contains(new)
             || long && (!new.contains(Cr4::PAE) || changed.contains(Cr4::LA57))
-            || pcid_on && (!long || self.state.cr3 & 0xfff != 0);
+            || pcid_on && (!long || self.state.cr3.pcid() != 0);
         if bad {
             return Err(self.gp0());
         }
@@ -159,7 +154,7 @@ impl Cpu {
                 self.state.cr2 = new;
                 Ok(())
             }
-            3 => self.write_cr3(new),
+            3 => self.write_cr3(Cr3::from_bits_retain(new)),
             4 => self.write_cr4(Cr4::from_bits_retain(new)),
             8 if new >> 4 != 0 => Err(self.gp0()),
             8 => {
@@ -175,7 +170,7 @@ impl Cpu {
         match number {
             0 => Ok(self.state.cr0.bits()),
             2 => Ok(self.state.cr2),
-            3 => Ok(self.state.cr3),
+            3 => Ok(self.state.cr3.bits()),
             4 => Ok(self.state.cr4.bits()),
             8 => Ok(u64::from(self.bus.tpr() >> 4)),
             _ => Err(self.ud()),
@@ -189,25 +184,33 @@ impl Cpu {
             return Err(self.ud());
         }
         self.require_cpl0()?;
-        if self.state.dr[7] & DR7_GD != 0 {
-            return Err(self.raise(Exception { vector: vector::DB, error: None, address: debug::BD }));
+        if self.state.dr7.contains(Dr7::GD) {
+            return Err(self.raise(Exception::debug(Dr6::BD)));
         }
         Ok(if matches!(number, 4 | 5) { number as usize + 2 } else { number as usize })
+    }
+
+    fn read_dr(&mut self, number: u32) -> Result<u64> {
+        Ok(match self.debug_register(number)? {
+            6 => self.state.dr6.bits(),
+            7 => self.state.dr7.bits(),
+            number => self.state.dr[number & 3],
+        })
     }
 
     fn write_dr(&mut self, number: u32, new: u64) -> Result<()> {
         let number = self.debug_register(number)?;
         let new = truncate(new, if self.state.code64() { 8 } else { 4 });
-        self.state.dr[number] = match number {
+        match number {
             6 | 7 if new >> 32 != 0 => return Err(self.gp0()),
             // Reserved bits read as fixed values (SDM vol. 3B, 17.2.3, 17.2.4).
-            6 => new & 0xe00f | 0xffff_0ff0,
-            7 => new & 0xffff_2bff | 0x400,
+            6 => self.state.dr6 = Dr6::from_bits_retain(new) & Dr6::WRITABLE | Dr6::FIXED,
+            7 => self.state.dr7 = Dr7::from_bits_retain(new) & Dr7::WRITABLE | Dr7::FIXED,
             _ => {
                 self.require_canonical(new)?;
-                new
+                self.state.dr[number & 3] = new;
             }
-        };
+        }
         self.update_mode();
         self.update_data_breakpoints();
         Ok(())
@@ -282,7 +285,7 @@ pub extern "C" fn write_cr(cpu: &mut Cpu, a: u64, _: u64, _: u64, arg: u32) -> u
 
 /// MOV from debug register `arg`.
 pub extern "C" fn read_dr(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
-    value(cpu.debug_register(arg).map(|n| cpu.state.dr[n]))
+    value(cpu.read_dr(arg))
 }
 
 /// MOV of `a` to debug register `arg`.

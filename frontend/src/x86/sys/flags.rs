@@ -1,7 +1,7 @@
 //! Instructions on the system flags: PUSHF, POPF, CLI, STI, CLAC, STAC.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::state::{Cr4, rflags, shadow};
+use super::super::state::{Cr4, Dr7, rflags, shadow};
 use super::{done, truncate, value};
 
 /// Flags that any program may change.
@@ -12,9 +12,6 @@ const OPEN_HIGH: u64 = rflags::AC | rflags::ID;
 
 /// Flags that [`super::super::Mode`] depends on.
 const MODE: u64 = rflags::TF | rflags::AC | rflags::VM;
-
-/// Breakpoint enable bits of DR7.
-const DR7_ENABLES: u64 = 0xff;
 
 impl Cpu {
     /// Loads RFLAGS from an image of `size` bytes: the flags open to all, and those of `also`.
@@ -32,7 +29,7 @@ impl Cpu {
     /// RF where no breakpoint is armed. There it has no effect for the one instruction that it lasts, and nobody would clear
     /// it afterwards: it is not loaded.
     pub(crate) fn stale_resume(&self) -> u64 {
-        if self.state.dr[7] & DR7_ENABLES == 0 { rflags::RF } else { 0 }
+        if self.state.dr7.intersects(Dr7::ENABLES) { 0 } else { rflags::RF }
     }
 
     /// Loads FLAGS from a 16-bit image with VIF in the place of IF (SDM vol. 3B, 20.3.3.4).

@@ -3,8 +3,8 @@
 use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Raised, Result};
-use super::super::exception::{Exception, debug, vector};
-use super::super::state::{Cr4, Seg, Segment, reg, rflags};
+use super::super::exception::{Exception, vector};
+use super::super::state::{Cr4, Dr6, Dr7, Seg, Segment, reg, rflags};
 use super::descriptor::{Descriptor, kind};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -53,9 +53,6 @@ fn combine(first: u8, second: Exception) -> Exception {
     if double { Exception::with_code(vector::DF, 0) } else { second }
 }
 
-/// DR7 bit: general detect.
-const DR7_GD: u64 = 1 << 13;
-
 impl Cpu {
     /// Delivers the pending exception of the instruction at `state.rip`.
     pub fn deliver_pending(&mut self) {
@@ -76,8 +73,8 @@ impl Cpu {
         self.deliver_plain(vector::NMI);
     }
 
-    /// Delivers a debug trap after which the instruction at `state.rip` comes, for these causes ([`debug`]).
-    pub fn deliver_debug_trap(&mut self, causes: u64) {
+    /// Delivers a debug trap after which the instruction at `state.rip` comes, for these causes.
+    pub fn deliver_debug_trap(&mut self, causes: Dr6) {
         self.record_debug(causes);
         self.deliver_plain(vector::DB);
     }
@@ -88,9 +85,9 @@ impl Cpu {
     }
 
     /// Notes the causes of a #DB. B0-B3 are those of the last one; the others stay until a program clears them.
-    fn record_debug(&mut self, causes: u64) {
-        self.state.dr[6] = self.state.dr[6] & !debug::HITS | causes & !debug::RESUME;
-        self.state.dr[7] &= !DR7_GD;
+    fn record_debug(&mut self, causes: Dr6) {
+        self.state.dr6 = self.state.dr6 & !Dr6::HITS | causes & !Dr6::RESUME;
+        self.state.dr7.remove(Dr7::GD);
     }
 
     fn deliver_plain(&mut self, vector: u8) {
@@ -105,12 +102,13 @@ impl Cpu {
     /// rounds: each ends in a class of exception further up table 6-5.
     fn deliver_exception(&mut self, mut exception: Exception) {
         loop {
+            let causes = Dr6::from_bits_retain(exception.address);
             match exception.vector {
                 vector::PF => self.state.cr2 = exception.address,
-                vector::DB => self.record_debug(exception.address),
+                vector::DB => self.record_debug(causes),
                 _ => {}
             }
-            let resumes = exception.address == debug::BD || exception.address & debug::RESUME != 0;
+            let resumes = causes == Dr6::BD || causes.contains(Dr6::RESUME);
             let resume = is_fault(exception.vector) || exception.vector == vector::DB && resumes;
             let event = Event {
                 vector: exception.vector,
@@ -328,7 +326,7 @@ pub extern "C" fn int(cpu: &mut Cpu, a: u64, _: u64, c: u64, arg: u32) -> u64 {
         if result.is_ok() && arg == INT1 {
             // A #DB of the processor's: what waits is told with it, not by another one.
             let causes = std::mem::take(&mut cpu.state.debug_pending);
-            if causes != 0 {
+            if !causes.is_empty() {
                 cpu.record_debug(causes);
             }
         }

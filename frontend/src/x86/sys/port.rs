@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::mode::Mode;
-use super::super::state::Cr4;
+use super::super::state::{Breakpoint, Condition, Cr4, Dr6};
 use super::descriptor::kind;
 use super::{done, value};
 
@@ -15,23 +15,19 @@ impl Cpu {
     pub fn check_io(&mut self, port: u16, size: u8) -> Result<()> {
         self.check_io_privilege(port, size)?;
         if self.mode.intersects(Mode::BREAKPOINTS) && self.state.cr4.contains(Cr4::DE) {
-            self.state.debug_pending |= self.port_breakpoints(port, size);
+            let hits = self.port_breakpoints(port, size);
+            self.state.debug_pending |= hits;
         }
         Ok(())
     }
 
     /// The breakpoints on I/O that an access meets, as DR6 has them; a trap follows (SDM vol. 3B, 17.2.4).
-    fn port_breakpoints(&self, port: u16, size: u8) -> u64 {
-        const IO: u64 = 2;
-        let dr = &self.state.dr;
-        let met = |i: &u64| {
-            let (enabled, kind, len) = (dr[7] >> (2 * i) & 3, dr[7] >> (16 + 4 * i) & 3, dr[7] >> (18 + 4 * i) & 3);
-            let len = [1, 2, 8, 4][len as usize];
-            let first = dr[*i as usize] & !(len - 1);
-            let (port, size) = (u64::from(port), u64::from(size));
-            enabled != 0 && kind == IO && first < port + size && port < first + len
-        };
-        (0..4).filter(met).fold(0, |bits, i| bits | 1 << i)
+    fn port_breakpoints(&self, port: u16, size: u8) -> Dr6 {
+        let (port, size) = (u64::from(port), u64::from(size));
+        self.state.breakpoints(|addr, Breakpoint { condition, len }| {
+            let first = addr & !(len - 1);
+            condition == Condition::Port && first < port + size && port < first + len
+        })
     }
 
     fn check_io_privilege(&mut self, port: u16, size: u8) -> Result<()> {

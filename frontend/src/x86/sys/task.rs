@@ -1,8 +1,8 @@
 //! Hardware task switches (SDM vol. 3A, 7.3).
 
 use super::super::cpu::{Cpu, Raised, Result};
-use super::super::exception::{Exception, debug, vector};
-use super::super::state::{Cr0, Seg, Segment, State, rflags};
+use super::super::exception::{Exception, vector};
+use super::super::state::{Cr0, Cr3, Dr6, Dr7, Seg, Segment, State, rflags};
 use super::descriptor::{is_null, kind, rpl};
 use super::interrupt::Event;
 use super::stack::Stack;
@@ -97,7 +97,7 @@ impl Layout {
 /// The state a TSS holds.
 #[derive(Default)]
 struct Image {
-    cr3: u64,
+    cr3: Cr3,
     ip: u64,
     flags: u64,
     gpr: [u64; 8],
@@ -119,9 +119,6 @@ const FLAGS: u64 = rflags::ARITH
     | rflags::VIF
     | rflags::VIP
     | rflags::ID;
-
-/// DR7 bits L0-L3 and LE, which a switch clears.
-const DR7_LOCAL: u64 = 0x155;
 
 impl Cpu {
     /// [`Cpu::switch_task`] for an instruction: a fault of the new task is delivered to it.
@@ -194,7 +191,7 @@ impl Cpu {
             self.read_system(address, size)
         };
         if let Some(offset) = layout.cr3 {
-            image.cr3 = read(offset, 4)?;
+            image.cr3 = Cr3::from_bits_retain(read(offset, 4)?);
         }
         image.ip = read(layout.ip, layout.word)?;
         image.flags = read(layout.flags, layout.word)?;
@@ -238,7 +235,7 @@ impl Cpu {
     fn load_task(&mut self, image: &Image, layout: &Layout, switch: &Switch) -> Result<()> {
         let (ext, word) = (switch.ext, u32::from(layout.word));
         self.state.cr0 |= Cr0::TS;
-        self.state.dr[7] &= !DR7_LOCAL;
+        self.state.dr7.remove(Dr7::LOCAL);
         self.update_data_breakpoints();
         let mut flags = image.flags & FLAGS & !self.stale_resume();
         if switch.cause == Cause::Nested {
@@ -298,8 +295,7 @@ impl Cpu {
         }
         self.check_rip(&code, self.state.rip, ext)?;
         if image.trap {
-            let trap = Exception { vector: vector::DB, error: None, address: debug::BT };
-            return Err(self.raise(trap));
+            return Err(self.raise(Exception::debug(Dr6::BT)));
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Far transfers: JMP, CALL, RET, IRET, and the fast system calls.
 
 use super::super::cpu::{Cpu, Result};
-use super::super::exception::{debug, vector};
-use super::super::state::{Cr4, Efer, Seg, Segment, reg, rflags};
+use super::super::exception::vector;
+use super::super::state::{Cr4, Dr6, Efer, Seg, Segment, reg, rflags};
 use super::descriptor::{Descriptor, is_null, kind, rpl};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -341,7 +341,7 @@ impl Cpu {
         // With TF the trap comes at once, as if the program's SYSCALL had been stepped over.
         self.step_trap = false;
         if self.state.flags & rflags::TF != 0 {
-            self.state.debug_pending |= debug::BS;
+            self.state.debug_pending |= Dr6::BS;
         }
         self.open_interrupts();
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use mimus_engine::cache::Cache;
-use mimus_frontend::x86::state::{Cr0, Cr4, Efer, Segment};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Segment};
 use mimus_frontend::x86::{Cpu, Features, NoDevices};
 use mimus_softmmu::Ram;
 
@@ -48,7 +48,7 @@ impl Guest for Cpu {
         let s = &mut cpu.state;
         s.seg = [flat(0xc093); 6];
         s.seg[1] = flat(0xa09b);
-        (s.cr3, s.cr4, s.efer) = (at::TABLES, s.cr4 | Cr4::PAE, s.efer | Efer::LME | Efer::LMA);
+        (s.cr3, s.cr4, s.efer) = (Cr3::from_bits_retain(at::TABLES), s.cr4 | Cr4::PAE, s.efer | Efer::LME | Efer::LMA);
         s.cr0 |= Cr0::PE | Cr0::PG;
         cpu.update_mode();
         cpu

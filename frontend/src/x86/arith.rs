@@ -3,11 +3,11 @@
 use super::cpu::{Cpu, Result};
 use super::exception::{Exception, vector};
 use super::flags::{CcKind, CcOp, compute, condition, when};
-use super::state::{reg, rflags};
+use super::state::{Rflags, reg};
 
 /// The arithmetic flags.
 pub extern "C" fn cc_flags(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64 {
-    cpu.state.arith_flags()
+    cpu.state.arith_flags().bits()
 }
 
 /// Whether condition `arg` holds.
@@ -77,8 +77,8 @@ pub extern "C" fn rotate_carry(cpu: &mut Cpu, value: u64, count: u64, _: u64, ar
     let bytes = arg & 0xff;
     let bits = 8 * bytes;
     let right = arg & 0x100 != 0;
-    let flags = cpu.state.arith_flags();
-    let wide = u128::from(value & mask_of(bytes)) | u128::from(flags & rflags::CF) << bits;
+    let mut flags = cpu.state.arith_flags();
+    let wide = u128::from(value & mask_of(bytes)) | u128::from(flags.contains(Rflags::CF)) << bits;
     let ring = bits + 1;
     let masked = count as u32 & if bytes == 8 { 63 } else { 31 };
     let n = masked % ring;
@@ -89,12 +89,14 @@ pub extern "C" fn rotate_carry(cpu: &mut Cpu, value: u64, count: u64, _: u64, ar
         return result;
     }
     if masked == 0 {
-        return flags;
+        return flags.bits();
     }
     let carry = (rotated >> bits) as u64 & 1;
     let top = result >> (bits - 1) & 1;
     let overflow = if right { top ^ (result >> (bits - 2) & 1) } else { top ^ carry };
-    flags & !(rflags::CF | rflags::OF) | when(carry != 0, rflags::CF) | when(overflow != 0, rflags::OF)
+    flags.set(Rflags::CF, carry != 0);
+    flags.set(Rflags::OF, overflow != 0);
+    flags.bits()
 }
 
 /// CRC32 (SDM vol. 2A): polynomial 0x11EDC6F41, bit-reflected.
@@ -145,8 +147,9 @@ fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
         cpu.state.gpr[reg::RAX] = old as u64 & mask;
         cpu.state.gpr[reg::RDX] = (old >> (8 * half)) as u64;
     }
-    let flags = cpu.state.arith_flags() & !rflags::ZF;
-    cpu.state.set_arith_flags(flags | when(equal, rflags::ZF));
+    let mut flags = cpu.state.arith_flags();
+    flags.set(Rflags::ZF, equal);
+    cpu.state.set_arith_flags(flags);
     Ok(())
 }
 
@@ -154,7 +157,7 @@ fn exchange_pair(cpu: &mut Cpu, addr: u64, bytes: u32) -> Result<()> {
 pub extern "C" fn decimal_adjust(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
     let imm = (arg >> 8) as u8;
     let flags = cpu.state.arith_flags();
-    let (cf, af) = (flags & rflags::CF != 0, flags & rflags::AF != 0);
+    let (cf, af) = (flags.contains(Rflags::CF), flags.contains(Rflags::AF));
     let ax = cpu.state.gpr[reg::RAX] as u16;
     let (al, ah) = (ax as u8, (ax >> 8) as u8);
     let low_nibble = al & 15 > 9 || af;
@@ -184,6 +187,6 @@ pub extern "C" fn decimal_adjust(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32
     let logic = CcOp { kind: CcKind::Logic, log2: 0 };
     let shape = compute(logic, u64::from(result & 0xff), 0, 0);
     cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(result);
-    cpu.state.set_arith_flags(shape | when(cf, rflags::CF) | when(af, rflags::AF));
+    cpu.state.set_arith_flags(shape | when(cf, Rflags::CF) | when(af, Rflags::AF));
     0
 }

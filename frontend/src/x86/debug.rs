@@ -10,7 +10,7 @@ use super::fp::mxcsr::{MXCSR_MASK, to_mxcsr};
 use super::fp::x87::EnvLayout;
 use super::mode::Mode;
 use super::paging;
-use super::state::{Breakpoint, Condition, Cr3, Dr6, Seg, Segment, State, TableReg, rflags};
+use super::state::{Breakpoint, Condition, Cr3, Dr6, Rflags, Seg, Segment, State, TableReg};
 use crate::common::debug::{DebugCpu, Description, Feature, Register, Tables};
 
 /// General registers in gdb's order, by their numbers in encodings.
@@ -208,7 +208,7 @@ impl DebugCpu for Cpu {
         let value = match number {
             0..RIP => s.gpr[GENERAL[number].1],
             RIP => s.rip,
-            EFLAGS => s.rflags(),
+            EFLAGS => s.rflags().bits(),
             SEGMENT0..ST0 => s.seg[SEGMENTS[number - SEGMENT0].1 as usize].selector.into(),
             ST0..WORD0 => {
                 let image = s.fpu.save(EnvLayout::Protected32);
@@ -223,7 +223,8 @@ impl DebugCpu for Cpu {
             MXCSR => to_mxcsr(s.float_env()).into(),
             FS_BASE => s.seg[Seg::Fs as usize].base,
             GS_BASE => s.seg[Seg::Gs as usize].base,
-            _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3.bits(), s.cr4.bits(), s.efer.bits()].get(number - SYSTEM0)?,
+            _ => *[s.kernel_gs_base, s.cr0.bits(), s.cr2, s.cr3.bits(), s.cr4.bits(), s.efer.bits()]
+                .get(number - SYSTEM0)?,
         };
         Some(value.into())
     }
@@ -235,8 +236,9 @@ impl DebugCpu for Cpu {
             RIP => self.state.rip = low,
             EFLAGS => {
                 // Bits that exist, and not VM: it changes the mode of segments, too.
-                let kept = self.state.rflags() & rflags::VM;
-                self.state.set_rflags(low & 0x3d_7fd5 & !rflags::VM | kept);
+                let kept = self.state.rflags() & Rflags::VM;
+                let new = Rflags::from_bits_retain(low) & Rflags::EXIST & !Rflags::VM;
+                self.state.set_rflags(new | kept);
             }
             SEGMENT0..ST0 => {
                 if !self.set_selector(SEGMENTS[number - SEGMENT0].1, low as u16) {
@@ -312,16 +314,16 @@ fn registers_text(s: &State, mode: Mode) -> String {
     let mut out = String::new();
     general_text(&mut out, s, wide);
     let flags = s.rflags();
-    const LETTERS: [(u64, char); 7] = [
-        (rflags::DF, 'D'),
-        (rflags::OF, 'O'),
-        (rflags::SF, 'S'),
-        (rflags::ZF, 'Z'),
-        (rflags::AF, 'A'),
-        (rflags::PF, 'P'),
-        (rflags::CF, 'C'),
+    const LETTERS: [(Rflags, char); 7] = [
+        (Rflags::DF, 'D'),
+        (Rflags::OF, 'O'),
+        (Rflags::SF, 'S'),
+        (Rflags::ZF, 'Z'),
+        (Rflags::AF, 'A'),
+        (Rflags::PF, 'P'),
+        (Rflags::CF, 'C'),
     ];
-    let letters: String = LETTERS.iter().map(|&(bit, c)| if flags & bit != 0 { c } else { '-' }).collect();
+    let letters: String = LETTERS.iter().map(|&(bit, c)| if flags.contains(bit) { c } else { '-' }).collect();
     let (name, rip) = if wide { ("RIP", format!("{:016x}", s.rip)) } else { ("EIP", format!("{:08x}", s.rip as u32)) };
     let _ = writeln!(
         out,

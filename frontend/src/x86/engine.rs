@@ -10,7 +10,7 @@ use super::cpu::Cpu;
 use super::exception::{Exception, RETRY};
 use super::fpu::CODE_CHANGED;
 use super::mode::Mode;
-use super::state::{Breakpoint, Condition, Dr6, Seg, gpr_slot, rflags, seg_base_slot, shadow, slot, xmm_slot};
+use super::state::{Breakpoint, Condition, Dr6, Rflags, Seg, gpr_slot, seg_base_slot, shadow, slot, xmm_slot};
 use super::{helpers, lift};
 use crate::common::fp;
 use crate::common::guest::{Code, GuestCpu, Patched, Raised, TbWords, Truncated};
@@ -149,15 +149,16 @@ impl GuestCpu for Cpu {
         }
         if !held {
             let mut causes = std::mem::take(&mut self.state.debug_pending);
-            if causes.is_empty() && self.mode.intersects(Mode::BREAKPOINTS) && self.state.flags & rflags::RF == 0 {
+            let resumed = self.state.flags.contains(Rflags::RF);
+            if causes.is_empty() && self.mode.intersects(Mode::BREAKPOINTS) && !resumed {
                 causes = self.breakpoints_here();
             }
             if !causes.is_empty() {
                 return Err(self.raise(Exception::debug(causes)));
             }
         }
-        self.state.flags &= !rflags::RF;
-        self.step_trap = self.state.flags & rflags::TF != 0;
+        self.state.flags.remove(Rflags::RF);
+        self.step_trap = self.state.flags.contains(Rflags::TF);
         Ok(())
     }
 

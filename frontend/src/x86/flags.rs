@@ -6,7 +6,7 @@
 //! and `cc_overflow`, and says so in `cc_op`.
 
 use super::fp::vec::order_flags;
-use super::state::{State, rflags};
+use super::state::{Rflags, State};
 
 macro_rules! cc_kinds {
     ($($(#[$doc:meta])* $kind:ident;)*) => {
@@ -83,17 +83,19 @@ pub const CARRY_APART: u64 = 1 << 8;
 pub const OVERFLOW_APART: u64 = 1 << 9;
 
 /// `flag` if the condition holds.
-pub(super) const fn when(condition: bool, flag: u64) -> u64 {
-    if condition { flag } else { 0 }
+#[inline]
+pub(super) const fn when(condition: bool, flag: Rflags) -> Rflags {
+    if condition { flag } else { Rflags::empty() }
 }
 
 /// The six arithmetic flags of a record.
-pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
+pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> Rflags {
     if op.kind == CcKind::Flags {
-        return src & rflags::ARITH;
+        return Rflags::from_bits_retain(src) & Rflags::ARITH;
     }
     if matches!(op.kind, CcKind::Float | CcKind::FloatDaz) {
-        return order_flags(op.log2 == 3, op.kind == CcKind::FloatDaz, dst, src).into();
+        let flags = order_flags(op.log2 == 3, op.kind == CcKind::FloatDaz, dst, src);
+        return Rflags::from_bits_retain(flags.into());
     }
     let bits = 8u32 << op.log2;
     let mask = u64::MAX >> (64 - bits);
@@ -124,21 +126,21 @@ pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> u64 {
         CcKind::Shr => (src & 1 != 0, (src ^ dst) & sign != 0, false),
         CcKind::Mul => (src != 0, src != 0, false),
     };
-    when(cf, rflags::CF)
-        | when((dst as u8).count_ones().is_multiple_of(2), rflags::PF)
-        | when(af, rflags::AF)
-        | when(dst == 0, rflags::ZF)
-        | when(dst & sign != 0, rflags::SF)
-        | when(of, rflags::OF)
+    when(cf, Rflags::CF)
+        | when((dst as u8).count_ones().is_multiple_of(2), Rflags::PF)
+        | when(af, Rflags::AF)
+        | when(dst == 0, Rflags::ZF)
+        | when(dst & sign != 0, Rflags::SF)
+        | when(of, Rflags::OF)
 }
 
 /// Whether condition `cc` (low 4 bits of the opcodes of Jcc, SETcc, CMOVcc: SDM vol. 1, appendix B) holds.
-pub const fn condition(cc: u8, flags: u64) -> bool {
-    let cf = flags & rflags::CF != 0;
-    let zf = flags & rflags::ZF != 0;
-    let sf = flags & rflags::SF != 0;
-    let of = flags & rflags::OF != 0;
-    let pf = flags & rflags::PF != 0;
+pub const fn condition(cc: u8, flags: Rflags) -> bool {
+    let cf = flags.contains(Rflags::CF);
+    let zf = flags.contains(Rflags::ZF);
+    let sf = flags.contains(Rflags::SF);
+    let of = flags.contains(Rflags::OF);
+    let pf = flags.contains(Rflags::PF);
     let holds = match cc >> 1 & 7 {
         0 => of,
         1 => cf,
@@ -154,33 +156,33 @@ pub const fn condition(cc: u8, flags: u64) -> bool {
 
 impl State {
     /// The six arithmetic flags now.
-    pub fn arith_flags(&self) -> u64 {
+    pub fn arith_flags(&self) -> Rflags {
         let mut flags = compute(CcOp::decode(self.cc_op), self.cc_dst, self.cc_src, self.cc_aux);
         if self.cc_op & CARRY_APART != 0 {
-            flags = flags & !rflags::CF | when(self.cc_carry & 1 != 0, rflags::CF);
+            flags.set(Rflags::CF, self.cc_carry & 1 != 0);
         }
         if self.cc_op & OVERFLOW_APART != 0 {
-            flags = flags & !rflags::OF | when(self.cc_overflow & 1 != 0, rflags::OF);
+            flags.set(Rflags::OF, self.cc_overflow & 1 != 0);
         }
         flags
     }
 
     /// Sets the six arithmetic flags.
-    pub fn set_arith_flags(&mut self, flags: u64) {
+    pub fn set_arith_flags(&mut self, flags: Rflags) {
         self.cc_op = CcOp::FLAGS.encode();
-        self.cc_src = flags & rflags::ARITH;
+        self.cc_src = (flags & Rflags::ARITH).bits();
         self.cc_dst = 0;
         self.cc_aux = 0;
     }
 
     /// RFLAGS, whole.
-    pub fn rflags(&self) -> u64 {
+    pub fn rflags(&self) -> Rflags {
         self.flags | self.arith_flags()
     }
 
     /// Sets RFLAGS, whole; bit 1 is forced.
-    pub fn set_rflags(&mut self, value: u64) {
+    pub fn set_rflags(&mut self, value: Rflags) {
         self.set_arith_flags(value);
-        self.flags = value & !rflags::ARITH | 2;
+        self.flags = value & !Rflags::ARITH | Rflags::FIXED;
     }
 }

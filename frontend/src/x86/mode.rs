@@ -4,7 +4,7 @@ use bitflags::bitflags;
 use mimus_ir::FpEnv;
 
 use super::cpu::bank;
-use super::state::{Cr0, Cr4, Dr7, Seg, State, rflags};
+use super::state::{Cr0, Cr4, Dr7, Rflags, Seg, State};
 
 bitflags! {
     /// Mode bits of a translation; part of its key.
@@ -81,9 +81,9 @@ impl Mode {
             (Mode::TS, s.cr0.contains(Cr0::TS)),
             (Mode::MP, s.cr0.contains(Cr0::MP)),
             (Mode::OSFXSR, s.cr4.contains(Cr4::OSFXSR)),
-            (Mode::SMAP, s.cr4.contains(Cr4::SMAP) && s.cpl() < 3 && s.flags & rflags::AC == 0),
-            (Mode::TF, s.flags & rflags::TF != 0),
-            (Mode::ALIGN, s.cr0.contains(Cr0::AM) && s.flags & rflags::AC != 0 && s.cpl() == 3),
+            (Mode::SMAP, s.cr4.contains(Cr4::SMAP) && s.cpl() < 3 && !s.flags.contains(Rflags::AC)),
+            (Mode::TF, s.flags.contains(Rflags::TF)),
+            (Mode::ALIGN, s.cr0.contains(Cr0::AM) && s.flags.contains(Rflags::AC) && s.cpl() == 3),
             (Mode::BREAKPOINTS, s.dr7.intersects(Dr7::ENABLES)),
             (Mode::FS_OPEN, s.code64() || s.seg[Seg::Fs as usize].open()),
             (Mode::GS_OPEN, s.code64() || s.seg[Seg::Gs as usize].open()),

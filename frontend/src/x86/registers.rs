@@ -1,6 +1,41 @@
-//! Registers of x86 that are sets of bits, as [`super::state::State`] has them: control and debug registers and IA32_EFER.
+//! Registers of x86 that are sets of bits, as [`super::state::State`] has them: RFLAGS, control and debug
+//! registers, IA32_EFER.
 
 crate::common::registers::registers! {
+    /// RFLAGS (SDM vol. 1, 3.4.3).
+    Rflags {
+        const CF = 1 << 0;
+        /// A reserved bit that reads as 1.
+        const FIXED = 1 << 1;
+        const PF = 1 << 2;
+        const AF = 1 << 4;
+        const ZF = 1 << 6;
+        const SF = 1 << 7;
+        const TF = 1 << 8;
+        const IF = 1 << 9;
+        const DF = 1 << 10;
+        const OF = 1 << 11;
+        const IOPL = 3 << Rflags::IOPL_SHIFT;
+        const NT = 1 << 14;
+        const RF = 1 << 16;
+        const VM = 1 << 17;
+        const AC = 1 << 18;
+        const VIF = 1 << 19;
+        const VIP = 1 << 20;
+        const ID = 1 << 21;
+        /// The six arithmetic flags.
+        const ARITH = Rflags::of(&[
+            Rflags::CF, Rflags::PF, Rflags::AF, Rflags::ZF, Rflags::SF, Rflags::OF,
+        ]).bits();
+        /// All that are not reserved.
+        const EXIST = Rflags::of(&[
+            Rflags::ARITH, Rflags::TF, Rflags::IF, Rflags::DF, Rflags::IOPL, Rflags::NT, Rflags::RF, Rflags::VM,
+            Rflags::AC, Rflags::VIF, Rflags::VIP, Rflags::ID,
+        ]).bits();
+        /// FLAGS, the 16 bits that instructions of that operand size have.
+        const FLAGS = 0xffff;
+    }
+
     /// CR0 (SDM vol. 3A, 2.5).
     Cr0 {
         const PE = 1 << 0;
@@ -130,6 +165,24 @@ pub struct Breakpoint {
     pub condition: Condition,
     /// Its length, in bytes.
     pub len: u64,
+}
+
+impl Rflags {
+    /// Where [`Rflags::IOPL`] begins.
+    pub const IOPL_SHIFT: u32 = 12;
+
+    /// What a program in virtual-8086 mode sees of them with CR4.VME: VIF in the place of IF, and an IOPL of 3 (SDM vol. 3B,
+    /// 20.3.3.4).
+    pub fn seen_virtualized(mut self) -> Rflags {
+        self.set(Rflags::IF, self.contains(Rflags::VIF));
+        self | Rflags::IOPL
+    }
+
+    /// The number of a flag's bit.
+    #[inline]
+    pub const fn position(self) -> u32 {
+        self.bits().trailing_zeros()
+    }
 }
 
 impl Cr3 {

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use mimus_ir::{EnvSlot, FpEnv, Type};
 use serde::{Deserialize, Serialize};
 
-pub use super::registers::{Breakpoint, Condition, Cr0, Cr3, Cr4, Dr6, Dr7, Efer};
+pub use super::registers::{Breakpoint, Condition, Cr0, Cr3, Cr4, Dr6, Dr7, Efer, Rflags};
 
 /// Segment register numbers, in instruction encoding order (SDM vol. 2, table B-8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +135,7 @@ pub struct State {
     /// Carry in, for those that have one.
     pub cc_aux: u64,
     /// RFLAGS without CF, PF, AF, ZF, SF, OF; bit 1 is set.
-    pub flags: u64,
+    pub flags: Rflags,
     /// Bases of the segments, copied from `seg` so that they are close.
     pub seg_base: [u64; 6],
     /// Operand buffer of vector helpers.
@@ -242,30 +242,6 @@ pub mod shadow {
     pub const ALL: u64 = 2;
 }
 
-/// Bits of RFLAGS (SDM vol. 1, 3.4.3).
-#[allow(missing_docs)]
-pub mod rflags {
-    pub const CF: u64 = 1 << 0;
-    pub const PF: u64 = 1 << 2;
-    pub const AF: u64 = 1 << 4;
-    pub const ZF: u64 = 1 << 6;
-    pub const SF: u64 = 1 << 7;
-    pub const TF: u64 = 1 << 8;
-    pub const IF: u64 = 1 << 9;
-    pub const DF: u64 = 1 << 10;
-    pub const OF: u64 = 1 << 11;
-    pub const IOPL: u64 = 3 << 12;
-    pub const NT: u64 = 1 << 14;
-    pub const RF: u64 = 1 << 16;
-    pub const VM: u64 = 1 << 17;
-    pub const AC: u64 = 1 << 18;
-    pub const VIF: u64 = 1 << 19;
-    pub const VIP: u64 = 1 << 20;
-    pub const ID: u64 = 1 << 21;
-    /// The six arithmetic flags.
-    pub const ARITH: u64 = CF | PF | AF | ZF | SF | OF;
-}
-
 macro_rules! slots {
     ($($(#[$doc:meta])* $name:ident $field:ident $ty:ident;)*) => {
         /// Env slots by name.
@@ -337,7 +313,7 @@ impl Default for State {
         s.gdtr.limit = 0xffff;
         s.idtr.limit = 0xffff;
         s.rip = 0xfff0;
-        s.flags = 2;
+        s.flags = Rflags::FIXED;
         s.cr0 = Cr0::CD | Cr0::NW | Cr0::ET;
         s.dr6 = Dr6::FIXED;
         s.dr7 = Dr7::FIXED;
@@ -382,7 +358,7 @@ impl State {
 
     /// Virtual-8086 mode.
     pub const fn vm86(&self) -> bool {
-        self.flags & rflags::VM != 0
+        self.flags.contains(Rflags::VM)
     }
 
     /// IA-32e mode (64-bit or compatibility).
@@ -403,6 +379,6 @@ impl State {
 
     /// I/O privilege level.
     pub const fn iopl(&self) -> u8 {
-        (self.flags >> 12 & 3) as u8
+        (self.flags.intersection(Rflags::IOPL).bits() >> Rflags::IOPL_SHIFT) as u8
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::cpu::{Cpu, Raised, Result};
 use super::flags::{CcKind, CcOp};
 use super::mode::Mode;
-use super::state::{Dr6, Seg, reg, rflags};
+use super::state::{Dr6, Rflags, Seg, reg};
 use super::sys::segment;
 use crate::common::vcpu::Core;
 
@@ -102,7 +102,7 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
     }
     let in_bulk = matches!(insn.kind, StringKind::Movs | StringKind::Stos | StringKind::Ins);
     let traps = cpu.mode.intersects(Mode::TF | Mode::BREAKPOINTS);
-    if in_bulk && !traps && cpu.state.flags & rflags::DF == 0 {
+    if in_bulk && !traps && !cpu.state.flags.contains(Rflags::DF) {
         return run_upwards(cpu, insn, mask);
     }
     let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
@@ -224,7 +224,8 @@ fn set_masked(cpu: &mut Cpu, number: usize, value: u64, mask: u64) {
 /// Does one element; for the comparing ones, whether the operands were equal.
 fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
     let size = 1u8 << insn.log2;
-    let step = if cpu.state.flags & rflags::DF != 0 { u64::from(size).wrapping_neg() } else { u64::from(size) };
+    let down = cpu.state.flags.contains(Rflags::DF);
+    let step = if down { u64::from(size).wrapping_neg() } else { u64::from(size) };
     let si = cpu.state.gpr[reg::RSI] & mask;
     let di = cpu.state.gpr[reg::RDI] & mask;
     let source = |cpu: &mut Cpu| {

@@ -3,9 +3,9 @@
 use mimus_frontend::x86::Features;
 use mimus_frontend::x86::cpu::bank;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr7, Efer, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr7, Efer, Rflags, Seg, reg};
 
-use super::fixture::{GDT, Machine, TABLES, TSS, sel};
+use super::fixture::{GDT, Machine, TABLES, TSS, rflags, sel};
 
 fn write_cr(m: &mut Machine, number: u32, value: impl Into<u64>) {
     m.call(WriteCr, [value.into(), 0, 0], number).unwrap();
@@ -257,14 +257,14 @@ fn cli_and_sti_by_iopl_and_pvi() {
     assert_eq!(m.fails(Cli, [0; 3], 0), (13, Some(0)));
     m.cpu.state.cr4 |= Cr4::PVI;
     m.call(Sti, [0; 3], 0).unwrap();
-    assert_eq!(m.cpu.state.flags & rflags::VIF, rflags::VIF);
+    assert_eq!(m.cpu.state.flags & Rflags::VIF, Rflags::VIF);
     m.call(Cli, [0; 3], 0).unwrap();
-    assert_eq!(m.cpu.state.flags & (rflags::VIF | rflags::IF), rflags::IF);
-    m.cpu.state.flags |= rflags::IOPL;
+    assert_eq!(m.cpu.state.flags & (Rflags::VIF | Rflags::IF), Rflags::IF);
+    m.cpu.state.flags |= Rflags::IOPL;
     m.call(Cli, [0; 3], 0).unwrap();
-    assert_eq!(m.cpu.state.flags & rflags::IF, 0);
+    assert_eq!(m.cpu.state.flags & Rflags::IF, Rflags::empty());
     m.call(Sti, [0; 3], 0).unwrap();
-    assert_eq!((m.cpu.state.flags & rflags::IF, m.cpu.state.shadow), (rflags::IF, 1));
+    assert_eq!((m.cpu.state.flags & Rflags::IF, m.cpu.state.shadow), (Rflags::IF, 1));
     m.cpu.state.shadow = 0;
     m.call(Sti, [0; 3], 0).unwrap();
     assert_eq!(m.cpu.state.shadow, 0, "no shadow when IF was set");
@@ -273,15 +273,15 @@ fn cli_and_sti_by_iopl_and_pvi() {
 #[test]
 fn pushf_and_popf() {
     let mut m = Machine::protected(0);
-    m.cpu.state.flags |= rflags::RF | rflags::AC;
-    m.cpu.state.set_arith_flags(rflags::ARITH);
+    m.cpu.state.flags |= Rflags::RF | Rflags::AC;
+    m.cpu.state.set_arith_flags(Rflags::ARITH);
     assert_eq!(m.call(PushfValue, [0; 3], 4), Ok(2 | rflags::ARITH | rflags::IF | rflags::AC));
     assert_eq!(m.call(PushfValue, [0; 3], 2), Ok(2 | rflags::ARITH | rflags::IF));
     m.call(Popf, [u64::MAX, 0, 0], 4).unwrap();
-    assert_eq!(m.cpu.state.rflags(), 0x0024_7fd7, "VM, RF, VIF, VIP are out of reach");
+    assert_eq!(m.cpu.state.rflags().bits(), 0x0024_7fd7, "VM, RF, VIF, VIP are out of reach");
     let mut m = Machine::protected(3);
     m.call(Popf, [rflags::IOPL | rflags::TF, 0, 0], 4).unwrap();
-    assert_eq!(m.cpu.state.rflags(), 2 | rflags::IF | rflags::TF);
+    assert_eq!(m.cpu.state.rflags().bits(), 2 | rflags::IF | rflags::TF);
     assert!(m.cpu.mode.intersects(mimus_frontend::x86::Mode::TF));
     m.call(Popf, [0; 3], 2).unwrap();
     assert!(!m.cpu.mode.intersects(mimus_frontend::x86::Mode::TF));
@@ -323,7 +323,7 @@ fn what_sets_if_asks_for_the_dispatcher_when_an_interrupt_waits() {
         let start = || {
             let mut m = Machine::long(0);
             m.cpu.interrupt_waits = waits;
-            m.cpu.state.flags &= !rflags::IF;
+            m.cpu.state.flags &= !Rflags::IF;
             m.cpu.header.exit_request.store(0, Relaxed);
             m
         };
@@ -418,7 +418,7 @@ fn ports_and_the_permission_map() {
     assert_eq!(m.fails(PortIn, [0xffff, 0, 0], 1), (13, Some(0)), "beyond the TSS's limit");
     m.cpu.state.tr.limit = 0x66;
     assert_eq!(m.fails(PortIn, [0x6b, 0, 0], 1), (13, Some(0)), "no map base");
-    m.cpu.state.flags |= rflags::IOPL;
+    m.cpu.state.flags |= Rflags::IOPL;
     m.call(PortIn, [0xffff, 0, 0], 4).unwrap();
     assert_eq!(m.bus.lock().unwrap().ports.len(), 2, "refused accesses do not reach the bus");
 }
@@ -434,7 +434,7 @@ fn init_keeps_numbers_and_msrs() {
     m.cpu.init();
     let s = &m.cpu.state;
     assert_eq!((s.xmm[3], s.pat, s.lstar, s.tsc_offset, s.fpu.control_word()), ([5, 6], 7, 8, 9, 0x0240));
-    assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags), (0xfff0, 0xffff_0000, Efer::empty(), 2));
+    assert_eq!((s.rip, s.seg_base[Seg::Cs as usize], s.efer, s.flags.bits()), (0xfff0, 0xffff_0000, Efer::empty(), 2));
     assert_eq!((s.cr0, s.cr3, s.cr4, s.dr[0], s.gpr[reg::RBX]), (Cr0::ET, Cr3::empty(), Cr4::empty(), 0, 0));
     assert_eq!((s.nmi_blocked, s.halted, m.cpu.mode.bitness()), (0, 0, 16));
 }

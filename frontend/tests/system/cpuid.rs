@@ -182,8 +182,8 @@ fn movbe_moves_with_the_bytes_in_the_opposite_order() {
 
 #[test]
 fn salc_is_all_carry() {
-    use mimus_frontend::x86::state::rflags;
-    for (flags, al) in [(rflags::CF | rflags::ZF, 0xff), (rflags::OF, 0)] {
+    use mimus_frontend::x86::state::Rflags;
+    for (flags, al) in [(Rflags::CF | Rflags::ZF, 0xff), (Rflags::OF, 0)] {
         let mut m = Machine::protected(3);
         m.cpu.state.gpr[reg::RAX] = 0x1234;
         m.cpu.state.set_arith_flags(flags);

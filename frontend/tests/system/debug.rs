@@ -3,11 +3,11 @@
 use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::helpers::Helper::{FarJump, Sysret, WriteDr};
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{Dr6, Dr7, reg, rflags, shadow};
+use mimus_frontend::x86::state::{Dr6, Dr7, Rflags, reg, shadow};
 use mimus_ir::{Exit, Interp};
 use mimus_softmmu::Verdict;
 
-use super::fixture::{Machine, STACK, TSS, sel};
+use super::fixture::{Machine, STACK, TSS, rflags, sel};
 
 const CODE: u64 = 0x3000;
 /// Where handlers are, by vector.
@@ -47,7 +47,7 @@ fn stepping(code: &[u8]) -> Machine {
     assert!(m.cpu.mmu.ram.write_bytes(HANDLER, &[0x90; 16 * 256]));
     let s = &mut m.cpu.state;
     s.rip = CODE;
-    s.flags |= rflags::TF;
+    s.flags |= Rflags::TF;
     s.gpr[reg::RCX] = sel::DATA.into();
     m.cpu.update_mode();
     m
@@ -70,7 +70,7 @@ fn handled(m: &mut Machine) -> (u64, u64, u64) {
     let s = &mut m.cpu.state;
     s.gpr[reg::RSP] += 12;
     s.rip = rip;
-    s.set_rflags(flags);
+    s.set_rflags(Rflags::from_bits_retain(flags));
     m.cpu.update_mode();
     (rip, flags, dr6)
 }
@@ -91,7 +91,7 @@ fn none_follows_what_ends_in_a_handler() {
         [(&[0xcd_u8, 0x80][..], 0x80), (&[0xcc], 3), (&[0xce], 4), (&[0xf1], 1), (&[0x0f, 0x0b], 6), (&[0xd4, 0], 0)]
     {
         let mut m = stepping(code);
-        m.cpu.state.set_arith_flags(rflags::OF);
+        m.cpu.state.set_arith_flags(Rflags::OF);
         step(&mut m);
         assert_eq!(m.cpu.state.rip, HANDLER + 16 * vector, "{code:x?}");
         assert!(!m.cpu.state.dr6.contains(Dr6::BS), "{code:x?}");
@@ -119,7 +119,7 @@ fn mov_ss_and_pop_ss_hold_it_off() {
     assert_eq!((m.cpu.state.shadow, handled(&mut m).0), (0, CODE + 7));
     // An instruction breakpoint behind it is not met.
     let mut m = stepping(&[0x8e, 0xd1, 0x90, 0x90]);
-    m.cpu.state.flags &= !rflags::TF;
+    m.cpu.state.flags &= !Rflags::TF;
     (m.cpu.state.dr[0], m.cpu.state.dr[1]) = (CODE + 2, CODE + 3);
     m.cpu.state.dr7 = Dr7::from_bits_retain(0x40a);
     m.cpu.update_mode();
@@ -133,7 +133,7 @@ fn a_data_breakpoint_of_mov_ss_comes_behind_the_next_instruction() {
     let load = [0x8e, 0x15, 0, 0x70, 0, 0];
     let watched = |next: &[u8]| {
         let mut m = stepping(&[&load[..], next].concat());
-        m.cpu.state.flags &= !rflags::TF;
+        m.cpu.state.flags &= !Rflags::TF;
         m.set(DATA, 4, sel::DATA.into());
         watch(&mut m, DATA);
         // Reads, too.
@@ -169,7 +169,7 @@ fn causes_of_one_exception() {
 #[test]
 fn a_data_breakpoint_on_the_stack_of_a_handler() {
     let mut m = stepping(&[0x90]);
-    m.cpu.state.flags &= !rflags::TF;
+    m.cpu.state.flags &= !Rflags::TF;
     watch(&mut m, STACK - 4);
     m.cpu.deliver_interrupt(0x40);
     assert!(m.cpu.trap_is_due());
@@ -185,7 +185,7 @@ fn breakpoints_on_ports() {
     let code = [0xe6, 0x61, 0x66, 0xe5, 0x60, 0xe4, 0x62];
     for (features, met) in [(Cr4::DE, 2), (Cr4::empty(), 0)] {
         let mut m = stepping(&code);
-        m.cpu.state.flags &= !rflags::TF;
+        m.cpu.state.flags &= !Rflags::TF;
         m.cpu.state.cr4 |= features;
         (m.cpu.state.dr[2], m.cpu.state.dr7) = (0x61, Dr7::from_bits_retain(0x420 | 2 << 24));
         m.cpu.update_mode();
@@ -218,7 +218,7 @@ fn repeated_strings_trap_behind_each_element() {
     }
     // A data breakpoint stops it behind the element that met it.
     let mut m = stepping(&[0xf3, 0xab]);
-    m.cpu.state.flags &= !rflags::TF;
+    m.cpu.state.flags &= !Rflags::TF;
     watch(&mut m, DATA + 4);
     (m.cpu.state.gpr[reg::RCX], m.cpu.state.gpr[reg::RDI]) = (4, DATA);
     step(&mut m);
@@ -238,7 +238,7 @@ fn system_calls_are_stepped_over() {
     let s = &mut m.cpu.state;
     (s.star, s.lstar, s.sfmask) = ((0x10 | 3) << 48 | 0x28 << 32, 0x5000, rflags::TF);
     s.rip = CODE;
-    s.flags |= rflags::TF;
+    s.flags |= Rflags::TF;
     m.cpu.update_mode();
     step(&mut m);
     assert_eq!((m.cpu.state.rip, m.cpu.vectors[1]), (0x5000, 0), "the mask clears TF");
@@ -254,7 +254,7 @@ fn system_calls_are_stepped_over() {
 #[test]
 fn a_task_with_its_trap_bit() {
     let mut m = stepping(&[0x90]);
-    m.cpu.state.flags &= !rflags::TF;
+    m.cpu.state.flags &= !Rflags::TF;
     let task = super::fixture::TSS_B;
     let image = [(0x20, 4, 0xb_0000), (0x24, 4, 2), (0x38, 4, STACK), (0x64, 2, 1)];
     image.into_iter().for_each(|(at, size, value)| m.set(task + at, size, value));

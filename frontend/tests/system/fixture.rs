@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::{Helper, TABLE};
 use mimus_frontend::x86::lift::{MAX_INSN_LEN, Request, lift};
-use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Seg, Segment, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Rflags, Seg, Segment, reg};
 use mimus_frontend::x86::{Bus, Cpu, Features};
 use mimus_ir::Interp;
 use mimus_softmmu::{CodeSink, Dropped, MmioBus, Ram};
@@ -23,6 +23,23 @@ pub const STACK: u64 = 0x9000;
 /// Stack pointers in the TSS.
 pub const STACK0: u64 = 0xa000;
 pub const STACK_IST: u64 = 0xb008;
+
+/// Flags as images of them have them, on stacks, in TSSs and in general registers.
+pub mod rflags {
+    use mimus_frontend::x86::state::Rflags;
+
+    pub const CF: u64 = Rflags::CF.bits();
+    pub const ZF: u64 = Rflags::ZF.bits();
+    pub const TF: u64 = Rflags::TF.bits();
+    pub const IF: u64 = Rflags::IF.bits();
+    pub const IOPL: u64 = Rflags::IOPL.bits();
+    pub const NT: u64 = Rflags::NT.bits();
+    pub const RF: u64 = Rflags::RF.bits();
+    pub const VM: u64 = Rflags::VM.bits();
+    pub const AC: u64 = Rflags::AC.bits();
+    pub const ID: u64 = Rflags::ID.bits();
+    pub const ARITH: u64 = Rflags::ARITH.bits();
+}
 
 /// Selectors of the GDT.
 pub mod sel {
@@ -190,7 +207,7 @@ impl Machine {
         s.gdtr.limit = u64::from(sel::BEYOND) - 1;
         s.idtr.base = IDT;
         s.idtr.limit = 0x7ff;
-        s.flags = 2 | rflags::IF;
+        s.flags = Rflags::FIXED | Rflags::IF;
         s.gpr[reg::RSP] = STACK;
         s.rip = 0x1234;
         let (code, data) = if cpl == 3 { (sel::USER_CODE, sel::USER_DATA) } else { (sel::CODE, sel::DATA) };

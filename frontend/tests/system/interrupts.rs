@@ -2,10 +2,10 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Dr6, Dr7, Seg, reg, rflags, shadow};
+use mimus_frontend::x86::state::{Dr6, Dr7, Rflags, Seg, reg, shadow};
 use mimus_frontend::x86::sys::acceptance::Acceptance;
 
-use super::fixture::{GDT, Machine, STACK, STACK_IST, STACK0, TABLES, TSS, descriptor, gate, sel};
+use super::fixture::{GDT, Machine, STACK, STACK_IST, STACK0, TABLES, TSS, descriptor, gate, rflags, sel};
 
 const INT_GATE: u64 = 0x8e;
 const TRAP_GATE: u64 = 0x8f;
@@ -18,8 +18,8 @@ fn real_mode_pushes_three_words() {
     s.seg[Seg::Ss as usize].base = 0x7000;
     s.gpr[reg::RSP] = 0xdead_0000 | 0x100;
     s.seg[Seg::Cs as usize].selector = 0x1111;
-    s.flags |= rflags::IF | rflags::TF;
-    s.set_arith_flags(rflags::CF);
+    s.flags |= Rflags::IF | Rflags::TF;
+    s.set_arith_flags(Rflags::CF);
     s.rip = 0x2222;
     s.idtr.base = 0x500;
     s.halted = 1;
@@ -32,7 +32,7 @@ fn real_mode_pushes_three_words() {
     );
     assert_eq!(m.rsp(), 0xdead_00fa);
     assert_eq!(m.words(0x70fa, 2, 3), [0x2222, 0x1111, 0x303]);
-    assert_eq!(m.cpu.state.rflags(), 3);
+    assert_eq!(m.cpu.state.rflags().bits(), 3);
     assert_eq!((m.cpu.state.halted, m.cpu.state.shadow, m.cpu.vectors[8]), (0, 0, 1));
 }
 
@@ -52,7 +52,7 @@ fn same_level_gates_of_both_widths() {
     for (access, size, flags) in [(INT_GATE, 4, 0), (TRAP_GATE, 4, rflags::IF), (0x86, 2, 0), (0x87, 2, rflags::IF)] {
         let mut m = Machine::protected(0);
         m.set_gate(0x40, sel::CODE, 0x9_8765, access, 0);
-        m.cpu.state.flags |= rflags::NT | rflags::TF;
+        m.cpu.state.flags |= Rflags::NT | Rflags::TF;
         m.cpu.update_mode();
         m.cpu.deliver_interrupt(0x40);
         let pushed = m.words(m.rsp(), size, 3);
@@ -62,7 +62,7 @@ fn same_level_gates_of_both_widths() {
             "{access:#x}"
         );
         assert_eq!(m.cpu.state.rip, if size == 4 { 0x9_8765 } else { 0x8765 });
-        assert_eq!(m.cpu.state.rflags(), 2 | flags);
+        assert_eq!(m.cpu.state.rflags().bits(), 2 | flags);
     }
 }
 
@@ -192,7 +192,7 @@ fn into_depends_on_of() {
     m.set_gate(4, sel::CODE, 0x1_0000, INT_GATE, 0);
     m.call(Int, [4, 0, 0x1235], 2).unwrap();
     assert_eq!((m.cpu.state.rip, m.rsp()), (0x1235, STACK));
-    m.cpu.state.set_arith_flags(rflags::OF);
+    m.cpu.state.set_arith_flags(Rflags::OF);
     m.call(Int, [4, 0, 0x1235], 2).unwrap();
     assert_eq!((m.cpu.state.rip, m.get(m.rsp(), 4)), (0x1_0000, 0x1235));
 }
@@ -316,7 +316,8 @@ fn what_holds_interrupts_and_nmis_off() {
     ] {
         let mut m = Machine::protected(0);
         let s = &mut m.cpu.state;
-        s.flags = s.flags & !rflags::IF | if open { rflags::IF } else { 0 } | if trap { rflags::TF } else { 0 };
+        s.flags.set(Rflags::IF, open);
+        s.flags.set(Rflags::TF, trap);
         (s.shadow, s.debug_pending) = (shadow, if trap { Dr6::B0 } else { Dr6::empty() });
         m.cpu.update_mode();
         let interrupt = m.cpu.accepts(true);
@@ -342,7 +343,7 @@ fn an_application_processor_waits_for_its_start_up() {
     m.bus.lock().unwrap().apic_base = 0xfee0_0800;
     m.cpu.init();
     m.cpu.raise_nmi();
-    m.cpu.state.flags |= rflags::IF;
+    m.cpu.state.flags |= Rflags::IF;
     assert_eq!((m.cpu.accepts(true), m.cpu.resume(true)), (Acceptance::Nothing, false));
     let saved = m.cpu.save();
     assert!(m.cpu.start_up(0x9a) && !m.cpu.waits());
@@ -383,11 +384,11 @@ fn debug_exceptions_record_their_cause() {
     let mut m = Machine::protected(0);
     m.set_gate(1, sel::CODE, 0x1_0000, INT_GATE, 0);
     m.cpu.state.dr7 |= Dr7::GD;
-    m.cpu.state.flags |= rflags::TF;
+    m.cpu.state.flags |= Rflags::TF;
     m.cpu.deliver_debug_trap(Dr6::BS);
     assert_eq!((m.cpu.state.dr6.bits(), m.cpu.state.dr7.bits()), (0xffff_4ff0, 0x400));
     assert_eq!(m.get(m.rsp() + 8, 4), 2 | rflags::IF | rflags::TF);
-    assert_eq!(m.cpu.state.flags & rflags::TF, 0);
+    assert_eq!(m.cpu.state.flags & Rflags::TF, Rflags::empty());
     // General detect: a fault, so RF is pushed.
     m.cpu.state.dr7 |= Dr7::GD;
     m.deliver(Exception { vector: 1, error: None, address: 1 << 13 });
@@ -417,7 +418,7 @@ fn smap_guards_tables_even_with_ac_set() {
     let mut m = Machine::long(0);
     m.set_gate(0x40, sel::CODE64, 0x1_0000, INT_GATE, 0);
     m.cpu.state.cr4 |= Cr4::SMAP;
-    m.cpu.state.flags |= rflags::AC;
+    m.cpu.state.flags |= Rflags::AC;
     m.cpu.update_mode();
     let fault = m.call(Int, [0x40, 0, 0x1236], 0).unwrap_err();
     assert_eq!((fault.vector, fault.error), (14, Some(1)));

@@ -1,7 +1,7 @@
 //! Segment registers, descriptor tables and the instructions that look at descriptors.
 
 use mimus_frontend::x86::helpers::Helper::{self, *};
-use mimus_frontend::x86::state::{Cr4, Seg, Segment, rflags};
+use mimus_frontend::x86::state::{Cr4, Rflags, Seg, Segment};
 
 use super::fixture::{GDT, LDT, Machine, sel};
 
@@ -272,7 +272,7 @@ fn no_helper_panics_on_hostile_operands() {
             for a in values {
                 for arg in [0, 1, 2, 3, 4, 8, 0x10, 0x803, u32::MAX] {
                     m.cpu.state.gpr = [a; 16];
-                    m.cpu.state.flags = 2 | a & !(rflags::VM | rflags::ARITH);
+                    m.cpu.state.flags = Rflags::from_bits_retain(2 | a) & !(Rflags::VM | Rflags::ARITH);
                     m.cpu.state.sysenter_cs = a;
                     m.cpu.update_mode();
                     let _ = m.call(helper, [a, a.rotate_left(32), a], arg);

@@ -2,9 +2,9 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr6, Dr7, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Dr6, Dr7, Rflags, Seg, reg};
 
-use super::fixture::{GDT, IDT, LDT, Machine, STACK, TSS, TSS_B, descriptor, sel};
+use super::fixture::{GDT, IDT, LDT, Machine, STACK, TSS, TSS_B, descriptor, rflags, sel};
 
 const NEXT: u64 = 0x1237;
 
@@ -44,7 +44,7 @@ fn jump_to_a_tss() {
     let mut m = with_task();
     m.call(FarJump, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
     check_new_task(&m);
-    assert_eq!(m.cpu.state.rflags(), 2 | rflags::ZF | rflags::IF);
+    assert_eq!(m.cpu.state.rflags().bits(), 2 | rflags::ZF | rflags::IF);
     assert_eq!((access_byte(&m, sel::TSS), access_byte(&m, sel::TSS_B)), (0x89, 0x8b));
     // The old task's image.
     assert_eq!((m.get(TSS + 0x20, 4), m.get(TSS + 0x24, 4), m.get(TSS + 0x28, 4)), (NEXT, 2 | rflags::IF, 0xaaaa));
@@ -61,7 +61,7 @@ fn call_links_and_iret_returns() {
         m.call(FarCall, [selector.into(), 0, NEXT], 4).unwrap();
         check_new_task(&m);
         assert_eq!(m.get(TSS_B, 2), u64::from(sel::TSS));
-        assert_eq!(m.cpu.state.flags & rflags::NT, rflags::NT);
+        assert_eq!(m.cpu.state.flags & Rflags::NT, Rflags::NT);
         assert_eq!((access_byte(&m, sel::TSS), access_byte(&m, sel::TSS_B)), (0x8b, 0x8b));
         assert_eq!(m.fails(FarCall, [selector.into(), 0, 0], 4), (13, Some(sel::TSS_B.into())), "busy");
         m.call(Iret, [0, 0, 0xb_0001], 4).unwrap();
@@ -81,7 +81,7 @@ fn a_16_bit_task_has_ones_in_the_upper_halves_of_its_registers() {
     let selectors = [sel::DATA, sel::CODE, sel::DATA, sel::DATA];
     (0u64..).zip(selectors).for_each(|(i, selector)| m.set(TSS_B + 0x22 + 2 * i, 2, selector.into()));
     m.call(FarJump, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
-    assert_eq!((m.cpu.state.rip, m.cpu.state.rflags()), (0x5678, 2));
+    assert_eq!((m.cpu.state.rip, m.cpu.state.rflags().bits()), (0x5678, 2));
     assert_eq!(m.cpu.state.gpr[..8], std::array::from_fn::<u64, 8, _>(|i| 0xffff_1000 + i as u64));
 }
 
@@ -108,7 +108,7 @@ fn tss_checks_come_before_any_change() {
         assert_eq!(m.get(TSS + 0x20, 4), 0, "nothing saved");
     }
     let mut m = with_task();
-    m.cpu.state.flags |= rflags::NT;
+    m.cpu.state.flags |= Rflags::NT;
     m.set(TSS, 2, sel::TSS_B.into());
     assert_eq!(m.fails(Iret, [0; 3], 4), (10, Some(sel::TSS_B.into())), "IRET needs a busy TSS");
     let mut m = with_task();
@@ -157,7 +157,7 @@ fn sixteen_bit_task() {
     }
     m.call(FarCall, [sel::TSS_B.into(), 0, NEXT], 4).unwrap();
     let s = &m.cpu.state;
-    assert_eq!((s.rip, s.tr.access, s.gpr[reg::RDI], s.rflags()), (0x4321, 0x83, 0xffff_1007, 0x4202));
+    assert_eq!((s.rip, s.tr.access, s.gpr[reg::RDI], s.rflags().bits()), (0x4321, 0x83, 0xffff_1007, 0x4202));
     assert_eq!((m.selector(Seg::Fs), m.cpu.mode.bitness(), m.cpu.mode.stack_mask()), (0, 16, 0xffff));
     m.call(Iret, [0, 0, 0x4323], 2).unwrap();
     assert_eq!((m.get(TSS_B + 0x0e, 2), m.cpu.state.rip, m.cpu.mode.bitness()), (0x4323, NEXT, 32));

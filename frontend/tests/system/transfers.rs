@@ -1,9 +1,9 @@
 //! Far jumps, calls and returns, IRET and the fast system calls.
 
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Dr7, Efer, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Dr7, Efer, Rflags, Seg, reg};
 
-use super::fixture::{GDT, Machine, STACK, STACK0, gate, sel};
+use super::fixture::{GDT, Machine, STACK, STACK0, gate, rflags, sel};
 
 const NEXT: u64 = 0x1237;
 
@@ -183,7 +183,7 @@ fn iret_in_real_mode() {
     stack_up(&mut m, 2, &[0x5000, 0x300, 0x7202 | rflags::CF]);
     m.cpu.state.nmi_blocked = 1;
     m.call(Iret, [0; 3], 2).unwrap();
-    assert_eq!((m.selector(Seg::Cs), m.cpu.state.rip, m.cpu.state.rflags()), (0x300, 0x5000, 0x7203));
+    assert_eq!((m.selector(Seg::Cs), m.cpu.state.rip, m.cpu.state.rflags().bits()), (0x300, 0x5000, 0x7203));
     assert_eq!((m.cpu.state.nmi_blocked, m.rsp()), (0, STACK));
 }
 
@@ -195,29 +195,29 @@ fn iret_outward_loads_flags_by_privilege() {
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), all, 0x7000, sel::USER_DATA.into()]);
     m.call(Iret, [0; 3], 4).unwrap();
     assert_eq!((m.cpu.state.cpl(), m.rsp(), m.cpu.state.rip), (3, 0x7000, 0x5000));
-    assert_eq!(m.cpu.state.rflags(), 0x003d_3fd7, "every flag there is but VM and NT");
+    assert_eq!(m.cpu.state.rflags().bits(), 0x003d_3fd7, "every flag there is but VM and NT");
     assert_eq!(m.selector(Seg::Ds), 0, "level 0 segments are not for level 3");
     assert!(!m.cpu.state.seg[Seg::Ds as usize].present());
     // RF means something with a breakpoint armed only.
     m.cpu.state.dr7 = Dr7::FIXED;
-    m.cpu.state.flags &= !rflags::RF;
+    m.cpu.state.flags &= !Rflags::RF;
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), rflags::RF]);
     m.call(Iret, [0; 3], 4).unwrap();
-    assert_eq!(m.cpu.state.flags & rflags::RF, 0);
+    assert_eq!(m.cpu.state.flags & Rflags::RF, Rflags::empty());
     // Level 3 with IOPL 0 can change neither IF nor IOPL.
     let mut m = Machine::protected(3);
     stack_up(&mut m, 4, &[0x5000, sel::USER_CODE.into(), rflags::IOPL | rflags::ZF]);
     m.call(Iret, [0; 3], 4).unwrap();
-    assert_eq!(m.cpu.state.rflags(), 2 | rflags::IF | rflags::ZF);
+    assert_eq!(m.cpu.state.rflags().bits(), 2 | rflags::IF | rflags::ZF);
 }
 
 #[test]
 fn a_16_bit_iret_keeps_the_upper_flags() {
     let mut m = Machine::protected(0);
-    m.cpu.state.flags |= rflags::ID | rflags::AC;
+    m.cpu.state.flags |= Rflags::ID | Rflags::AC;
     stack_up(&mut m, 2, &[0x5000, sel::CODE.into(), 2]);
     m.call(Iret, [0; 3], 2).unwrap();
-    assert_eq!(m.cpu.state.rflags(), 2 | rflags::ID | rflags::AC);
+    assert_eq!(m.cpu.state.rflags().bits(), 2 | rflags::ID | rflags::AC);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn iretq_faults() {
         assert_eq!(m.fails(Iret, [0; 3], 8), (vector, Some(code)), "{frame:x?}");
     }
     let mut m = Machine::long(0);
-    m.cpu.state.flags |= rflags::NT;
+    m.cpu.state.flags |= Rflags::NT;
     assert_eq!(m.fails(Iret, [0; 3], 8), (13, Some(0)), "no nested tasks in IA-32e mode");
     let mut m = Machine::long(0);
     m.cpu.state.gpr[reg::RSP] = 1 << 47;
@@ -314,15 +314,15 @@ fn syscall_and_sysret() {
     s.star = STAR;
     s.lstar = 0xffff_8000_0000_1000;
     s.sfmask = rflags::IF | rflags::CF;
-    s.set_arith_flags(rflags::CF | rflags::ZF);
+    s.set_arith_flags(Rflags::CF | Rflags::ZF);
     m.call(Syscall, [0, 0, NEXT], 0).unwrap();
     let s = &m.cpu.state;
     assert_eq!((s.cpl(), s.rip, s.gpr[reg::RCX], s.gpr[11]), (0, 0xffff_8000_0000_1000, NEXT, 0x243));
-    assert_eq!(s.rflags(), 2 | rflags::ZF);
+    assert_eq!(s.rflags().bits(), 2 | rflags::ZF);
     assert_eq!((m.selector(Seg::Cs), m.selector(Seg::Ss)), (0x28, 0x30));
     assert_eq!((m.cpu.mode.bitness(), m.cpu.bank, m.rsp()), (64, 0, STACK));
     m.call(Sysret, [0; 3], 8).unwrap();
-    assert_eq!((m.cpu.state.cpl(), m.cpu.state.rip, m.cpu.state.rflags()), (3, NEXT, 0x243));
+    assert_eq!((m.cpu.state.cpl(), m.cpu.state.rip, m.cpu.state.rflags().bits()), (3, NEXT, 0x243));
     assert_eq!((m.selector(Seg::Cs), m.selector(Seg::Ss), m.cpu.bank), (0x20 | 3, 0x18 | 3, 1));
     m.call(Syscall, [0, 0, NEXT], 0).unwrap();
     m.call(Sysret, [0; 3], 4).unwrap();
@@ -360,7 +360,7 @@ fn sysenter_and_sysexit() {
     let s = &mut m.cpu.state;
     (s.sysenter_cs, s.sysenter_eip, s.sysenter_esp) = (sel::CODE.into(), 0x1_0000, 0x8888);
     m.call(Sysenter, [0; 3], 0).unwrap();
-    assert_eq!((m.cpu.state.cpl(), m.cpu.state.rip, m.rsp(), m.cpu.state.flags), (0, 0x1_0000, 0x8888, 2));
+    assert_eq!((m.cpu.state.cpl(), m.cpu.state.rip, m.rsp(), m.cpu.state.flags.bits()), (0, 0x1_0000, 0x8888, 2));
     assert_eq!((m.selector(Seg::Cs), m.selector(Seg::Ss)), (sel::CODE, sel::DATA));
     m.cpu.state.gpr[reg::RDX] = 0x5000;
     m.cpu.state.gpr[reg::RCX] = 0x7000;

@@ -2,9 +2,9 @@
 
 use mimus_frontend::x86::exception::Exception;
 use mimus_frontend::x86::helpers::Helper::*;
-use mimus_frontend::x86::state::{Cr4, Seg, reg, rflags};
+use mimus_frontend::x86::state::{Cr4, Rflags, Seg, reg};
 
-use super::fixture::{Machine, STACK, STACK0, TSS, sel};
+use super::fixture::{Machine, STACK, STACK0, TSS, rflags, sel};
 
 /// A virtual-8086 program at 0x300:0x10 with stack 0x800:0x100, entered by IRET.
 fn program(iopl: u64) -> Machine {
@@ -80,16 +80,16 @@ fn int_n_needs_iopl_3() {
 fn vme_redirects_to_the_program() {
     let mut m = program(0);
     m.cpu.state.cr4 |= Cr4::VME;
-    m.cpu.state.flags |= rflags::VIF;
+    m.cpu.state.flags |= Rflags::VIF;
     m.set(0x40 * 4, 4, 0x0444_0055);
     m.set(TSS + 0x88 - 32 + 8, 1, 0);
     m.call(Int, [0x40, 0, 0x12], 0).unwrap();
     assert_eq!((m.selector(Seg::Cs), m.cpu.state.rip, m.rsp(), m.cpu.state.vm86()), (0x444, 0x55, 0xfa, true));
     assert_eq!(m.words(0x80fa, 2, 3), [0x12, 0x300, 0x3202], "IF stands for VIF, IOPL reads 3");
-    assert_eq!(m.cpu.state.flags & (rflags::VIF | rflags::IF), rflags::IF);
+    assert_eq!(m.cpu.state.flags & (Rflags::VIF | Rflags::IF), Rflags::IF);
     // Its IRET gives VIF back.
     m.call(Iret, [0; 3], 2).unwrap();
-    assert_eq!((m.cpu.state.rip, m.cpu.state.flags & (rflags::VIF | rflags::IF)), (0x12, rflags::VIF | rflags::IF));
+    assert_eq!((m.cpu.state.rip, m.cpu.state.flags & (Rflags::VIF | Rflags::IF)), (0x12, Rflags::VIF | Rflags::IF));
     // With the vector's bit set the monitor gets it.
     m.set(TSS + 0x88 - 32 + 8, 1, 1);
     assert_eq!(m.fails(Int, [0x40, 0, 0x12], 0), (13, Some(0)));
@@ -103,16 +103,16 @@ fn vme_gives_a_virtual_interrupt_flag() {
     }
     m.cpu.state.cr4 |= Cr4::VME;
     m.call(Sti, [0; 3], 0).unwrap();
-    assert_eq!(m.cpu.state.flags & rflags::VIF, rflags::VIF);
+    assert_eq!(m.cpu.state.flags & Rflags::VIF, Rflags::VIF);
     assert_eq!(m.call(PushfValue, [0; 3], 2), Ok(0x3202));
     m.call(Cli, [0; 3], 0).unwrap();
     assert_eq!(m.call(PushfValue, [0; 3], 2), Ok(0x3002));
-    assert_eq!(m.cpu.state.flags & rflags::IF, rflags::IF);
+    assert_eq!(m.cpu.state.flags & Rflags::IF, Rflags::IF);
     m.call(Popf, [rflags::IF | rflags::ZF, 0, 0], 2).unwrap();
-    assert_eq!((m.cpu.state.flags & rflags::VIF, m.cpu.state.rflags() & rflags::ZF), (rflags::VIF, rflags::ZF));
+    assert_eq!((m.cpu.state.flags & Rflags::VIF, m.cpu.state.rflags() & Rflags::ZF), (Rflags::VIF, Rflags::ZF));
     assert_eq!(m.fails(Popf, [rflags::TF, 0, 0], 2), (13, Some(0)));
     assert_eq!(m.fails(Popf, [0; 3], 4), (13, Some(0)));
-    m.cpu.state.flags |= rflags::VIP;
+    m.cpu.state.flags |= Rflags::VIP;
     assert_eq!(m.fails(Sti, [0; 3], 0), (13, Some(0)));
     assert_eq!(m.fails(Popf, [rflags::IF, 0, 0], 2), (13, Some(0)));
 }

@@ -6,7 +6,7 @@ use mimus_engine::lockstep::{BlockRunner, Compiled, Left};
 use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::mxcsr::from_mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
-use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Seg, Segment, State, rflags};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Rflags, Seg, Segment, State};
 use mimus_frontend::x86::{Cpu, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
@@ -151,7 +151,7 @@ impl Guest {
         let s = &mut cpu.state;
         s.gpr = registers.gpr;
         s.rip = rip;
-        s.set_rflags(registers.rflags | rflags::IF);
+        s.set_rflags(Rflags::from_bits_retain(registers.rflags) | Rflags::IF);
         let (image, _) = registers.fx.split_first_chunk::<160>().expect("long enough");
         s.fpu.fxrstor(true, image);
         s.set_float_env(from_mxcsr(registers.mxcsr()).expect("cases set no reserved bits"));
@@ -173,7 +173,7 @@ impl Guest {
             let value = u128::from(xmm[0]) | u128::from(xmm[1]) << 64;
             fx[160 + 16 * n..][..16].copy_from_slice(&value.to_le_bytes());
         }
-        Registers { gpr: s.gpr, rflags: s.rflags(), fx }
+        Registers { gpr: s.gpr, rflags: s.rflags().bits(), fx }
     }
 
     /// All registers, the system's too, in a form in which equal ones are equal.

@@ -16,12 +16,12 @@ pub use crate::common::fp::Rounding;
 pub(crate) use crate::common::fp::soft;
 pub use mxcsr::SimdException;
 
-/// EFLAGS CF.
-const CF: u32 = 1 << 0;
-/// EFLAGS PF.
-const PF: u32 = 1 << 2;
-/// EFLAGS ZF.
-const ZF: u32 = 1 << 6;
+use super::state::Rflags;
+
+// Flags in the results of comparisons.
+const CF: u32 = Rflags::CF.bits() as u32;
+const PF: u32 = Rflags::PF.bits() as u32;
+const ZF: u32 = Rflags::ZF.bits() as u32;
 
 /// ZF, PF and CF for the order of two floating-point numbers, `None` being unordered (SDM vol. 2, "COMISS", "FCOMI").
 fn eflags_of_order(order: Option<std::cmp::Ordering>) -> u32 {

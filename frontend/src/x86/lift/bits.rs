@@ -8,7 +8,7 @@ use super::operand::{Addr, Gpr};
 use super::{Lift, Lifted, Refusal};
 use crate::x86::flags::CcKind;
 use crate::x86::helpers::Helper;
-use crate::x86::state::rflags;
+use crate::x86::state::Rflags;
 
 impl Lift {
     /// BT, BTS, BTR, BTC: CF is the bit, the other flags stay.
@@ -106,7 +106,7 @@ impl Lift {
         let count = self.b.unary(Op::Popcnt, ty, src);
         self.write(insn, 0, ty, count);
         let zero = self.b.binary_imm(Op::EqI, ty, src, 0);
-        let bits = self.b.binary_imm(Op::ShlI, Type::I64, zero, u64::from(rflags::ZF.trailing_zeros()));
+        let bits = self.b.binary_imm(Op::ShlI, Type::I64, zero, u64::from(Rflags::ZF.position()));
         self.set_flag_bits(bits);
         Ok(())
     }

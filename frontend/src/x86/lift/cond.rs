@@ -8,7 +8,7 @@ use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
 use super::Lift;
 use crate::x86::flags::{CARRY_APART, CcKind, CcOp, OVERFLOW_APART};
 use crate::x86::helpers::Helper;
-use crate::x86::state::slot;
+use crate::x86::state::{Rflags, slot};
 
 /// The flags' record, as far as it is known in this block.
 #[derive(Clone, Copy)]
@@ -223,19 +223,19 @@ impl Lift {
         let zero = |l: &mut Lift| l.b.binary_imm(Op::EqI, r.ty, r.dst, 0);
         if r.kind == CcKind::Flags && code == 6 {
             // CF or ZF.
-            let either = self.b.binary_imm(Op::AndI, Type::I64, r.src, 0x41);
+            let either = self.b.binary_imm(Op::AndI, Type::I64, r.src, (Rflags::CF | Rflags::ZF).bits());
             return Some(self.b.binary_imm(Op::NeI, Type::I64, either, 0));
         }
         if r.kind == CcKind::Flags {
-            let bit = match code {
-                0 => 11,
-                2 => 0,
-                4 => 6,
-                8 => 7,
-                10 => 2,
+            let flag = match code {
+                0 => Rflags::OF,
+                2 => Rflags::CF,
+                4 => Rflags::ZF,
+                8 => Rflags::SF,
+                10 => Rflags::PF,
                 _ => return None,
             };
-            return Some(self.b.extract(Type::I64, r.src, bit, 1));
+            return Some(self.b.extract(Type::I64, r.src, flag.position(), 1));
         }
         let sub = r.kind == CcKind::Sub;
         Some(match code {

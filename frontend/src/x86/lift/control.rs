@@ -259,7 +259,7 @@ impl Lift {
             return Err(Refusal::Undefined);
         }
         let src = self.read(insn, 1, Type::I16);
-        let zf = crate::x86::state::rflags::ZF.trailing_zeros();
+        let zf = crate::x86::state::Rflags::ZF.position();
         if self.is_memory(insn, 0) {
             let addr = self.linear(insn, 2, true);
             let addr = self.flatten(addr);

@@ -7,7 +7,7 @@ use mimus_ir::op::{Op, RmwKind, Type};
 use super::operand::{Gpr, seg_of};
 use super::{Lift, Lifted, Refusal};
 use crate::x86::helpers::Helper;
-use crate::x86::state::{Seg, Segment, State, reg, rflags, shadow, slot};
+use crate::x86::state::{Rflags, Seg, Segment, State, reg, shadow, slot};
 
 /// Slot of a segment register's selector.
 pub(super) fn selector_slot(seg: Seg) -> EnvSlot {
@@ -206,9 +206,9 @@ impl Lift {
 
     /// SAHF: all arithmetic flags but OF.
     pub(super) fn sahf(&mut self, _: &Instruction) -> Lifted {
-        const LOADED: u64 = rflags::ARITH & !rflags::OF;
+        const LOADED: u64 = Rflags::ARITH.difference(Rflags::OF).bits();
         let old = self.flag_bits();
-        let kept = self.b.binary_imm(Op::AndI, Type::I64, old, rflags::OF);
+        let kept = self.b.binary_imm(Op::AndI, Type::I64, old, Rflags::OF.bits());
         let acc = self.gpr(reg::RAX);
         let ah = self.b.extract(Type::I64, acc, 8, 8);
         let new = self.b.binary_imm(Op::AndI, Type::I64, ah, LOADED);
@@ -235,9 +235,9 @@ impl Lift {
     pub(super) fn direction_flag(&mut self, insn: &Instruction) -> Lifted {
         let flags = self.b.load_env(slot::FLAGS);
         let flags = if insn.mnemonic() == Mnemonic::Std {
-            self.b.binary_imm(Op::OrI, Type::I64, flags, rflags::DF)
+            self.b.binary_imm(Op::OrI, Type::I64, flags, Rflags::DF.bits())
         } else {
-            self.b.binary_imm(Op::AndI, Type::I64, flags, !rflags::DF)
+            self.b.binary_imm(Op::AndI, Type::I64, flags, (!Rflags::DF).bits())
         };
         self.b.store_env(slot::FLAGS, flags);
         Ok(())

@@ -8,7 +8,7 @@ use super::operand::Addr;
 use super::{Lift, Lifted};
 use crate::x86::flags::{CcKind, CcOp};
 use crate::x86::helpers::Helper;
-use crate::x86::state::{reg, rflags, slot};
+use crate::x86::state::{Rflags, reg, slot};
 
 /// A shift count: known while lifting, or in CL.
 #[derive(Clone, Copy)]
@@ -178,7 +178,7 @@ impl Lift {
             return Ok(());
         };
         let bits = self.b.deposit(Type::I64, old, carry, 0, 1);
-        let bits = self.b.deposit(Type::I64, bits, overflow, rflags::OF.trailing_zeros(), 1);
+        let bits = self.b.deposit(Type::I64, bits, overflow, Rflags::OF.position(), 1);
         let moved = self.b.binary_imm(Op::NeI, Type::I8, n, 0);
         let bits = self.b.select(Type::I64, moved, bits, old);
         self.set_flag_bits(bits);

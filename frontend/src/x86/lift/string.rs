@@ -9,7 +9,7 @@ use super::operand::{Addr, Gpr};
 use super::{Lift, Lifted};
 use crate::x86::flags::CcKind;
 use crate::x86::helpers::Helper;
-use crate::x86::state::{Seg, reg, rflags, slot};
+use crate::x86::state::{Rflags, Seg, reg, slot};
 use crate::x86::strings::{Repeat, StringInsn, StringKind};
 
 fn kind_and_width(mnemonic: Mnemonic) -> Option<(StringKind, Type)> {
@@ -109,7 +109,7 @@ impl Lift {
 
     fn single(&mut self, kind: StringKind, ty: Type, seg: Seg, address: Type) {
         let flags = self.b.load_env(slot::FLAGS);
-        let down = self.b.extract(Type::I64, flags, rflags::DF.trailing_zeros(), 1);
+        let down = self.b.extract(Type::I64, flags, Rflags::DF.position(), 1);
         let up = self.iconst(u64::from(ty.bytes()));
         let back = self.iconst(u64::from(ty.bytes()).wrapping_neg());
         let step = self.b.select(Type::I64, down, back, up);

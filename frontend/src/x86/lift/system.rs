@@ -9,7 +9,7 @@ use super::{Lift, Lifted, Refusal};
 use crate::x86::Mode;
 use crate::x86::exception::Exception;
 use crate::x86::helpers::Helper;
-use crate::x86::state::{Seg, Segment, State, TableReg, reg, rflags, slot};
+use crate::x86::state::{Rflags, Seg, Segment, State, TableReg, reg, slot};
 
 /// Slot of a field at `offset` in the state.
 const fn field(offset: usize, ty: Type) -> mimus_ir::EnvSlot {
@@ -111,7 +111,7 @@ impl Lift {
         let value = self.b.extend(Op::Zext, Type::I64, Type::I32, found);
         let narrowed = if ty == Type::I16 { self.b.extend(Op::Zext, Type::I64, Type::I16, value) } else { value };
         self.keep_or_write(gpr, failed, narrowed);
-        let bits = self.b.deposit(Type::I64, old, ok, rflags::ZF.trailing_zeros(), 1);
+        let bits = self.b.deposit(Type::I64, old, ok, Rflags::ZF.position(), 1);
         self.set_flag_bits(bits);
         Ok(())
     }
@@ -126,7 +126,7 @@ impl Lift {
         let selector = self.zext64(Type::I16, selector);
         let ok = self.call(helper, Type::I64, &[selector], 0);
         let old = self.flag_bits();
-        let bits = self.b.deposit(Type::I64, old, ok, rflags::ZF.trailing_zeros(), 1);
+        let bits = self.b.deposit(Type::I64, old, ok, Rflags::ZF.position(), 1);
         self.set_flag_bits(bits);
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Lift {
     pub(super) fn cli(&mut self, _: &Instruction) -> Lifted {
         if self.mode.cpl() == 0 {
             let flags = self.b.load_env(slot::FLAGS);
-            let flags = self.b.binary_imm(Op::AndI, Type::I64, flags, !rflags::IF);
+            let flags = self.b.binary_imm(Op::AndI, Type::I64, flags, (!Rflags::IF).bits());
             self.b.store_env(slot::FLAGS, flags);
         } else {
             self.call(Helper::Cli, Type::I64, &[], 0);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::cpu::Cpu;
 use super::super::mode::Mode;
-use super::super::state::{Seg, halt, rflags};
+use super::super::state::{Rflags, Seg, halt};
 
 /// IA32_APIC_BASE: the bootstrap processor's, and that there is a local APIC (SDM vol. 3A, figure 10-5).
 const APIC_BOOTSTRAP: u64 = 1 << 8;
@@ -59,7 +59,7 @@ impl Cpu {
     pub fn accepts(&self, interrupt: bool) -> Acceptance {
         let state = &self.state;
         let nmi = state.nmi_pending != 0 && state.nmi_blocked == 0;
-        let interrupt = interrupt && state.flags & rflags::IF != 0;
+        let interrupt = interrupt && state.flags.contains(Rflags::IF);
         if !nmi && !interrupt || state.halted == halt::START_UP || self.trap_is_due() {
             Acceptance::Nothing
         } else if state.shadow != 0 {
@@ -99,7 +99,7 @@ impl Cpu {
     /// for it. The instruction before has cast no shadow on the next one.
     pub(crate) fn open_interrupts(&mut self) {
         self.state.shadow = 0;
-        if self.interrupt_waits && self.state.flags & rflags::IF != 0 {
+        if self.interrupt_waits && self.state.flags.contains(Rflags::IF) {
             self.header.exit_request.store(1, Ordering::Release);
         }
     }

@@ -4,7 +4,8 @@ use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Raised, Result};
 use super::super::exception::{Exception, vector};
-use super::super::state::{Cr4, Dr6, Dr7, Seg, Segment, reg, rflags};
+use super::super::flags::when;
+use super::super::state::{Cr4, Dr6, Dr7, Rflags, Seg, Segment, reg};
 use super::descriptor::{Descriptor, kind};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -152,8 +153,8 @@ impl Cpu {
         *count = count.wrapping_add(1);
     }
 
-    fn flags_to_push(&self, event: &Event) -> u64 {
-        self.state.rflags() | if event.resume { rflags::RF } else { 0 }
+    fn flags_to_push(&self, event: &Event) -> Rflags {
+        self.state.rflags() | when(event.resume, Rflags::RF)
     }
 
     /// Error code of a fault at an IDT entry.
@@ -168,16 +169,16 @@ impl Cpu {
         }
         let address = self.state.linear(self.state.idtr.base.wrapping_add(entry));
         let far = self.read_system(address, 4)?;
-        let cleared = rflags::IF | rflags::TF | rflags::AC | rflags::RF;
+        let cleared = Rflags::IF | Rflags::TF | Rflags::AC | Rflags::RF;
         self.push_real_frame(event, (self.flags_to_push(event), cleared), far)
     }
 
     /// Pushes FLAGS, CS and IP, clears flags, and goes to the real-mode far pointer `far`.
-    fn push_real_frame(&mut self, event: &Event, (flags, cleared): (u64, u64), far: u64) -> Result<()> {
+    fn push_real_frame(&mut self, event: &Event, (flags, cleared): (Rflags, Rflags), far: u64) -> Result<()> {
         let mut stack = Stack::current(self);
         let cs = u64::from(self.state.seg[Seg::Cs as usize].selector);
-        stack.push(self, 2, &[flags, cs, event.rip])?;
-        self.state.flags &= !cleared;
+        stack.push(self, 2, &[flags.bits(), cs, event.rip])?;
+        self.state.flags.remove(cleared);
         let code = self.real_segment(Seg::Cs, (far >> 16) as u16);
         self.enter_code(code, far & 0xffff, &stack, None);
         Ok(())
@@ -206,8 +207,8 @@ impl Cpu {
     /// Flags on entry through a gate: interrupt gates clear IF too.
     fn enter_gate_flags(&mut self, gate: &Descriptor) {
         let interrupt = gate.kind() & !kind::WIDE == kind::INTERRUPT16;
-        let cleared = rflags::TF | rflags::NT | rflags::RF | rflags::VM | if interrupt { rflags::IF } else { 0 };
-        self.state.flags &= !cleared;
+        let cleared = Rflags::TF | Rflags::NT | Rflags::RF | Rflags::VM | when(interrupt, Rflags::IF);
+        self.state.flags.remove(cleared);
     }
 
     fn deliver_long(&mut self, event: &Event) -> Result<()> {
@@ -226,7 +227,8 @@ impl Cpu {
         let s = &self.state;
         let selector = |seg: Seg| u64::from(s.seg[seg as usize].selector);
         let mut frame = SmallVec::<[u64; 6]>::new();
-        frame.extend([selector(Seg::Ss), s.gpr[reg::RSP], self.flags_to_push(event), selector(Seg::Cs), event.rip]);
+        let flags = self.flags_to_push(event).bits();
+        frame.extend([selector(Seg::Ss), s.gpr[reg::RSP], flags, selector(Seg::Cs), event.rip]);
         frame.extend(event.error.map(u64::from));
         stack.push(self, 8, &frame)?;
         self.enter_gate_flags(&gate);
@@ -261,7 +263,7 @@ impl Cpu {
         if inner {
             frame.extend([selector(Seg::Ss), s.gpr[reg::RSP]]);
         }
-        frame.extend([self.flags_to_push(event), selector(Seg::Cs), event.rip]);
+        frame.extend([self.flags_to_push(event).bits(), selector(Seg::Cs), event.rip]);
         frame.extend(event.error.map(u64::from));
         stack.push(self, size, &frame)?;
         self.enter_gate_flags(&gate);
@@ -283,12 +285,10 @@ impl Cpu {
         let far = self.read(u64::from(event.vector) * 4, 4)?;
         let mut flags = self.flags_to_push(event);
         if !iopl3 {
-            // The program sees VIF in the place of IF, and an IOPL of 3.
-            let visible = if flags & rflags::VIF != 0 { rflags::IF } else { 0 };
-            flags = flags & !rflags::IF | rflags::IOPL | visible;
+            flags = flags.seen_virtualized();
         }
-        let interrupt = if iopl3 { rflags::IF } else { rflags::VIF };
-        let cleared = interrupt | rflags::TF | rflags::NT | rflags::AC | rflags::RF;
+        let interrupt = if iopl3 { Rflags::IF } else { Rflags::VIF };
+        let cleared = interrupt | Rflags::TF | Rflags::NT | Rflags::AC | Rflags::RF;
         self.push_real_frame(event, (flags, cleared), far)?;
         Ok(true)
     }
@@ -338,7 +338,7 @@ pub extern "C" fn int(cpu: &mut Cpu, a: u64, _: u64, c: u64, arg: u32) -> u64 {
         result
     }
     let rip = truncate(c, if cpu.state.code64() { 8 } else { 4 });
-    if arg == INTO && cpu.state.arith_flags() & rflags::OF == 0 {
+    if arg == INTO && !cpu.state.arith_flags().contains(Rflags::OF) {
         cpu.state.rip = rip;
         return 0;
     }

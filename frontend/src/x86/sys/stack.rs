@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::super::cpu::{Cpu, Result, bank};
 use super::super::exception::{Exception, vector};
-use super::super::state::{Cr4, Seg, Segment, reg, rflags};
+use super::super::state::{Cr4, Rflags, Seg, Segment, reg};
 use super::segment::within_limit;
 use super::{done, truncate};
 
@@ -116,7 +116,7 @@ impl Cpu {
     pub(crate) fn data_bank(&self, cpl: u8) -> usize {
         if cpl == 3 {
             bank::USER
-        } else if self.state.cr4.contains(Cr4::SMAP) && self.state.flags & rflags::AC == 0 {
+        } else if self.state.cr4.contains(Cr4::SMAP) && !self.state.flags.contains(Rflags::AC) {
             bank::KERNEL_SMAP
         } else {
             bank::KERNEL

@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Raised, Result};
 use super::super::exception::{Exception, vector};
-use super::super::state::{Cr0, Cr3, Dr6, Dr7, Seg, Segment, State, rflags};
+use super::super::state::{Cr0, Cr3, Dr6, Dr7, Rflags, Seg, Segment, State};
 use super::descriptor::{is_null, kind, rpl};
 use super::interrupt::Event;
 use super::stack::Stack;
@@ -99,26 +99,12 @@ impl Layout {
 struct Image {
     cr3: Cr3,
     ip: u64,
-    flags: u64,
+    flags: Rflags,
     gpr: [u64; 8],
     segs: [u16; 6],
     ldt: u16,
     trap: bool,
 }
-
-/// Flags that a TSS can set.
-const FLAGS: u64 = rflags::ARITH
-    | rflags::TF
-    | rflags::IF
-    | rflags::DF
-    | rflags::IOPL
-    | rflags::NT
-    | rflags::RF
-    | rflags::VM
-    | rflags::AC
-    | rflags::VIF
-    | rflags::VIP
-    | rflags::ID;
 
 impl Cpu {
     /// [`Cpu::switch_task`] for an instruction: a fault of the new task is delivered to it.
@@ -194,7 +180,7 @@ impl Cpu {
             image.cr3 = Cr3::from_bits_retain(read(offset, 4)?);
         }
         image.ip = read(layout.ip, layout.word)?;
-        image.flags = read(layout.flags, layout.word)?;
+        image.flags = Rflags::from_bits_retain(read(layout.flags, layout.word)?);
         for (i, register) in image.gpr.iter_mut().enumerate() {
             *register = read(layout.at(layout.gpr, i), layout.word)?;
         }
@@ -211,17 +197,17 @@ impl Cpu {
     fn write_tss(&mut self, tss: &Segment, layout: &Layout, switch: &Switch) -> Result<()> {
         let mut flags = self.state.rflags();
         if switch.cause == Cause::Iret {
-            flags &= !rflags::NT;
+            flags.remove(Rflags::NT);
         }
         if switch.resume {
-            flags |= rflags::RF;
+            flags |= Rflags::RF;
         }
         let write = |cpu: &mut Cpu, offset: u64, size: u8, value: u64| {
             let address = cpu.tss_address(tss, offset);
             cpu.write_system(address, size, value)
         };
         write(self, layout.ip, layout.word, switch.rip)?;
-        write(self, layout.flags, layout.word, flags)?;
+        write(self, layout.flags, layout.word, flags.bits())?;
         for i in 0..8 {
             write(self, layout.at(layout.gpr, i), layout.word, self.state.gpr[i])?;
         }
@@ -237,9 +223,9 @@ impl Cpu {
         self.state.cr0 |= Cr0::TS;
         self.state.dr7.remove(Dr7::LOCAL);
         self.update_data_breakpoints();
-        let mut flags = image.flags & FLAGS & !self.stale_resume();
+        let mut flags = image.flags & Rflags::EXIST & !self.stale_resume();
         if switch.cause == Cause::Nested {
-            flags |= rflags::NT;
+            flags |= Rflags::NT;
         }
         self.state.set_rflags(flags);
         // A 16-bit TSS has the lower halves; processors set the upper ones.

@@ -2,7 +2,7 @@
 
 use super::super::cpu::{Cpu, Result};
 use super::super::exception::vector;
-use super::super::state::{Cr4, Dr6, Efer, Seg, Segment, reg, rflags};
+use super::super::state::{Cr4, Dr6, Efer, Rflags, Seg, Segment, reg};
 use super::descriptor::{Descriptor, is_null, kind, rpl};
 use super::segment::null_stack;
 use super::stack::Stack;
@@ -202,13 +202,13 @@ impl Cpu {
         // Even if it faults.
         self.unblock_nmi();
         let s = &self.state;
-        if s.protected() && !s.vm86() && s.flags & rflags::NT != 0 {
+        if s.protected() && !s.vm86() && s.flags.contains(Rflags::NT) {
             if s.long_active() {
                 return Err(self.gp0());
             }
             self.return_to_task(next_rip)?;
         } else if !s.protected() {
-            self.iret_real(size, rflags::IF | rflags::IOPL)?;
+            self.iret_real(size, Rflags::IF | Rflags::IOPL)?;
         } else if s.vm86() {
             self.iret_vm86(size)?;
         } else {
@@ -218,13 +218,13 @@ impl Cpu {
         Ok(())
     }
 
-    fn iret_real(&mut self, size: u8, privileged: u64) -> Result<()> {
+    fn iret_real(&mut self, size: u8, privileged: Rflags) -> Result<()> {
         let mut stack = Stack::current(self);
         let rip = stack.pop(self, size)?;
         let selector = stack.pop(self, size)? as u16;
-        let flags = stack.pop(self, size)?;
+        let flags = Rflags::from_bits_retain(stack.pop(self, size)?);
         let code = self.real_code(selector, rip)?;
-        self.load_flags(flags, size, privileged | rflags::RF);
+        self.load_flags(flags, size, privileged | Rflags::RF);
         self.enter_code(code, rip, &stack, None);
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Cpu {
     /// IRET in virtual-8086 mode (SDM vol. 3B, 20.2.7, 20.3.3).
     fn iret_vm86(&mut self, size: u8) -> Result<()> {
         if self.state.iopl() == 3 {
-            return self.iret_real(size, rflags::IF);
+            return self.iret_real(size, Rflags::IF);
         }
         if !self.state.cr4.contains(Cr4::VME) || size != 2 {
             return Err(self.gp0());
@@ -240,7 +240,7 @@ impl Cpu {
         let mut stack = Stack::current(self);
         let rip = stack.pop(self, size)?;
         let selector = stack.pop(self, size)? as u16;
-        let flags = stack.pop(self, size)?;
+        let flags = Rflags::from_bits_retain(stack.pop(self, size)?);
         let code = self.real_code(selector, rip)?;
         self.load_virtual_flags(flags)?;
         self.enter_code(code, rip, &stack, None);
@@ -252,18 +252,14 @@ impl Cpu {
         let mut stack = Stack::current(self);
         let rip = stack.pop(self, size)?;
         let selector = stack.pop(self, size)? as u16;
-        let flags = stack.pop(self, size)?;
-        if size == 4 && flags & rflags::VM != 0 && cpl == 0 && !self.state.long_active() {
+        let flags = Rflags::from_bits_retain(stack.pop(self, size)?);
+        if size == 4 && flags.contains(Rflags::VM) && cpl == 0 && !self.state.long_active() {
             return self.iret_to_vm86(stack, (rip, selector, flags));
         }
         let code = self.return_code(selector, rip)?;
-        let mut privileged = rflags::RF;
-        if cpl <= self.state.iopl() {
-            privileged |= rflags::IF;
-        }
-        if cpl == 0 {
-            privileged |= rflags::IOPL | rflags::VIF | rflags::VIP;
-        }
+        let mut privileged = Rflags::RF;
+        privileged.set(Rflags::IF, cpl <= self.state.iopl());
+        privileged.set(Rflags::IOPL | Rflags::VIF | Rflags::VIP, cpl == 0);
         // 64-bit mode pops SS:RSP whatever the privilege level (SDM vol. 3A, 6.14.3).
         if rpl(selector) > cpl || self.state.code64() {
             let sp = stack.pop(self, size)?;
@@ -278,7 +274,7 @@ impl Cpu {
         Ok(())
     }
 
-    fn iret_to_vm86(&mut self, mut stack: Stack, (rip, selector, flags): (u64, u16, u64)) -> Result<()> {
+    fn iret_to_vm86(&mut self, mut stack: Stack, (rip, selector, flags): (u64, u16, Rflags)) -> Result<()> {
         let sp = stack.pop(self, 4)?;
         let mut selectors = [0; 6];
         for seg in [Seg::Ss, Seg::Es, Seg::Ds, Seg::Fs, Seg::Gs] {
@@ -288,8 +284,7 @@ impl Cpu {
         if rip > 0xffff {
             return Err(self.gp0());
         }
-        let all = rflags::IF | rflags::IOPL | rflags::VIF | rflags::VIP | rflags::RF | rflags::VM;
-        self.load_flags(flags, 4, all);
+        self.load_flags(flags, 4, Rflags::EXIST);
         for seg in Seg::ALL {
             self.state.seg[seg as usize] = self.real_segment(seg, selectors[seg as usize]);
         }
@@ -307,21 +302,21 @@ impl Cpu {
         }
         let target = if self.state.code64() { self.state.lstar } else { self.state.cstar };
         let selector = (self.state.star >> 32) as u16 & 0xfffc;
-        let flags = self.state.rflags() & !rflags::RF;
+        let flags = self.state.rflags() & !Rflags::RF;
         self.state.gpr[reg::RCX] = next_rip;
-        self.state.gpr[11] = flags;
+        self.state.gpr[11] = flags.bits();
         let state = &mut self.core.state;
-        state.set_rflags(flags & !state.sfmask);
+        state.set_rflags(flags & !Rflags::from_bits_retain(state.sfmask));
         self.state.seg[Seg::Ss as usize] = flat_segment(selector.wrapping_add(8) & 0xfffc, flat::DATA);
         self.set_code(flat_segment(selector, flat::CODE64), target);
         // No single step into the kernel whose mask clears TF.
-        self.step_trap &= self.state.flags & rflags::TF != 0;
+        self.step_trap &= self.state.flags.contains(Rflags::TF);
         Ok(())
     }
 
     fn sysret(&mut self, size: u8) -> Result<()> {
         /// Flags that SYSRET loads (SDM vol. 2B, SYSRET).
-        const LOADED: u64 = 0x003c_7fd7;
+        const LOADED: Rflags = Rflags::EXIST.difference(Rflags::RF.union(Rflags::VM));
         if !self.state.code64() || !self.state.efer.contains(Efer::SCE) {
             return Err(self.ud());
         }
@@ -335,12 +330,12 @@ impl Cpu {
             (0, flat::CODE32, rcx & 0xffff_ffff)
         };
         let state = &mut self.core.state;
-        state.set_rflags(state.gpr[11] & LOADED);
+        state.set_rflags(Rflags::from_bits_retain(state.gpr[11]) & LOADED);
         self.state.seg[Seg::Ss as usize] = flat_segment(base.wrapping_add(8) | 3, flat::DATA);
         self.set_code(flat_segment(base.wrapping_add(offset) | 3, access), rip);
         // With TF the trap comes at once, as if the program's SYSCALL had been stepped over.
         self.step_trap = false;
-        if self.state.flags & rflags::TF != 0 {
+        if self.state.flags.contains(Rflags::TF) {
             self.state.debug_pending |= Dr6::BS;
         }
         self.open_interrupts();
@@ -356,7 +351,7 @@ impl Cpu {
         let selector = self.sysenter_selector()?;
         let long = self.state.long_active();
         let (access, bytes) = if long { (flat::CODE64, 8) } else { (flat::CODE32, 4) };
-        self.state.flags &= !(rflags::VM | rflags::IF);
+        self.state.flags.remove(Rflags::VM | Rflags::IF);
         self.state.gpr[reg::RSP] = truncate(self.state.sysenter_esp, bytes);
         self.state.seg[Seg::Ss as usize] = flat_segment(selector.wrapping_add(8) & 0xfffc, flat::DATA);
         self.set_code(flat_segment(selector, access), truncate(self.state.sysenter_eip, bytes));

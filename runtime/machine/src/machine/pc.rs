@@ -6,7 +6,7 @@ mod isa;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Seg, Segment, State, TableReg};
+use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Rflags, Seg, Segment, State, TableReg};
 use mimus_frontend::x86::sys::acceptance::Acceptance;
 use mimus_frontend::x86::{Cpu, Features};
 use mimus_hw::fabric::TimerQueue;
@@ -540,7 +540,7 @@ fn segment(init: &SegmentInit) -> Segment {
 fn apply(state: &mut State, boot: &BootState) {
     state.gpr = boot.gpr;
     state.rip = boot.rip;
-    state.set_rflags(boot.rflags);
+    state.set_rflags(Rflags::from_bits_retain(boot.rflags));
     state.cr0 = Cr0::from_bits_retain(boot.cr0);
     state.cr3 = Cr3::from_bits_retain(boot.cr3);
     state.cr4 = Cr4::from_bits_retain(boot.cr4);

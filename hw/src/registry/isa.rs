@@ -137,15 +137,17 @@ fn ends_in_time(values: &Values, size: &str, count: u64) -> Result<(), String> {
 
 /// Gives a serial port its place: that of its index, or the first that is free.
 fn place_serial(values: &mut Values, others: &[&Values]) -> Result<(), String> {
-    let taken = |port: u64| others.iter().any(|other| other.number("iobase") == Some(port));
+    let model = values.model();
+    let serials = others.iter().filter(|other| other.model() == model);
+    let taken: Vec<u64> = serials.filter_map(|serial| serial.number("iobase")).collect();
     let usual = match values.number("index").and_then(|index| usize::try_from(index).ok()) {
         Some(index) => COM_PORTS.get(index).copied(),
-        None => COM_PORTS.into_iter().find(|port| !taken(port.iobase.into())),
+        None => COM_PORTS.into_iter().find(|port| !taken.contains(&port.iobase.into())),
     };
     let iobase = values.number("iobase").or(usual.map(|usual| usual.iobase.into()));
     let irq = values.number("irq").or(usual.map(|usual| usual.irq.into()));
     let (Some(iobase), Some(irq)) = (iobase, irq) else { return Err(TOO_MANY.to_owned()) };
-    if taken(iobase) {
+    if taken.contains(&iobase) {
         return Err(format!("iobase={iobase:#x}: another serial port is there"));
     }
     values.set("iobase", Value::Number(iobase));

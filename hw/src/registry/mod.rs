@@ -26,7 +26,7 @@ use crate::share::ShareBackend;
 use crate::virtio::{ConsolePort, Entropy, Virtio, VirtioPci};
 pub use absent::ABSENT;
 pub use board::{HPET, POWER, SLOTS};
-pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD};
+pub use ide::{CD_ROM as IDE_CD, DISK as IDE_HD, drive_place, put_drive};
 pub use isa::{DEBUGCON as ISA_DEBUGCON, SERIAL as ISA_SERIAL, TOO_MANY as TOO_MANY_SERIALS};
 pub use pci::{ADDR, E1000, VGA};
 pub use property::{Default, Host, ID, Kind, Property, Value, Values};
@@ -223,7 +223,7 @@ pub struct Model {
     pub only_one: Option<&'static str>,
     /// What is wrong with these values together, beyond what their types say.
     pub check: fn(&Values) -> Result<(), String>,
-    /// Chooses what was left to the board; the values of all others of the model are as they are at last.
+    /// Chooses what was left to the board; `others` are on the same kind of bus, and their values are as they are at last.
     pub place: fn(&mut Values, others: &[&Values]) -> Result<(), String>,
     /// What the ACPI tables say of it, as AML for the system bus; empty if nothing.
     pub acpi: fn(&Values) -> Vec<u8>,

@@ -255,6 +255,11 @@ impl Values {
         self.number(name).and_then(|number| u16::try_from(number).ok()).unwrap_or(0)
     }
 
+    /// The word that property `name` is.
+    pub fn word(&self, name: &str) -> Option<&'static str> {
+        if let Some(Value::Word(word)) = self.get(name) { Some(word) } else { None }
+    }
+
     /// Whether property `name` is on, however that is written.
     pub fn is_on(&self, name: &str) -> bool {
         matches!(self.get(name), Some(Value::Word("on" | "true" | "1")))

@@ -2,8 +2,7 @@
 
 use std::ffi::OsStr;
 
-use mimus_hw::ata::Names;
-use mimus_hw::registry::{IDE_CD, IDE_HD};
+use mimus_hw::registry::{IDE_CD, IDE_HD, Model, Value, put_drive};
 
 use super::Stop;
 use super::error::CliError;
@@ -11,7 +10,7 @@ use super::globals::Globals;
 use super::keyval::{self, Item, Key, Kind, Values, accepted, key, without};
 use super::{block, families, throttling};
 use mimus_host::config::{Cache, Disk, Limits, OnError, Plug};
-use mimus_machine::config::IdeDrive;
+use mimus_machine::config::{Backend, CD_ROM_OPTION, Device};
 
 /// What there is not.
 const GEOMETRY: &str = "a disk's geometry is that of its size";
@@ -91,9 +90,6 @@ struct Drive {
     disk: Option<Disk>,
     serial: String,
     id: String,
-    plug: Plug,
-    /// A `-device` has said of it what there is to say.
-    by_device: bool,
 }
 
 /// Disks on their way to a device.
@@ -106,7 +102,8 @@ pub(super) struct Disks {
     /// Disks with an id that become virtio devices unless a `-device` takes them.
     undecided: Vec<(String, Drive)>,
     ids: Vec<String>,
-    ide: [[Option<Drive>; 2]; 2],
+    /// What is on the IDE controller.
+    ide: Vec<Device>,
     nodes: block::Nodes,
     warnings: Vec<String>,
 }
@@ -138,20 +135,7 @@ pub(super) fn plug(option: &str, values: &Values) -> Result<Plug, CliError> {
     let slot = values.word("bus").and_then(|bus| bus.strip_prefix(families::SLOT_BUS)?.parse().ok());
     let id = values.text("id").unwrap_or_default().to_owned();
     let boot_index = values.number("bootindex").and_then(|index| u32::try_from(index).ok());
-    Ok(Plug { id, addr: addr.transpose()?, slot, boot_index, names: names(option, values)? })
-}
-
-/// What an IDE drive is called.
-fn names(option: &str, values: &Values) -> Result<Names, CliError> {
-    let text = |key: &str, most: usize| match values.text(key).unwrap_or_default() {
-        text if text.len() > most => Err(CliError::new(option, format!("{key}: longer than {most} characters"))),
-        text => Ok(text.to_owned()),
-    };
-    Ok(Names {
-        model: text("model", 40)?,
-        revision: text("ver", 8)?,
-        world_wide: values.number("wwn").unwrap_or_default(),
-    })
+    Ok(Plug { id, addr: addr.transpose()?, slot, boot_index })
 }
 
 impl Disks {
@@ -163,14 +147,14 @@ impl Disks {
             waiting: Vec::new(),
             undecided: Vec::new(),
             ids: Vec::new(),
-            ide: Default::default(),
+            ide: Vec::new(),
             nodes: block::Nodes::new(groups),
             warnings: Vec::new(),
         }
     }
 
     /// Parses a `-drive`; the disk if it is to become a virtio device.
-    pub(super) fn drive(&mut self, text: &str) -> Result<Option<Disk>, Stop> {
+    pub(super) fn drive(&mut self, text: &str, globals: &Globals) -> Result<Option<Disk>, Stop> {
         const OPTION: &str = "-drive";
         let wrong = |message: String| Stop::from(CliError::new(OPTION, message));
         if families::is_help(text) {
@@ -216,7 +200,7 @@ impl Disks {
                 Err(wrong("if=ide: this machine has no IDE controller (supported: virtio, none)".into()))
             }
             _ => {
-                self.connect(OPTION, drive, place(OPTION, &values)?)?;
+                self.connect(OPTION, drive, place(OPTION, &values)?, globals)?;
                 Ok(None)
             }
         }
@@ -231,7 +215,7 @@ impl Disks {
             (values.text("file").filter(|file| !file.is_empty()), |key: &str| values.word(key) == Some("on"));
         if file.is_none() && items.is_empty() {
             return match cd_rom {
-                true => Ok(Drive { cd_rom, disk: None, serial, id, plug: Plug::default(), by_device: false }),
+                true => Ok(Drive { cd_rom, disk: None, serial, id }),
                 false => Err(CliError::new("-drive", "needs file=FILE")),
             };
         }
@@ -254,7 +238,7 @@ impl Disks {
             id: id.clone(),
             ..image
         };
-        Ok(Drive { cd_rom, disk: Some(disk), serial, id, plug: Plug::default(), by_device: false })
+        Ok(Drive { cd_rom, disk: Some(disk), serial, id })
     }
 
     /// Reads a `-blockdev`.
@@ -269,54 +253,56 @@ impl Disks {
     }
 
     /// `-hda` and the like, and `-cdrom`: what is at a place of the IDE controller.
-    pub(super) fn at_place(&mut self, option: &str, file: &OsStr, index: u64) -> Result<(), CliError> {
+    pub(super) fn at_place(
+        &mut self,
+        option: &str,
+        file: &OsStr,
+        index: u64,
+        globals: &Globals,
+    ) -> Result<(), CliError> {
         if file.is_empty() {
             return Err(CliError::new(option, "the file name is empty"));
         }
         if self.default == Interface::Virtio {
             return Err(CliError::new(option, "this machine has no IDE controller: use -drive if=virtio"));
         }
-        let cd_rom = option == "-cdrom";
+        let cd_rom = option == CD_ROM_OPTION;
         let disk = Disk { read_only: cd_rom, snapshot: self.snapshot, option: option.to_owned(), ..Disk::new(file) };
-        self.connect(
-            option,
-            Drive {
-                cd_rom,
-                disk: Some(disk),
-                serial: String::new(),
-                id: String::new(),
-                plug: Plug::default(),
-                by_device: false,
-            },
-            (Some(index / 2), Some(index % 2)),
-        )
+        let drive = Drive { cd_rom, disk: Some(disk), serial: String::new(), id: String::new() };
+        self.connect(option, drive, address(index), globals)
     }
 
-    /// Puts a drive on the IDE controller: bus and unit where they are given, or the first free place.
-    fn connect(&mut self, option: &str, drive: Drive, (bus, unit): IdeAddress) -> Result<(), CliError> {
-        if !drive.cd_rom && drive.disk.as_ref().is_some_and(|disk| disk.read_only) {
+    /// Puts a drive on the IDE controller that no `-device` has: at this address, and for the rest as `globals` say.
+    fn connect(
+        &mut self,
+        option: &str,
+        mut drive: Drive,
+        (bus, unit): IdeAddress,
+        globals: &Globals,
+    ) -> Result<(), CliError> {
+        let mut device = globals.device(drive.model(), option)?;
+        put_drive(&mut device.values, bus, unit);
+        if drive.serial.is_empty() {
+            drive.serial = serial("-global", device.values.text("serial").as_deref())?;
+        }
+        if let Some(disk) = &mut drive.disk {
+            of_device(disk, |key| device.values.word(key));
+        }
+        self.plug_ide(device, drive)
+    }
+
+    /// Puts a drive on the IDE controller as this device.
+    fn plug_ide(&mut self, mut device: Device, Drive { cd_rom, disk, serial, id }: Drive) -> Result<(), CliError> {
+        if !cd_rom && disk.as_ref().is_some_and(|disk| disk.read_only) {
             let message = "readonly=on: an IDE disk can be written to (use if=virtio, media=cdrom or snapshot=on)";
-            return Err(CliError::new(option, message));
+            return Err(CliError::new(device.option, message));
         }
-        let mut places = (0..2).flat_map(|bus| (0..2).map(move |unit| (bus, unit))).filter(|&(at_bus, at_unit)| {
-            bus.is_none_or(|bus| bus == at_bus) && unit.is_none_or(|unit| unit == at_unit)
-        });
-        let free = places.find(|&(bus, unit)| self.ide_mut(bus, unit).is_some_and(|place| place.is_none()));
-        let Some((bus, unit)) = free else {
-            let message = match (bus, unit) {
-                (Some(bus), Some(unit)) => format!("there is a drive at bus={bus},unit={unit} already"),
-                _ => "no place is left on the IDE controller, which has four".to_owned(),
-            };
-            return Err(CliError::new(option, message));
-        };
-        if let Some(place) = self.ide_mut(bus, unit) {
-            *place = Some(drive);
+        for (name, text) in [("serial", &serial), ("drive", &id)].into_iter().filter(|(_, text)| !text.is_empty()) {
+            device.values.set(name, Value::Text(text.clone()));
         }
+        let backend = disk.map_or(Backend::Nothing, |disk| Backend::Disk(Box::new(Disk { serial, ..disk })));
+        self.ide.push(device.behind(backend));
         Ok(())
-    }
-
-    fn ide_mut(&mut self, bus: u64, unit: u64) -> Option<&mut Option<Drive>> {
-        self.ide.get_mut(bus as usize)?.get_mut(unit as usize)
     }
 
     /// The drive that a `-device` with these keys names, if it names one.
@@ -338,22 +324,21 @@ impl Disks {
         if values.text("serial").is_some() {
             drive.serial = serial(option, values.text("serial"))?;
         }
-        (drive.plug, drive.by_device) = (plug(option, values)?, true);
         if let Some(disk) = &mut drive.disk {
             disk.serial.clone_from(&drive.serial);
-            of_device(disk, values);
+            of_device(disk, |key| values.word(key));
         }
         Ok(Some(drive))
     }
 
     /// The drive that a `-device` with these keys makes of a node.
     fn node(&self, option: &str, disk: Disk, values: &Values) -> Result<Drive, CliError> {
-        let (serial, plug) = (serial(option, values.text("serial"))?, plug(option, values)?);
+        let serial = serial(option, values.text("serial"))?;
         let (id, option) = (disk.id.clone(), "-blockdev".to_owned());
         let snapshot = self.snapshot;
         let mut disk = Disk { serial: serial.clone(), option, snapshot, ..disk };
-        of_device(&mut disk, values);
-        Ok(Drive { cd_rom: false, disk: Some(disk), serial, id, plug, by_device: true })
+        of_device(&mut disk, |key| values.word(key));
+        Ok(Drive { cd_rom: false, disk: Some(disk), serial, id })
     }
 
     /// The disks that are virtio devices since no `-device` has taken them.
@@ -367,13 +352,13 @@ impl Disks {
         drive.disk.ok_or_else(|| CliError::new(option, "drive: it is empty"))
     }
 
-    /// A `-device` on the IDE controller: a CD-ROM drive, or a disk.
-    pub(super) fn ide_device(&mut self, option: &str, cd_rom: bool, values: &Values) -> Result<(), CliError> {
+    /// A `-device` on the IDE controller, of which `values` name the drive.
+    pub(super) fn ide_device(&mut self, device: Device, values: &Values) -> Result<(), CliError> {
+        let (option, cd_rom) = (&*device.option, device.model == IDE_CD);
         let drive = match self.take(option, values)? {
             Some(drive) => drive,
             None if cd_rom => {
-                let serial = serial(option, values.text("serial"))?;
-                Drive { cd_rom, disk: None, serial, id: String::new(), plug: plug(option, values)?, by_device: true }
+                Drive { cd_rom, disk: None, serial: serial(option, values.text("serial"))?, id: String::new() }
             }
             None => return Err(CliError::new(option, "needs drive=ID")),
         };
@@ -381,56 +366,28 @@ impl Disks {
         if disk.is_none() && !cd_rom {
             return Err(CliError::new(option, "drive: it is empty"));
         }
-        let bus = match values.word("bus") {
-            Some("ide.0") => Some(0),
-            Some("ide.1") => Some(1),
-            _ => None,
-        };
-        self.connect(option, Drive { cd_rom, disk, ..drive }, (bus, values.number("unit")))
+        self.plug_ide(device, Drive { cd_rom, disk, ..drive })
     }
 
-    /// What is on the IDE controller when each disk has got its device. What has no `-device` is as `globals` say.
-    pub(super) fn finish(self, globals: &Globals) -> Result<[[Option<IdeDrive>; 2]; 2], CliError> {
-        let mut places = <[[Option<IdeDrive>; 2]; 2]>::default();
-        let drives = self.ide.into_iter().flatten();
-        for (index, (place, drive)) in places.iter_mut().flatten().zip(drives).enumerate() {
-            let Some(mut drive) = drive else { continue };
-            if !drive.by_device {
-                drive.take_over(&globals.values(if drive.cd_rom { IDE_CD } else { IDE_HD })?)?;
-            }
-            let Drive { cd_rom, disk, serial, id, plug, .. } = drive;
-            // Of a length that no guest cuts.
-            let serial = if serial.is_empty() { format!("MM{:05}", index + 1) } else { serial };
-            let disk = disk.map(|disk| Disk { serial: serial.clone(), ..disk });
-            *place = Some(match disk {
-                Some(disk) if !cd_rom => IdeDrive::Disk { disk, plug },
-                medium => IdeDrive::CdRom { medium, serial, id, plug },
-            });
-        }
-        Ok(places)
+    /// What is on the IDE controller when each disk has got its device.
+    pub(super) fn on_ide(self) -> Vec<Device> {
+        self.ide
     }
 }
 
 impl Drive {
-    /// Takes over what `-global` says of a device like it.
-    fn take_over(&mut self, values: &Values) -> Result<(), CliError> {
-        self.plug.names = names("-global", values)?;
-        if self.serial.is_empty() {
-            self.serial = serial("-global", values.text("serial"))?;
-        }
-        if let Some(disk) = &mut self.disk {
-            of_device(disk, values);
-        }
-        Ok(())
+    /// The device that it is on the IDE controller.
+    fn model(&self) -> &'static Model {
+        if self.cd_rom { IDE_CD } else { IDE_HD }
     }
 }
 
-/// What a `-device` says of how its disk is written.
-fn of_device(disk: &mut Disk, values: &Values) {
-    if let Some(cached @ ("on" | "off")) = values.word("write-cache") {
+/// What a device says of how its disk is written, by its words for the properties of these names.
+fn of_device(disk: &mut Disk, word: impl Fn(&str) -> Option<&'static str>) {
+    if let Some(cached @ ("on" | "off")) = word("write-cache") {
         disk.cache.writethrough = cached == "off";
     }
-    let on_error = |key: &str, now| values.word(key).and_then(OnError::named).unwrap_or(now);
+    let on_error = |key: &str, now| word(key).and_then(OnError::named).unwrap_or(now);
     disk.on_error = (on_error("rerror", disk.on_error.0), on_error("werror", disk.on_error.1));
 }
 
@@ -464,17 +421,23 @@ fn interface(items: &[Item]) -> Result<(), CliError> {
 }
 
 /// Bus and unit, where they are given.
-type IdeAddress = (Option<u64>, Option<u64>);
+type IdeAddress = (Option<usize>, Option<usize>);
+
+/// What `index` is short for.
+fn address(index: u64) -> IdeAddress {
+    (Some(index as usize / 2), Some(index as usize % 2))
+}
 
 fn place(option: &str, values: &Values) -> Result<IdeAddress, CliError> {
-    let place = match (values.number("index"), values.number("bus"), values.number("unit")) {
+    let number = |key: &str| values.number(key).and_then(|number| usize::try_from(number).ok());
+    let place = match (values.number("index"), number("bus"), number("unit")) {
         (Some(_), bus, unit) if bus.or(unit).is_some() => {
             return Err(CliError::new(option, "index: cannot be combined with bus and unit"));
         }
-        (Some(index), ..) => (Some(index / 2), Some(index % 2)),
+        (Some(index), ..) => address(index),
         (None, bus, unit) => (bus, unit),
     };
-    let beyond = |part: Option<u64>| part.is_some_and(|part| part > 1);
+    let beyond = |part: Option<usize>| part.is_some_and(|part| part > 1);
     if beyond(place.0) || beyond(place.1) {
         return Err(CliError::new(option, "index, bus, unit: the IDE controller has two buses with two places each"));
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::keyval::{self, Key, Kind, Values};
 use super::{Arch, CliError, Given, monitors, utf8};
-use mimus_machine::config::{AcpiTable, Bios, Boot, Config, FwCfgFile, FwCfgSource, IdeDrive};
+use mimus_machine::config::{AcpiTable, Bios, Boot, Config, FwCfgFile, FwCfgSource};
 
 /// Takes over the keys of a PC's `-machine` that are about firmware.
 pub(super) fn machine(values: &Values, config: &mut Config) -> Result<(), CliError> {
@@ -56,7 +56,6 @@ pub(super) fn boot(given: &Given, arch: Arch, config: &mut Config) -> Result<(),
         config.boot = boot_order(texts)?;
     }
     tables(given, arch, config)?;
-    rename_drives(config);
     config.kernel = given.path("kernel")?;
     config.initrd = given.path("initrd")?;
     if let Some(text) = given.text("append")? {
@@ -127,26 +126,6 @@ fn drives(key: &str, letters: &str) -> Result<[u8; 3], CliError> {
         seen.push(letter);
     }
     Ok(order)
-}
-
-/// Gives drives that have a serial number by default QEMU's, where all names are to be QEMU's.
-fn rename_drives(config: &mut Config) {
-    if !config.firmware.qemu_identity {
-        return;
-    }
-    for (index, drive) in config.ide.iter_mut().flatten().enumerate() {
-        let (own, other) = (format!("MM{:05}", index + 1), format!("QM{:05}", index + 1));
-        match drive {
-            Some(IdeDrive::Disk { disk, .. }) if disk.serial == own => disk.serial = other,
-            Some(IdeDrive::CdRom { medium, serial, .. }) if *serial == own => {
-                if let Some(disk) = medium {
-                    disk.serial.clone_from(&other);
-                }
-                *serial = other;
-            }
-            _ => {}
-        }
-    }
 }
 
 /// What firmware and guest are told: tables, files and ROMs.

@@ -1,26 +1,13 @@
 //! What is on a PC's ISA bus by other options than `-device`: `-serial`, `-debugcon`. And the places of all devices.
 
 use mimus_hw::COM_PORTS;
-use mimus_hw::registry::{ISA_DEBUGCON, ISA_SERIAL, Model, TOO_MANY_SERIALS, Values as RowValues};
+use mimus_hw::registry::{ISA_DEBUGCON, ISA_SERIAL, TOO_MANY_SERIALS};
 
 use super::chardev::{self, Chardevs, is_stdio};
 use super::globals::Globals;
-use super::{Arch, CliError, Given};
+use super::{Arch, CliError, Given, place};
 use mimus_host::config::Chardev;
 use mimus_machine::config::{Config, Device};
-
-/// Gives every device the place that was left to the board. The first serial port has its own.
-fn place(config: &mut Config) -> Result<(), CliError> {
-    let first = (config.serial != Chardev::None).then(|| Device::serial(COM_PORTS[0]).values);
-    let mut placed: Vec<(&Model, RowValues)> = first.map(|values| (ISA_SERIAL, values)).into_iter().collect();
-    for Device { model, option, values, .. } in &mut config.devices {
-        let others: Vec<&RowValues> =
-            placed.iter().filter(|(other, _)| other == model).map(|(_, other)| other).collect();
-        (model.place)(values, &others).map_err(|wrong| CliError::new(&*option, wrong))?;
-        placed.push((model, values.clone()));
-    }
-    Ok(())
-}
 
 /// Warns of what is to be beside the screen, and of a parallel port: there is none.
 fn unseen(given: &Given, config: &mut Config) {
@@ -72,7 +59,9 @@ pub(super) fn ports(
     }
     // They have the first numbers.
     config.devices.splice(0..0, more);
-    place(config)?;
+    // The first has its own.
+    let first = (config.serial != Chardev::None).then(|| Device::serial(COM_PORTS[0]).values);
+    place(&mut config.devices, first.into_iter().collect())?;
     check_terminal(config)
 }
 

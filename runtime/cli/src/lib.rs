@@ -55,7 +55,7 @@ use mimus_machine::offers::Catalogue;
 use families::{Chosen, DEVICE, DEVICE_RISCV, Family, MACHINE, MACHINE_RISCV};
 use keyval::{Key, Kind, Values};
 use mimus_host::config::{Disk, NetBackend, Netdev, UserNet};
-use mimus_machine::config::{Backend, Config, Device, IdeDrive, LOG_ITEMS, LogItems, MachineKind};
+use mimus_machine::config::{Backend, CD_ROM_OPTION, CD_ROM_PLACE, Config, Device, LOG_ITEMS, LogItems, MachineKind};
 use options::{OPTIONS, Shape, Status};
 
 /// What monitors of a machine may ask for by name: what the command line offers.
@@ -319,13 +319,12 @@ fn devices(
         refused.note(plug_disk(disk, &globals, config))?;
     }
     config.warnings.extend(disks.warnings());
-    config.ide = refused.note(disks.finish(&globals))?.unwrap_or_default();
+    let has_usual = arch == Arch::X86 && !given.flag("nodefaults");
+    refused.note(connect_drives(disks.on_ide(), has_usual, &globals, config))?;
     config.warnings.extend(networks.warnings());
     refused.note(check_ids(config))?;
     // A PC has an adapter unless something is said of networks, as QEMU's has.
-    let defaults = !given.flag("nodefaults");
-    config.default_cd_rom = defaults;
-    if arch == Arch::X86 && networks.silent() && defaults {
+    if has_usual && networks.silent() {
         refused.note(usual_adapter(&globals, config))?;
     }
     refused.note(display::parse(given, arch, &globals, config))?;
@@ -355,12 +354,12 @@ fn drives(
     // Those with a place come first, and leave the others the rest.
     for (name, index) in [("hda", 0), ("hdb", 1), ("hdc", 2), ("hdd", 3), ("cdrom", 2)] {
         for file in given.all(name) {
-            refused.note(disks.at_place(&format!("-{name}"), file, index))?;
+            refused.note(disks.at_place(&format!("-{name}"), file, index, globals))?;
         }
     }
     refused.each(given, "blockdev", |text| disks.blockdev(text))?;
     refused.each(given, "drive", |text| {
-        let Some(disk) = disks.drive(text)? else { return Ok(()) };
+        let Some(disk) = disks.drive(text, globals)? else { return Ok(()) };
         check_slots("-drive", arch, config)?;
         Ok(plug_disk(disk, globals, config)?)
     })?;
@@ -490,13 +489,34 @@ fn adapters(
     Ok(())
 }
 
+/// Takes over what is on the IDE controller, and with `usual` the empty CD-ROM drive that a PC has unless something is there.
+fn connect_drives(
+    mut drives: Vec<Device>,
+    usual: bool,
+    globals: &globals::Globals,
+    config: &mut Config,
+) -> Result<(), CliError> {
+    place(&mut drives, Vec::new())?;
+    if usual && drives.iter().all(|drive| registry::drive_place(&drive.values) != Some(CD_ROM_PLACE)) {
+        drives.push(globals.device(registry::IDE_CD, CD_ROM_OPTION)?.on_cable(CD_ROM_PLACE));
+    }
+    config.devices.splice(0..0, drives);
+    Ok(())
+}
+
+/// Gives each device the place that was left to the board, beside those that are `placed` already.
+fn place(devices: &mut [Device], mut placed: Vec<registry::Values>) -> Result<(), CliError> {
+    for Device { model, option, values, .. } in devices {
+        let others: Vec<&registry::Values> = placed.iter().filter(|other| other.model().bus == model.bus).collect();
+        (model.place)(values, &others).map_err(|wrong| CliError::new(&*option, wrong))?;
+        placed.push(values.clone());
+    }
+    Ok(())
+}
+
 /// Checks that no two devices have the same id.
 fn check_ids(config: &Config) -> Result<(), CliError> {
-    let ide = config.ide.iter().flatten().flatten().map(|drive| match drive {
-        IdeDrive::Disk { plug, .. } | IdeDrive::CdRom { plug, .. } => plug,
-    });
-    let plugs = config.devices.iter().map(|device| &device.plug).chain(ide);
-    let mut ids: Vec<&str> = plugs.map(|plug| &*plug.id).filter(|id| !id.is_empty()).collect();
+    let mut ids: Vec<&str> = config.devices.iter().map(|device| &*device.plug.id).filter(|id| !id.is_empty()).collect();
     ids.sort_unstable();
     match ids.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[&str]>::first) {
         Some(id) => Err(CliError::new("-device", format!("the id '{id}' is given twice"))),
@@ -526,7 +546,7 @@ struct Hosts<'a> {
 }
 
 fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &mut Config) -> Result<(), Stop> {
-    let Hosts { disks, chardevs, objects, globals, .. } = hosts;
+    let Hosts { chardevs, objects, globals, .. } = hosts;
     let items = keyval::split("-device", text)?;
     let (name, values) = match family.parse_with(items, None, |model| globals.items(model))? {
         Chosen::Help(text) => return Err(Stop::Print(text)),
@@ -546,9 +566,6 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
         config.pieces.push(loader::loader(&option, &values)?);
         return Ok(());
     };
-    if model.bus == Bus::Ide {
-        return Ok(disks.ide_device(&option, model == registry::IDE_CD, &values)?);
-    }
     if model.bus == Bus::Ports {
         return Ok(chardev::port(model, &option, &values, chardevs, config)?);
     }
@@ -563,6 +580,9 @@ fn device(text: &str, arch: Arch, family: &Family, hosts: &mut Hosts, config: &m
     let plug = disks::plug(&option, &values)?;
     let device = Device { plug, values: values.of(model), ..Device::new(model, option) };
     (model.check)(&device.values).map_err(|wrong| CliError::new(&*device.option, wrong))?;
+    if model.bus == Bus::Ide {
+        return Ok(hosts.disks.ide_device(device, &values)?);
+    }
     let backend = backend(&device, &values, hosts)?;
     let device = if model.is_adapter() { address(device, None, config)? } else { device };
     config.devices.push(device.behind(backend));

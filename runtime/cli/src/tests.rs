@@ -19,9 +19,10 @@ use mimus_host::config::{
 use mimus_host::config::{Chardev, PtyName, RunAs, Sandbox};
 use mimus_host::display::{VncPlace, VncTarget};
 use mimus_host::sandbox::Groups;
+use mimus_hw::ide::IdePlace;
 use mimus_hw::registry::Model;
 use mimus_hw::virtio::Interface;
-use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, IdeDrive, JitConfig};
+use mimus_machine::config::{Accel, Bios, Boot, CompileMode, Device, JitConfig};
 use std::os::unix::ffi::OsStrExt;
 
 /// The device of `-device isa-debug-exit`.
@@ -75,14 +76,14 @@ fn disk(file: &str) -> Disk {
     Disk { format: Some(ImageFormat::Raw), ..Disk::new(file) }
 }
 
-/// The first disk of a PC has this serial number.
-fn first(disk: Disk) -> Disk {
-    Disk { serial: "MM00001".into(), ..disk }
+/// The same device at a place of the IDE controller: channel times two, and unit.
+fn on_ide(index: usize, device: Device) -> Device {
+    device.on_cable(IdePlace { channel: index / 2, unit: index % 2 })
 }
 
-/// A disk on the IDE controller.
-fn ide_disk(disk: Disk) -> IdeDrive {
-    IdeDrive::Disk { disk, plug: Plug::default() }
+/// A disk that an option puts there.
+fn ide_disk(index: usize, disk: Disk) -> Device {
+    on_ide(index, Device::new(registry::IDE_HD, disk.option.clone()).behind(Backend::Disk(disk.into())))
 }
 
 /// A device that is named by `-device`, of which nothing else is said.
@@ -231,7 +232,7 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| c.devices.truncate(1)),
+        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| drop(c.devices.remove(1))),
         ("-monitor /dev/null -serial none", |c| c.serial = Chardev::None),
         ("-chardev socket,id=c,fd=5,server=on,wait=off -qmp chardev:c", |c| {
             c.qmp.push(MonitorSocket::Inherited { fd: 5, server: true, wait: false });
@@ -559,7 +560,8 @@ fn bytes_that_are_not_utf8() {
     assert_eq!(two("-m").unwrap_err().to_string(), "-m: '\u{fffd}.img' is not valid UTF-8");
     match parse([odd()]) {
         Ok(Invocation::Run(config)) => {
-            assert_eq!(config.ide[0][0], Some(ide_disk(first(Disk { option: "-hda".into(), ..Disk::new(odd()) }))))
+            let disk = ide_disk(0, Disk { option: "-hda".into(), ..Disk::new(odd()) });
+            assert_eq!(config.drives().next(), Some(&disk));
         }
         other => panic!("{other:?}"),
     }

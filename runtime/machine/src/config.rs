@@ -14,14 +14,14 @@ use std::path::PathBuf;
 use crate::offers::Catalogue;
 use mimus_frontend::x86::cpuid::Identity;
 use mimus_frontend::x86::features::FeatureSet;
-use mimus_hw::registry::{Board, E1000, VGA, Values};
+use mimus_hw::registry::{Board, E1000, IDE_CD, VGA, Values};
 
 pub use actions::{Actions, PanicAction, WatchdogAction};
-pub use device::{Backend, Device};
+pub use device::{Backend, CD_ROM_OPTION, CD_ROM_PLACE, Device};
 pub use firmware::{AcpiTable, Firmware, FwCfgFile, FwCfgSource};
 pub use loader::{LoadedPiece, PieceContent};
 pub use memory::{GuestMemory, RamFile};
-use mimus_host::config::{Chardev, Disk, FIRST_MAC, MonitorSocket, NetBackend, Netdev, Plug, Process, Service};
+use mimus_host::config::{Chardev, FIRST_MAC, MonitorSocket, NetBackend, Netdev, Process, Service};
 use mimus_host::display::VncTarget;
 pub use riscv::{RiscvConfig, Semihosting};
 pub use settings::{LockMemory, RtcBase, Settings, UserObject};
@@ -73,7 +73,7 @@ pub struct Config {
     /// Where the first serial port (a PC's COM1) is connected.
     pub serial: Chardev,
     /// Devices that the rows of the registry make. Those of a kind get places in this order: on the PCI bus of a PC, in the
-    /// virtio-mmio slots of the other boards.
+    /// virtio-mmio slots of the other boards. A drive's values say where it is on the IDE controller.
     pub devices: Vec<Device>,
     /// What is said of devices that the board has.
     pub board: Vec<Values>,
@@ -84,10 +84,6 @@ pub struct Config {
     pub vnc: Option<VncTarget>,
     /// The terminal shows the screen's text.
     pub curses: bool,
-    /// What is on the IDE controller, by channel and unit; only [`MachineKind::Pc`] has one.
-    pub ide: [[Option<IdeDrive>; 2]; 2],
-    /// A PC without any CD-ROM drive has an empty one.
-    pub default_cd_rom: bool,
     /// No display, and the terminal belongs to the guest (Ctrl-C included).
     pub nographic: bool,
     /// A guest reset ends the run instead of restarting the machine.
@@ -148,13 +144,15 @@ impl Default for Config {
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
             serial: Chardev::Stdio { mux: false },
-            devices: vec![Device::new(VGA, "-vga"), Device::adapter(E1000, "-nic", FIRST_MAC)],
+            devices: vec![
+                Device::new(VGA, "-vga"),
+                Device::adapter(E1000, "-nic", FIRST_MAC),
+                Device::new(IDE_CD, CD_ROM_OPTION).on_cable(CD_ROM_PLACE),
+            ],
             board: Vec::new(),
             hpet: None,
             vnc: None,
             curses: false,
-            ide: Default::default(),
-            default_cd_rom: true,
             nographic: false,
             no_reboot: false,
             log: LogItems::empty(),
@@ -193,7 +191,7 @@ impl Config {
     pub fn runs_demo(&self) -> bool {
         let files = self.data_dirs.is_empty() && self.pieces.is_empty();
         let nothing = self.kernel.is_none() && self.bios == Bios::Default && files;
-        let disks = self.virtio().next().is_some() || self.ide.iter().flatten().any(Option::is_some);
+        let disks = self.virtio().next().is_some() || !self.drives().all(Device::is_usual_cd_rom);
         let firmware = self.boot != Boot::default() || self.firmware.before_kernel == Some(true);
         self.machine == MachineKind::Pc && nothing && !disks && !firmware
     }
@@ -248,7 +246,7 @@ pub struct Boot {
     pub order: [u8; 3],
     /// The same until the machine is reset for the first time.
     pub once: Option<[u8; 3]>,
-    /// Nothing is booted but devices with a [`Plug::boot_index`].
+    /// Nothing is booted but devices with a [`boot_index`](mimus_host::config::Plug::boot_index).
     pub strict: bool,
     /// Milliseconds after which the machine is reset if there is nothing to boot.
     pub reboot_timeout: Option<u32>,
@@ -273,29 +271,6 @@ impl Default for Boot {
             splash: None,
         }
     }
-}
-
-/// What is on a place of the IDE controller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdeDrive {
-    /// A disk.
-    Disk {
-        /// The disk.
-        disk: Disk,
-        /// The device.
-        plug: Plug,
-    },
-    /// A CD-ROM drive, with a medium or without.
-    CdRom {
-        /// The medium.
-        medium: Option<Disk>,
-        /// What the guest sees as its serial number; empty for the default.
-        serial: String,
-        /// What monitors call the drive; empty for a name that follows from its place.
-        id: String,
-        /// The device.
-        plug: Plug,
-    },
 }
 
 /// How guest code is executed.

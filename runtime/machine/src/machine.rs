@@ -25,13 +25,12 @@ use anyhow::{Context, Result, bail};
 use mimus_backend::PerfMap;
 use mimus_frontend::debug::{DebugCpu, Description};
 use mimus_hw::CharSink;
+use mimus_hw::registry::IDE_CD;
 use mimus_softmmu::{CodeSink, Dma, Dropped, Ram, Vram};
 use signal_hook::consts::SIGTERM;
 use vm_memory::GuestAddress;
 
-use crate::config::{
-    self, Accel, Backend, CompileMode, Config, ExitStatus, IdeDrive, JitConfig, LogItems, MachineKind,
-};
+use crate::config::{self, Accel, Backend, CompileMode, Config, ExitStatus, JitConfig, LogItems, MachineKind};
 use crate::control::{Closer, Control, Controlled, Kept, Notice, RunState, StopReason};
 use crate::monitor::Monitors;
 use crate::throttle::Throttle;
@@ -167,9 +166,12 @@ impl Parts<'_> {
 
 /// Whether a machine has something to lose when it ends in the middle: a disk, or somebody who looks after it.
 fn keeps_data(config: &Config) -> bool {
-    let kept = |device: &config::Device| matches!(device.backend, Backend::Disk(_) | Backend::Folder(_));
-    let ide = |drive: &IdeDrive| matches!(drive, IdeDrive::Disk { .. });
-    config.devices.iter().any(kept) || config.ide.iter().flatten().flatten().any(ide) || !config.qmp.is_empty()
+    let kept = |device: &config::Device| match device.backend {
+        Backend::Folder(_) => true,
+        Backend::Disk(_) => device.model != IDE_CD,
+        _ => false,
+    };
+    config.devices.iter().any(kept) || !config.qmp.is_empty()
 }
 
 /// Drops translations of code that a device has written, and gets the vCPU out of what it is running: it may have them at hand.

@@ -128,92 +128,81 @@ fn devices_for_tests_of_kernels() {
 
 #[test]
 fn disks_of_a_pc() {
-    type Ide = [[Option<IdeDrive>; 2]; 2];
-    let hd = |index: usize, disk: Disk| Some(ide_disk(Disk { serial: format!("MM{index:05}"), ..disk }));
-    let cd = |index: usize, file: &str| {
-        let serial = format!("MM{index:05}");
-        let medium = Some(Disk { read_only: true, serial: serial.clone(), ..Disk::new(file) });
-        Some(IdeDrive::CdRom { medium, serial, id: String::new(), plug: Plug::default() })
+    let cd = |index: usize, option: &str, file: &str| {
+        let medium = Disk { read_only: true, option: option.into(), ..Disk::new(file) };
+        on_ide(index, Device::new(registry::IDE_CD, option).behind(Backend::Disk(medium.into())))
     };
     let new = |file: &str| Disk::new(file);
     let by = |option: &str, file: &str| Disk { option: option.into(), ..new(file) };
-    let cdrom = |mut drive: Option<IdeDrive>| {
-        if let Some(IdeDrive::CdRom { medium: Some(medium), .. }) = &mut drive {
-            medium.option = "-cdrom".into();
-        }
-        drive
+    let named = |index: usize, device: Device, disk: Disk| {
+        on_ide(index, device.with_text("drive", "x").behind(Backend::Disk(Disk { id: "x".into(), ..disk }.into())))
     };
-    let named = |mut drive: Option<IdeDrive>| {
-        if let Some(IdeDrive::CdRom { medium: Some(medium), id, plug, .. }) = &mut drive {
-            (*id, *plug) = ("x".into(), Plug { id: "y".into(), ..Plug::default() });
-            medium.id.clone_from(id);
-        }
-        drive
-    };
-    let rows: Vec<(&str, Ide)> = vec![
-        ("", [[None, None], [None, None]]),
-        ("a.img", [[hd(1, by("-hda", "a.img")), None], [None, None]]),
-        ("-hda a -cdrom c", [[hd(1, by("-hda", "a")), None], [cdrom(cd(3, "c")), None]]),
+    let [vga, adapter, usual] = <[Device; 3]>::try_from(Config::default().devices).unwrap();
+    // The drives of the line, and whether there is the usual one.
+    let rows: Vec<(&str, Vec<Device>, bool)> = vec![
+        ("", vec![], true),
+        ("a.img", vec![ide_disk(0, by("-hda", "a.img"))], true),
+        ("-hda a -cdrom c", vec![ide_disk(0, by("-hda", "a")), cd(2, "-cdrom", "c")], false),
+        ("-hdc c", vec![ide_disk(2, by("-hdc", "c"))], false),
         (
             "-hdb a -hdd d -snapshot",
-            [
-                [None, hd(2, Disk { snapshot: true, ..by("-hdb", "a") })],
-                [None, hd(4, Disk { snapshot: true, ..by("-hdd", "d") })],
+            vec![
+                ide_disk(1, Disk { snapshot: true, ..by("-hdb", "a") }),
+                ide_disk(3, Disk { snapshot: true, ..by("-hdd", "d") }),
             ],
+            true,
         ),
         (
             "-drive file=a,format=qcow2 -drive file=b,index=3",
-            [[hd(1, Disk { format: Some(ImageFormat::Qcow2), ..new("a") }), None], [None, hd(4, new("b"))]],
+            vec![ide_disk(0, Disk { format: Some(ImageFormat::Qcow2), ..new("a") }), ide_disk(3, new("b"))],
+            true,
         ),
-        ("-drive file=b,bus=1 -drive file=c,unit=1,media=cdrom", [[None, cd(2, "c")], [hd(3, new("b")), None]]),
         (
-            "-drive media=cdrom",
-            [
-                [
-                    Some(IdeDrive::CdRom {
-                        medium: None,
-                        serial: "MM00001".into(),
-                        id: String::new(),
-                        plug: Plug::default(),
-                    }),
-                    None,
-                ],
-                [None, None],
-            ],
+            "-drive file=b,bus=1 -drive file=c,unit=1,media=cdrom",
+            vec![ide_disk(2, new("b")), cd(1, "-drive", "c")],
+            false,
+        ),
+        ("-drive media=cdrom", vec![on_ide(0, Device::new(registry::IDE_CD, "-drive"))], true),
+        (
+            "-drive media=cdrom,id=x,serial=s",
+            vec![on_ide(0, Device::new(registry::IDE_CD, "-drive").with_text("serial", "s").with_text("drive", "x"))],
+            true,
         ),
         (
             "-drive file=a,cache=none,discard=unmap,throttling.bps-total=1000,throttling.iops-total=20",
-            [
-                [
-                    hd(
-                        1,
-                        Disk {
-                            cache: Cache { direct: true, ..Cache::default() },
-                            discard: true,
-                            limits: Box::new(Limits {
-                                bytes: limits(1000, 0, 0),
-                                requests: limits(20, 0, 0),
-                                ..Limits::default()
-                            }),
-                            ..new("a")
-                        },
-                    ),
-                    None,
-                ],
-                [None, None],
-            ],
+            vec![ide_disk(
+                0,
+                Disk {
+                    cache: Cache { direct: true, ..Cache::default() },
+                    discard: true,
+                    limits: Box::new(Limits {
+                        bytes: limits(1000, 0, 0),
+                        requests: limits(20, 0, 0),
+                        ..Limits::default()
+                    }),
+                    ..new("a")
+                },
+            )],
+            true,
         ),
         (
             "-drive file=a,if=none,id=x,media=cdrom -device ide-cd,drive=x,bus=ide.1,unit=1,id=y",
-            [[None, None], [None, named(cd(4, "a"))]],
+            vec![Device {
+                plug: Plug { id: "y".into(), ..Plug::default() },
+                ..named(3, plugged("ide-cd").with_text("id", "y"), Disk { read_only: true, ..new("a") })
+            }],
+            true,
         ),
         (
             "-drive file=a,if=none,id=x -device ide-hd,drive=x,serial=abc",
-            [[Some(ide_disk(Disk { serial: "abc".into(), id: "x".into(), ..new("a") })), None], [None, None]],
+            vec![named(0, plugged("ide-hd").with_text("serial", "abc"), Disk { serial: "abc".into(), ..new("a") })],
+            true,
         ),
     ];
-    for (line, ide) in rows {
-        assert_eq!(config_of(line), Config { ide, ..Config::default() }, "{line}");
+    for (line, drives, has_usual) in rows {
+        let usual = has_usual.then(|| usual.clone());
+        let devices = [vga.clone(), adapter.clone()].into_iter().chain(drives).chain(usual).collect();
+        assert_eq!(config_of(line), Config { devices, ..Config::default() }, "{line}");
     }
     let disk = Disk { serial: "s".into(), snapshot: true, ..new("a") };
     assert_eq!(virtio_disks("-drive file=a,if=virtio,serial=s,snapshot=on"), [disk]);
@@ -248,7 +237,7 @@ fn devices_have_names_and_places() {
          -device e1000,id=n,addr=1d",
     );
     let plug = |id: &str, slot: u8| Plug { id: id.into(), addr: Some(slot << 3), ..Plug::default() };
-    let devices = config.devices.iter().filter(|device| device.model != registry::VGA);
+    let devices = config.devices.iter().filter(|device| ![registry::VGA, registry::IDE_CD].contains(&device.model));
     let found: Vec<_> = devices.map(|device| (device.disk().map(|disk| &*disk.id), device.plug.clone())).collect();
     assert_eq!(found, [(Some("d"), plug("", 0x1f)), (None, plug("r", 0xa)), (None, plug("n", 0x1d))]);
     for (line, expected) in [
@@ -264,7 +253,7 @@ fn devices_have_names_and_places() {
 
 #[test]
 fn without_defaults_there_is_what_was_asked_for() {
-    let bare = Config { devices: Vec::new(), default_cd_rom: false, serial: Chardev::None, ..Config::default() };
+    let bare = Config { devices: Vec::new(), serial: Chardev::None, ..Config::default() };
     assert_eq!(config_of("-nodefaults"), bare);
     let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
     assert_eq!((some.devices.len(), some.adapters().count(), some.serial), (2, 1, Chardev::Stdio { mux: true }));

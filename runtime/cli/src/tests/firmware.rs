@@ -71,17 +71,6 @@ fn order_of_booting() {
 }
 
 #[test]
-fn drives_are_qemus_where_all_names_are() {
-    let config = config_of("-machine identity=qemu -hda a -cdrom b");
-    let serial = |drive: &Option<IdeDrive>| match drive {
-        Some(IdeDrive::Disk { disk, .. }) => disk.serial.clone(),
-        Some(IdeDrive::CdRom { serial, .. }) => serial.clone(),
-        None => String::new(),
-    };
-    assert_eq!([&config.ide[0][0], &config.ide[1][0]].map(serial), ["QM00001", "QM00003"]);
-}
-
-#[test]
 fn what_cannot_be_told() {
     for (line, message) in [
         ("-fw_cfg opt/a", "-fw_cfg: needs either file= or string="),

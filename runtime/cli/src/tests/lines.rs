@@ -1,7 +1,7 @@
 //! Kinds of words that public command lines have: taken, and what is told of those without effect.
 
 use super::*;
-use mimus_host::config::{Capture, OnError, Plug};
+use mimus_host::config::{Capture, OnError};
 use mimus_machine::config::{GuestMemory, RamFile};
 
 /// The warnings of a line.
@@ -66,7 +66,7 @@ fn what_is_missing_is_told_and_the_guest_runs() {
             "-device virtio-blk-pci,drive=x,logical_block_size=4096",
             "-device virtio-blk-pci: logical_block_size: '4096' is not supported yet: 512",
         ),
-        ("-device ide-hd,ver=123456789", "-device ide-hd: needs drive=ID"),
+        ("-device ide-hd,ver=123456789", "-device ide-hd: ver: longer than 8 characters"),
     ]);
 }
 
@@ -121,8 +121,9 @@ fn what_devices_say_of_their_disks_counts() {
     assert_eq!((disk.cache.writethrough, disk.on_error), (true, (OnError::Report, OnError::StopWithoutSpace)));
     let ide = "-drive file=a,if=none,id=d -device ide-hd,drive=d,model=disk,ver=1.0,wwn=0x5001,write-cache=on";
     let config = config_of(ide);
-    let Some(IdeDrive::Disk { plug: Plug { names, .. }, .. }) = &config.ide[0][0] else { panic!("one disk") };
-    assert_eq!((&*names.model, &*names.revision, names.world_wide), ("disk", "1.0", 0x5001));
+    let values = &config.devices_of(registry::IDE_HD).next().expect("one disk").values;
+    let texts = ["model", "ver"].map(|name| values.text(name).unwrap());
+    assert_eq!((texts, values.number("wwn")), (["disk".to_owned(), "1.0".to_owned()], Some(0x5001)));
     refused(&[(
         "-drive file=a,if=none,id=d -device ide-hd,drive=d,ver=123456789",
         "-device ide-hd: ver: longer than 8 characters",

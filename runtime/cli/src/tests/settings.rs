@@ -159,12 +159,17 @@ fn properties_of_what_there_is() {
     assert_eq!(mac("-global virtio-net-pci.mac=02:00:00:00:00:09 -nic user,model=virtio"), Some(9));
     assert_eq!(mac("-global e1000.mac=02:00:00:00:00:09 -nic user,mac=02:00:00:00:00:08"), Some(8));
     let config = config_of("-hda a -cdrom b -global ide-hd.serial=s -global ide-hd.model=m -global ide-cd.ver=7");
-    let [[Some(IdeDrive::Disk { disk, plug }), _], [Some(IdeDrive::CdRom { plug: cd_rom, .. }), _]] = &config.ide
-    else {
-        panic!("{:?}", config.ide)
-    };
-    assert_eq!((&*disk.serial, &*plug.names.model, &*cd_rom.names.revision), ("s", "m", "7"));
+    let drives: Vec<&Device> = config.drives().collect();
+    let [disk, cd_rom] = drives[..] else { panic!("{drives:?}") };
+    let told = [disk.serial_number(), disk.values.text("model"), cd_rom.values.text("ver")];
+    assert_eq!(told.map(Option::unwrap), ["s", "m", "7"]);
     assert_eq!(config.warnings, [""; 0]);
+    // Also of the drive that there is without a word.
+    let config = config_of("-global ide-cd.model=m -global ide-hd.model=h -hda a");
+    let names: Vec<_> = config.drives().map(|drive| (drive.model.name, drive.values.text("model").unwrap())).collect();
+    assert_eq!(names, [("ide-hd", "h".to_owned()), ("ide-cd", "m".to_owned())]);
+    assert_eq!((config.drives().last().unwrap().is_usual_cd_rom(), config.warnings), (true, Vec::new()));
+    assert!(config_of("-global ide-cd.model=m").runs_demo());
     let disk = config_of("-drive file=a,if=virtio -global virtio-blk-pci.disable-legacy=on");
     assert_eq!(disk.virtio().map(|disk| registry::interface(&disk.values)).next(), Some(Interface::Modern));
     refused(&[
@@ -172,6 +177,7 @@ fn properties_of_what_there_is() {
         ("-global mc146818rtc.nosuch=1", "-global mc146818rtc: unknown key 'nosuch' (no keys are supported)"),
         ("-global e1000.nosuch=x", "-global e1000: unknown key 'nosuch' (keys: mac, netdev, id, addr, bus, bootindex)"),
         ("-global isa-pit.nosuch=1", "-global isa-pit: unknown key 'nosuch' (no keys are supported)"),
+        ("-global ide-cd.ver=123456789", "-global ide-cd: ver: longer than 8 characters"),
         ("-global e1000.mac=x -device e1000", "-device e1000: mac: 'x' is not six bytes"),
         ("-global e1000", "-global: 'e1000' is not of the form DRIVER.PROPERTY=VALUE"),
     ]);

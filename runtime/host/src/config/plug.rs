@@ -1,7 +1,5 @@
 //! What a configuration says of any device, whatever it is: its id and its place on a bus.
 
-use mimus_hw::ata::Names;
-
 /// What `-device` says of any device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plug {
@@ -13,6 +11,4 @@ pub struct Plug {
     pub slot: Option<u8>,
     /// Its place in the order in which firmware tries to boot devices, the lowest first.
     pub boot_index: Option<u32>,
-    /// What an IDE drive is called.
-    pub names: Names,
 }

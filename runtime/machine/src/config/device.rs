@@ -1,7 +1,8 @@
 //! What a configuration says of a device that its row of the registry makes.
 
 use mimus_hw::SerialPort;
-use mimus_hw::registry::{Host, ISA_SERIAL, Kind, Make, Model, POWER, VGA, Values};
+use mimus_hw::ide::IdePlace;
+use mimus_hw::registry::{Bus, Host, IDE_CD, ISA_SERIAL, Kind, Make, Model, POWER, VGA, Values, put_drive};
 
 use super::Config;
 use mimus_host::config::{Chardev, Disk, NetBackend, Netdev, Plug, SharedFolder, UserNet};
@@ -13,7 +14,7 @@ pub enum Backend {
     Nothing,
     /// Where its characters go, and come from.
     Chardev(Chardev),
-    /// A disk.
+    /// A disk, or what is in a CD-ROM drive; an empty one has nothing behind it.
     Disk(Box<Disk>),
     /// A network; an adapter may be plugged into nothing.
     Network(Option<Box<Netdev>>),
@@ -22,6 +23,12 @@ pub enum Backend {
     /// The devices on the bus that it makes, a console's controller.
     Ports(Vec<Device>),
 }
+
+/// Where a PC has a CD-ROM drive of itself.
+pub const CD_ROM_PLACE: IdePlace = IdePlace { channel: 1, unit: 0 };
+
+/// The option that this drive is of, which in other cases names a medium.
+pub const CD_ROM_OPTION: &str = "-cdrom";
 
 /// A device that is made as its row says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +73,12 @@ impl Device {
         self.behind(Backend::Chardev(chardev))
     }
 
+    /// The same at this place of the IDE controller.
+    pub fn on_cable(mut self, IdePlace { channel, unit }: IdePlace) -> Device {
+        put_drive(&mut self.values, Some(channel), Some(unit));
+        self
+    }
+
     /// The same with this behind it.
     pub fn behind(self, backend: Backend) -> Device {
         Device { backend, ..self }
@@ -89,6 +102,17 @@ impl Device {
     /// Its disk.
     pub fn disk(&self) -> Option<&Disk> {
         if let Backend::Disk(disk) = &self.backend { Some(disk) } else { None }
+    }
+
+    /// The serial number that was given to its disk, or to it; a CD-ROM drive has one without a disk.
+    pub fn serial_number(&self) -> Option<String> {
+        let of_disk = self.disk().map(|disk| disk.serial.clone()).filter(|serial| !serial.is_empty());
+        of_disk.or_else(|| self.values.text("serial")).filter(|serial| !serial.is_empty())
+    }
+
+    /// Whether it is the empty CD-ROM drive that a PC has of itself.
+    pub fn is_usual_cd_rom(&self) -> bool {
+        self.model == IDE_CD && self.option == CD_ROM_OPTION && self.backend == Backend::Nothing
     }
 
     /// What it is plugged into.
@@ -127,6 +151,11 @@ impl Config {
     pub fn virtio(&self) -> impl Iterator<Item = &Device> {
         let is_one = |device: &&Device| matches!(device.model.make, Make::Virtio(_)) && !device.model.is_adapter();
         self.devices.iter().filter(is_one)
+    }
+
+    /// What is on the IDE controller.
+    pub fn drives(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.model.bus == Bus::Ide)
     }
 
     /// The display adapter, if there is one.

@@ -9,7 +9,7 @@
 //! The kernel of this example writes `ok` to the first serial port and powers off.
 //!
 //! ```
-//! use mimus::config::Config;
+//! use mimus::config::{Config, Device};
 //! use mimus::host::Chardev;
 //! use mimus::{ExitStatus, Machine};
 //!
@@ -32,8 +32,7 @@
 //! let config = Config {
 //!     ram_size: 16 << 20,
 //!     kernel: Some(kernel.clone()),
-//!     serial: Chardev::File(output.clone()),
-//!     devices: Vec::new(),
+//!     devices: vec![Device::com1(Chardev::File(output.clone()))],
 //!     ..Config::default()
 //! };
 //! let mut machine = Machine::new(&config)?;

@@ -115,14 +115,21 @@ fn what_is_said_of_all_of_a_kind_is_told() {
     let folder = Folder::new();
     let socket = folder.path("qmp");
     let qmp = format!("unix:{socket},server=on,wait=off");
-    let args = ["-S", "-display", "none", "-qmp", &qmp, "-global", "VGA.xres=800", "-global", "PIIX4_PM.disable_s3=1"];
+    let globals = ["VGA.xres=800", "PIIX4_PM.disable_s3=1", "isa-serial.irq=5"];
+    let mut args = vec!["-S", "-display", "none", "-qmp", &qmp];
+    args.extend(globals.iter().flat_map(|global| ["-global", global]));
     let mut session = Session::piped("globals", &args, LIMIT);
     session.close_input();
     let mut q = Qmp::new(&socket);
     q.execute("qmp_capabilities");
     let line = json!({ "execute": "human-monitor-command", "arguments": { "command-line": "info qtree" } });
     let tree = q.ask(&line)["return"].as_str().expect("text").replace('\r', "");
-    for (device, expected) in [("VGA", "xres = 800\n"), ("VGA", "yres = 800\n"), ("PIIX4_PM", "disable_s3 = 1\n")] {
+    for (device, expected) in [
+        ("VGA", "xres = 800\n"),
+        ("VGA", "yres = 800\n"),
+        ("PIIX4_PM", "disable_s3 = 1\n"),
+        ("isa-serial", "irq = 5\n"),
+    ] {
         let own = tree.split("dev: ").find(|part| part.starts_with(&format!("{device},"))).expect("it is there");
         assert!(own.contains(expected), "{device}: {expected}{own}");
     }

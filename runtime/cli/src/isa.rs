@@ -1,13 +1,16 @@
-//! What is on a PC's ISA bus by other options than `-device`: `-serial`, `-debugcon`. And the places of all devices.
+//! What is on a PC's ISA bus by other options than `-device`: `-serial`, `-debugcon`. And the console of another board.
 
-use mimus_hw::COM_PORTS;
 use mimus_hw::registry::{ISA_DEBUGCON, ISA_SERIAL, TOO_MANY_SERIALS};
+use mimus_hw::{COM_PORTS, SerialPort};
 
 use super::chardev::{self, Chardevs, is_stdio};
 use super::globals::Globals;
-use super::{Arch, CliError, Given, place};
+use super::{Arch, CliError, Given};
 use mimus_host::config::Chardev;
-use mimus_machine::config::{Config, Device};
+use mimus_machine::config::{Backend, Config, Device, MachineKind};
+
+/// The option that connects serial ports.
+const SERIAL: &str = "-serial";
 
 /// Warns of what is to be beside the screen, and of a parallel port: there is none.
 fn unseen(given: &Given, config: &mut Config) {
@@ -22,7 +25,7 @@ fn unseen(given: &Given, config: &mut Config) {
     config.warnings.append(&mut warnings);
 }
 
-/// Reads `-serial` and `-debugcon`, and gives all serial ports their places.
+/// Reads `-serial` and `-debugcon`.
 pub(super) fn ports(
     given: &Given,
     arch: Arch,
@@ -42,27 +45,45 @@ pub(super) fn ports(
     let by_device = config.devices_of(ISA_SERIAL).next().is_some();
     let usual = if by_device { Chardev::None } else { usual_serial(given, arch, config) };
     let mut serials = serials.into_iter();
-    config.serial = serials.next().unwrap_or(usual);
-    let mut more = Vec::new();
-    for (index, chardev) in serials.enumerate() {
-        if arch == Arch::Riscv {
-            if !matches!(chardev, Chardev::None | Chardev::Null) {
-                config.warnings.push("-serial: this machine has one serial port: the others are left out".to_owned());
-            }
-            continue;
+    let first = serials.next().unwrap_or(usual);
+    if arch == Arch::Riscv {
+        config.riscv.console = first;
+        for _ in serials.filter(|chardev| !matches!(chardev, Chardev::None | Chardev::Null)) {
+            config.warnings.push("-serial: this machine has one serial port: the others are left out".to_owned());
         }
-        let port = COM_PORTS.get(index + 1).ok_or_else(|| CliError::new("-serial", TOO_MANY_SERIALS))?;
+        return check_terminal(config);
+    }
+    let mut ports = Vec::new();
+    for (index, chardev) in std::iter::once(first).chain(serials).enumerate() {
+        let port = COM_PORTS.get(index).ok_or_else(|| CliError::new(SERIAL, TOO_MANY_SERIALS))?;
         if chardev != Chardev::None {
-            let serial = globals.device(ISA_SERIAL, "-serial")?;
-            more.push(serial.with("iobase", port.iobase.into()).with("irq", port.irq.into()).at(chardev));
+            ports.push(serial(*port, globals)?.at(chardev));
         }
     }
     // They have the first numbers.
-    config.devices.splice(0..0, more);
-    // The first has its own.
-    let first = (config.serial != Chardev::None).then(|| Device::serial(COM_PORTS[0]).values);
-    place(&mut config.devices, first.into_iter().collect())?;
+    config.devices.splice(0..0, ports);
     check_terminal(config)
+}
+
+/// A serial port of `-serial`, which is at this place unless `-global` says that all are elsewhere.
+fn serial(SerialPort { iobase, irq }: SerialPort, globals: &Globals) -> Result<Device, CliError> {
+    let mut device = globals.device(ISA_SERIAL, SERIAL)?;
+    for (name, number) in [("iobase", iobase.into()), ("irq", irq.into())] {
+        if device.values.get(name).is_none() {
+            device = device.with(name, number);
+        }
+    }
+    Ok(device)
+}
+
+/// Connects the serial port that there is without a word to nothing, so that it leaves the terminal to somebody else.
+pub(super) fn disconnect(config: &mut Config) {
+    if config.machine != MachineKind::Pc {
+        config.riscv.console = Chardev::Null;
+    }
+    for device in config.devices.iter_mut().filter(|device| device.model == ISA_SERIAL && device.option == SERIAL) {
+        device.backend = Backend::Chardev(Chardev::Null);
+    }
 }
 
 /// What the first serial port is connected to unless somebody says so.
@@ -86,7 +107,7 @@ fn consoles_at_stdio(config: &Config) -> usize {
 /// How many devices read what is typed at the terminal.
 pub(super) fn readers_of_stdio(config: &Config) -> usize {
     let devices = config.devices.iter().filter(|device| device.reads()).filter_map(Device::chardev);
-    devices.chain([&config.serial]).filter(|chardev| is_stdio(chardev)).count() + consoles_at_stdio(config)
+    devices.chain(config.console()).filter(|chardev| is_stdio(chardev)).count() + consoles_at_stdio(config)
 }
 
 /// Checks that no two who read have the terminal, and that nobody has it who would disturb what is drawn there.

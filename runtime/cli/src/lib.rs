@@ -330,6 +330,7 @@ fn devices(
     refused.note(display::parse(given, arch, &globals, config))?;
     refused.note(riscv::semihosting(given, arch, &mut chardevs, config))?;
     refused.note(isa::ports(given, arch, &globals, &mut chardevs, config))?;
+    refused.note(place(&mut config.devices))?;
     refused.note(monitors::monitors(given, given.one("serial").is_some(), &mut chardevs, config))?;
     refused.note(monitors::identity(given, config))?;
     refused.note(process::parse(given, config))?;
@@ -496,7 +497,7 @@ fn connect_drives(
     globals: &globals::Globals,
     config: &mut Config,
 ) -> Result<(), CliError> {
-    place(&mut drives, Vec::new())?;
+    place(&mut drives)?;
     if usual && drives.iter().all(|drive| registry::drive_place(&drive.values) != Some(CD_ROM_PLACE)) {
         drives.push(globals.device(registry::IDE_CD, CD_ROM_OPTION)?.on_cable(CD_ROM_PLACE));
     }
@@ -504,8 +505,9 @@ fn connect_drives(
     Ok(())
 }
 
-/// Gives each device the place that was left to the board, beside those that are `placed` already.
-fn place(devices: &mut [Device], mut placed: Vec<registry::Values>) -> Result<(), CliError> {
+/// Gives each device the place that was left to the board; those that have one keep it.
+fn place(devices: &mut [Device]) -> Result<(), CliError> {
+    let mut placed: Vec<registry::Values> = Vec::new();
     for Device { model, option, values, .. } in devices {
         let others: Vec<&registry::Values> = placed.iter().filter(|other| other.model().bus == model.bus).collect();
         (model.place)(values, &others).map_err(|wrong| CliError::new(&*option, wrong))?;

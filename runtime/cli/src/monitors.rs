@@ -195,7 +195,7 @@ pub(super) fn monitors(
     let serial = isa::readers_of_stdio(config) != 0;
     match users.split_first() {
         // In QEMU the port would be in a window then.
-        Some((_, [])) if serial && !explicit && !config.nographic => config.serial = Chardev::Null,
+        Some((_, [])) if serial && !explicit && !config.nographic => isa::disconnect(config),
         Some((user, more)) if serial || !more.is_empty() => {
             return Err(CliError::new(*user, "cannot use stdio by multiple character devices"));
         }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::keyval::{self, Key, Kind};
 use super::{CliError, Given, chardev, isa, utf8};
-use mimus_host::config::{Chardev, MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
+use mimus_host::config::{MonitorSocket, OnSigterm, Process, RunAs, Sandbox};
 use mimus_host::sandbox::Groups;
 use mimus_machine::config::{Config, Device, PanicAction, WatchdogAction};
 
@@ -32,7 +32,7 @@ pub(super) fn parse(given: &Given, config: &mut Config) -> Result<(), CliError> 
 /// A process in the background has no terminal.
 fn daemonize(given: &Given, config: &mut Config) -> Result<(), CliError> {
     if given.one("serial").is_none() && !config.nographic {
-        config.serial = Chardev::Null;
+        isa::disconnect(config);
     }
     let mut connected = config.devices.iter().filter_map(Device::chardev);
     let terminal = connected.any(chardev::is_stdio)

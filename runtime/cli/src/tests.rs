@@ -76,6 +76,16 @@ fn disk(file: &str) -> Disk {
     Disk { format: Some(ImageFormat::Raw), ..Disk::new(file) }
 }
 
+/// Has COM1 connected there; it is the first device of a PC.
+fn com1(config: &mut Config, chardev: Chardev) {
+    config.devices[0] = Device::com1(chardev);
+}
+
+/// Where the first serial port of a PC is connected.
+fn first_serial(config: &Config) -> Chardev {
+    config.devices_of(registry::ISA_SERIAL).next().and_then(Device::chardev).cloned().unwrap_or(Chardev::None)
+}
+
 /// The same device at a place of the IDE controller: channel times two, and unit.
 fn on_ide(index: usize, device: Device) -> Device {
     device.on_cable(IdePlace { channel: index / 2, unit: index % 2 })
@@ -152,26 +162,33 @@ fn good_lines() {
         }),
         ("-nographic", |c| {
             c.nographic = true;
-            c.serial = Chardev::Stdio { mux: true };
+            com1(c, Chardev::Stdio { mux: true });
         }),
         ("-nographic -nographic -serial stdio", |c| {
             c.nographic = true;
-            c.serial = Chardev::Stdio { mux: true };
+            com1(c, Chardev::Stdio { mux: true });
         }),
         ("-nographic -serial null", |c| {
             c.nographic = true;
-            c.serial = Chardev::Null;
+            com1(c, Chardev::Null);
         }),
         ("-serial stdio", |_| ()),
-        ("-serial mon:stdio -display none", |c| c.serial = Chardev::Stdio { mux: true }),
-        ("-display none", |c| c.serial = Chardev::Null),
-        ("-display curses", |c| (c.serial, c.curses) = (Chardev::Null, true)),
-        ("-vnc :1", |c| (c.serial, c.vnc) = (Chardev::Null, vnc("127.0.0.1", 1, false))),
+        ("-serial mon:stdio -display none", |c| com1(c, Chardev::Stdio { mux: true })),
+        ("-display none", |c| com1(c, Chardev::Null)),
+        ("-display curses", |c| {
+            com1(c, Chardev::Null);
+            c.curses = true;
+        }),
+        ("-vnc :1", |c| {
+            com1(c, Chardev::Null);
+            c.vnc = vnc("127.0.0.1", 1, false);
+        }),
         ("-vnc [::1]:2,password=off -serial stdio", |c| {
             c.vnc = vnc("::1", 2, false);
         }),
         ("-display vnc=h:3", |c| {
-            (c.serial, c.vnc) = (Chardev::Null, vnc("h", 3, false));
+            com1(c, Chardev::Null);
+            c.vnc = vnc("h", 3, false);
         }),
         ("-vnc :4,to=99,share=ignore -serial stdio", |c| {
             let place = VncPlace::Range { host: "127.0.0.1".into(), first: 4, last: 99 };
@@ -182,26 +199,26 @@ fn good_lines() {
             c.vnc = Some(VncTarget { place: VncPlace::Unix("/x".into()), password: false });
         }),
         ("-vga std", |_| ()),
-        ("-vga none -vnc none -serial stdio", |c| drop(c.devices.remove(0))),
+        ("-vga none -vnc none -serial stdio", |c| drop(c.devices.remove(1))),
         ("-global VGA.xres=1024 -global driver=VGA,property=yres,value=768 -global VGA.vgamem_mb=64", |c| {
-            c.devices[0] = c.devices[0].clone().with("xres", 1024).with("yres", 768).with("vgamem_mb", 64);
+            c.devices[1] = c.devices[1].clone().with("xres", 1024).with("yres", 768).with("vgamem_mb", 64);
         }),
-        ("-global VGA.edid=off", |c| c.devices[0].values.set("edid", registry::Value::Word("off"))),
+        ("-global VGA.edid=off", |c| c.devices[1].values.set("edid", registry::Value::Word("off"))),
         ("-global isa-debugcon.iobase=0x402 -debugcon null", |c| {
             let debugcon = Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::Null);
             c.devices.push(debugcon.with("iobase", 0x402));
         }),
         ("-display none -nographic", |c| {
             c.nographic = true;
-            c.serial = Chardev::Stdio { mux: true };
+            com1(c, Chardev::Stdio { mux: true });
         }),
-        ("-serial file:a,b=c", |c| c.serial = Chardev::File("a,b=c".into())),
+        ("-serial file:a,b=c", |c| com1(c, Chardev::File("a,b=c".into()))),
         ("-debugcon file:log", |c| {
             c.devices.push(Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::File("log".into())));
         }),
         ("-debugcon stdio -nographic", |c| {
             c.nographic = true;
-            c.serial = Chardev::Stdio { mux: true };
+            com1(c, Chardev::Stdio { mux: true });
             c.devices.push(Device::new(registry::ISA_DEBUGCON, "-debugcon").at(Chardev::Stdio { mux: true }));
         }),
         ("-device isa-debug-exit", |c| c.devices.push(debug_exit())),
@@ -232,29 +249,29 @@ fn good_lines() {
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
         ("-no-reboot", |c| c.no_reboot = true),
-        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| drop(c.devices.remove(1))),
-        ("-monitor /dev/null -serial none", |c| c.serial = Chardev::None),
+        ("-monitor none -net none -nic none -parallel none -no-user-config", |c| drop(c.devices.remove(2))),
+        ("-monitor /dev/null -serial none", |c| drop(c.devices.remove(0))),
         ("-chardev socket,id=c,fd=5,server=on,wait=off -qmp chardev:c", |c| {
             c.qmp.push(MonitorSocket::Inherited { fd: 5, server: true, wait: false });
         }),
         ("-chardev file,id=c,path=o,append=on,logfile=l -serial chardev:c", |c| {
             let chardev = Chardev::Append("o".into()).into();
             let chardev = Chardev::Logged { chardev, file: "l".into(), append: false }.into();
-            c.serial = Chardev::Named { id: "c".into(), chardev };
+            com1(c, Chardev::Named { id: "c".into(), chardev });
         }),
         ("-chardev ringbuf,id=c,logfile=l,logappend=on -serial chardev:c", |c| {
             let chardev = Chardev::Logged { chardev: Chardev::Null.into(), file: "l".into(), append: true }.into();
-            c.serial = Chardev::Named { id: "c".into(), chardev };
+            com1(c, Chardev::Named { id: "c".into(), chardev });
         }),
         ("-chardev socket,id=c,path=m,server,nowait -mon chardev=c,id=monitor,mode=control", |c| {
             c.qmp.push(MonitorSocket::Unix { path: "m".into(), server: true, wait: false });
         }),
         ("-serial udp::7@:8", |c| {
-            c.serial = Chardev::Udp { local: "0.0.0.0:8".into(), remote: "127.0.0.1:7".into() };
+            com1(c, Chardev::Udp { local: "0.0.0.0:8".into(), remote: "127.0.0.1:7".into() });
         }),
         ("-serial unix:p,reconnect=2", |c| {
             let place = MonitorSocket::Unix { path: "p".into(), server: false, wait: false };
-            c.serial = Chardev::Reconnecting(place, 2);
+            com1(c, Chardev::Reconnecting(place, 2));
         }),
         ("-action sigterm=powerdown,reboot=shutdown", |c| {
             (c.process.sigterm, c.no_reboot) = (mimus_host::config::OnSigterm::PowerDown, true);
@@ -271,7 +288,10 @@ fn good_lines() {
             c.process.run_as = Some(RunAs::Ids(1, 2));
         }),
         ("-runas 12:34", |c| c.process.run_as = Some(RunAs::Ids(12, 34))),
-        ("-daemonize", |c| (c.process.daemonize, c.serial) = (true, Chardev::Null)),
+        ("-daemonize", |c| {
+            com1(c, Chardev::Null);
+            c.process.daemonize = true;
+        }),
         ("-no-hpet", |c| c.hpet = Some(false)),
         ("-machine hpet=off", |c| c.hpet = Some(false)),
         ("-M pc,hpet=on", |c| c.hpet = Some(true)),
@@ -554,7 +574,7 @@ fn bytes_that_are_not_utf8() {
         other => panic!("{other:?}"),
     }
     match parse([OsString::from("-serial"), OsStr::from_bytes(b"file:\xff.img").to_owned()]) {
-        Ok(Invocation::Run(config)) => assert_eq!(config.serial, Chardev::File(odd().into())),
+        Ok(Invocation::Run(config)) => assert_eq!(first_serial(&config), Chardev::File(odd().into())),
         other => panic!("{other:?}"),
     }
     assert_eq!(two("-m").unwrap_err().to_string(), "-m: '\u{fffd}.img' is not valid UTF-8");

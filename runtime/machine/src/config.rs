@@ -70,10 +70,8 @@ pub struct Config {
     pub pieces: Vec<LoadedPiece>,
     /// What only RISC-V machines have.
     pub riscv: RiscvConfig,
-    /// Where the first serial port (a PC's COM1) is connected.
-    pub serial: Chardev,
     /// Devices that the rows of the registry make. Those of a kind get places in this order: on the PCI bus of a PC, in the
-    /// virtio-mmio slots of the other boards. A drive's values say where it is on the IDE controller.
+    /// virtio-mmio slots of the other boards. The values of drives and serial ports say where they are.
     pub devices: Vec<Device>,
     /// What is said of devices that the board has.
     pub board: Vec<Values>,
@@ -143,8 +141,8 @@ impl Default for Config {
             append: String::new(),
             pieces: Vec::new(),
             riscv: RiscvConfig::default(),
-            serial: Chardev::Stdio { mux: false },
             devices: vec![
+                Device::com1(Chardev::Stdio { mux: false }),
                 Device::new(VGA, "-vga"),
                 Device::adapter(E1000, "-nic", FIRST_MAC),
                 Device::new(IDE_CD, CD_ROM_OPTION).on_cable(CD_ROM_PLACE),

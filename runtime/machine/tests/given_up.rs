@@ -4,7 +4,7 @@ use std::process::Command;
 
 use mimus_host::config::Chardev;
 use mimus_host::sandbox::begin;
-use mimus_machine::config::{Config, ExitStatus};
+use mimus_machine::config::{Config, Device, ExitStatus};
 
 /// Tells this test program, run again as a child, that it is the child.
 const CHILD: &str = "MIMUS_TEST_GIVEN_UP";
@@ -20,7 +20,8 @@ fn a_machine_runs_with_all_that_given_up() {
         assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
         return;
     }
-    let mut config = Config { serial: Chardev::Null, ..Config::default() };
+    let mut config = Config::default();
+    config.devices[0] = Device::com1(Chardev::Null);
     let needs = config.needs();
     let settling = begin(&mut config.process, needs, &["-serial".into(), "null".into()]).unwrap();
     // The demo guest compiles and runs code, and powers off.

@@ -19,11 +19,11 @@ fn character_devices() {
     assert_eq!(consoles("socket,id=c,path=/s,server=on"), is(Chardev::Socket(unix(true))));
     assert_eq!(consoles("socket,id=c,port=9,host="), is(Chardev::Socket(tcp.clone())));
     let config = config_of(&format!("{console} stdio,id=c -nographic"));
-    assert_eq!((of(&config), config.serial), (is(Chardev::Stdio { mux: false }), Chardev::Null));
-    assert_eq!(config_of("-serial tcp::9").serial, Chardev::Socket(tcp));
-    assert_eq!(config_of("-serial unix:/s,server=on,wait=off").serial, Chardev::Socket(unix(false)));
+    assert_eq!((of(&config), first_serial(&config)), (is(Chardev::Stdio { mux: false }), Chardev::Null));
+    assert_eq!(first_serial(&config_of("-serial tcp::9")), Chardev::Socket(tcp));
+    assert_eq!(first_serial(&config_of("-serial unix:/s,server=on,wait=off")), Chardev::Socket(unix(false)));
     let config = config_of("-chardev stdio,id=a,mux=on -serial chardev:a -mon chardev=a");
-    assert_eq!((config.serial, config.monitors.len()), (named("a", Chardev::Stdio { mux: true }), 0));
+    assert_eq!((first_serial(&config), config.monitors.len()), (named("a", Chardev::Stdio { mux: true }), 0));
     let config = config_of(
         "-echr 0x14 -chardev socket,id=a,path=/s,server=on,mux=on -serial chardev:a -mon a -qmp chardev:a -chardev tty,id=b,path=/t \
          -serial chardev:b -serial /dev/ttyS0",
@@ -31,8 +31,9 @@ fn character_devices() {
     let mux = Chardev::Mux(Mux::new(Chardev::Socket(unix(true)), 0x14));
     let at = MonitorSocket::At(mux.clone().into());
     let ports: Vec<Chardev> = config.devices_of(registry::ISA_SERIAL).filter_map(Device::chardev).cloned().collect();
-    assert_eq!((config.serial, config.monitors, config.qmp), (named("a", mux), vec![at.clone()], vec![at]));
-    assert_eq!(ports, [named("b", Chardev::Device("/t".into())), Chardev::Device("/dev/ttyS0".into())]);
+    assert_eq!((config.monitors, config.qmp), (vec![at.clone()], vec![at]));
+    let devices = [named("b", Chardev::Device("/t".into())), Chardev::Device("/dev/ttyS0".into())];
+    assert_eq!((&ports[0], &ports[1..]), (&named("a", mux), &devices[..]));
     assert_eq!(config.settings.escape_key, Some(0x14));
     let config = config_of("-chardev socket,id=q,path=/s,server=on,wait=off -mon chardev=q,mode=control");
     assert_eq!((config.qmp, config.monitors.len()), (vec![unix(false)], 0));
@@ -76,24 +77,28 @@ fn serial_ports() {
     let ports = |line: &str| {
         let config = config_of(line);
         let place = |serial: &Device| (serial.values.port("iobase"), serial.values.port("irq"));
-        let more = config
-            .devices_of(registry::ISA_SERIAL)
-            .map(|serial| (place(serial), serial.chardev().unwrap().to_string()));
-        (config.serial.to_string(), more.collect::<Vec<_>>())
+        let all = config.devices_of(registry::ISA_SERIAL);
+        all.map(|serial| (place(serial), serial.chardev().unwrap().to_string())).collect::<Vec<_>>()
     };
     let row = |iobase: u16, irq: u16, name: &str| ((iobase, irq), name.to_owned());
     let devices = "-chardev null,id=a -chardev pty,id=b -chardev file,path=f,id=c";
     assert_eq!(
         ports("-serial stdio -serial null -serial none -serial pty"),
-        ("stdio".to_owned(), vec![row(0x2f8, 3, "null"), row(0x2e8, 3, "pty")],)
+        [row(0x3f8, 4, "stdio"), row(0x2f8, 3, "null"), row(0x2e8, 3, "pty")]
     );
     // Without -serial the first of -device is the first of all, as with QEMU.
-    assert_eq!(ports(&format!("{devices} -device isa-serial,chardev=b")), ("none".into(), vec![row(0x3f8, 4, "pty")]));
+    assert_eq!(ports(&format!("{devices} -device isa-serial,chardev=b")), [row(0x3f8, 4, "pty")]);
     let line = format!("-serial none -device isa-serial,chardev=a,index=2,id=s -device isa-serial,chardev=b {devices}");
-    assert_eq!(ports(&line), ("none".into(), vec![row(0x3e8, 4, "null"), row(0x3f8, 4, "pty")]));
+    assert_eq!(ports(&line), [row(0x3e8, 4, "null"), row(0x3f8, 4, "pty")]);
     let line =
         format!("-serial null -device isa-serial,chardev=a -device isa-serial,chardev=b,iobase=0x3220,irq=5 {devices}");
-    assert_eq!(ports(&line), ("null".into(), vec![row(0x2f8, 3, "null"), row(0x3220, 5, "pty")]));
+    assert_eq!(ports(&line), [row(0x3f8, 4, "null"), row(0x2f8, 3, "null"), row(0x3220, 5, "pty")]);
+    // What is said of all counts for the first, too.
+    assert_eq!(ports("-global isa-serial.irq=5"), [row(0x3f8, 5, "stdio")]);
+    assert_eq!(config_of("-global isa-serial.irq=5").warnings, [""; 0]);
+    let line = "-global isa-serial.iobase=0x3220 -serial null -serial pty";
+    let twice = "-serial: iobase=0x3220: another serial port is there";
+    assert_eq!(parsed(line).unwrap_err().to_string(), twice);
 }
 
 #[test]
@@ -117,13 +122,13 @@ fn devices_for_tests_of_kernels() {
                 -vnc none -serial stdio -device pci-testdev -chardev null,id=d \
                 -device isa-debugcon,iobase=0x402,chardev=d,readback=7";
     let config = config_of(line);
-    assert_eq!(config.serial, Chardev::Stdio { mux: false });
+    assert_eq!(first_serial(&config), Chardev::Stdio { mux: false });
     let devices: Vec<_> = config.devices.iter().map(|device| (device.model.name, &*device.plug.id)).collect();
-    let names = ["pc-testdev", "isa-debug-exit", "isa-debug-exit", "pci-testdev", "isa-debugcon"];
-    assert_eq!(devices, [0, 1, 2, 3, 4].map(|index| (names[index], if index == 2 { "x" } else { "" })));
+    let names = ["isa-serial", "pc-testdev", "isa-debug-exit", "isa-debug-exit", "pci-testdev", "isa-debugcon"];
+    assert_eq!(devices, [0, 1, 2, 3, 4, 5].map(|index| (names[index], if index == 3 { "x" } else { "" })));
     let told = |index: usize| config.devices[index].values.told().map(|(_, text)| text).collect::<Vec<_>>();
-    assert_eq!((told(1), told(2)), (vec!["0xf4".into(), "4".into()], vec!["0x501".into(), "2".into()]));
-    assert_eq!(told(4), ["d", "0x402", "0x7"]);
+    assert_eq!((told(2), told(3)), (vec!["0xf4".into(), "4".into()], vec!["0x501".into(), "2".into()]));
+    assert_eq!(told(5), ["d", "0x402", "0x7"]);
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn disks_of_a_pc() {
     let named = |index: usize, device: Device, disk: Disk| {
         on_ide(index, device.with_text("drive", "x").behind(Backend::Disk(Disk { id: "x".into(), ..disk }.into())))
     };
-    let [vga, adapter, usual] = <[Device; 3]>::try_from(Config::default().devices).unwrap();
+    let [com1, vga, adapter, usual] = <[Device; 4]>::try_from(Config::default().devices).unwrap();
     // The drives of the line, and whether there is the usual one.
     let rows: Vec<(&str, Vec<Device>, bool)> = vec![
         ("", vec![], true),
@@ -201,7 +206,7 @@ fn disks_of_a_pc() {
     ];
     for (line, drives, has_usual) in rows {
         let usual = has_usual.then(|| usual.clone());
-        let devices = [vga.clone(), adapter.clone()].into_iter().chain(drives).chain(usual).collect();
+        let devices = [&com1, &vga, &adapter].into_iter().cloned().chain(drives).chain(usual).collect();
         assert_eq!(config_of(line), Config { devices, ..Config::default() }, "{line}");
     }
     let disk = Disk { serial: "s".into(), snapshot: true, ..new("a") };
@@ -237,7 +242,8 @@ fn devices_have_names_and_places() {
          -device e1000,id=n,addr=1d",
     );
     let plug = |id: &str, slot: u8| Plug { id: id.into(), addr: Some(slot << 3), ..Plug::default() };
-    let devices = config.devices.iter().filter(|device| ![registry::VGA, registry::IDE_CD].contains(&device.model));
+    let is_one = |device: &&Device| device.model.bus == Bus::Pci && device.model != registry::VGA;
+    let devices = config.devices.iter().filter(is_one);
     let found: Vec<_> = devices.map(|device| (device.disk().map(|disk| &*disk.id), device.plug.clone())).collect();
     assert_eq!(found, [(Some("d"), plug("", 0x1f)), (None, plug("r", 0xa)), (None, plug("n", 0x1d))]);
     for (line, expected) in [
@@ -253,10 +259,12 @@ fn devices_have_names_and_places() {
 
 #[test]
 fn without_defaults_there_is_what_was_asked_for() {
-    let bare = Config { devices: Vec::new(), serial: Chardev::None, ..Config::default() };
+    let bare = Config { devices: Vec::new(), ..Config::default() };
     assert_eq!(config_of("-nodefaults"), bare);
+    assert_eq!(config_of("-nodefaults -daemonize").devices, []);
     let some = config_of("-nodefaults -vga std -serial mon:stdio -device e1000");
-    assert_eq!((some.devices.len(), some.adapters().count(), some.serial), (2, 1, Chardev::Stdio { mux: true }));
+    let serial = first_serial(&some);
+    assert_eq!((some.devices.len(), some.adapters().count(), serial), (3, 1, Chardev::Stdio { mux: true }));
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What a configuration says of a device that its row of the registry makes.
 
-use mimus_hw::SerialPort;
 use mimus_hw::ide::IdePlace;
 use mimus_hw::registry::{Bus, Host, IDE_CD, ISA_SERIAL, Kind, Make, Model, POWER, VGA, Values, put_drive};
+use mimus_hw::{COM_PORTS, SerialPort};
 
-use super::Config;
+use super::{Config, MachineKind};
 use mimus_host::config::{Chardev, Disk, NetBackend, Netdev, Plug, SharedFolder, UserNet};
 
 /// What of the host's is behind a device.
@@ -66,6 +66,11 @@ impl Device {
     /// A serial port of `-serial` at this place.
     pub fn serial(SerialPort { iobase, irq }: SerialPort) -> Device {
         Device::new(ISA_SERIAL, "-serial").with("iobase", iobase.into()).with("irq", irq.into())
+    }
+
+    /// A PC's first serial port, connected to `chardev`.
+    pub fn com1(chardev: Chardev) -> Device {
+        Device::serial(COM_PORTS[0]).at(chardev)
     }
 
     /// The same, connected to `chardev`.
@@ -151,6 +156,11 @@ impl Config {
     pub fn virtio(&self) -> impl Iterator<Item = &Device> {
         let is_one = |device: &&Device| matches!(device.model.make, Make::Virtio(_)) && !device.model.is_adapter();
         self.devices.iter().filter(is_one)
+    }
+
+    /// Where the serial port or console is connected that a board other than the PC has of itself.
+    pub fn console(&self) -> Option<&Chardev> {
+        (self.machine != MachineKind::Pc).then_some(&self.riscv.console)
     }
 
     /// What is on the IDE controller.

@@ -38,6 +38,6 @@ impl Config {
     fn is_monitored(&self) -> bool {
         let mux = |chardev: &Chardev| *chardev.plain() == Chardev::Stdio { mux: true };
         let devices = self.devices.iter().chain(self.ports()).filter_map(Device::chardev);
-        !self.monitors.is_empty() || !self.qmp.is_empty() || devices.chain([&self.serial]).any(mux)
+        !self.monitors.is_empty() || !self.qmp.is_empty() || devices.chain(self.console()).any(mux)
     }
 }

@@ -16,7 +16,6 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::boot::{self, BootConfig, BootScreen};
 use crate::config::{AcpiTable, Bios, Config, FwCfgSource};
 use crate::memory_map::{ROM_END, ROM_MOST};
-use mimus_host::config::Chardev;
 use mimus_host::error::open_input;
 
 /// Where the ROM's file is if nobody says, and what it is called there.
@@ -205,9 +204,7 @@ pub(super) fn has_hpet(config: &Config) -> bool {
 
 /// What the ACPI tables say.
 fn acpi(config: &Config) -> Result<AcpiConfig> {
-    let first = (config.serial != Chardev::None).then_some(COM_PORTS[0].iobase);
-    let ports: Vec<u16> =
-        config.devices_of(ISA_SERIAL).map(|serial| serial.values.port("iobase")).chain(first).collect();
+    let ports: Vec<u16> = config.devices_of(ISA_SERIAL).map(|serial| serial.values.port("iobase")).collect();
     let firmware = &config.firmware;
     let oem = if firmware.qemu_identity { QEMU_OEM } else { ("", "") };
     let name = |own: &str, other: &'static str| if own.is_empty() { other.to_owned() } else { own.to_owned() };

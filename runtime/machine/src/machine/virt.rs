@@ -187,7 +187,7 @@ impl Board for VirtBoard {
     fn build(parts: &Parts) -> Result<(VirtBoard, Box<Cpu>)> {
         let config = parts.config;
         let mem = parts.dma();
-        let (serial, typed) = parts.open("-serial", &config.serial)?;
+        let (serial, typed) = parts.open("-serial", &config.riscv.console)?;
         let board = VirtConfig {
             model: model(config),
             harts: config.smp.into(),
@@ -235,7 +235,7 @@ impl Board for VirtBoard {
         }
         let serial = devices.clone();
         let deliver = move |bytes: &[u8]| serial.access(|virt, now| virt.serial_receive(now, bytes));
-        started.inputs.push(Input { chardev: config.serial.clone(), source: typed, deliver: Box::new(deliver) });
+        started.inputs.push(Input { chardev: config.riscv.console.clone(), source: typed, deliver: Box::new(deliver) });
         let features = Features { hart: HART as u64, reset_pc: boot::ROM.0 };
         let bus = Box::new(VirtBus(devices.clone(), model(config)));
         let (rom, size) = boot::ROM;

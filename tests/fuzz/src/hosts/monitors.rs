@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mimus_host::config::{Chardev, MonitorSocket};
-use mimus_machine::config::Config;
+use mimus_machine::config::{Backend, Config};
 use mimus_machine::machine::Machine;
 
 use super::{ANSWER, Folder};
@@ -195,14 +195,11 @@ fn idle() -> Vec<u8> {
 
 /// A stopped machine with a place for clients.
 fn machine(kernel: &Path, place: MonitorSocket, f: impl FnOnce(&mut Config, MonitorSocket) + Send) -> Machine {
-    let mut config = Config {
-        ram_size: 16 << 20,
-        serial: Chardev::Null,
-        start_stopped: true,
-        catalogue: mimus_cli::OFFERED,
-        ..Config::default()
-    };
+    let mut config =
+        Config { ram_size: 16 << 20, start_stopped: true, catalogue: mimus_cli::OFFERED, ..Config::default() };
     config.kernel = Some(kernel.to_owned());
+    let terminal = config.devices.iter_mut().filter(|device| device.chardev().is_some());
+    terminal.for_each(|device| device.backend = Backend::Chardev(Chardev::Null));
     f(&mut config, place);
     Machine::new(&config).expect("a machine")
 }

@@ -1,15 +1,14 @@
 //! What is on a PC's ISA bus besides what every PC has, and where its serial ports' input comes from.
 
 use anyhow::Result;
+use mimus_hw::Pc;
 use mimus_hw::registry::Bus;
-use mimus_hw::{COM_PORTS, Pc};
 
 use super::super::Parts;
 use super::super::host_side::{self, Unstarted};
 use super::super::input::Input;
 use super::super::inventory::{Attachment, Inventory};
 use crate::bus::DeviceHandle;
-use crate::config::Device;
 use mimus_host::chardev::Source;
 use mimus_host::config::Chardev;
 
@@ -35,13 +34,8 @@ impl Typed {
 
 /// Plugs in what the configuration names; the serial ports' input.
 pub(super) fn plug(parts: &Parts, pc: &mut Pc, inventory: &mut Inventory) -> Result<Vec<Typed>> {
-    let (config, mut typed) = (parts.config, Vec::new());
-    let first = Device::serial(COM_PORTS[0]).at(config.serial.clone());
-    let first = Some(&first).filter(|_| config.serial != Chardev::None);
-    for device in first.into_iter().chain(&config.devices) {
-        if device.model.bus != Bus::Isa {
-            continue;
-        }
+    let mut typed = Vec::new();
+    for device in parts.config.devices.iter().filter(|device| device.model.bus == Bus::Isa) {
         let (parts, host) = host_side::parts(parts, device)?;
         if let (Some(index), Unstarted::Chars(chardev, source)) = (device.model.plug_isa(pc, parts), host) {
             typed.push(Typed { index, chardev, source });

@@ -184,6 +184,15 @@ mod tests {
     }
 
     #[test]
+    fn what_its_values_call_a_drive_reaches_the_guest() {
+        let device = Device::new(IDE_CD, "-cdrom");
+        assert_eq!(names(&device.values), Names::default());
+        let device = device.with_text("model", "m").with_text("ver", "7").with("wwn", 5);
+        let expected = Names { model: "m".into(), revision: "7".into(), world_wide: 5 };
+        assert_eq!(names(&device.values), expected);
+    }
+
+    #[test]
     fn drives_are_in_the_order_of_their_places() {
         let devices = PLACES.iter().rev().map(|place| disk(Disk::new("a")).on_cable(*place)).collect();
         let mut config = Config { devices, ..Config::default() };

@@ -46,8 +46,13 @@ class Arch:
     real: bool
     devices: bool
     promises: Promises
+    # The same for runs in which all threads share one CPU.
+    one_cpu: Promises
     # Kinds of the suite that have another name there, or that it does not have.
     kinds: dict = field(default_factory=dict)
+
+    def promises_of(self, one_cpu):
+        return self.one_cpu if one_cpu else self.promises
 
     def rows(self, rows):
         """Those of the native suite's rows, (name, kind), that the architecture has."""
@@ -99,6 +104,12 @@ ARCHS = {
             mean={"integer": (0.6, 0.4), "sse": (0.12, 0.08), "real": (0.6, 0.35)},
             memory=(100, 50),
         ),
+        one_cpu=Promises(
+            rows={"boot_cloud": (1.2, 0.8), "boot_cloud_one_cpu": (1.2, 0.8)},
+            each={"real": (0.9, 0.6)},
+            mean={"real": (0.5, 0.35)},
+            memory=None,
+        ),
     ),
     "riscv64": Arch(
         qemu="qemu-system-riscv64",
@@ -118,6 +129,7 @@ ARCHS = {
             mean={"integer": (0.6, 0.4), "float": (0.3, 0.15)},
             memory=None,
         ),
+        one_cpu=Promises(rows={}, each={}, mean={}, memory=None),
         # long double is software there.
         kinds={"sse": "float", "x87": None},
     ),

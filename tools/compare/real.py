@@ -117,15 +117,16 @@ class Real:
             die("there is no guest for the Debian packages (see above)")
         return image
 
-    def run_one(self, name, command, timeout):
+    def run_one(self, name, command, timeout, one_cpu=False):
         with tmpfs() as scratch:
-            return run([self.suite, "-t", scratch, "-r", self.tree, "-x", name, *command], timeout)
+            command = [self.suite, "-t", scratch, "-r", self.tree, "-x", name, *command]
+            return run(command, timeout, one_cpu=one_cpu)
 
-    def run_native(self, timeout):
+    def run_native(self, timeout, one_cpu):
         """Runs each natively: row -> (checksum, seconds), and what all took."""
         found, total = {}, {"power_off": 0, "cpu": 0, "rss": 0}
         for name, command in self.commands.items():
-            measured, text = self.run_one(name, command, timeout)
+            measured, text = self.run_one(name, command, timeout, one_cpu)
             found.update(parse(text))
             for key, value in measured.items():
                 total[key] = max(total[key], value) if key == "rss" else total[key] + value

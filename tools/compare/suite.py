@@ -45,10 +45,10 @@ def tmpfs():
     return tempfile.TemporaryDirectory(prefix="mimus-suite-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
 
 
-def run_native(program, names, divisor, timeout):
+def run_native(program, names, divisor, timeout, one_cpu=False):
     """Runs rows natively: row -> (checksum, seconds), and what it took."""
     with tmpfs() as scratch:
-        measured, text = run([program, "-t", scratch, "-q", str(divisor), *names], timeout)
+        measured, text = run([program, "-t", scratch, "-q", str(divisor), *names], timeout, one_cpu=one_cpu)
     found = parse(text)
     check_rows(found, names, text)
     return found, measured
@@ -78,10 +78,10 @@ class Clock:
         return guest, host
 
 
-def run_guest(command, names, timeout, progress, parser=parse):
+def run_guest(command, names, timeout, progress, parser=parse, one_cpu=False):
     """Boots a guest that runs rows: row -> (checksum, seconds), and what the whole boot took."""
     clock = Clock(progress)
-    measured, text = run(command, timeout, clock)
+    measured, text = run(command, timeout, clock, one_cpu)
     found = parser(text)
     check_rows(found, names, text)
     measured["guest_clock"], measured["host_clock"] = clock.check(text)

@@ -166,3 +166,27 @@ uint64_t code_data(uint32_t count) {
     }
     return mix(sum, *counter);
 }
+
+/* A program of 8,192 functions, each called three times; then another one. */
+uint64_t cold_code(uint32_t count) {
+    const size_t functions = 8192, size = 64;
+    uint64_t sum = MIX_START;
+    for (uint32_t pass = 0; pass < count; pass++) {
+        uint8_t *start = mmap(NULL, functions * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (start == MAP_FAILED) {
+            die("mmap");
+        }
+        for (size_t i = 0; i < functions; i++) {
+            emit_mixer(start + i * size, (uint32_t)(pass * functions + i), (uint32_t)i * 3 & 0xffff);
+        }
+        settle();
+        if (mprotect(start, functions * size, PROT_READ | PROT_EXEC) != 0) {
+            die("memory to execute");
+        }
+        for (size_t i = 0; i < 3 * functions; i++) {
+            sum = mix(sum, callable(start + i % functions * size)(sum >> 32, i + 3));
+        }
+        munmap(start, functions * size);
+    }
+    return sum;
+}

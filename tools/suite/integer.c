@@ -133,3 +133,44 @@ uint64_t matrix(uint32_t count) {
     }
     return mix_bytes(sum, product, sizeof product);
 }
+
+#define DIVISIONS 1024
+static uint64_t dividends[DIVISIONS], divisors[DIVISIONS];
+
+/* Numbers of all lengths. */
+void division_prepare(void) {
+    uint64_t state = 3;
+    for (int i = 0; i < DIVISIONS; i++) {
+        dividends[i] = next_random(&state) >> next_random(&state) % 32;
+        divisors[i] = next_random(&state) >> next_random(&state) % 64 | 1;
+    }
+}
+
+/* Both results of a division; a divisor is odd, so not 0, and not negative, so that no quotient overflows. */
+#define DIVIDE(type, bits) \
+    do { \
+        type dividend = (type)dividends[i], divisor = (type)(divisors[i] & (UINT64_MAX >> (65 - (bits)))); \
+        sum += (uint64_t)(dividend / divisor) ^ (uint64_t)(dividend % divisor) << 1; \
+    } while (0)
+
+/* Divisions of 8 to 64 bits, signed and not, and of 128 bits by 64 with a quotient of 64. */
+uint64_t division(uint32_t count) {
+    uint64_t sum = MIX_START;
+    for (uint32_t pass = 0; pass < count; pass++) {
+        dividends[pass % DIVISIONS] += pass;
+        for (int i = 0; i < DIVISIONS; i++) {
+            DIVIDE(uint8_t, 8);
+            DIVIDE(int8_t, 8);
+            DIVIDE(uint16_t, 16);
+            DIVIDE(int16_t, 16);
+            DIVIDE(uint32_t, 32);
+            DIVIDE(int32_t, 32);
+            DIVIDE(uint64_t, 64);
+            DIVIDE(int64_t, 64);
+            __extension__ typedef unsigned __int128 uint128_t;
+            uint128_t wide = (uint128_t)(dividends[i] % divisors[i]) << 64 | sum;
+            sum += (uint64_t)(wide / divisors[i]);
+        }
+    }
+    return mix(MIX_START, sum);
+}

@@ -31,6 +31,7 @@ static const struct row rows[] = {
     {"lz", "integer", lz, text_prepare, 250},
     {"quicksort", "integer", quicksort, NULL, 80},
     {"matrix", "integer", matrix, integer_prepare, 250},
+    {"division", "integer", division, division_prepare, 12000},
     {"dhrystone", "integer", dhrystone, NULL, 12000000},
     {"hash_table", "integer", hash_table, NULL, 200},
     {"string_scan", "integer", string_scan, text_prepare, 300},
@@ -60,9 +61,12 @@ static const struct row rows[] = {
     {"fork_exec", "system", fork_exec, NULL, 1500},
     {"pipe_ping_pong", "system", pipe_ping_pong, NULL, 50000},
     {"file_io", "system", file_io, NULL, 400},
+    {"atomics", "system", atomics, NULL, 20000000},
+    {"signals", "system", signals, signals_prepare, 40000},
     {"code_writing", "code", code_writing, code_prepare, 200000},
     {"code_patching", "code", code_patching, code_prepare, 400000},
     {"code_data", "code", code_data, code_prepare, 20000000},
+    {"cold_code", "code", cold_code, NULL, 8},
 };
 #define ROWS (sizeof rows / sizeof rows[0])
 

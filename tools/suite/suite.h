@@ -69,7 +69,7 @@ static inline uint64_t bits(double value) {
 void make_text(char *text, size_t length);
 
 /* The programs; each file says what they do. */
-uint64_t sieve(uint32_t), crc32(uint32_t), sha256(uint32_t), matrix(uint32_t);
+uint64_t sieve(uint32_t), crc32(uint32_t), sha256(uint32_t), matrix(uint32_t), division(uint32_t);
 uint64_t lz(uint32_t), quicksort(uint32_t), dhrystone(uint32_t), hash_table(uint32_t), string_scan(uint32_t);
 uint64_t recursion(uint32_t), virtual_calls(uint32_t), bytecode_switch(uint32_t), bytecode_goto(uint32_t);
 uint64_t nbody(uint32_t), mandelbrot(uint32_t), daxpy(uint32_t), single_precision(uint32_t), fft(uint32_t);
@@ -78,10 +78,10 @@ uint64_t memcpy_l2(uint32_t), memcpy_dram(uint32_t), memset_l2(uint32_t), memset
 uint64_t copy_sse(uint32_t), copy_aliased(uint32_t);
 uint64_t chase_l1(uint32_t), chase_dram(uint32_t);
 uint64_t getpid_loop(uint32_t), page_faults(uint32_t), fork_exec(uint32_t), pipe_ping_pong(uint32_t),
-    file_io(uint32_t);
-uint64_t code_writing(uint32_t), code_patching(uint32_t), code_data(uint32_t);
+    file_io(uint32_t), atomics(uint32_t), signals(uint32_t);
+uint64_t code_writing(uint32_t), code_patching(uint32_t), code_data(uint32_t), cold_code(uint32_t);
 
-void integer_prepare(void), text_prepare(void), calls_prepare(void), sse_prepare(void), x87_prepare(void);
-void memory_prepare(void), chase_l1_prepare(void), chase_dram_prepare(void), code_prepare(void);
+void integer_prepare(void), division_prepare(void), text_prepare(void), calls_prepare(void), sse_prepare(void), x87_prepare(void);
+void memory_prepare(void), chase_l1_prepare(void), chase_dram_prepare(void), code_prepare(void), signals_prepare(void);
 
 #endif

@@ -3,6 +3,7 @@
 #include "suite.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -135,4 +136,62 @@ uint64_t file_io(uint32_t count) {
         unlink(path);
     }
     return sum;
+}
+
+/* Read-modify-writes of every kind that C has, of 4 and 8 bytes, on words that nobody else touches. */
+uint64_t atomics(uint32_t count) {
+    static uint64_t words[16];
+    static uint32_t halves[16];
+    uint64_t sum = MIX_START;
+    for (uint32_t pass = 0; pass < count; pass++) {
+        uint64_t *word = &words[pass % 16], expected = pass % 3;
+        uint32_t *half = &halves[pass * 5 % 16];
+        sum += __atomic_fetch_add(word, pass, __ATOMIC_SEQ_CST);
+        sum ^= __atomic_fetch_or(half, pass & 0x55, __ATOMIC_SEQ_CST);
+        sum += __atomic_exchange_n(half, (uint32_t)sum, __ATOMIC_SEQ_CST);
+        sum += __atomic_compare_exchange_n(word, &expected, sum, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        sum ^= __atomic_sub_fetch(half, expected & 0xff, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&words[pass * 3 % 16], sum & 0xffff, __ATOMIC_SEQ_CST);
+    }
+    for (int i = 0; i < 16; i++) {
+        sum = mix(sum, words[i] ^ halves[i]);
+    }
+    return sum;
+}
+
+static volatile uint64_t caught;
+static uint8_t *guarded;
+
+static void on_signal(int number) {
+    caught += (uint64_t)number;
+}
+
+/* Lets the store be done that was refused. */
+static void on_fault(int number, siginfo_t *info, void *context) {
+    (void)context;
+    caught += (uint64_t)number;
+    if ((uint8_t *)info->si_addr != guarded || mprotect(guarded, PAGE, PROT_READ | PROT_WRITE) != 0) {
+        _exit(1);
+    }
+}
+
+void signals_prepare(void) {
+    guarded = map(PAGE);
+    struct sigaction signal = {.sa_handler = on_signal}, fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+    if (sigaction(SIGUSR1, &signal, NULL) != 0 || sigaction(SIGSEGV, &fault, NULL) != 0) {
+        die("sigaction");
+    }
+}
+
+/* Sends itself a signal, and stores to a page that it may not write to until a handler has seen to it. */
+uint64_t signals(uint32_t count) {
+    pid_t self = getpid();
+    caught = 0;
+    for (uint32_t pass = 0; pass < count; pass++) {
+        kill(self, SIGUSR1);
+        mprotect(guarded, PAGE, PROT_READ);
+        *(volatile uint8_t *)guarded += 1;
+    }
+    signal(SIGSEGV, SIG_DFL);
+    return mix(mix(MIX_START, caught), *guarded);
 }

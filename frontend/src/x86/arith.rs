@@ -19,9 +19,9 @@ fn mask_of(bytes: u32) -> u64 {
     u64::MAX >> (64 - (8 * bytes).clamp(8, 64))
 }
 
-fn sign_extend(value: u64, bytes: u32) -> i128 {
-    let shift = 128 - 8 * bytes;
-    i128::from(value) << shift >> shift
+fn sign_extend(value: u64, bytes: u32) -> i64 {
+    let shift = 64 - (8 * bytes).clamp(8, 64);
+    (value << shift) as i64 >> shift
 }
 
 /// DIV, IDIV.
@@ -59,17 +59,40 @@ pub extern "C" fn divide(cpu: &mut Cpu, divisor: u64, _: u64, _: u64, arg: u32) 
 /// Quotient and remainder, or `None` for a divisor of 0 or a quotient that does not fit.
 fn quotient(dividend: u128, divisor: u64, bytes: u32, signed: bool) -> Option<(u64, u64)> {
     if !signed {
-        let divisor = u128::from(divisor);
-        let quotient = dividend.checked_div(divisor)?;
-        return (quotient <= u128::from(mask_of(bytes))).then_some((quotient as u64, (dividend % divisor) as u64));
+        let (quotient, remainder) = divide_wide(dividend, divisor)?;
+        return (quotient <= mask_of(bytes)).then_some((quotient, remainder));
     }
     let shift = 128 - 16 * bytes;
     let dividend = (dividend << shift) as i128 >> shift;
     let divisor = sign_extend(divisor, bytes);
-    let quotient = dividend.checked_div(divisor)?;
+    let (quotient, remainder) = match i64::try_from(dividend) {
+        // A quotient that overflows 64 bits fits in none.
+        Ok(dividend) => (dividend.checked_div(divisor)?, dividend.checked_rem(divisor)?),
+        Err(_) => {
+            let (quotient, remainder) = divide_wide(dividend.unsigned_abs(), divisor.unsigned_abs())?;
+            let quotient = if (dividend < 0) == (divisor < 0) {
+                i64::try_from(quotient).ok()?
+            } else {
+                0i64.checked_sub_unsigned(quotient)?
+            };
+            (quotient, if dividend < 0 { (remainder as i64).wrapping_neg() } else { remainder as i64 })
+        }
+    };
     let limit = 1i128 << (8 * bytes - 1);
-    let fits = (-limit..limit).contains(&quotient);
-    fits.then_some((quotient as u64, dividend.wrapping_rem(divisor) as u64))
+    (-limit..limit).contains(&quotient.into()).then_some((quotient as u64, remainder as u64))
+}
+
+/// Quotient and remainder of 64 bits, or `None` for a divisor of 0 or a quotient that does not fit. Most dividends have no upper
+/// half, which is one instruction of the host.
+fn divide_wide(dividend: u128, divisor: u64) -> Option<(u64, u64)> {
+    if let Ok(dividend) = u64::try_from(dividend) {
+        return Some((dividend.checked_div(divisor)?, dividend % divisor));
+    }
+    if (dividend >> 64) as u64 >= divisor {
+        return None;
+    }
+    let quotient = (dividend / u128::from(divisor)) as u64;
+    Some((quotient, (dividend as u64).wrapping_sub(quotient.wrapping_mul(divisor))))
 }
 
 /// RCL, RCR: the result, or with `arg` bit 9 the flags after it. Changes nothing itself.
@@ -189,4 +212,51 @@ pub extern "C" fn decimal_adjust(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32
     cpu.state.gpr[reg::RAX] = cpu.state.gpr[reg::RAX] & !0xffff | u64::from(result);
     cpu.state.set_arith_flags(shape | when(cf, Rflags::CF) | when(af, Rflags::AF));
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition (SDM vol. 2A, DIV and IDIV), in numbers that hold everything.
+    fn defined(dividend: u128, divisor: u64, bytes: u32, signed: bool) -> Option<(u64, u64)> {
+        let mask = mask_of(bytes);
+        if !signed {
+            let (quotient, remainder) = (dividend.checked_div(divisor.into())?, dividend.checked_rem(divisor.into())?);
+            return (quotient <= mask.into()).then_some((quotient as u64, remainder as u64));
+        }
+        let shift = 128 - 16 * bytes;
+        let (dividend, divisor) = ((dividend << shift) as i128 >> shift, i128::from(sign_extend(divisor, bytes)));
+        let (quotient, remainder) = (dividend.checked_div(divisor)?, dividend.checked_rem(divisor)?);
+        let fits = (-(1i128 << (8 * bytes - 1))..1i128 << (8 * bytes - 1)).contains(&quotient);
+        fits.then_some((quotient as u64 & mask, remainder as u64 & mask))
+    }
+
+    /// Zero, what is next to a power of two, and what has all bits.
+    fn corners(bytes: u32) -> Vec<u64> {
+        let powers = [0, 1, 2, 3, 4 * bytes, 8 * bytes - 2, 8 * bytes - 1].map(|bit| 1u64 << bit);
+        let near = powers.iter().flat_map(|&power| [power - 1, power, power.wrapping_add(1), power.wrapping_neg()]);
+        near.map(|value| value & mask_of(bytes)).collect()
+    }
+
+    #[test]
+    fn division_is_as_defined() {
+        let mut fitting = 0;
+        for (bytes, signed) in [1, 2, 4, 8].into_iter().flat_map(|bytes| [(bytes, false), (bytes, true)]) {
+            let corners = corners(bytes);
+            for &high in &corners {
+                for &low in &corners {
+                    for &divisor in &corners {
+                        let dividend = u128::from(high) << (8 * bytes) | u128::from(low);
+                        let found = quotient(dividend, divisor, bytes, signed)
+                            .map(|(quotient, remainder)| (quotient & mask_of(bytes), remainder & mask_of(bytes)));
+                        let wanted = defined(dividend, divisor, bytes, signed);
+                        assert_eq!(found, wanted, "{dividend:#x} by {divisor:#x}, {bytes} bytes, signed: {signed}");
+                        fitting += u32::from(found.is_some());
+                    }
+                }
+            }
+        }
+        assert!(fitting > 10_000, "only {fitting}");
+    }
 }

@@ -105,7 +105,7 @@ ARCHS = {
             memory=(100, 50),
         ),
         one_cpu=Promises(
-            rows={"boot_cloud": (1.2, 0.8), "boot_cloud_one_cpu": (1.2, 0.8)},
+            rows={"boot_cloud": (1.2, 0.8)},
             each={"real": (0.9, 0.6)},
             mean={"real": (0.5, 0.35)},
             memory=None,

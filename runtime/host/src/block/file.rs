@@ -61,18 +61,25 @@ fn lock_bytes(file: &File, read_only: bool) -> bool {
     let own = bytes(does, DONE).chain(bytes(forbids, FORBIDDEN));
     let others = bytes(does, FORBIDDEN).chain(bytes(forbids, DONE));
     for at in own {
-        byte_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, at);
+        byte_lock(file, libc::F_OFD_SETLK, libc::F_RDLCK, at, 1);
     }
-    others.into_iter().all(|at| byte_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, at) != Some(libc::F_RDLCK))
+    others.into_iter().all(|at| byte_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, at, 1) != Some(libc::F_RDLCK))
 }
 
-/// Asks for a lock of one byte; the kind of lock that the host answers with, unless it has none.
-fn byte_lock(file: &File, command: libc::c_int, kind: libc::c_int, at: i64) -> Option<libc::c_int> {
+/// Gives up all locks on a file. Closing it is not enough: locks are those of its opening, which a process that is made meanwhile has too,
+/// until it runs a program of its own.
+pub(super) fn unlock(file: &File) {
+    let _ = flock(file, FlockOperation::Unlock);
+    byte_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, 0, 0);
+}
+
+/// Asks for a lock of `len` bytes, with 0 of all from there on; the kind of lock that the host answers with, unless it has none.
+fn byte_lock(file: &File, command: libc::c_int, kind: libc::c_int, at: i64, len: i64) -> Option<libc::c_int> {
     let mut lock = libc::flock {
         l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: at,
-        l_len: 1,
+        l_len: len,
         // Must be 0 for locks of a file's opening.
         l_pid: 0,
     };

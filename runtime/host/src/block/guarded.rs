@@ -24,6 +24,7 @@ use imago::storage::drivers::CommonStorageHelper;
 use imago::storage::{PreallocateMode, StorageCreateOptions};
 use imago::{Storage, StorageOpenOptions};
 
+use super::file::unlock;
 use super::layout::{Changes, Tables};
 
 /// What is written by a way to the file.
@@ -52,6 +53,12 @@ struct Shared {
 pub(super) struct Guarded {
     shared: Arc<Shared>,
     role: Role,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        unlock(&self.file);
+    }
 }
 
 impl Shared {

@@ -10,7 +10,7 @@ use mimus_hw::virtio::{BlockInfo, SECTOR_SIZE};
 use rustc_hash::FxHashSet;
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::file::{length, open_file, read_padded};
+use super::file::{length, open_file, read_padded, unlock};
 use super::guarded::Guarded;
 use super::layout::Layout;
 use super::overlay::{self, Overlay};
@@ -391,6 +391,12 @@ impl Store for Image {
         }
         let zeroes = vec![0; PIECE];
         for_pieces(len, PIECE, stop, |at, count| self.put(zeroes.get(..count).unwrap_or_default(), offset + at))
+    }
+}
+
+impl Drop for RawFile {
+    fn drop(&mut self) {
+        unlock(&self.file);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Images that somebody has made by hand, and the files that they name.
 
 use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -380,6 +381,33 @@ fn the_tables_of_snapshots_are_looked_at_within_limits() {
     fs::write(&path, bytes).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(1 << 30).unwrap();
     assert!(error(&disk(&path)).ends_with("its snapshots have too large tables"));
+}
+
+/// This process's descriptors of a file once more, as a child has them until it runs a program of its own.
+fn inherited(path: &Path) -> Vec<OwnedFd> {
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    let of_file = open.filter(|link| fs::read_link(link).is_ok_and(|target| target == path));
+    let numbers = of_file.filter_map(|link| link.file_name()?.to_str()?.parse().ok());
+    // SAFETY: the image that the caller has open keeps its descriptors open.
+    numbers.map(|number| unsafe { BorrowedFd::borrow_raw(number) }.try_clone_to_owned().unwrap()).collect()
+}
+
+#[test]
+fn locks_end_with_an_image_though_a_child_has_its_file() {
+    let folder = TestFolder::new("inherited");
+    let (raw, qcow2) = (folder.file("raw"), folder.file("qcow2"));
+    fs::write(&raw, vec![0; 1 << 16]).unwrap();
+    let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).arg(&qcow2).arg("1M").status();
+    let formatted = made.is_ok_and(|status| status.success()).then_some(&qcow2);
+    for path in formatted.into_iter().chain([&raw]) {
+        let image = Image::open("-drive", &Disk::new(path)).unwrap();
+        let theirs = inherited(path);
+        assert!(!theirs.is_empty());
+        assert!(Image::open("-drive", &Disk::new(path)).is_err(), "it is in use");
+        drop(image);
+        Image::open("-drive", &Disk::new(path)).unwrap();
+        drop(theirs);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! in the data.
 
 use iced_x86::{Code, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
+use mimus_frontend::x86::state::Rflags;
 
 use super::case;
 use super::compare::assembly;
@@ -131,7 +132,9 @@ fn next_instruction(rng: &mut Rng, codes: &[Code], now: &Registers, rip: u64) ->
     let mut bytes = case::encode(&insn, rip, 64)?;
     let insn = iced_x86::Decoder::with_ip(64, &bytes, rip, iced_x86::DecoderOptions::NONE).decode();
     let reaches = within_data(&insn, now) || rng.one_in(40);
-    let long = (insn.has_rep_prefix() || insn.has_repne_prefix()) && now.gpr[1] > 1000;
+    // Single-stepped, it is left behind each element for a trap that nobody takes here.
+    let repeats = insn.has_rep_prefix() || insn.has_repne_prefix();
+    let long = repeats && (now.gpr[1] > 1000 || now.rflags & Rflags::TF.bits() != 0);
     if !reaches || long {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mimus_softmmu::bulk::Elements;
 use mimus_softmmu::{
     Access, AccessFlags, Backing, CodePolicy, CodeSink, DirtyPages, Dma, Dropped, Mapping, Marked, MmioBus, Mmu,
     PAGE_SIZE, PageTables, Ram, Route, Stored, Vram, Walker,
@@ -127,8 +128,9 @@ fn every_alias_and_every_kind_of_store_is_recorded() {
         s.write(addr, 1, 2);
         assert_eq!(s.taken(), [1], "{addr:#x}");
     }
-    assert_eq!(s.mmu.fill(&Flat, 0, WINDOW + 0x2000, (4, 7), 9), Ok(9));
-    assert_eq!(s.mmu.copy(&Flat, 0, (WINDOW + 0x4000, WINDOW + 0x2000), 4, 9), Ok(9));
+    let nine = Elements { size: 4, count: 9, down: false };
+    assert_eq!(s.mmu.fill(&Flat, 0, WINDOW + 0x2000, nine, 7), Ok(9));
+    assert_eq!(s.mmu.copy(&Flat, 0, (WINDOW + 0x4000, WINDOW + 0x2000), nine), Ok(9));
     assert_eq!((s.vram.read(0x4020, 8), s.taken()), (7, vec![2, 4]));
     s.mmu.phys_write(&mut s.bus, WINDOW + 0x5000, 4, 1);
     s.mmu.ram.write_u16(WINDOW + 0x6fff, 0x0102).unwrap();

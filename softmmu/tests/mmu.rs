@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Barrier, Mutex};
 
+use mimus_softmmu::bulk::{Compared, Comparison, Elements};
 use mimus_softmmu::ram::GRANULE_SHIFT;
 use mimus_softmmu::{
     Access, AccessFlags, Backing, CodePolicy, CodeSink, Dropped, Mapping, Marked, MmioBus, Mmu, PAGE_SIZE, PageTables,
@@ -103,6 +104,11 @@ impl Setup {
 }
 
 const VIRT: u64 = 0x10_0000;
+
+/// `count` elements of `size` bytes, upwards.
+const fn up(size: u8, count: u64) -> Elements {
+    Elements { size, count, down: false }
+}
 
 #[test]
 fn unaligned_accesses_of_every_size_within_and_across_pages() {
@@ -383,7 +389,7 @@ fn a_rom_is_read_directly_and_its_writes_go_to_the_bus() {
     assert_eq!((s.read(VIRT, 4), s.told()), (Ok(0x1234_5678), vec![]));
     assert_eq!(s.mmu.ram.write_u8(0x5000, 9), None);
     assert_eq!(s.mmu.ram.cas_u32(0x5000, 0x1234_5678, 9), None);
-    assert_eq!((s.mmu.fill(&s.pages, 0, VIRT, (1, 0), 16), s.read(VIRT, 2)), (Ok(0), Ok(0x5678)));
+    assert_eq!((s.mmu.fill(&s.pages, 0, VIRT, up(1, 16), 0), s.read(VIRT, 2)), (Ok(0), Ok(0x5678)));
 }
 
 #[test]
@@ -436,14 +442,52 @@ fn watched_ranges_are_noted_or_refused_and_the_rest_of_their_page_is_not() {
     assert_eq!(s.read(VIRT + 16, 4), Ok(u64::from(u32::MAX)));
     assert!(!s.mmu.watches.has_hits());
     // Copies of many bytes are made one by one there.
-    assert_eq!(s.mmu.fill(&s.pages, 0, VIRT, (8, 1), 4), Ok(0));
-    assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + PAGE_SIZE, VIRT), 8, 4), Ok(0));
-    assert_eq!(s.mmu.take_in(&s.pages, 0, VIRT, 8, 4, |_| unreachable!()), Ok(0));
+    assert_eq!(s.mmu.fill(&s.pages, 0, VIRT, up(8, 4), 1), Ok(0));
+    assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + PAGE_SIZE, VIRT), up(8, 4)), Ok(0));
+    assert_eq!(s.mmu.take_in(&s.pages, 0, VIRT, up(8, 4), |_| unreachable!()), Ok(0));
+    assert_eq!(s.mmu.take_out(&s.pages, 0, VIRT, up(8, 4), &mut [0; 32]), Ok(0));
+    assert_eq!(s.mmu.last(&s.pages, 0, VIRT, up(8, 4)), Ok(None));
+    for left in [Compared::With(VIRT + PAGE_SIZE), Compared::Value(0)] {
+        assert_eq!(s.mmu.compare(&s.pages, 0, (left, VIRT), up(8, 4), true), Ok(None));
+    }
     s.mmu.set_watches(WatchOwner::Guest, Vec::new());
     assert!(!s.mmu.watches.is_empty());
     s.mmu.set_watches(WatchOwner::Debugger, Vec::new());
     assert_eq!(s.write(VIRT + 16, 1, 0), Ok(Stored::Done));
     assert_eq!(s.mmu.tlb.entry(0, VIRT).read, VIRT);
+}
+
+#[test]
+fn elements_are_copied_and_compared_in_either_direction_within_their_pages() {
+    let mut s = Setup::new(&[0x5000, 0x3000, 0x5000]);
+    let down = |size, count| Elements { size, count, down: true };
+    let bytes = |s: &Setup, at: u64| {
+        let mut bytes = [0; 8];
+        assert!(s.mmu.ram.read_bytes(at, &mut bytes));
+        bytes
+    };
+    for i in 0..8 {
+        s.write(VIRT + i, 1, i + 1).unwrap();
+    }
+    // By way of the page's other address: what was copied is copied again, as element by element.
+    assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + 2, VIRT + 2 * PAGE_SIZE), up(1, 6)), Ok(6));
+    assert_eq!(bytes(&s, 0x5000), [1, 2, 1, 2, 1, 2, 1, 2]);
+    assert_eq!(s.mmu.copy(&s.pages, 0, (VIRT + 3, VIRT + 2 * PAGE_SIZE + 4), down(2, 2)), Ok(2));
+    assert_eq!(bytes(&s, 0x5000), [1, 1, 1, 1, 2, 2, 1, 2]);
+    // Up to the page's border, and not over it.
+    assert_eq!(s.mmu.fill(&s.pages, 0, VIRT + PAGE_SIZE + 6, down(4, 9), 7), Ok(2));
+    assert_eq!(s.mmu.fill(&s.pages, 0, VIRT + PAGE_SIZE - 2, down(4, 9), 7), Ok(0));
+    assert_eq!(s.mmu.last(&s.pages, 0, VIRT + PAGE_SIZE + 6, down(4, 9)), Ok(Some((2, 7))));
+    assert_eq!(s.mmu.last(&s.pages, 0, VIRT + PAGE_SIZE - 6, up(4, 9)), Ok(Some((1, 0))));
+    assert_eq!(s.mmu.last(&s.pages, 0, VIRT + 3 * PAGE_SIZE, up(4, 9)), Err(VIRT + 3 * PAGE_SIZE));
+    let found = |done, last| Ok(Some(Comparison { done, last }));
+    s.write(VIRT + 0x100, 2, 0x99).unwrap();
+    let mut compare = |left, right, elements, equal| s.mmu.compare(&s.pages, 0, (left, right), elements, equal);
+    assert_eq!(compare(Compared::Value(0x99), VIRT + 0x80, up(2, 100), false), found(65, (0x99, 0x99)));
+    assert_eq!(compare(Compared::Value(0x1_0000), VIRT + 0x80, up(2, 100), true), found(65, (0, 0x99)));
+    assert_eq!(compare(Compared::Value(0), VIRT + 0x80, up(2, 64), true), found(64, (0, 0)));
+    let other = Compared::With(VIRT + PAGE_SIZE + 0x140);
+    assert_eq!(compare(other, VIRT + 0x140, down(2, 100), true), found(33, (0, 0x99)));
 }
 
 impl Setup {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mimus_ir::Stop;
+use mimus_softmmu::bulk::Elements;
 use mimus_softmmu::{Access, AccessFlags, CodeSink, PAGE_SIZE, Ram, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -208,7 +209,8 @@ impl Cpu {
         let words = super::isa::CACHE_BLOCK / 8;
         // What cannot be written at once (no RAM, or watched) is written singly, and so are faults found again.
         let core = &mut self.core;
-        let done = core.mmu.fill(&core.state, core.bank, addr, (8, 0), words).unwrap_or(0);
+        let elements = Elements { size: 8, count: words, down: false };
+        let done = core.mmu.fill(&core.state, core.bank, addr, elements, 0).unwrap_or(0);
         let mut result = Ok(());
         for at in (done..words).map(|word| 8 * word) {
             match self.store_one(addr.wrapping_add(at), 8, 0, AccessFlags::empty()) {

@@ -31,6 +31,13 @@ pub trait Bus: MmioBus + Send {
     }
     /// OUT of `size` (1, 2, 4) bytes.
     fn port_out(&mut self, port: u16, size: u8, value: u32);
+    /// OUTs of elements of `size` bytes, one or more; how many were done, which ends behind one that the vCPU has to hear of.
+    fn port_out_string(&mut self, port: u16, size: u8, from: &[u8]) -> u64 {
+        let mut value = [0; 4];
+        value[..size.into()].copy_from_slice(&from[..size.into()]);
+        self.port_out(port, size, u32::from_le_bytes(value));
+        1
+    }
     /// What pages of guest-physical memory reach from now on, if the last OUT or write to IA32_APIC_BASE has changed that: for each
     /// piece its first address and its size in bytes.
     fn take_backings(&mut self) -> Option<Vec<(u64, u64, Backing)>> {
@@ -250,6 +257,13 @@ impl Cpu {
     pub fn port_out(&mut self, port: u16, size: u8, value: u32) {
         self.bus.port_out(port, size, value);
         self.follow_memory_map();
+    }
+
+    /// OUTs of elements of `size` bytes, one or more, and what they change in the memory map; how many were done.
+    pub(crate) fn port_out_string(&mut self, port: u16, size: u8, from: &[u8]) -> u64 {
+        let done = self.bus.port_out_string(port, size, from);
+        self.follow_memory_map();
+        done
     }
 
     /// Writes IA32_APIC_BASE, and what it changes in the memory map; false raises #GP.

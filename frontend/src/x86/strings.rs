@@ -1,12 +1,13 @@
 //! Repeated string instructions, and INS and OUTS (SDM vol. 2B, REP).
 
+use mimus_softmmu::bulk::{Compared, Comparison, Elements};
 use mimus_softmmu::{PAGE_SIZE, Verdict};
 use std::sync::atomic::Ordering;
 
 use super::cpu::{Cpu, Raised, Result};
 use super::flags::{CcKind, CcOp};
 use super::mode::Mode;
-use super::state::{Dr6, Rflags, Seg, reg};
+use super::state::{Dr6, Rflags, Seg, State, reg};
 use super::sys::segment;
 use crate::common::vcpu::Core;
 
@@ -21,6 +22,23 @@ pub enum StringKind {
     Scas,
     Ins,
     Outs,
+}
+
+impl StringKind {
+    /// Whether it reads what the source index points at.
+    const fn has_source(self) -> bool {
+        matches!(self, StringKind::Movs | StringKind::Cmps | StringKind::Lods | StringKind::Outs)
+    }
+
+    /// Whether it accesses what the destination index points at.
+    const fn has_target(self) -> bool {
+        !matches!(self, StringKind::Lods | StringKind::Outs)
+    }
+
+    /// Whether it sets the flags, and a repetition looks at them.
+    const fn compares(self) -> bool {
+        matches!(self, StringKind::Cmps | StringKind::Scas)
+    }
 }
 
 /// Repeat prefix.
@@ -83,8 +101,8 @@ impl StringInsn {
     }
 }
 
-/// Elements done between two looks at the exit request.
-const POLL_INTERVAL: u32 = 512;
+/// How much of a page goes to a device at once: devices are locked meanwhile.
+const OUT_BYTES: usize = 512;
 
 /// The string helper.
 pub extern "C" fn string_op(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
@@ -100,40 +118,35 @@ fn run(cpu: &mut Cpu, insn: StringInsn) -> Result<()> {
     if insn.repeat == Repeat::None {
         return element(cpu, insn, mask).map(drop);
     }
-    let in_bulk = matches!(insn.kind, StringKind::Movs | StringKind::Stos | StringKind::Ins);
+    // A trap may follow any element.
     let traps = cpu.mode.intersects(Mode::TF | Mode::BREAKPOINTS);
-    if in_bulk && !traps && !cpu.state.flags.contains(Rflags::DF) {
-        return run_upwards(cpu, insn, mask);
-    }
-    let compares = matches!(insn.kind, StringKind::Cmps | StringKind::Scas);
-    // A trap may follow any element, and what is told a device may end the run.
-    let interval = if traps || insn.kind == StringKind::Outs { 1 } else { POLL_INTERVAL };
-    let mut until_poll = interval;
-    while cpu.state.gpr[reg::RCX] & mask != 0 {
-        let equal = element(cpu, insn, mask)?;
-        let count = (cpu.state.gpr[reg::RCX] & mask) - 1;
-        set_masked(cpu, reg::RCX, count, mask);
-        if compares && equal != (insn.repeat == Repeat::WhileEqual) {
-            break;
+    loop {
+        let count = cpu.state.gpr[reg::RCX] & mask;
+        if count == 0 {
+            return Ok(());
         }
-        until_poll -= 1;
-        if until_poll == 0 {
-            until_poll = interval;
-            if traps && count != 0 {
-                stop_for_trap(cpu)?;
-            }
-            poll(cpu, count != 0)?;
+        let paged = if traps { None } else { page(cpu, insn, mask, count)? };
+        let (done, equal) = match paged {
+            Some(paged) => paged,
+            None => (1, element(cpu, insn, mask)?),
+        };
+        set_masked(cpu, reg::RCX, count - done, mask);
+        if insn.kind.compares() && equal != (insn.repeat == Repeat::WhileEqual) {
+            return Ok(());
         }
+        let unfinished = count != done;
+        if traps && unfinished {
+            stop_for_trap(cpu)?;
+        }
+        poll(cpu, unfinished)?;
     }
-    Ok(())
 }
 
-/// The linear address of an element that is followed by a page of others, before addresses wrap or the segment ends; `None`
-/// otherwise.
-fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64, write: bool) -> Option<u64> {
-    if offset > mask - PAGE_SIZE {
-        return None;
-    }
+/// The linear address of an element of `size` bytes that is followed by a page of others, or with `down` preceded by so many,
+/// before addresses wrap or the segment ends; `None` otherwise.
+fn open_address(cpu: &Cpu, (seg, offset): (Seg, u64), mask: u64, (size, down): (u8, bool), write: bool) -> Option<u64> {
+    let back = if down { PAGE_SIZE - u64::from(size) } else { 0 };
+    let low = offset.checked_sub(back).filter(|&low| low <= mask - PAGE_SIZE)?;
     // What is looked at most: whether addresses are canonical is seen as they are translated.
     if cpu.mode.intersects(Mode::CODE64) {
         let base = if matches!(seg, Seg::Fs | Seg::Gs) { cpu.state.seg_base[seg as usize] } else { 0 };
@@ -141,54 +154,108 @@ fn open_address(cpu: &Cpu, seg: Seg, offset: u64, mask: u64, write: bool) -> Opt
     } else if cpu.mode.open(seg) {
         Some(cpu.state.seg_base[seg as usize].wrapping_add(offset) & 0xffff_ffff)
     } else {
-        cpu.reachable_address(seg, offset, PAGE_SIZE, write)
+        cpu.reachable_address(seg, low, PAGE_SIZE, write).map(|address| address.wrapping_add(back) & 0xffff_ffff)
     }
 }
 
-/// REP MOVS, REP STOS and REP INS with the direction flag clear: a page at a time where that is possible.
-fn run_upwards(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<()> {
-    let size = 1u8 << insn.log2;
-    loop {
-        let count = cpu.state.gpr[reg::RCX] & mask;
-        if count == 0 {
-            return Ok(());
+/// Does up to `count` elements of those that are in the pages of the next one: how many, and whether the operands of the last one
+/// were equal. `None` if the next one is to be done singly, which is where it faults, too.
+fn page(cpu: &mut Cpu, insn: StringInsn, mask: u64, count: u64) -> Result<Option<(u64, bool)>> {
+    let (kind, size) = (insn.kind, 1u8 << insn.log2);
+    let down = cpu.state.flags.contains(Rflags::DF);
+    let (si, di) = (cpu.state.gpr[reg::RSI] & mask, cpu.state.gpr[reg::RDI] & mask);
+    let port = cpu.state.gpr[reg::RDX] as u16;
+    if matches!(kind, StringKind::Ins | StringKind::Outs) {
+        if down {
+            return Ok(None);
         }
-        let si = cpu.state.gpr[reg::RSI] & mask;
-        let di = cpu.state.gpr[reg::RDI] & mask;
-        let moves = insn.kind == StringKind::Movs;
-        let port = cpu.state.gpr[reg::RDX] as u16;
-        if insn.kind == StringKind::Ins {
-            cpu.check_io(port, size)?;
+        cpu.check_io(port, size)?;
+    }
+    let open = |at, used, write| if used { open_address(cpu, at, mask, (size, down), write) } else { Some(0) };
+    let from = open((insn.seg, si), kind.has_source(), false);
+    let to = open((Seg::Es, di), kind.has_target(), !kind.compares());
+    let (Some(from), Some(to)) = (from, to) else { return Ok(None) };
+    let elements = Elements { size, count, down };
+    let (done, equal) = match kind {
+        StringKind::Cmps => compare_page(cpu, (Compared::With(from), to), elements, insn),
+        StringKind::Scas => compare_page(cpu, (Compared::Value(cpu.state.gpr[reg::RAX]), to), elements, insn),
+        StringKind::Ins | StringKind::Outs => (exchange_page(cpu, (port, kind), (from, to), elements), true),
+        _ => (move_page(cpu, kind, (from, to), elements), true),
+    };
+    if done == 0 {
+        return Ok(None);
+    }
+    advance(cpu, insn, mask, done);
+    Ok(Some((done, equal)))
+}
+
+/// How many elements of MOVS, STOS or LODS are done at once: none where one is to be done singly, which raises a fault for what
+/// comes first.
+fn move_page(cpu: &mut Cpu, kind: StringKind, (from, to): (u64, u64), elements: Elements) -> u64 {
+    let Core { state, bank, mmu, .. } = &mut cpu.core;
+    let done = match kind {
+        StringKind::Movs => mmu.copy(state, *bank, (to, from), elements),
+        StringKind::Stos => mmu.fill(state, *bank, to, elements, state.gpr[reg::RAX]),
+        _ => mmu.last(state, *bank, from, elements).map(|last| {
+            last.map_or(0, |(done, value)| {
+                load_accumulator(state, elements.size, value);
+                done
+            })
+        }),
+    };
+    done.unwrap_or(0)
+}
+
+/// The same for INS and OUTS.
+fn exchange_page(cpu: &mut Cpu, (port, kind): (u16, StringKind), (from, to): (u64, u64), elements: Elements) -> u64 {
+    let Core { state, bus, bank, mmu, .. } = &mut cpu.core;
+    let size = elements.size;
+    if kind == StringKind::Ins {
+        let bring = |bytes: &mut [u8]| bus.port_in_string(port, size, bytes);
+        return mmu.take_in(state, *bank, to, elements, bring).unwrap_or(0);
+    }
+    let mut bytes = [0; OUT_BYTES];
+    let taken = mmu.take_out(state, *bank, from, elements, &mut bytes).unwrap_or(0);
+    if taken == 0 { 0 } else { cpu.port_out_string(port, size, &bytes[..taken as usize * usize::from(size)]) }
+}
+
+/// The same for CMPS and SCAS, and whether the last operands were equal.
+fn compare_page(cpu: &mut Cpu, at: (Compared, u64), elements: Elements, insn: StringInsn) -> (u64, bool) {
+    let Core { state, bank, mmu, .. } = &mut cpu.core;
+    let found = mmu.compare(state, *bank, at, elements, insn.repeat == Repeat::WhileEqual);
+    match found.unwrap_or_default() {
+        Some(Comparison { done, last }) => (done, set_flags(state, insn.log2, last)),
+        None => (0, true),
+    }
+}
+
+/// Leaves in the flags what a comparison of elements does; whether they are equal.
+fn set_flags(state: &mut State, log2: u8, (left, right): (u64, u64)) -> bool {
+    state.cc_op = CcOp { kind: CcKind::Sub, log2 }.encode();
+    state.cc_dst = left.wrapping_sub(right) & element_mask(log2);
+    state.cc_src = right;
+    left == right
+}
+
+/// Puts an element of `size` bytes into the accumulator.
+fn load_accumulator(state: &mut State, size: u8, value: u64) {
+    let kept = if size == 4 { 0 } else { !element_mask(size.ilog2() as u8) };
+    state.gpr[reg::RAX] = state.gpr[reg::RAX] & kept | value;
+}
+
+/// The bits of an element of 1 << `log2` bytes.
+const fn element_mask(log2: u8) -> u64 {
+    u64::MAX >> (64 - (8 << log2))
+}
+
+/// Moves the index registers over `count` elements.
+fn advance(cpu: &mut Cpu, insn: StringInsn, mask: u64, count: u64) {
+    let bytes = count << insn.log2;
+    let step = if cpu.state.flags.contains(Rflags::DF) { bytes.wrapping_neg() } else { bytes };
+    for (index, moves) in [(reg::RSI, insn.kind.has_source()), (reg::RDI, insn.kind.has_target())] {
+        if moves {
+            set_masked(cpu, index, (cpu.state.gpr[index] & mask).wrapping_add(step), mask);
         }
-        let to = open_address(cpu, Seg::Es, di, mask, true);
-        let from = if moves { open_address(cpu, insn.seg, si, mask, false) } else { Some(0) };
-        let done = match (from, to) {
-            (Some(from), Some(to)) => {
-                let Core { state, bus, bank, mmu, .. } = &mut cpu.core;
-                let result = match insn.kind {
-                    StringKind::Movs => mmu.copy(state, *bank, (to, from), size, count),
-                    StringKind::Ins => {
-                        mmu.take_in(state, *bank, to, size, count, |bytes| bus.port_in_string(port, size, bytes))
-                    }
-                    _ => mmu.fill(state, *bank, to, (size, state.gpr[reg::RAX]), count),
-                };
-                // A fault is raised for one element, which finds it in the right order.
-                result.unwrap_or(0)
-            }
-            _ => 0,
-        };
-        if done == 0 {
-            element(cpu, insn, mask)?;
-            set_masked(cpu, reg::RCX, count - 1, mask);
-        } else {
-            let bytes = done << insn.log2;
-            if moves {
-                set_masked(cpu, reg::RSI, si.wrapping_add(bytes), mask);
-            }
-            set_masked(cpu, reg::RDI, di.wrapping_add(bytes), mask);
-            set_masked(cpu, reg::RCX, count - done, mask);
-        }
-        poll(cpu, count != done.max(1))?;
     }
 }
 
@@ -224,8 +291,6 @@ fn set_masked(cpu: &mut Cpu, number: usize, value: u64, mask: u64) {
 /// Does one element; for the comparing ones, whether the operands were equal.
 fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
     let size = 1u8 << insn.log2;
-    let down = cpu.state.flags.contains(Rflags::DF);
-    let step = if down { u64::from(size).wrapping_neg() } else { u64::from(size) };
     let si = cpu.state.gpr[reg::RSI] & mask;
     let di = cpu.state.gpr[reg::RDI] & mask;
     let source = |cpu: &mut Cpu| {
@@ -234,8 +299,6 @@ fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
     };
     let target = |cpu: &mut Cpu, write: bool| segment::address(cpu, Seg::Es, di, size.into(), write);
     let mut equal = true;
-    let (mut moves_si, mut moves_di) = (true, true);
-    let value_mask = u64::MAX >> (64 - (8 << insn.log2));
     match insn.kind {
         StringKind::Movs => {
             let value = source(cpu)?;
@@ -245,23 +308,17 @@ fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
         StringKind::Stos => {
             let addr = target(cpu, true)?;
             cpu.write(addr, size, cpu.state.gpr[reg::RAX])?;
-            moves_si = false;
         }
         StringKind::Lods => {
             let value = source(cpu)?;
-            let acc = cpu.state.gpr[reg::RAX];
-            cpu.state.gpr[reg::RAX] = if size == 4 { value } else { acc & !value_mask | value };
-            moves_di = false;
+            load_accumulator(&mut cpu.state, size, value);
         }
         StringKind::Cmps | StringKind::Scas => {
-            let left = if insn.kind == StringKind::Cmps { source(cpu)? } else { cpu.state.gpr[reg::RAX] & value_mask };
+            let accumulator = cpu.state.gpr[reg::RAX] & element_mask(insn.log2);
+            let left = if insn.kind == StringKind::Cmps { source(cpu)? } else { accumulator };
             let addr = target(cpu, false)?;
             let right = cpu.read(addr, size)?;
-            equal = left == right;
-            cpu.state.cc_op = CcOp { kind: CcKind::Sub, log2: insn.log2 }.encode();
-            cpu.state.cc_dst = left.wrapping_sub(right) & value_mask;
-            cpu.state.cc_src = right;
-            moves_si = insn.kind == StringKind::Cmps;
+            equal = set_flags(&mut cpu.state, insn.log2, (left, right));
         }
         StringKind::Ins => {
             let port = cpu.state.gpr[reg::RDX] as u16;
@@ -270,21 +327,14 @@ fn element(cpu: &mut Cpu, insn: StringInsn, mask: u64) -> Result<bool> {
             cpu.probe_write(addr, size.into())?;
             let value = cpu.bus.port_in(port, size);
             cpu.write(addr, size, value.into())?;
-            moves_si = false;
         }
         StringKind::Outs => {
             let port = cpu.state.gpr[reg::RDX] as u16;
             cpu.check_io(port, size)?;
             let value = source(cpu)?;
             cpu.port_out(port, size, value as u32);
-            moves_di = false;
         }
     }
-    if moves_si {
-        set_masked(cpu, reg::RSI, si.wrapping_add(step), mask);
-    }
-    if moves_di {
-        set_masked(cpu, reg::RDI, di.wrapping_add(step), mask);
-    }
+    advance(cpu, insn, mask, 1);
     Ok(equal)
 }

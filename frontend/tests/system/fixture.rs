@@ -300,8 +300,13 @@ impl Machine {
         }
     }
 
-    /// Interprets one instruction, and says what exception it raised.
+    /// Interprets one instruction, and says what exception it raised, by vector and error code.
     pub fn run(&mut self, bytes: &[u8]) -> Option<(u8, Option<u32>)> {
+        self.raised(bytes).map(|e| (e.vector, e.error))
+    }
+
+    /// Interprets one instruction, and says what exception it raised.
+    pub fn raised(&mut self, bytes: &[u8]) -> Option<Exception> {
         let mut code = [0; MAX_INSN_LEN];
         code[..bytes.len()].copy_from_slice(bytes);
         let rip = self.cpu.state.rip;
@@ -310,7 +315,7 @@ impl Machine {
         self.cpu.pending = None;
         self.cpu.header.verdict = 0;
         Interp::default().run(&block, &mut *self.cpu);
-        self.cpu.pending.take().map(|e| (e.vector, e.error))
+        self.cpu.pending.take()
     }
 
     /// [`Machine::call`], after which a failed helper must have left the registers alone.

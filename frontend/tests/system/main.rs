@@ -9,6 +9,7 @@ mod interrupts;
 mod msr;
 mod paging;
 mod segments;
+mod strings;
 mod tasks;
 mod transfers;
 mod vm86;

@@ -250,6 +250,26 @@ impl Pc {
         }
     }
 
+    /// Writes elements of `size` (1, 2 or 4) bytes to I/O port `port`, one or more, all of `from`, a multiple of that, or up to one
+    /// that changes the memory map or has an event: how many, and what [`Pc::take_map_changed`] said behind them.
+    pub fn port_write_string(&mut self, now: u64, port: u16, size: u8, from: &[u8]) -> (u64, bool) {
+        let size = size.clamp(1, 4);
+        let mut done = 0;
+        for unit in from.chunks_exact(size.into()) {
+            let mut value = [0; 4];
+            value[..unit.len()].copy_from_slice(unit);
+            self.port_write(now, port, size, u32::from_le_bytes(value));
+            done += 1;
+            if self.take_map_changed() {
+                return (done, true);
+            }
+            if self.has_event() {
+                break;
+            }
+        }
+        (done, false)
+    }
+
     /// Reads `size` bytes at guest-physical address `gpa` on behalf of processor `cpu`: its local APIC page, wherever
     /// IA32_APIC_BASE has put it, the I/O APIC, or a PCI function. All ones elsewhere.
     pub fn mmio_read(&mut self, now: u64, cpu: usize, gpa: u64, size: u8) -> u64 {

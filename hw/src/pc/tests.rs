@@ -233,6 +233,22 @@ fn a_string_of_reads_is_as_many_reads() {
 }
 
 #[test]
+fn a_string_of_writes_ends_where_the_vcpu_has_to_hear_of_it() {
+    let console = Sink::default();
+    let mut p = board(1, &Sink::default(), &console);
+    p.set_up_as_firmware();
+    p.take_map_changed();
+    assert_eq!(p.port_write_string(0, 0xe9, 1, b"abc"), (3, false));
+    assert_eq!(console.text(), b"abc");
+    // The debug exit: the guest is not to go on.
+    assert_eq!(p.port_write_string(0, 0xf4, 4, &[1; 12]), (1, false));
+    assert!(p.take_event().is_some());
+    // PAM0 of the host bridge by way of its configuration address and data.
+    p.port_write(0, 0xcf8, 4, 0x8000_0000 | 0x58);
+    assert_eq!(p.port_write_string(0, 0xcfd, 1, &[0x30, 0x10, 0]), (1, true));
+}
+
+#[test]
 fn keyboard_bytes_interrupt_one_by_one() {
     let mut p = pc(1);
     init_pics(&mut p, 0xfd, 0xff);

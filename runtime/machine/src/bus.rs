@@ -90,6 +90,16 @@ impl Bus for PcBus {
         });
     }
 
+    fn port_out_string(&mut self, port: u16, size: u8, from: &[u8]) -> u64 {
+        let rom = self.rom;
+        let (done, backings) = self.access(|pc, now| {
+            let (done, changed) = pc.port_write_string(now, port, size, from);
+            (done, changed.then(|| memory_map(pc, rom)))
+        });
+        self.backings = backings;
+        done
+    }
+
     fn take_backings(&mut self) -> Option<Vec<Piece>> {
         self.backings.take()
     }

@@ -45,7 +45,7 @@ const SOFTMMU: &[Row] = &[
     // The rest of `Mmu`.
     ("operand", "access mmu ram tlb"),
     ("update", "access mmu operand tlb"),
-    ("bulk", "mmu tlb"),
+    ("bulk", "access mmu tlb"),
 ];
 
 const HW: &[Row] = &[

@@ -8,8 +8,12 @@ import subprocess
 from .common import ROOT, Failed, die, output, run
 from .suite import check_rows, folder, parse, tmpfs
 
-MEMORY = 1024
+# The tree is in the guest twice while the kernel unpacks it.
+MEMORY = 1536
 SOURCES = os.path.join(ROOT, "tools", "suite", "real")
+
+# What goes into the tree as it is.
+COPIED = ("work.py", "work.pl", "work.js", "work.lua", "work.php", "work.rb", "Work.java", "work.sql", "work.sh", "small.c")
 
 # How much a few rows work on; --quick has one size, since most of these programs' time is not in proportion to it.
 TEXT_BYTES = 3 << 20
@@ -17,6 +21,23 @@ LESS_TEXT_BYTES = 512 << 10
 ZERO_BYTES = 16 << 20
 UNITS = 5
 RSA_BITS = 4096
+
+# The launcher finds its libraries by /proc, which the tree does not have.
+JAVA = ["/usr/bin/env", "LD_LIBRARY_PATH=/usr/lib/jvm/default-java/lib", "/usr/lib/jvm/default-java/bin/java"]
+# Without its configuration, since the time zones that it names are not in the tree. The shared memory's lock is a file. What was
+# just written, or in 1970 as all files in the guest, would not be compiled if it looked at the time.
+PHP_SETTINGS = {
+    "display_startup_errors": "0",
+    "zend_extension": "opcache.so",
+    "opcache.enable_cli": "1",
+    "opcache.file_update_protection": "0",
+    "opcache.validate_timestamps": "0",
+    "opcache.lockfile_path": "/inputs",
+    "opcache.memory_consumption": "16",
+    "opcache.jit": "tracing",
+    "opcache.jit_buffer_size": "16M",
+}
+PHP = ["/usr/bin/php[0-9].[0-9]", "-n", *(f"-d{key}={value}" for key, value in PHP_SETTINGS.items())]
 
 # Row -> command, in the tree.
 ROWS = {
@@ -32,6 +53,12 @@ ROWS = {
     # The compiler proper; its path has the version.
     "gcc": ["/usr/lib/gcc/x86_64-linux-gnu/*/cc1", "-fpreprocessed", "-O2", "-quiet", "/inputs/units.c", "-o", "-"],
     "nodejs": ["/usr/bin/node", "/inputs/work.js"],
+    "java": [*JAVA, "-Xmx64m", "-cp", "/inputs/classes", "Work"],
+    "luajit": ["/usr/bin/luajit", "/inputs/work.lua"],
+    "php": [*PHP, "/inputs/work.php"],
+    # YJIT fills all of its 256 MiB at the start, unless told otherwise.
+    "ruby": ["/usr/bin/ruby", "--yjit", "--yjit-exec-mem-size=32", "--disable-gems", "/inputs/work.rb"],
+    "go": ["/inputs/work-go"],
     "shell": ["/bin/dash", "/inputs/work.sh", "shell", "16"],
     "compile": ["/bin/dash", "/inputs/work.sh", "compile", "10"],
 }
@@ -63,7 +90,7 @@ def write_inputs(tree):
         "zeros": bytes(ZERO_BYTES),
         "units.c": "".join(unit.replace("NUMBER", str(number)) for number in range(UNITS)).encode(),
     }
-    for name in ("work.py", "work.pl", "work.js", "work.sql", "work.sh", "small.c"):
+    for name in COPIED:
         with open(os.path.join(SOURCES, name), "rb") as file:
             files[name] = file.read()
     for name, data in files.items():
@@ -90,8 +117,12 @@ class Real:
         except subprocess.CalledProcessError:
             die("there are no Debian packages to measure (see above; --no-real leaves them out)")
         write_inputs(self.tree)
-        self.commands = {name: in_tree(ROWS[name], self.tree) for name in names}
         self.make_key()
+        if "java" in names:
+            self.compile_java()
+        if "go" in names:
+            self.compile_go()
+        self.commands = {name: in_tree(ROWS[name], self.tree) for name in names}
         self.image = self.make_image()
 
     def make_key(self):
@@ -101,6 +132,25 @@ class Real:
             return
         command = ["/usr/bin/openssl", "genrsa", "-out", "/inputs/rsa.pem", str(RSA_BITS)]
         self.run_one("key", command, 600)
+
+    def compile_java(self):
+        """Classes out of the source, by the compiler that is a module of the tree's JRE."""
+        command = [*JAVA, "-m", "jdk.compiler/com.sun.tools.javac.Main", "-d", "/inputs/classes", "/inputs/Work.java"]
+        try:
+            self.run_one("javac", command, 600)
+        except Failed as error:
+            die(f"Work.java does not compile: {error}")
+
+    def compile_go(self):
+        """A static program in the tree, by Debian's compiler, which stays outside."""
+        root = os.path.join(output("tools/fetch-guest", "golang").strip(), "usr", "lib", "go")
+        settings = {"HOME": "/nonexistent", "GOROOT": root, "GOCACHE": folder("go-cache"), "CGO_ENABLED": "0"}
+        program = os.path.join(self.tree, "inputs", "work-go")
+        command = [os.path.join(root, "bin", "go"), "build", "-buildvcs=false", "-o", program, "work.go"]
+        try:
+            subprocess.run(command, check=True, cwd=SOURCES, env=settings)
+        except subprocess.CalledProcessError:
+            die("work.go does not compile (see above)")
 
     def make_image(self):
         script = folder("real-run")

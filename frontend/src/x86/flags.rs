@@ -3,7 +3,8 @@
 //! An instruction that sets flags records what it did: `cc_op` (kind and operand width), `cc_dst` (result), `cc_src`
 //! and `cc_aux`. Flags are computed from them when something reads them. All values are zero-extended from the
 //! operand width. An instruction that changes no flag but CF and OF leaves the record as it is, puts them into `cc_carry`
-//! and `cc_overflow`, and says so in `cc_op`.
+//! and `cc_overflow`, and says so in `cc_carry_op` and `cc_op`. INC and DEC keep CF: where it is of an earlier block they leave its
+//! record as it is, and `cc_carry_op` with it.
 
 use super::fp::vec::order_flags;
 use super::state::{Rflags, State};
@@ -49,9 +50,13 @@ cc_kinds! {
     Float;
     /// As `Float`, with denormals taken as zeros.
     FloatDaz;
+    /// `cc_step = a + 1`; the carry is that of the record before.
+    IncKept;
+    /// `cc_step = a - 1`; the carry is that of the record before.
+    DecKept;
 }
 
-/// Kind and operand width, as held in `cc_op`: `kind * 4 + log2(bytes)`.
+/// Kind and operand width, as held in `cc_op` and `cc_carry_op`: `kind * 4 + log2(bytes)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct CcOp {
     /// Kind.
@@ -64,23 +69,28 @@ impl CcOp {
     /// Flags given bit by bit.
     pub const FLAGS: CcOp = CcOp { kind: CcKind::Flags, log2: 0 };
 
-    /// As held in `cc_op`.
-    pub const fn encode(self) -> u64 {
-        self.kind as u64 * 4 + (self.log2 & 3) as u64
+    /// As held in `cc_op` and `cc_carry_op`.
+    pub const fn encode(self) -> u8 {
+        self.kind as u8 * 4 + (self.log2 & 3)
     }
 
-    /// From `cc_op`.
-    pub fn decode(code: u64) -> CcOp {
-        let kind = CcKind::ALL.get((code >> 2 & 0x3f) as usize).copied().unwrap_or(CcKind::Flags);
-        CcOp { kind, log2: (code & 3) as u8 }
+    /// From `cc_op` or `cc_carry_op`.
+    pub fn decode(code: u8) -> CcOp {
+        let kind = CcKind::ALL.get(usize::from(code >> 2 & 0x1f)).copied().unwrap_or(CcKind::Flags);
+        CcOp { kind, log2: code & 3 }
+    }
+
+    /// What a slot over both has where `cc_op` is `op` and `cc_carry_op` is `carry_op`.
+    pub const fn both(op: u8, carry_op: u8) -> u64 {
+        u64::from_ne_bytes([op, carry_op, 0, 0, 0, 0, 0, 0])
     }
 }
 
-/// In `cc_op`: CF is not the record's, but bit 0 of `cc_carry`.
-pub const CARRY_APART: u64 = 1 << 8;
+/// `cc_carry_op` where CF is no record's, but bit 0 of `cc_carry`.
+pub const CARRY_APART: u8 = u8::MAX;
 
 /// In `cc_op`: OF is not the record's, but bit 0 of `cc_overflow`.
-pub const OVERFLOW_APART: u64 = 1 << 9;
+pub const OVERFLOW_APART: u8 = 1 << 7;
 
 /// `flag` if the condition holds.
 #[inline]
@@ -88,7 +98,7 @@ pub(super) const fn when(condition: bool, flag: Rflags) -> Rflags {
     if condition { flag } else { Rflags::empty() }
 }
 
-/// The six arithmetic flags of a record.
+/// The six arithmetic flags of a record, CF being 0 if it is another's.
 pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> Rflags {
     if op.kind == CcKind::Flags {
         return Rflags::from_bits_retain(src) & Rflags::ARITH;
@@ -117,8 +127,8 @@ pub fn compute(op: CcOp, dst: u64, src: u64, aux: u64) -> Rflags {
             (borrows & sign != 0, (a ^ src) & (a ^ dst) & sign != 0, (a ^ src ^ dst) & 0x10 != 0)
         }
         CcKind::Logic => (false, false, false),
-        CcKind::Inc => (src & 1 != 0, dst == sign, dst & 0xf == 0),
-        CcKind::Dec => (src & 1 != 0, dst == sign - 1, dst & 0xf == 0xf),
+        CcKind::Inc | CcKind::IncKept => (op.kind == CcKind::Inc && src & 1 != 0, dst == sign, dst & 0xf == 0),
+        CcKind::Dec | CcKind::DecKept => (op.kind == CcKind::Dec && src & 1 != 0, dst == sign - 1, dst & 0xf == 0xf),
         CcKind::Shl => {
             let cf = src & sign != 0;
             (cf, cf != (dst & sign != 0), false)
@@ -157,9 +167,14 @@ pub const fn condition(cc: u8, flags: Rflags) -> bool {
 impl State {
     /// The six arithmetic flags now.
     pub fn arith_flags(&self) -> Rflags {
-        let mut flags = compute(CcOp::decode(self.cc_op), self.cc_dst, self.cc_src, self.cc_aux);
-        if self.cc_op & CARRY_APART != 0 {
+        let op = CcOp::decode(self.cc_op);
+        let dst = if matches!(op.kind, CcKind::IncKept | CcKind::DecKept) { self.cc_step } else { self.cc_dst };
+        let mut flags = compute(op, dst, self.cc_src, self.cc_aux);
+        if self.cc_carry_op == CARRY_APART {
             flags.set(Rflags::CF, self.cc_carry & 1 != 0);
+        } else if self.cc_carry_op != op.encode() {
+            let before = compute(CcOp::decode(self.cc_carry_op), self.cc_dst, self.cc_src, self.cc_aux);
+            flags.set(Rflags::CF, before.contains(Rflags::CF));
         }
         if self.cc_op & OVERFLOW_APART != 0 {
             flags.set(Rflags::OF, self.cc_overflow & 1 != 0);
@@ -167,9 +182,15 @@ impl State {
         flags
     }
 
+    /// Says which instruction has set all arithmetic flags.
+    pub fn set_cc_op(&mut self, op: CcOp) {
+        self.cc_op = op.encode();
+        self.cc_carry_op = op.encode();
+    }
+
     /// Sets the six arithmetic flags.
     pub fn set_arith_flags(&mut self, flags: Rflags) {
-        self.cc_op = CcOp::FLAGS.encode();
+        self.set_cc_op(CcOp::FLAGS);
         self.cc_src = (flags & Rflags::ARITH).bits();
         self.cc_dst = 0;
         self.cc_aux = 0;

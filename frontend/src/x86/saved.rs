@@ -8,7 +8,7 @@ use super::exception::Exception;
 use super::state::State;
 
 /// Version of [`CpuState`]; changes with its fields or with the meaning of one.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// A vCPU's state at a point between two instructions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]

@@ -127,7 +127,11 @@ pub struct State {
     /// Instruction pointer; exact whenever the dispatcher or a helper that reads it runs.
     pub rip: u64,
     /// Which instruction last set the arithmetic flags ([`super::flags::CcOp`]).
-    pub cc_op: u64,
+    pub cc_op: u8,
+    /// Which one set CF last, as in `cc_op`.
+    pub cc_carry_op: u8,
+    /// 0.
+    pub cc_op_rest: [u8; 6],
     /// Its result, zero-extended.
     pub cc_dst: u64,
     /// Its second operand, or as the [`super::flags::CcOp`] says.
@@ -218,12 +222,16 @@ pub struct State {
     pub nmi_pending: u64,
     /// Causes of a #DB that comes before the next instruction.
     pub debug_pending: Dr6,
-    /// CF, in bit 0, where `cc_op` says so.
+    /// CF, in bit 0, where `cc_carry_op` says so.
     pub cc_carry: u64,
     /// OF, in bit 0, where `cc_op` says so.
     pub cc_overflow: u64,
     /// 1 while FERR# is driven: CR0.NE is 0 and an x87 exception is pending (SDM vol. 1, D.2.1).
     pub ferr: u64,
+    /// The result of an INC or DEC that left CF where it was.
+    pub cc_step: u64,
+    /// 0.
+    pub reserved: u64,
 }
 
 /// What a vCPU that does not execute waits for.
@@ -259,9 +267,15 @@ slots! {
     /// RIP.
     RIP rip I64;
     /// Lazy flags: operation.
-    CC_OP cc_op I64;
+    CC_OP cc_op I8;
+    /// Lazy flags: operation that CF is of.
+    CC_CARRY_OP cc_carry_op I8;
+    /// Both ([`super::flags::CcOp::both`]).
+    CC_OPS cc_op I64;
     /// Lazy flags: result.
     CC_DST cc_dst I64;
+    /// Lazy flags: result of an INC or DEC that left CF where it was.
+    CC_STEP cc_step I64;
     /// Lazy flags: operand.
     CC_SRC cc_src I64;
     /// Lazy flags: carry in.

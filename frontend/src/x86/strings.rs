@@ -231,7 +231,7 @@ fn compare_page(cpu: &mut Cpu, at: (Compared, u64), elements: Elements, insn: St
 
 /// Leaves in the flags what a comparison of elements does; whether they are equal.
 fn set_flags(state: &mut State, log2: u8, (left, right): (u64, u64)) -> bool {
-    state.cc_op = CcOp { kind: CcKind::Sub, log2 }.encode();
+    state.set_cc_op(CcOp { kind: CcKind::Sub, log2 });
     state.cc_dst = left.wrapping_sub(right) & element_mask(log2);
     state.cc_src = right;
     left == right

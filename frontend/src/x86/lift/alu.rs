@@ -124,11 +124,8 @@ impl Lift {
     /// INC, DEC: carry is kept.
     pub(super) fn inc_dec(&mut self, insn: &Instruction) -> Lifted {
         let ty = self.operand_type(insn, 0);
-        let (op, kind, delta) = match insn.mnemonic() {
-            Mnemonic::Inc => (Op::AddI, CcKind::Inc, 1),
-            _ => (Op::SubI, CcKind::Dec, u64::MAX),
-        };
-        let carry = self.carry();
+        let decrements = insn.mnemonic() == Mnemonic::Dec;
+        let (op, delta) = if decrements { (Op::SubI, u64::MAX) } else { (Op::AddI, 1) };
         let dst = if !self.is_memory(insn, 0) {
             let a = self.read(insn, 0, ty);
             let dst = self.b.binary_imm(op, ty, a, 1);
@@ -148,7 +145,7 @@ impl Lift {
                 dst
             }
         };
-        self.set_flags_simple(kind, ty, dst, carry);
+        self.set_step_flags(decrements, ty, dst);
         Ok(())
     }
 

@@ -10,15 +10,40 @@ use crate::x86::flags::{CARRY_APART, CcKind, CcOp, OVERFLOW_APART};
 use crate::x86::helpers::Helper;
 use crate::x86::state::{Rflags, slot};
 
-/// The flags' record, as far as it is known in this block.
+/// The flags, as far as they are known in this block.
 #[derive(Clone, Copy)]
-pub(super) enum Flags {
+pub(super) struct Flags {
+    /// The record that a later instruction of this block has set.
+    record: Option<Record>,
+    carry: Carry,
+    /// OF, in bit 0, where it is not the record's.
+    overflow: Option<Value>,
+}
+
+/// Where CF is.
+#[derive(Clone, Copy)]
+enum Carry {
+    /// In the record.
+    Own,
+    /// Bit 0 of a value.
+    Apart(Value),
+    /// As before the block, or as a helper has left it, though the record is known.
+    Kept,
+}
+
+impl Flags {
     /// Set before the block, or by a helper.
-    Dynamic,
-    /// Set in this block.
-    Known(Record),
-    /// The same, or set before the block, but for CF or OF or both.
-    Apart { record: Option<Record>, carry: Option<Value>, overflow: Option<Value> },
+    pub const DYNAMIC: Flags = Flags { record: None, carry: Carry::Own, overflow: None };
+
+    /// All of a record.
+    const fn known(record: Record) -> Flags {
+        Flags { record: Some(record), carry: Carry::Own, overflow: None }
+    }
+
+    /// The record, if all flags are of it.
+    fn whole(&self) -> Option<Record> {
+        self.record.filter(|_| matches!(self.carry, Carry::Own) && self.overflow.is_none())
+    }
 }
 
 /// A flags record with its values at hand.
@@ -48,17 +73,26 @@ const NOT_LESS: u8 = 5;
 const NOT_LESS_OR_EQUAL: u8 = 6;
 const ORDERED: u8 = 7;
 
+impl Record {
+    const fn op(&self) -> u8 {
+        CcOp { kind: self.kind, log2: self.ty as u8 }.encode()
+    }
+
+    const fn is_order(&self) -> bool {
+        matches!(self.kind, CcKind::Float | CcKind::FloatDaz)
+    }
+}
+
 impl Lift {
     /// Records that an instruction set the flags.
     pub(super) fn set_flags(&mut self, record: Record) {
-        let op = CcOp { kind: record.kind, log2: record.ty as u8 };
-        self.b.store_env_imm(slot::CC_OP, op.encode());
+        self.b.store_env_imm(slot::CC_OPS, CcOp::both(record.op(), record.op()));
         self.b.store_env(slot::CC_DST, record.dst);
         self.b.store_env(slot::CC_SRC, record.src);
         if matches!(record.kind, CcKind::Adc | CcKind::Sbb) {
             self.b.store_env(slot::CC_AUX, record.aux);
         }
-        self.flags = Flags::Known(record);
+        self.flags = Flags::known(record);
     }
 
     /// [`Lift::set_flags`] for the kinds that need only a result and one operand.
@@ -68,43 +102,64 @@ impl Lift {
 
     /// Sets all six flags from a value that has them where RFLAGS has.
     pub(super) fn set_flag_bits(&mut self, bits: Value) {
-        self.b.store_env_imm(slot::CC_OP, CcOp::FLAGS.encode());
+        let op = CcOp::FLAGS.encode();
+        self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, op));
         self.b.store_env(slot::CC_SRC, bits);
-        self.flags =
-            Flags::Known(Record { kind: CcKind::Flags, ty: Type::I64, a: bits, dst: bits, src: bits, aux: bits });
+        let (kind, ty) = (CcKind::Flags, Type::I64);
+        self.flags = Flags::known(Record { kind, ty, a: bits, dst: bits, src: bits, aux: bits });
     }
 
-    /// Sets CF or OF, or both, from bit 0 of values of 64 bits, and leaves the other flags as they are.
+    /// Sets all flags but CF, from the result of INC or DEC. A CF that an earlier block has set stays where it is.
+    pub(super) fn set_step_flags(&mut self, decrements: bool, ty: Type, dst: Value) {
+        if let Some(carry) = self.known_carry() {
+            let kind = if decrements { CcKind::Dec } else { CcKind::Inc };
+            self.set_flags_simple(kind, ty, dst, carry);
+            return;
+        }
+        let kind = if decrements { CcKind::DecKept } else { CcKind::IncKept };
+        self.b.store_env(slot::CC_STEP, dst);
+        let record = Record { kind, ty, a: dst, dst, src: dst, aux: dst };
+        self.flags = Flags { record: Some(record), carry: Carry::Kept, overflow: None };
+        self.store_ops();
+    }
+
+    /// Sets CF or OF, or both, from bit 0 of values, and leaves the other flags as they are.
     pub(super) fn set_apart(&mut self, carry: Option<Value>, overflow: Option<Value>) {
-        let (record, old) = match self.flags {
-            Flags::Dynamic => (None, (None, None)),
-            Flags::Known(record) => (Some(record), (None, None)),
-            Flags::Apart { record, carry, overflow } => (record, (carry, overflow)),
-        };
         for (slot, value) in [(slot::CC_CARRY, carry), (slot::CC_OVERFLOW, overflow)] {
             if let Some(value) = value {
                 self.b.store_env(slot, value);
             }
         }
-        let (carry, overflow) = (carry.or(old.0), overflow.or(old.1));
-        let apart = carry.map_or(0, |_| CARRY_APART) | overflow.map_or(0, |_| OVERFLOW_APART);
-        match record {
-            Some(record) => {
-                let op = CcOp { kind: record.kind, log2: record.ty as u8 };
-                self.b.store_env_imm(slot::CC_OP, op.encode() | apart);
-            }
-            None => {
-                let op = self.b.load_env(slot::CC_OP);
-                let op = self.b.binary_imm(Op::OrI, Type::I64, op, apart);
-                self.b.store_env(slot::CC_OP, op);
+        self.flags.carry = carry.map_or(self.flags.carry, Carry::Apart);
+        self.flags.overflow = overflow.or(self.flags.overflow);
+        self.store_ops();
+    }
+
+    /// Writes what the flags are of.
+    fn store_ops(&mut self) {
+        let Flags { record, carry, overflow } = self.flags;
+        let apart = overflow.map_or(0, |_| OVERFLOW_APART);
+        let op = record.map(|record| record.op() | apart);
+        match (op, carry) {
+            (Some(op), Carry::Own) => self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, op & !OVERFLOW_APART)),
+            (Some(op), Carry::Apart(_)) => self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, CARRY_APART)),
+            (Some(op), Carry::Kept) => self.b.store_env_imm(slot::CC_OP, op.into()),
+            (None, _) => {
+                if matches!(carry, Carry::Apart(_)) {
+                    self.b.store_env_imm(slot::CC_CARRY_OP, CARRY_APART.into());
+                }
+                if apart != 0 {
+                    let op = self.b.load_env(slot::CC_OP);
+                    let op = self.b.binary_imm(Op::OrI, Type::I8, op, apart.into());
+                    self.b.store_env(slot::CC_OP, op);
+                }
             }
         }
-        self.flags = Flags::Apart { record, carry, overflow };
     }
 
     /// The six flags where RFLAGS has them.
     pub(super) fn flag_bits(&mut self) -> Value {
-        if let Flags::Known(Record { kind: CcKind::Flags, src, .. }) = self.flags {
+        if let Some(Record { kind: CcKind::Flags, src, .. }) = self.flags.whole() {
             return src;
         }
         self.call(Helper::CcFlags, Type::I64, &[], 0)
@@ -113,6 +168,16 @@ impl Lift {
     /// The carry flag as 0 or 1.
     pub(super) fn carry(&mut self) -> Value {
         self.condition(cc::B)
+    }
+
+    /// The carry flag as 0 or 1, if this block has set it.
+    fn known_carry(&mut self) -> Option<Value> {
+        match (self.flags.carry, self.flags.record) {
+            (Carry::Apart(bit), _) => Some(self.b.extract(Type::I8, bit, 0, 1)),
+            (Carry::Own, Some(record)) if record.is_order() => Some(self.order_condition(&record, cc::B)),
+            (Carry::Own, Some(record)) => self.known_condition(&record, cc::B),
+            _ => None,
+        }
     }
 
     fn negative(&mut self, ty: Type, value: Value) -> Value {
@@ -134,7 +199,7 @@ impl Lift {
             CcKind::Shl => self.negative(r.ty, r.src),
             CcKind::Shr => self.b.binary_imm(Op::AndI, Type::I8, r.src, 1),
             CcKind::Mul => self.b.binary_imm(Op::NeI, r.ty, r.src, 0),
-            CcKind::Flags | CcKind::Float | CcKind::FloatDaz => return None,
+            CcKind::IncKept | CcKind::DecKept | CcKind::Flags | CcKind::Float | CcKind::FloatDaz => return None,
         })
     }
 
@@ -149,8 +214,8 @@ impl Lift {
                 let both = self.b.binary(Op::And, r.ty, x, y);
                 self.negative(r.ty, both)
             }
-            CcKind::Inc => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign),
-            CcKind::Dec => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign - 1),
+            CcKind::Inc | CcKind::IncKept => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign),
+            CcKind::Dec | CcKind::DecKept => self.b.binary_imm(Op::EqI, r.ty, r.dst, sign - 1),
             CcKind::Shl | CcKind::Shr => {
                 let both = self.b.binary(Op::Xor, r.ty, r.src, r.dst);
                 self.negative(r.ty, both)
@@ -166,13 +231,10 @@ impl Lift {
 
     /// Condition `code` (the low 4 opcode bits of Jcc) as 0 or 1.
     pub(super) fn condition(&mut self, code: u8) -> Value {
-        let known = match self.flags {
-            Flags::Known(record) if matches!(record.kind, CcKind::Float | CcKind::FloatDaz) => {
-                return self.order_condition(&record, code);
-            }
-            Flags::Known(record) => self.known_condition(&record, code & !1),
-            Flags::Apart { record, carry, overflow } => self.apart_condition(record, carry, overflow, code & !1),
-            Flags::Dynamic => None,
+        let known = match self.flags.whole() {
+            Some(record) if record.is_order() => return self.order_condition(&record, code),
+            Some(record) => self.known_condition(&record, code & !1),
+            None => self.apart_condition(code & !1),
         };
         match known {
             Some(value) if code & 1 == 0 => value,
@@ -181,19 +243,22 @@ impl Lift {
         }
     }
 
-    /// Condition `code`, which is even, where CF or OF are apart from the record.
-    fn apart_condition(
-        &mut self,
-        record: Option<Record>,
-        carry: Option<Value>,
-        overflow: Option<Value>,
-        code: u8,
-    ) -> Option<Value> {
-        let record = record.filter(|r| !matches!(r.kind, CcKind::Float | CcKind::FloatDaz));
-        match (code, carry, overflow) {
-            (0, _, Some(bit)) | (2, Some(bit), _) => Some(self.b.extract(Type::I8, bit, 0, 1)),
-            // What needs CF or OF with other flags.
-            (6 | 12 | 14, ..) => None,
+    /// Condition `code`, which is even, where not all flags are of one record.
+    fn apart_condition(&mut self, code: u8) -> Option<Value> {
+        if code == cc::B {
+            return self.known_carry();
+        }
+        let record = self.flags.record.filter(|r| !r.is_order());
+        let carry_is_own = matches!(self.flags.carry, Carry::Own);
+        match (code, self.flags.overflow) {
+            (0, Some(bit)) => Some(self.b.extract(Type::I8, bit, 0, 1)),
+            (6, _) if !carry_is_own => {
+                let carry = self.known_carry()?;
+                let zero = self.known_condition(&record?, cc::E)?;
+                Some(self.b.binary(Op::Or, Type::I8, carry, zero))
+            }
+            // What needs OF with other flags.
+            (12 | 14, Some(_)) => None,
             _ => self.known_condition(&record?, code),
         }
     }

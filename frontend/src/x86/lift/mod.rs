@@ -130,7 +130,7 @@ pub fn lift_patched(
     let mut lift = Lift {
         b: Builder::new(request.rip),
         mode,
-        flags: Flags::Dynamic,
+        flags: Flags::DYNAMIC,
         next: request.rip,
         x87_opcode: 0,
         ended: false,
@@ -244,7 +244,7 @@ impl Lift {
         let get = |i: usize| args.get(i).copied().unwrap_or(NONE);
         let info = helper.info(arg);
         if info.effects.contains(mimus_ir::Effects::WRITE_ENV) {
-            self.flags = Flags::Dynamic;
+            self.flags = Flags::DYNAMIC;
         }
         self.b.call(ty, info, [get(0), get(1), get(2)])
     }

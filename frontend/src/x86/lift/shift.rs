@@ -69,14 +69,15 @@ impl Lift {
             Count::Const(0) => {}
             Count::Const(_) => self.set_flags_simple(kind, ty, dst, src),
             Count::Value(n) => {
-                let op = self.iconst(CcOp { kind, log2: ty as u8 }.encode());
+                let op = CcOp { kind, log2: ty as u8 }.encode();
+                let op = self.b.iconst(Type::I64, CcOp::both(op, op));
                 let moved = self.b.binary_imm(Op::NeI, Type::I8, n, 0);
-                for (slot, new) in [(slot::CC_OP, op), (slot::CC_DST, dst), (slot::CC_SRC, src)] {
+                for (slot, new) in [(slot::CC_OPS, op), (slot::CC_DST, dst), (slot::CC_SRC, src)] {
                     let old = self.b.load_env(slot);
                     let value = self.b.select(Type::I64, moved, new, old);
                     self.b.store_env(slot, value);
                 }
-                self.flags = super::cond::Flags::Dynamic;
+                self.flags = super::cond::Flags::DYNAMIC;
             }
         }
     }

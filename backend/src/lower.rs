@@ -308,6 +308,8 @@ impl<'a, 'f> Lowering<'a, 'f> {
             | Op::Mul
             | Op::UMulHi
             | Op::SMulHi
+            | Op::UDiv
+            | Op::SDiv
             | Op::And
             | Op::Or
             | Op::Xor

@@ -24,12 +24,13 @@ const fn program(name: &'static str, setup: Emit, round: Emit) -> Program {
 }
 
 /// Programs that are run on every tier; their item is a guest instruction.
-pub const PROGRAMS: [Program; 11] = [
+pub const PROGRAMS: [Program; 12] = [
     program("crc32", pointers, crc32),
     program("sieve", pointers, sieve),
     program("chase", ring, chase),
     program("copy", pointers, copy),
     program("dec", pointers, dec),
+    program("division", numbers, division),
     program("fibonacci", pointers, fibonacci),
     program("indirect calls", calls_table, indirect_calls),
     program("strings", pointers, strings),
@@ -187,6 +188,50 @@ fn dec(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(eax, dword_ptr(rbx + rcx * 4))?;
     a.dec(ecx)?;
     a.jnz(again)
+}
+
+fn numbers(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    a.mov(r8, 1_u64)?;
+    a.mov(r13, 0x5851_f42d_4c95_7f2d_u64)
+}
+
+/// Divisions of 16 random numbers by others of all lengths: of 64 and 32 bits, signed and not, and of 16 and 8.
+fn division(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let mut next = a.create_label();
+    a.mov(ecx, 61)?;
+    a.set_label(&mut next)?;
+    a.imul_2(r8, r13)?;
+    a.add(r8, 1)?;
+    a.mov(r9, r8)?;
+    a.shr(r9, cl)?;
+    a.or(r9, 1)?;
+    a.mov(rax, r8)?;
+    a.xor(edx, edx)?;
+    a.div(r9)?;
+    a.xor(r10, rdx)?;
+    a.cqo()?;
+    a.idiv(r9)?;
+    a.add(r10, rdx)?;
+    a.mov(eax, r8d)?;
+    a.xor(edx, edx)?;
+    a.mov(r11d, r9d)?;
+    a.shr(r11d, 1)?;
+    a.or(r11d, 1)?;
+    a.div(r11d)?;
+    a.xor(r10, rdx)?;
+    a.mov(eax, r8d)?;
+    a.cdq()?;
+    a.idiv(r11d)?;
+    a.add(r10, rdx)?;
+    a.mov(eax, r8d)?;
+    a.xor(edx, edx)?;
+    a.div(r9w)?;
+    a.add(r10, rax)?;
+    a.movzx(eax, al)?;
+    a.div(r9b)?;
+    a.xor(r10, rax)?;
+    a.sub(ecx, 4)?;
+    a.jnc(next)
 }
 
 /// The eighth Fibonacci number by recursion, into EAX.

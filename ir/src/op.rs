@@ -254,6 +254,11 @@ ops! {
     UMulHi     "umulhi"    Binary     1 [];
     /// High half of the signed product.
     SMulHi     "smulhi"    Binary     1 [];
+    /// Unsigned quotient; all ones for a divisor of 0. The remainder is the dividend less the product of quotient and divisor, for that
+    /// divisor too.
+    UDiv       "udiv"      Binary     1 [];
+    /// Signed quotient, rounded towards 0; -1 for a divisor of 0, the dividend where it overflows. The remainder is as of [`Op::UDiv`].
+    SDiv       "sdiv"      Binary     1 [];
     /// Bitwise and.
     And        "and"       Binary     1 [] AndI;
     /// Bitwise or.

@@ -82,6 +82,9 @@ impl Lowering<'_, '_> {
         if matches!(op, Op::UMulHi | Op::SMulHi) {
             return Some(self.multiply_high(op, ty, a, b));
         }
+        if matches!(op, Op::UDiv | Op::SDiv) {
+            return Some(self.divide(op, ty, a, b));
+        }
         let ins = self.b.ins();
         Some(match op {
             Op::Add | Op::AddI => ins.iadd(a, b),
@@ -112,6 +115,40 @@ impl Lowering<'_, '_> {
         let product = self.b.ins().imul(a, b);
         let high = self.b.ins().ushr_imm_u(product, i64::from(ty.bits()));
         self.convert(high, Type::I64, ty)
+    }
+
+    /// Hosts trap, or have other results, for divisors of 0 and where a quotient overflows: those that may be so, 0 and -1, are none of
+    /// the division's.
+    fn divide(&mut self, op: Op, ty: Type, a: Value, b: Value) -> Value {
+        let signed = op == Op::SDiv;
+        let wide = if ty.bits() < 32 { Type::I32 } else { ty };
+        let clif = self.ty(wide);
+        let [a, b] = [a, b].map(|x| match signed && wide != ty {
+            true => self.b.ins().sextend(clif, x),
+            false => self.convert(x, ty, wide),
+        });
+        let (special, plain, done) = (self.cold_block(), self.b.create_block(), self.b.create_block());
+        let quotient = self.b.append_block_param(done, clif);
+        let is_special = if signed {
+            let above = self.b.ins().iadd_imm_u(b, 1);
+            self.b.ins().icmp_imm_u(IntCC::UnsignedLessThanOrEqual, above, 1)
+        } else {
+            self.b.ins().icmp_imm_u(IntCC::Equal, b, 0)
+        };
+        self.b.ins().brif(is_special, special, &[], plain, &[]);
+        self.b.switch_to_block(special);
+        let mut value = self.constant(wide, u64::MAX);
+        if signed {
+            let negated = self.b.ins().ineg(a);
+            let zero = self.b.ins().icmp_imm_u(IntCC::Equal, b, 0);
+            value = self.b.ins().select(zero, value, negated);
+        }
+        self.b.ins().jump(done, &[value.into()]);
+        self.b.switch_to_block(plain);
+        let value = if signed { self.b.ins().sdiv(a, b) } else { self.b.ins().udiv(a, b) };
+        self.b.ins().jump(done, &[value.into()]);
+        self.b.switch_to_block(done);
+        self.convert(quotient, wide, ty)
     }
 
     fn compare(&mut self, op: Op, a: Value, b: Value) -> Option<Value> {

@@ -11,8 +11,6 @@ use super::trap::{Trap, cause};
 
 crate::helpers! {
     Cpu:
-    /// DIV, REM and their kin: `a` by `b`, which of them in `arg`.
-    Divide divide [LEAF];
     /// Carry-less multiplications and permutations of `a` and `b`, which of them in `arg`.
     Bits bits [LEAF];
     /// A floating-point instruction on `a`, `b`, `c`; which in `arg` bits 0..8, rounding mode in 8..16.
@@ -45,27 +43,6 @@ crate::helpers! {
 /// The instruction that a helper's constant names.
 fn code_of(arg: u32) -> Option<Code> {
     ISA.get((arg & 0xff) as usize).map(|row| row.code)
-}
-
-/// Division by zero and overflow have results of their own (vol. I, "Division Operations").
-extern "C" fn divide(_: &mut Cpu, a: u64, b: u64, _: u64, arg: u32) -> u64 {
-    let (sa, sb) = (a as i64, b as i64);
-    let (wa, wb) = (a as i32, b as i32);
-    let word = |value: i32| value as u64;
-    match code_of(arg) {
-        Some(Code::Div) if b == 0 => u64::MAX,
-        Some(Code::Div) => sa.wrapping_div(sb) as u64,
-        Some(Code::Divu) => a.checked_div(b).unwrap_or(u64::MAX),
-        Some(Code::Rem) if b == 0 => a,
-        Some(Code::Rem) => sa.wrapping_rem(sb) as u64,
-        Some(Code::Remu) => a.checked_rem(b).unwrap_or(a),
-        Some(Code::Divw) if wb == 0 => u64::MAX,
-        Some(Code::Divw) => word(wa.wrapping_div(wb)),
-        Some(Code::Divuw) => word((wa as u32).checked_div(wb as u32).unwrap_or(u32::MAX) as i32),
-        Some(Code::Remw) if wb == 0 => word(wa),
-        Some(Code::Remw) => word(wa.wrapping_rem(wb)),
-        _ => word((wa as u32).checked_rem(wb as u32).unwrap_or(wa as u32) as i32),
-    }
 }
 
 /// The product of polynomials over the field of two elements.

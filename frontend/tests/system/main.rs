@@ -4,6 +4,7 @@
 mod control;
 mod cpuid;
 mod debug;
+mod division;
 mod fixture;
 mod interrupts;
 mod msr;

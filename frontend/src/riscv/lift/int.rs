@@ -52,6 +52,10 @@ fn simple(code: Code) -> Option<(Op, Type, Second)> {
         Mulw => (Op::Mul, I32, R),
         Mulh => (Op::SMulHi, I64, R),
         Mulhu => (Op::UMulHi, I64, R),
+        Div => (Op::SDiv, I64, R),
+        Divu => (Op::UDiv, I64, R),
+        Divw => (Op::SDiv, I32, R),
+        Divuw => (Op::UDiv, I32, R),
         Rol => (Op::Rotl, I64, R),
         Rolw => (Op::Rotl, I32, R),
         Ror => (Op::Rotr, I64, R),
@@ -118,13 +122,24 @@ impl Lift {
         self.sext(ty, value)
     }
 
+    /// The remainder of a division.
+    fn remainder(&mut self, op: Op, ty: Type, a: Value, b: Value) -> Value {
+        let quotient = self.b.binary(op, ty, a, b);
+        let product = self.b.binary(Op::Mul, ty, quotient, b);
+        let remainder = self.b.binary(Op::Sub, ty, a, product);
+        self.sext(ty, remainder)
+    }
+
     /// Instructions of more than one op.
     fn other(&mut self, code: Code, insn: &Insn) -> Option<Value> {
         use Code::*;
         const W: Type = Type::I64;
         let (a, b) = (self.x(insn.rs1), self.x(insn.rs2));
         Some(match code {
-            Div | Divu | Rem | Remu | Divw | Divuw | Remw | Remuw => self.call(Helper::Divide, &[a, b], code as u32),
+            Rem => self.remainder(Op::SDiv, W, a, b),
+            Remu => self.remainder(Op::UDiv, W, a, b),
+            Remw => self.remainder(Op::SDiv, Type::I32, a, b),
+            Remuw => self.remainder(Op::UDiv, Type::I32, a, b),
             Mulhsu => {
                 // The unsigned product, less what a negative first operand is too large by.
                 let high = self.b.binary(Op::UMulHi, W, a, b);

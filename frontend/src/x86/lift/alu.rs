@@ -244,18 +244,6 @@ impl Lift {
         Ok(())
     }
 
-    /// DIV, IDIV.
-    pub(super) fn div(&mut self, insn: &Instruction) -> Lifted {
-        let ty = self.operand_type(insn, 0);
-        let src = self.read(insn, 0, ty);
-        let signed = insn.mnemonic() == Mnemonic::Idiv;
-        let flags = self.flags;
-        self.call(Helper::Divide, Type::I64, &[src], ty.bytes() | u32::from(signed) << 8);
-        // Division leaves the flags as they were.
-        self.flags = flags;
-        Ok(())
-    }
-
     /// XADD.
     pub(super) fn xadd(&mut self, insn: &Instruction) -> Lifted {
         let ty = self.operand_type(insn, 0);

@@ -8,6 +8,7 @@ mod bits;
 mod cond;
 mod control;
 mod data;
+mod division;
 mod operand;
 mod shift;
 mod stack;

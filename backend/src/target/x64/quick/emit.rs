@@ -353,6 +353,14 @@ impl Emitter {
         self.byte(code | reg & 7);
     }
 
+    /// `cdq` or `cqo`: the sign of RAX in RDX.
+    pub(super) fn sign_into_rdx(&mut self, width: Width) {
+        if width == Width::Wide {
+            self.byte(0x48);
+        }
+        self.byte(0x99);
+    }
+
     /// `ret`.
     pub(super) fn ret(&mut self) {
         self.byte(0xc3);

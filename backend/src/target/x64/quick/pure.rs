@@ -39,6 +39,7 @@ impl Quick<'_> {
             Op::Mul => self.multiply(inst),
             Op::MulI => self.multiply_imm(inst),
             Op::UMulHi | Op::SMulHi => self.multiply_high(inst),
+            Op::UDiv | Op::SDiv => self.divide(inst),
             Op::Neg | Op::Not => self.negate(inst),
             Op::Clz | Op::Ctz => self.count_zeros(inst),
             Op::Popcnt => self.count_ones(inst),
@@ -113,6 +114,47 @@ impl Quick<'_> {
         }
         let reg = self.result()?;
         self.e.zero_extend(ty.bytes(), reg, Rm::Reg(RDX));
+        Ok(())
+    }
+
+    /// The host's instruction raises #DE for divisors of 0, and -1 where the quotient overflows: these have no division.
+    fn divide(&mut self, inst: &Inst) -> Result<(), Refused> {
+        const DIV: u8 = 6;
+        const IDIV: u8 = 7;
+        const NEG: u8 = 3;
+        let (ty, w) = (inst.ty, width(inst.ty));
+        let signed = inst.op == Op::SDiv;
+        for (reg, v) in [(RCX, inst.b), (RAX, inst.a)] {
+            self.move_to(reg, v, ty)?;
+            if signed && ty.bytes() < 4 {
+                self.e.sign_extend(ty.bytes(), reg, Rm::Reg(reg));
+            }
+        }
+        let (plain, done) = (self.e.label(), self.e.label());
+        if signed {
+            self.e.inst(w, LEA, RDX, Rm::Mem(RCX, 1));
+            self.e.alu_imm(w, Alu::Cmp, Rm::Reg(RDX), 1);
+            self.e.jump_if(Cond::A, plain);
+            self.e.inst(w, op(0xf7), NEG, Rm::Reg(RAX));
+            self.e.mov_imm_flags(RDX, u64::MAX);
+            self.e.inst(w, op(0x85), RCX, Rm::Reg(RCX));
+            self.e.cmov(w, Cond::E, RAX, Rm::Reg(RDX));
+        } else {
+            self.e.inst(w, op(0x85), RCX, Rm::Reg(RCX));
+            self.e.jump_if(Cond::NE, plain);
+            self.e.mov_imm_flags(RAX, u64::MAX);
+        }
+        self.e.jump(done);
+        self.e.place(plain);
+        if signed {
+            self.e.sign_into_rdx(w);
+        } else {
+            self.e.mov_imm(RDX, 0);
+        }
+        self.e.inst(w, op(0xf7), if signed { IDIV } else { DIV }, Rm::Reg(RCX));
+        self.e.place(done);
+        let reg = self.result()?;
+        self.e.zero_extend(ty.bytes(), reg, Rm::Reg(RAX));
         Ok(())
     }
 

@@ -54,8 +54,16 @@ def run_native(program, names, divisor, timeout, one_cpu=False):
     return found, measured
 
 
+def cpu_seconds(pid):
+    """What a process that still runs has used of the host's CPUs, all its threads together, those that have ended too."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        # After the program's name, which may have anything in it.
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Clock:
-    """Compares the guest's clock with the host's between two marks, and tells how far a run is."""
+    """Compares the guest's clock with the host's between two marks, sees the CPU time there, and tells how far a run is."""
 
     def __init__(self, progress):
         self.marks = {}
@@ -64,18 +72,18 @@ class Clock:
     def __call__(self, line, seconds, pid):
         mark = MARK.match(line)
         if mark:
-            self.marks[mark[1]] = (float(mark[2]), seconds)
+            self.marks[mark[1]] = (float(mark[2]), seconds, cpu_seconds(pid))
         elif line.startswith("row "):
             self.progress(line.split()[1])
 
     def check(self, text):
-        """Seconds between the marks by the guest's clock and by the host's; fails when they are too far apart."""
+        """Seconds between the marks: by the guest's clock, by the host's, of CPU time; fails when the clocks are too far apart."""
         if len(self.marks) != 2:
             raise Failed(f"the guest did not get through its programs{tail(text.encode())}")
-        guest, host = (self.marks["ends"][i] - self.marks["begins"][i] for i in (0, 1))
+        guest, host, cpu = (end - begin for begin, end in zip(self.marks["begins"], self.marks["ends"]))
         if abs(guest - host) > CLOCK_SHARE * host + CLOCK_SECONDS:
             raise Failed(f"the guest's clock is wrong: {guest:.2f} s by its own, {host:.2f} s by the host's")
-        return guest, host
+        return {"guest_clock": guest, "host_clock": host, "work_cpu": cpu}
 
 
 def run_guest(command, names, timeout, progress, parser=parse, one_cpu=False):
@@ -84,8 +92,7 @@ def run_guest(command, names, timeout, progress, parser=parse, one_cpu=False):
     measured, text = run(command, timeout, clock, one_cpu)
     found = parser(text)
     check_rows(found, names, text)
-    measured["guest_clock"], measured["host_clock"] = clock.check(text)
-    return found, measured
+    return found, {**measured, **clock.check(text)}
 
 
 def guest_facts(emulators, kernel, image):

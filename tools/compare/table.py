@@ -17,8 +17,10 @@ class Promises:
     each: dict
     # of a kind's geometric mean,
     mean: dict
-    # and MB of host memory over the guest's RAM while booting.
+    # MB of host memory over the guest's RAM while booting,
     memory: tuple | None
+    # and what whole runs take: (title, key).
+    costs: dict
 
     def of_row(self, name, kind):
         return self.rows.get(name) or self.each.get(kind)
@@ -132,19 +134,35 @@ def print_mean(mean, title):
     print(LINE.format(title, "", "", "", *ratios, judged(mean)).rstrip())
 
 
-# What a whole run took: key, title, unit, decimals.
-COSTS = (("power_off", "wall time", "s", 1), ("cpu", "host CPU time", "s", 1), ("rss", "peak memory", "MiB", 0))
+# What a whole run took: key, title, unit, decimals. A run of programs also tells what its programs took without the boot.
+COSTS = (
+    ("power_off", "wall time", "s", 1),
+    ("cpu", "host CPU time", "s", 1),
+    ("work_cpu", "of it, programs", "s", 1),
+    ("rss", "peak memory", "MiB", 0),
+)
 
 
-def print_costs(costs):
-    """`costs`: title of a run -> program -> what each run measured."""
-    print(f"{'Whole runs':<44}{'QEMU':>28}{'mimus':>28}{'mimus/QEMU':>12}")
+def summarize_costs(costs, promises):
+    """What whole runs took; `costs`: title of a run -> program -> what each run measured."""
+    rows = []
     for title, programs in costs.items():
         for key, what, unit, decimals in COSTS:
-            values = [[run[key] for run in programs[program]] for program in PROGRAMS]
-            cells = [f"{spread(of_one, decimals)} {unit}" for of_one in values]
-            ratio = divide(*(statistics.median(of_one) for of_one in reversed(values)))
-            print(f"  {title + ': ' + what:<42}{cells[0]:>28}{cells[1]:>28}{number(ratio):>12}")
+            values = [[run[key] for run in programs[program] if key in run] for program in PROGRAMS]
+            if all(values):
+                qemu, mimus = map(statistics.median, values)
+                words = [f"{spread(of_one, decimals)} {unit}" for of_one in values]
+                ratio = divide(mimus, qemu)
+                promised = verdict(ratio, promises.costs.get((title, key)))
+                rows.append({"name": f"{title}: {what}", "words": words, "mimus_qemu": ratio, **promised})
+    return rows
+
+
+def print_costs(rows):
+    print(f"{'Whole runs':<44}{'QEMU':>28}{'mimus':>28}{'mimus/QEMU':>12}  must  holds")
+    for row in rows:
+        cells = "".join(f"{words:>28}" for words in row["words"])
+        print(f"  {row['name']:<42}{cells}{number(row['mimus_qemu']):>12}  {judged(row)}".rstrip())
 
 
 def summarize_memory(footprints, must):

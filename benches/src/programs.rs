@@ -24,13 +24,14 @@ const fn program(name: &'static str, setup: Emit, round: Emit) -> Program {
 }
 
 /// Programs that are run on every tier; their item is a guest instruction.
-pub const PROGRAMS: [Program; 12] = [
+pub const PROGRAMS: [Program; 13] = [
     program("crc32", pointers, crc32),
     program("sieve", pointers, sieve),
     program("chase", ring, chase),
     program("copy", pointers, copy),
     program("dec", pointers, dec),
     program("division", numbers, division),
+    program("conditions", pointers, conditions),
     program("fibonacci", pointers, fibonacci),
     program("indirect calls", calls_table, indirect_calls),
     program("strings", pointers, strings),
@@ -232,6 +233,29 @@ fn division(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.xor(r10, rax)?;
     a.sub(ecx, 4)?;
     a.jnc(next)
+}
+
+/// A loop whose second condition each time is on the flags of the block before.
+fn conditions(a: &mut CodeAssembler) -> Result<(), IcedError> {
+    let (mut again, mut above, mut equal, mut next) =
+        (a.create_label(), a.create_label(), a.create_label(), a.create_label());
+    a.mov(ecx, 64)?;
+    a.set_label(&mut again)?;
+    a.mov(eax, ecx)?;
+    a.and(eax, 7)?;
+    a.cmp(eax, 5)?;
+    a.jg(above)?;
+    a.je(equal)?;
+    a.add(edx, 1)?;
+    a.jmp(next)?;
+    a.set_label(&mut above)?;
+    a.add(edx, 2)?;
+    a.jmp(next)?;
+    a.set_label(&mut equal)?;
+    a.add(edx, 3)?;
+    a.set_label(&mut next)?;
+    a.sub(ecx, 1)?;
+    a.jnz(again)
 }
 
 /// The eighth Fibonacci number by recursion, into EAX.

@@ -8,8 +8,8 @@ use common::{flat32, ram};
 use mimus_frontend::x86::lift::{Request, lift};
 use mimus_frontend::x86::state::{Efer, Rflags};
 use mimus_frontend::x86::{Cpu, Features};
-use mimus_ir::Interp;
 use mimus_ir::passes::{Scratch, optimize};
+use mimus_ir::{Interp, Op};
 
 /// xorshift64*: the same programs in every run.
 struct Random(u64);
@@ -64,7 +64,7 @@ enum Form {
 use Form::{Byte, Group, GroupCount, Plain, Sized, Vector, Wide};
 
 /// What sets flags.
-const SETTERS: [(&[u8], Form); 34] = [
+const SETTERS: [(&[u8], Form); 35] = [
     (&[0x00], Sized),              // add
     (&[0x08], Sized),              // or
     (&[0x10], Sized),              // adc
@@ -92,6 +92,7 @@ const SETTERS: [(&[u8], Form); 34] = [
     (&[0xd2], Group(0)),           // rol by cl
     (&[0x0f, 0xa3], Wide),         // bt
     (&[0x0f, 0xab], Wide),         // bts
+    (&[0x0f, 0xbc], Wide),         // bsf
     (&[0xf3, 0x0f, 0xb8], Wide),   // popcnt
     (&[0xf8], Plain),              // clc
     (&[0xf9], Plain),              // stc
@@ -213,6 +214,33 @@ fn blocks_find_the_flags_that_others_left() {
             cpu.state = start;
             let found = run(&mut cpu, &program, |at| cuts >> at & 1 != 0, false);
             assert_eq!(found, wanted, "{program:02x?} cut at {cuts:#x}");
+        }
+    }
+}
+
+#[test]
+fn what_a_comparison_left_is_compared_in_line() {
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let mut cpu = vcpu(&mut random);
+    let mut interp = Interp::default();
+    // or, and, sub, xor, cmp, test
+    let comparisons = [SETTERS[1], SETTERS[4], SETTERS[5], SETTERS[6], SETTERS[7], SETTERS[8]];
+    for condition in (0..16u8).filter(|condition| !matches!(condition >> 1, 0 | 5)) {
+        for _ in 0..500 {
+            restart(&mut cpu, &mut random);
+            let program = [encode(random.pick(&comparisons), &mut random), vec![0x0f, 0x90 | condition, 0xc0]];
+            run(&mut cpu, &program[..1], |_| true, false);
+            let start = cpu.state;
+            let wanted = run(&mut cpu, &program[1..], |_| true, false);
+            let bytes = &program[1];
+            let request = Request { bytes, in_page: bytes.len(), rip: 0x3000, mode: cpu.mode, max_insns: 1 };
+            let mut block = lift(&request).expect("a whole instruction");
+            let calls = block.insts.iter_mut().filter(|inst| inst.op == Op::Call);
+            // A helper that answers wrongly makes no difference: it is not asked.
+            calls.for_each(|call| call.imm ^= 1 << 32);
+            cpu.state = start;
+            interp.run(&block, &mut *cpu);
+            assert_eq!((cpu.state.gpr, cpu.state.arith_flags()), wanted, "{program:02x?}");
         }
     }
 }

@@ -180,6 +180,9 @@ bitflags! {
         /// [`arg`](crate::block::CallInfo::arg) says which operation it is: what it means is between the guest and the target that
         /// has it.
         const EXTENSION = 256;
+        /// Of a helper: it returns argument `b` where `a` is 0, so that code need not call it then. It has no other effects but
+        /// reading env.
+        const CONDITIONAL = 512;
     }
 }
 

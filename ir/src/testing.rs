@@ -230,6 +230,12 @@ impl Generator<'_> {
                 }
                 let helper = u16::from(self.source.byte());
                 let arg = self.source.constant() as u32;
+                if helper_effects(helper).contains(Effects::CONDITIONAL) {
+                    // As often 0 as not.
+                    let a = self.int();
+                    inst.a = self.push(Inst { op: Op::AndI, ty: Type::I8, a, b: NONE, c: NONE, imm: 1 });
+                    inst.b = self.int();
+                }
                 inst.imm = CallInfo { helper, effects: helper_effects(helper), arg }.encode();
             }
             Shape::Vec => {
@@ -272,7 +278,11 @@ impl Generator<'_> {
 
 /// Effects of helper `helper` of a [`ToyGuest`].
 pub const fn helper_effects(helper: u16) -> Effects {
-    Effects::from_bits_retain(helper & 15)
+    if helper & 16 == 0 {
+        Effects::from_bits_retain(helper & 15)
+    } else {
+        Effects::READ_ENV.union(Effects::CONDITIONAL)
+    }
 }
 
 /// What a [`ToyGuest`] saw, in order.
@@ -376,6 +386,9 @@ impl Guest for ToyGuest {
 
     fn call(&mut self, helper: u16, args: [u64; 3], arg: u32) -> Result<u64, Stop> {
         let effects = helper_effects(helper);
+        if effects.contains(Effects::CONDITIONAL) && args[0] == 0 {
+            return Ok(args[1]);
+        }
         let env = effects.contains(Effects::READ_ENV).then(|| self.env.clone());
         let mut state = u64::from(helper) << 32 | u64::from(arg);
         for part in args.into_iter().chain(env.iter().flatten().map(|&byte| byte.into())) {

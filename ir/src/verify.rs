@@ -229,7 +229,13 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
                 }
             }
             let info = CallInfo::decode(imm);
-            ensure(info.encode() == imm && CALL_EFFECTS.contains(info.effects), Problem::Constant(imm))
+            ensure(info.encode() == imm && CALL_EFFECTS.contains(info.effects), Problem::Constant(imm))?;
+            if info.effects.contains(Effects::CONDITIONAL) {
+                ensure(CONDITIONAL_EFFECTS.contains(info.effects), Problem::Constant(imm))?;
+                int(a)?;
+                int(b)?;
+            }
+            Ok(())
         }
         Shape::Vec => {
             let info = inst.vec_info().ok_or(Problem::Constant(imm))?;
@@ -258,6 +264,10 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
 
 /// Effects that a call may declare.
 const CALL_EFFECTS: Effects = Effects::all().difference(Effects::END);
+
+/// Effects of a helper that need not be called.
+const CONDITIONAL_EFFECTS: Effects =
+    Effects::CONDITIONAL.union(Effects::READ_ENV).union(Effects::LEAF).union(Effects::MARK);
 
 #[cfg(test)]
 mod tests {
@@ -291,6 +301,7 @@ mod tests {
             "store.v128 v1, v2, disp=-0x80000000, flags=relaxed",
             "v3 = load.v128 v1, flags=for_write|relaxed",
             "v3 = call.i64 -, v1, -, helper=3, effects=read_env|write_env|fault|memory, arg=0xffffffff",
+            "v3 = call.i8 v1, v1, -, helper=3, effects=read_env|leaf|conditional",
             "v3 = cas.i8 v1, v1, v1",
             "v3 = vec.v128 v2, v1, -, kind=insert.i64x2, imm=0x1",
             "v3 = vec.i8 v2, -, -, kind=any",

@@ -116,6 +116,9 @@ impl Lowering<'_, '_> {
             return Err(self.malformed("no 128-bit form"));
         }
         let info = CallInfo::decode(inst.imm);
+        if info.effects.contains(Effects::CONDITIONAL) {
+            return self.conditional_call(inst, info);
+        }
         self.make_stores()?;
         if info.effects.contains(Effects::EXTENSION)
             && let Some(form) = self.unit.and_then(|extension| (extension.form)(info.arg))
@@ -123,20 +126,14 @@ impl Lowering<'_, '_> {
             return self.extension(inst, info, form);
         }
         let faults = info.effects.contains(Effects::FAULT);
-        let mut args = vec![self.env];
-        for v in [inst.a, inst.b, inst.c] {
-            args.push(if v == NONE { self.const64(0) } else { self.int(v, Type::I64)? });
-        }
-        let constant = self.host.c_u32(info.arg);
-        args.push(self.b.ins().iconst(types::I64, constant));
+        let args = self.helper_args(inst, info)?;
         if faults {
             self.store_pc();
         }
         if self.unit.is_some() && !info.effects.contains(Effects::LEAF) {
             self.park_extension();
         }
-        let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
-        let helper = self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8);
+        let helper = self.helper(info);
         let result = self.call_rust(helper, args, info.effects.contains(Effects::FLOAT));
         if faults {
             let resume = self.b.create_block();
@@ -147,6 +144,47 @@ impl Lowering<'_, '_> {
             self.region.forget_all();
         }
         let result = self.convert(result, Type::I64, inst.ty);
+        self.define(inst.ty, result);
+        Ok(())
+    }
+
+    /// What a helper is called with.
+    fn helper_args(&mut self, inst: &Inst, info: CallInfo) -> Result<Vec<Value>, BackendError> {
+        let mut args = vec![self.env];
+        for v in [inst.a, inst.b, inst.c] {
+            args.push(if v == NONE { self.const64(0) } else { self.int(v, Type::I64)? });
+        }
+        let constant = self.host.c_u32(info.arg);
+        args.push(self.b.ins().iconst(types::I64, constant));
+        Ok(args)
+    }
+
+    /// The address of a helper.
+    fn helper(&mut self, info: CallInfo) -> Value {
+        let table = self.load_header(types::I64, offset_of!(EnvHeader, helpers));
+        self.b.ins().load(types::I64, self.flags.env, table, i32::from(info.helper) * 8)
+    }
+
+    /// A helper that is called off the hot path, where `a` is not 0; else the result is `b`.
+    fn conditional_call(&mut self, inst: &Inst, info: CallInfo) -> Result<(), BackendError> {
+        let (_, guard) = self.definition(inst.a)?;
+        let guard = self.int(inst.a, guard)?;
+        let value = self.int(inst.b, inst.ty)?;
+        let (call, resume) = (self.cold_block(), self.b.create_block());
+        let clif = self.ty(inst.ty);
+        let result = self.b.append_block_param(resume, clif);
+        self.b.ins().brif(guard, call, &[], resume, &[value.into()]);
+        self.b.switch_to_block(call);
+        self.aside(|l| {
+            l.make_stores_aside()?;
+            let args = l.helper_args(inst, info)?;
+            let helper = l.helper(info);
+            let called = l.call_rust(helper, args, false);
+            let called = l.convert(called, Type::I64, inst.ty);
+            l.b.ins().jump(resume, &[called.into()]);
+            Ok(())
+        })?;
+        self.b.switch_to_block(resume);
         self.define(inst.ty, result);
         Ok(())
     }

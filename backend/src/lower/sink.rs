@@ -171,7 +171,10 @@ impl Lowering<'_, '_> {
     }
 
     /// Does `body` in a block that does not dominate what is emitted afterwards.
-    fn aside(&mut self, body: impl FnOnce(&mut Self) -> Result<(), BackendError>) -> Result<(), BackendError> {
+    pub(super) fn aside(
+        &mut self,
+        body: impl FnOnce(&mut Self) -> Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
         let outer = self.sunk.undo.replace(Vec::new());
         let result = body(self);
         for (index, slots) in self.sunk.undo.take().into_iter().flatten().rev() {

@@ -6,7 +6,7 @@ use mimus_ir::op::{JumpKind, RmwKind, Shape};
 use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type, VecInfo, VecKind};
 
 use crate::random;
-use crate::toy::{How, INTS, Random, Toy, alone, call, one, reg, wide};
+use crate::toy::{How, INTS, Random, Toy, alone, call, conditional_call, one, reg, wide};
 
 const HOSTS: [&str; 4] = ["x86_64", "aarch64", "riscv64gc", "s390x"];
 
@@ -81,6 +81,7 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
             Shape::Fence => b.fence(),
             Shape::Call => {
                 let v = call(b, ty, 300, true, [x, NONE, y], 0x8000_0001);
+                let v = conditional_call(b, ty, [x, v, y], 1);
                 b.store_env(slot(1), v);
             }
             Shape::TrapIf => b.trap_if(x, 0xffff_0000_1111),

@@ -14,8 +14,8 @@ use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry, Tlb, Verdict};
 
 use crate::toy::Random;
 
-/// Numbers of helpers used; the generator's have the effects that the low four bits say.
-const HELPERS: u16 = 16;
+/// Numbers of helpers used; the generator's have the effects that the low five bits say.
+const HELPERS: u16 = 32;
 
 /// The shared guest, without its changes of code: there the tiers differ by design.
 struct Quiet(ToyGuest);
@@ -166,7 +166,8 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
     let outcome = Interp::default().run(block, &mut reference);
 
     let mut guest = Quiet(ToyGuest::new(seed));
-    let helpers: [u64; HELPERS as usize] = helpers!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    let helpers: [u64; HELPERS as usize] =
+        helpers!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
     let mut tlb = Tlb::new(1);
     let bank = tlb.select(0);
     let links = [const { AtomicU64::new(0) }; 2];

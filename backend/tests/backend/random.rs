@@ -3,7 +3,7 @@
 use mimus_ir::op::{JumpKind, RmwKind, Shape};
 use mimus_ir::{Block, Builder, Inst, MemFlags, NONE, Op, Type, Value};
 
-use crate::toy::{How, INTS, PAGE, RAM, Random, Toy, call, reg, wide};
+use crate::toy::{How, INTS, PAGE, RAM, Random, Toy, call, conditional_call, reg, wide};
 
 fn int(random: &mut Random) -> Type {
     INTS[random.below(4) as usize]
@@ -91,6 +91,10 @@ pub fn step(b: &mut Builder, random: &mut Random, [x, y, z]: [Value; 3]) -> Opti
             let helper = random.below(3) as u16;
             let args = [x, if random.below(2) == 0 { NONE } else { y }, z];
             Some(call(b, ty, helper, helper == 2, args, random.next() as u32))
+        }
+        4 if random.below(3) == 0 => {
+            let guard = b.binary_imm(Op::AndI, ty, x, random.below(3) << random.below(64));
+            Some(conditional_call(b, ty, [guard, y, z], random.next() as u32))
         }
         4 if random.below(3) == 0 => {
             let cond = b.binary_imm(Op::EqI, ty, x, random.below(3));

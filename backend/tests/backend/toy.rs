@@ -146,8 +146,11 @@ impl Machine {
 
 /// What both ways of calling a helper do: helper 0 mixes its arguments, 1 also changes register 15, 2 faults if
 /// its first argument is odd, 3 flushes the TLB
-/// if it is a multiple of 4.
+/// if it is a multiple of 4, 4 gives the second if the first is 0 and else looks at register 15.
 fn helper(machine: &mut Machine, reg15: &mut u64, number: u16, args: [u64; 3], arg: u32) -> Result<u64, Verdict> {
+    if number == 4 && args[0] == 0 {
+        return Ok(args[1]);
+    }
     machine.helper_calls += 1;
     let mixed = args[0].wrapping_mul(3) ^ args[1].rotate_left(7) ^ args[2].rotate_left(23) ^ u64::from(arg) << 16;
     match number {
@@ -157,6 +160,7 @@ fn helper(machine: &mut Machine, reg15: &mut u64, number: u16, args: [u64; 3], a
             return Err(Verdict::Fault);
         }
         3 if args[0] & 3 == 0 => machine.tlb.flush(false),
+        4 => return Ok(mixed ^ *reg15),
         _ => {}
     }
     Ok(mixed)
@@ -287,7 +291,7 @@ macro_rules! helpers {
     };
 }
 
-helpers! { helper0 0 helper1 1 helper2 2 helper3 3 }
+helpers! { helper0 0 helper1 1 helper2 2 helper3 3 helper4 4 }
 
 /// Registers, memory and what is pending: all that a block can change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -638,6 +642,12 @@ pub fn one(pc: u64, body: impl FnOnce(&mut Builder)) -> Block {
 pub fn call(b: &mut Builder, ty: Type, helper: u16, faults: bool, args: [Value; 3], arg: u32) -> Value {
     let effects = if faults { Effects::FAULT.union(Effects::WRITE_ENV) } else { Effects::WRITE_ENV };
     b.call(ty, CallInfo { helper, effects, arg }, args)
+}
+
+/// A call of helper 4, which need not be made where the first argument is 0.
+pub fn conditional_call(b: &mut Builder, ty: Type, args: [Value; 3], arg: u32) -> Value {
+    let effects = Effects::READ_ENV.union(Effects::LEAF).union(Effects::CONDITIONAL);
+    b.call(ty, CallInfo { helper: 4, effects, arg }, args)
 }
 
 /// xorshift64*, with a taste for edges.

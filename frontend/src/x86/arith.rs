@@ -10,8 +10,11 @@ pub extern "C" fn cc_flags(cpu: &mut Cpu, _: u64, _: u64, _: u64, _: u32) -> u64
     cpu.state.arith_flags().bits()
 }
 
-/// Whether condition `arg` holds.
-pub extern "C" fn cc_cond(cpu: &mut Cpu, _: u64, _: u64, _: u64, arg: u32) -> u64 {
+/// Whether condition `arg` holds; `known` where that is so, for `unknown` is 0.
+pub extern "C" fn cc_cond(cpu: &mut Cpu, unknown: u64, known: u64, _: u64, arg: u32) -> u64 {
+    if unknown == 0 {
+        return known;
+    }
     u64::from(condition(arg as u8, cpu.state.arith_flags()))
 }
 

@@ -24,17 +24,17 @@ macro_rules! cc_kinds {
 }
 
 cc_kinds! {
+    /// `dst = a - src`. Its number is 0, so that code can tell by one operation.
+    Sub;
     /// `cc_src` holds the six flags as they are in RFLAGS.
     Flags;
     /// `dst = a + src`.
     Add;
     /// `dst = a + src + aux`.
     Adc;
-    /// `dst = a - src`.
-    Sub;
     /// `dst = a - src - aux`.
     Sbb;
-    /// Carry, overflow and adjust are 0.
+    /// Carry, overflow and adjust are 0. In env it is a `Sub` of 0.
     Logic;
     /// `dst = a + 1`, `src` is the carry before.
     Inc;
@@ -80,9 +80,14 @@ impl CcOp {
         CcOp { kind, log2: code & 3 }
     }
 
-    /// What a slot over both has where `cc_op` is `op` and `cc_carry_op` is `carry_op`.
-    pub const fn both(op: u8, carry_op: u8) -> u64 {
-        u64::from_ne_bytes([op, carry_op, 0, 0, 0, 0, 0, 0])
+    /// What a slot over `cc_op`, `cc_carry_op` and `cc_shift` has where they are of a record with this `op`.
+    pub const fn all(op: u8, carry_op: u8) -> u64 {
+        u64::from_ne_bytes([op, carry_op, CcOp::shift(op), 0, 0, 0, 0, 0])
+    }
+
+    /// 64 less the bits of the operands.
+    const fn shift(op: u8) -> u8 {
+        64 - (8 << (op & 3))
     }
 }
 
@@ -186,6 +191,7 @@ impl State {
     pub fn set_cc_op(&mut self, op: CcOp) {
         self.cc_op = op.encode();
         self.cc_carry_op = op.encode();
+        self.cc_shift = CcOp::shift(op.encode());
     }
 
     /// Sets the six arithmetic flags.

@@ -7,8 +7,8 @@ crate::helpers! {
     Cpu:
     /// The arithmetic flags, as in RFLAGS.
     CcFlags arith::cc_flags [READ_ENV LEAF];
-    /// Whether condition `arg` holds.
-    CcCond arith::cc_cond [READ_ENV LEAF];
+    /// Whether condition `arg` holds; `b` where `a` is 0.
+    CcCond arith::cc_cond [READ_ENV LEAF CONDITIONAL];
     /// DIV (`arg` bit 8 clear) or IDIV (set) of the accumulator by `a`; width in bytes in `arg` bits 0..8.
     Divide arith::divide [READ_ENV WRITE_ENV FAULT LEAF];
     /// RCL (`arg` bit 8 clear) or RCR (set) of `a` by count `b`; width in bytes in `arg` bits 0..8.

@@ -130,8 +130,10 @@ pub struct State {
     pub cc_op: u8,
     /// Which one set CF last, as in `cc_op`.
     pub cc_carry_op: u8,
+    /// 64 less the bits of the operands of the record that CF is of, unless CF is apart.
+    pub cc_shift: u8,
     /// 0.
-    pub cc_op_rest: [u8; 6],
+    pub cc_op_rest: [u8; 5],
     /// Its result, zero-extended.
     pub cc_dst: u64,
     /// Its second operand, or as the [`super::flags::CcOp`] says.
@@ -270,8 +272,12 @@ slots! {
     CC_OP cc_op I8;
     /// Lazy flags: operation that CF is of.
     CC_CARRY_OP cc_carry_op I8;
-    /// Both ([`super::flags::CcOp::both`]).
+    /// Both.
+    CC_OP_PAIR cc_op I16;
+    /// Both and the shift ([`super::flags::CcOp::all`]).
     CC_OPS cc_op I64;
+    /// Lazy flags: how far the record's operands are shifted to have their sign in bit 63.
+    CC_SHIFT cc_shift I8;
     /// Lazy flags: result.
     CC_DST cc_dst I64;
     /// Lazy flags: result of an INC or DEC that left CF where it was.
@@ -327,7 +333,7 @@ impl Default for State {
         s.gdtr.limit = 0xffff;
         s.idtr.limit = 0xffff;
         s.rip = 0xfff0;
-        s.flags = Rflags::FIXED;
+        s.set_rflags(Rflags::FIXED);
         s.cr0 = Cr0::CD | Cr0::NW | Cr0::ET;
         s.dr6 = Dr6::FIXED;
         s.dr7 = Dr7::FIXED;

@@ -95,7 +95,8 @@ impl Lift {
         };
         let zero = self.b.binary_imm(Op::EqI, ty, src, 0);
         self.keep_or_write(gpr, zero, found);
-        self.set_flags_simple(CcKind::Logic, ty, src, src);
+        let result = self.zext64(ty, src);
+        self.set_flags_simple(CcKind::Logic, ty, result, result);
         Ok(())
     }
 

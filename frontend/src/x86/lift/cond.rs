@@ -1,9 +1,9 @@
 //! What is known of the arithmetic flags while a block is lifted, and conditions on them.
 
-use mimus_ir::VecKind;
 use mimus_ir::block::{NONE, Value};
 use mimus_ir::op::{Op, Type};
 use mimus_ir::vec::{TEST_EQUAL_OR_UNORDERED, TEST_ORDERED_AND_UNEQUAL};
+use mimus_ir::{EnvSlot, VecKind};
 
 use super::Lift;
 use crate::x86::flags::{CARRY_APART, CcKind, CcOp, OVERFLOW_APART};
@@ -63,6 +63,7 @@ pub(super) struct Record {
 pub(super) mod cc {
     pub const B: u8 = 2;
     pub const E: u8 = 4;
+    pub const S: u8 = 8;
 }
 
 // Predicates of the IR's float tests, which are those of CMPPS.
@@ -73,9 +74,20 @@ const NOT_LESS: u8 = 5;
 const NOT_LESS_OR_EQUAL: u8 = 6;
 const ORDERED: u8 = 7;
 
+/// By `cc_op`: what [`CcOp::all`] says where all flags are of a record.
+static OPS: [u64; 64] = {
+    let (mut ops, mut op) = ([0; 64], 0u8);
+    while op < 64 {
+        ops[op as usize] = CcOp::all(op, op);
+        op += 1;
+    }
+    ops
+};
+
 impl Record {
     const fn op(&self) -> u8 {
-        CcOp { kind: self.kind, log2: self.ty as u8 }.encode()
+        let kind = if matches!(self.kind, CcKind::Logic) { CcKind::Sub } else { self.kind };
+        CcOp { kind, log2: self.ty as u8 }.encode()
     }
 
     const fn is_order(&self) -> bool {
@@ -86,9 +98,12 @@ impl Record {
 impl Lift {
     /// Records that an instruction set the flags.
     pub(super) fn set_flags(&mut self, record: Record) {
-        self.b.store_env_imm(slot::CC_OPS, CcOp::both(record.op(), record.op()));
+        self.b.store_env_imm(slot::CC_OPS, OPS[usize::from(record.op() & 63)]);
         self.b.store_env(slot::CC_DST, record.dst);
-        self.b.store_env(slot::CC_SRC, record.src);
+        match record.kind {
+            CcKind::Logic => self.b.store_env_imm(slot::CC_SRC, 0),
+            _ => self.b.store_env(slot::CC_SRC, record.src),
+        }
         if matches!(record.kind, CcKind::Adc | CcKind::Sbb) {
             self.b.store_env(slot::CC_AUX, record.aux);
         }
@@ -103,7 +118,7 @@ impl Lift {
     /// Sets all six flags from a value that has them where RFLAGS has.
     pub(super) fn set_flag_bits(&mut self, bits: Value) {
         let op = CcOp::FLAGS.encode();
-        self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, op));
+        self.b.store_env_imm(slot::CC_OPS, CcOp::all(op, op));
         self.b.store_env(slot::CC_SRC, bits);
         let (kind, ty) = (CcKind::Flags, Type::I64);
         self.flags = Flags::known(Record { kind, ty, a: bits, dst: bits, src: bits, aux: bits });
@@ -141,8 +156,8 @@ impl Lift {
         let apart = overflow.map_or(0, |_| OVERFLOW_APART);
         let op = record.map(|record| record.op() | apart);
         match (op, carry) {
-            (Some(op), Carry::Own) => self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, op & !OVERFLOW_APART)),
-            (Some(op), Carry::Apart(_)) => self.b.store_env_imm(slot::CC_OPS, CcOp::both(op, CARRY_APART)),
+            (Some(op), Carry::Own) => self.b.store_env_imm(slot::CC_OPS, CcOp::all(op, op & !OVERFLOW_APART)),
+            (Some(op), Carry::Apart(_)) => self.b.store_env_imm(slot::CC_OPS, CcOp::all(op, CARRY_APART)),
             (Some(op), Carry::Kept) => self.b.store_env_imm(slot::CC_OP, op.into()),
             (None, _) => {
                 if matches!(carry, Carry::Apart(_)) {
@@ -239,8 +254,57 @@ impl Lift {
         match known {
             Some(value) if code & 1 == 0 => value,
             Some(value) => self.not(value),
-            None => self.call(Helper::CcCond, Type::I8, &[], u32::from(code)),
+            None => self.env_condition(code),
         }
+    }
+
+    /// Condition `code` by the record in env. What subtractions, comparisons and logic leave is compared here, for the rest there is
+    /// a helper.
+    #[cold]
+    fn env_condition(&mut self, code: u8) -> Value {
+        let [known, unknown] = match code & !1 {
+            0 | 10 => [self.b.iconst(Type::I8, 0), self.b.iconst(Type::I8, 1)],
+            even => {
+                let unknown = match even {
+                    2 => self.other_op(slot::CC_CARRY_OP),
+                    6 => self.other_op(slot::CC_OP_PAIR),
+                    _ => self.other_op(slot::CC_OP),
+                };
+                [self.sub_condition(code), unknown]
+            }
+        };
+        self.call(Helper::CcCond, Type::I8, &[unknown, known], u32::from(code))
+    }
+
+    /// Not 0 if an op in env, or one of two, is of another kind than a subtraction.
+    fn other_op(&mut self, slot: EnvSlot) -> Value {
+        let op = self.b.load_env(slot);
+        self.b.binary_imm(Op::AndI, slot.ty, op, 0xfcfc)
+    }
+
+    /// Condition `code`, but O and P, if the record in env is a subtraction's.
+    fn sub_condition(&mut self, code: u8) -> Value {
+        let dst = self.b.load_env(slot::CC_DST);
+        let inverse = code & 1 != 0;
+        if code & !1 == cc::E {
+            return self.b.binary_imm(if inverse { Op::NeI } else { Op::EqI }, Type::I64, dst, 0);
+        }
+        let shift = self.b.load_env(slot::CC_SHIFT);
+        if code & !1 == cc::S {
+            let dst = self.b.binary(Op::Shl, Type::I64, dst, shift);
+            let negative = self.negative(Type::I64, dst);
+            return if inverse { self.not(negative) } else { negative };
+        }
+        let src = self.b.load_env(slot::CC_SRC);
+        let a = self.b.binary(Op::Add, Type::I64, dst, src);
+        let [a, src] = [a, src].map(|value| self.b.binary(Op::Shl, Type::I64, value, shift));
+        let (op, inverse_op) = match code & !1 {
+            cc::B => (Op::Ult, Op::Ule),
+            6 => (Op::Ule, Op::Ult),
+            12 => (Op::Slt, Op::Sle),
+            _ => (Op::Sle, Op::Slt),
+        };
+        if inverse { self.b.binary(inverse_op, Type::I64, src, a) } else { self.b.binary(op, Type::I64, a, src) }
     }
 
     /// Condition `code`, which is even, where not all flags are of one record.

@@ -70,7 +70,7 @@ impl Lift {
             Count::Const(_) => self.set_flags_simple(kind, ty, dst, src),
             Count::Value(n) => {
                 let op = CcOp { kind, log2: ty as u8 }.encode();
-                let op = self.b.iconst(Type::I64, CcOp::both(op, op));
+                let op = self.b.iconst(Type::I64, CcOp::all(op, op));
                 let moved = self.b.binary_imm(Op::NeI, Type::I8, n, 0);
                 for (slot, new) in [(slot::CC_OPS, op), (slot::CC_DST, dst), (slot::CC_SRC, src)] {
                     let old = self.b.load_env(slot);

@@ -8,7 +8,7 @@ use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
 
 use super::alloc::Class;
-use super::emit::{Alu, Cond, Emitter, R8, R9, RAX, RBX, RCX, RDI, RDX, RSI, Rm, Shift, Width};
+use super::emit::{Alu, Cond, Emitter, R8, R9, RAX, RBX, RCX, RDI, RDX, RSI, Rm, Shift, Width, op};
 use super::{Cold, Quick, Refused, vector};
 
 impl Quick<'_> {
@@ -80,6 +80,7 @@ impl Quick<'_> {
         }
         self.count_now();
         let info = CallInfo::decode(inst.imm);
+        let conditional = info.effects.contains(Effects::CONDITIONAL);
         while let Some(spilled) = self.regs.spill_volatile(self.plan, self.index) {
             let (class, taken) = spilled?;
             let mem = self.spill(taken.slot.ok_or(Refused)?);
@@ -87,6 +88,13 @@ impl Quick<'_> {
                 Class::General => self.e.mov_mem(8, mem, taken.reg),
                 Class::Vector => self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, taken.reg, mem),
             }
+        }
+        let done = self.e.label();
+        if conditional {
+            self.move_to(RDX, inst.b, Type::I64)?;
+            let guard = self.reg(inst.a, RAX)?;
+            self.e.inst(Width::Wide, op(0x85), guard, Rm::Reg(guard));
+            self.e.jump_if(Cond::E, done);
         }
         if info.effects.contains(Effects::FAULT) {
             self.store_pc(self.pc);
@@ -123,8 +131,12 @@ impl Quick<'_> {
         if info.effects.contains(Effects::FAULT) {
             self.leave_on_verdict();
         }
+        if conditional {
+            self.e.mov(Width::Wide, RDX, Rm::Reg(RAX));
+            self.e.place(done);
+        }
         let reg = self.result()?;
-        self.e.zero_extend(inst.ty.bytes(), reg, Rm::Reg(RAX));
+        self.e.zero_extend(inst.ty.bytes(), reg, Rm::Reg(if conditional { RDX } else { RAX }));
         Ok(())
     }
 

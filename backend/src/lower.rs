@@ -126,6 +126,8 @@ pub(crate) fn slow_signature(call_conv: CallConv, slow: &SlowPath) -> Signature 
 struct Flags {
     /// Env and what hangs off it: aligned by construction.
     env: MemFlagsData,
+    /// What in env stays the same while a block runs.
+    constant: MemFlagsData,
     /// 128-bit env slots: the env's own alignment is not relied upon.
     env_wide: MemFlagsData,
     /// Guest memory: little-endian at any address.
@@ -144,7 +146,13 @@ impl Flags {
             .with_notrap()
             .with_endianness(Endianness::Little)
             .with_alias_region(Some(region(1, "guest")));
-        Flags { env: env.with_aligned(), env_wide: env, guest, guest_aligned: guest.with_aligned() }
+        Flags {
+            env: env.with_aligned(),
+            constant: env.with_aligned().with_readonly(),
+            env_wide: env,
+            guest,
+            guest_aligned: guest.with_aligned(),
+        }
     }
 }
 
@@ -295,6 +303,11 @@ impl<'a, 'f> Lowering<'a, 'f> {
         match inst.op {
             // Emitted where it is used, in the type it is used in.
             Op::Const => Ok(()),
+            Op::Pc => {
+                let pc = self.guest_pc(inst.imm);
+                self.define(Type::I64, pc);
+                Ok(())
+            }
             Op::Neg
             | Op::Not
             | Op::Clz

@@ -110,6 +110,6 @@ impl Sample {
 
 /// The block at guest PC `rip`, of which `bytes` are all there is.
 pub(crate) fn lift_at(bytes: &[u8], rip: u64, mode: Mode) -> Block {
-    let request = Request { bytes, in_page: bytes.len(), rip, mode, max_insns: MAX_GUEST_INSNS };
+    let request = Request { bytes, in_page: bytes.len(), rip, base: 0, mode, max_insns: MAX_GUEST_INSNS };
     lift(&request).expect("a whole block")
 }

@@ -9,7 +9,7 @@ use mimus_ir::Op;
 fn traps(extra: Mode) -> usize {
     let mode = Mode::CODE32 | Mode::CODE64 | Mode::STACK32 | Mode::PROTECTED | Mode::LONG | Mode::CPL | extra;
     let bytes = [0x8b, 0x03, 0x50];
-    let request = Request { bytes: &bytes, in_page: bytes.len(), rip: 0x1000, mode, max_insns: 2 };
+    let request = Request { bytes: &bytes, in_page: bytes.len(), rip: 0x1000, base: 0, mode, max_insns: 2 };
     let block = lift(&request).expect("two whole instructions");
     block.insts.iter().filter(|i| i.op == Op::TrapIf).count()
 }

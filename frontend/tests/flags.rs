@@ -176,8 +176,14 @@ fn run(cpu: &mut Cpu, program: &[Vec<u8>], cuts: impl Fn(usize) -> bool, written
             continue;
         }
         let bytes = program[from..to].concat();
-        let request =
-            Request { bytes: &bytes, in_page: bytes.len(), rip: 0x3000, mode: cpu.mode, max_insns: (to - from) as u32 };
+        let request = Request {
+            bytes: &bytes,
+            in_page: bytes.len(),
+            rip: 0x3000,
+            base: 0,
+            mode: cpu.mode,
+            max_insns: (to - from) as u32,
+        };
         let mut block = lift(&request).expect("whole instructions");
         assert_eq!(block.guest_insns as usize, to - from, "{:02x?}", &program[from..to]);
         optimize(&mut block, &mut scratch);
@@ -233,7 +239,7 @@ fn what_a_comparison_left_is_compared_in_line() {
             let start = cpu.state;
             let wanted = run(&mut cpu, &program[1..], |_| true, false);
             let bytes = &program[1];
-            let request = Request { bytes, in_page: bytes.len(), rip: 0x3000, mode: cpu.mode, max_insns: 1 };
+            let request = Request { bytes, in_page: bytes.len(), rip: 0x3000, base: 0, mode: cpu.mode, max_insns: 1 };
             let mut block = lift(&request).expect("a whole instruction");
             let calls = block.insts.iter_mut().filter(|inst| inst.op == Op::Call);
             // A helper that answers wrongly makes no difference: it is not asked.

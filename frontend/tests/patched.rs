@@ -14,7 +14,7 @@ const CODE: u64 = 0x3000;
 const OPERAND: u64 = 0x5000;
 
 fn request<'a>(bytes: &'a [u8], cpu: &Cpu) -> Request<'a> {
-    Request { bytes, in_page: bytes.len(), rip: CODE, mode: cpu.mode, max_insns: 1 }
+    Request { bytes, in_page: bytes.len(), rip: CODE, base: 0, mode: cpu.mode, max_insns: 1 }
 }
 
 /// The block of `bytes` if `writes` are written often, and the offsets and lengths of what it reads.

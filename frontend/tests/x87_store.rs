@@ -16,7 +16,7 @@ const TARGET: u64 = 0x5000;
 /// `fld1; fstp store [TARGET]; nop`.
 fn block(store: [u8; 2], mode: mimus_frontend::x86::Mode) -> Block {
     let bytes = [0xd9, 0xe8, store[0], store[1], 0, 0x50, 0, 0, 0x90];
-    let request = Request { bytes: &bytes, in_page: bytes.len(), rip: CODE, mode, max_insns: 3 };
+    let request = Request { bytes: &bytes, in_page: bytes.len(), rip: CODE, base: 0, mode, max_insns: 3 };
     lift(&request).expect("whole instructions")
 }
 

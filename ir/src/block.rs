@@ -151,7 +151,8 @@ impl Inst {
 /// A translation block: straight-line code with one terminator at its end.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Block {
-    /// Guest PC of its first instruction.
+    /// Guest PC of its first instruction. It and all others in the block are relative to a base, which may be 0, that whoever runs
+    /// the block knows.
     pub pc: u64,
     /// Guest PC that follows its last instruction: where a [`Op::Branch`] not taken goes.
     pub fallthrough: u64,
@@ -216,6 +217,11 @@ impl Builder {
     /// A constant.
     pub fn iconst(&mut self, ty: Type, value: u64) -> Value {
         self.op(Op::Const, ty, [NONE; 3], value & ty.mask())
+    }
+
+    /// The guest PC `pc`, given as the block has it, as the guest has it.
+    pub fn pc(&mut self, pc: u64) -> Value {
+        self.op(Op::Pc, Type::I64, [NONE; 3], pc)
     }
 
     /// A [`Shape::Unary`] op.

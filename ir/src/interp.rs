@@ -21,6 +21,8 @@ pub enum Stop {
 pub trait Guest {
     /// The env, as bytes; ops address it by offset.
     fn env(&mut self) -> &mut [u8];
+    /// What is added to the guest PCs in the block that runs ([`Op::Pc`]).
+    fn pc_base(&self) -> u64;
     /// Reads `ty.bytes()` bytes at `addr`, zero-extended; `[low, high]` halves.
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop>;
     /// Writes the low `ty.bytes()` bytes of `value` at `addr`.
@@ -39,7 +41,7 @@ pub trait Guest {
     fn trap(&mut self, code: u64);
 }
 
-/// How a block was left.
+/// How a block was left. Guest PCs are as the guest has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
     /// By link slot `slot`, to guest PC `pc`.
@@ -222,19 +224,20 @@ impl Interp {
                     insns += open;
                     pc = inst.imm;
                     if code_changed {
-                        return Outcome { exit: Exit::CodeChanged { pc }, insns };
+                        return Outcome { exit: Exit::CodeChanged { pc: at(guest, pc) }, insns };
                     }
                     open = 1;
                     continue;
                 }
                 Op::Jump => {
-                    return Outcome { exit: Exit::Jump { slot: inst.c as u8, pc: inst.imm }, insns: insns + open };
+                    let exit = Exit::Jump { slot: inst.c as u8, pc: at(guest, inst.imm) };
+                    return Outcome { exit, insns: insns + open };
                 }
                 Op::Branch => {
                     let exit = if self.get(inst.a) & 0xff != 0 {
-                        Exit::Jump { slot: 0, pc: inst.imm }
+                        Exit::Jump { slot: 0, pc: at(guest, inst.imm) }
                     } else {
-                        Exit::Jump { slot: 1, pc: block.fallthrough }
+                        Exit::Jump { slot: 1, pc: at(guest, block.fallthrough) }
                     };
                     return Outcome { exit, insns: insns + open };
                 }
@@ -245,7 +248,7 @@ impl Interp {
                 Op::TrapIf => {
                     if self.get(inst.a) & 0xff != 0 {
                         guest.trap(inst.imm);
-                        return Outcome { exit: Exit::Fault { pc }, insns };
+                        return Outcome { exit: Exit::Fault { pc: at(guest, pc) }, insns };
                     }
                     continue;
                 }
@@ -277,9 +280,10 @@ impl Interp {
                             code_changed = true;
                             [0, 0]
                         }
-                        Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc }, insns },
+                        Err(Stop::Fault) => return Outcome { exit: Exit::Fault { pc: at(guest, pc) }, insns },
                     }
                 }
+                Op::Pc => [at(guest, inst.imm), 0],
                 Op::Vec => match self.vector(inst) {
                     Some(value) => value,
                     None => return Outcome { exit: Exit::Malformed, insns },
@@ -385,6 +389,12 @@ impl Interp {
         *code_changed |= changed;
         Ok([old, 0])
     }
+}
+
+/// A guest PC of a block as the guest has it.
+#[inline(always)]
+fn at<G: Guest>(guest: &G, pc: u64) -> u64 {
+    guest.pc_base().wrapping_add(pc)
 }
 
 #[inline(always)]

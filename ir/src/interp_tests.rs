@@ -140,7 +140,7 @@ fn bit_fields() {
 fn run(body: &str) -> (Outcome, ToyGuest) {
     let head = "block pc=0x1000 fallthrough=0x1008 insns=2 bytes=8\ninsn 0x1000, len=4\n";
     let block = parse(&format!("{head}{body}")).unwrap();
-    let mut guest = ToyGuest::new(0);
+    let mut guest = ToyGuest { pc_base: 0, ..ToyGuest::new(0) };
     guest.env.fill(0);
     guest.mem.fill(0);
     (Interp::default().run(&block, &mut guest), guest)
@@ -211,6 +211,23 @@ fn exits() {
 }
 
 #[test]
+fn guest_pcs_are_relative_to_a_base() {
+    let body = "v1 = pc 0xffffffffffffff00\n stenv.i64 [0x0], v1\n";
+    let head = "block pc=0x10 fallthrough=0x14 insns=1 bytes=4\ninsn 0x10, len=4\n";
+    let run = |end: &str| {
+        let block = parse(&format!("{head}{body}{end}")).unwrap();
+        let mut guest = ToyGuest { pc_base: 0x7fff_0000, ..ToyGuest::new(0) };
+        let exit = Interp::default().run(&block, &mut guest).exit;
+        assert_eq!(guest.env[..8], 0x7ffe_ff00u64.to_le_bytes());
+        exit
+    };
+    assert_eq!(run("jump 0xffffffffffffff10, slot=0"), Exit::Jump { slot: 0, pc: 0x7ffe_ff10 });
+    assert_eq!(run("v3 = const.i8 0x0\n branch v3, 0x20"), Exit::Jump { slot: 1, pc: 0x7fff_0014 });
+    assert_eq!(run("v3 = const.i8 0x1\n trap_if v3, 0x7\n exit 0x0"), Exit::Fault { pc: 0x7fff_0010 });
+    assert_eq!(run("jump_ind v1"), Exit::Indirect { pc: 0x7ffe_ff00 });
+}
+
+#[test]
 fn changed_code_ends_the_instruction() {
     let (outcome, guest) = run("
         v1 = const.i64 0x0
@@ -230,6 +247,10 @@ impl Guest for Changer {
     fn env(&mut self) -> &mut [u8] {
         self.0.env()
     }
+    fn pc_base(&self) -> u64 {
+        0
+    }
+
     fn load(&mut self, addr: u64, ty: Type, flags: crate::MemFlags) -> Result<[u64; 2], crate::Stop> {
         self.0.load(addr, ty, flags)
     }

@@ -73,6 +73,8 @@ impl fmt::Display for Type {
 pub enum Shape {
     /// `imm` is the value.
     Const,
+    /// `imm` is a guest PC, as the block has it.
+    Pc,
     /// Operand `a`.
     Unary,
     /// Operand `a` truncated to the type numbered `c`, then extended. `c` may be the op's own type: then it
@@ -116,7 +118,8 @@ pub enum Shape {
     Vec,
     /// Condition `a`, guest-defined trap code in `imm`.
     TrapIf,
-    /// Start of a guest instruction: its guest PC in `imm`, its length in bytes in `c`.
+    /// Start of a guest instruction: its guest PC in `imm`, its length in bytes in `c`. This and the other guest PCs in `imm` are as
+    /// the block has them: relative to a base that whoever runs it knows ([`Op::Pc`]).
     Insn,
     /// Direct jump to the guest PC `imm`, link slot `c`; a [`JumpKind`] in `b`.
     Jump,
@@ -133,6 +136,7 @@ impl Shape {
     pub const fn operands(self) -> usize {
         match self {
             Shape::Const
+            | Shape::Pc
             | Shape::LoadEnv
             | Shape::StoreEnvImm
             | Shape::Fence
@@ -231,6 +235,8 @@ macro_rules! ops {
 ops! {
     /// The constant `imm`.
     Const      "const"     Const      1 [];
+    /// The guest PC `imm` as the guest has it: the base of the block's guest PCs is added.
+    Pc         "pc"        Pc         1 [];
     /// Two's complement negation.
     Neg        "neg"       Unary      1 [];
     /// Bitwise complement.

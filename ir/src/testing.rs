@@ -186,7 +186,7 @@ impl Generator<'_> {
         };
         let mut inst = Inst { op, ty, a: NONE, b: NONE, c: NONE, imm: 0 };
         match shape {
-            Shape::Const => inst.imm = self.source.constant() & ty.mask(),
+            Shape::Const | Shape::Pc => inst.imm = self.source.constant() & ty.mask(),
             Shape::Unary => inst.a = self.int(),
             Shape::JumpInd => (inst.a, inst.b) = (self.int(), self.jump_kind()),
             Shape::Extend => {
@@ -314,6 +314,8 @@ pub struct ToyGuest {
     pub mem: Vec<u8>,
     /// Accesses, calls and traps.
     pub log: Vec<Event>,
+    /// What is added to guest PCs.
+    pub pc_base: u64,
 }
 
 impl ToyGuest {
@@ -321,7 +323,7 @@ impl ToyGuest {
     pub fn new(seed: u64) -> ToyGuest {
         let mut state = seed;
         let mut fill = |len| (0..len).map(|_| (mix(&mut state) >> 32) as u8).collect();
-        ToyGuest { env: fill(ENV_SIZE), mem: fill(MEM_SIZE), log: Vec::new() }
+        ToyGuest { env: fill(ENV_SIZE), mem: fill(MEM_SIZE), log: Vec::new(), pc_base: mix(&mut state) & !0xfff }
     }
 
     fn place(&self, addr: u64, ty: Type) -> Result<usize, Stop> {
@@ -354,6 +356,10 @@ fn mix(state: &mut u64) -> u64 {
 impl Guest for ToyGuest {
     fn env(&mut self) -> &mut [u8] {
         &mut self.env
+    }
+
+    fn pc_base(&self) -> u64 {
+        self.pc_base
     }
 
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop> {

@@ -117,7 +117,7 @@ impl Printer<'_> {
             f.write_str(" ")?;
         }
         match info.shape {
-            Shape::Const | Shape::Exit => write!(f, "{imm:#x}")?,
+            Shape::Const | Shape::Pc | Shape::Exit => write!(f, "{imm:#x}")?,
             Shape::Unary => write!(f, "{a}")?,
             Shape::JumpInd => {
                 write!(f, "{a}")?;
@@ -391,7 +391,7 @@ fn parse_inst(line: &str, index: usize) -> Parsed<Inst> {
     let args = &mut args;
     let mut inst = Inst { op, ty, a: NONE, b: NONE, c: NONE, imm: 0 };
     match op.info().shape {
-        Shape::Const | Shape::Exit => inst.imm = args.number()?,
+        Shape::Const | Shape::Pc | Shape::Exit => inst.imm = args.number()?,
         Shape::Unary => inst.a = args.value()?,
         Shape::JumpInd => (inst.a, inst.b) = (args.value()?, args.jump_kind()?),
         Shape::Extend => {

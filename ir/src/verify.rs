@@ -118,7 +118,7 @@ fn env_slot(inst: &Inst, env_size: usize) -> Result<(), Problem> {
 pub(crate) fn fixed_type(shape: Shape) -> Option<Type> {
     match shape {
         Shape::TrapIf | Shape::Branch => Some(Type::I8),
-        Shape::Fence | Shape::Insn | Shape::Jump | Shape::JumpInd | Shape::Exit => Some(Type::I64),
+        Shape::Pc | Shape::Fence | Shape::Insn | Shape::Jump | Shape::JumpInd | Shape::Exit => Some(Type::I64),
         _ => None,
     }
 }
@@ -146,7 +146,7 @@ fn check(earlier: &[Inst], inst: &Inst, env_size: usize) -> Result<(), Problem> 
         ensure(len != 0 && pos + len <= ty.bits(), Problem::BitField { pos, len })
     };
     match shape {
-        Shape::Const => absent(&[a, b, c]).and_then(|()| imm_fits()),
+        Shape::Const | Shape::Pc => absent(&[a, b, c]).and_then(|()| imm_fits()),
         Shape::Unary => int(a).and_then(|()| absent(&[b, c])).and_then(|()| no_imm()),
         Shape::Extend => {
             int(a)?;

@@ -54,8 +54,11 @@ pub struct EnvHeader {
     pub jump_context: u64,
     /// On leaving with [`ExitCode::Link`]: the link slot taken.
     pub exit_slot: u64,
-    /// On leaving otherwise: the guest PC to go on at, or the reason of [`ExitCode::Main`].
+    /// On leaving otherwise: the guest PC to go on at, as [`ExitCode`] says, or the reason of [`ExitCode::Main`].
     pub exit_value: u64,
+    /// What is added to the guest PCs in the block that runs: its page, if the block is relative to that, or 0. Set by whoever
+    /// enters a block of another page: the dispatcher, and indirect jumps.
+    pub pc_base: u64,
     /// Counts down the back edges and indirect exits of blocks that are in no region: below 0 they leave to the dispatcher, so
     /// that it sees where the guest often is.
     pub sample: i32,
@@ -179,17 +182,17 @@ pub enum Verdict {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum ExitCode {
-    /// By the unlinked slot `exit_slot`.
+    /// By the unlinked slot `exit_slot`, in the page of the block.
     Link = 0,
     /// To guest PC `exit_value`, which the jump cache does not have.
     Indirect = 1,
     /// By an explicit exit with reason `exit_value`; the guest PC is in env.
     Main = 2,
-    /// A verdict is not 0; the instruction at guest PC `exit_value` has had no side effect.
+    /// A verdict is not 0; the instruction at guest PC `pc_base + exit_value` has had no side effect.
     Stopped = 3,
-    /// `exit_request` was seen on the way to guest PC `exit_value`, or [`EnvHeader::sample`] below 0.
+    /// `exit_request` was seen on the way to guest PC `pc_base + exit_value`, or [`EnvHeader::sample`] below 0.
     Requested = 4,
-    /// A block of the quick tier, at guest PC `exit_value`, was executed as often as it may be; it has not been this time.
+    /// A block of the quick tier, at guest PC `pc_base + exit_value`, was executed as often as it may be; it has not been this time.
     Hot = 5,
 }
 
@@ -211,8 +214,8 @@ pub struct JumpCacheEntry {
     pub context: u64,
     /// Host address of the entry point.
     pub entry: u64,
-    /// Unused: makes the size a power of two.
-    pub pad: u64,
+    /// The block's [`EnvHeader::pc_base`].
+    pub pc_base: u64,
 }
 
 const _: () = assert!(size_of::<JumpCacheEntry>() == 32);

@@ -37,9 +37,11 @@ pub trait CodeSink: Send + Sync {
 /// Which translations a write has dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Dropped {
-    /// How many; too many to tell where it is not known.
+    /// Whether there are any.
+    any: bool,
+    /// How many guest PCs lead to them; too many to tell where it is not known.
     count: usize,
-    /// Guest PCs of the first.
+    /// The first.
     pcs: [u64; Dropped::MOST],
 }
 
@@ -48,33 +50,39 @@ impl Dropped {
     const MOST: usize = 8;
 
     /// None.
-    pub const NONE: Dropped = Dropped { count: 0, pcs: [0; Dropped::MOST] };
+    pub const NONE: Dropped = Dropped { any: false, count: 0, pcs: [0; Dropped::MOST] };
 
     /// It is not known which.
-    pub const UNKNOWN: Dropped = Dropped { count: usize::MAX, pcs: [0; Dropped::MOST] };
+    pub const UNKNOWN: Dropped = Dropped { any: true, count: usize::MAX, pcs: [0; Dropped::MOST] };
 
     /// Whether there are any.
     pub fn any(&self) -> bool {
-        self.count != 0
+        self.any
     }
 
-    /// Adds one, which begins at guest PC `pc`.
-    pub fn push(&mut self, pc: u64) {
-        if let Some(place) = self.pcs.get_mut(self.count) {
-            *place = pc;
+    /// Adds one or more, to which jump caches may lead by these guest PCs; `None` when there are too many.
+    pub fn push(&mut self, pcs: Option<&[u64]>) {
+        self.any = true;
+        let Some(pcs) = pcs else {
+            self.count = usize::MAX;
+            return;
+        };
+        for &pc in pcs {
+            if let Some(place) = self.pcs.get_mut(self.count) {
+                *place = pc;
+            }
+            self.count = self.count.saturating_add(1);
         }
-        self.count = self.count.saturating_add(1);
     }
 
     /// Adds those of `other`.
     pub fn add(&mut self, other: &Dropped) {
-        match other.pcs() {
-            Some(pcs) => pcs.iter().for_each(|&pc| self.push(pc)),
-            None => self.count = usize::MAX,
+        if other.any {
+            self.push(other.pcs());
         }
     }
 
-    /// Their guest PCs; `None` when there are too many.
+    /// Guest PCs by which jump caches may lead to them; `None` when there are too many.
     pub fn pcs(&self) -> Option<&[u64]> {
         self.pcs.get(..self.count)
     }

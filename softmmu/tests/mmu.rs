@@ -58,7 +58,7 @@ impl CodeSink for Sink {
     fn code_written(&self, gpa: u64, len: u64) -> Dropped {
         self.0.lock().unwrap().push((gpa, len));
         let mut dropped = Dropped::NONE;
-        dropped.push(gpa);
+        dropped.push(Some(&[gpa]));
         dropped
     }
 

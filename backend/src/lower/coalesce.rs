@@ -23,9 +23,18 @@ pub(super) enum ProbePlan {
     Follows(Value),
 }
 
+/// What addresses count from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Base {
+    Zero,
+    /// The base of the block's guest PCs.
+    Code,
+    Value(Value),
+}
+
 struct Group {
-    /// What the displacements count from; `None` for the constant 0.
-    base: Option<Value>,
+    /// What the displacements count from.
+    base: Base,
     /// How far from there its leader's own base is.
     offset: i64,
     write: bool,
@@ -66,8 +75,9 @@ pub(super) fn plan(insts: &[Inst], plans: &mut Vec<ProbePlan>) {
             _ => continue,
         };
         let (base, offset) = match insts.get(usize::from(inst.a)) {
-            Some(def) if def.op == Op::Const => (None, (def.imm & def.ty.mask()) as i64),
-            _ => (Some(inst.a), 0),
+            Some(def) if def.op == Op::Const => (Base::Zero, (def.imm & def.ty.mask()) as i64),
+            Some(def) if def.op == Op::Pc => (Base::Code, def.imm as i64),
+            _ => (Base::Value(inst.a), 0),
         };
         let start = offset.wrapping_add(i64::from(inst.mem_disp()));
         let Some(end) = start.checked_add(i64::from(inst.ty.bytes())) else { continue };

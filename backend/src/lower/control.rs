@@ -7,7 +7,6 @@ use cranelift_codegen::ir::{AbiParam, Block, BlockArg, InstBuilder, Signature, V
 use cranelift_codegen::isa::CallConv;
 use mimus_ir::block::CallInfo;
 use mimus_ir::{Effects, Inst, JumpKind, NONE, Op, Shape, Type};
-use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
 
@@ -26,6 +25,24 @@ impl Lowering<'_, '_> {
         let count = self.load_header(types::I64, offset_of!(EnvHeader, insns));
         let count = self.b.ins().iadd_imm_s(count, n);
         self.store_header(count, offset_of!(EnvHeader, insns));
+    }
+
+    /// What is added to the block's guest PCs.
+    fn pc_base(&mut self) -> Value {
+        let offset = self.header_offset(offset_of!(EnvHeader, pc_base));
+        self.b.ins().load(types::I64, self.flags.constant, self.env, offset)
+    }
+
+    /// A guest PC of the block as the guest has it.
+    pub(super) fn guest_pc(&mut self, pc: u64) -> Value {
+        let base = self.pc_base();
+        self.b.ins().iadd_imm_s(base, pc as i64)
+    }
+
+    /// A guest PC as the block would have it.
+    pub(super) fn relative(&mut self, pc: Value) -> Value {
+        let base = self.pc_base();
+        self.b.ins().isub(pc, base)
     }
 
     /// Leaves word of the current instruction where the stopped exit wants it.
@@ -271,7 +288,7 @@ impl Lowering<'_, '_> {
         if inst.jump_kind() == JumpKind::Return {
             self.return_within(pc)?;
         }
-        self.leave_indirect(pc, None)
+        self.leave_indirect(pc)
     }
 
     pub(super) fn exit(&mut self, inst: &Inst) -> Result<(), BackendError> {
@@ -287,12 +304,11 @@ impl Lowering<'_, '_> {
         let page = |pc: u64| linear(pc) / PAGE_SIZE;
         let within = self.region.part_at(target);
         if within.is_none() && (!self.request.may_link || page(target) != page(self.block.pc)) {
-            let pc = self.const64(target);
-            return self.leave_indirect(pc, Some(target));
+            let pc = self.guest_pc(target);
+            return self.leave_indirect(pc);
         }
         if linear(target) <= linear(self.pc) {
-            let pc = self.const64(target);
-            self.leave_if_requested(pc)?;
+            self.leave_if_requested(|l| l.const64(target))?;
         }
         if let Some(part) = within {
             return self.jump_to_part(part);
@@ -311,17 +327,14 @@ impl Lowering<'_, '_> {
 
     /// Leaves to a guest PC of another page or not known before: the only way that is not bound to a mapping of
     /// guest memory.
-    fn leave_indirect(&mut self, pc: Value, known: Option<u64>) -> Result<(), BackendError> {
+    fn leave_indirect(&mut self, pc: Value) -> Result<(), BackendError> {
         self.make_stores_aside()?;
         if !self.request.may_link {
             self.leave(pc, ExitCode::Indirect);
             return Ok(());
         }
-        self.with_nothing_sunk(|l| l.leave_if_requested(pc))?;
-        let hash = match known {
-            Some(pc) => self.const64(jump_cache_offset(pc, u64::MAX)),
-            None => self.jump_cache_hash(pc),
-        };
+        self.with_nothing_sunk(|l| l.leave_if_requested(|l| l.relative(pc)))?;
+        let hash = self.jump_cache_hash(pc);
         let mask = self.load_header(types::I64, offset_of!(EnvHeader, jump_cache_mask));
         let offset = self.b.ins().band(hash, mask);
         let cache = self.load_header(types::I64, offset_of!(EnvHeader, jump_cache));
@@ -340,20 +353,23 @@ impl Lowering<'_, '_> {
         self.leave(pc, ExitCode::Indirect);
         self.b.switch_to_block(found);
         let entry = cached(self, offset_of!(JumpCacheEntry, entry));
+        let base = cached(self, offset_of!(JumpCacheEntry, pc_base));
+        self.store_header(base, offset_of!(EnvHeader, pc_base));
         let none = self.const64(0);
         self.b.ins().return_call_indirect(self.block_sig, entry, &[self.env, none]);
         Ok(())
     }
 
-    /// [`jump_cache_offset`] before it is masked.
+    /// [`mimus_softmmu::header::jump_cache_offset`] before it is masked.
     fn jump_cache_hash(&mut self, pc: Value) -> Value {
         let high = self.b.ins().ushr_imm_u(pc, 10);
         let hash = self.b.ins().bxor(pc, high);
         self.b.ins().ishl_imm_u(hash, 5)
     }
 
-    /// Leaves to the dispatcher if somebody asked for it, or it is time to see where the guest is.
-    pub(super) fn leave_if_requested(&mut self, pc: Value) -> Result<(), BackendError> {
+    /// Leaves to the dispatcher, on the way to a guest PC of the block, if somebody asked for it, or it is time to see where the
+    /// guest is.
+    pub(super) fn leave_if_requested(&mut self, pc: impl FnOnce(&mut Self) -> Value) -> Result<(), BackendError> {
         let address = self.header_address(offset_of!(EnvHeader, exit_request));
         let mut request = self.b.ins().atomic_load(types::I32, self.flags.env, address);
         if !self.request.region {
@@ -367,6 +383,7 @@ impl Lowering<'_, '_> {
         self.b.ins().brif(request, requested, &[], go_on, &[]);
         self.b.switch_to_block(requested);
         self.make_stores_aside()?;
+        let pc = pc(self);
         self.leave(pc, ExitCode::Requested);
         self.b.switch_to_block(go_on);
         Ok(())

@@ -110,7 +110,7 @@ fn inductions(insts: &[Inst], wild: &[Granule], out: &mut Vec<Induction>) {
     for inst in insts {
         let of = |v: Value| out.get(usize::from(v)).copied().unwrap_or(Any);
         let induction = match inst.op {
-            Op::Const => Steps(None, inst.imm as i64),
+            Op::Const | Op::Pc => Steps(None, inst.imm as i64),
             Op::LoadEnv if wild.contains(&granule(inst)) => Any,
             Op::LoadEnv => Steps(Some(granule(inst)), 0),
             Op::AddI => beyond(of(inst.a), inst.imm as i64),

@@ -295,13 +295,17 @@ impl Lowering<'_, '_> {
             .filter(|&part| is_return_site(self.request.parts, self.region.parts[part].0))
             .take(MAX_RETURNS)
             .collect();
+        if sites.is_empty() {
+            return Ok(());
+        }
+        let pc = self.relative(pc);
         for part in sites {
             let target = self.const64(self.region.parts[part].0);
             let here = self.b.ins().icmp(IntCC::Equal, pc, target);
             let (within, elsewhere) = (self.b.create_block(), self.b.create_block());
             self.b.ins().brif(here, within, &[], elsewhere, &[]);
             self.b.switch_to_block(within);
-            self.leave_if_requested(target)?;
+            self.leave_if_requested(|_| target)?;
             self.jump_to_part(part)?;
             self.b.switch_to_block(elsewhere);
         }

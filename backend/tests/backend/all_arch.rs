@@ -39,7 +39,7 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
     let int = ty != Type::V128;
     let shape = op.info().shape;
     let memory = matches!(shape, Shape::LoadEnv | Shape::StoreEnv | Shape::StoreEnvImm | Shape::Load | Shape::Store);
-    if !int && !memory {
+    if !int && !memory || shape == Shape::Pc && ty != Type::I64 {
         return None;
     }
     let slot = |n| if int { reg(n, ty) } else { wide(n) };
@@ -54,7 +54,9 @@ fn block(op: Op, ty: Type, from: Type) -> Option<Block> {
         let x = b.load_env(reg(0, from));
         let y = b.load_env(reg(1, from));
         match shape {
-            Shape::Const | Shape::Unary | Shape::Binary | Shape::Compare | Shape::Select => pure(b, NONE, 0),
+            Shape::Const | Shape::Pc | Shape::Unary | Shape::Binary | Shape::Compare | Shape::Select => {
+                pure(b, NONE, 0)
+            }
             Shape::BinaryImm | Shape::CompareImm => pure(b, NONE, 0x8765_4321_8765_4321 & ty.mask()),
             Shape::Extend => INTS.iter().for_each(|&t| pure(b, t as u16, 0)),
             Shape::Deposit | Shape::Extract => [0x800, 0x808, 0x705].iter().for_each(|&f| pure(b, NONE, f)),

@@ -28,6 +28,9 @@ impl Guest for Quiet {
     fn env(&mut self) -> &mut [u8] {
         self.0.env()
     }
+    fn pc_base(&self) -> u64 {
+        self.0.pc_base
+    }
     fn load(&mut self, addr: u64, ty: Type, flags: MemFlags) -> Result<[u64; 2], Stop> {
         self.0.load(addr, ty, flags)
     }
@@ -189,8 +192,10 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
         vector: vector_here as *const () as u64,
         jump_cache: jump_cache.as_ptr() as u64,
         jump_context: 1,
+        pc_base: guest.0.pc_base,
         ..EnvHeader::default()
     };
+    let base = header.pc_base;
     thunks.install(&mut header);
     let bytes = guest.0.env.as_slice().try_into().unwrap();
     let mut env = Env { bytes, header, guest: &raw mut guest };
@@ -218,13 +223,14 @@ fn run(block: &Block, seed: u64, compiler: &mut Compiler, arena: &mut Arena, thu
     let header = &env.header;
     match (outcome.exit, left) {
         (Exit::Jump { slot, pc }, ExitCode::Link) => {
-            assert_eq!((header.exit_slot, info.link_targets[0][usize::from(slot)]), (u64::from(slot), Some(pc)));
+            let target = info.link_targets[0][usize::from(slot)].map(|target| base.wrapping_add(target));
+            assert_eq!((header.exit_slot, target), (u64::from(slot), Some(pc)));
         }
         (Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::Main(pc), ExitCode::Indirect | ExitCode::Main) => {
             assert_eq!(header.exit_value, pc);
             assert_eq!(left == ExitCode::Main, matches!(outcome.exit, Exit::Main(_)));
         }
-        (Exit::Fault { pc }, ExitCode::Stopped) => assert_eq!(header.exit_value, pc),
+        (Exit::Fault { pc }, ExitCode::Stopped) => assert_eq!(base.wrapping_add(header.exit_value), pc),
         other => panic!("{other:x?} in {block}"),
     }
     assert_eq!(header.insns, u64::from(outcome.insns), "{block}");

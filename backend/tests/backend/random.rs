@@ -110,6 +110,7 @@ fn pure(b: &mut Builder, random: &mut Random, ty: Type, [x, y, z]: [Value; 3]) -
         let op = Op::ALL[random.below(Op::ALL.len() as u64) as usize];
         let (c, imm) = match op.info().shape {
             Shape::Const => (NONE, random.operand() & ty.mask()),
+            Shape::Pc if ty == Type::I64 => (NONE, random.operand()),
             Shape::Unary | Shape::Binary | Shape::Compare => (NONE, 0),
             Shape::BinaryImm | Shape::CompareImm => (NONE, random.operand() & ty.mask()),
             Shape::Extend => (int(random) as u16, 0),
@@ -136,6 +137,7 @@ fn random_blocks_agree_with_the_interpreter() {
             linear_offset: i % 3 * 64,
             region: false,
         };
+        toy.env.header.pc_base = [0, 0x7fff_1234_5000, random.next() & !0xfff][(i % 3) as usize];
         let (entry, info) = toy.compile(&block, how);
         let quick = toy.compile_quick(&block, how);
         for j in 0..4 {

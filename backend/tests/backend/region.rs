@@ -57,7 +57,7 @@ fn part(random: &mut Random, n: u64, parts: u64) -> Block {
         0 => b.exit(random.next()),
         1 => b.jump_ind(JumpKind::Plain, last),
         2 => {
-            let to = b.iconst(Type::I64, target);
+            let to = b.pc(target);
             b.jump_ind(JumpKind::Return, to);
         }
         3 => b.jump_as(JumpKind::Call, target),
@@ -70,14 +70,15 @@ fn part(random: &mut Random, n: u64, parts: u64) -> Block {
     b.finish(if random.below(4) == 0 { next } else { fallthrough })
 }
 
-/// Whether compiled code goes on in the region after a part was left so.
-fn stays(blocks: &[Block], from: &Block, exit: Exit) -> Option<usize> {
+/// Whether compiled code goes on in the region after a part was left so; guest PCs in the blocks are relative to `base`.
+fn stays(blocks: &[Block], from: &Block, exit: Exit, base: u64) -> Option<usize> {
     let is_call = |block: &Block| {
         block.terminator().is_some_and(|i| i.op != Op::Branch && i.op != Op::Exit && i.jump_kind() == JumpKind::Call)
     };
     let pc = match exit {
-        Exit::Jump { pc, .. } => pc,
+        Exit::Jump { pc, .. } => pc.wrapping_sub(base),
         Exit::Indirect { pc } if from.terminator()?.jump_kind() == JumpKind::Return => {
+            let pc = pc.wrapping_sub(base);
             blocks.iter().any(|block| is_call(block) && block.fallthrough == pc).then_some(pc)?
         }
         _ => return None,
@@ -90,13 +91,14 @@ fn same(toy: &mut Toy, blocks: &[Block], how: How, state: &State) -> (ExitCode, 
     let parts: Vec<Part<'_>> =
         blocks.iter().enumerate().map(|(i, block)| Part { block, link_slot: 2 * i as u32 }).collect();
     let (entry, info) = toy.compile_parts(&parts, how);
-    let mut reference = Reference::new(state);
+    let base = toy.env.header.pc_base;
+    let mut reference = Reference { pc_base: base, ..Reference::new(state) };
     let (mut at, mut insns, mut runs) = (0, 0, 0);
     let exit = loop {
         let outcome = reference.run(&blocks[at]);
         insns += u64::from(outcome.insns);
         runs += 1;
-        match stays(blocks, &blocks[at], outcome.exit) {
+        match stays(blocks, &blocks[at], outcome.exit, base) {
             Some(next) => at = next,
             None => break outcome.exit,
         }
@@ -108,12 +110,12 @@ fn same(toy: &mut Toy, blocks: &[Block], how: How, state: &State) -> (ExitCode, 
     match (exit, code) {
         (Exit::Jump { slot, pc }, ExitCode::Link) => {
             assert_eq!(header.exit_slot, 2 * at as u64 + u64::from(slot));
-            assert_eq!(info.link_targets[at][usize::from(slot)], Some(pc));
+            assert_eq!(info.link_targets[at][usize::from(slot)], Some(pc.wrapping_sub(base)));
         }
         (Exit::Jump { pc, .. } | Exit::Indirect { pc }, ExitCode::Indirect) => assert_eq!(header.exit_value, pc),
         (Exit::Main(reason), ExitCode::Main) => assert_eq!(header.exit_value, reason),
         (Exit::Fault { pc }, ExitCode::Stopped) => {
-            assert_eq!((header.exit_value, header.verdict), (pc, Verdict::Fault as u32));
+            assert_eq!((header.exit_value, header.verdict), (pc.wrapping_sub(base), Verdict::Fault as u32));
         }
         other => panic!("{other:x?} in {blocks:#x?}"),
     }
@@ -133,6 +135,7 @@ fn random_regions_do_what_their_blocks_do() {
         let parts = 1 + random.below(7);
         let blocks: Vec<Block> = (0..parts).map(|n| part(&mut random, n, parts)).collect();
         let how = How { counted: i % 2 == 0, region: true, ..How::default() };
+        toy.env.header.pc_base = [0, 0x7fff_1234_5000][(i % 2) as usize];
         for seed in 0..3 {
             let mut state = Toy::fresh(3 * i + seed + 1);
             state.regs[usize::from(COUNT)] = random.below(40);

@@ -88,6 +88,11 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
     fn set_pc(&mut self, pc: u64);
     /// What code translated at the program counter depends on beside its bytes and addresses.
     fn tb_words(&self) -> TbWords;
+    /// Whether code at the program counter may be translated relative to its page: blocks have guest PCs less its address
+    /// ([`mimus_softmmu::EnvHeader::pc_base`]), and depend on no other part of where they are.
+    fn page_relative(&self) -> bool {
+        false
+    }
     /// Linear address of the program counter.
     #[inline]
     fn linear_pc(&self) -> u64 {
@@ -114,8 +119,9 @@ pub trait GuestCpu: Guest + Arch + DerefMut<Target = Core<Self>> {
         let bank = self.bank;
         self.fetch(bank, addr)
     }
-    /// Translates a block at the program counter in the present mode. The result has at least one instruction: one that cannot
-    /// be decoded raises its exception.
+    /// Translates a block at the program counter in the present mode, its guest PCs relative to
+    /// [`EnvHeader::pc_base`](mimus_softmmu::EnvHeader::pc_base), which is 0 unless the guest is [`GuestCpu::page_relative`]. The result has
+    /// at least one instruction: one that cannot be decoded raises its exception.
     ///
     /// # Errors
     ///

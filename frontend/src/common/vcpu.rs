@@ -125,6 +125,11 @@ macro_rules! has_core {
             }
 
             #[inline(always)]
+            fn pc_base(&self) -> u64 {
+                self.core.header.pc_base
+            }
+
+            #[inline(always)]
             fn load(
                 &mut self,
                 addr: u64,

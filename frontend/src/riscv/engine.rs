@@ -63,6 +63,10 @@ impl GuestCpu for Cpu {
         [self.mode.bits(), 0]
     }
 
+    fn page_relative(&self) -> bool {
+        true
+    }
+
     fn update_mode(&mut self) {
         Cpu::update_mode(self);
     }
@@ -72,7 +76,7 @@ impl GuestCpu for Cpu {
     }
 
     fn lift(&self, code: &guest::Code<'_>) -> Result<Block, Truncated> {
-        lift::lift(code, self.state.pc, self.mode)
+        lift::lift(code, self.state.pc, self.header.pc_base, self.mode)
     }
 
     fn raise_too_long(&mut self) -> Raised {

@@ -91,6 +91,12 @@ impl GuestCpu for Cpu {
         [self.mode.bits(), code_base]
     }
 
+    #[inline]
+    fn page_relative(&self) -> bool {
+        // Elsewhere the program counter is narrower than an address, and CS may have a base.
+        self.mode.intersects(Mode::CODE64)
+    }
+
     fn linear_pc(&self) -> u64 {
         let state = &self.state;
         if self.mode.intersects(Mode::CODE64) {
@@ -117,7 +123,8 @@ impl GuestCpu for Cpu {
 
     fn lift(&self, code: &Code<'_>) -> Result<Block, Truncated> {
         let Code { bytes, in_page, max_insns } = *code;
-        lift::lift(&lift::Request { bytes, in_page, rip: self.state.rip, mode: self.mode, max_insns })
+        let base = self.header.pc_base;
+        lift::lift(&lift::Request { bytes, in_page, rip: self.state.rip, base, mode: self.mode, max_insns })
     }
 
     fn lift_patched(
@@ -127,7 +134,8 @@ impl GuestCpu for Cpu {
         read: &mut Vec<(u32, u32)>,
     ) -> Result<Block, Truncated> {
         let Code { bytes, in_page, max_insns } = *code;
-        let request = lift::Request { bytes, in_page, rip: self.state.rip, mode: self.mode, max_insns };
+        let base = self.header.pc_base;
+        let request = lift::Request { bytes, in_page, rip: self.state.rip, base, mode: self.mode, max_insns };
         lift::lift_patched(&request, patched, read)
     }
 

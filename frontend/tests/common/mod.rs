@@ -36,7 +36,7 @@ pub fn step(cpu: &mut Cpu, interp: &mut Interp) {
         let gpa = cpu.translate_fetch(rip + i).expect("mapped code");
         *byte = cpu.mmu.ram.read_u8(gpa).expect("code in RAM");
     }
-    let request = Request { bytes: &bytes, in_page: bytes.len(), rip, mode: cpu.mode, max_insns: 1 };
+    let request = Request { bytes: &bytes, in_page: bytes.len(), rip, base: 0, mode: cpu.mode, max_insns: 1 };
     let block = lift(&request).expect("whole instruction");
     match interp.run(&block, cpu).exit {
         Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } => cpu.state.rip = pc,

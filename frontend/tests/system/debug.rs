@@ -22,7 +22,14 @@ fn step(m: &mut Machine) {
     let mut bytes = [0; MAX_INSN_LEN];
     let rip = m.cpu.state.rip;
     assert!(m.cpu.mmu.ram.read_bytes(rip, &mut bytes));
-    let request = Request { bytes: &bytes, in_page: bytes.len(), rip, mode: m.cpu.mode, max_insns: 1 };
+    let request = Request {
+        bytes: &bytes,
+        in_page: bytes.len(),
+        rip,
+        base: m.cpu.header.pc_base,
+        mode: m.cpu.mode,
+        max_insns: 1,
+    };
     let exit = Interp::default().run(&lift(&request).expect("a whole instruction"), &mut *m.cpu).exit;
     match exit {
         Exit::Jump { pc, .. } | Exit::Indirect { pc } | Exit::CodeChanged { pc } | Exit::Fault { pc } => {

@@ -94,7 +94,7 @@ fn results(bytes: u32, (rax, rdx): (u64, u64), (quotient, remainder): (u64, u64)
 }
 
 fn block(m: &Machine, code: &[u8]) -> Block {
-    let request = Request { bytes: code, in_page: code.len(), rip: 0x1000, mode: m.cpu.mode, max_insns: 9 };
+    let request = Request { bytes: code, in_page: code.len(), rip: 0x1000, base: 0, mode: m.cpu.mode, max_insns: 9 };
     lift(&request).expect("whole instructions")
 }
 

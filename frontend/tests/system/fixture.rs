@@ -310,7 +310,7 @@ impl Machine {
         let mut code = [0; MAX_INSN_LEN];
         code[..bytes.len()].copy_from_slice(bytes);
         let rip = self.cpu.state.rip;
-        let request = Request { bytes: &code, in_page: code.len(), rip, mode: self.cpu.mode, max_insns: 1 };
+        let request = Request { bytes: &code, in_page: code.len(), rip, base: 0, mode: self.cpu.mode, max_insns: 1 };
         let block = lift(&request).expect("a whole instruction");
         self.cpu.pending = None;
         self.cpu.header.verdict = 0;

@@ -302,6 +302,10 @@ impl Forward<'_> {
                     inst.a = inner.a;
                     inst.imm = inst.imm.wrapping_add(inner.imm) & mask;
                 }
+                if let Some(pc) = self.def_as(inst.a, Op::Pc, Type::I64).filter(|_| ty == Type::I64) {
+                    *inst = Inst { imm: pc.imm.wrapping_add(inst.imm), ..*pc };
+                    return Keep;
+                }
             }
             Op::AndI => {
                 if let Some(inner) = self.def(inst.a).filter(|d| d.op == Op::AndI) {

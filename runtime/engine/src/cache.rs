@@ -136,7 +136,7 @@ const PAGE_BLOCKS: usize = 4096;
 /// Pages remembered that became code pages, for vCPUs that have not passed since.
 const PROTECTIONS: usize = 64;
 
-/// Guest PCs of dead blocks remembered likewise.
+/// Guest PCs that led to dead blocks remembered likewise.
 const DROPS: usize = 64;
 
 struct Inner {
@@ -163,7 +163,7 @@ struct Inner {
     participants: Vec<Arc<Participant>>,
     /// Pages that became code pages, the last one first, and how many did.
     protections: VecDeque<u64>,
-    /// Guest PCs of blocks that died, the last one first.
+    /// Guest PCs by which jump caches may lead to blocks that died, the last one first.
     drops: VecDeque<u64>,
     patches: Patches,
     /// Pages that another vCPU may store to unseen, until every vCPU has passed this epoch.
@@ -231,7 +231,7 @@ pub struct Cache {
     invalidations: AtomicU64,
     /// Of any number of blocks at once.
     deaths: AtomicU64,
-    /// Of single blocks.
+    /// Of guest PCs that led to single blocks.
     drops: AtomicU64,
     sweeps: AtomicU64,
     protections: AtomicU64,
@@ -385,9 +385,9 @@ impl Cache {
         others.map(|p| p.epoch.load(Ordering::Acquire)).min().unwrap_or(u64::MAX)
     }
 
-    /// Begins an epoch: who passes it has seen that `counter` changed.
-    fn advance(&self, counter: &AtomicU64) -> u64 {
-        counter.fetch_add(1, Ordering::Release);
+    /// Begins an epoch: who passes it has seen that `counter` advanced `by` so much.
+    fn advance(&self, counter: &AtomicU64, by: u64) -> u64 {
+        counter.fetch_add(by, Ordering::Release);
         self.invalidations.fetch_add(1, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -477,7 +477,7 @@ impl Cache {
         }
         inner.protections.push_front(page);
         inner.protections.truncate(PROTECTIONS);
-        let epoch = self.advance(&self.protections);
+        let epoch = self.advance(&self.protections, 1);
         inner.unprotected.insert(page, epoch);
     }
 
@@ -510,7 +510,7 @@ impl Cache {
             inner.looked += 1;
         }
         // Jump caches lead to them as well.
-        self.advance(&self.deaths);
+        self.advance(&self.deaths, 1);
     }
 
     /// Drops the oldest blocks, but not those executed since [`Cache::look`] looked at them. Where that makes too little room
@@ -548,7 +548,7 @@ impl Cache {
             list.retain(|placed| !placed.tb.is_dead());
         }
         inner.dead_bytes = 0;
-        self.advance(&self.sweeps);
+        self.advance(&self.sweeps, 1);
     }
 
     /// Takes a block out of the maps and kills it. Its pages keep other blocks' granules only.

@@ -139,7 +139,7 @@ impl Worker {
         let result = self.compiler.compile(request, &mut self.code);
         let elapsed = start.elapsed().as_nanos() as u64;
         self.shared.nanoseconds.fetch_add(elapsed, Ordering::Relaxed);
-        let (what, pc) = (if job.region { "region" } else { "block" }, job.tb.key.pc);
+        let (what, pc) = (if job.region { "region" } else { "block" }, job.tb.gva());
         if let Some(dump) = dump {
             tracing::info!(target: "clif", "{what} {pc:#x}\n{}", dump.clif);
             tracing::info!(target: "out_asm", "{what} {pc:#x}\n{}", dump.asm);
@@ -200,7 +200,7 @@ impl Compiling {
         let parts = [Part { block: &tb.block, link_slot }];
         let info = compiler.compile(&self.settings.request(tb, &parts, false));
         if self.settings.dump && info.is_some() {
-            tracing::info!(target: "out_asm", "quick {:#x}\n{}", tb.key.pc, compiler.listing());
+            tracing::info!(target: "out_asm", "quick {:#x}\n{}", tb.gva(), compiler.listing());
         }
         cache.publish_quick(tb, link_slot, info.map(|info| (compiler.code(), info)), count)
     }

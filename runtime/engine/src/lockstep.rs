@@ -152,8 +152,9 @@ impl<C: GuestCpu> BlockRunner<C> {
         let value = cpu.header().exit_value;
         Some(match code {
             ExitCode::Main => Left::Main,
-            ExitCode::Stopped => Left::Stopped(value),
-            ExitCode::Indirect | ExitCode::Requested | ExitCode::Link | ExitCode::Hot => Left::To(value),
+            ExitCode::Stopped => Left::Stopped(cpu.pc_base().wrapping_add(value)),
+            ExitCode::Indirect | ExitCode::Link => Left::To(value),
+            ExitCode::Requested | ExitCode::Hot => Left::To(cpu.pc_base().wrapping_add(value)),
         })
     }
 }

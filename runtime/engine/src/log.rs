@@ -8,8 +8,9 @@ use tracing::enabled;
 pub fn lifted<C: GuestCpu>(cpu: &C, block: &Block, bytes: &[u8]) {
     if enabled!(target: "in_asm", tracing::Level::INFO) {
         let len = (block.guest_bytes as usize).min(bytes.len());
-        let listing = cpu.disassemble(&bytes[..len], block.pc);
-        tracing::info!(target: "in_asm", "block {:#x}{listing}", block.pc);
+        let pc = cpu.pc_base().wrapping_add(block.pc);
+        let listing = cpu.disassemble(&bytes[..len], pc);
+        tracing::info!(target: "in_asm", "block {pc:#x}{listing}");
     }
     if enabled!(target: "op", tracing::Level::INFO) {
         tracing::info!(target: "op", "{}", text::print(block, Some(C::names())));

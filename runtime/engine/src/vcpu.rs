@@ -205,6 +205,10 @@ impl<C: GuestCpu> Vcpu<C> {
         sorted.sort_unstable();
         sorted.dedup();
         let old = std::mem::replace(&mut self.breakpoints, sorted);
+        if old.is_empty() != self.breakpoints.is_empty() {
+            // Breakpoints are at addresses: what is relative to a page would have them at all that the page has.
+            self.cache.clear();
+        }
         let new: Vec<u64> = self.breakpoints.iter().copied().filter(|addr| old.binary_search(addr).is_err()).collect();
         self.cache.drop_at(&new);
         self.moved();
@@ -240,6 +244,12 @@ impl<C: GuestCpu> Vcpu<C> {
             self.request_stop(Stop::Breakpoint);
         }
         here
+    }
+
+    /// What guest PCs of blocks at the program counter are relative to.
+    #[inline]
+    fn pc_base(&self) -> u64 {
+        if self.cpu.page_relative() && self.breakpoints.is_empty() { self.cpu.pc() & !(PAGE_SIZE - 1) } else { 0 }
     }
 
     /// Bytes from the linear address `linear` on that a block may begin instructions in: to the next breakpoint.
@@ -354,6 +364,9 @@ impl<C: GuestCpu> Vcpu<C> {
     #[inline]
     fn run(&mut self, tb: &Arc<Tb>, context: u64) -> Result<(), Malformed> {
         tb.touch();
+        let pc = self.cpu.pc();
+        let pc_base = pc.wrapping_sub(tb.key.pc);
+        self.cpu.header().pc_base = pc_base;
         if tb.entry() == 0 {
             self.warm(tb);
         } else if std::mem::take(&mut self.hot) {
@@ -373,12 +386,11 @@ impl<C: GuestCpu> Vcpu<C> {
             // Where the link looks for it.
             self.indirect |= tb.straddles();
         }
-        if std::mem::take(&mut self.indirect) {
-            let pc = tb.key.pc;
+        if std::mem::take(&mut self.indirect) && tb.lead(pc, entry) {
             let (header, jump_caches) = self.cpu.jump_caches();
             let at = jump_cache_offset(pc, header.jump_cache_mask) + (header.jump_cache - header.jump_caches);
             if let Some(cell) = jump_caches.get_mut(at as usize / size_of::<JumpCacheEntry>()) {
-                *cell = JumpCacheEntry { pc, context, entry, pad: 0 };
+                *cell = JumpCacheEntry { pc, context, entry, pc_base };
             }
         }
         self.run_compiled(entry)
@@ -398,7 +410,7 @@ impl<C: GuestCpu> Vcpu<C> {
         {
             let left = jit.threshold.saturating_sub(heat);
             let code = jit.compiling.compile_quick(&self.cache, quick, tb, left);
-            self.name_code("quick", tb.key.pc, code);
+            self.name_code("quick", tb.gva(), code);
         }
     }
 
@@ -429,7 +441,7 @@ impl<C: GuestCpu> Vcpu<C> {
     fn publish_finished(&mut self) {
         let Some(jit) = self.jit.clone() else { return };
         for finished in jit.compiling.take_finished() {
-            let (kind, pc) = (if finished.job.region { "region" } else { "guest" }, finished.job.tb.key.pc);
+            let (kind, pc) = (if finished.job.region { "region" } else { "guest" }, finished.job.tb.gva());
             let code = self.cache.publish(finished);
             self.name_code(kind, pc, code);
         }
@@ -469,7 +481,7 @@ impl<C: GuestCpu> Vcpu<C> {
                 self.cpu.set_pc(pc);
             }
             Exit::Main(_) => {}
-            Exit::Malformed => return Err(Malformed(block.pc)),
+            Exit::Malformed => return Err(Malformed(self.cpu.pc())),
         }
         Ok(exit)
     }
@@ -487,12 +499,12 @@ impl<C: GuestCpu> Vcpu<C> {
         self.cpu.set_in_compiled_code(false);
         self.cpu.mmu().watches.refuse = false;
         self.stats.exits[code as usize] += 1;
-        let value = self.cpu.header().exit_value;
+        let (value, base) = (self.cpu.header().exit_value, self.cpu.pc_base());
         match code {
             ExitCode::Link => {
                 let slot = self.cpu.header().exit_slot;
                 if let Some(target) = self.cache.links().target(slot) {
-                    self.cpu.set_pc(target);
+                    self.cpu.set_pc(base.wrapping_add(target));
                     self.link_from = Some(slot);
                 }
             }
@@ -501,18 +513,18 @@ impl<C: GuestCpu> Vcpu<C> {
                 self.indirect = true;
             }
             ExitCode::Requested => {
-                self.cpu.set_pc(value);
+                self.cpu.set_pc(base.wrapping_add(value));
                 self.sampled = self.cpu.header().sample < 0;
             }
             ExitCode::Hot => {
-                self.cpu.set_pc(value);
+                self.cpu.set_pc(base.wrapping_add(value));
                 self.hot = true;
                 // It may have come by a jump cache that does not know of newer code.
                 self.indirect = true;
             }
             ExitCode::Main => {}
             ExitCode::Stopped => {
-                self.cpu.set_pc(value);
+                self.cpu.set_pc(base.wrapping_add(value));
                 return self.stopped();
             }
         }
@@ -597,7 +609,7 @@ impl<C: GuestCpu> Vcpu<C> {
         let linear = self.cpu.linear_pc();
         self.cpu.check_pc()?;
         let gpa = self.fetch_address(linear, context)?;
-        let key = TbKey { gpa, pc, words: self.cpu.tb_words() };
+        let key = TbKey { gpa, pc: pc.wrapping_sub(self.pc_base()), words: self.cpu.tb_words() };
         if let Some(tb) = self.cache.lookup(&key)
             && self.second_page_matches(&tb, linear, context)?
         {
@@ -649,7 +661,7 @@ impl<C: GuestCpu> Vcpu<C> {
             let tb = Tb::new(key, block, tb_pages).at(gva).reading(&read);
             match self.cache.insert(&self.participant, tb, unchanged, protect) {
                 Inserted::Live(tb) => {
-                    self.blocks[index] = Some(Cached { pc: key.pc, context, tb: tb.clone() });
+                    self.blocks[index] = Some(Cached { pc: self.cpu.pc(), context, tb: tb.clone() });
                     return Ok(Found::Block(tb));
                 }
                 Inserted::Changed => {}
@@ -665,8 +677,9 @@ impl<C: GuestCpu> Vcpu<C> {
         self.block_insns = 1;
     }
 
-    /// Translates at most `max_insns` instructions at the guest PC.
+    /// Translates at most `max_insns` instructions at the guest PC, ready to be interpreted.
     fn translate(&mut self, max_insns: u32) -> Result<Translated, Raised> {
+        self.cpu.header().pc_base = self.pc_base();
         let context = self.cpu.context();
         let linear = self.cpu.linear_pc();
         let gpa = self.fetch_address(linear, context)?;

@@ -49,7 +49,7 @@ pub fn x86(settings: &[String], input: &str) -> Result<Produced, String> {
     let insn = Decoder::with_ip(bits, &code, PC, DecoderOptions::NONE).decode();
     let mut nasm = String::new();
     NasmFormatter::new().format(&insn, &mut nasm);
-    let request = Request { bytes: &code, in_page: code.len(), rip: PC, mode, max_insns: 1 };
+    let request = Request { bytes: &code, in_page: code.len(), rip: PC, base: 0, mode, max_insns: 1 };
     let block = lift::lift(&request).map_err(|_| "the bytes end within the instruction")?;
     verify(&block, size_of::<State>()).map_err(|error| format!("no valid block: {error:?}"))?;
     let hex: Vec<String> = code.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -72,7 +72,7 @@ pub fn riscv(settings: &[String], input: &str) -> Result<Produced, String> {
     let (insn, len) = disasm::decode(&code).ok_or("this is not defined")?;
     let again = disasm::text(&insn, PC);
     let code = Code { bytes: &code[..len], in_page: len, max_insns: 1 };
-    let block = riscv::lift::lift(&code, PC, mode).map_err(|_| "the bytes end within the instruction")?;
+    let block = riscv::lift::lift(&code, PC, 0, mode).map_err(|_| "the bytes end within the instruction")?;
     verify(&block, size_of::<riscv::state::State>()).map_err(|error| format!("no valid block: {error:?}"))?;
     Ok(Produced {
         input: half.map_or(again.clone(), |half| format!("{half:#06x} ; {again}")),

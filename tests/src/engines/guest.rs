@@ -7,7 +7,7 @@ use mimus_frontend::x86::cpu::Features;
 use mimus_frontend::x86::fp::mxcsr::from_mxcsr;
 use mimus_frontend::x86::lift::{self, Request};
 use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Rflags, Seg, Segment, State};
-use mimus_frontend::x86::{Cpu, NoDevices};
+use mimus_frontend::x86::{Cpu, Mode, NoDevices};
 use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::{Ram, Verdict};
@@ -162,6 +162,7 @@ impl Guest {
         cpu.pending = None;
         cpu.header.verdict = 0;
         cpu.update_mode();
+        cpu.header.pc_base = if cpu.mode.intersects(Mode::CODE64) { CODE } else { 0 };
     }
 
     /// The registers now.
@@ -192,7 +193,14 @@ impl Guest {
     /// What is wrong with the block.
     pub fn lift(&mut self, code: &[u8], rip: u64, max: u32, passes: Passes) -> Result<Block, String> {
         let bytes = &code[(rip - CODE) as usize..];
-        let request = Request { bytes, in_page: bytes.len(), rip, mode: self.cpu.mode, max_insns: max };
+        let request = Request {
+            bytes,
+            in_page: bytes.len(),
+            rip,
+            base: self.cpu.header.pc_base,
+            mode: self.cpu.mode,
+            max_insns: max,
+        };
         let mut block = lift::lift(&request).map_err(|_| "truncated".to_owned())?;
         mimus_ir::verify(&block, size_of::<State>()).map_err(|error| format!("malformed block: {error:?}"))?;
         if passes == Passes::All {

@@ -161,6 +161,7 @@ impl Quick<'_> {
         match inst.op {
             Op::Insn => {}
             Op::Const => self.regs.set(self.index, Loc::Const(inst.imm)),
+            Op::Pc => self.pc_op(inst)?,
             Op::LoadEnv => self.load_env(inst)?,
             Op::StoreEnv => self.store_env(inst)?,
             Op::StoreEnvI => self.store_env_imm(inst),

@@ -97,7 +97,7 @@ impl Lift {
         }
         let value = match insn.code {
             Code::Lui => self.iconst(insn.imm as u64),
-            Code::Auipc => self.iconst(self.pc.wrapping_add(insn.imm as u64)),
+            Code::Auipc => self.b.pc(self.pc.wrapping_add(insn.imm as u64)),
             code => match self.other(code, insn) {
                 Some(value) => value,
                 None => return false,

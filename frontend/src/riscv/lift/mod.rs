@@ -33,10 +33,12 @@ type Lifted = bool;
 struct Lift {
     b: Builder,
     mode: Mode,
-    /// Address of the current instruction.
+    /// Address of the current instruction, as the block has it: less `base`.
     pc: u64,
-    /// Address of the next one.
+    /// That of the next one.
     next: u64,
+    /// What addresses of code are relative to.
+    base: u64,
     /// The current instruction's word, as an illegal-instruction exception has it.
     word: u32,
     /// Floating-point registers that are known to hold boxed single-precision numbers, by bit.
@@ -45,14 +47,15 @@ struct Lift {
     ended: bool,
 }
 
-/// Translates the block at `pc`. The result ends within the bytes given, and has at least one instruction: one that is not
+/// Translates the block at `pc`, with guest PCs relative to `base`. The result ends within the bytes given, and has at least one instruction: one that is not
 /// defined raises its exception.
 ///
 /// # Errors
 ///
 /// [`Truncated`] when more bytes are needed for the first instruction.
-pub fn lift(code: &guest::Code<'_>, pc: u64, mode: Mode) -> Result<Block, Truncated> {
-    let mut lift = Lift { b: Builder::new(pc), mode, pc, next: pc, word: 0, boxed: 0, ended: false };
+pub fn lift(code: &guest::Code<'_>, pc: u64, base: u64, mode: Mode) -> Result<Block, Truncated> {
+    let pc = pc.wrapping_sub(base);
+    let mut lift = Lift { b: Builder::new(pc), mode, pc, next: pc, base, word: 0, boxed: 0, ended: false };
     let (mut at, mut count) = (0, 0);
     while !lift.ended {
         let first = count == 0;
@@ -103,7 +106,8 @@ impl Lift {
     fn undefined(&mut self) {
         // All zeros and all ones are defined to be illegal: programs stop with them.
         if !matches!(self.word, 0 | u32::MAX) {
-            tracing::warn!(target: "unimp", "no instruction {:#x} at {:#x}: illegal", self.word, self.pc);
+            let pc = self.base.wrapping_add(self.pc);
+            tracing::warn!(target: "unimp", "no instruction {:#x} at {pc:#x}: illegal", self.word);
         }
         self.illegal();
     }
@@ -160,7 +164,7 @@ impl Lift {
 
     /// Ends the block after the current instruction, which may have changed the mode or how addresses are translated.
     fn end_to_context(&mut self) {
-        let next = self.iconst(self.next);
+        let next = self.b.pc(self.next);
         self.end_at(next);
     }
 
@@ -210,7 +214,8 @@ impl Lift {
 
     fn link(&mut self, rd: u8) {
         if rd & 31 != 0 {
-            self.b.store_env_imm(x_slot(rd), self.next);
+            let next = self.b.pc(self.next);
+            self.b.store_env(x_slot(rd), next);
         }
     }
 

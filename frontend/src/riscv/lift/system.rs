@@ -27,7 +27,7 @@ impl Lift {
             // Translated code is told of stores to it.
             Code::Fence | Code::FenceI => {}
             Code::Ecall => {
-                let pc = self.iconst(self.pc);
+                let pc = self.b.pc(self.pc);
                 self.call(Helper::Ecall, &[pc], 0);
                 self.end_to_pc();
             }
@@ -39,7 +39,7 @@ impl Lift {
                 self.end_to_pc();
             }
             Code::Wfi => {
-                let (next, word) = (self.iconst(self.next), self.iconst(word));
+                let (next, word) = (self.b.pc(self.next), self.iconst(word));
                 self.call(Helper::Wfi, &[next, word], 0);
                 self.retire();
                 self.b.exit(0);
@@ -104,7 +104,7 @@ impl Lift {
         if csr::counts_instructions(number) && !self.mode.intersects(Mode::COUNTING) {
             // Started again in a mode in which it finds what it asks for.
             self.call(Helper::CountInstructions, &[word, word], access);
-            let again = self.iconst(self.pc);
+            let again = self.b.pc(self.pc);
             return self.end_at(again);
         }
         let old = self.call(row.helper(), &[operand, word], access);
@@ -156,7 +156,7 @@ impl Lift {
     /// The current instruction is started again once floating-point state is dirty.
     pub(super) fn make_float_dirty(&mut self) {
         self.call(Helper::FloatDirty, &[], 0);
-        let again = self.iconst(self.pc);
+        let again = self.b.pc(self.pc);
         self.end_at(again);
     }
 }

@@ -111,7 +111,7 @@ impl Lift {
         let ty = self.return_type(insn);
         let direct = Lift::is_direct(insn);
         let target = if direct { 0 } else { self.indirect_target(insn) };
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         self.push_value(ty, next);
         if direct {
             let target = self.near_target(insn);
@@ -160,7 +160,7 @@ impl Lift {
                 selector = self.load(Type::I16, Addr { value: at, disp: 0 });
             }
         }
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         self.call(helper, Type::I64, &[selector, offset, next], bytes);
         self.exit();
         Ok(())
@@ -171,7 +171,7 @@ impl Lift {
         let release = if insn.op_count() == 1 { u64::from(insn.immediate16()) } else { 0 };
         let bytes = (insn.stack_pointer_increment() - release as i32).unsigned_abs() / 2;
         let release = self.iconst(release);
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         self.call(Helper::FarRet, Type::I64, &[release, next, next], bytes);
         self.exit();
         Ok(())
@@ -189,7 +189,7 @@ impl Lift {
 
     /// A helper that sets RIP itself.
     fn transfer(&mut self, helper: Helper, arg: u32) -> Lifted {
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         self.call(helper, Type::I64, &[next, next, next], arg);
         if helper == Helper::Hlt {
             self.exit()
@@ -222,9 +222,9 @@ impl Lift {
             _ => (1, 3),
         };
         let vector = self.iconst(vector);
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         // INTO goes on with the next instruction when OF is clear.
-        self.b.store_env_imm(crate::x86::state::slot::RIP, self.next);
+        self.b.store_env(crate::x86::state::slot::RIP, next);
         self.call(Helper::Int, Type::I64, &[vector, next, next], kind);
         self.end_to_rip();
         Ok(())

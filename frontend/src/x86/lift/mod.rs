@@ -55,6 +55,8 @@ pub struct Request<'a> {
     pub in_page: usize,
     /// Guest PC of the first byte: RIP, without the base of CS.
     pub rip: u64,
+    /// What the block's guest PCs are relative to; 0 but in 64-bit mode, where code depends on its address in no other way.
+    pub base: u64,
     /// Mode bits.
     pub mode: Mode,
     /// Most instructions to translate.
@@ -92,8 +94,10 @@ struct Lift {
     b: Builder,
     mode: Mode,
     flags: Flags,
-    /// Guest PC after the current instruction, as it would be in RIP.
+    /// Guest PC after the current instruction, as the block has it: as it would be in RIP, less `base`.
     next: u64,
+    /// What guest PCs are relative to.
+    base: u64,
     /// The current instruction's opcode if it is one of the x87's, as FOP would have it (SDM vol. 1, 8.1.9).
     x87_opcode: u16,
     /// Whether the block is complete.
@@ -127,19 +131,21 @@ pub fn lift_patched(
     patched: &Patched<'_>,
     read: &mut Vec<(u32, u32)>,
 ) -> Result<Block, Truncated> {
-    let mode = request.mode;
+    let (mode, base) = (request.mode, request.base);
+    let rip = request.rip.wrapping_sub(base);
     let mut lift = Lift {
-        b: Builder::new(request.rip),
+        b: Builder::new(rip),
         mode,
         flags: Flags::DYNAMIC,
-        next: request.rip,
+        next: rip,
+        base,
         x87_opcode: 0,
         ended: false,
         gpa: patched.gpa,
         immediate: None,
         read: Vec::new(),
     };
-    let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, request.rip, DECODER);
+    let mut decoder = Decoder::with_ip(mode.bitness(), request.bytes, rip, DECODER);
     let mut insn = Instruction::default();
     let mut count = 0;
     loop {
@@ -190,7 +196,8 @@ impl Lift {
             self.b.truncate(undo);
             self.read.truncate(undo_read);
             if insn.mnemonic() != Mnemonic::Ud2 {
-                tracing::warn!(target: "unimp", "no semantics for {:?} at {:#x}: #UD", insn.code(), insn.ip());
+                let pc = self.base.wrapping_add(insn.ip());
+                tracing::warn!(target: "unimp", "no semantics for {:?} at {pc:#x}: #UD", insn.code());
             }
             self.raise(Exception::ud());
         }
@@ -215,14 +222,15 @@ impl Lift {
 
     /// Ends the block after the current instruction: modes may have changed, or an interrupt may be taken.
     fn end_to_dispatcher(&mut self) {
-        self.b.store_env_imm(slot::RIP, self.next);
+        let next = self.next_rip();
+        self.b.store_env(slot::RIP, next);
         self.exit();
     }
 
     /// Ends the block after the current instruction, which may have changed the mode or how addresses are translated: the next
     /// block is looked for in the context that a helper has selected.
     fn end_to_context(&mut self) {
-        let next = self.iconst(self.next);
+        let next = self.next_rip();
         self.b.jump_ind(JumpKind::Plain, next);
         self.ended = true;
     }
@@ -252,6 +260,16 @@ impl Lift {
 
     fn iconst(&mut self, value: u64) -> Value {
         self.b.iconst(Type::I64, value)
+    }
+
+    /// A guest PC of the block as it would be in RIP.
+    fn rip(&mut self, pc: u64) -> Value {
+        if self.mode.intersects(Mode::CODE64) { self.b.pc(pc) } else { self.iconst(pc) }
+    }
+
+    /// RIP after the current instruction.
+    fn next_rip(&mut self) -> Value {
+        self.rip(self.next)
     }
 
     /// `value` zero-extended from `ty` to 64 bits, whatever bits its slot has above.

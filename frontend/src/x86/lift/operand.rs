@@ -187,7 +187,11 @@ impl Lift {
         let disp = insn.memory_displacement64();
         let base = insn.memory_base();
         if matches!(base, Register::RIP | Register::EIP) {
-            return Addr { value: self.b.iconst(ty, insn.ip_rel_memory_address()), disp: 0 };
+            let pc = insn.ip_rel_memory_address();
+            return match i32::try_from(pc as i64) {
+                Ok(disp) if ty == Type::I64 => Addr { value: self.rip(0), disp },
+                _ => Addr { value: self.rip(pc), disp: 0 },
+            };
         }
         let base = Gpr::of(base).map(|r| self.gpr(r.number));
         let index =

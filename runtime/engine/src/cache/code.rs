@@ -68,9 +68,15 @@ impl Cache {
             tb.set_quick(Quick::None);
         }
         let slots = tb.set_slots(LinkSlots::new());
-        inner.drops.push_front(tb.key.pc);
-        inner.drops.truncate(DROPS);
-        let epoch = self.advance(&self.drops);
+        // Behind the entry: who finds it still there has its PC among these ([`Tb::lead`]).
+        let epoch = match tb.ways() {
+            Some(ways) => {
+                ways.iter().for_each(|&pc| inner.drops.push_front(pc));
+                inner.drops.truncate(DROPS);
+                self.advance(&self.drops, ways.len() as u64)
+            }
+            None => self.advance(&self.deaths, 1),
+        };
         for slot in slots {
             inner.disown(slot);
             inner.retired_slots.push_back((slot, epoch));
@@ -280,7 +286,7 @@ impl Cache {
             self.unlink(inner, tb);
         }
         // Jump caches lead to them as well.
-        self.advance(&self.deaths);
+        self.advance(&self.deaths, 1);
     }
 
     /// Empties a generation: blocks executed since it was sampled take their host code along, the others lose it and are
@@ -304,7 +310,7 @@ impl Cache {
                 tb.set_stage(Stage::Cold);
             }
         }
-        inner.evicted = Some((generation, self.advance(&self.deaths)));
+        inner.evicted = Some((generation, self.advance(&self.deaths, 1)));
     }
 
     /// Copies a block's host code to the current generation and has everyone enter it there.

@@ -85,6 +85,7 @@ fn a_region_replaces_its_first_block() {
     let slot = from.slots[0];
     publish(&cache, from, [Some(0x1000), None]);
     cache.link(slot.into(), &head);
+    assert!(head.lead(0x1000, head.entry()));
     vcpu.quiescent_point(&cache);
     let job = cache.begin_region(&head).unwrap();
     publish(&cache, job, [Some(0x1300), None]).unwrap();

@@ -15,7 +15,7 @@ use smallvec::{SmallVec, smallvec};
 pub struct TbKey {
     /// Guest-physical address of its first byte.
     pub gpa: u64,
-    /// Guest PC of its first byte.
+    /// Guest PC of its first byte, as the block has it: its place in the page, if the block is relative to that.
     pub pc: u64,
     /// What else it depends on; what the words mean is the guest's.
     pub words: TbWords,
@@ -93,14 +93,19 @@ pub(super) struct Linked {
     slots: LinkSlots,
     /// Slots that were linked to it; some may have been linked elsewhere since.
     pub(super) incoming: SmallVec<[u32; 4]>,
+    /// Guest PCs by which jump caches have led to it.
+    ways: SmallVec<[u64; 1]>,
 }
+
+/// Guest PCs remembered of those by which jump caches lead to a block.
+const WAYS: usize = 16;
 
 /// A translation block, or a region that begins with it.
 #[derive(Debug)]
 pub struct Tb {
     /// Its key.
     pub key: TbKey,
-    /// Guest-virtual address of its first byte.
+    /// Guest-virtual address of its first byte where it was translated first: code that is relative to its page may run at others.
     gva: u64,
     /// Its micro-ops.
     pub block: Block,
@@ -180,7 +185,12 @@ impl Tb {
         self
     }
 
-    /// What is added to guest PCs in this block for their guest-virtual addresses.
+    /// Guest-virtual address of its first byte where it was translated first.
+    pub fn gva(&self) -> u64 {
+        self.gva
+    }
+
+    /// What is added to guest PCs in this block for their guest-virtual addresses there.
     pub fn linear_offset(&self) -> u64 {
         self.gva.wrapping_sub(self.key.pc)
     }
@@ -229,8 +239,9 @@ impl Tb {
 
     /// Whether the instruction at guest PC `pc` may be one of those translated.
     pub(super) fn may_contain(&self, pc: u64) -> bool {
-        // By the low 16 bits, which are right whatever the width of the PC is, and more than a page has.
-        let offset = |start: u64| pc.wrapping_sub(self.key.pc.wrapping_add(start.wrapping_sub(self.key.gpa))) & 0xffff;
+        // By the place in the page, which is right whatever the width of the PC is and whatever it is relative to.
+        let begin = |start: u64| self.key.pc.wrapping_add(start.wrapping_sub(self.key.gpa));
+        let offset = |start: u64| pc.wrapping_sub(begin(start)) & (PAGE_SIZE - 1);
         self.bytes.iter().any(|&(start, bytes)| offset(start) < u64::from(bytes))
     }
 
@@ -314,6 +325,23 @@ impl Tb {
 
     pub(super) fn set_entry(&self, entry: u64) {
         self.entry.store(entry, Ordering::Release);
+    }
+
+    /// To be called before a jump cache has the block's code at `entry` by guest PC `pc`: false if the code is not there any
+    /// more. Otherwise whoever takes it away tells of this PC.
+    pub fn lead(&self, pc: u64, entry: u64) -> bool {
+        let mut links = self.links();
+        let current = self.entry() == entry;
+        if current && links.ways.len() <= WAYS && !links.ways.contains(&pc) {
+            links.ways.push(pc);
+        }
+        current
+    }
+
+    /// Guest PCs by which jump caches may lead to it; `None` if they are too many to tell.
+    pub(super) fn ways(&self) -> Option<SmallVec<[u64; 1]>> {
+        let links = self.links();
+        (links.ways.len() <= WAYS).then(|| links.ways.clone())
     }
 
     /// Its part in links; not to be kept.

@@ -193,16 +193,33 @@ fn a_vcpu_that_has_passed_has_heard_of_deaths() {
     vcpu.quiescent_point(&cache);
     let tb = insert(&cache, &vcpu, 0x1000);
     let slot = compile(&cache, &tb, 100, [None, None]).unwrap();
+    assert!(tb.lead(0x7fff_1000, tb.entry()) && tb.lead(0x5555_1000, tb.entry()) && !tb.lead(0x1000, 1));
     assert_eq!(vcpu.quiescent_point(&cache), None);
-    cache.code_written(0x1003, 1);
+    assert_eq!(cache.code_written(0x1003, 1).pcs(), Some(&[0x7fff_1000, 0x5555_1000][..]));
     assert!(tb.is_dead() && tb.entry() == 0);
     assert!(cache.lookup(&key(0x1000)).is_none());
     // Its slots are not handed out before the vCPU has passed.
     let next = insert(&cache, &vcpu, 0x1000);
     assert_ne!(cache.begin_compile(&next).unwrap().slots[0], slot);
-    assert_eq!(vcpu.quiescent_point(&cache).unwrap().gone, Gone::Pcs(smallvec![0x1000]));
+    assert_eq!(vcpu.quiescent_point(&cache).unwrap().gone, Gone::Pcs(smallvec![0x5555_1000, 0x7fff_1000]));
     let third = insert(&cache, &vcpu, 0x1100);
     assert_eq!(cache.begin_compile(&third).unwrap().slots[0], slot);
+}
+
+#[test]
+fn of_a_block_that_is_led_to_from_everywhere_all_is_forgotten() {
+    let cache = cache(64 << 20);
+    let mut vcpu = Vcpu::new(&cache);
+    let tb = insert(&cache, &vcpu, 0x1000);
+    compile(&cache, &tb, 100, [None, None]).unwrap();
+    for page in 0..1000 {
+        assert!(tb.lead(page << 12, tb.entry()));
+    }
+    vcpu.quiescent_point(&cache);
+    let dropped = cache.code_written(0x1003, 1);
+    assert!(dropped.any() && dropped.pcs().is_none());
+    assert_eq!(vcpu.quiescent_point(&cache).unwrap().gone, Gone::All);
+    assert!(!tb.lead(0x1000, 0x1234), "nothing leads to it any more");
 }
 
 #[test]

@@ -223,7 +223,7 @@ impl CodeSink for Cache {
         for tb in &victims {
             // Even of one without code: another vCPU may have evicted that a moment ago, so that this one's jump caches still
             // have it.
-            dropped.push(tb.key.pc);
+            dropped.push(tb.ways().as_deref());
             self.remove(&mut inner, tb);
         }
         // Another vCPU that learns of the new code by a later store of this one must not come by its old jump cache: it leaves

@@ -8,7 +8,7 @@ use mimus_softmmu::tlb::PAGE_SIZE;
 use mimus_softmmu::{EnvHeader, ExitCode, JumpCacheEntry};
 
 use super::alloc::Class;
-use super::emit::{Alu, Cond, Emitter, R8, R9, RAX, RBX, RCX, RDI, RDX, RSI, Rm, Shift, Width, op};
+use super::emit::{Alu, Cond, Emitter, Gpr, LEA, R8, R9, RAX, RBX, RCX, RDI, RDX, RSI, Rm, Shift, Width, op};
 use super::{Cold, Quick, Refused, vector};
 
 impl Quick<'_> {
@@ -66,6 +66,27 @@ impl Quick<'_> {
         }
         self.e.place(self.stopped);
         self.return_code(ExitCode::Stopped);
+        Ok(())
+    }
+
+    /// `reg` = a guest PC of the block as the guest has it. Uses RDX; the flags are left alone.
+    fn guest_pc(&mut self, reg: Gpr, pc: u64) {
+        let base = self.header(offset_of!(EnvHeader, pc_base));
+        if pc == 0 {
+            self.e.mov(Width::Wide, reg, base);
+        } else if let Ok(offset) = i32::try_from(pc as i64) {
+            self.e.mov(Width::Wide, reg, base);
+            self.e.inst(Width::Wide, LEA, reg, Rm::Mem(reg, offset));
+        } else {
+            self.e.mov(Width::Wide, reg, base);
+            self.e.mov_imm_flags(RDX, pc);
+            self.e.inst(Width::Wide, LEA, reg, Rm::Index(reg, RDX, 0, 0));
+        }
+    }
+
+    pub(super) fn pc_op(&mut self, inst: &Inst) -> Result<(), Refused> {
+        let reg = self.result()?;
+        self.guest_pc(reg, inst.imm);
         Ok(())
     }
 
@@ -187,7 +208,7 @@ impl Quick<'_> {
         let linear = |pc: u64| pc.wrapping_add(self.request.linear_offset);
         let page = |pc: u64| linear(pc) / PAGE_SIZE;
         if !self.request.may_link || page(target) != page(self.block.pc) {
-            self.e.mov_imm(RSI, target);
+            self.guest_pc(RSI, target);
             return self.leave_indirect();
         }
         if linear(target) <= linear(self.pc) {
@@ -227,6 +248,7 @@ pub(crate) fn checked_stub(header_offset: i32) -> Vec<u8> {
     let mut e = Emitter::default();
     e.mov(Width::Wide, RAX, field(offset_of!(EnvHeader, link_targets)));
     e.mov(Width::Wide, RSI, Rm::Index(RAX, RSI, 3, 0));
+    e.alu(Width::Wide, Alu::Add, RSI, field(offset_of!(EnvHeader, pc_base)));
     e.jump_mem(field(offset_of!(EnvHeader, indirect)));
     e.code
 }
@@ -251,9 +273,14 @@ pub(crate) fn indirect_stub(header_offset: i32) -> Vec<u8> {
     e.jump_if(Cond::NE, miss);
     e.alu(Width::Wide, Alu::Cmp, RCX, entry(offset_of!(JumpCacheEntry, context)));
     e.jump_if(Cond::NE, miss);
+    e.mov(Width::Wide, RCX, entry(offset_of!(JumpCacheEntry, pc_base)));
+    e.mov_mem(8, field(offset_of!(EnvHeader, pc_base)), RCX);
     e.jump_mem(entry(offset_of!(JumpCacheEntry, entry)));
     for (label, code) in [(requested, ExitCode::Requested), (miss, ExitCode::Indirect)] {
         e.place(label);
+        if code == ExitCode::Requested {
+            e.alu(Width::Wide, Alu::Sub, RSI, field(offset_of!(EnvHeader, pc_base)));
+        }
         e.mov_mem(8, field(offset_of!(EnvHeader, exit_value)), RSI);
         e.mov_imm(RAX, code as u64);
         e.ret();

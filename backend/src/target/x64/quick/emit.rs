@@ -27,6 +27,8 @@ pub(super) const fn op(code: u8) -> Opcode {
     Opcode { prefix: 0, map: &[], code }
 }
 
+pub(super) const LEA: Opcode = op(0x8d);
+
 /// An opcode of the 0F map; `prefix` 0 for none.
 pub(super) const fn op0f(prefix: u8, code: u8) -> Opcode {
     Opcode { prefix, map: &[0x0f], code }

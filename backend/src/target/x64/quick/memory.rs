@@ -8,7 +8,7 @@ use mimus_softmmu::EnvHeader;
 use mimus_softmmu::tlb::probe;
 
 use super::alloc::Loc;
-use super::emit::{Alu, Cond, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
+use super::emit::{Alu, Cond, LEA, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
 use super::{Cold, Quick, Refused, vector};
 
 /// An access that the TLB does not serve: its address is in RAX, and its value is found there again.
@@ -50,7 +50,7 @@ impl Quick<'_> {
         match disp {
             0 if base == RAX => {}
             0 => self.e.mov(Width::Wide, RAX, Rm::Reg(base)),
-            _ => self.e.inst(Width::Wide, op(0x8d), RAX, Rm::Mem(base, disp)),
+            _ => self.e.inst(Width::Wide, LEA, RAX, Rm::Mem(base, disp)),
         }
         let [bank, mask] = [probe::BANK, probe::MASK].map(|f| self.header(f));
         self.e.mov(Width::Wide, RCX, Rm::Reg(RAX));
@@ -112,7 +112,7 @@ impl Quick<'_> {
         self.e.call(thunk);
         self.leave_on_verdict();
         let stash = self.header(offset_of!(EnvHeader, slow_value));
-        self.e.inst(Width::Wide, op(0x8d), RAX, stash);
+        self.e.inst(Width::Wide, LEA, RAX, stash);
         self.e.jump(slow.back);
         Ok(())
     }

@@ -5,10 +5,9 @@
 use mimus_ir::{Inst, Op, Shape, Type, Value};
 
 use super::alloc::Loc;
-use super::emit::{Alu, Cond, Gpr, RAX, RCX, RDX, Rm, Shift, Width, op, op0f};
+use super::emit::{Alu, Cond, Gpr, LEA, RAX, RCX, RDX, Rm, Shift, Width, op, op0f};
 use super::{Quick, Refused};
 
-const LEA: super::emit::Opcode = op(0x8d);
 const IMUL: super::emit::Opcode = op0f(0, 0xaf);
 
 fn width(ty: Type) -> Width {

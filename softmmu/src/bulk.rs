@@ -191,17 +191,17 @@ impl Mmu {
         value: u64,
     ) -> Result<u64, W::Fault> {
         let Some((host, elements)) = self.span(walker, bank, addr, elements, true)? else { return Ok(0) };
-        let bytes = value.to_le_bytes();
-        let unit = &bytes[..usize::from(elements.size.min(8))];
-        let p = elements.lowest(host, 0, elements.count);
-        if unit.iter().all(|b| *b == unit[0]) {
-            // SAFETY: the write tag says that the page is RAM, mapped as long as `self.ram`, and watched by nobody; all bytes of
-            // `elements` are within it.
-            unsafe { std::ptr::write_bytes(p, unit[0], elements.len()) };
-        } else {
-            for at in (0..elements.len()).step_by(unit.len()) {
-                // SAFETY: as above; `at + unit.len()` is at most `elements.len()`.
-                unsafe { std::ptr::copy_nonoverlapping(unit.as_ptr(), p.add(at), unit.len()) };
+        let (p, len, word) = (elements.lowest(host, 0, elements.count), elements.len(), elements.splat(value));
+        let bytes = word.to_le_bytes();
+        // SAFETY: the write tag says that the page is RAM, mapped as long as `self.ram`, and watched by nobody; the `len` bytes of
+        // `elements` are within it, and whole words and what is left of one are no more.
+        unsafe {
+            if bytes == [bytes[0]; 8] {
+                std::ptr::write_bytes(p, bytes[0], len);
+            } else {
+                let words = len / 8;
+                (0..words).for_each(|at| p.cast::<u64>().add(at).write_unaligned(word.to_le()));
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), p.add(8 * words), len % 8);
             }
         }
         Ok(elements.count)
@@ -326,12 +326,11 @@ impl Mmu {
         } else {
             // The destination is ahead inside the source: what was copied is copied again, element by element.
             for at in 0..count {
+                let (from, to) = (elements.lowest(from, at, 1), elements.lowest(to, at, 1));
                 // SAFETY: as above; the element is read whole before it is written.
                 unsafe {
-                    let mut unit = [0u8; 8];
-                    let size = usize::from(elements.size.min(8));
-                    std::ptr::copy_nonoverlapping(elements.lowest(from, at, 1), unit.as_mut_ptr(), size);
-                    std::ptr::copy_nonoverlapping(unit.as_ptr(), elements.lowest(to, at, 1), size);
+                    let value = access::load(from, elements.size, AccessFlags::empty());
+                    access::store(to, elements.size, value, AccessFlags::empty());
                 }
             }
         }

@@ -18,7 +18,7 @@ mod region;
 mod region_tests;
 mod tb;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod written;
 
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! Compiling hot blocks and regions, on a thread of its own or in place.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -13,6 +13,13 @@ use crate::cache::{Cache, Finished, Job, Tb};
 /// Blocks waiting at most; one that finds the queue full gets hotter and asks again.
 const BLOCKS: usize = 4096;
 
+/// Blocks waiting from which on the compiler is behind.
+const BACKLOG: usize = 16;
+
+/// By how much the compiling thread is nicer than the vCPU's: where they share a processor it gets a tenth of it. What it makes is for
+/// later, and until then there is quick code.
+const NICE: i32 = 10;
+
 /// Regions waiting at most.
 const REGIONS: usize = 64;
 
@@ -21,6 +28,8 @@ const REGIONS: usize = 64;
 struct Queue {
     jobs: Mutex<Jobs>,
     more: Condvar,
+    /// Blocks among them.
+    blocks: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -44,8 +53,14 @@ impl Queue {
             return Err(job);
         }
         queue.push_back(job);
+        self.blocks.store(jobs.blocks.len(), Ordering::Relaxed);
         self.more.notify_one();
         Ok(())
+    }
+
+    /// See [`Compiling::is_behind`].
+    fn is_behind(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed) >= BACKLOG
     }
 
     /// The next job; `None` when there will be no more.
@@ -56,6 +71,7 @@ impl Queue {
                 return None;
             }
             let next = jobs.blocks.pop_front();
+            self.blocks.store(jobs.blocks.len(), Ordering::Relaxed);
             if let Some(job) = next.or_else(|| jobs.regions.pop_front()) {
                 return Some(job);
             }
@@ -154,6 +170,8 @@ impl Worker {
     }
 
     fn run(&mut self) {
+        // Of this thread alone: Linux has a nice value for each. Where it is refused, the processor is shared fairly.
+        let _ = rustix::process::nice(NICE);
         while let Some(job) = self.shared.queue.pop() {
             // A dead block's slots go back with the result.
             let dead = job.parts.iter().any(|tb| tb.is_dead());
@@ -208,6 +226,13 @@ impl Compiling {
     /// Time spent compiling, in nanoseconds.
     pub fn nanoseconds(&self) -> u64 {
         self.shared.nanoseconds.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many blocks wait for the compiler that another one had better run on as quick code and get hotter: those that do
+    /// not were not worth compiling.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.shared.queue.is_behind()
     }
 
     /// Has a block compiled, now or later.
@@ -278,4 +303,27 @@ pub enum CompilingError {
     /// No thread.
     #[error("cannot start the compiling thread")]
     Thread(#[from] std::io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests::{cache, insert};
+
+    #[test]
+    fn a_queue_of_blocks_is_behind_when_many_wait() {
+        let cache = cache(64 << 20);
+        let vcpu = crate::cache::tests::Vcpu::new(&cache);
+        let queue = Queue::default();
+        let mut push = |n: usize| {
+            let tb = insert(&cache, &vcpu, 0x1000 + 16 * n as u64);
+            queue.push(cache.begin_compile(&tb).unwrap()).unwrap();
+        };
+        (1..BACKLOG).for_each(&mut push);
+        assert!(!queue.is_behind());
+        push(BACKLOG);
+        assert!(queue.is_behind());
+        let first = queue.pop().unwrap();
+        assert!(!queue.is_behind() && first.tb.key.gpa == 0x1010, "the first to come is compiled first");
+    }
 }

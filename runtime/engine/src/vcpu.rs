@@ -420,7 +420,7 @@ impl<C: GuestCpu> Vcpu<C> {
         let Some(jit) = &self.jit else { return };
         if tb.quick() == Quick::Runs {
             self.cache.quick_is_hot(tb);
-            if tb.stage() == Stage::Cold {
+            if tb.stage() == Stage::Cold && !jit.compiling.is_behind() {
                 jit.compiling.request(&self.cache, tb);
             }
         }

@@ -15,7 +15,7 @@ const RAM: usize = 16 << 20;
 /// Three generations of 64 KiB.
 const TINY_ARENA: usize = 192 << 10;
 
-pub(super) struct Vcpu {
+pub(crate) struct Vcpu {
     pub participant: Arc<Participant>,
     seen: Seen,
 }
@@ -34,7 +34,7 @@ fn ram() -> Arc<Ram> {
     Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM)]).unwrap()))
 }
 
-pub(super) fn cache(bytes: usize) -> Cache {
+pub(crate) fn cache(bytes: usize) -> Cache {
     let arena = Arena::with_generations(TINY_ARENA, 3).unwrap();
     Cache::new(ram(), bytes, Some((arena, STUB)))
 }
@@ -48,11 +48,11 @@ fn block(pc: u64, insns: u32) -> Block {
     b.finish(pc + u64::from(insns))
 }
 
-pub(super) fn key(gpa: u64) -> TbKey {
+pub(crate) fn key(gpa: u64) -> TbKey {
     TbKey { gpa, pc: gpa, words: [0; 2] }
 }
 
-pub(super) fn tb(key: TbKey) -> Tb {
+pub(crate) fn tb(key: TbKey) -> Tb {
     let pages: TbPages = smallvec![(key.gpa & !(PAGE_SIZE - 1), Ram::granules(key.gpa, 4))];
     Tb::new(key, block(key.pc, 4), pages)
 }
@@ -61,14 +61,14 @@ fn insert_key(cache: &Cache, vcpu: &Vcpu, key: TbKey) -> Arc<Tb> {
     insert_tb(cache, vcpu, tb(key))
 }
 
-pub(super) fn insert_tb(cache: &Cache, vcpu: &Vcpu, tb: Tb) -> Arc<Tb> {
+pub(crate) fn insert_tb(cache: &Cache, vcpu: &Vcpu, tb: Tb) -> Arc<Tb> {
     match cache.insert(&vcpu.participant, tb, || true, |_| {}) {
         Inserted::Live(tb) => tb,
         other => panic!("{other:?}"),
     }
 }
 
-pub(super) fn insert(cache: &Cache, vcpu: &Vcpu, gpa: u64) -> Arc<Tb> {
+pub(crate) fn insert(cache: &Cache, vcpu: &Vcpu, gpa: u64) -> Arc<Tb> {
     insert_key(cache, vcpu, key(gpa))
 }
 

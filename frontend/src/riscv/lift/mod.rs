@@ -47,8 +47,8 @@ struct Lift {
     ended: bool,
 }
 
-/// Translates the block at `pc`, with guest PCs relative to `base`. The result ends within the bytes given, and has at least one instruction: one that is not
-/// defined raises its exception.
+/// Translates the block at `pc`, with guest PCs relative to `base`. The result ends within the bytes given, and has at least one
+/// instruction: one that is not defined raises its exception.
 ///
 /// # Errors
 ///

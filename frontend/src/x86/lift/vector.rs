@@ -417,7 +417,7 @@ impl Lift {
         if insn.code() == Code::Ldmxcsr_m32 {
             let value = self.read(insn, 0, Type::I32);
             self.call(Helper::LoadMxcsr, Type::I64, &[value], 0);
-            self.end_to_dispatcher();
+            self.end_to_context();
         } else {
             let flags = self.flags;
             let value = self.call(Helper::StoreMxcsr, Type::I64, &[], 0);

@@ -106,7 +106,7 @@ impl Lift {
         self.call(Helper::Fxsave, Type::I64, &[addr], u32::from(restore) | u32::from(wide) << 1);
         if restore {
             // MXCSR is part of the mode.
-            self.end_to_dispatcher();
+            self.end_to_context();
         } else {
             self.end_after_helper_store();
         }

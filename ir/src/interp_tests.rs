@@ -223,7 +223,7 @@ fn guest_pcs_are_relative_to_a_base() {
     };
     assert_eq!(run("jump 0xffffffffffffff10, slot=0"), Exit::Jump { slot: 0, pc: 0x7ffe_ff10 });
     assert_eq!(run("v3 = const.i8 0x0\n branch v3, 0x20"), Exit::Jump { slot: 1, pc: 0x7fff_0014 });
-    assert_eq!(run("v3 = const.i8 0x1\n trap_if v3, 0x7\n exit 0x0"), Exit::Fault { pc: 0x7fff_0010 });
+    assert_eq!(run("v3 = const.i8 0x1\n trap_if v3, code=0x7\n exit 0x0"), Exit::Fault { pc: 0x7fff_0010 });
     assert_eq!(run("jump_ind v1"), Exit::Indirect { pc: 0x7ffe_ff00 });
 }
 

@@ -46,10 +46,12 @@ fn assemble(bits: u32, at: u64, emit: Emit<'_>) -> Vec<u8> {
     a.assemble(at).unwrap()
 }
 
-/// Offsets, from the address that it returns in RAX, of the function's beginning and of an 8-bit constant in it.
+/// The function at [`FUNCTION`].
 struct Function {
     code: Vec<u8>,
+    /// Offset in the function of the address that it returns.
     returned: u64,
+    /// Offset in the page of an 8-bit constant in it.
     constant: u64,
 }
 
@@ -113,7 +115,7 @@ fn main_program(function: &Function) -> Vec<u8> {
         let (mut again, mut fail) = (a.create_label(), a.create_label());
         a.xor(esi, esi)?;
         a.set_label(&mut again)?;
-        // Now and then an operand and its opcode are others, written by one of the mappings.
+        // Written by one of the mappings in each turn, and now and then another: an operand of the function.
         a.mov(edi, esi)?;
         a.shr(edi, 5)?;
         a.and(edi, 1)?;
@@ -167,7 +169,7 @@ fn ram(function: &Function) -> Arc<Ram> {
         map(place, CODE);
         map(place + 0x1000, BEHIND + (number << 12));
         // The rest of `mov eax, number + 7`, and a return.
-        put(BEHIND + (number << 12), &[0, 0, 0, 0xc3]);
+        put(BEHIND + (number << 12), &[&(number as u32 + 7).to_le_bytes()[..], &[0xc3]].concat());
         put(BEHIND + (number << 12) - 0x1000 + DATA, &(1000 + number).to_le_bytes());
     }
     assert!(next < IDT);
@@ -177,9 +179,6 @@ fn ram(function: &Function) -> Arc<Ram> {
     put(CODE + STRADDLES, &assemble(64, STRADDLES, &|a| a.jmp(0xfff)));
     // mov eax, imm32, of which the page behind has the operand.
     put(CODE + 0xfff, &[0xb8]);
-    for number in 0..PLACES.len() as u64 {
-        put(BEHIND + (number << 12), &[&(number as u32 + 7).to_le_bytes()[..], &[0xc3]].concat());
-    }
     put(MAIN, &main_program(function));
     // pop [RAISED]; add qword [RAISED], 2; push [RAISED]; sub qword [RAISED], 2; iretq
     put(

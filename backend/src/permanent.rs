@@ -1,65 +1,60 @@
-//! Memory for code that lives as long as the machine: thunks and stubs, by `cranelift-jit`.
+//! Memory for code that lives as long as the machine: thunks and stubs, from `cranelift-jit`'s memory provider.
 //!
-//! A [`JITModule`] frees nothing before its end, which is what thunks want and translations do not: those are in the
-//! [`crate::Arena`].
+//! The provider alone, without the module that it serves: a `JITModule` looks at `PERF_BUILDID_DIR` in the environment and then
+//! opens a file in `/tmp`, which the sandbox has closed. Translations are in the [`crate::Arena`].
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 use std::sync::{Mutex, PoisonError};
 
-use cranelift_codegen::ir::Signature;
-use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Module, ModuleError, default_libcall_names};
+use cranelift_jit::{BranchProtection, JITMemoryKind, JITMemoryProvider, SystemMemoryProvider};
 
 use crate::compile::CODE_ALIGN;
 use crate::error::BackendError;
 use crate::exec::HostAddr;
-use crate::host::HostIsa;
-
-impl From<ModuleError> for BackendError {
-    fn from(e: ModuleError) -> BackendError {
-        BackendError::Permanent(e.to_string())
-    }
-}
 
 /// Code that is not executable yet: all of it becomes so at once, so that it shares pages.
+#[derive(Default)]
 pub(crate) struct PermanentBuilder {
-    module: JITModule,
-    signature: Signature,
+    code: Vec<u8>,
 }
 
-impl PermanentBuilder {
-    pub(crate) fn new(host: &HostIsa) -> PermanentBuilder {
-        let module = JITModule::new(JITBuilder::with_isa(host.isa.clone(), default_libcall_names()));
-        // Nobody calls these functions by name, so none looks at what they take.
-        PermanentBuilder { module, signature: Signature::new(host.c_call_conv()) }
-    }
+/// A piece of code, in bytes from the first one's beginning.
+#[derive(Clone, Copy)]
+pub(crate) struct Offset(usize);
 
+impl PermanentBuilder {
     /// Adds code without relocations.
-    pub(crate) fn add(&mut self, code: &[u8]) -> Result<FuncId, BackendError> {
-        let id = self.module.declare_anonymous_function(&self.signature)?;
-        self.module.define_function_bytes(id, CODE_ALIGN.into(), code, &[])?;
-        Ok(id)
+    pub(crate) fn add(&mut self, code: &[u8]) -> Offset {
+        let start = self.code.len().next_multiple_of(CODE_ALIGN as usize);
+        self.code.resize(start, 0);
+        self.code.extend_from_slice(code);
+        Offset(start)
     }
 
     /// Makes it executable, and read-only.
-    pub(crate) fn finish(mut self) -> Result<Permanent, BackendError> {
-        self.module.finalize_definitions()?;
-        Ok(Permanent { module: Mutex::new(ManuallyDrop::new(self.module)) })
+    pub(crate) fn finish(self) -> Result<Permanent, BackendError> {
+        let mut memory = SystemMemoryProvider::new();
+        let start = memory
+            .allocate(self.code.len(), CODE_ALIGN.into(), JITMemoryKind::Executable)
+            .map_err(BackendError::Memory)?;
+        // SAFETY: that many bytes were allocated there just now, writable until they are finalized.
+        unsafe { std::ptr::copy_nonoverlapping(self.code.as_ptr(), start, self.code.len()) };
+        memory.finalize(BranchProtection::None).map_err(|e| BackendError::Permanent(e.to_string()))?;
+        Ok(Permanent { memory: Mutex::new(memory), start: HostAddr(start as u64) })
     }
 }
 
 /// Executable code, until it is dropped.
 pub(crate) struct Permanent {
-    /// Behind a lock that is taken while thunks are made and dropped, since a module may not be looked at by two threads.
-    module: Mutex<ManuallyDrop<JITModule>>,
+    /// Behind a lock since it may not be looked at by two threads; nobody does before it is dropped.
+    memory: Mutex<SystemMemoryProvider>,
+    start: HostAddr,
 }
 
 impl Permanent {
-    /// Where the code that `add` gave this name begins.
-    pub(crate) fn address(&self, id: FuncId) -> HostAddr {
-        let module = self.module.lock().unwrap_or_else(PoisonError::into_inner);
-        HostAddr(module.get_finalized_function(id) as u64)
+    /// Where the code begins that `add` put there.
+    pub(crate) fn address(&self, code: Offset) -> HostAddr {
+        HostAddr(self.start.0 + code.0 as u64)
     }
 }
 
@@ -71,8 +66,8 @@ impl fmt::Debug for Permanent {
 
 impl Drop for Permanent {
     fn drop(&mut self) {
-        let module = self.module.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: nobody sees the field again. Only `enter` leads to this code, and it borrows the thunks that own it.
-        unsafe { ManuallyDrop::take(module).free_memory() };
+        let memory = self.memory.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: only `enter` leads to this code, and it borrows the thunks that own it.
+        unsafe { memory.free_memory() };
     }
 }

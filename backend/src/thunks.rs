@@ -82,14 +82,14 @@ impl Thunks {
     ///
     /// [`BackendError::Permanent`], or what [`crate::Compiler::compile`] may fail with.
     pub fn new(host: &HostIsa, header_offset: i32) -> Result<Thunks, BackendError> {
-        let mut code = PermanentBuilder::new(host);
+        let mut code = PermanentBuilder::default();
         let unit = target::extension(host);
-        let extension = unit.map(|unit| code.add(&(unit.routines)(header_offset))).transpose()?;
+        let extension = unit.map(|unit| code.add(&(unit.routines)(header_offset)));
         let mut maker = Maker { host, header_offset, code: Vec::new() };
         maker.entry_trampoline()?;
-        let entry = code.add(&maker.code)?;
+        let entry = code.add(&maker.code);
         let exit_offset = maker.exit_stub()?;
-        let exit_stub = code.add(&maker.code)?;
+        let exit_stub = code.add(&maker.code);
         let mut slow = [entry; SLOW_PATHS.len()];
         for (index, (path, id)) in SLOW_PATHS.iter().zip(&mut slow).enumerate() {
             match index {
@@ -97,19 +97,19 @@ impl Thunks {
                 _ if index == Slow::ProbeStore as usize => maker.probe_thunk(Slow::Store)?,
                 _ => maker.slow_thunk(index, path)?,
             }
-            *id = code.add(&maker.code)?;
+            *id = code.add(&maker.code);
         }
         let floats = if host.floats() {
             maker.slow_vector()?;
-            Some([code.add(&stubs::code())?, code.add(&mxcsr::float_call(header_offset))?, code.add(&maker.code)?])
+            Some([code.add(&stubs::code()), code.add(&mxcsr::float_call(header_offset)), code.add(&maker.code)])
         } else {
             None
         };
         let quick = match host.arch {
             Arch::X64 => Some([
-                code.add(&quick::indirect_stub(header_offset))?,
-                code.add(&quick::entry_shim())?,
-                code.add(&quick::checked_stub(header_offset))?,
+                code.add(&quick::indirect_stub(header_offset)),
+                code.add(&quick::entry_shim()),
+                code.add(&quick::checked_stub(header_offset)),
             ]),
             _ => None,
         };

@@ -63,9 +63,14 @@ pub struct Session {
 impl Session {
     /// Runs `mimus` with `args` over pipes. Whatever waits for it fails after `limit` in all.
     pub fn piped<S: AsRef<str>>(name: &str, args: &[S], limit: Duration) -> Session {
+        Session::in_environment(name, &[], args, limit)
+    }
+
+    /// The same with `NAME=VALUE`s in its environment.
+    pub fn in_environment<S: AsRef<str>>(name: &str, environment: &[&str], args: &[S], limit: Duration) -> Session {
         let (output, writer) = std::io::pipe().expect("a pipe");
         let (reader, input) = std::io::pipe().expect("a pipe");
-        let mut command = with_signals(Hangup::Ends, args);
+        let mut command = with_signals(Hangup::Ends, environment, args);
         command.stdin(reader).stdout(writer.try_clone().expect("a pipe")).stderr(writer);
         let child = command.spawn().expect("mimus starts");
         Session::new(name, child, output.into(), Some(input.into()), None, limit)
@@ -83,7 +88,7 @@ impl Session {
         tcsetwinsize(&tty, size).expect("a terminal has a size");
         let before = tcgetattr(&tty).expect("a terminal has a mode");
         let stdio = || Stdio::from(tty.try_clone().expect("a descriptor"));
-        let mut command = with_signals(hangup, args);
+        let mut command = with_signals(hangup, &[], args);
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         let child = command.spawn().expect("mimus starts");
         let input = user.try_clone().expect("a descriptor");
@@ -292,15 +297,15 @@ impl Drop for Session {
     }
 }
 
-/// `mimus` with `args`, and signals as `hangup` says, whatever they do to the test itself: what is ignored stays so in
-/// a child.
-fn with_signals<S: AsRef<str>>(hangup: Hangup, args: &[S]) -> Command {
+/// `mimus` with `args` and `environment`, and signals as `hangup` says, whatever they do to the test itself: what is ignored
+/// stays so in a child.
+fn with_signals<S: AsRef<str>>(hangup: Hangup, environment: &[&str], args: &[S]) -> Command {
     let mut command = Command::new("env");
     command.arg("--default-signal=HUP,INT,QUIT,TERM,TSTP");
     if hangup == Hangup::Ignored {
         command.arg("--ignore-signal=HUP");
     }
-    command.arg(program()).args(args.iter().map(AsRef::as_ref));
+    command.args(environment).arg(program()).args(args.iter().map(AsRef::as_ref));
     command
 }
 

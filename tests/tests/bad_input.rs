@@ -149,6 +149,19 @@ fn hostile<'a>(image: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&HOSTILE[..], &[EXIT_DEVICE, "-bios", "none", "-kernel", image], more].concat()
 }
 
+/// `perf record` gives its programs this variable, for which the code generator's own module opens a file in a folder that is
+/// closed by then.
+#[test]
+fn an_environment_that_asks_for_a_profile() {
+    let folder = Folder::new();
+    let image = folder.write("guest", &multiboot(kernel(|a| exit(a, 3))));
+    let name = "PERF_BUILDID_DIR";
+    let mut session = Session::in_environment(name, &["PERF_BUILDID_DIR=/nonexistent"], &hostile(&image, &[]), LIMIT);
+    session.close_input();
+    let ended = session.finish();
+    assert_eq!(ended.code, Some(exit_code(3)), "{ended:?}");
+}
+
 /// What assembles a guest.
 type Build = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 

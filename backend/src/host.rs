@@ -91,6 +91,13 @@ impl HostIsa {
         HostIsa { guest_extensions: extensions, ..self }
     }
 
+    /// What tells hosts apart that need other code: architecture, settings of the code generator, features of the processor.
+    pub fn identity(&self) -> String {
+        let features = self.isa.isa_flags();
+        let features: Vec<String> = features.iter().map(ToString::to_string).collect();
+        format!("{} {} {features:?}", self.isa.triple(), self.isa.flags())
+    }
+
     /// The extensions of the guest that code is made for.
     pub(crate) fn guest_extensions(&self) -> &'static [&'static str] {
         self.guest_extensions

@@ -122,7 +122,7 @@ impl Guest {
             let thunks = Thunks::new(&host, HEADER_OFFSET as i32).expect("thunks that compile");
             let settings =
                 Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
-            let compiling = Compiling::start(host, settings).expect("a host with a code generator");
+            let compiling = Compiling::start(host, settings, None).expect("a host with a code generator");
             let regions = Regions::after(if tier == Tier::Regions { 64 } else { 0 });
             (arena, Jit { thunks, compiling, quick: 0, threshold: 2, regions })
         });

@@ -78,6 +78,22 @@ pub struct Inst {
 const _: () = assert!(size_of::<Inst>() == 16);
 
 impl Inst {
+    /// The instruction as bytes, least significant first.
+    pub fn to_bytes(&self) -> [u8; 16] {
+        let [a, b, c] = [self.a, self.b, self.c].map(u16::to_le_bytes);
+        let i = self.imm.to_le_bytes();
+        let (op, ty) = (self.op as u8, self.ty as u8);
+        [op, ty, a[0], a[1], b[0], b[1], c[0], c[1], i[0], i[1], i[2], i[3], i[4], i[5], i[6], i[7]]
+    }
+
+    /// The instruction of [`Inst::to_bytes`]; `None` if there is no such op or type.
+    pub fn from_bytes(bytes: &[u8; 16]) -> Option<Inst> {
+        let [op, ty, a0, a1, b0, b1, c0, c1, imm @ ..] = *bytes;
+        let [a, b, c] = [[a0, a1], [b0, b1], [c0, c1]].map(u16::from_le_bytes);
+        let (op, ty) = (*Op::ALL.get(usize::from(op))?, *Type::ALL.get(usize::from(ty))?);
+        Some(Inst { op, ty, a, b, c, imm: u64::from_le_bytes(imm) })
+    }
+
     /// Type of the value it defines, if it defines one.
     pub fn result_type(&self) -> Option<Type> {
         let info = self.op.info();
@@ -356,5 +372,21 @@ impl Builder {
     pub fn finish(mut self, fallthrough: u64) -> Block {
         self.block.fallthrough = fallthrough;
         self.block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_is_what_its_bytes_say() {
+        for &op in Op::ALL {
+            for ty in Type::ALL {
+                let inst = Inst { op, ty, a: 0x1234, b: NONE, c: 0x8001, imm: 0x0123_4567_89ab_cdef };
+                assert_eq!(Inst::from_bytes(&inst.to_bytes()), Some(inst));
+            }
+        }
+        assert_eq!(Inst::from_bytes(&[255; 16]), None);
     }
 }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use iced_x86::IcedError;
@@ -160,6 +161,51 @@ fn an_environment_that_asks_for_a_profile() {
     session.close_input();
     let ended = session.finish();
     assert_eq!(ended.code, Some(exit_code(3)), "{ended:?}");
+}
+
+/// Translations that are kept between runs: the second run takes them, and those that are damaged, or that others could have written,
+/// are told of in one line and not used.
+#[test]
+fn translations_that_are_kept() {
+    let folder = Folder::new();
+    let image = folder.write(
+        "guest",
+        &multiboot(kernel(|a| {
+            let mut again = a.create_label();
+            a.mov(ecx, 100_000)?;
+            a.xor(eax, eax)?;
+            a.set_label(&mut again)?;
+            a.add(eax, ecx)?;
+            a.dec(ecx)?;
+            a.jne(again)?;
+            exit(a, 5)
+        })),
+    );
+    let (kept, stats) = (folder.path("kept"), folder.path("stats"));
+    let accel = format!("jit,cache={kept}");
+    let taken = |warnings: &[&str]| {
+        let ended = run("kept", &hostile(&image, &["-accel", &accel, "-stats", &stats]));
+        assert_eq!(ended.code, Some(exit_code(5)), "{ended:?}");
+        let said: Vec<&str> = ended.text.lines().filter(|line| line.contains("cache: ")).collect();
+        let right = said.len() == warnings.len() && said.iter().zip(warnings).all(|(line, text)| line.contains(text));
+        assert!(right, "{warnings:?}: {ended:?}");
+        let stats: Value = serde_json::from_slice(&fs::read(&stats).unwrap()).unwrap();
+        stats["blocks"]["kept"].as_u64().unwrap()
+    };
+    assert_eq!(taken(&[]), 0);
+    assert!(taken(&[]) > 0);
+    let files = || fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+    let file = files().find(|path| path.extension().is_some_and(|end| end == "translations")).unwrap();
+    assert_eq!(files().count(), 2, "the file and its lock");
+    let whole = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(taken(&["is damaged"]), 0);
+    assert!(taken(&[]) > 0, "it was written anew");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o622)).unwrap();
+    assert_eq!(taken(&["may write it (mode 622)"]), 0);
+    fs::set_permissions(&kept, fs::Permissions::from_mode(0o777)).unwrap();
+    assert_eq!(taken(&["may write it (mode 777)", "may write it (mode 777)"]), 0);
 }
 
 /// What assembles a guest.

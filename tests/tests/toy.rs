@@ -140,7 +140,7 @@ fn run(tiers: Tiers) -> (Box<Vcpu<Cpu>>, CacheStats) {
     let settings = Settings { header_offset, counted: false, chain: true, sync: true, dump: false };
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     let jit = tiers.map(|(quick, threshold, regions)| {
-        let compiling = Compiling::start(host, settings).expect("a compiler");
+        let compiling = Compiling::start(host, settings, None).expect("a compiler");
         Arc::new(Jit { thunks, compiling, quick, threshold, regions: Regions::after(regions) })
     });
     let kicker = Kicker::new();

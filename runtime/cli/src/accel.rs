@@ -1,5 +1,7 @@
 //! What executes guest code: `-accel`, `-machine accel=`, `-enable-kvm`, `-singlestep`.
 
+use std::path::PathBuf;
+
 use super::families::{Choice, Chosen, Family, Offer, later, yes};
 use super::keyval::{Key, Kind, Values};
 use super::{CliError, Given, Stop, monitors, utf8};
@@ -20,6 +22,12 @@ const JIT: &[Key] = &[
     key("threshold", Kind::Number(1, 1_000_000_000), "executions before a block is compiled"),
     key("region", Kind::Number(0, 1_000_000_000), "loops before what is around a block is compiled as one; 0: never"),
     key("compile", Kind::Word(&["background", "sync"]), "compile on a thread of its own, or in place"),
+    key(
+        "cache",
+        Kind::Text("DIR|auto"),
+        "keep translations in a folder for later runs (auto: in the user's cache folder)",
+    ),
+    key("cache-size", Kind::Number(1, 1 << 20), "bound on what is kept there, in MiB"),
     key("cpu-limit", Kind::Text("N%"), "share of a host CPU that mimus may take, 1% to 100%"),
     key("one-insn-per-tb", Kind::Word(&["on", "off"]), "translate each instruction on its own"),
     // There is one vCPU.
@@ -137,5 +145,25 @@ fn jit(values: &Values) -> Result<JitConfig, CliError> {
             _ => CompileMode::Background,
         },
         cpu_limit: values.text("cpu-limit").map(monitors::cpu_limit).transpose()?,
+        cache: values.text("cache").map(cache_folder).transpose()?,
+        cache_size_mib: number("cache-size"),
     })
+}
+
+/// The folder that `cache=` names.
+fn cache_folder(name: &str) -> Result<PathBuf, CliError> {
+    if name.is_empty() {
+        return Err(CliError::new("-accel", "cache: no folder is named"));
+    }
+    if name != "auto" {
+        // The process may be elsewhere when the machine ends.
+        let absolute = std::path::absolute(name);
+        return absolute.map_err(|error| CliError::new("-accel", format!("cache: {name}: {error}")));
+    }
+    // The XDG Base Directory Specification: a path that is not absolute is to be ignored.
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let of_user = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let of_user =
+        of_user.ok_or_else(|| CliError::new("-accel", "cache=auto: HOME names no folder; name one yourself"))?;
+    Ok(of_user.join("mimus"))
 }

@@ -243,8 +243,12 @@ fn good_lines() {
                 threshold,
                 region,
                 compile: CompileMode::Sync,
-                cpu_limit: None,
+                ..JitConfig::default()
             });
+        }),
+        ("-accel jit,cache=/some/where,cache-size=64", |c| {
+            let (cache, cache_size_mib) = (Some("/some/where".into()), Some(64));
+            c.accel = Accel::Jit(JitConfig { cache, cache_size_mib, ..JitConfig::default() });
         }),
         ("-accel jit,compile=background", |_| ()),
         ("-cpu max", |_| ()),
@@ -376,9 +380,11 @@ fn bad_lines() {
         ("-accel tb-size=4", "-accel: 'tb-size=4' does not name an accelerator (supported: jit, tcg, interp)"),
         (
             "-accel jit,tb-sise=64",
-            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile, cpu-limit, one-insn-per-tb)",
+            "-accel jit: unknown key 'tb-sise'; did you mean 'tb-size'? (keys: tb-size, quick, threshold, region, compile, cache, cache-size, cpu-limit, one-insn-per-tb)",
         ),
         ("-accel jit,tb-size=0", "-accel jit: tb-size: '0' is out of range: a number from 1 to 4096"),
+        ("-accel jit,cache-size=0", "-accel jit: cache-size: '0' is out of range: a number from 1 to 1048576"),
+        ("-accel jit,cache=", "-accel: cache: no folder is named"),
         ("-accel jit,tb-size=big", "-accel jit: tb-size: 'big' is not a number: a number from 1 to 4096"),
         ("-accel jit,compile=later", "-accel jit: compile: 'later' is not known here: background or sync"),
         ("-accel interp,threshold=1", "-accel interp: unknown key 'threshold' (no keys are supported)"),

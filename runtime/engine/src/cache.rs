@@ -10,6 +10,7 @@
 //! code; the fences in [`Cache::go_online`] and [`Cache::passed`] see to it that it finds everything taken away meanwhile.
 
 mod code;
+mod kept;
 mod quick;
 #[cfg(test)]
 mod quick_tests;
@@ -107,6 +108,8 @@ pub struct CacheStats {
     pub translated: u64,
     /// Guest instructions in them.
     pub translated_insns: u64,
+    /// Blocks and regions that were not translated, since an earlier run had kept them.
+    pub kept: u64,
     /// Blocks and regions compiled to host code and published.
     pub compiled: u64,
     /// Of those, regions.
@@ -265,7 +268,7 @@ impl Cache {
             owners: Vec::new(),
             free_slots: Vec::new(),
             retired_slots: VecDeque::new(),
-            next_slot: 0,
+            next_slot: code::FIRST_SLOT,
             participants: Vec::new(),
             protections: VecDeque::new(),
             drops: VecDeque::new(),
@@ -441,8 +444,12 @@ impl Cache {
         }
         let tb = Arc::new(tb);
         self.add(&mut inner, &tb);
-        inner.stats.translated += 1;
-        inner.stats.translated_insns += u64::from(tb.block.guest_insns);
+        if tb.kept {
+            inner.stats.kept += 1;
+        } else {
+            inner.stats.translated += 1;
+            inner.stats.translated_insns += u64::from(tb.block.guest_insns);
+        }
         let bytes = (inner.live_bytes + inner.dead_bytes) as u64;
         inner.stats.peak_metadata_bytes = inner.stats.peak_metadata_bytes.max(bytes);
         self.bound_metadata(&mut inner);

@@ -9,6 +9,7 @@ use std::time::Instant;
 use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, QuickCompiler, Request};
 
 use crate::cache::{Cache, Finished, Job, Tb};
+use crate::kept::{Kept, slots::SHIFT};
 
 /// Blocks waiting at most; one that finds the queue full gets hotter and asks again.
 const BLOCKS: usize = 4096;
@@ -79,6 +80,12 @@ impl Queue {
         }
     }
 
+    /// Whether no job waits.
+    fn is_empty(&self) -> bool {
+        let jobs = lock(&self.jobs);
+        jobs.blocks.is_empty() && jobs.regions.is_empty() && !jobs.closed
+    }
+
     fn close(&self) {
         lock(&self.jobs).closed = true;
         self.more.notify_one();
@@ -130,6 +137,7 @@ pub struct Compiling {
     side: Side,
     host: HostIsa,
     settings: Settings,
+    kept: Option<Arc<Kept>>,
 }
 
 enum Side {
@@ -137,11 +145,26 @@ enum Side {
     InPlace(Box<Mutex<Worker>>),
 }
 
+/// What was compiled and is to be kept: it is compiled once more for that, when nothing else waits.
+struct ToKeep {
+    tb: Arc<Tb>,
+    parts: Vec<Arc<Tb>>,
+    slots: Vec<u32>,
+    region: bool,
+    code: Vec<u8>,
+}
+
+/// Of those, at most: what is more is not kept.
+const TO_KEEP: usize = 16384;
+
 struct Worker {
     compiler: Compiler,
     code: Vec<u8>,
     settings: Settings,
     shared: Arc<Shared>,
+    kept: Option<Arc<Kept>>,
+    /// The newest last.
+    to_keep: Vec<ToKeep>,
 }
 
 impl Worker {
@@ -169,6 +192,34 @@ impl Worker {
         }
     }
 
+    /// Notes that what was just compiled is to be kept.
+    fn note(&mut self, job: &Job, code: Option<&(Vec<u8>, CompiledInfo)>) {
+        if let (Some(_), Some((code, _))) = (&self.kept, code)
+            && self.to_keep.len() < TO_KEEP
+        {
+            let Job { tb, parts, slots, region, .. } = job;
+            let (tb, parts, slots) = (tb.clone(), parts.clone(), slots.to_vec());
+            self.to_keep.push(ToKeep { tb, parts, slots, region: *region, code: code.clone() });
+        }
+    }
+
+    /// Compiles something again, which shows where it names its link slots, and keeps it. Whether there was something.
+    fn keep_one(&mut self) -> bool {
+        let (Some(kept), Some(done)) = (self.kept.clone(), self.to_keep.pop()) else { return false };
+        let ToKeep { tb, parts, slots, region, code } = done;
+        if parts.iter().any(|tb| tb.is_dead()) {
+            // Most often a block that has become part of a region, which is kept instead.
+            return true;
+        }
+        let shifted = slots.iter().map(|slot| slot + SHIFT);
+        let request: Vec<Part<'_>> =
+            parts.iter().zip(shifted).map(|(tb, link_slot)| Part { block: &tb.block, link_slot }).collect();
+        if let Ok(info) = self.compiler.compile(self.settings.request(&tb, &request, region), &mut self.code) {
+            kept.compiled(&tb, &parts, &slots, &code, (&self.code, &info));
+        }
+        true
+    }
+
     fn run(&mut self) {
         // Of this thread alone: Linux has a nice value for each. Where it is refused, the processor is shared fairly.
         let _ = rustix::process::nice(NICE);
@@ -176,29 +227,45 @@ impl Worker {
             // A dead block's slots go back with the result.
             let dead = job.parts.iter().any(|tb| tb.is_dead());
             let code = if dead { None } else { self.compile(&job) };
+            self.note(&job, code.as_ref());
             lock(&self.shared.finished).push(Finished { job, code });
             self.shared.ready.store(true, Ordering::Release);
+            while self.shared.queue.is_empty() && self.keep_one() {}
         }
     }
 }
 
 impl Compiling {
-    /// Starts compiling for `host`.
+    /// Starts compiling for `host`; what is compiled is added to what is `kept`.
     ///
     /// # Errors
     ///
     /// When no thread can be made.
-    pub fn start(host: HostIsa, settings: Settings) -> Result<Compiling, CompilingError> {
+    pub fn start(host: HostIsa, settings: Settings, kept: Option<Arc<Kept>>) -> Result<Compiling, CompilingError> {
         let shared = Arc::new(Shared::default());
-        let compiler = Compiler::new(host.clone());
-        let mut worker = Worker { compiler, code: Vec::new(), settings, shared: shared.clone() };
+        let (compiler, shares) = (Compiler::new(host.clone()), shared.clone());
+        let mut worker =
+            Worker { compiler, code: Vec::new(), settings, shared: shares, kept: kept.clone(), to_keep: Vec::new() };
         let side = if settings.sync {
             Side::InPlace(Box::new(Mutex::new(worker)))
         } else {
             let thread = std::thread::Builder::new().name("compile".into()).spawn(move || worker.run())?;
             Side::Background { thread: Some(thread) }
         };
-        Ok(Compiling { shared, side, host, settings })
+        Ok(Compiling { shared, side, host, settings, kept })
+    }
+
+    /// What earlier runs have kept.
+    #[inline]
+    pub fn kept(&self) -> Option<&Arc<Kept>> {
+        self.kept.as_ref()
+    }
+
+    /// Keeps what this run has translated, if that is wanted. To be called when no guest code runs any more.
+    pub fn keep(&self, cache: &Cache) {
+        if let Some(kept) = &self.kept {
+            kept.keep(cache, self.quick(), |tb, parts| self.settings.request(tb, parts, false));
+        }
     }
 
     /// A compiler of the quick tier, if there is one for this host.
@@ -252,7 +319,11 @@ impl Compiling {
     fn submit(&self, cache: &Cache, job: Job) {
         match &self.side {
             Side::InPlace(worker) => {
-                let code = lock(worker).compile(&job);
+                let mut worker = lock(worker);
+                let code = worker.compile(&job);
+                worker.note(&job, code.as_ref());
+                worker.keep_one();
+                drop(worker);
                 cache.publish(Finished { job, code });
             }
             Side::Background { .. } => {

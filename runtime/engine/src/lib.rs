@@ -4,6 +4,7 @@
 
 pub mod cache;
 pub mod compile;
+pub mod kept;
 pub mod lockstep;
 pub mod log;
 mod slow;

@@ -49,6 +49,7 @@ impl Stats {
             ("guest instructions", insns, String::new()),
             ("  interpreted", self.vcpu.interpreted_insns, format!("{:.2} %", percent(self.vcpu.interpreted_insns))),
             ("  run as host code", self.compiled_insns, format!("{:.2} %", percent(self.compiled_insns))),
+            ("blocks kept by earlier runs", self.cache.kept, String::new()),
             ("blocks translated", self.cache.translated, format!("{} instructions", self.cache.translated_insns)),
             ("blocks made code of quickly", self.cache.quick, String::new()),
             ("blocks compiled", self.cache.compiled, format!("{} KiB of host code", self.cache.code_bytes >> 10)),
@@ -82,6 +83,7 @@ impl Stats {
             "blocks": {
                 "interpreted": self.vcpu.interpreted_blocks,
                 "translated": self.cache.translated,
+                "kept": self.cache.kept,
                 "translated_instructions": self.cache.translated_insns,
                 "compiled": self.cache.compiled,
                 "regions": self.cache.regions,

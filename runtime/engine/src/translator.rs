@@ -11,6 +11,7 @@ use mimus_softmmu::kick::Kicker;
 
 use crate::cache::{self, Cache};
 use crate::compile::{Compiling, CompilingError, Settings};
+use crate::kept::{self, Kept};
 use crate::vcpu::{Jit, Regions, Vcpu};
 
 /// Of the bound on translations, as a divisor: host code. A boot of Linux has six times as many bytes of micro-ops and
@@ -18,12 +19,14 @@ use crate::vcpu::{Jit, Regions, Vcpu};
 const CODE_SHARE: usize = 4;
 
 /// How guest code is executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Bound on translated code and its metadata, in bytes.
     pub bytes: usize,
     /// When code gets hot; `None` to interpret only.
     pub tiers: Option<Tiers>,
+    /// Where translations are kept between runs, if they are.
+    pub kept: Option<kept::Options>,
 }
 
 /// When code gets hot, and how it is compiled.
@@ -47,7 +50,7 @@ pub struct Tiers {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { bytes: 512 << 20, tiers: Some(Tiers::default()) }
+        Options { bytes: 512 << 20, tiers: Some(Tiers::default()), kept: None }
     }
 }
 
@@ -90,7 +93,10 @@ impl Translator {
         let host = HostIsa::native()?.for_guest(extensions);
         let thunks = Thunks::new(&host, header_offset as i32)?;
         let Tiers { counted, chain, sync, dump, .. } = tiers;
-        let compiling = Compiling::start(host, Settings { header_offset, counted, chain, sync, dump })?;
+        // All that code depends on beside what it is made of and who makes it.
+        let identity = format!("{} {header_offset} {extensions:?} {tiers:?}", host.identity());
+        let kept = options.kept.as_ref().map(|kept| Arc::new(Kept::open(kept, ram.clone(), identity.as_bytes())));
+        let compiling = Compiling::start(host, Settings { header_offset, counted, chain, sync, dump }, kept)?;
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
         if let Some(stub) = thunks.checked_stub() {
             cache.link_straddling_by(stub.0);
@@ -98,6 +104,13 @@ impl Translator {
         let regions = Regions::after(tiers.region);
         let jit = Jit { thunks, compiling, quick: tiers.quick, threshold: tiers.threshold, regions };
         Ok(Translator { cache, jit: Some(Arc::new(jit)) })
+    }
+
+    /// Keeps the translations for later runs, if that is wanted. To be called when no vCPU runs guest code any more.
+    pub fn keep(&self) {
+        if let Some(jit) = &self.jit {
+            jit.compiling.keep(&self.cache);
+        }
     }
 
     /// A vCPU that runs code with it, and whose attention nobody else needs. A machine makes its own by [`Vcpu::new`].

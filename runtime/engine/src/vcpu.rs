@@ -21,6 +21,7 @@ use crate::cache::{
     Cache, Gone, Inserted, Invalidations, Participant, Protect, Quick, Seen, Stage, Tb, TbKey, TbPages,
 };
 use crate::compile::Compiling;
+use crate::kept::unit;
 use crate::log;
 use crate::slow;
 use crate::stats::VcpuStats;
@@ -630,7 +631,42 @@ impl<C: GuestCpu> Vcpu<C> {
         }
     }
 
+    /// The block, or region, at a key, if an earlier run has kept it.
+    fn take_kept(&mut self, key: TbKey, gva: u64) -> Option<Arc<Tb>> {
+        let jit = self.jit.clone()?;
+        let kept = jit.compiling.kept()?;
+        let ram = self.cpu.mmu().ram.clone();
+        // Where bytes are written again and again, they are read as the code runs.
+        let plain = self.breakpoints.is_empty() && self.block_insns == C::MAX_BLOCK_INSNS && ram.keeps_code(key.gpa);
+        if !plain || !self.cache.patched(key.gpa).is_empty() {
+            return None;
+        }
+        let mut bytes = [0; unit::PREFIX];
+        let here = unit::prefix(key.gpa);
+        let mut unit =
+            if ram.read_bytes(key.gpa, &mut bytes[..here]) { kept.find(&key, &bytes[..here])? } else { return None };
+        let page = key.gpa & !(PAGE_SIZE - 1);
+        let parts = unit.parts.iter().map(|part| (page | unit.offset(part, key.gpa), part.bytes.len() as u32));
+        let parts: SmallVec<[(u64, u32); 1]> = parts.collect();
+        let granules = parts.iter().fold(0, |all, &(gpa, len)| all | Ram::granules(gpa, len.into()));
+        let block = std::mem::take(&mut unit.block);
+        let tb = Tb::new(key, block, smallvec![(page, granules)]).at(gva).kept(unit.level, parts);
+        let unchanged = || unit.is_at(key.gpa, |gpa, out| ram.read_bytes(gpa, out));
+        let tlb = &mut self.cpu.mmu().tlb;
+        let Inserted::Live(tb) = self.cache.insert(&self.participant, tb, unchanged, |page| tlb.protect_page(page))
+        else {
+            return None;
+        };
+        let code = self.cache.publish_kept(&tb, &unit, jit.threshold);
+        self.name_code("kept", gva, code);
+        Some(tb)
+    }
+
     fn insert(&mut self, key: TbKey, gva: u64, index: usize, context: u64) -> Result<Found, Raised> {
+        if let Some(tb) = self.take_kept(key, gva) {
+            self.blocks[index] = Some(Cached { pc: self.cpu.pc(), context, tb: tb.clone() });
+            return Ok(Found::Block(tb));
+        }
         // Twice at most: another vCPU may write the bytes while they are translated.
         for _ in 0..2 {
             let Translated { block, pages, bytes, read } = self.translate(self.block_insns)?;

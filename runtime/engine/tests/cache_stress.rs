@@ -199,7 +199,7 @@ impl Setup {
         let arena = Arena::with_generations(arena_bytes, 3).unwrap();
         let thunks = Thunks::new(&host, HEADER_OFFSET as i32).unwrap();
         let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: false, dump: false };
-        let compiling = Compiling::start(host, settings).unwrap();
+        let compiling = Compiling::start(host, settings, None).unwrap();
         let cache = Arc::new(Cache::new(ram.clone(), bytes, Some((arena, thunks.exit_stub().0))));
         if let Some(stub) = thunks.checked_stub() {
             cache.link_straddling_by(stub.0);

@@ -190,7 +190,7 @@ fn run_as(turn: Emit, global: u64, tiers: Option<(u32, u32)>) -> Counts {
     let arena = Arena::new(1 << 20).unwrap();
     let thunks = Thunks::new(&host, HEADER_OFFSET as i32).unwrap();
     let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
-    let compiling = Compiling::start(host, settings).unwrap();
+    let compiling = Compiling::start(host, settings, None).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     if let Some(stub) = thunks.checked_stub() {
         cache.link_straddling_by(stub.0);

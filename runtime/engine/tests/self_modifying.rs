@@ -49,7 +49,7 @@ fn run_as(program: Emit, function: &[u8], tiers: Tiers) -> Outcome {
     let host = HostIsa::native().unwrap();
     let thunks = Thunks::new(&host, HEADER_OFFSET as i32).unwrap();
     let settings = Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
-    let compiling = Compiling::start(host, settings).unwrap();
+    let compiling = Compiling::start(host, settings, None).unwrap();
     let cache = Arc::new(Cache::new(ram.clone(), 8 << 20, Some((arena, thunks.exit_stub().0))));
     let regions = Regions::after(64);
     let jit = tiers.map(|(quick, threshold)| Arc::new(Jit { thunks, compiling, quick, threshold, regions }));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Decoder, IcedError, Instruction, MemoryOperand, Register};
 use mimus_engine::cache::CacheStats;
+use mimus_engine::kept;
 use mimus_engine::translator::{Options, Tiers, Translator};
 use mimus_frontend::x86::state::{Cr0, Cr3, Cr4, Efer, Segment, TableReg};
 use mimus_frontend::x86::{Cpu, Features, NoDevices};
@@ -201,16 +202,16 @@ fn ram(function: &Function) -> Arc<Ram> {
 const TIERS: [Option<(u32, u32, u32)>; 5] =
     [None, Some((0, 1, 0)), Some((1, u32::MAX, 0)), Some((2, 20, 64)), Some((0, 2, 16))];
 
-fn options(tiers: Option<(u32, u32, u32)>) -> Options {
+fn options(tiers: Option<(u32, u32, u32)>, kept: Option<&kept::Options>) -> Options {
     let tiers =
         tiers.map(|(quick, threshold, region)| Tiers { quick, threshold, region, sync: true, ..Tiers::default() });
-    Options { bytes: 8 << 20, tiers }
+    Options { bytes: 8 << 20, tiers, kept: kept.cloned() }
 }
 
-fn run(tiers: Option<(u32, u32, u32)>) -> CacheStats {
+fn run(tiers: Option<(u32, u32, u32)>, kept: Option<&kept::Options>) -> CacheStats {
     let function = function();
     let ram = ram(&function);
-    let translator = Translator::new::<Cpu>(&ram, &options(tiers)).unwrap();
+    let translator = Translator::new::<Cpu>(&ram, &options(tiers, kept)).unwrap();
     let mut cpu = Cpu::new(ram, translator.cache.clone(), Box::new(NoDevices), Features::default());
     let state = &mut cpu.state;
     state.cr0 = Cr0::PE | Cr0::PG | Cr0::WP | Cr0::ET | Cr0::NE | Cr0::MP;
@@ -231,13 +232,31 @@ fn run(tiers: Option<(u32, u32, u32)>) -> CacheStats {
     }
     let state = &vcpu.cpu.state;
     assert_eq!(state.gpr[0], GOOD, "{tiers:?}, turn {}: {:x?} at {:#x}", state.gpr[6], state.gpr, state.rip);
+    translator.keep();
     translator.cache.stats()
+}
+
+/// A second run takes what the first has kept, at all addresses, and does with it what it does by itself; so it does where code has
+/// changed since.
+#[test]
+fn code_is_right_when_an_earlier_run_has_kept_it() {
+    for (number, tiers) in TIERS.into_iter().enumerate().filter(|(_, tiers)| tiers.is_some()) {
+        let folder = std::env::temp_dir().join(format!("mimus-kept-runs-{number}-{}", std::process::id()));
+        let kept = kept::Options { folder: folder.clone(), bound: kept::BOUND, build: b"this one".to_vec() };
+        let [first, second, third] = [0; 3].map(|_| run(tiers, Some(&kept)));
+        assert_eq!(first.kept, 0, "{tiers:?}");
+        assert!(second.kept > 0 && second.translated < first.translated, "{tiers:?}: {first:?} {second:?}");
+        assert!(third.kept > 0 && third.compiled <= second.compiled, "{tiers:?}: {second:?} {third:?}");
+        let other = kept::Options { build: b"another one".to_vec(), ..kept };
+        assert_eq!(run(tiers, Some(&other)).kept, 0, "{tiers:?}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }
 
 #[test]
 fn code_is_right_at_each_of_its_addresses_and_translated_once() {
     for tiers in TIERS {
-        let stats = run(tiers);
+        let stats = run(tiers, None);
         // But for what straddles two pages, of which the second is another each time.
         assert!(stats.translated < 4 * u64::from(TURNS) + 65, "{tiers:?}: {stats:?}");
     }
@@ -270,7 +289,7 @@ fn code_at_a_base_of_cs_knows_its_eip() {
     for tiers in TIERS {
         let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()));
         assert!(BASES.iter().all(|base| ram.write_bytes(base + START, &program)) && program.len() < 0x80);
-        let translator = Translator::new::<Cpu>(&ram, &options(tiers)).unwrap();
+        let translator = Translator::new::<Cpu>(&ram, &options(tiers, None)).unwrap();
         let mut cpu = Cpu::new(ram, translator.cache.clone(), Box::new(NoDevices), Features::default());
         cpu.state.cr0 |= Cr0::PE;
         cpu.state.seg = [Segment { base: 0, limit: u32::MAX, selector: 16, access: 0xc093 }; 6];

@@ -303,6 +303,10 @@ pub struct JitConfig {
     pub compile: CompileMode,
     /// Share of one host CPU that the process may take, in percent (1 to 100).
     pub cpu_limit: Option<u8>,
+    /// Folder with translations that are kept between runs.
+    pub cache: Option<PathBuf>,
+    /// Bound in MiB on what is kept there; `None`: the translator's own default.
+    pub cache_size_mib: Option<u32>,
 }
 
 /// Where compiling happens.

@@ -37,6 +37,7 @@ use crate::throttle::Throttle;
 use input::{Input, Inputs};
 pub(crate) use inventory::board_drivers;
 use mimus_engine::cache::Cache;
+use mimus_engine::kept;
 use mimus_engine::stats::Stats;
 use mimus_engine::translator::{Options, Tiers, Translator};
 use mimus_engine::vcpu::{Jit, Stop, Vcpu};
@@ -373,7 +374,9 @@ struct Runner<B: Board> {
 /// How guest code is executed.
 fn translation(config: &Config) -> Options {
     let defaults = Options::default();
-    let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile, .. }) = &config.accel else {
+    let Accel::Jit(JitConfig { tb_size_mib, quick, threshold, region, compile, cache, cache_size_mib, .. }) =
+        &config.accel
+    else {
         return Options { tiers: None, ..defaults };
     };
     let tiers = Tiers::default();
@@ -387,7 +390,16 @@ fn translation(config: &Config) -> Options {
         sync: *compile == CompileMode::Sync,
         dump: config.log.intersects(LogItems::CLIF | LogItems::OUT_ASM),
     };
-    Options { bytes: tb_size_mib.map_or(defaults.bytes, |mib| mib as usize * (1 << 20)), tiers: Some(tiers) }
+    // A log of translations has them all, and a block of one instruction is made for it.
+    let shown = LogItems::IN_ASM | LogItems::OP | LogItems::OP_OPT | LogItems::CLIF | LogItems::OUT_ASM;
+    let kept = cache.as_ref().filter(|_| !config.log.intersects(shown) && !config.one_insn_per_tb).and_then(|folder| {
+        let bound = cache_size_mib.map_or(kept::BOUND, |mib| u64::from(mib) << 20);
+        let build = kept::build().inspect_err(|error| {
+            tracing::warn!("-accel: cache: translations are not kept: mimus cannot read its own program: {error}");
+        });
+        Some(kept::Options { folder: folder.clone(), bound, build: build.ok()? })
+    });
+    Options { bytes: tb_size_mib.map_or(defaults.bytes, |mib| mib as usize * (1 << 20)), tiers: Some(tiers), kept }
 }
 
 /// A debugger's stop as others are told of it.
@@ -505,6 +517,9 @@ impl<B: Board> Runner<B> {
             Signals::of_process().context("cannot start the signals' thread")?.run_machine(self.on_asked());
         }
         let result = self.run_loop();
+        if let Some(jit) = &self.jit {
+            jit.compiling.keep(&self.cache);
+        }
         if let Ok(status) = &result {
             let (guest, reason) = self.cause(*status);
             self.control.tell(Notice::Shutdown { guest, reason });

@@ -94,7 +94,7 @@ const BACKEND: &[Row] = &[
     ("target", "host target::x64::x87"),
     ("lower", "compile error host target target::x64::stubs thunks"),
     ("compile", "error host lower target::x64::frame target::x64::listing"),
-    ("permanent", "compile error exec host"),
+    ("permanent", "compile error exec"),
     (
         "thunks",
         "compile error exec host lower permanent target target::x64::frame target::x64::mxcsr target::x64::quick target::x64::stubs",
@@ -109,11 +109,17 @@ const BACKEND: &[Row] = &[
 ];
 
 const ENGINE: &[Row] = &[
-    ("cache log slow", ""),
-    ("compile stats", "cache"),
+    ("log slow kept::slots", ""),
+    // What is kept is made of blocks of the cache, which takes it back.
+    ("cache", "kept::slots kept::unit"),
+    ("kept::unit", "cache kept::slots"),
+    ("kept::file", "kept::unit"),
+    ("kept", "cache kept::file kept::slots kept::unit"),
+    ("compile", "cache kept kept::slots"),
+    ("stats", "cache"),
     ("lockstep", "slow"),
-    ("vcpu", "cache compile log slow stats"),
-    ("translator", "cache compile vcpu"),
+    ("vcpu", "cache compile kept::unit log slow stats"),
+    ("translator", "cache compile kept vcpu"),
 ];
 
 const HOST: &[Row] = &[

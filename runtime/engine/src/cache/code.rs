@@ -52,6 +52,10 @@ impl Placed {
     }
 }
 
+/// The first link slot that is given away: offsets of those before it would be shorter in code, which is then not the same for all
+/// slots ([`crate::kept::slots`]).
+pub(super) const FIRST_SLOT: u32 = 64;
+
 /// Of a generation, as a divisor: the part that survivors of an evicted one may fill.
 const SURVIVORS: usize = 2;
 
@@ -154,7 +158,7 @@ impl Cache {
     /// So many fresh pairs of link slots.
     pub(super) fn take_slots(&self, inner: &mut Inner, pairs: usize) -> Option<LinkSlots> {
         self.reclaim(inner);
-        let unused = (self.links.len() - inner.next_slot as usize) / 2;
+        let unused = self.links.len().saturating_sub(inner.next_slot as usize) / 2;
         if inner.free_slots.len() + unused < pairs {
             return None;
         }

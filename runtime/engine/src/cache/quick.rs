@@ -53,7 +53,7 @@ impl Cache {
             return None;
         };
         self.own_slots(&mut inner, tb.key, slot, &info.link_targets[0]);
-        self.links.set_count(slot, count.min(NEVER));
+        self.start_count(&[slot], count);
         inner.stats.quick += 1;
         inner.stats.code_bytes += code.len() as u64;
         inner.generations.entry(generation).or_default().push(Placed::new(tb.clone(), start, code.len()));
@@ -61,6 +61,11 @@ impl Cache {
         tb.set_quick(Quick::Runs);
         tb.set_entry(start.0 + u64::from(info.entry_offset));
         Some((start.0, code.len()))
+    }
+
+    /// Quick code with these slots is to be left after `count` executions.
+    pub(super) fn start_count(&self, slots: &[u32], count: u32) {
+        slots.iter().for_each(|&slot| self.links.set_count(slot, count.min(NEVER)));
     }
 
     /// A block's quick code was executed as often as it may be: it goes on for a while, so that a loop comes back to the

@@ -133,6 +133,8 @@ pub struct Tb {
     pub blocks: u8,
     /// Whether a region that begins here is being compiled, or cannot be.
     growing: AtomicBool,
+    /// Whether an earlier run has kept it ([`crate::kept`]).
+    pub kept: bool,
 }
 
 /// Who looks at whether a block was executed, each clearing a bit of its own.
@@ -176,7 +178,14 @@ impl Tb {
             level: 0,
             blocks: 0,
             growing: AtomicBool::new(false),
+            kept: false,
         }
+    }
+
+    /// The block, or region, as it was kept: `parts` are the bytes of its blocks.
+    pub fn kept(self, level: u8, parts: SmallVec<[(u64, u32); 1]>) -> Tb {
+        let blocks = if level > 0 { parts.len() as u8 } else { 0 };
+        Tb { level, blocks, bytes: parts, kept: true, ..self }
     }
 
     /// The block, with `gva` as its guest-virtual address: where that is not the guest PC.
@@ -243,6 +252,12 @@ impl Tb {
         let begin = |start: u64| self.key.pc.wrapping_add(start.wrapping_sub(self.key.gpa));
         let offset = |start: u64| pc.wrapping_sub(begin(start)) & (PAGE_SIZE - 1);
         self.bytes.iter().any(|&(start, bytes)| offset(start) < u64::from(bytes))
+    }
+
+    /// Whether it reads some of its own bytes as it runs.
+    pub fn reads(&self) -> bool {
+        let own = self.bytes.iter().take(self.own.into());
+        own.map(|&(_, len)| len).sum::<u32>() != self.block.guest_bytes
     }
 
     /// Whether its bytes are in two pages: it may be entered only after the second page's mapping was checked.

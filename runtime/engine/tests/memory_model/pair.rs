@@ -60,7 +60,7 @@ fn vcpu<C: Guest>(ram: &Arc<Ram>, tier: Tier) -> (Vcpu<C>, Arc<Kicker>) {
     let settings = Settings { header_offset, counted: false, chain: true, sync: true, dump: false };
     let (quick, threshold) = if tier == Tier::Quick { (1, u32::MAX) } else { (0, 1) };
     let jit = (tier != Tier::Interpreter).then(|| {
-        let compiling = Compiling::start(host, settings).unwrap();
+        let compiling = Compiling::start(host, settings, None).unwrap();
         Arc::new(Jit { thunks, compiling, quick, threshold, regions: Regions::after(16) })
     });
     let kicker = Kicker::new();

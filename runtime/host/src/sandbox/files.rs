@@ -5,15 +5,17 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{FileType, OpenOptions};
+use std::fs::{DirBuilder, FileType, OpenOptions};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus, Scope,
 };
+
+use super::Needs;
 
 /// The newest rights that are known here; older kernels have fewer.
 const RIGHTS: ABI = ABI::V6;
@@ -329,10 +331,16 @@ fn grants(args: &[OsString], is_monitored: bool) -> Vec<Grant> {
 
 /// Restricts this thread, and those that it starts, to what `args` name. With a monitor there is more, and with a machine that has no
 /// network there are no ports but those of `args`. Whether the kernel can.
-pub(super) fn restrict(args: &[OsString], is_monitored: bool, is_alone: bool) -> Result<bool, landlock::RulesetError> {
+pub(super) fn restrict(args: &[OsString], needs: &Needs) -> Result<bool, landlock::RulesetError> {
     let port =
         |arg: &OsString| ["tcp", "telnet:", "port=", "hostfwd"].iter().any(|at| arg.to_string_lossy().contains(at));
-    restrict_to(grants(args, is_monitored), is_alone && !is_monitored && !args.iter().any(port))
+    let mut all = grants(args, needs.is_monitored);
+    all.extend(needs.folders.iter().map(|folder| {
+        // What is wrong with it, those tell who use it.
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        grant(folder, making())
+    }));
+    restrict_to(all, needs.keeps_to_itself && !needs.is_monitored && !args.iter().any(port))
 }
 
 fn restrict_to(grants: Vec<Grant>, without_ports: bool) -> Result<bool, landlock::RulesetError> {

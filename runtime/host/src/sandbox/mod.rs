@@ -11,6 +11,7 @@ mod identity;
 mod runner;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -38,6 +39,8 @@ pub struct Needs {
     pub is_monitored: bool,
     /// The machine has no network, so that the process needs none either, unless an argument names a port.
     pub keeps_to_itself: bool,
+    /// Folders that files are made in, changed and removed from; those that are not there are made.
+    pub folders: Vec<PathBuf>,
 }
 
 /// Begins to give up what a machine with these `needs` does not need; `args` are the arguments that name its files. To be called
@@ -50,12 +53,12 @@ pub fn begin(process: &mut Process, needs: Needs, args: &[OsString]) -> Result<S
     let daemon = if process.daemonize { Some(Daemon::start().context("-daemonize")?) } else { None };
     let identity = Identity::look_up(process)?;
     if !needs.programs.is_empty() {
-        let runner = Runner::start(needs.programs, process.daemonize, || identity.assume());
+        let runner = Runner::start(needs.programs.clone(), process.daemonize, || identity.assume());
         process.runner = Some(runner.context("-netdev user: guestfwd")?);
     }
     if let Sandbox::Auto | Sandbox::On(_) = process.sandbox {
         let told = process.sandbox != Sandbox::Auto;
-        match files::restrict(args, needs.is_monitored, needs.keeps_to_itself) {
+        match files::restrict(args, &needs) {
             Ok(true) => {}
             Ok(false) => missing(told, "this host's kernel has no landlock: any file of this user's can be opened"),
             Err(error) => missing(told, &format!("any file of this user's can be opened: {error}")),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::*;
@@ -39,15 +40,38 @@ fn args(text: &str) -> Vec<OsString> {
     text.split(' ').map(OsString::from).collect()
 }
 
+fn needs(is_monitored: bool, keeps_to_itself: bool) -> Needs {
+    Needs { is_monitored, keeps_to_itself, ..Needs::default() }
+}
+
 #[test]
 fn what_a_snapshot_takes_has_its_place() {
     if !is_child("what_a_snapshot_takes_has_its_place") {
         return;
     }
-    files::restrict(&args("-hda disk -snapshot"), false, true).unwrap();
+    files::restrict(&args("-hda disk -snapshot"), &needs(false, true)).unwrap();
     let file = crate::block::temporary_folder().join(format!("mimus-host-temporary-{}", std::process::id()));
     fs::write(&file, "").unwrap();
     fs::remove_file(&file).unwrap();
+}
+
+#[test]
+fn a_folder_for_files_of_its_own_is_made_and_can_be_written() {
+    if !is_child("a_folder_for_files_of_its_own_is_made_and_can_be_written") {
+        return;
+    }
+    let (images, secret) = folder("of-its-own");
+    let own = images.join("a/b");
+    let needs = Needs { folders: vec![own.clone()], ..needs(false, true) };
+    if !files::restrict(&args("-accel jit"), &needs).unwrap() {
+        println!("no landlock here");
+        return;
+    }
+    fs::write(own.join("new"), "text").unwrap();
+    fs::rename(own.join("new"), own.join("kept")).unwrap();
+    fs::remove_file(own.join("kept")).unwrap();
+    assert!(fs::read(&secret).is_err() && fs::write(images.join("a/new"), "text").is_err());
+    assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[test]
@@ -67,7 +91,7 @@ fn nothing_but_what_is_named_can_be_opened() {
         log.display(),
         images.join("socket").display()
     );
-    if !files::restrict(&args(&line), false, true).unwrap() {
+    if !files::restrict(&args(&line), &needs(false, true)).unwrap() {
         println!("no landlock here");
         return;
     }
@@ -89,7 +113,7 @@ fn a_monitor_names_more() {
         return;
     }
     let (images, _) = folder("monitor");
-    if !files::restrict(&args("-nographic"), true, true).unwrap() {
+    if !files::restrict(&args("-nographic"), &needs(true, true)).unwrap() {
         println!("no landlock here");
         return;
     }
@@ -130,7 +154,7 @@ fn a_shared_folder_is_the_guests_and_no_more() {
         read_only.display(),
         shared.display()
     );
-    if !files::restrict(&args(&line), false, true).unwrap() {
+    if !files::restrict(&args(&line), &needs(false, true)).unwrap() {
         println!("no landlock here");
         return;
     }
@@ -178,7 +202,7 @@ fn named_programs_run_although_no_others_do() {
     }
     let echo = vec!["cat".to_owned()];
     let runner = Runner::start(vec![vec!["/no/such/program".into()], echo.clone()], false, || Ok(())).unwrap();
-    files::restrict(&args("-nographic"), false, true).unwrap();
+    files::restrict(&args("-nographic"), &needs(false, true)).unwrap();
     calls::forbid(calls::Groups::default()).unwrap();
     let talk = |command: &[String]| {
         let mut stream = std::os::unix::net::UnixStream::from(runner.run(command).unwrap());

@@ -2,7 +2,7 @@
 
 use mimus_host::sandbox::Needs;
 
-use super::{Chardev, Config, Device, NetBackend, Netdev, Service};
+use super::{Accel, Chardev, Config, Device, JitConfig, NetBackend, Netdev, Service};
 
 impl Config {
     /// What this machine needs of the process.
@@ -11,6 +11,10 @@ impl Config {
             programs: self.programs(),
             is_monitored: self.is_monitored(),
             keeps_to_itself: self.netdevs().next().is_none() && self.vnc.is_none() && self.gdb.is_none(),
+            folders: match &self.accel {
+                Accel::Jit(JitConfig { cache: Some(folder), .. }) => vec![folder.clone()],
+                _ => Vec::new(),
+            },
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod image;
+mod kept;
 mod monitors;
 mod rfb;
 mod share;
@@ -28,6 +29,7 @@ pub const HOSTS: &[Host] = &[
     ("qcow2", image::qcow2),
     ("vmdk", image::vmdk),
     ("share", share::run),
+    ("kept", kept::run),
 ];
 
 /// How long an answer may take.

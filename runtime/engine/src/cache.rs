@@ -38,7 +38,7 @@ use mimus_softmmu::kick::Kicker;
 use code::Placed;
 pub use code::{Finished, Job};
 use tb::{ByKey, Recency};
-pub use tb::{Links, Quick, Stage, Tb, TbKey, TbPages};
+pub use tb::{LinkSlots, Links, Quick, Stage, Tb, TbKey, TbPages};
 use written::{PageBlocks, Patches};
 
 /// A vCPU as a participant of the epochs by which memory is reclaimed: what was retired before its last quiescent point, which

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mimus_backend::{BackendError, CompiledInfo, Compiler, Dump, HostIsa, Part, QuickCompiler, Request};
 
-use crate::cache::{Cache, Finished, Job, Tb};
-use crate::kept::{Kept, slots::SHIFT};
+use crate::cache::{Cache, Finished, Job, LinkSlots, Tb};
+use crate::kept::{Found, Kept, slots::SHIFT};
 
 /// Blocks waiting at most; one that finds the queue full gets hotter and asks again.
 const BLOCKS: usize = 4096;
@@ -99,6 +99,8 @@ struct Shared {
     finished: Mutex<Vec<Finished>>,
     ready: AtomicBool,
     nanoseconds: AtomicU64,
+    /// What is still to be compiled once more so that it can be kept.
+    to_keep: AtomicUsize,
 }
 
 /// Settings of compiling.
@@ -147,12 +149,14 @@ enum Side {
 
 /// What was compiled and is to be kept: it is compiled once more for that, when nothing else waits.
 struct ToKeep {
-    tb: Arc<Tb>,
-    parts: Vec<Arc<Tb>>,
-    slots: Vec<u32>,
-    region: bool,
+    job: (Arc<Tb>, Vec<Arc<Tb>>, bool),
+    slots: LinkSlots,
     code: Vec<u8>,
+    unit: Found,
 }
+
+/// How long the compiling thread may still work for what is to be kept when the machine has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Of those, at most: what is more is not kept.
 const TO_KEEP: usize = 16384;
@@ -194,29 +198,26 @@ impl Worker {
 
     /// Notes that what was just compiled is to be kept.
     fn note(&mut self, job: &Job, code: Option<&(Vec<u8>, CompiledInfo)>) {
-        if let (Some(_), Some((code, _))) = (&self.kept, code)
-            && self.to_keep.len() < TO_KEEP
-        {
-            let Job { tb, parts, slots, region, .. } = job;
-            let (tb, parts, slots) = (tb.clone(), parts.clone(), slots.to_vec());
-            self.to_keep.push(ToKeep { tb, parts, slots, region: *region, code: code.clone() });
+        let Some(kept) = self.kept.as_ref().filter(|_| self.to_keep.len() < TO_KEEP) else { return };
+        // While all of its blocks live: a region takes the place of the first.
+        if let (Some((code, _)), Some(unit)) = (code, kept.unit(&job.tb, &job.parts)) {
+            let (code, slots) = (code.clone(), job.slots.clone());
+            self.to_keep.push(ToKeep { job: (job.tb.clone(), job.parts.clone(), job.region), slots, code, unit });
+            self.shared.to_keep.store(self.to_keep.len(), Ordering::Release);
         }
     }
 
     /// Compiles something again, which shows where it names its link slots, and keeps it. Whether there was something.
     fn keep_one(&mut self) -> bool {
         let (Some(kept), Some(done)) = (self.kept.clone(), self.to_keep.pop()) else { return false };
-        let ToKeep { tb, parts, slots, region, code } = done;
-        if parts.iter().any(|tb| tb.is_dead()) {
-            // Most often a block that has become part of a region, which is kept instead.
-            return true;
-        }
+        let ToKeep { job: (tb, parts, region), slots, code, unit } = done;
         let shifted = slots.iter().map(|slot| slot + SHIFT);
         let request: Vec<Part<'_>> =
             parts.iter().zip(shifted).map(|(tb, link_slot)| Part { block: &tb.block, link_slot }).collect();
         if let Ok(info) = self.compiler.compile(self.settings.request(&tb, &request, region), &mut self.code) {
-            kept.compiled(&tb, &parts, &slots, &code, (&self.code, &info));
+            kept.compiled(unit, &slots, &code, (&self.code, &info));
         }
+        self.shared.to_keep.store(self.to_keep.len(), Ordering::Release);
         true
     }
 
@@ -264,6 +265,10 @@ impl Compiling {
     /// Keeps what this run has translated, if that is wanted. To be called when no guest code runs any more.
     pub fn keep(&self, cache: &Cache) {
         if let Some(kept) = &self.kept {
+            let begin = Instant::now();
+            while self.shared.to_keep.load(Ordering::Acquire) > 0 && begin.elapsed() < LAST_WORK {
+                std::thread::sleep(LAST_WORK / 200);
+            }
             kept.keep(cache, self.quick(), |tb, parts| self.settings.request(tb, parts, false));
         }
     }

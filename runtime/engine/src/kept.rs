@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mimus_backend::{CompiledInfo, Part, QuickCompiler, Request};
 use mimus_softmmu::Ram;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::cache::{Cache, Quick, Stage, Tb, TbKey};
@@ -77,10 +77,17 @@ pub struct Kept {
     taken: Mutex<Vec<u64>>,
 }
 
+/// A translation that is in memory, and what it will be looked for by.
+#[derive(Debug)]
+pub struct Found {
+    hash: u64,
+    unit: Unit<'static>,
+}
+
 #[derive(Debug, Default)]
 struct Made {
     units: Vec<(u64, Vec<u8>)>,
-    bytes: u64,
+    bytes: usize,
 }
 
 impl Kept {
@@ -108,7 +115,7 @@ impl Kept {
         let found = self.file.as_ref()?.find(hash(key, bytes));
         let matching = found.filter_map(|whole| {
             let unit = Unit::decode(whole, key)?;
-            let same = unit.is_at(key.gpa, |gpa, out| self.read(gpa, out));
+            let same = unit.is_at(key.gpa, |gpa, out| self.read(gpa, out)) && Unit::whole(whole).is_some();
             same.then(|| (unit, Unit::source_of(whole)))
         });
         let (best, source) = matching.max_by_key(|(unit, _)| (unit.tier, unit.level))?;
@@ -116,22 +123,28 @@ impl Kept {
         Some(best)
     }
 
-    /// Keeps what the compiler has made of a block or region: `code` with these slots, and `again`, the same with slots whose numbers
-    /// are larger by [`SHIFT`].
-    pub fn compiled(&self, tb: &Tb, parts: &[Arc<Tb>], slots: &[u32], code: &[u8], again: (&[u8], &CompiledInfo)) {
-        let Some(mut unit) = Unit::of(tb, parts, |gpa, out| self.read(gpa, out)) else { return };
+    /// What is kept of a block or region, without its code: `parts` are the blocks that it is made of. `None` if it is of a kind that is
+    /// not kept, or its bytes are not what was translated any more.
+    pub fn unit(&self, tb: &Tb, parts: &[Arc<Tb>]) -> Option<Found> {
+        let unit = Unit::of(tb, parts, |gpa, out| self.read(gpa, out))?;
+        Some(Found { hash: self.hash_at(tb)?, unit })
+    }
+
+    /// Keeps what the compiler has made: `code` with these slots, and `again`, the same with slots whose numbers are larger by
+    /// [`SHIFT`].
+    pub fn compiled(&self, found: Found, slots: &[u32], code: &[u8], again: (&[u8], &CompiledInfo)) {
+        let Found { hash, mut unit } = found;
         unit.tier = unit.tier.max(Tier::Compiled);
         if add_code(&mut unit, slots, code, again) {
-            self.add(tb, &unit);
+            self.add(hash, &unit);
         }
     }
 
-    fn add(&self, tb: &Tb, unit: &Unit<'_>) {
-        let Some(hash) = self.hash_at(tb) else { return };
+    fn add(&self, hash: u64, unit: &Unit<'_>) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes = unit.encode();
-        if made.bytes + bytes.len() as u64 <= self.options.bound {
-            made.bytes += bytes.len() as u64;
+        if (made.bytes + bytes.len()) as u64 <= self.options.bound {
+            made.bytes += bytes.len();
             made.units.push((hash, bytes));
         }
     }
@@ -156,15 +169,13 @@ impl Kept {
             if tb.kept || tb.blocks > 0 {
                 continue;
             }
-            let Some(mut unit) = Unit::of(&tb, std::slice::from_ref(&tb), |gpa, out| self.read(gpa, out)) else {
-                continue;
-            };
+            let Some(Found { hash, mut unit }) = self.unit(&tb, std::slice::from_ref(&tb)) else { continue };
             if (tb.quick() == Quick::Runs || matches!(tb.stage(), Stage::Queued | Stage::Compiled))
                 && let Some(quick) = &mut quick
             {
                 add_quick(&mut unit, &tb, quick, &request);
             }
-            self.add(&tb, &unit);
+            self.add(hash, &unit);
         }
         if let Err(error) = self.write() {
             ignored(&self.path, &error);
@@ -177,19 +188,24 @@ impl Kept {
         let _lock = lock(&self.options.folder)?;
         let now = File::open(&self.path, &self.identity).unwrap_or_default();
         let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let old = now.iter().flat_map(File::units).map(|(hash, unit)| Written { hash, unit, new: false });
-        let new = made.units.iter().map(|(hash, unit)| Written { hash: *hash, unit, new: true });
-        let chosen = choose(old.chain(new).collect(), &taken, self.options.bound);
-        let new: usize = chosen.iter().filter(|written| written.new).map(|written| written.unit.len()).sum();
-        if new > 0 && new >= now.as_ref().map_or(0, File::size) / WORTHWHILE {
-            let units: Vec<(u64, &[u8])> = chosen.iter().map(|written| (written.hash, written.unit)).collect();
-            file::write(&self.path, &self.identity, &units)?;
+        let worthwhile = now.as_ref().map_or(1, |file| file.size() / WORTHWHILE);
+        if made.bytes >= worthwhile {
+            self.rewrite(now.as_ref(), &made)?;
         } else if now.is_some() {
             fs::File::open(&self.path)?.set_modified(SystemTime::now())?;
         }
         make_room(&self.path, self.options.bound)?;
         Ok(())
+    }
+
+    fn rewrite(&self, now: Option<&File>, made: &Made) -> io::Result<()> {
+        let taken = std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner));
+        let old = now.into_iter().flat_map(File::units).map(|(hash, unit)| (hash, unit, false));
+        let new = made.units.iter().map(|(hash, unit)| (*hash, &unit[..], true));
+        let all = old.chain(new).zip(0..).map(|((hash, unit, new), number)| Written { hash, unit, new, number });
+        let chosen = choose(all.collect(), &taken, self.options.bound);
+        let units: Vec<(u64, &[u8])> = chosen.iter().map(|written| (written.hash, written.unit)).collect();
+        file::write(&self.path, &self.identity, &units)
     }
 }
 
@@ -221,14 +237,19 @@ struct Written<'a> {
     unit: &'a [u8],
     /// Of this run.
     new: bool,
+    /// Of all.
+    number: u32,
 }
 
-/// Of each unit the best, and of those what fits `bound`: first what this run has used or made.
-fn choose<'a>(mut all: Vec<Written<'a>>, taken: &FxHashSet<u64>, bound: u64) -> Vec<Written<'a>> {
+/// Of each unit the best, and of those what fits `bound`: what this run has taken, in that order, so that the next one reads the file
+/// from its beginning on; then what it has made; then the rest.
+fn choose<'a>(mut all: Vec<Written<'a>>, taken: &[u64], bound: u64) -> Vec<Written<'a>> {
     let mut known = FxHashSet::default();
     all.sort_by_key(|written| Reverse(Unit::tier_of(written.unit)));
     all.retain(|written| known.insert((written.hash, Unit::source_of(written.unit))));
-    all.sort_by_key(|written| !(written.new || Unit::source_of(written.unit).is_some_and(|s| taken.contains(&s))));
+    let order: FxHashMap<u64, usize> = taken.iter().enumerate().rev().map(|(at, source)| (*source, at)).collect();
+    let place = |written: &Written<'_>| Unit::source_of(written.unit).and_then(|source| order.get(&source).copied());
+    all.sort_by_cached_key(|written| (place(written).unwrap_or(usize::MAX), Reverse(written.new), written.number));
     let mut bytes = 0;
     all.retain(|written| {
         let len = written.unit.len() as u64;

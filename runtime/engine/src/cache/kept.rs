@@ -6,14 +6,14 @@ use smallvec::SmallVec;
 
 use super::code::Placed;
 use super::tb::Quick;
-use super::{ByKey, Cache, Stage, Tb, TbKey};
+use super::{Cache, Stage, Tb, TbKey};
 use crate::kept::slots;
 use crate::kept::unit::{Tier, Unit};
 
 impl Cache {
-    /// The live blocks and regions.
+    /// The live blocks and regions, oldest first.
     pub fn blocks(&self) -> Vec<Arc<Tb>> {
-        self.lock().map.iter().map(|ByKey(tb)| tb.clone()).collect()
+        self.lock().queue.iter().filter(|tb| !tb.is_dead()).cloned().collect()
     }
 
     /// Gives a block, or region, that was just inserted the code that was kept with it, to be left after `count` executions if it is

@@ -143,12 +143,12 @@ impl File {
         Some((hash, usize::try_from(offset).ok().filter(|_| hash != 0)?))
     }
 
-    /// What is kept under a hash, each as it was written.
+    /// What is kept under a hash, if it is whole ([`Unit::whole`]).
     pub fn find(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
         let first = hash as usize;
         let entries = (0..self.entries).map(move |step| self.entry(first.wrapping_add(step) & (self.entries - 1)));
         let found = entries.map_while(|entry| entry).filter(move |&(known, _)| known == hash);
-        found.filter_map(|(_, offset)| self.map.get(offset..self.table).and_then(Unit::whole))
+        found.filter_map(|(_, offset)| self.map.get(offset..self.table))
     }
 
     /// All of it, by hash and as it was written.

@@ -143,7 +143,7 @@ fn what_is_written_is_found() {
     let (path, units) = written(&folder);
     let file = File::open(&path, IDENTITY).unwrap().unwrap();
     for (hash, unit) in &units {
-        assert!(file.find(*hash).eq([&unit[..]]));
+        assert!(file.find(*hash).map(Unit::whole).eq([Some(&unit[..])]));
         let decoded = Unit::decode(unit, &key(0x200)).map(|decoded| (decoded.encode(), decoded.names, decoded.tier));
         let expected = self::unit(0x200, Tier::Quick, 9);
         let expected = (*hash == units[1].0).then(|| (expected.encode(), expected.names, expected.tier));
@@ -171,8 +171,12 @@ fn damage_is_noticed() {
         bytes[at] ^= 1 << (at % 8);
         fs::write(&path, &bytes).unwrap();
         let Ok(Some(file)) = File::open(&path, IDENTITY) else { continue };
-        let found = units.iter().filter(|(hash, _)| file.find(*hash).count() == 1).count();
-        let all = units.iter().flat_map(|(hash, _)| file.find(*hash)).all(|unit| units.iter().any(|(_, u)| u == unit));
+        let found = units.iter().filter(|(hash, _)| file.find(*hash).filter_map(Unit::whole).count() == 1).count();
+        let all = units
+            .iter()
+            .flat_map(|(hash, _)| file.find(*hash))
+            .filter_map(Unit::whole)
+            .all(|unit| units.iter().any(|(_, u)| u == unit));
         assert!(all, "byte {at}");
         // What is between the units is not looked at.
         assert!(found >= 2, "byte {at}");
@@ -212,19 +216,22 @@ fn the_best_and_what_was_used_last_are_kept() {
     let units = [(0x100, Tier::Quick), (0x100, Tier::Compiled), (0x100, Tier::Region), (0x200, Tier::Cold)]
         .map(|(pc, tier)| (pc, unit(pc, tier, 9).encode()));
     let all = |new: [bool; 4]| {
-        let written = units.iter().zip(new).map(|((pc, unit), new)| Written { hash: *pc, unit, new });
+        let written = units.iter().zip(new).zip(0..);
+        let written = written.map(|(((pc, unit), new), number)| Written { hash: *pc, unit, new, number });
         written.collect::<Vec<Written<'_>>>()
     };
     let tiers = |chosen: Vec<Written<'_>>| -> Vec<(u64, Tier)> {
         chosen.iter().map(|w| (w.hash, Unit::tier_of(w.unit).unwrap())).collect()
     };
-    let (none, len) = (FxHashSet::default(), units[0].1.len() as u64);
+    let len = units[0].1.len() as u64;
     // A region is kept beside its first block: the rest of it may be other code.
-    let best = [(0x100, Tier::Region), (0x100, Tier::Compiled), (0x200, Tier::Cold)];
-    assert_eq!(tiers(choose(all([false; 4]), &none, 100 * len)), best);
-    assert_eq!(tiers(choose(all([false, false, false, true]), &none, len)), [(0x200, Tier::Cold)]);
-    let used = FxHashSet::from_iter(Unit::source_of(&units[0].1));
-    assert_eq!(tiers(choose(all([false; 4]), &used, len)), [(0x100, Tier::Compiled)], "as compiled code");
+    let best = [(0x100, Tier::Compiled), (0x100, Tier::Region), (0x200, Tier::Cold)];
+    assert_eq!(tiers(choose(all([false; 4]), &[], 100 * len)), best);
+    assert_eq!(tiers(choose(all([false, false, false, true]), &[], len)), [(0x200, Tier::Cold)]);
+    let used = [3, 0].map(|index: usize| Unit::source_of(&units[index].1).unwrap());
+    assert_eq!(tiers(choose(all([false; 4]), &used[1..], len)), [(0x100, Tier::Compiled)], "as compiled code");
+    let order = [(0x200, Tier::Cold), (0x100, Tier::Compiled), (0x100, Tier::Region)];
+    assert_eq!(tiers(choose(all([false; 4]), &used, 100 * len)), order, "in the order in which they are taken");
 }
 
 #[test]

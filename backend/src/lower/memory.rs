@@ -41,7 +41,7 @@ impl Lowering<'_, '_> {
         let resume = self.b.create_block();
         let delta = self.b.append_block_param(resume, types::I64);
         let miss = self.find_page(addr, access, resume, 1);
-        let stash = self.slow_path(miss, addr, slow, args)?;
+        let stash = self.slow_path(miss, slow, args)?;
         self.leave_on_verdict(resume, &[BlockArg::Value(stash)])?;
         self.b.switch_to_block(resume);
         Ok(self.b.ins().iadd(addr, delta))
@@ -106,11 +106,11 @@ impl Lowering<'_, '_> {
         if self.request.region { self.b.ins().iadd_imm_s(value, 0) } else { value }
     }
 
-    /// In the cold block `miss`: has the access done, and returns what added to `addr` is where its value is.
+    /// In the cold block `miss`: has the access done, and returns what added to its address, which is the argument behind env, is
+    /// where its value is.
     fn slow_path(
         &mut self,
         miss: Block,
-        addr: Value,
         slow: Slow,
         args: impl FnOnce(&mut Self) -> Result<Vec<Value>, BackendError>,
     ) -> Result<Value, BackendError> {
@@ -120,7 +120,7 @@ impl Lowering<'_, '_> {
         self.call_slow(slow, &args);
         self.slow_value_to_guest_order();
         let stash = self.header_address(offset_of!(EnvHeader, slow_value));
-        Ok(self.b.ins().isub(stash, addr))
+        Ok(self.b.ins().isub(stash, args[1]))
     }
 
     /// [`Self::probe`] for the load or store `inst` at guest address `addr`, which may share a probe with others. The page's
@@ -157,7 +157,7 @@ impl Lowering<'_, '_> {
             }
         }
         // That the shared probe finds nothing says little of this access.
-        let stash = BlockArg::Value(self.slow_path(miss, addr, slow.looking(), args)?);
+        let stash = BlockArg::Value(self.slow_path(miss, slow.looking(), args)?);
         if matches!(plan, ProbePlan::Follows(_)) {
             self.leave_on_verdict(resume, &[stash])?;
         } else {
@@ -190,6 +190,15 @@ impl Lowering<'_, '_> {
         Ok(if disp == 0 { base } else { self.b.ins().iadd_imm_s(base, disp) })
     }
 
+    /// The same for a slow path's call, computed there: on the hot path it is part of the access's addressing mode.
+    fn address_aside(&mut self, inst: &Inst) -> Result<Value, BackendError> {
+        let base = self.int(inst.a, Type::I64)?;
+        match i64::from(inst.mem_disp()) {
+            0 => Ok(self.apart(base)),
+            disp => Ok(self.b.ins().iadd_imm_s(base, disp)),
+        }
+    }
+
     /// Keeps an access in total store order with those around it, where the host does not by itself.
     fn order(&mut self, flags: MemFlags) {
         if !self.host.total_store_order() && !flags.contains(MemFlags::RELAXED) {
@@ -203,7 +212,7 @@ impl Lowering<'_, '_> {
         let access = Access { size, write: flags.contains(MemFlags::FOR_WRITE), aligned: false };
         let host = self.probe_shared(inst, addr, access, Slow::Load, |l| {
             let info = l.const64(size_and_flags(size, flags));
-            Ok(vec![l.env, l.apart(addr), info])
+            Ok(vec![l.env, l.address_aside(inst)?, info])
         })?;
         let ty = self.ty(inst.ty);
         let value = self.b.ins().load(ty, self.flags.guest, host, 0);
@@ -228,7 +237,7 @@ impl Lowering<'_, '_> {
                 let value = l.convert(value, inst.ty, Type::I64);
                 l.apart(value)
             };
-            Ok(vec![l.env, l.apart(addr), low, info])
+            Ok(vec![l.env, l.address_aside(inst)?, low, info])
         })?;
         self.order(flags);
         self.b.ins().store(self.flags.guest, value, host, 0);

@@ -93,7 +93,7 @@
 //!
 //! # let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?));
 //! # assert!(ram.write_bytes(0x1000, &[0xb9, 0xe8, 0x03, 0x01, 0xc8, 0xe2, 0xfc, 0xf4]));
-//! let tiers = Tiers { quick: 0, threshold: 10, sync: true, counted: true, ..Tiers::default() };
+//! let tiers = Tiers { quick: 0, threshold: Some(10), sync: true, counted: true, ..Tiers::default() };
 //! let translator = Translator::new::<Cpu>(&ram, &Options { tiers: Some(tiers), ..Options::default() })?;
 //! # let mut cpu = Cpu::new(ram, translator.cache.clone(), Box::new(NoDevices), Features::default());
 //! # cpu.state.seg[Seg::Cs as usize].base = 0;

@@ -18,6 +18,13 @@ use crate::vcpu::{Jit, Regions, Vcpu};
 /// metadata, since few of its blocks get hot.
 const CODE_SHARE: usize = 4;
 
+/// Executions after which a block that has code of the quick tier is compiled: earlier costs processor time and gains nothing
+/// (docs/performance.md, "The quick tier").
+pub const QUICK_THRESHOLD: u32 = 8192;
+
+/// Executions after which an interpreted block is compiled.
+pub const INTERPRETED_THRESHOLD: u32 = 2000;
+
 /// How guest code is executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -34,8 +41,9 @@ pub struct Options {
 pub struct Tiers {
     /// Interpreted executions after which the quick tier makes code of a block; 0: never.
     pub quick: u32,
-    /// Executions (at least 1) after which a block is compiled.
-    pub threshold: u32,
+    /// Executions (at least 1) after which a block is compiled; `None`: [`QUICK_THRESHOLD`] where there is a quick tier, and
+    /// [`INTERPRETED_THRESHOLD`] where blocks are interpreted until then.
+    pub threshold: Option<u32>,
     /// Back edges and indirect jumps to a block after which a region is made around it, roughly; 0: never.
     pub region: u32,
     /// Compiled code counts its instructions.
@@ -56,7 +64,7 @@ impl Default for Options {
 
 impl Default for Tiers {
     fn default() -> Self {
-        Tiers { quick: 2, threshold: 2000, region: 32768, counted: false, chain: true, sync: false, dump: false }
+        Tiers { quick: 2, threshold: None, region: 32768, counted: false, chain: true, sync: false, dump: false }
     }
 }
 
@@ -102,7 +110,11 @@ impl Translator {
             cache.link_straddling_by(stub.0);
         }
         let regions = Regions::after(tiers.region);
-        let jit = Jit { thunks, compiling, quick: tiers.quick, threshold: tiers.threshold, regions };
+        let threshold = tiers.threshold.unwrap_or_else(|| {
+            let quick = tiers.quick != 0 && compiling.quick().is_some();
+            if quick { QUICK_THRESHOLD } else { INTERPRETED_THRESHOLD }
+        });
+        let jit = Jit { thunks, compiling, quick: tiers.quick, threshold, regions };
         Ok(Translator { cache, jit: Some(Arc::new(jit)) })
     }
 
@@ -116,5 +128,25 @@ impl Translator {
     /// A vCPU that runs code with it, and whose attention nobody else needs. A machine makes its own by [`Vcpu::new`].
     pub fn vcpu<C: GuestCpu>(&self, cpu: Box<C>) -> Vcpu<C> {
         Vcpu::new(cpu, self.cache.clone(), self.jit.clone(), None, Kicker::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use super::*;
+
+    #[test]
+    fn blocks_that_are_interpreted_until_then_are_compiled_earlier() {
+        let ram = Arc::new(Ram::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()));
+        let threshold = |tiers| {
+            let options = Options { tiers: Some(tiers), bytes: cache::MIN_BYTES, kept: None };
+            Translator::for_guest(&ram, &options, 0, &[]).unwrap().jit.unwrap().threshold
+        };
+        let quick = if cfg!(target_arch = "x86_64") { QUICK_THRESHOLD } else { INTERPRETED_THRESHOLD };
+        assert_eq!(threshold(Tiers::default()), quick);
+        assert_eq!(threshold(Tiers { quick: 0, ..Tiers::default() }), INTERPRETED_THRESHOLD);
+        assert_eq!(threshold(Tiers { threshold: Some(7), ..Tiers::default() }), 7);
     }
 }

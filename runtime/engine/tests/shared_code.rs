@@ -203,8 +203,13 @@ const TIERS: [Option<(u32, u32, u32)>; 5] =
     [None, Some((0, 1, 0)), Some((1, u32::MAX, 0)), Some((2, 20, 64)), Some((0, 2, 16))];
 
 fn options(tiers: Option<(u32, u32, u32)>, kept: Option<&kept::Options>) -> Options {
-    let tiers =
-        tiers.map(|(quick, threshold, region)| Tiers { quick, threshold, region, sync: true, ..Tiers::default() });
+    let tiers = tiers.map(|(quick, threshold, region)| Tiers {
+        quick,
+        threshold: Some(threshold),
+        region,
+        sync: true,
+        ..Tiers::default()
+    });
     Options { bytes: 8 << 20, tiers, kept: kept.cloned() }
 }
 

@@ -382,7 +382,7 @@ fn translation(config: &Config) -> Options {
     let tiers = Tiers::default();
     let tiers = Tiers {
         quick: quick.unwrap_or(tiers.quick),
-        threshold: threshold.unwrap_or(tiers.threshold),
+        threshold: threshold.or(tiers.threshold),
         region: region.unwrap_or(tiers.region),
         // The demo guest ends with a table of what ran where.
         counted: config.stats.is_some() || config.runs_demo(),

@@ -15,6 +15,7 @@ use mimus_ir::passes::{Scratch, optimize};
 use mimus_ir::{Block, Exit, Interp};
 use mimus_softmmu::header::jump_cache_offset;
 use mimus_softmmu::{ExitCode, JumpCacheEntry, Member, PAGE_SIZE, Ram, Verdict, Watch, WatchHit, WatchOwner};
+use rustix::mm::{Advice, madvise};
 use smallvec::{SmallVec, smallvec};
 
 use crate::cache::{
@@ -100,6 +101,19 @@ struct Fetched {
     gpa: u64,
 }
 
+/// Asks the host for huge pages behind a table: indirect jumps look all over it, which small pages cost a miss of the host's TLB each.
+fn prefer_huge_pages(table: &mut [JumpCacheEntry]) {
+    let bytes = size_of_val(table);
+    let start = table.as_mut_ptr().cast::<u8>();
+    let skip = start.align_offset(PAGE_SIZE as usize).min(bytes);
+    let whole = (bytes - skip) & !(PAGE_SIZE as usize - 1);
+    // SAFETY: the pages are whole ones of the table, and no advice changes what they hold.
+    let advised = unsafe { madvise(start.wrapping_add(skip).cast(), whole, Advice::LinuxHugepage) };
+    if let Err(error) = advised {
+        tracing::debug!("no huge pages behind jump caches: {error}");
+    }
+}
+
 /// One vCPU with its dispatcher's state.
 pub struct Vcpu<C: GuestCpu> {
     /// The guest's registers, memory and devices.
@@ -160,6 +174,7 @@ impl<C: GuestCpu> Vcpu<C> {
         let helpers = C::helpers();
         let (header, jump_caches) = cpu.jump_caches();
         *jump_caches = bytemuck::zeroed_slice_box(JUMP_CACHES * JUMP_CACHE);
+        prefer_huge_pages(jump_caches);
         header.links = cache.links().address();
         header.link_targets = cache.links().targets_address();
         header.counts = cache.links().counts_address();

@@ -22,6 +22,9 @@ const CODE_SHARE: usize = 4;
 /// (docs/performance.md, "The quick tier").
 pub const QUICK_THRESHOLD: u32 = 8192;
 
+/// The same where the compiling thread shares the only processor with the guest.
+pub const BUSY_THRESHOLD: u32 = 32768;
+
 /// Executions after which an interpreted block is compiled.
 pub const INTERPRETED_THRESHOLD: u32 = 2000;
 
@@ -41,8 +44,8 @@ pub struct Options {
 pub struct Tiers {
     /// Interpreted executions after which the quick tier makes code of a block; 0: never.
     pub quick: u32,
-    /// Executions (at least 1) after which a block is compiled; `None`: [`QUICK_THRESHOLD`] where there is a quick tier, and
-    /// [`INTERPRETED_THRESHOLD`] where blocks are interpreted until then.
+    /// Executions (at least 1) after which a block is compiled; `None`: [`QUICK_THRESHOLD`] where there is a quick tier,
+    /// [`BUSY_THRESHOLD`] if it is on one processor, and [`INTERPRETED_THRESHOLD`] where blocks are interpreted until then.
     pub threshold: Option<u32>,
     /// Back edges and indirect jumps to a block after which a region is made around it, roughly; 0: never.
     pub region: u32,
@@ -65,6 +68,15 @@ impl Default for Options {
 impl Default for Tiers {
     fn default() -> Self {
         Tiers { quick: 2, threshold: None, region: 32768, counted: false, chain: true, sync: false, dump: false }
+    }
+}
+
+/// Executions after which a block is compiled, with the `quick` tier or without, on so many processors.
+const fn default_threshold(quick: bool, processors: usize) -> u32 {
+    match (quick, processors) {
+        (false, _) => INTERPRETED_THRESHOLD,
+        (true, ..=1) => BUSY_THRESHOLD,
+        (true, _) => QUICK_THRESHOLD,
     }
 }
 
@@ -111,8 +123,8 @@ impl Translator {
         }
         let regions = Regions::after(tiers.region);
         let threshold = tiers.threshold.unwrap_or_else(|| {
-            let quick = tiers.quick != 0 && compiling.quick().is_some();
-            if quick { QUICK_THRESHOLD } else { INTERPRETED_THRESHOLD }
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            default_threshold(tiers.quick != 0 && compiling.quick().is_some(), processors)
         });
         let jit = Jit { thunks, compiling, quick: tiers.quick, threshold, regions };
         Ok(Translator { cache, jit: Some(Arc::new(jit)) })
@@ -144,8 +156,9 @@ mod tests {
             let options = Options { tiers: Some(tiers), bytes: cache::MIN_BYTES, kept: None };
             Translator::for_guest(&ram, &options, 0, &[]).unwrap().jit.unwrap().threshold
         };
-        let quick = if cfg!(target_arch = "x86_64") { QUICK_THRESHOLD } else { INTERPRETED_THRESHOLD };
-        assert_eq!(threshold(Tiers::default()), quick);
+        let processors = std::thread::available_parallelism().unwrap().into();
+        assert_eq!(threshold(Tiers::default()), default_threshold(cfg!(target_arch = "x86_64"), processors));
+        assert!(default_threshold(true, 1) > default_threshold(true, 2));
         assert_eq!(threshold(Tiers { quick: 0, ..Tiers::default() }), INTERPRETED_THRESHOLD);
         assert_eq!(threshold(Tiers { threshold: Some(7), ..Tiers::default() }), 7);
     }

@@ -158,8 +158,8 @@ struct ToKeep {
 /// How long the compiling thread may still work for what is to be kept when the machine has ended.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
-/// Of those, at most: what is more is not kept.
-const TO_KEEP: usize = 16384;
+/// Of what is to be kept, at most: what is more is not.
+const TO_KEEP: usize = 4096;
 
 struct Worker {
     compiler: Compiler,

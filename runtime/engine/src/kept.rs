@@ -109,8 +109,7 @@ impl Kept {
         self.ram.read_bytes(gpa, out)
     }
 
-    /// The best translation that is kept of what guest memory has now at a key; `bytes` are some of those from its first on, all that
-    /// its page has if they are fewer than the longest block's.
+    /// The best translation that is kept of what guest memory has now at a key; `bytes` are the first there, [`unit::prefix`] of them.
     pub fn find(&self, key: &TbKey, bytes: &[u8]) -> Option<Unit<'_>> {
         let found = self.file.as_ref()?.find(hash(key, bytes));
         let matching = found.filter_map(|whole| {

@@ -648,8 +648,7 @@ impl<C: GuestCpu> Vcpu<C> {
 
     /// The block, or region, at a key, if an earlier run has kept it.
     fn take_kept(&mut self, key: TbKey, gva: u64) -> Option<Arc<Tb>> {
-        let jit = self.jit.clone()?;
-        let kept = jit.compiling.kept()?;
+        let kept = self.jit.as_ref()?.compiling.kept()?.clone();
         let ram = self.cpu.mmu().ram.clone();
         // Where bytes are written again and again, they are read as the code runs.
         let plain = self.breakpoints.is_empty() && self.block_insns == C::MAX_BLOCK_INSNS && ram.keeps_code(key.gpa);
@@ -672,7 +671,8 @@ impl<C: GuestCpu> Vcpu<C> {
         else {
             return None;
         };
-        let code = self.cache.publish_kept(&tb, &unit, jit.threshold);
+        let threshold = self.jit.as_ref()?.threshold;
+        let code = self.cache.publish_kept(&tb, &unit, threshold);
         self.name_code("kept", gva, code);
         Some(tb)
     }

@@ -22,8 +22,11 @@ impl Cache {
         if unit.tier == Tier::Cold {
             return None;
         }
+        let place = |pc: u64| tb.key.gpa.wrapping_add(pc.wrapping_sub(tb.key.pc));
+        let watched = unit.parts.iter().map(|part| (place(part.pc), part.bytes.len() as u32));
         let mut inner = self.lock();
-        if tb.is_dead() || tb.entry() != 0 || tb.stage() != Stage::Cold {
+        // Another vCPU may have made the block meanwhile, and not of all these bytes.
+        if tb.is_dead() || tb.entry() != 0 || tb.stage() != Stage::Cold || !watched.eq(tb.bytes.iter().copied()) {
             return None;
         }
         let numbers = self.take_slots(&mut inner, unit.parts.len())?;
@@ -35,8 +38,7 @@ impl Cache {
             return None;
         };
         for (part, &slot) in unit.parts.iter().zip(&numbers) {
-            let place = part.pc.wrapping_sub(tb.key.pc);
-            let key = TbKey { gpa: tb.key.gpa.wrapping_add(place), pc: part.pc, ..tb.key };
+            let key = TbKey { gpa: place(part.pc), pc: part.pc, ..tb.key };
             self.own_slots(&mut inner, key, slot, &part.targets);
         }
         if unit.tier == Tier::Quick {

@@ -265,3 +265,19 @@ fn nothing_waits_for_long_for_others_that_write() {
     drop(first);
     lock(&folder.0).unwrap();
 }
+
+#[test]
+fn code_is_given_to_a_block_of_the_same_bytes_alone() {
+    use crate::cache::tests::{Vcpu, cache, insert};
+    let cache = cache(64 << 20);
+    let vcpu = Vcpu::new(&cache);
+    let tb = insert(&cache, &vcpu, 0x1100);
+    let mut kept = unit(0x1100, Tier::Compiled, 9);
+    assert_eq!(cache.publish_kept(&tb, &kept, 1), None, "the block has four bytes");
+    kept.parts[0].bytes = vec![9; 4].into();
+    kept.parts.push(unit::Part { pc: 0x1200, targets: [None; 2], bytes: vec![9].into() });
+    assert_eq!(cache.publish_kept(&tb, &kept, 1), None, "a region's bytes are more");
+    kept.parts.pop();
+    assert!(cache.publish_kept(&tb, &kept, 1).is_some() && tb.stage() == Stage::Compiled && tb.entry() != 0);
+    assert_eq!(cache.publish_kept(&tb, &kept, 1), None, "it has code");
+}

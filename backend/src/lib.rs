@@ -12,6 +12,7 @@
 //! ```
 
 pub mod arena;
+mod coalesce;
 mod compile;
 mod error;
 pub mod exec;

@@ -4,7 +4,6 @@
 //! does not compile. Where an op allows what its row does not say (an operand of the wrong type), the block is
 //! rejected as malformed rather than guessed at.
 
-mod coalesce;
 mod control;
 mod extension;
 mod float;
@@ -27,6 +26,7 @@ use cranelift_frontend::FunctionBuilder;
 use mimus_ir::{Inst, MAX_INSTS, Op, Shape, Type};
 use mimus_softmmu::EnvHeader;
 
+use crate::coalesce;
 use crate::compile::{MAX_PARTS, Request, block_signature};
 use crate::error::BackendError;
 use crate::host::HostIsa;

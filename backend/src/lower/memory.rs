@@ -10,8 +10,8 @@ use mimus_softmmu::EnvHeader;
 use mimus_softmmu::header::KeptPage;
 use mimus_softmmu::tlb::probe;
 
-use super::coalesce::ProbePlan;
 use super::{Lowering, Slow, pages};
+use crate::coalesce::ProbePlan;
 use crate::error::BackendError;
 use crate::thunks::tlb_entry;
 

@@ -17,7 +17,7 @@ use mimus_softmmu::PAGE_SIZE;
 use mimus_softmmu::header::{KEPT_PAGES, KeptPage};
 
 use super::Lowering;
-use super::coalesce::{self, ProbePlan};
+use crate::coalesce::{self, ProbePlan};
 use crate::compile::Part;
 
 /// Step, and distance of accesses off one register, in bytes, from which on they are likelier to leave a page than to stay.

@@ -92,7 +92,7 @@ const BACKEND: &[Row] = &[
     ("error icache", ""),
     ("host", "error"),
     ("target", "host target::x64::x87"),
-    ("lower", "compile error host target target::x64::stubs thunks"),
+    ("lower", "coalesce compile error host target target::x64::stubs thunks"),
     ("compile", "error host lower target::x64::frame target::x64::listing"),
     ("permanent", "compile error exec"),
     (
@@ -105,7 +105,7 @@ const BACKEND: &[Row] = &[
     ("target::x64", ""),
     ("target::x64::frame target::x64::mxcsr target::x64::stubs target::x64::native target::x64::listing", ""),
     ("target::x64::x87", "target host"),
-    ("target::x64::quick", "compile host target::x64::listing"),
+    ("target::x64::quick", "coalesce compile host target::x64::listing"),
 ];
 
 const ENGINE: &[Row] = &[

@@ -23,6 +23,7 @@ use std::mem::offset_of;
 use mimus_ir::{Block, Inst, MAX_INSTS, Op, Type, Value};
 use mimus_softmmu::{EnvHeader, ExitCode};
 
+use crate::coalesce::{self, ProbePlan};
 use crate::compile::{CompiledInfo, Request};
 use crate::host::{Arch, HostIsa};
 use alloc::{Loc, Plan, Registers};
@@ -41,6 +42,7 @@ pub struct QuickCompiler {
     emitter: Emitter,
     plan: Plan,
     registers: Registers,
+    probes: Vec<ProbePlan>,
 }
 
 impl QuickCompiler {
@@ -51,6 +53,7 @@ impl QuickCompiler {
             emitter: Emitter::default(),
             plan: Plan::default(),
             registers: Registers::default(),
+            probes: Vec::new(),
         })
     }
 
@@ -63,11 +66,14 @@ impl QuickCompiler {
         }
         self.emitter.clear();
         self.registers.clear(block.insts.len());
+        coalesce::plan(&block.insts, &mut self.probes);
         let stopped = self.emitter.label();
         let mut quick = Quick {
             e: &mut self.emitter,
             plan: &self.plan,
             regs: &mut self.registers,
+            probes: &self.probes,
+            shared: Vec::new(),
             request,
             block,
             link_slot: part.link_slot,
@@ -115,6 +121,9 @@ struct Quick<'a> {
     e: &'a mut Emitter,
     plan: &'a Plan,
     regs: &'a mut Registers,
+    /// How loads and stores look in the TLB.
+    probes: &'a [ProbePlan],
+    shared: Vec<memory::Shared>,
     request: &'a Request<'a>,
     block: &'a Block,
     link_slot: u32,
@@ -153,6 +162,7 @@ impl Quick<'_> {
                 self.op(inst)?;
             }
             self.regs.end(self.plan, &block.insts, index);
+            self.end_shared(index);
         }
         self.finish()
     }

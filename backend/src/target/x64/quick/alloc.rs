@@ -150,6 +150,8 @@ pub(super) struct Registers {
     /// Registers of operands of the current op.
     pinned: [u16; 2],
     free_slots: u64,
+    /// General registers that hold no value and are not free.
+    lent: u16,
 }
 
 impl Registers {
@@ -160,6 +162,7 @@ impl Registers {
         self.free = [GENERAL, VECTORS];
         self.holds = [[NONE; 16]; 2];
         self.pinned = [0; 2];
+        self.lent = 0;
         self.free_slots = u64::MAX >> (64 - SPILLS);
     }
 
@@ -213,11 +216,26 @@ impl Registers {
             let reg = free.trailing_zeros() as u8;
             return Some(Taken { reg, slot: None });
         }
-        let all = if class == Class::General { GENERAL } else { VECTORS };
+        let all = if class == Class::General { GENERAL & !self.lent } else { VECTORS };
         let candidates = (0..16u8).filter(|reg| (all & !self.pinned[index]) >> reg & 1 != 0);
         let reg = candidates.max_by_key(|reg| plan.last.get(usize::from(self.holds[index][usize::from(*reg)])))?;
         let slot = self.spill(class, reg)?;
         Some(Taken { reg, slot: Some(slot) })
+    }
+
+    /// A free register that no call changes, for something that is no value, until it is given back.
+    pub(super) fn lend(&mut self) -> Option<Gpr> {
+        let free = self.free[Class::General as usize] & !VOLATILE & !self.pinned[Class::General as usize];
+        let reg = (free != 0).then(|| free.trailing_zeros() as Gpr)?;
+        self.free[Class::General as usize] &= !(1 << reg);
+        self.lent |= 1 << reg;
+        Some(reg)
+    }
+
+    /// Gives back what was lent.
+    pub(super) fn give_back(&mut self, reg: Gpr) {
+        self.lent &= !(1 << reg);
+        self.free[Class::General as usize] |= 1 << reg;
     }
 
     /// Moves what a register holds to a slot.

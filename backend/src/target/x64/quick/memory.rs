@@ -3,18 +3,38 @@
 use std::mem::offset_of;
 
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Inst, MemFlags, Type};
+use mimus_ir::{Inst, MemFlags, Type, Value};
 use mimus_softmmu::EnvHeader;
 use mimus_softmmu::tlb::probe;
 
 use super::alloc::Loc;
-use super::emit::{Alu, Cond, LEA, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
+use super::emit::{Alu, Cond, Gpr, LEA, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
 use super::{Cold, Quick, Refused, vector};
+use crate::coalesce::ProbePlan;
 
-/// An access that the TLB does not serve: its address is in RAX, and its value is found there again.
+/// A probe that several accesses off one value share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    /// Position of the access that makes it.
+    leader: usize,
+    /// What the displacements count from.
+    base: Value,
+    /// Displacement of its first byte.
+    start: i32,
+    /// Has the host address of that byte; 0 if the probe has found nothing.
+    host: Gpr,
+    /// Position of the last access that uses it.
+    last: usize,
+}
+
+/// An access that the TLB does not serve: its address is in RAX once `base` is looked at, and its value is found there again.
 #[derive(Clone, Copy)]
 pub(super) struct SlowAccess {
     pc: u64,
+    /// What RAX is to be set to: a value, as it was at the access, or RAX itself, and a displacement.
+    base: (Option<Loc>, i32),
+    /// The register of a [`Shared`] that is to be 0 from now on.
+    nothing: Option<Gpr>,
     /// Offset of the thunk in the header.
     thunk: usize,
     /// What is stored, or the operand of a read-modify-write, in the second argument's place.
@@ -43,9 +63,20 @@ struct Access {
 
 const ADD_BANK: Opcode = op(0x03);
 
+const TEST: Opcode = op(0x85);
+
 impl Quick<'_> {
     /// Has the host address of guest address `a + disp` in RAX; behind a miss, what `slow` says is done. Uses RCX and RDX.
     fn probe(&mut self, inst: &Inst, disp: i32, access: Access, mut slow: SlowAccess) -> Result<(), Refused> {
+        let miss = self.look_up(inst, disp, access)?;
+        slow.back = self.e.label();
+        self.e.place(slow.back);
+        self.cold.push((miss, Cold::Slow(slow)));
+        Ok(())
+    }
+
+    /// Looks in the TLB for guest address `a + disp`, and has its host address in RAX; the label that a miss leads to.
+    fn look_up(&mut self, inst: &Inst, disp: i32, access: Access) -> Result<Label, Refused> {
         let base = self.reg(inst.a, RAX)?;
         match disp {
             0 if base == RAX => {}
@@ -71,21 +102,104 @@ impl Quick<'_> {
             self.e.jump_if(Cond::AE, miss);
         }
         self.e.inst(Width::Wide, ADD_BANK, RAX, Rm::Mem(RCX, probe::ADDEND as i32));
-        slow.back = self.e.label();
-        self.e.place(slow.back);
-        self.cold.push((miss, Cold::Slow(slow)));
-        Ok(())
+        Ok(miss)
+    }
+
+    /// As [`Quick::probe`] for a load or store, by a probe that it shares with others if there is one. `looking` is the thunk that
+    /// looks in the TLB itself: that a shared probe finds nothing says little of one access.
+    fn probe_shared(
+        &mut self,
+        inst: &Inst,
+        access: Access,
+        mut slow: SlowAccess,
+        looking: usize,
+    ) -> Result<(), Refused> {
+        let (disp, leader) = (inst.mem_disp(), self.index);
+        match self.probes[self.index] {
+            ProbePlan::Leads { start, span } => {
+                let Some((last, host)) = self.last_follower(inst).and_then(|last| Some((last, self.regs.lend()?)))
+                else {
+                    return self.probe(inst, disp, access, slow);
+                };
+                let miss = self.look_up(inst, start, Access { size: span, ..access })?;
+                self.e.mov(Width::Wide, host, Rm::Reg(RAX));
+                if disp != start {
+                    self.e.inst(Width::Wide, LEA, RAX, Rm::Mem(RAX, disp - start));
+                }
+                self.shared.push(Shared { leader, base: inst.a, start, host, last });
+                (slow.thunk, slow.base, slow.nothing) = (looking, (None, disp - start), Some(host));
+                slow.back = self.e.label();
+                self.e.place(slow.back);
+                self.cold.push((miss, Cold::Slow(slow)));
+                Ok(())
+            }
+            ProbePlan::Follows(leader) => {
+                let found = self.shared.iter().find(|s| s.leader == usize::from(leader) && s.base == inst.a).copied();
+                let Some(Shared { start, host, .. }) = found else { return self.probe(inst, disp, access, slow) };
+                (slow.thunk, slow.base) = (looking, (Some(self.regs.get(inst.a)?), disp));
+                let miss = self.e.label();
+                self.e.inst(Width::Wide, TEST, host, Rm::Reg(host));
+                self.e.jump_if(Cond::E, miss);
+                self.e.inst(Width::Wide, LEA, RAX, Rm::Mem(host, disp.wrapping_sub(start)));
+                slow.back = self.e.label();
+                self.e.place(slow.back);
+                self.cold.push((miss, Cold::Slow(slow)));
+                Ok(())
+            }
+            ProbePlan::Alone => self.probe(inst, disp, access, slow),
+        }
+    }
+
+    /// The last access off the same value that uses the probe of the current one.
+    fn last_follower(&self, leader: &Inst) -> Option<usize> {
+        let follows = |at: &usize| self.probes[*at] == ProbePlan::Follows(self.index as Value);
+        let same = |at: &usize| self.block.insts[*at].a == leader.a;
+        (self.index + 1..self.probes.len()).rev().filter(follows).find(same)
+    }
+
+    /// Gives back the registers of shared probes that the op at `at` was the last one to use.
+    pub(super) fn end_shared(&mut self, at: usize) {
+        let regs = &mut *self.regs;
+        self.shared.retain(|shared| {
+            if shared.last == at {
+                regs.give_back(shared.host);
+            }
+            shared.last != at
+        });
     }
 
     fn slow(&mut self, thunk: usize, info: u64) -> SlowAccess {
         self.count_now();
-        SlowAccess { pc: self.pc, thunk, value: None, new: None, info, back: self.stopped }
+        SlowAccess {
+            pc: self.pc,
+            base: (None, 0),
+            nothing: None,
+            thunk,
+            value: None,
+            new: None,
+            info,
+            back: self.stopped,
+        }
     }
 
     /// The cold part of [`Quick::probe`]: the thunk changes no register.
     pub(super) fn slow_access(&mut self, slow: SlowAccess) -> Result<(), Refused> {
         self.store_pc(slow.pc);
-        self.e.mov(Width::Wide, RSI, Rm::Reg(RAX));
+        let base = match slow.base.0 {
+            None => RAX,
+            Some(Loc::General(reg)) => reg,
+            Some(Loc::Spilled(slot)) => {
+                let spilled = self.spill(slot);
+                self.e.mov(Width::Wide, RAX, spilled);
+                RAX
+            }
+            Some(Loc::Const(imm)) => {
+                self.e.mov_imm_flags(RAX, imm);
+                RAX
+            }
+            Some(_) => return Err(Refused),
+        };
+        self.e.inst(Width::Wide, LEA, RSI, Rm::Mem(base, slow.base.1));
         let mut arguments = [RDX, RCX, R8].into_iter();
         // The new value first: it may be in R8.
         if let Some(Source { loc: Loc::Vector(reg), .. }) = slow.value {
@@ -113,6 +227,9 @@ impl Quick<'_> {
         self.leave_on_verdict();
         let stash = self.header(offset_of!(EnvHeader, slow_value));
         self.e.inst(Width::Wide, LEA, RAX, stash);
+        if let Some(host) = slow.nothing {
+            self.e.alu(Width::Plain, Alu::Xor, host, Rm::Reg(host));
+        }
         self.e.jump(slow.back);
         Ok(())
     }
@@ -130,7 +247,7 @@ impl Quick<'_> {
         let thunk = if write { offset_of!(EnvHeader, probe_load) } else { offset_of!(EnvHeader, slow_load) };
         let slow = self.slow(thunk, size_and_flags(size, flags));
         let access = Access { size, write, aligned: false };
-        self.probe(inst, inst.mem_disp(), access, slow)?;
+        self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_load))?;
         if inst.ty == Type::V128 {
             let reg = self.result_vector()?;
             self.e.inst(Width::Plain, vector::MOVUPS, reg, Rm::Mem(RAX, 0));
@@ -149,12 +266,12 @@ impl Quick<'_> {
         if inst.ty == Type::V128 {
             let reg = self.vector_reg(inst.b, 0)?;
             slow.value = Some(Source { loc: Loc::Vector(reg), ty: inst.ty });
-            self.probe(inst, inst.mem_disp(), access, slow)?;
+            self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_store))?;
             self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, reg, Rm::Mem(RAX, 0));
             return Ok(());
         }
         slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
-        self.probe(inst, inst.mem_disp(), access, slow)?;
+        self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_store))?;
         self.store_int(inst.b, inst.ty, Rm::Mem(RAX, 0))
     }
 

@@ -9,7 +9,7 @@ const MAX_SPAN: i64 = 128;
 
 /// How an access gets the host address of its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ProbePlan {
+pub(crate) enum ProbePlan {
     /// By a probe of its own.
     Alone,
     /// By a probe for the `span` bytes from displacement `start` on, which others use too.
@@ -55,13 +55,13 @@ impl Group {
 }
 
 /// Whether something that was found in the TLB before may be out of date afterwards.
-pub(super) fn may_flush(inst: &Inst) -> bool {
+pub(crate) fn may_flush(inst: &Inst) -> bool {
     let changes = Effects::WRITE_ENV | Effects::FAULT | Effects::MEMORY;
     inst.op == Op::Call && CallInfo::decode(inst.imm).effects.intersects(changes)
 }
 
 /// Fills in the plan of every op; those that are no loads or stores are [`ProbePlan::Alone`].
-pub(super) fn plan(insts: &[Inst], plans: &mut Vec<ProbePlan>) {
+pub(crate) fn plan(insts: &[Inst], plans: &mut Vec<ProbePlan>) {
     plans.clear();
     plans.resize(insts.len(), ProbePlan::Alone);
     let mut groups: Vec<Group> = Vec::new();

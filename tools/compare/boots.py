@@ -113,11 +113,11 @@ def footprint(emulators, program, kernel, image, scratch, memory, timeout):
     """What an emulator holds once its guest is at the first line, in bytes: the peak beyond the guest's RAM, and code."""
     found = {}
     monitor, stats = os.path.join(scratch, "monitor"), os.path.join(scratch, "stats.json")
-    extra = ["-monitor", f"unix:{monitor},server,nowait"] if program == "qemu" else []
+    extra = ["-monitor", f"unix:{monitor},server,nowait"] if program != "mimus" else []
 
     def look(pid):
         found["over_ram"] = status(pid, "VmHWM") - guest_ram(pid, memory)
-        if program == "qemu":
+        if program != "mimus":
             size = re.search(r"gen code size\s+(\d+)", ask_monitor(monitor, "info jit"))
             found["code"] = int(size[1]) if size else None
 

@@ -15,7 +15,6 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 GUEST = os.path.join(ROOT, "target", "guest")
 PROGRAMS = ("qemu", "mimus")
-TITLES = {"native": "native", "qemu": "QEMU", "mimus": "mimus"}
 
 
 class Failed(Exception):
@@ -94,22 +93,23 @@ def find_mimus(program):
 
 
 class Emulators:
-    """The two programs, and how each runs a guest."""
+    """The programs, QEMU first and mimus last, and how each runs a guest. With `newer` there is a second QEMU between them."""
 
-    def __init__(self, options, arch):
+    def __init__(self, options, arch, newer=None):
         self.arch = arch
         self.qemu_cpu = options.qemu_cpu or arch.qemu_cpu
-        self.paths = {"qemu": find_qemu(options.qemu or arch.qemu), "mimus": find_mimus(options.mimus)}
-        self.versions = {
-            "qemu": output(self.paths["qemu"], "--version").splitlines()[0],
-            "mimus": output(self.paths["mimus"], "-version").strip(),
-            # Another program may be of another commit.
-            "commit": None if options.mimus else commit(),
-        }
+        self.paths = {"qemu": find_qemu(options.qemu or arch.qemu)}
+        if newer:
+            self.paths["newer"] = find_qemu(newer)
+        self.versions = {who: output(path, "--version").splitlines()[0] for who, path in self.paths.items()}
+        self.paths["mimus"] = find_mimus(options.mimus)
+        self.versions["mimus"] = output(self.paths["mimus"], "-version").strip()
+        # Another program may be of another commit.
+        self.versions["commit"] = None if options.mimus else commit()
 
     def command(self, program, kernel, initrd, memory, append, extra=(), options=None):
         """The command line; the options (None: the architecture's) are the same for both but for -accel, -cpu and `extra`."""
-        if program == "qemu":
+        if program != "mimus":
             own = ["-accel", "tcg", "-cpu", self.qemu_cpu, *self.arch.qemu_options]
         else:
             own = self.arch.mimus_options
@@ -121,7 +121,8 @@ class Emulators:
 
     def describe(self):
         mimus = f"{self.versions['mimus']} ({self.versions['commit'] or self.paths['mimus']})"
-        return f"{self.versions['qemu']}, -accel tcg -cpu {self.qemu_cpu}\n{mimus}"
+        qemus = [self.versions[who] for who in self.paths if who != "mimus"]
+        return f"{'; '.join(qemus)}, -accel tcg -cpu {self.qemu_cpu}\n{mimus}"
 
 
 def alternate(number, programs):

@@ -27,6 +27,8 @@ class Promises:
 
 
 RATIOS = ("qemu_native", "mimus_native", "mimus_qemu")
+# What is printed beside them where a newer QEMU was measured too.
+BESIDE = "mimus_newer"
 KINDS = ("boot", "integer", "calls", "sse", "float", "x87", "memory", "chase", "system", "code", "real", "devices")
 # Not programs: not in the mean of all.
 APART = ("boot", "devices")
@@ -60,6 +62,7 @@ def summarize(seconds, kinds, promises):
         medians = {program: statistics.median(values) for program, values in times.items() if values}
         native, qemu, mimus = (medians.get(program) for program in ("native", *PROGRAMS))
         ratio = divide(mimus, qemu)
+        newer = divide(mimus, medians.get("newer"))
         rows.append(
             {
                 "name": name,
@@ -69,6 +72,7 @@ def summarize(seconds, kinds, promises):
                 "qemu_native": divide(qemu, native),
                 "mimus_native": divide(mimus, native),
                 "mimus_qemu": ratio,
+                BESIDE: newer,
                 **verdict(ratio, promises.of_row(name, kinds[name])),
             }
         )
@@ -77,7 +81,7 @@ def summarize(seconds, kinds, promises):
     for kind in (*KINDS, "all programs"):
         members = [row for row in rows if is_of(row["kind"], kind)]
         if len(members) > 1:
-            mean = {key: geometric_mean(row[key] for row in members) for key in RATIOS}
+            mean = {key: geometric_mean(row[key] for row in members) for key in (*RATIOS, BESIDE)}
             means.append({"kind": kind, **mean, **verdict(mean["mimus_qemu"], promises.mean.get(kind))})
     return rows, means
 
@@ -99,17 +103,17 @@ def spread(values, decimals=3):
 
 def judged(entry):
     if entry["must"] is None:
-        return f"{'':>8}"
+        return ""
     return f"{entry['must']:>6.2f}  {'yes' if entry['holds'] else 'NO'}"
 
 
 HEAD = ("program", "native s", "QEMU s", "mimus s", "QEMU/native", "mimus/native", "mimus/QEMU", "must  holds")
-LINE = "{:<26}{:>22}{:>25}{:>25}{:>13}{:>14}{:>12}  {}"
+LINE = "{:<26}{:>22}{:>25}{:>25}{:>13}{:>14}{:>12}  {:<11}{}"
 
 
 def print_rows(rows, means):
     """Seconds are medians with their range."""
-    print(LINE.format(*HEAD).rstrip())
+    print(LINE.format(*HEAD, "over newer" if any(row[BESIDE] for row in rows) else "").rstrip())
     kind = None
     for row in [*rows, None]:
         if kind and (row is None or row["kind"] != kind):
@@ -123,7 +127,7 @@ def print_rows(rows, means):
             print(kind)
         cells = [spread(row["seconds"].get(program)) for program in ("native", *PROGRAMS)]
         ratios = [number(row[key]) for key in RATIOS]
-        print(LINE.format(f"  {row['name']}", *cells, *ratios, judged(row)).rstrip())
+        print(LINE.format(f"  {row['name']}", *cells, *ratios, judged(row), f"{number(row[BESIDE]):>10}").rstrip())
     for mean in means:
         if mean["kind"] == "all programs":
             print_mean(mean, "all programs, mean")
@@ -131,7 +135,7 @@ def print_rows(rows, means):
 
 def print_mean(mean, title):
     ratios = [number(mean[key]) for key in RATIOS]
-    print(LINE.format(title, "", "", "", *ratios, judged(mean)).rstrip())
+    print(LINE.format(title, "", "", "", *ratios, judged(mean), f"{number(mean[BESIDE]):>10}").rstrip())
 
 
 # What a whole run took: key, title, unit, decimals. A run of programs also tells what its programs took without the boot.
@@ -183,13 +187,13 @@ def print_memory(memory, kernel):
 
 def markdown(rows, means):
     """The ratios as a table for a document; seconds are medians."""
-    lines = [
-        "| program | native | QEMU / native | mimus / native | mimus / QEMU | must | aim | holds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = RATIOS + ((BESIDE,) if any(row[BESIDE] for row in rows) else ())
+    beside = ["over the newer"] if BESIDE in columns else []
+    head = ["program", "native", "QEMU / native", "mimus / native", "mimus / QEMU", *beside, "must", "aim", "holds"]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
 
     def line(title, native, entry):
-        ratios = [number(entry[key]) for key in RATIOS]
+        ratios = [number(entry[key]) for key in columns]
         promised = ["", "", ""]
         if entry["must"] is not None:
             promised = [f"{entry['must']:g}", f"{entry['aim']:g}", "yes" if entry["holds"] else "no"]

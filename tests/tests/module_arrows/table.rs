@@ -89,7 +89,7 @@ const FRONTEND: &[Row] = &[
 ];
 
 const BACKEND: &[Row] = &[
-    ("error icache", ""),
+    ("coalesce error icache", ""),
     ("host", "error"),
     ("target", "host target::x64::x87"),
     ("lower", "coalesce compile error host target target::x64::stubs thunks"),

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod kept;
 pub mod lockstep;
 pub mod log;
+mod near;
 mod slow;
 pub mod stats;
 pub mod translator;

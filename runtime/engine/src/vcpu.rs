@@ -24,6 +24,7 @@ use crate::cache::{
 use crate::compile::Compiling;
 use crate::kept::unit;
 use crate::log;
+use crate::near::NearBlocks;
 use crate::slow;
 use crate::stats::VcpuStats;
 use mimus_softmmu::kick::Kicker;
@@ -36,9 +37,6 @@ const SPILL: usize = 16;
 
 /// Entries of each jump cache that compiled code probes.
 const JUMP_CACHE: usize = 65536;
-
-/// Entries of the dispatcher's own cache of blocks by virtual address.
-const BLOCK_CACHE: usize = 32768;
 
 /// Entries of the instruction TLB.
 const FETCH_TLB: usize = 256;
@@ -87,13 +85,6 @@ impl Regions {
 #[error("internal error: the translation of the code at {0:#x} is malformed")]
 pub struct Malformed(pub u64);
 
-#[derive(Clone)]
-struct Cached {
-    pc: u64,
-    context: u64,
-    tb: Arc<Tb>,
-}
-
 #[derive(Clone, Copy, Default)]
 struct Fetched {
     page: u64,
@@ -125,7 +116,7 @@ pub struct Vcpu<C: GuestCpu> {
     interp: Interp,
     quick: Option<QuickCompiler>,
     scratch: Box<Scratch>,
-    blocks: Vec<Option<Cached>>,
+    near: NearBlocks,
     fetched: Vec<Fetched>,
     helpers: Vec<u64>,
     participant: Arc<Participant>,
@@ -197,7 +188,7 @@ impl<C: GuestCpu> Vcpu<C> {
             interp: Interp::default(),
             quick,
             scratch: Box::default(),
-            blocks: vec![None; BLOCK_CACHE],
+            near: NearBlocks::default(),
             fetched: vec![Fetched::default(); FETCH_TLB],
             helpers,
             participant,
@@ -313,9 +304,7 @@ impl<C: GuestCpu> Vcpu<C> {
             Gone::Pcs(pcs) => pcs.iter().for_each(|&pc| self.cpu.forget_block(pc)),
         }
         if invalidations.swept {
-            for cell in &mut self.blocks {
-                drop(cell.take_if(|cached| cached.tb.is_dead()));
-            }
+            self.near.sweep();
         }
         let tlb = &mut self.cpu.mmu().tlb;
         match &invalidations.protect {
@@ -342,17 +331,9 @@ impl<C: GuestCpu> Vcpu<C> {
         self.look_at_watches();
         let context = self.cpu.context();
         let pc = self.cpu.pc();
-        // The entry is taken out while its block runs: cheaper than counting one more owner.
-        let index = Self::block_index(pc, context);
-        if let Some(cached) = self.blocks[index].take()
-            && cached.pc == pc
-            && cached.context == context
-            && !cached.tb.is_dead()
-        {
-            let result = self.run(&cached.tb, context);
-            if self.blocks[index].is_none() {
-                self.blocks[index] = Some(cached);
-            }
+        if let Some(tb) = self.near.take(pc, context) {
+            let result = self.run(&tb, context);
+            self.near.put_back(pc, context, tb);
             return result;
         }
         if self.breaks_here() {
@@ -367,13 +348,6 @@ impl<C: GuestCpu> Vcpu<C> {
             Found::Uncached(block) => return self.interpret_many(&block),
         };
         self.run(&tb, context)
-    }
-
-    /// Place of a guest PC in the dispatcher's own cache: another in each context, since programs are linked to the same
-    /// addresses.
-    #[inline]
-    fn block_index(pc: u64, context: u64) -> usize {
-        (pc ^ pc >> 11 ^ context.wrapping_mul(0x1f5)) as usize & (BLOCK_CACHE - 1)
     }
 
     /// Runs a block, as compiled code if there is any.
@@ -621,7 +595,6 @@ impl<C: GuestCpu> Vcpu<C> {
     /// The block at the guest PC, which the dispatcher's own cache does not have.
     fn find(&mut self, context: u64) -> Result<Found, Raised> {
         let pc = self.cpu.pc();
-        let index = Self::block_index(pc, context);
         let linear = self.cpu.linear_pc();
         self.cpu.check_pc()?;
         let gpa = self.fetch_address(linear, context)?;
@@ -629,10 +602,10 @@ impl<C: GuestCpu> Vcpu<C> {
         if let Some(tb) = self.cache.lookup(&key)
             && self.second_page_matches(&tb, linear, context)?
         {
-            self.blocks[index] = Some(Cached { pc, context, tb: tb.clone() });
+            self.near.note(pc, context, tb.clone());
             return Ok(Found::Block(tb));
         }
-        self.insert(key, linear, index, context)
+        self.insert(key, linear, context)
     }
 
     /// Whether the second page of a straddling block is still the one that it was translated from.
@@ -677,9 +650,9 @@ impl<C: GuestCpu> Vcpu<C> {
         Some(tb)
     }
 
-    fn insert(&mut self, key: TbKey, gva: u64, index: usize, context: u64) -> Result<Found, Raised> {
+    fn insert(&mut self, key: TbKey, gva: u64, context: u64) -> Result<Found, Raised> {
         if let Some(tb) = self.take_kept(key, gva) {
-            self.blocks[index] = Some(Cached { pc: self.cpu.pc(), context, tb: tb.clone() });
+            self.near.note(self.cpu.pc(), context, tb.clone());
             return Ok(Found::Block(tb));
         }
         // Twice at most: another vCPU may write the bytes while they are translated.
@@ -712,7 +685,7 @@ impl<C: GuestCpu> Vcpu<C> {
             let tb = Tb::new(key, block, tb_pages).at(gva).reading(&read);
             match self.cache.insert(&self.participant, tb, unchanged, protect) {
                 Inserted::Live(tb) => {
-                    self.blocks[index] = Some(Cached { pc: self.cpu.pc(), context, tb: tb.clone() });
+                    self.near.note(self.cpu.pc(), context, tb.clone());
                     return Ok(Found::Block(tb));
                 }
                 Inserted::Changed => {}

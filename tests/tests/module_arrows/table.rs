@@ -118,7 +118,8 @@ const ENGINE: &[Row] = &[
     ("compile", "cache kept kept::slots"),
     ("stats", "cache"),
     ("lockstep", "slow"),
-    ("vcpu", "cache compile kept::unit log slow stats"),
+    ("near", "cache"),
+    ("vcpu", "cache compile kept::unit log near slow stats"),
     ("translator", "cache compile kept vcpu"),
 ];
 

@@ -60,11 +60,20 @@ pub struct Thunks {
     floats: Option<Floats>,
     /// The routines of the guest's extension; `None` if the guest or the host has none.
     extension: Option<HostAddr>,
-    /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`]; `None` where there is no quick tier.
-    quick: Option<[HostAddr; 3]>,
+    /// `None` where there is no quick tier.
+    quick: Option<QuickStubs>,
     header_offset: usize,
     /// Keeps all of this in memory.
     _code: Arc<Permanent>,
+}
+
+/// What the quick tier's code needs around it.
+#[derive(Clone, Copy, Debug)]
+struct QuickStubs {
+    /// [`quick::indirect_stub`], [`quick::entry_shim`], [`quick::checked_stub`].
+    ways: [HostAddr; 3],
+    /// [`quick::slow_stubs`].
+    slow: [HostAddr; 5],
 }
 
 /// What there is on hosts that have the guest's floating-point environment in a register of their own.
@@ -106,11 +115,12 @@ impl Thunks {
             None
         };
         let quick = match host.arch {
-            Arch::X64 => Some([
-                code.add(&quick::indirect_stub(header_offset)),
-                code.add(&quick::entry_shim()),
-                code.add(&quick::checked_stub(header_offset)),
-            ]),
+            Arch::X64 => {
+                let ways =
+                    [quick::indirect_stub(header_offset), quick::entry_shim(), quick::checked_stub(header_offset)];
+                let slow = quick::slow_stubs(header_offset);
+                Some((ways.map(|stub| code.add(&stub)), slow.map(|stub| code.add(&stub))))
+            }
             _ => None,
         };
         let code = code.finish()?;
@@ -124,7 +134,7 @@ impl Thunks {
                 Floats { stubs, float_call, slow_vector }
             }),
             extension: extension.map(at),
-            quick: quick.map(|ids| ids.map(at)),
+            quick: quick.map(|(ways, slow)| QuickStubs { ways: ways.map(at), slow: slow.map(at) }),
             header_offset: header_offset as usize,
             _code: Arc::new(code),
         })
@@ -143,7 +153,7 @@ impl Thunks {
     /// What a link slot may hold that leads to a guest PC rather than to a block: it looks in the jump cache for what is there
     /// now. `None` if this host has no such code.
     pub fn checked_stub(&self) -> Option<HostAddr> {
-        self.quick.map(|[_, _, checked]| checked)
+        self.quick.map(|quick| quick.ways[2])
     }
 
     /// Offset of the header from the env pointer in bytes.
@@ -175,7 +185,10 @@ impl Thunks {
         header.extension_resume = resume;
         header.extension_step = step;
         header.extension_ops = self.extension.map_or(0, |a| a.0);
-        [header.indirect, header.shim, _] = self.quick.map_or([0; 3], |quick| quick.map(|a| a.0));
+        if let Some(QuickStubs { ways, slow }) = self.quick {
+            [header.indirect, header.shim, _] = ways.map(|a| a.0);
+            header.quick_slow = slow.map(|a| a.0);
+        }
     }
 }
 

@@ -44,6 +44,8 @@ const ARENA: usize = 8 << 20;
 pub enum Tier {
     /// Interpreted.
     Interpreter,
+    /// By the quick tier, where there is one.
+    Quick,
     /// Compiled block by block.
     Blocks,
     /// Compiled, the hottest as regions.
@@ -124,7 +126,8 @@ impl Guest {
                 Settings { header_offset: HEADER_OFFSET, counted: false, chain: true, sync: true, dump: false };
             let compiling = Compiling::start(host, settings, None).expect("a host with a code generator");
             let regions = Regions::after(if tier == Tier::Regions { 64 } else { 0 });
-            (arena, Jit { thunks, compiling, quick: 0, threshold: 2, regions })
+            let (quick, threshold) = if tier == Tier::Quick { (2, u32::MAX) } else { (0, 2) };
+            (arena, Jit { thunks, compiling, quick, threshold, regions })
         });
         let (arena, jit) = jit.unzip();
         let arena = arena.zip(jit.as_ref().map(|jit| jit.thunks.exit_stub().0));

@@ -89,8 +89,12 @@ impl Program {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let tiers =
-        [("interpreter", Tier::Interpreter, 30), ("blocks", Tier::Blocks, 1000), ("regions", Tier::Regions, 2000)];
+    let tiers = [
+        ("interpreter", Tier::Interpreter, 30),
+        ("quick blocks", Tier::Quick, 1000),
+        ("blocks", Tier::Blocks, 1000),
+        ("regions", Tier::Regions, 2000),
+    ];
     let tiered = tiers.iter().flat_map(|&(group, tier, rounds)| {
         PROGRAMS.map(|program| Case {
             group,
@@ -465,12 +469,16 @@ mod tests {
     fn programs_do_the_same_on_every_tier() {
         let all = PROGRAMS.into_iter().chain(EVENTS.map(|(_, program, ..)| program));
         for program in all {
-            let [interpreter, blocks, regions] = [Tier::Interpreter, Tier::Blocks, Tier::Regions].map(|tier| {
+            const TIERS: [Tier; 4] = [Tier::Interpreter, Tier::Quick, Tier::Blocks, Tier::Regions];
+            let [interpreter, quick, blocks, regions] = TIERS.map(|tier| {
                 let mut guest = Guest::new(&program.assemble(), tier);
                 guest.run(300);
                 guest
             });
+            assert_eq!(interpreter.registers(), quick.registers(), "{}", program.name);
             assert_eq!(interpreter.registers(), blocks.registers(), "{}", program.name);
+            assert_eq!(quick.cache_stats().compiled, 0, "{}", program.name);
+            assert_eq!(quick.cache_stats().quick > 0, cfg!(target_arch = "x86_64"), "{}", program.name);
             assert_eq!(interpreter.registers(), regions.registers(), "{}", program.name);
             assert!(blocks.cache_stats().compiled > 0 && blocks.cache_stats().regions == 0, "{}", program.name);
             assert!(regions.cache_stats().regions > 0, "{}", program.name);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use mimus_backend::{Arena, Compiler, HostIsa, Part, Request};
+use mimus_backend::{Arena, Compiler, HostIsa, Part, QuickCompiler, Request};
 use mimus_engine::cache::{Cache, Finished, Inserted, Tb, TbKey};
 use mimus_frontend::guest::GuestCpu;
 use mimus_frontend::x86::{Cpu, HEADER_OFFSET, Mode};
@@ -27,8 +27,13 @@ const PUBLISHED: usize = 400;
 type Prepare = fn(&Sample) -> Prepared;
 
 /// What is done to each sample: group, rounds, what is prepared.
-const STEPS: [(&str, u64, Prepare); 4] =
-    [("decode", 500, decode), ("lift", 500, lift), ("passes", 500, passes), ("lower", 20, lower)];
+const STEPS: [(&str, u64, Prepare); 5] = [
+    ("decode", 500, decode),
+    ("lift", 500, lift),
+    ("passes", 500, passes),
+    ("quick", 500, quick),
+    ("lower", 20, lower),
+];
 
 pub(crate) fn cases() -> Vec<Case> {
     let each = STEPS.iter().flat_map(|&(group, rounds, prepare)| {
@@ -95,8 +100,23 @@ fn passes(sample: &Sample) -> Prepared {
     Prepared { items, run: Box::new(run) }
 }
 
-fn compiler() -> Compiler {
-    Compiler::new(HostIsa::native().expect("a host with a code generator").for_guest(Cpu::EXTENSIONS))
+fn host() -> HostIsa {
+    HostIsa::native().expect("a host with a code generator").for_guest(Cpu::EXTENSIONS)
+}
+
+/// Nothing on hosts without a quick tier.
+fn quick(sample: &Sample) -> Prepared {
+    let (block, mut compiler) = (optimized(sample.lift(mode())), QuickCompiler::new(&host()));
+    let items = block.guest_insns.into();
+    let run = move |rounds| {
+        let parts = [Part { block: &block, link_slot: 64 }];
+        for _ in 0..rounds {
+            if let Some(compiler) = &mut compiler {
+                black_box(compiler.compile(&request(black_box(&parts), false)).expect("a block that it does"));
+            }
+        }
+    };
+    Prepared { items, run: Box::new(run) }
 }
 
 fn request<'a>(parts: &'a [Part<'a>], region: bool) -> Request<'a> {
@@ -112,7 +132,7 @@ fn request<'a>(parts: &'a [Part<'a>], region: bool) -> Request<'a> {
 }
 
 fn lower_parts(blocks: Vec<Block>, region: bool) -> Prepared {
-    let (mut compiler, mut code) = (compiler(), Vec::new());
+    let (mut compiler, mut code) = (Compiler::new(host()), Vec::new());
     let items = blocks.iter().map(|block| u64::from(block.guest_insns)).sum();
     let run = move |rounds| {
         for _ in 0..rounds {
@@ -175,7 +195,7 @@ fn link() -> Prepared {
     let slot = job.slots[0];
     let mut code = Vec::new();
     let parts = [Part { block: &tb.block, link_slot: slot }];
-    let info = compiler().compile(request(&parts, false), &mut code).expect("code that compiles");
+    let info = Compiler::new(host()).compile(request(&parts, false), &mut code).expect("code that compiles");
     let target = info.link_targets[0].iter().position(|target| *target == Some(CODE)).expect("a jump to itself");
     cache.publish(Finished { job, code: Some((code, info)) }).expect("room for code");
     let slot = u64::from(slot) + target as u64;

@@ -113,6 +113,8 @@ pub struct EnvHeader {
     pub indirect: u64,
     /// What enters blocks where there is a quick tier, which preserves no registers.
     pub shim: u64,
+    /// `slow_load`, `slow_rmw`, `slow_cas`, `probe_load` and `probe_store` as the quick tier calls them.
+    pub quick_slow: [u64; 5],
     /// Where a block of the quick tier keeps values that it has no registers for; of no meaning between blocks.
     pub spills: [[u64; 2]; SPILLS],
     /// Pages that a region keeps for as long as it runs.

@@ -1,7 +1,7 @@
 //! Loads, stores and atomics: hits, misses, page ends, permissions, verdicts.
 
 use mimus_ir::op::RmwKind;
-use mimus_ir::{Block, Builder, Interp, MemFlags, Type};
+use mimus_ir::{Block, Builder, Interp, MemFlags, Type, Value};
 use mimus_softmmu::{ExitCode, Verdict};
 
 use crate::toy::{How, INTS, PAGE, RAM, Random, Reference, Toy, one, reg, wide};
@@ -229,6 +229,33 @@ fn a_fault_counts_what_was_completed() {
         assert_eq!(toy.same(&block, how, &state), code);
         assert_eq!(toy.env.header.insns, insns);
     }
+}
+
+#[test]
+fn the_instruction_that_faults_is_known_wherever_it_is() {
+    let mut toy = Toy::new();
+    let mut state = Toy::fresh(5);
+    state.regs[0] = 0;
+    type Access = fn(&mut Builder, Value);
+    let accesses: [Access; 4] = [
+        |b, addr| _ = b.load(Type::I32, addr, 0, MemFlags::empty()),
+        |b, addr| b.store(Type::I64, addr, 0, addr, MemFlags::empty()),
+        |b, addr| _ = b.rmw(RmwKind::Add, Type::I16, addr, addr),
+        |b, addr| _ = b.cas(Type::I8, addr, addr, addr),
+    ];
+    // Around where the quick tier has another way to tell of it.
+    let pcs = [0, 1, 0xfff, 0x7ffd, 0x7ffe, 0x7fff, 0x8000, 0xffff, 0x1_0000, 1 << 31, u64::MAX << 31, u64::MAX << 47];
+    for pc in pcs {
+        for access in accesses {
+            let block = one(pc, |b| {
+                let addr = b.load_env(reg(0, Type::I64));
+                access(b, addr);
+            });
+            assert_eq!(toy.same(&block, How::default(), &state), ExitCode::Stopped, "{block}");
+        }
+    }
+    let tiers = if toy.quick.is_some() { [pcs.len() as u32 * 4, 0] } else { [0; 2] };
+    assert_eq!(toy.quick_blocks, tiers);
 }
 
 #[test]

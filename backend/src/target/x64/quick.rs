@@ -30,6 +30,7 @@ use alloc::{Loc, Plan, Registers};
 use emit::{Alu, Emitter, Gpr, Label, RAX, RCX, RDI, Rm, Width};
 
 pub(crate) use control::{checked_stub, entry_shim, indirect_stub};
+pub(crate) use memory::slow_stubs;
 
 /// This tier has no code for the block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub struct QuickCompiler {
     plan: Plan,
     registers: Registers,
     probes: Vec<ProbePlan>,
+    shared: Vec<memory::Shared>,
+    cold: Vec<(Label, Cold)>,
 }
 
 impl QuickCompiler {
@@ -54,6 +57,8 @@ impl QuickCompiler {
             plan: Plan::default(),
             registers: Registers::default(),
             probes: Vec::new(),
+            shared: Vec::new(),
+            cold: Vec::new(),
         })
     }
 
@@ -65,6 +70,8 @@ impl QuickCompiler {
             return None;
         }
         self.emitter.clear();
+        self.shared.clear();
+        self.cold.clear();
         self.registers.clear(block.insts.len());
         coalesce::plan(&block.insts, &mut self.probes);
         let stopped = self.emitter.label();
@@ -73,7 +80,7 @@ impl QuickCompiler {
             plan: &self.plan,
             regs: &mut self.registers,
             probes: &self.probes,
-            shared: Vec::new(),
+            shared: &mut self.shared,
             request,
             block,
             link_slot: part.link_slot,
@@ -82,7 +89,7 @@ impl QuickCompiler {
             begun: false,
             uncounted: 0,
             stopped,
-            cold: Vec::new(),
+            cold: &mut self.cold,
             link_targets: [None; 2],
             fma: self.fma,
         };
@@ -104,7 +111,7 @@ impl QuickCompiler {
 }
 
 /// Code off the hot path, which is emitted behind the block.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Cold {
     /// A guest access that the TLB does not serve.
     Slow(memory::SlowAccess),
@@ -123,7 +130,7 @@ struct Quick<'a> {
     regs: &'a mut Registers,
     /// How loads and stores look in the TLB.
     probes: &'a [ProbePlan],
-    shared: Vec<memory::Shared>,
+    shared: &'a mut Vec<memory::Shared>,
     request: &'a Request<'a>,
     block: &'a Block,
     link_slot: u32,
@@ -137,7 +144,7 @@ struct Quick<'a> {
     uncounted: i32,
     /// The exit of instructions that stop.
     stopped: Label,
-    cold: Vec<(Label, Cold)>,
+    cold: &'a mut Vec<(Label, Cold)>,
     link_targets: [Option<u64>; 2],
     /// Whether the host has FMA3.
     fma: bool,

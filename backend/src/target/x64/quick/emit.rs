@@ -132,6 +132,41 @@ pub(super) struct Emitter {
     jumps: Vec<(u32, Label)>,
 }
 
+/// An instruction under construction, without its immediate: 11 bytes at most.
+#[derive(Default)]
+struct Bytes {
+    all: [u8; 16],
+    len: usize,
+}
+
+impl Bytes {
+    #[inline(always)]
+    fn push(&mut self, byte: u8) {
+        // The mask only removes the check.
+        self.all[self.len & 15] = byte;
+        self.len += 1;
+    }
+
+    #[inline(always)]
+    fn memory(&mut self, reg: u8, rm: u8, sib: Option<u8>, base: Gpr, disp: i32) {
+        // RBP and R13 as bases have no form without a displacement.
+        let (mode, short) = match i8::try_from(disp) {
+            Ok(0) if base & 7 != RBP => (0x00, None),
+            Ok(short) => (0x40, Some(short)),
+            Err(_) => (0x80, None),
+        };
+        self.push(mode | reg | rm);
+        if let Some(sib) = sib {
+            self.push(sib);
+        }
+        match (mode, short) {
+            (0x80, _) => disp.to_le_bytes().into_iter().for_each(|byte| self.push(byte)),
+            (_, Some(short)) => self.push(short as u8),
+            _ => {}
+        }
+    }
+}
+
 impl Emitter {
     /// Starts anew.
     pub(super) fn clear(&mut self) {
@@ -150,8 +185,9 @@ impl Emitter {
 
     /// An instruction with a ModRM byte: `reg` is the register field or the opcode's extension.
     pub(super) fn inst(&mut self, width: Width, opcode: Opcode, reg: u8, rm: Rm) {
+        let mut bytes = Bytes::default();
         if opcode.prefix != 0 {
-            self.byte(opcode.prefix);
+            bytes.push(opcode.prefix);
         }
         let (x, b) = match rm {
             Rm::Reg(r) | Rm::Mem(r, _) => (0, r >> 3),
@@ -161,19 +197,23 @@ impl Emitter {
         let low_byte = |r: u8| (RSP..=RDI).contains(&r);
         let byte = width == Width::Byte && (low_byte(reg) || matches!(rm, Rm::Reg(r) if low_byte(r)));
         if rex != 0 || byte {
-            self.byte(0x40 | rex);
+            bytes.push(0x40 | rex);
         }
-        self.code.extend_from_slice(opcode.map);
-        self.byte(opcode.code);
+        opcode.map.iter().for_each(|&byte| bytes.push(byte));
+        bytes.push(opcode.code);
         let reg = (reg & 7) << 3;
         match rm {
-            Rm::Reg(r) => self.byte(0xc0 | reg | r & 7),
-            Rm::Mem(base, disp) if base & 7 == RSP => self.memory(reg, RSP, Some(0x20 | RSP), base, disp),
-            Rm::Mem(base, disp) => self.memory(reg, base & 7, None, base, disp),
+            Rm::Reg(r) => bytes.push(0xc0 | reg | r & 7),
+            Rm::Mem(base, disp) if base & 7 == RSP => bytes.memory(reg, RSP, Some(0x20 | RSP), base, disp),
+            Rm::Mem(base, disp) => bytes.memory(reg, base & 7, None, base, disp),
             Rm::Index(base, index, scale, disp) => {
-                self.memory(reg, RSP, Some(scale << 6 | (index & 7) << 3 | base & 7), base, disp);
+                bytes.memory(reg, RSP, Some(scale << 6 | (index & 7) << 3 | base & 7), base, disp);
             }
         }
+        // All of it, whose length is known to the compiler, rather than a copy of as much as there is.
+        let end = self.code.len() + bytes.len;
+        self.code.extend_from_slice(&bytes.all);
+        self.code.truncate(end);
     }
 
     /// An instruction of the 0F38 map with VEX prefix, prefix 66 and 128 bits: `op reg, second, third` (SDM vol. 2A, 2.3).
@@ -182,24 +222,6 @@ impl Emitter {
         let wide = u8::from(width == Width::Wide);
         self.code.extend_from_slice(&[0xc4, rex << 5 | 0x42, wide << 7 | (!second & 15) << 3 | 1, code]);
         self.byte(0xc0 | (reg & 7) << 3 | third & 7);
-    }
-
-    fn memory(&mut self, reg: u8, rm: u8, sib: Option<u8>, base: Gpr, disp: i32) {
-        // RBP and R13 as bases have no form without a displacement.
-        let (mode, short) = match i8::try_from(disp) {
-            Ok(0) if base & 7 != RBP => (0x00, None),
-            Ok(short) => (0x40, Some(short)),
-            Err(_) => (0x80, None),
-        };
-        self.byte(mode | reg | rm);
-        if let Some(sib) = sib {
-            self.byte(sib);
-        }
-        match (mode, short) {
-            (0x80, _) => self.imm32(disp),
-            (_, Some(short)) => self.byte(short as u8),
-            _ => {}
-        }
     }
 
     /// An instruction with an 8-bit immediate.

@@ -4,16 +4,18 @@ use std::mem::offset_of;
 
 use mimus_ir::op::RmwKind;
 use mimus_ir::{Inst, MemFlags, Type, Value};
-use mimus_softmmu::EnvHeader;
 use mimus_softmmu::tlb::probe;
+use mimus_softmmu::{EnvHeader, ExitCode};
 
 use super::alloc::Loc;
-use super::emit::{Alu, Cond, Gpr, LEA, Label, Opcode, R8, RAX, RCX, RDX, RSI, Rm, Shift, Width, op, op0f};
+use super::emit::{
+    Alu, Cond, Emitter, Gpr, LEA, Label, Opcode, R8, RAX, RCX, RDI, RDX, RSI, Rm, Shift, Width, op, op0f,
+};
 use super::{Cold, Quick, Refused, vector};
 use crate::coalesce::ProbePlan;
 
 /// A probe that several accesses off one value share.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Shared {
     /// Position of the access that makes it.
     leader: usize,
@@ -28,15 +30,14 @@ pub(super) struct Shared {
 }
 
 /// An access that the TLB does not serve: its address is in RAX once `base` is looked at, and its value is found there again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct SlowAccess {
     pc: u64,
     /// What RAX is to be set to: a value, as it was at the access, or RAX itself, and a displacement.
     base: (Option<Loc>, i32),
     /// The register of a [`Shared`] that is to be 0 from now on.
     nothing: Option<Gpr>,
-    /// Offset of the thunk in the header.
-    thunk: usize,
+    path: Path,
     /// What is stored, or the operand of a read-modify-write, in the second argument's place.
     value: Option<Source>,
     /// A third argument, for compare-and-swap.
@@ -46,8 +47,65 @@ pub(super) struct SlowAccess {
     back: Label,
 }
 
+/// What the TLB does not serve, in the order of [`EnvHeader::quick_slow`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+enum Path {
+    Load,
+    Rmw,
+    Cas,
+    /// A load or store that looks in the TLB itself first.
+    ProbeLoad,
+    ProbeStore,
+}
+
+/// Every path, in order: offset of its thunk in the header, and the register that has its last argument.
+const PATHS: [(usize, Gpr); 5] = [
+    (offset_of!(EnvHeader, slow_load), RDX),
+    (offset_of!(EnvHeader, slow_rmw), RCX),
+    (offset_of!(EnvHeader, slow_cas), R8),
+    (offset_of!(EnvHeader, probe_load), RDX),
+    (offset_of!(EnvHeader, probe_store), RCX),
+];
+
+/// Guest PCs below this are handed over in the last argument, above what it is else, plus 1.
+const SHORT_PC: u64 = 0x7fff;
+
+/// Where that has them, in bits; what it is else is below.
+const PC_SHIFT: u8 = 16;
+
+/// The codes of [`EnvHeader::quick_slow`]. Beside what their thunks do they take the guest PC of the instruction from the last
+/// argument, leave the block if a verdict is out, and have the address of the value in RAX.
+pub(crate) fn slow_stubs(header_offset: i32) -> [Vec<u8>; 5] {
+    let field = |field: usize| Rm::Mem(RDI, header_offset + field as i32);
+    PATHS.map(|(thunk, last)| {
+        let mut e = Emitter::default();
+        let (known, stopped) = (e.label(), e.label());
+        e.mov(Width::Plain, RAX, Rm::Reg(last));
+        e.shift_imm(Width::Plain, Shift::Shr, RAX, PC_SHIFT);
+        e.jump_if(Cond::E, known);
+        e.alu_imm(Width::Plain, Alu::Sub, Rm::Reg(RAX), 1);
+        e.mov_mem(8, field(offset_of!(EnvHeader, exit_value)), RAX);
+        e.zero_extend(2, last, Rm::Reg(last));
+        e.place(known);
+        e.call(field(thunk));
+        e.alu_imm(Width::Plain, Alu::Cmp, field(offset_of!(EnvHeader, verdict)), 0);
+        e.jump_if(Cond::NE, stopped);
+        e.inst(Width::Wide, LEA, RAX, field(offset_of!(EnvHeader, slow_value)));
+        e.ret();
+        // Out of the block that called.
+        e.place(stopped);
+        e.pop(RAX);
+        e.mov_imm(RAX, ExitCode::Stopped as u64);
+        e.ret();
+        // Every label is placed.
+        let _ = e.finish();
+        e.code
+    })
+}
+
 /// Where an operand was at the access.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Source {
     loc: Loc,
     ty: Type,
@@ -105,14 +163,14 @@ impl Quick<'_> {
         Ok(miss)
     }
 
-    /// As [`Quick::probe`] for a load or store, by a probe that it shares with others if there is one. `looking` is the thunk that
+    /// As [`Quick::probe`] for a load or store, by a probe that it shares with others if there is one. `looking` is the path that
     /// looks in the TLB itself: that a shared probe finds nothing says little of one access.
     fn probe_shared(
         &mut self,
         inst: &Inst,
         access: Access,
         mut slow: SlowAccess,
-        looking: usize,
+        looking: Path,
     ) -> Result<(), Refused> {
         let (disp, leader) = (inst.mem_disp(), self.index);
         match self.probes[self.index] {
@@ -127,7 +185,7 @@ impl Quick<'_> {
                     self.e.inst(Width::Wide, LEA, RAX, Rm::Mem(RAX, disp - start));
                 }
                 self.shared.push(Shared { leader, base: inst.a, start, host, last });
-                (slow.thunk, slow.base, slow.nothing) = (looking, (None, disp - start), Some(host));
+                (slow.path, slow.base, slow.nothing) = (looking, (None, disp - start), Some(host));
                 slow.back = self.e.label();
                 self.e.place(slow.back);
                 self.cold.push((miss, Cold::Slow(slow)));
@@ -136,7 +194,7 @@ impl Quick<'_> {
             ProbePlan::Follows(leader) => {
                 let found = self.shared.iter().find(|s| s.leader == usize::from(leader) && s.base == inst.a).copied();
                 let Some(Shared { start, host, .. }) = found else { return self.probe(inst, disp, access, slow) };
-                (slow.thunk, slow.base) = (looking, (Some(self.regs.get(inst.a)?), disp));
+                (slow.path, slow.base) = (looking, (Some(self.regs.get(inst.a)?), disp));
                 let miss = self.e.label();
                 self.e.inst(Width::Wide, TEST, host, Rm::Reg(host));
                 self.e.jump_if(Cond::E, miss);
@@ -168,13 +226,13 @@ impl Quick<'_> {
         });
     }
 
-    fn slow(&mut self, thunk: usize, info: u64) -> SlowAccess {
+    fn slow(&mut self, path: Path, info: u64) -> SlowAccess {
         self.count_now();
         SlowAccess {
             pc: self.pc,
             base: (None, 0),
             nothing: None,
-            thunk,
+            path,
             value: None,
             new: None,
             info,
@@ -184,7 +242,10 @@ impl Quick<'_> {
 
     /// The cold part of [`Quick::probe`]: the thunk changes no register.
     pub(super) fn slow_access(&mut self, slow: SlowAccess) -> Result<(), Refused> {
-        self.store_pc(slow.pc);
+        let short = slow.pc < SHORT_PC;
+        if !short {
+            self.store_pc(slow.pc);
+        }
         let base = match slow.base.0 {
             None => RAX,
             Some(Loc::General(reg)) => reg,
@@ -221,12 +282,10 @@ impl Quick<'_> {
             self.e.zero_extend(source.ty.bytes(), argument, rm);
         }
         let argument = arguments.next().ok_or(Refused)?;
-        self.e.mov_imm_flags(argument, slow.info);
-        let thunk = self.header(slow.thunk);
-        self.e.call(thunk);
-        self.leave_on_verdict();
-        let stash = self.header(offset_of!(EnvHeader, slow_value));
-        self.e.inst(Width::Wide, LEA, RAX, stash);
+        let pc = if short { slow.pc + 1 } else { 0 };
+        self.e.mov_imm_flags(argument, slow.info | pc << PC_SHIFT);
+        let stub = self.header(offset_of!(EnvHeader, quick_slow) + size_of::<u64>() * slow.path as usize);
+        self.e.call(stub);
         if let Some(host) = slow.nothing {
             self.e.alu(Width::Plain, Alu::Xor, host, Rm::Reg(host));
         }
@@ -244,10 +303,10 @@ impl Quick<'_> {
     pub(super) fn load(&mut self, inst: &Inst) -> Result<(), Refused> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
         let write = flags.contains(MemFlags::FOR_WRITE);
-        let thunk = if write { offset_of!(EnvHeader, probe_load) } else { offset_of!(EnvHeader, slow_load) };
-        let slow = self.slow(thunk, size_and_flags(size, flags));
+        let path = if write { Path::ProbeLoad } else { Path::Load };
+        let slow = self.slow(path, size_and_flags(size, flags));
         let access = Access { size, write, aligned: false };
-        self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_load))?;
+        self.probe_shared(inst, access, slow, Path::ProbeLoad)?;
         if inst.ty == Type::V128 {
             let reg = self.result_vector()?;
             self.e.inst(Width::Plain, vector::MOVUPS, reg, Rm::Mem(RAX, 0));
@@ -261,17 +320,17 @@ impl Quick<'_> {
     pub(super) fn store(&mut self, inst: &Inst) -> Result<(), Refused> {
         let (size, flags) = (inst.ty.bytes(), inst.mem_flags());
         // A page with code has no tag for stores: the thunk makes those beside the code.
-        let mut slow = self.slow(offset_of!(EnvHeader, probe_store), size_and_flags(size, flags));
+        let mut slow = self.slow(Path::ProbeStore, size_and_flags(size, flags));
         let access = Access { size, write: true, aligned: false };
         if inst.ty == Type::V128 {
             let reg = self.vector_reg(inst.b, 0)?;
             slow.value = Some(Source { loc: Loc::Vector(reg), ty: inst.ty });
-            self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_store))?;
+            self.probe_shared(inst, access, slow, Path::ProbeStore)?;
             self.e.inst(Width::Plain, vector::MOVUPS_TO_MEMORY, reg, Rm::Mem(RAX, 0));
             return Ok(());
         }
         slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
-        self.probe_shared(inst, access, slow, offset_of!(EnvHeader, probe_store))?;
+        self.probe_shared(inst, access, slow, Path::ProbeStore)?;
         self.store_int(inst.b, inst.ty, Rm::Mem(RAX, 0))
     }
 
@@ -279,7 +338,7 @@ impl Quick<'_> {
         let kind = RmwKind::from_code(inst.c).ok_or(Refused)?;
         let size = inst.ty.bytes();
         let info = u64::from(inst.c) | u64::from(size) << 8;
-        let mut slow = self.slow(offset_of!(EnvHeader, slow_rmw), info);
+        let mut slow = self.slow(Path::Rmw, info);
         slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });
         self.probe(inst, 0, Access { size, write: true, aligned: true }, slow)?;
         self.e.mov(Width::Wide, RSI, Rm::Reg(RAX));
@@ -328,7 +387,7 @@ impl Quick<'_> {
 
     pub(super) fn cas(&mut self, inst: &Inst) -> Result<(), Refused> {
         let size = inst.ty.bytes();
-        let mut slow = self.slow(offset_of!(EnvHeader, slow_cas), size.into());
+        let mut slow = self.slow(Path::Cas, size.into());
         // The slow path has its last argument in R8, which must not hold a value then.
         self.free_r8()?;
         slow.value = Some(Source { loc: self.regs.get(inst.b)?, ty: inst.ty });

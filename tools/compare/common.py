@@ -69,11 +69,11 @@ def output(*command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
 
 
-def find_qemu(program):
+def find_qemu(program, option="--qemu"):
     path = shutil.which(program)
     if path is None:
         packages = "tools/fetch-guest qemu, as root; for RISC-V, apt-get install qemu-system-misc"
-        die(f"no {program} to compare with: install it ({packages}) or name one with --qemu")
+        die(f"no {program} to compare with: install it ({packages}) or name one with {option}")
     return path
 
 
@@ -100,7 +100,7 @@ class Emulators:
         self.qemu_cpu = options.qemu_cpu or arch.qemu_cpu
         self.paths = {"qemu": find_qemu(options.qemu or arch.qemu)}
         if newer:
-            self.paths["newer"] = find_qemu(newer)
+            self.paths["newer"] = find_qemu(newer, "--newer-qemu")
         self.versions = {who: output(path, "--version").splitlines()[0] for who, path in self.paths.items()}
         self.paths["mimus"] = find_mimus(options.mimus)
         self.versions["mimus"] = output(self.paths["mimus"], "-version").strip()

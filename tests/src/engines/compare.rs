@@ -25,6 +25,16 @@ fn close32(a: u32, b: u32) -> bool {
     a == b || a >> 31 == b >> 31 && tiny(a) && tiny(b) || (x - y).abs() <= y.abs() / 2048.0
 }
 
+/// Whether lanes of `bits` bits that differ are NaNs in both; with 0 bits, none may.
+fn same_but_for_nans(a: u128, b: u128, bits: u32) -> bool {
+    let nan = |lane: u128| match bits {
+        32 => f32::from_bits(lane as u32).is_nan(),
+        _ => f64::from_bits(lane as u64).is_nan(),
+    };
+    let lane = |v: u128, n: u32| v >> (n * bits) & ((1 << bits) - 1);
+    a == b || bits != 0 && (0..128 / bits).all(|n| lane(a, n) == lane(b, n) || nan(lane(a, n)) && nan(lane(b, n)))
+}
+
 /// Whether two 80-bit floats differ by at most `units` of the last place.
 fn close80(a: u128, b: u128, units: u128) -> bool {
     let magnitude = |x: u128| x & ((1 << 79) - 1);
@@ -72,22 +82,31 @@ pub fn differences(insn: Option<(&Instruction, &Registers)>, want: &Outcome, got
     }
     list(&mut out, "RIP", want.rip, got.rip);
     let (w, g) = (&want.registers, &got.registers);
-    for (name, (&w, &g)) in NAMES.iter().zip(w.gpr.iter().zip(&g.gpr)) {
-        list(&mut out, &format!("{name:?}"), w, g);
+    for (n, (name, (&w, &g))) in NAMES.iter().zip(w.gpr.iter().zip(&g.gpr)).enumerate() {
+        let idle = |(insn, before): (&Instruction, &Registers)| {
+            latitude::counters(insn).contains(&n) && [w, g].iter().all(|now| *now as u32 == before.gpr[n] as u32)
+        };
+        if !insn.is_some_and(idle) {
+            list(&mut out, &format!("{name:?}"), w, g);
+        }
     }
     let undefined = match insn {
         Some((insn, before)) if want.trap.is_none() => latitude::undefined_flags(insn, before),
-        _ => 0,
+        Some((insn, _)) => latitude::undefined_fault_flags(insn),
+        None => 0,
     };
     let flags = (ARITH | OTHER_FLAGS) & !undefined;
     list(&mut out, "flags", w.rflags & flags, g.rflags & flags);
     let insn = insn.map(|(insn, _)| insn);
-    x87(&mut out, insn, w, g);
+    if !(want.trap.is_some() && insn.is_some_and(latitude::undefined_transition)) {
+        x87(&mut out, insn, w, g);
+    }
     list(&mut out, "MXCSR", w.mxcsr(), g.mxcsr());
     for n in 0..16 {
         let (w, g) = (w.xmm(n), g.xmm(n));
         let close = (0..4).all(|i| close32((w >> (32 * i)) as u32, (g >> (32 * i)) as u32));
-        if close && insn.is_some_and(latitude::approximate) {
+        let same = same_but_for_nans(w, g, insn.map_or(0, latitude::any_nan));
+        if same || close && insn.is_some_and(latitude::approximate) {
             continue;
         }
         list(&mut out, &format!("XMM{n}"), w, g);
@@ -184,6 +203,11 @@ mod tests {
 
     #[test]
     fn tolerances() {
+        let (nan, other) = (0x7fc0_0001u128, 0xffff_ffffu128);
+        assert!(same_but_for_nans(nan << 32 | 5, other << 32 | 5, 32) && !same_but_for_nans(nan | 5 << 32, other, 32));
+        assert!(
+            !same_but_for_nans(nan, other, 0) && !same_but_for_nans(nan, 1, 32) && !same_but_for_nans(nan, other, 64)
+        );
         assert!(close32(1f32.to_bits(), 1.0002f32.to_bits()) && !close32(1f32.to_bits(), 1.001f32.to_bits()));
         assert!(close32(0x0080_0001, 0) && !close32(0x0080_0001, 1 << 31) && !close32(0x0100_0000, 0));
         let one = 0x3fff_8000_0000_0000_0000u128;

@@ -38,6 +38,16 @@ enum Latitude {
     Approximation,
     /// The last bits of the result: no two processors' functions are the same.
     Function,
+    /// Which NaN it is that comes out.
+    Nan,
+    /// Arithmetic flags, where it faults after some elements.
+    FaultFlags,
+    /// The upper halves of 64-bit registers that count or address by their lower ones, as long as no element was done.
+    Counters,
+    /// Whether an exception of its own comes before one of its memory operand.
+    OwnFirst,
+    /// The x87 unit, where a store of an MMX register faults.
+    Transition,
     /// Parts of what it writes to memory, as offsets and lengths, by the operand's size in bytes.
     Image(&'static [(usize, &'static [(usize, usize)])]),
 }
@@ -123,12 +133,37 @@ const TABLE: &[Row] = {
         ),
         row(
             Mnemonics(&[
-                Fldenv, Frstor, Fnstenv, Fnsave, Fxsave, Fxsave64, Fxrstor, Fxrstor64, Enter, Maskmovq, Maskmovdqu,
-                Pusha, Pushad, Popa, Popad,
+                Fldenv, Frstor, Fnstenv, Fnsave, Fbstp, Fxsave, Fxsave64, Fxrstor, Fxrstor64, Enter, Maskmovq,
+                Maskmovdqu, Pusha, Pushad, Popa, Popad,
             ]),
             Steps,
             "nothing is said of operands larger than a register",
         ),
+        row(Codes(&[Code::Fstp_m80fp]), Steps, "likewise: Intel's write the significand first"),
+        row(
+            Mnemonics(&[Cmpsb, Cmpsw, Cmpsd, Cmpsq, Scasb, Scasw, Scasd, Scasq]),
+            FaultFlags,
+            "vol. 2B, REP: Intel's restore them; AMD's leave those of the last element",
+        ),
+        row(
+            Mnemonics(&[
+                Cmpsb, Cmpsw, Cmpsd, Cmpsq, Movsb, Movsw, Movsd, Movsq, Scasb, Scasw, Scasd, Scasq, Lodsb, Lodsw,
+                Lodsd, Lodsq, Stosb, Stosw, Stosd, Stosq,
+            ]),
+            Counters,
+            "with addresses of 32 bits, Intel's clear them for a count of 0 and before a fault; AMD's leave them",
+        ),
+        row(
+            Mnemonics(&[Fst, Fstp, Fist, Fistp, Fisttp, Fbstp, Bound]),
+            OwnFirst,
+            "vol. 3A, 6.9: faults within an instruction come in any order; Intel's do not look at memory, or at the upper bound, then",
+        ),
+        row(
+            Mnemonics(&[Movd, Movq, Movntq]),
+            Transition,
+            "vol. 3A, 12.5: Intel's have made the transition to MMX before the fault, AMD's have not",
+        ),
+        row(Mnemonics(&[Dpps, Dppd]), Nan, "vol. 1, 4.8.3.5: it depends on the order of the sums' operands"),
         row(
             Mnemonics(&[Rcpss, Rcpps, Rsqrtss, Rsqrtps]),
             Approximation,
@@ -213,6 +248,41 @@ pub fn approximate(insn: &Instruction) -> bool {
 /// Whether the result is a function's.
 pub fn transcendental(insn: &Instruction) -> bool {
     first(insn.code(), |row| matches!(row.latitude, Latitude::Function).then_some(())).is_some()
+}
+
+/// Width in bits of the lanes in which one NaN is as good as another; 0 if none is.
+pub fn any_nan(insn: &Instruction) -> u32 {
+    let any = first(insn.code(), |row| matches!(row.latitude, Latitude::Nan).then_some(())).is_some();
+    match insn.mnemonic() {
+        _ if !any => 0,
+        Mnemonic::Dppd => 64,
+        _ => 32,
+    }
+}
+
+/// Flags that are undefined where `insn` faults.
+pub fn undefined_fault_flags(insn: &Instruction) -> u64 {
+    let any = first(insn.code(), |row| matches!(row.latitude, Latitude::FaultFlags).then_some(())).is_some();
+    if any && (insn.has_rep_prefix() || insn.has_repne_prefix()) { ARITH } else { 0 }
+}
+
+/// Numbers of general registers whose upper halves are undefined as long as the lower ones are what they were.
+pub fn counters(insn: &Instruction) -> &'static [usize] {
+    let any = first(insn.code(), |row| matches!(row.latitude, Latitude::Counters).then_some(())).is_some();
+    let short = |op: u32| matches!(insn.op_kind(op), OpKind::MemorySegESI | OpKind::MemoryESEDI);
+    if any && (0..insn.op_count()).any(short) { &[1, 6, 7] } else { &[] }
+}
+
+/// Whether an exception of `insn` itself and one of its memory operand come in any order.
+pub fn own_first(insn: &Instruction) -> bool {
+    let any = first(insn.code(), |row| matches!(row.latitude, Latitude::OwnFirst).then_some(())).is_some();
+    any && (0..insn.op_count()).any(|op| insn.op_kind(op) == OpKind::Memory)
+}
+
+/// Whether the x87 unit is undefined where `insn` faults.
+pub fn undefined_transition(insn: &Instruction) -> bool {
+    let any = first(insn.code(), |row| matches!(row.latitude, Latitude::Transition).then_some(())).is_some();
+    any && insn.op1_register().is_mm()
 }
 
 /// Offsets and lengths of what of its memory operand is not compared.
@@ -385,6 +455,22 @@ mod tests {
         assert_eq!(undefined_status(&decode(&[0x90])), 0);
         assert_eq!(undefined_memory(&decode(&[0xd9, 0x30])), [(12, 16)], "FNSTENV");
         assert!(undefined_form(Code::Bswap_r16).is_some() && undefined_form(Code::Bswap_r32).is_none());
+    }
+
+    #[test]
+    fn where_processors_of_two_makers_differ() {
+        let (a32_movsb, rep_movsb) = (decode(&[0x67, 0xf3, 0xa4]), decode(&[0xf3, 0xa4]));
+        assert!(counters(&a32_movsb) == [1, 6, 7] && counters(&rep_movsb).is_empty());
+        let (repne_scasb, scasb) = (decode(&[0xf2, 0xae]), decode(&[0xae]));
+        assert_eq!([&repne_scasb, &scasb, &rep_movsb].map(undefined_fault_flags), [ARITH, 0, 0]);
+        let (to_memory, to_stack) = (decode(&[0xd9, 0x1f]), decode(&[0xdd, 0xd9]));
+        assert!(own_first(&to_memory) && !own_first(&to_stack));
+        let [store, load, sse] = [&[0x0f, 0x7e, 0x07][..], &[0x0f, 0x6e, 0x07], &[0x66, 0x0f, 0x7e, 0x07]].map(decode);
+        assert_eq!([store, load, sse].each_ref().map(undefined_transition), [true, false, false]);
+        let [dpps, dppd, addps] =
+            [&[0x66, 0x0f, 0x3a, 0x40, 0xc1, 0xff][..], &[0x66, 0x0f, 0x3a, 0x41, 0xc1, 0xff], &[0x0f, 0x58, 0xc1]]
+                .map(decode);
+        assert_eq!([dpps, dppd, addps].each_ref().map(any_nan), [32, 64, 0]);
     }
 
     #[test]
